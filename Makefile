@@ -1,0 +1,84 @@
+# `make` shows what there is. Everything works with python3 (3.11 or newer), make and a network of packages.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev autosubmit run demo test test-browser screenshots lint format schema sdk migrations readme reference compat bench ci clean
+
+PYTHON ?= python3
+export PYTHON
+BIN := .venv/bin
+# Management commands that need no data: a made-up key, no database of yours.
+CHECK_ENV := SECRET_KEY=only-for-checks DATABASE_URL=sqlite:///:memory:
+# What to test: make test TESTS="tests/test_runners_contract.py -k conda"
+TESTS ?= tests
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## Install the service into .venv
+	@tools/make-venv .venv .installed -r requirements.txt
+
+install-dev: ## Install the tools of developers, too
+	@tools/make-venv .venv .installed-dev -r requirements-dev.txt
+
+autosubmit: ## Install the real Autosubmit into a virtual environment of its own, .tools/autosubmit
+	@tools/autosubmit-venv
+
+demo: install autosubmit ## Set up everything and do the main job through the API, visibly; runs again without harm
+	@$(BIN)/python tools/demo.py demo
+
+run: install autosubmit ## Start a server with the demo's data and an admin login; Ctrl-C ends it
+	@$(BIN)/python tools/demo.py run
+
+test: install-dev autosubmit ## Install what the tests need (Debian packages as root or with sudo) and run them
+	@tools/install-test-tools
+	@tools/sdk/install
+	@$(BIN)/python -m pytest $(TESTS)
+
+test-browser: ## Only the tests in a real browser; screenshots are in .artifacts
+	@$(MAKE) --no-print-directory test TESTS=tests/browser
+
+screenshots: test-browser ## Make the pictures of docs/images anew
+	@mkdir -p docs/images
+	@for pair in light-dashboard:dashboard run-stopping:run dark-history:history phone-dashboard:phone; do \
+	  cp .artifacts/$${pair%%:*}.png docs/images/$${pair##*:}.png; done
+
+lint: install-dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install-dev ## Let ruff format and repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: install ## Write openapi.yaml; fails on a warning, and in CI when the committed one was another
+	$(CHECK_ENV) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file openapi.yaml
+	@[ -z "$$CI" ] || git diff --exit-code --stat openapi.yaml
+
+sdk: ## Make the Python and TypeScript clients of openapi.yaml in sdk/ (docs/sdk.md)
+	@tools/sdk/install
+	@for language in python typescript; do tools/sdk/generate $$language openapi.yaml sdk/$$language || exit; done
+
+migrations: install ## Fail when a model changed and its migration is missing
+	$(CHECK_ENV) $(BIN)/python manage.py makemigrations --check --dry-run
+
+readme: install autosubmit ## Run the README's commands against a server
+	@tools/check-readme README.md
+
+reference: ## Install the Autosubmit API 4.2.0, to compare with, into .tools/autosubmit-api
+	@tools/autosubmit-api-venv
+
+compat: install-dev reference ## Send the same requests to it and to this service; writes docs/compatibility.md
+	@tools/install-test-tools
+	@COMPAT_WRITE=1 $(BIN)/python -m pytest tests/compat
+
+bench: install-dev reference ## Measure this service and it side by side (8 minutes); writes docs/benchmarks.md
+	@tools/install-test-tools tools/test-tools.txt bench/debian-packages.txt
+	@$(BIN)/python -m bench --output docs/benchmarks.md
+
+ci: ## What CI runs
+	@bash .ci/run
+
+clean: ## Remove what the other targets made, the demo's data included
+	rm -rf .venv .tools .demo sdk .pytest_cache .mypy_cache .ruff_cache staticfiles
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,83 @@
+"""The API's documents, and errors outside of any view. The pages for people are in runners/pages."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.shortcuts import render
+from django.views import defaults
+from django.views.decorators.http import require_safe
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+
+from runners.api.exception_handler import (
+    BAD_REQUEST,
+    KINDS,
+    NOT_FOUND,
+    PROBLEM_TYPE,
+    SERVER_ERROR,
+    Kind,
+    kind_of,
+    problem,
+)
+
+
+@require_safe
+def errors(request: HttpRequest) -> HttpResponse:
+    """Every `code` of the API, made from the table itself. The `type` member of an error leads here."""
+    kinds = {kind.code: kind for kind in (*KINDS.values(), BAD_REQUEST, SERVER_ERROR)}
+    return render(request, "errors.html", {"kinds": sorted(kinds.values(), key=lambda kind: (kind.status, kind.code))})
+
+
+@cache
+def openapi_document(media: str) -> bytes:
+    """The OpenAPI document, made once per process: `json` or `yaml`."""
+    renderer = OpenApiJsonRenderer() if media == "json" else OpenApiYamlRenderer()
+    text: bytes = renderer.render(SchemaGenerator().get_schema(public=True), renderer_context={})
+    return text
+
+
+@require_safe
+def openapi_json(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(openapi_document("json"), content_type="application/json")
+
+
+@require_safe
+def openapi_yaml(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(openapi_document("yaml"), content_type="application/yaml; charset=utf-8")
+
+
+def _wants_problem(request: HttpRequest) -> bool:
+    return request.path_info.startswith(("/v4", "/api"))
+
+
+def _problem(kind: Kind, detail: str) -> HttpResponse:
+    return JsonResponse(problem(kind, detail), status=kind.status, content_type=PROBLEM_TYPE)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Also a Host header that ALLOWED_HOSTS does not know. Django logs the reason; the answer does not repeat it."""
+    if _wants_problem(request):
+        return _problem(BAD_REQUEST, "The request is not valid. The service's log says why.")
+    return defaults.bad_request(request, exception)
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    if _wants_problem(request):
+        return _problem(NOT_FOUND, "There is nothing at this path. GET /openapi.json lists all of them.")
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponseBase:
+    """Runs after Django has logged the traceback. A database that does not answer is told apart from a bug."""
+    if not _wants_problem(request):
+        return defaults.server_error(request)
+    error = sys.exc_info()[1]
+    kind = kind_of(error) if error else None
+    if kind and kind.status == 503:
+        response = _problem(kind, kind.title + ". Try again in some seconds.")
+        response["Retry-After"] = "5"
+        return response
+    return _problem(SERVER_ERROR, "An error in the service. It is logged; tell an admin when it happened.")

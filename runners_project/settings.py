@@ -1,0 +1,270 @@
+"""Every setting of the service, from environment variables. docs/configuration.md explains each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from corsheaders.defaults import default_headers
+from django.core.exceptions import ImproperlyConfigured
+
+from runners_project.env import envbool, envchoice, envfloat, envint, envlist, envnetworks, envrate, envstr
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- Django ----------------------------------------------------------------------------------------------------------
+
+DEBUG = envbool("DEBUG", False)
+
+SECRET_KEY = envstr("SECRET_KEY")
+if not SECRET_KEY:
+    if not DEBUG:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set. Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(50))' "
+            "and give it to the service as the environment variable SECRET_KEY (or set DEBUG=1 on your own machine)."
+        )
+    SECRET_KEY = "development-only-key-that-signs-nothing-of-value"  # noqa: S105
+
+ALLOWED_HOSTS = envlist("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = envlist("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "corsheaders",
+    "rest_framework",
+    "knox",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_htmx",
+    "profiles",
+    "runners",
+]
+
+CORS_ALLOWED_ORIGINS = [origin for origin in envlist("CORS_ALLOWED_ORIGINS") if origin != "*"]
+CORS_ALLOW_ALL_ORIGINS = "*" in envlist("CORS_ALLOWED_ORIGINS")
+CORS_URLS_REGEX = r"^/+v4/"
+CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key", "prefer"]
+CORS_EXPOSE_HEADERS = ["Retry-After", "Location", "WWW-Authenticate", "Preference-Applied", "Idempotent-Replayed"]
+CORS_EXPOSE_HEADERS += ["X-Log-Offset", "X-Log-Next-Offset", "X-Log-Size", "X-Log-Ended"]
+CORS_PREFLIGHT_MAX_AGE = 600
+
+# Each layer costs every request: get-runner-run-status has to answer more than 1100 times a second on two cores.
+MIDDLEWARE = [
+    "runners.api.middleware.ApiPathMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "runners.pages.middleware.PagePolicy",
+]
+if CORS_ALLOWED_ORIGINS or CORS_ALLOW_ALL_ORIGINS:
+    MIDDLEWARE.insert(0, "corsheaders.middleware.CorsMiddleware")
+
+ROOT_URLCONF = "runners_project.urls"
+WSGI_APPLICATION = "runners_project.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database --------------------------------------------------------------------------------------------------------
+
+DATABASES: dict[str, Any] = {
+    "default": dj_database_url.parse(
+        envstr("DATABASE_URL", f"sqlite:///{BASE_DIR / 'db.sqlite3'}"),
+        conn_max_age=envint("DATABASE_CONN_MAX_AGE", 600),
+        conn_health_checks=True,
+    )
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 20,  # seconds to wait for another writer
+        # BEGIN IMMEDIATE: a transaction that reads first and writes later would fail at once instead of waiting.
+        "transaction_mode": "IMMEDIATE",
+        # WAL: readers never wait for a writer. NORMAL: no fsync per commit; a power cut may lose the last commits,
+        # never the consistency.
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        **DATABASES["default"].get("OPTIONS", {}),  # of DATABASE_URL, such as ?timeout=5
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- People, sessions, HTTPS -----------------------------------------------------------------------------------------
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "pages:home"
+
+# The header in which a reverse proxy says who has signed in there, such as X-Remote-User. Only behind a proxy that
+# removes what clients send by that name (docs/pages.md): whoever reaches the service past it can be anybody.
+RUNNERS_REMOTE_USER_HEADER = envstr("RUNNERS_REMOTE_USER_HEADER")
+RUNNERS_REMOTE_USER_CREATE = envbool("RUNNERS_REMOTE_USER_CREATE", True)  # whether unknown people get an account
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+if RUNNERS_REMOTE_USER_HEADER:
+    after = MIDDLEWARE.index("django.contrib.auth.middleware.AuthenticationMiddleware") + 1
+    MIDDLEWARE.insert(after, "runners.pages.remote_user.ProxyUserMiddleware")
+    AUTHENTICATION_BACKENDS.insert(0, "runners.pages.remote_user.ProxyUserBackend")
+
+# Nothing from another host, nothing inline, no eval; the same for the pages, the admin and /docs.
+CONTENT_SECURITY_POLICY: dict[str, Any] = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],  # Swagger UI's icons
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    },
+}
+
+BEHIND_HTTPS_PROXY = envbool("BEHIND_HTTPS_PROXY", False)
+if BEHIND_HTTPS_PROXY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_HTTPS_PROXY
+SECURE_HSTS_SECONDS = envint("SECURE_HSTS_SECONDS", 0)
+X_FRAME_OPTIONS = "DENY"
+
+# Who may use the API (runners/api/authentication.py): ALL = every request needs credentials, WRITEONLY = reading is
+# open, NONE = everything is open. The names are those of the Autosubmit API.
+PROTECTION_LEVEL = envchoice("PROTECTION_LEVEL", "ALL", ("ALL", "WRITEONLY", "NONE"))
+# The secret that the Autosubmit API signs its JWTs with. Empty: such tokens are not accepted.
+AS_API_SECRET_TOKEN = envstr("AS_API_SECRET_TOKEN")
+TOKEN_DAYS = envint("TOKEN_DAYS", 90)
+
+# django-rest-knox brings the hashing and the abstract model; its own table stays unused, so it is not made.
+MIGRATION_MODULES = {"knox": None}
+KNOX_TOKEN_MODEL = "runners.ApiToken"  # noqa: S105
+REST_KNOX = {"TOKEN_MODEL": KNOX_TOKEN_MODEL, "TOKEN_PREFIX": "asr_"}
+
+# --- The API ---------------------------------------------------------------------------------------------------------
+
+API_MAX_BODY = envint("API_MAX_BODY", 1024 * 1024)  # bytes
+RUNNERS_IDEMPOTENCY_HOURS = envint("RUNNERS_IDEMPOTENCY_HOURS", 48)  # how long an Idempotency-Key is remembered
+# How many requests one person (token, user, else address) may make, such as 600/min; "off" is no limit.
+THROTTLE_COMMANDS = envrate("THROTTLE_COMMANDS", "600/min")
+THROTTLE_READS = envrate("THROTTLE_READS", "off")
+THROTTLE_FAILED_LOGINS = envrate("THROTTLE_FAILED_LOGINS", "60/min")
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "runners.api.authentication.BearerAuthentication",
+        "runners.api.authentication.AdminSessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["runners.api.permissions.ScopeAllowed"],
+    "DEFAULT_PARSER_CLASSES": ["runners.api.http.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["runners.api.http.CompactJSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runners.api.http.AlwaysJSON",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "runners.api.exception_handler.handle",
+    "NUM_PROXIES": envint("NUM_PROXIES", 0),
+}
+
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "Autosubmit Runners",
+    "DESCRIPTION": "Runs Autosubmit commands on the machines of its profiles, locally or over SSH.",
+    "VERSION": "4.0.0",
+    "OAS_VERSION": "3.1.1",
+    "SCHEMA_PATH_PREFIX": "/v4/",
+    "TAGS": [
+        {"name": "commands", "description": "Create, run, stop and change experiments."},
+        {"name": "runs", "description": "What became of a run."},
+        {"name": "operations", "description": "Long commands that go on without their request."},
+        {"name": "configuration", "description": "What an admin has set up."},
+        {"name": "user settings", "description": "What a person has set up."},
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "RunStatus": "runners.models.RunStatus",
+        "RunReason": "runners.api.answers.REASONS",
+        "RunnerType": "profiles.config.RunnerType",
+        "ModuleLoaderType": "profiles.config.ModuleLoaderType",
+        "FinalStatus": "runners.services.autosubmit.ACCEPTED_STATUSES",
+        "OperationKind": "runners.models_operations.OperationKind",
+        "OperationStatus": "runners.models_operations.OperationStatus",
+        "CheckStageName": "runners.api.resource_serializers.STAGE_CHOICES",
+        "ParameterType": "runners.api.resource_serializers.PARAMETER_TYPES",
+    },
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "runners.api.schema_hooks.close_request_bodies",
+        "runners.api.schema_hooks.name_enums",
+        "runners.api.schema_hooks.describe",
+        "runners.api.schema_hooks.complete_errors",
+    ],
+    "SERVERS": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": True, "tryItOutEnabled": True},
+}
+
+# --- Static files ----------------------------------------------------------------------------------------------------
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = envstr("TIME_ZONE", "UTC")
+USE_I18N = False
+USE_TZ = True
+
+# --- Logging: to standard error, one line each; never a body or a header ---------------------------------------------
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper()},
+    "loggers": {
+        "django": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper(), "propagate": False},
+        "paramiko": {"level": "WARNING"},
+    },
+}
+
+# --- Runners (read by runners/services) ------------------------------------------------------------------------------
+
+RUNNERS_CONNECT_TIMEOUT = envfloat("RUNNERS_CONNECT_TIMEOUT", 10)  # seconds, like all of these
+RUNNERS_COMMAND_TIMEOUT = envfloat("RUNNERS_COMMAND_TIMEOUT", 300)
+RUNNERS_OPERATION_TIMEOUT = envfloat("RUNNERS_OPERATION_TIMEOUT", 6 * 3600)
+RUNNERS_LAUNCH_TIMEOUT = envfloat("RUNNERS_LAUNCH_TIMEOUT", 60)
+RUNNERS_PROBE_TIMEOUT = envfloat("RUNNERS_PROBE_TIMEOUT", 15)
+RUNNERS_STATUS_FRESHNESS = envfloat("RUNNERS_STATUS_FRESHNESS", 2)
+RUNNERS_STOP_TIMEOUT = envfloat("RUNNERS_STOP_TIMEOUT", 20)
+RUNNERS_TERM_WAIT = envfloat("RUNNERS_TERM_WAIT", 10)
+RUNNERS_KILL_WAIT = envfloat("RUNNERS_KILL_WAIT", 10)
+RUNNERS_OUTPUT_LIMIT = envint("RUNNERS_OUTPUT_LIMIT", 1024 * 1024)  # bytes
+RUNNERS_KNOWN_HOSTS = envstr("RUNNERS_KNOWN_HOSTS")  # a file, beside ~/.ssh/known_hosts
+RUNNERS_SSH_CONFIG = envstr("RUNNERS_SSH_CONFIG", "~/.ssh/config")
+RUNNERS_SSH_KEYS = envlist("RUNNERS_SSH_KEYS")
+RUNNERS_SSH_KEY_DIR = envstr("RUNNERS_SSH_KEY_DIR", "~/.autosubmit-runners/ssh")  # of create_ssh_key
+RUNNERS_LOCAL_ENV_PASS = envlist("RUNNERS_LOCAL_ENV_PASS", ["AUTOSUBMIT_CONFIGURATION", "LANG", "LC_ALL", "TZ"])
+# Networks that are not public and may still receive webhooks; without it none may.
+RUNNERS_WEBHOOK_PRIVATE_TARGETS = envnetworks("RUNNERS_WEBHOOK_PRIVATE_TARGETS")

@@ -1,0 +1,30 @@
+"""Where every path goes. The wire under /v4 is in runners/api/urls.py."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import include, path
+from drf_spectacular.views import SpectacularSwaggerSplitView
+
+from runners_project import pages
+
+urlpatterns = [
+    path("v4/", include("runners.api.urls")),
+    path("", include("runners.pages.urls")),
+    path("login", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout", LogoutView.as_view(), name="logout"),
+    path("admin/", admin.site.urls),
+    path("docs/errors", pages.errors, name="errors"),
+    path("openapi.json", pages.openapi_json, name="openapi"),
+    path("openapi.yaml", pages.openapi_yaml),
+    path(
+        "docs",
+        SpectacularSwaggerSplitView.as_view(url_name="openapi", authentication_classes=[], permission_classes=[]),
+        name="docs",
+    ),
+]
+
+handler400 = pages.bad_request
+handler404 = pages.page_not_found
+handler500 = pages.server_error

@@ -1,0 +1,33 @@
+"""The WSGI entry point: `gunicorn runners_project.wsgi`.
+
+WhiteNoise stands in front of Django and not among its middleware: a request of the API then costs one look into a dict.
+"""
+
+from __future__ import annotations
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runners_project.settings")
+
+django_application = get_wsgi_application()
+
+from django.conf import settings  # noqa: E402  (needs the settings module named above)
+from django.contrib.staticfiles.finders import get_finders  # noqa: E402
+from whitenoise import WhiteNoise  # noqa: E402
+
+
+def serve_static(inner: WhiteNoise) -> WhiteNoise:
+    """Add the static files: from STATIC_ROOT, or, without a collectstatic, from where the packages keep them."""
+    prefix = f"/{settings.STATIC_URL.strip('/')}/"
+    if settings.STATIC_ROOT.is_dir():
+        inner.add_files(str(settings.STATIC_ROOT), prefix=prefix)
+        return inner
+    for finder in get_finders():
+        for path, storage in finder.list(None):
+            inner.add_file_to_dictionary(prefix + path.replace(os.sep, "/"), storage.path(path))
+    return inner
+
+
+application = serve_static(WhiteNoise(django_application, max_age=3600))
