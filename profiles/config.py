@@ -1,0 +1,82 @@
+"""RunnerConfig: a complete, validated answer to "where, as whom and in what environment does a command run"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import models
+
+
+class RunnerType(models.TextChoices):
+    """How a command reaches a machine."""
+
+    LOCAL = "LOCAL", "LOCAL: the machine this service lives on"
+    SSH = "SSH", "SSH: another machine"
+
+
+class ModuleLoaderType(models.TextChoices):
+    """What prepares the environment of a command."""
+
+    CONDA = "CONDA", "CONDA: a conda environment, by name or absolute path"
+    VENV = "VENV", "VENV: a Python virtual environment, by absolute path"
+    LMOD = "LMOD", "LMOD: environment modules, loaded in order"
+    NO_MODULE = "NO_MODULE", "NO_MODULE: the login environment as it is"
+
+
+class Endpoint(models.TextChoices):
+    """The command families that an admin can switch off."""
+
+    SET_JOB_STATUS = "SET_JOB_STATUS", "set-job-status"
+    CREATE_EXPERIMENT = "CREATE_EXPERIMENT", "create-experiment"
+    RUNNER_RUN = "RUNNER_RUN", "runner-run"
+    UPDATE_EXPERIMENT_DETAILS = "UPDATE_EXPERIMENT_DETAILS", "update-experiment-description"
+
+
+@dataclass(frozen=True, slots=True)
+class SSHTarget:
+    """Where an SSH runner connects. `host` may be an alias of `~/.ssh/config`."""
+
+    host: str
+    port: int
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerConfig:
+    """Made by `RunnerProfile.resolve`, or from a stored snapshot. `ssh` is None exactly for LOCAL.
+
+    `venv_roots`: directories, one of which must hold the environment given by a path in `modules`, by its real path on
+    the machine. Empty: anywhere.
+    """
+
+    runner_type: RunnerType
+    module_loader_type: ModuleLoaderType
+    modules: tuple[str, ...] = ()
+    ssh: SSHTarget | None = None
+    venv_roots: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The wire form (`RUNNER_TYPE`, `MODULE_LOADER_TYPE`, `MODULES` as list, `SSH`), to be stored as JSON."""
+        data: dict[str, Any] = {
+            "RUNNER_TYPE": str(self.runner_type),
+            "MODULE_LOADER_TYPE": str(self.module_loader_type),
+            "MODULES": list(self.modules),
+        }
+        if self.ssh:
+            data["SSH"] = {"HOST": self.ssh.host, "PORT": self.ssh.port, "USER": self.ssh.user}
+        if self.venv_roots:
+            data["VENV_ROOTS"] = list(self.venv_roots)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RunnerConfig:
+        """The inverse of `as_dict`, for snapshots that we stored ourselves (no validation)."""
+        ssh = data.get("SSH")
+        return cls(
+            runner_type=RunnerType(data["RUNNER_TYPE"]),
+            module_loader_type=ModuleLoaderType(data["MODULE_LOADER_TYPE"]),
+            modules=tuple(data["MODULES"]),
+            ssh=SSHTarget(host=ssh["HOST"], port=ssh["PORT"], user=ssh["USER"]) if ssh else None,
+            venv_roots=tuple(data.get("VENV_ROOTS", ())),
+        )

@@ -1,0 +1,33 @@
+"""A group that is the last one of a profile's action is not deleted: the profile would become everybody's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import Group
+from django.db.models import ProtectedError
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
+
+from profiles.models import RunnerProfile
+
+
+def profiles_that_need(group: Group) -> list[RunnerProfile]:
+    """The profiles for which `group` is the only one of some action."""
+    return [
+        profile
+        for profile in RunnerProfile.objects.prefetch_related(*RunnerProfile.ACCESS.values())
+        if any(list(getattr(profile, field).all()) == [group] for field in RunnerProfile.ACCESS.values())
+    ]
+
+
+@receiver(pre_delete, sender=Group)
+def refuse(sender: type[Group], instance: Group, **kwargs: Any) -> None:
+    """Raises ProtectedError."""
+    if needed := profiles_that_need(instance):
+        names = ", ".join(profile.name for profile in needed)
+        raise ProtectedError(
+            f"The group {instance.name} is the only one that may use {names}: without it everybody could. Give those "
+            "profiles to another group first.",
+            set(needed),
+        )

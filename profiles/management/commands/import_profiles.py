@@ -1,0 +1,69 @@
+"""`manage.py import_profiles FILE`: the YAML's RUNNER_CONFIGURATION into the database."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import IntegrityError
+
+from profiles.importer import import_configuration
+from profiles.validators import is_public_key
+from profiles.yaml_config import InvalidConfiguration, parse
+
+
+class Command(BaseCommand):
+    help = (
+        "Imports profiles, published SSH keys and endpoint toggles from RUNNER_CONFIGURATION in a YAML file. "
+        "All or nothing; importing the same file again changes nothing."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", metavar="FILE", help="a YAML file, or - for standard input")
+        parser.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+        parser.add_argument(
+            "--prune",
+            action="store_true",
+            help="also remove the profiles and keys that the file does not name (of sections that the file has)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        name = "Standard input" if options["file"] == "-" else options["file"]
+        try:
+            configuration = parse(read(options["file"]))
+            plan = import_configuration(configuration, prune=options["prune"], dry_run=options["dry_run"])
+        except InvalidConfiguration as error:
+            lines = "\n".join(f"  {mistake}" for mistake in error.mistakes)
+            raise CommandError(f"Nothing was imported. {name} has mistakes:\n{lines}") from None
+        except IntegrityError:
+            raise CommandError("Nothing was imported: somebody changed the same rows just now. Try again.") from None
+        for change in plan.changes:
+            self.stdout.write(str(change))
+        for path in plan.kept:
+            self.stdout.write(f"  {path} is not in the file; kept (--prune removes it)")
+        for key in configuration.ssh_public_keys or ():
+            if not is_public_key(key):
+                self.stderr.write(f"Warning: this published SSH key is no OpenSSH public key: {key[:60]}")
+        if not plan:
+            self.stdout.write("Nothing to change.")
+        elif options["dry_run"]:
+            self.stdout.write(
+                f"Would add {plan.count('add')}, change {plan.count('change')}, remove {plan.count('remove')}. "
+                "Nothing was changed."
+            )
+        else:
+            self.stdout.write(
+                f"Added {plan.count('add')}, changed {plan.count('change')}, removed {plan.count('remove')}."
+            )
+
+
+def read(name: str) -> str:
+    """The text of a file, or of standard input for `-`. Raises CommandError."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"Cannot read {name}: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise CommandError(f"Cannot read {name}: byte {error.start} is no UTF-8. Save the file as UTF-8.") from None

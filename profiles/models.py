@@ -1,0 +1,286 @@
+"""What admins configure: runner profiles, endpoint toggles, published SSH keys; and each person's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from profiles import parameters, validators
+from profiles.config import Endpoint, ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.limits import Limits, limit, lines, validate_patterns, validate_roots
+
+OPEN = "Leave empty to leave it open: requests then give it in profile_params."
+
+
+class RunnerProfile(models.Model):
+    """A template of a runner configuration. What is empty is open, and may be given in a request's `profile_params`."""
+
+    name = models.CharField(
+        max_length=validators.MAX_NAME,
+        unique=True,
+        help_text="What requests give as profile_name: letters, digits and _ . - .",
+    )
+    enabled = models.BooleanField(
+        default=True, help_text="Off: nobody sees or uses the profile. Runs started with it go on and can be stopped."
+    )
+    description = models.TextField(blank=True, help_text="For people: what it is for, whom to ask.")
+    runner_type = models.CharField(
+        max_length=16, blank=True, choices=RunnerType.choices, help_text=f"How commands reach the machine. {OPEN}"
+    )
+    module_loader_type = models.CharField(
+        "module loader",
+        max_length=16,
+        blank=True,
+        choices=ModuleLoaderType.choices,
+        help_text=f"What prepares the environment in which Autosubmit is found. {OPEN}",
+    )
+    modules = models.TextField(
+        blank=True,
+        help_text="One per line. CONDA: the name or absolute path of one environment. VENV: the absolute path of one "
+        f"environment. LMOD: one or more modules, loaded in this order. NO_MODULE: nothing. {OPEN}",
+    )
+    ssh_host = models.CharField(
+        "SSH host",
+        max_length=validators.MAX_HOST,
+        blank=True,
+        help_text=f"A host name, an IP address, or an alias of the service's ~/.ssh/config. {OPEN}",
+    )
+    ssh_port = models.PositiveIntegerField(
+        "SSH port",
+        null=True,
+        blank=True,
+        help_text="1 to 65535. Empty: requests may give it; otherwise it is the port in ~/.ssh/config, or 22.",
+    )
+    ssh_user = models.CharField(
+        "SSH user",
+        max_length=validators.MAX_USER,
+        blank=True,
+        help_text="The account on that machine. Empty: requests may give it; otherwise it is the one in ~/.ssh/config, "
+        "and if there is none, requests have to give it.",
+    )
+    run_groups = models.ManyToManyField(
+        Group,
+        blank=True,
+        related_name="+",
+        verbose_name="groups that may run",
+        help_text="Who may use the profile to run, create and describe experiments. Empty: everybody who may use the "
+        "service.",
+    )
+    stop_groups = models.ManyToManyField(
+        Group,
+        blank=True,
+        related_name="+",
+        verbose_name="groups that may stop",
+        help_text="Who may stop runs that were started with the profile. Empty: everybody who may use the service.",
+    )
+    status_groups = models.ManyToManyField(
+        Group,
+        blank=True,
+        related_name="+",
+        verbose_name="groups that may set statuses",
+        help_text="Who may use the profile to set the status of jobs. Empty: everybody who may use the service.",
+    )
+    allowed_hosts = models.TextField(
+        "allowed SSH hosts",
+        blank=True,
+        help_text="Patterns, one per line, such as *.example.com: what SSH.HOST may be when it is open. Empty: any.",
+    )
+    allowed_users = models.TextField(
+        "allowed SSH users",
+        blank=True,
+        help_text="Patterns, one per line, such as project_*: what SSH.USER may be when it is open. Empty: any.",
+    )
+    venv_roots = models.TextField(
+        "directories of environments",
+        blank=True,
+        help_text="Absolute paths, one per line: where an environment that is given by its path (VENV, and CONDA by "
+        "path) must lie when MODULES is open; links are followed on the machine. Empty: anywhere.",
+    )
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "runner profile"
+
+    def __str__(self) -> str:
+        return self.name
+
+    # Which column holds the value of which parameter.
+    FIELDS = {
+        parameters.RUNNER_TYPE: "runner_type",
+        parameters.MODULE_LOADER_TYPE: "module_loader_type",
+        parameters.MODULES: "modules",
+        parameters.SSH_HOST: "ssh_host",
+        parameters.SSH_PORT: "ssh_port",
+        parameters.SSH_USER: "ssh_user",
+    }
+
+    @property
+    def module_list(self) -> list[str]:
+        """The modules in the order of loading."""
+        lines = [line.strip() for line in self.modules.splitlines()]
+        loader = ModuleLoaderType.LMOD if self.module_loader_type == ModuleLoaderType.LMOD else None
+        return list(parameters.separate(loader, filter(None, lines)))
+
+    def values(self) -> parameters.Values:
+        """What the profile fixes, by parameter path; open parameters are absent."""
+        values: parameters.Values = {
+            parameters.MODULES: tuple(self.module_list),
+            parameters.SSH_HOST: self.ssh_host,
+            parameters.SSH_PORT: self.ssh_port if isinstance(self.ssh_port, int) else None,
+            parameters.SSH_USER: self.ssh_user,
+        }
+        if self.runner_type in RunnerType.values:
+            values[parameters.RUNNER_TYPE] = RunnerType(self.runner_type)
+        if self.module_loader_type in ModuleLoaderType.values:
+            values[parameters.MODULE_LOADER_TYPE] = ModuleLoaderType(self.module_loader_type)
+        return {path: value for path, value in values.items() if value not in (None, "", ())}
+
+    def set_values(self, values: parameters.Values) -> None:
+        """The inverse of `values`: parameters that are absent become open."""
+        self.runner_type = values.get(parameters.RUNNER_TYPE, "")
+        self.module_loader_type = values.get(parameters.MODULE_LOADER_TYPE, "")
+        self.modules = "\n".join(values.get(parameters.MODULES, ()))
+        self.ssh_host = values.get(parameters.SSH_HOST, "")
+        self.ssh_port = values.get(parameters.SSH_PORT)
+        self.ssh_user = values.get(parameters.SSH_USER, "")
+
+    # Which column holds the groups of which action, and the patterns of which limit, by their names in YAML.
+    ACCESS = {"RUN_GROUPS": "run_groups", "STOP_GROUPS": "stop_groups", "STATUS_GROUPS": "status_groups"}
+    LIMITS = {"HOSTS": "allowed_hosts", "USERS": "allowed_users", "VENV_ROOTS": "venv_roots"}
+
+    @property
+    def limits(self) -> Limits:
+        """What open parameters may be."""
+        return Limits(*(lines(text) for text in (self.allowed_hosts, self.allowed_users, self.venv_roots)))
+
+    def access(self) -> dict[str, tuple[str, ...]]:
+        """The names of the groups of each action, sorted, by the names of ACCESS."""
+        if not self.pk:
+            return dict.fromkeys(self.ACCESS, ())
+        return {name: tuple(sorted(g.name for g in getattr(self, field).all())) for name, field in self.ACCESS.items()}
+
+    def clean(self) -> None:
+        """All rules of a profile, for admin, import and API. Raises ValidationError by model field; trims texts."""
+        for field in ("name", "ssh_host", "ssh_user"):
+            setattr(self, field, getattr(self, field).strip())
+        self.modules = "\n".join(self.module_list)
+        for field in self.LIMITS.values():
+            setattr(self, field, "\n".join(lines(getattr(self, field))))
+        errors = {self.FIELDS[path]: texts for path, texts in parameters.judge(self.values()).items()}
+        rules: list[tuple[str, Callable[[Any], None], object]] = [
+            ("name", validators.validate_name, self.name),
+            ("allowed_hosts", validate_patterns, self.limits.hosts),
+            ("allowed_users", validate_patterns, self.limits.users),
+            ("venv_roots", validate_roots, self.limits.venv_roots),
+        ]
+        for field, validate, value in rules:
+            try:
+                validate(value)
+            except ValidationError as error:
+                errors[field] = error.messages
+        if errors:
+            raise ValidationError(errors)
+
+    def resolve(self, profile_params: object) -> RunnerConfig:
+        """The complete configuration for a request. Raises InvalidProfile, whatever `profile_params` holds.
+
+        Parameters fill what the profile leaves open and never overwrite what it fixes. What an admin does not allow for
+        them raises ForbiddenParameter.
+        """
+        fixed = self.values()
+        return limit(self.name, parameters.complete(self.name, fixed, profile_params), fixed, self.limits)
+
+    def as_wire(self) -> dict[str, Any]:
+        """The form of GET configuration/profiles. A profile of RUNNER_TYPE SSH always has `SSH`, maybe empty."""
+        values = self.values()
+        types = (parameters.RUNNER_TYPE, parameters.MODULE_LOADER_TYPE)
+        wire: dict[str, Any] = {path: str(values[path]) for path in types if path in values}
+        if modules := values.get(parameters.MODULES):
+            wire["MODULES"] = modules[0] if len(modules) == 1 else list(modules)
+        ssh: dict[str, Any] = {}
+        if self.ssh_host:
+            ssh["HOST"] = self.ssh_host
+        if self.ssh_port:
+            ssh["PORT"] = self.ssh_port
+        if self.ssh_user:
+            ssh["USER"] = ssh["USERNAME"] = self.ssh_user
+        if ssh or self.runner_type == RunnerType.SSH:
+            wire["SSH"] = ssh
+        return wire
+
+    def requirements(self) -> list[parameters.Requirement]:
+        """What a launch may or must still be given."""
+        return parameters.requirements(self.values())
+
+
+class EndpointToggle(models.Model):
+    """The admin's switch of one command family. A family without a row is enabled."""
+
+    name = models.CharField(max_length=40, unique=True, choices=Endpoint.choices)
+    enabled = models.BooleanField(
+        default=True, help_text="Off: requests are answered 403, and today's GUI hides the controls."
+    )
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "endpoint toggle"
+
+    def __str__(self) -> str:
+        return self.get_name_display()
+
+    @classmethod
+    def is_enabled(cls, endpoint: Endpoint) -> bool:
+        return not cls.objects.filter(name=endpoint, enabled=False).exists()
+
+    @classmethod
+    def states(cls) -> dict[Endpoint, bool]:
+        """All families, in the order of their definition."""
+        off = set(cls.objects.filter(enabled=False).values_list("name", flat=True))
+        return {endpoint: endpoint.value not in off for endpoint in Endpoint}
+
+
+class PublishedSSHKey(models.Model):
+    """A public key that people add to their `authorized_keys`, so that the service may act as them."""
+
+    line = models.CharField(
+        "public key",
+        max_length=validators.MAX_KEY,
+        unique=True,
+        validators=[validators.validate_public_key],
+        help_text="The line of a .pub file, such as 'ssh-ed25519 AAAA... autosubmit-runners'. Everybody may see it.",
+    )
+    comment = models.CharField(max_length=200, blank=True, help_text="For admins only: where the private half is.")
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name = "published SSH key"
+        verbose_name_plural = "published SSH keys"
+
+    def __str__(self) -> str:
+        return self.line if len(self.line) <= 60 else f"{self.line[:30]}…{self.line[-25:]}"
+
+
+class UserSettings(models.Model):
+    """What one person has set in the GUI."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="runner_settings")
+    preferred_username = models.CharField(
+        max_length=128,
+        blank=True,
+        validators=[validators.validate_preferred_username],
+        help_text="Offered by the GUI where an SSH user is open.",
+    )
+    created = models.DateTimeField(auto_now_add=True)
+    modified = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = "user settings"
+        verbose_name_plural = "user settings"
+
+    def __str__(self) -> str:
+        return f"settings of {self.user}"

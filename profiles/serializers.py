@@ -1,0 +1,118 @@
+"""The bodies of the configuration and user settings endpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import Direction, extend_schema_field
+from rest_framework import serializers
+
+from profiles.config import Endpoint, ModuleLoaderType, RunnerType
+from profiles.models import UserSettings
+from profiles.validators import validate_preferred_username
+
+if TYPE_CHECKING:
+    BaseSerializer = serializers.Serializer[Any]
+else:
+    BaseSerializer = serializers.Serializer
+
+
+class ProfileSSHSerializer(BaseSerializer):
+    """Where an SSH profile connects. Open parameters are absent."""
+
+    HOST = serializers.CharField(required=False)
+    PORT = serializers.IntegerField(required=False, min_value=1, max_value=65535)
+    USER = serializers.CharField(required=False)
+    USERNAME = serializers.CharField(required=False, help_text="The same as USER, which today's GUI does not read.")
+
+
+@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+class ModulesField(serializers.JSONField):
+    """A text for one module, a list for several."""
+
+
+class ProfileSerializer(BaseSerializer):
+    """A template of a runner configuration. Open parameters are absent: give them in `profile_params`."""
+
+    RUNNER_TYPE = serializers.ChoiceField(choices=RunnerType.choices, required=False)
+    MODULE_LOADER_TYPE = serializers.ChoiceField(choices=ModuleLoaderType.choices, required=False)
+    MODULES = ModulesField(required=False, help_text="A text for one module, a list for several.")
+    SSH = ProfileSSHSerializer(required=False)
+
+
+class ProfileMapSerializer(BaseSerializer):
+    """The profiles by name."""
+
+
+class ProfileMapSchema(OpenApiSerializerExtension):
+    """A mapping with free names, for which DRF has no serializer."""
+
+    target_class = ProfileMapSerializer
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        profile = auto_schema.resolve_serializer(ProfileSerializer, direction)
+        return {"type": "object", "additionalProperties": profile.ref, "description": "The profiles by name."}
+
+
+class EndpointStateSerializer(BaseSerializer):
+    """Whether an admin has left a command family switched on."""
+
+    ENABLED = serializers.BooleanField()
+
+
+# One member per family, so that the document names all of them.
+EndpointsSerializer = type(
+    "EndpointsSerializer",
+    (serializers.Serializer,),
+    {
+        "__doc__": "The state of every command family.",
+        "__module__": __name__,
+        **{name: EndpointStateSerializer() for name in Endpoint.values},
+    },
+)
+
+
+class TextField(serializers.CharField):
+    """Text only: DRF's own would make one of a number."""
+
+    def to_internal_value(self, data: object) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class PreferredUsernameSerializer(BaseSerializer):
+    """What a person wants to be offered as SSH user. It is trimmed."""
+
+    preferred_username = TextField(
+        max_length=128,
+        validators=[validate_preferred_username],
+        error_messages={
+            "required": "Give a name.",
+            "null": "Give a name, not null.",
+            "blank": "Give a name that is not empty.",
+            "invalid": "Give a text, in quotes.",
+            "max_length": "Give at most {max_length} characters.",
+        },
+    )
+
+
+class UserSettingsSerializer(BaseSerializer):
+    """A person's settings. All but `user_id` are null until something was stored."""
+
+    user_id = serializers.CharField(help_text="The name that the person signs in with.")
+    preferred_username = serializers.CharField(allow_null=True)
+    created = serializers.DateTimeField(allow_null=True, help_text="ISO 8601 with offset, whole seconds.")
+    modified = serializers.DateTimeField(allow_null=True)
+
+
+def settings_fields(user: Any, row: UserSettings | None) -> dict[str, Any]:
+    """The members of UserSettingsSerializer."""
+    return {
+        "user_id": user.get_username(),
+        "preferred_username": (row.preferred_username or None) if row else None,
+        "created": row.created.isoformat(timespec="seconds") if row else None,
+        "modified": row.modified.isoformat(timespec="seconds") if row else None,
+    }

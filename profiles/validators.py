@@ -1,0 +1,168 @@
+"""The rules for single values, used by `RunnerProfile.clean()` and `RunnerProfile.resolve()` alike.
+
+Each takes a text, and raises django's ValidationError with a sentence that says the remedy. Everything is also quoted
+where it reaches a shell; these rules come first, because a value that needs quoting there is a mistake or an attack.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from pathlib import PurePosixPath
+
+from django.core.exceptions import ValidationError
+
+MAX_NAME = 100
+MAX_HOST = 253  # the longest name that DNS knows
+MAX_USER = 64
+MAX_PATH = 1024
+MAX_MODULES = 50
+MAX_KEY = 2500  # characters: an 8192-bit RSA key has 1400; PostgreSQL indexes at most 2704 bytes
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
+_CONDA_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
+_LMOD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@~=-]*(/[A-Za-z0-9_][A-Za-z0-9_.+:@~=-]*)*")
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A refused value for an error text: printable and short, whatever it is."""
+    if isinstance(value, str):
+        cut = value[:limit]
+        text = f"'{cut}'" if cut.isprintable() else ascii(cut)
+        return f"{text}… ({len(value)} characters)" if len(value) > limit else text
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) or (isinstance(value, int) and value.bit_length() < 64):
+        return str(value)
+    return kind(value)
+
+
+def kind(value: object) -> str:
+    """What a JSON or YAML value is, in words, for `Give a text, not ...`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "a text" if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def validate_name(value: str) -> None:
+    """The name of a profile."""
+    if len(value) > MAX_NAME or not _NAME.fullmatch(value):
+        raise ValidationError(
+            f"{shown(value)} is no profile name: use 1 to {MAX_NAME} letters, digits and _ . - (no accents, no blanks)."
+        )
+
+
+def validate_host(value: str) -> None:
+    """A host name, an IPv4 or IPv6 address, or an alias of ~/.ssh/config."""
+    if len(value) <= MAX_HOST:
+        if _HOST.fullmatch(value):
+            return
+        if _IPV6.fullmatch(value):
+            try:
+                ipaddress.IPv6Address(value)
+            except ValueError:
+                pass
+            else:
+                return
+    if "@" in value[:MAX_HOST]:
+        remedy = "give the user in SSH.USER, and here only the host."
+    elif re.fullmatch(r"[A-Za-z0-9_.-]+:[0-9]+", value[:MAX_HOST]):
+        remedy = "give the port in SSH.PORT, and here only the host."
+    elif value.startswith("["):
+        remedy = "give an IPv6 address without brackets."
+    else:
+        remedy = "give a host name, an IP address or an alias of ~/.ssh/config (letters, digits and _ . -)."
+    raise ValidationError(f"{shown(value)} is no host: {remedy}")
+
+
+def validate_user(value: str) -> None:
+    """An account on another machine."""
+    if len(value) > MAX_USER or not _USER.fullmatch(value):
+        raise ValidationError(
+            f"{shown(value)} is no user name: use up to {MAX_USER} letters, digits and _ . @ + -, with no - in front."
+        )
+
+
+def validate_port(value: int) -> None:
+    if not 1 <= value <= 65535:
+        raise ValidationError(f"{shown(value)} is no port: give a number from 1 to 65535.")
+
+
+def validate_path(value: str) -> None:
+    """An absolute path. No colon: it would become two entries of PATH."""
+    is_plain = value.startswith("/") and value.isprintable() and ":" not in value
+    if len(value) > MAX_PATH or not is_plain or ".." in PurePosixPath(value).parts:
+        raise ValidationError(
+            f"{shown(value)} is no absolute path: begin with /, such as /opt/autosubmit "
+            "(~ and variables are not expanded; no .., no colon, no control characters)."
+        )
+
+
+def validate_conda(value: str) -> None:
+    """A conda environment: its name, or its absolute path."""
+    if value.startswith("/"):
+        validate_path(value)
+    elif len(value) > MAX_NAME or not _CONDA_NAME.fullmatch(value) or value in (".", ".."):
+        raise ValidationError(
+            f"{shown(value)} is no conda environment: give a name of letters, digits and _ . + - with no - in front, "
+            "or an absolute path."
+        )
+
+
+def validate_lmod(value: str) -> None:
+    """One environment module, `name` or `name/version`."""
+    if len(value) > 255 or not _LMOD_NAME.fullmatch(value):
+        raise ValidationError(
+            f"{shown(value)} is no module: give name or name/version, made of letters, digits and _ . + : @ ~ = -, "
+            "each part beginning with a letter, a digit or _ ."
+        )
+
+
+def validate_module(value: str) -> None:
+    """What holds for every loader, for profiles that leave the loader open."""
+    if len(value) > MAX_PATH or value.startswith("-") or not value.isprintable():
+        raise ValidationError(
+            f"{shown(value)} is no module: it may not begin with -, nor hold control characters, nor more than "
+            f"{MAX_PATH} characters."
+        )
+
+
+def validate_public_key(value: str) -> None:
+    """One line that people may see. It need not be a real key (see `is_public_key`), but never a secret."""
+    if "PRIVATE KEY" in value:
+        raise ValidationError("This is a private key! Keep it secret, and give the line of its .pub file.")
+    if len(value) > MAX_KEY or not value.strip() or not value.isprintable():
+        raise ValidationError(
+            f"{shown(value, 30)} is no public key: give the line of a .pub file, such as 'ssh-ed25519 AAAA... name'."
+        )
+
+
+def is_public_key(line: str) -> bool:
+    """Whether a line is an OpenSSH public key, as far as it can be told without a cryptography library."""
+    words = line.split(None, 2)
+    if len(words) < 2:
+        return False
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    name = words[0].encode()
+    return blob.startswith(len(name).to_bytes(4, "big") + name)
+
+
+def validate_preferred_username(value: str) -> None:
+    if not value.strip() or not value.isprintable():
+        raise ValidationError("Give a name of printable characters.")

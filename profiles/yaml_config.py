@@ -1,0 +1,344 @@
+"""The YAML wire: text to settings and back. Pure: no rows, no files (`profiles.importer` applies what is read here)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from django.core.exceptions import ValidationError
+
+from profiles import parameters, validators
+from profiles.config import Endpoint
+from profiles.limits import validate_patterns, validate_roots
+from profiles.parameters import Values
+from profiles.validators import kind, shown
+
+ROOT = "RUNNER_CONFIGURATION"
+PROFILES, SSH_PUBLIC_KEYS, ENDPOINTS = "PROFILES", "SSH_PUBLIC_KEYS", "ENDPOINTS"
+# Ours, beside the parameters: what a row holds and the wire has no name for. Exported only when they say something.
+ENABLED, DESCRIPTION, ACCESS, LIMITS = "ENABLED", "DESCRIPTION", "ACCESS", "LIMITS"
+GROUPS = ("RUN_GROUPS", "STOP_GROUPS", "STATUS_GROUPS")
+LIMIT_RULES: dict[str, Callable[[Sequence[str]], None]] = {
+    "HOSTS": validate_patterns,
+    "USERS": validate_patterns,
+    "VENV_ROOTS": validate_roots,
+}
+MAX_GROUP_NAME = 150  # of django.contrib.auth
+MAX_CHARACTERS = 1_000_000
+MAX_ERRORS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong, where: a path such as `RUNNER_CONFIGURATION.PROFILES.X.SSH.PORT`, and the line if it is known."""
+
+    path: str
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = " ".join(filter(None, [self.path, f"(line {self.line})" if self.line else ""]))
+        return f"{where}: {self.message}" if where else self.message
+
+
+class InvalidConfiguration(Exception):
+    """Everything that is wrong with a text, at once."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(str(mistake) for mistake in mistakes))
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSettings:
+    """One profile. None: the text does not say, so a row that exists keeps what it has.
+
+    `access` has all of GROUPS, sorted names of groups; `limits` all of LIMIT_RULES. Empty: everybody, everything.
+    """
+
+    values: Values
+    enabled: bool | None = None
+    description: str | None = None
+    access: dict[str, tuple[str, ...]] | None = None
+    limits: dict[str, tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The section RUNNER_CONFIGURATION. None: the text has no such part, so the rows stay as they are."""
+
+    profiles: dict[str, ProfileSettings] | None = None
+    ssh_public_keys: tuple[str, ...] | None = None
+    endpoints: dict[Endpoint, bool] | None = None
+
+
+# --- Text to settings ------------------------------------------------------------------------------------------------
+
+
+def parse(text: str) -> Configuration:
+    """Raises InvalidConfiguration with all mistakes. Other top-level sections belong to others: they are not judged."""
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidConfiguration([Mistake("", f"The text has more than {MAX_CHARACTERS} characters.")])
+    section, lines, mistakes = _load(text)
+    reader = _Reader(lines, mistakes)
+    configuration = reader.configuration(section)
+    if reader.mistakes:
+        raise InvalidConfiguration(sorted(reader.mistakes, key=lambda m: m.line or 0)[:MAX_ERRORS])
+    return configuration
+
+
+class _Loader(yaml.SafeLoader):
+    """Gives a line to errors that PyYAML lets through as Python's own, as for 2024-99-99, which only seems a date."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            problem = f"a value is not what its form says ({error}); put texts in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+def _load(text: str) -> tuple[object, dict[str, int], list[Mistake]]:
+    """The plain section, the line of each path in it, and the keys that stand twice there.
+
+    Only this section is made into values: what stands in the others may need tags that only their owners know.
+    """
+    lines: dict[str, int] = {}
+    mistakes: list[Mistake] = []
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            named = {key.value: value for key, value in pairs if isinstance(key, yaml.ScalarNode)}
+            if node is None or ROOT not in named:
+                raise InvalidConfiguration([_no_root(list(named))])
+            _walk(node, "", lines, mistakes, set())
+            return loader.construct_document(named[ROOT]), lines, mistakes
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        words = "; ".join(filter(None, [error.context, error.problem])) or "this is no YAML"
+        mistake = Mistake("", f"Not valid YAML: {words}.", mark.line + 1 if mark else None)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        mistake = Mistake("", f"Not valid YAML: {error.reason}.", line)
+    except RecursionError:
+        mistake = Mistake("", "Not valid YAML: nested too deeply.")
+    raise InvalidConfiguration([mistake])
+
+
+def _no_root(names: list[str]) -> Mistake:
+    near = difflib.get_close_matches(ROOT, [name[:60] for name in names[:100]], n=1)
+    return Mistake("", f"There is no section {ROOT}." + (f" Is it the one written {near[0]}?" if near else ""))
+
+
+def _walk(node: yaml.Node, path: str, lines: dict[str, int], mistakes: list[Mistake], seen: set[int]) -> None:
+    """Note the line of every path in the section, and keys that stand twice: YAML's readers silently take the last one.
+
+    `seen` holds the nodes done: aliases of aliases would otherwise make a small text endless.
+    """
+    lines.setdefault(path, node.start_mark.line + 1)
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[f"{path}[{index}]"] = item.start_mark.line + 1
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or (not path and key.value != ROOT):
+            continue
+        here, line = f"{path}.{key.value}" if path else key.value, key.start_mark.line + 1
+        if key.value in first:
+            mistakes.append(Mistake(here, f"This stands twice, first in line {first[key.value]}. Remove one.", line))
+            continue
+        first[key.value] = lines[here] = line
+        _walk(value, here, lines, mistakes, seen)
+
+
+class _Reader:
+    """Collects mistakes instead of ending at the first one."""
+
+    def __init__(self, lines: Mapping[str, int], mistakes: list[Mistake]) -> None:
+        self.lines = lines
+        self.mistakes = mistakes
+
+    def wrong(self, path: str, message: str) -> None:
+        """The line is that of the path, or of the nearest thing around it."""
+        place = path
+        while place and place not in self.lines:
+            place = place.rpartition(".")[0]
+        self.mistakes.append(Mistake(path, message, self.lines.get(place)))
+
+    def configuration(self, section: object) -> Configuration:
+        parts = self.mapping(section, ROOT, (PROFILES, SSH_PUBLIC_KEYS, ENDPOINTS))
+        profiles = endpoints = keys = None
+        if parts.get(PROFILES) is not None:
+            path = f"{ROOT}.{PROFILES}"
+            found = self.mapping(parts[PROFILES], path)
+            profiles = {name: self.profile(f"{path}.{name}", name, value) for name, value in found.items()}
+        if parts.get(SSH_PUBLIC_KEYS) is not None:
+            keys = self.keys(parts[SSH_PUBLIC_KEYS], f"{ROOT}.{SSH_PUBLIC_KEYS}")
+        if parts.get(ENDPOINTS) is not None:
+            path = f"{ROOT}.{ENDPOINTS}"
+            found = self.mapping(parts[ENDPOINTS], path, Endpoint.values)
+            endpoints = {Endpoint(name): self.endpoint(f"{path}.{name}", value) for name, value in found.items()}
+        return Configuration(profiles=profiles, ssh_public_keys=keys, endpoints=endpoints)
+
+    def mapping(self, value: object, path: str, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """The members of a mapping whose keys are texts, and known if `names` are given; the others are mistakes."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.wrong(path, f"Give a mapping (NAME: ...), not {kind(value)}.")
+            return {}
+        members = {}
+        for name, member in value.items():
+            label = f"{path}.{name if isinstance(name, str) and len(name) <= 100 else shown(name)}"
+            if not isinstance(name, str):
+                self.wrong(label, "Put the name in quotes.")
+            elif names is not None and name not in names:
+                near = difflib.get_close_matches(name[:60].upper(), list(names), n=1)
+                remedy = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(names)}."
+                self.wrong(label, f"This name is not known. {remedy}")
+            else:
+                members[name] = member
+        return members
+
+    def profile(self, path: str, name: str, value: object) -> ProfileSettings:
+        try:
+            validators.validate_name(name)
+        except ValidationError as error:
+            self.wrong(path if len(name) <= 100 else path.removesuffix(f".{name}"), " ".join(error.messages))
+        if value is not None and not isinstance(value, dict):
+            self.wrong(path, f"Give a mapping with RUNNER_TYPE, MODULE_LOADER_TYPE and so on, not {kind(value)}.")
+            return ProfileSettings({})
+        members = dict(value or {})
+        enabled, description = members.pop(ENABLED, None), members.pop(DESCRIPTION, None)
+        access, limits = self.access(members, path), self.limits(members, path)
+        if enabled is not None and not isinstance(enabled, bool):
+            self.wrong(f"{path}.{ENABLED}", f"Give true or false, not {shown(enabled)}.")
+        if description is not None and not isinstance(description, str):
+            self.wrong(f"{path}.{DESCRIPTION}", f"Give a text, in quotes, not {kind(description)}.")
+        values, errors = parameters.read(members)
+        loader = values.get(parameters.MODULE_LOADER_TYPE)
+        if parameters.MODULES in values:
+            values[parameters.MODULES] = parameters.separate(loader, values[parameters.MODULES])
+        for part, texts in {**parameters.judge(values), **errors}.items():
+            self.wrong(f"{path}.{part}", " ".join(texts))
+        return ProfileSettings(values, enabled, description, access, limits)
+
+    def access(self, members: dict[str, Any], path: str) -> dict[str, tuple[str, ...]] | None:
+        """Takes ACCESS out of the profile's members."""
+        given = members.pop(ACCESS, None)
+        if given is None:
+            return None
+        path = f"{path}.{ACCESS}"
+        found = self.mapping(given, path, GROUPS)
+        groups = {name: sorted(set(self.texts(found.get(name), f"{path}.{name}"))) for name in GROUPS}
+        for name, names in groups.items():
+            for group in names:
+                if len(group) > MAX_GROUP_NAME or not group.isprintable():
+                    self.wrong(f"{path}.{name}", f"{shown(group)} is no name of a group.")
+        return {name: tuple(names) for name, names in groups.items()}
+
+    def limits(self, members: dict[str, Any], path: str) -> dict[str, tuple[str, ...]] | None:
+        """Takes LIMITS out of the profile's members."""
+        given = members.pop(LIMITS, None)
+        if given is None:
+            return None
+        path = f"{path}.{LIMITS}"
+        found = self.mapping(given, path, LIMIT_RULES)
+        limits = {name: self.texts(found.get(name), f"{path}.{name}") for name in LIMIT_RULES}
+        for name, validate in LIMIT_RULES.items():
+            try:
+                validate(limits[name])
+            except ValidationError as error:
+                self.wrong(f"{path}.{name}", " ".join(error.messages))
+        return limits
+
+    def texts(self, value: object, path: str) -> tuple[str, ...]:
+        """A list of texts, or one text."""
+        items = [value] if isinstance(value, str) else value
+        if items is None:
+            return ()
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            self.wrong(path, f"Give a list of texts, in quotes, not {kind(value)}.")
+            return ()
+        return tuple(item.strip() for item in items if item.strip())
+
+    def keys(self, value: object, path: str) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            self.wrong(path, f"Give a list of public keys, not {kind(value)}.")
+            return ()
+        keys: dict[str, None] = {}  # an ordered set: a key that stands twice is published once
+        for index, line in enumerate(value):
+            try:
+                if not isinstance(line, str):
+                    raise ValidationError(f"Give a text, in quotes, not {kind(line)}.")
+                validators.validate_public_key(line.strip())
+                keys[line.strip()] = None
+            except ValidationError as error:
+                self.wrong(f"{path}[{index}]", " ".join(error.messages))
+        return tuple(keys)
+
+    def endpoint(self, path: str, value: object) -> bool:
+        members = self.mapping(value, path, (ENABLED,))
+        enabled = members.get(ENABLED)
+        if not isinstance(enabled, bool):
+            given = f", not {shown(enabled)}" if ENABLED in members else ""
+            self.wrong(f"{path}.{ENABLED}", f"Give true or false{given}.")
+            return True
+        return enabled
+
+
+# --- Settings to text ------------------------------------------------------------------------------------------------
+
+
+def dump(configuration: Configuration) -> str:
+    """YAML that `parse` reads back as the same; profiles by name, parameters in the order of the documentation.
+
+    A part that the configuration does not have (`None`) is left out: an empty one would say that there is nothing.
+    """
+    tree: dict[str, Any] = {}
+    if configuration.profiles is not None:
+        tree[PROFILES] = {name: _profile_tree(found) for name, found in sorted(configuration.profiles.items())}
+    if configuration.ssh_public_keys is not None:
+        tree[SSH_PUBLIC_KEYS] = list(configuration.ssh_public_keys)
+    if configuration.endpoints is not None:
+        tree[ENDPOINTS] = {str(name): {ENABLED: enabled} for name, enabled in configuration.endpoints.items()}
+    return yaml.safe_dump({ROOT: tree}, sort_keys=False, allow_unicode=True, width=1_000_000)
+
+
+def _profile_tree(profile: ProfileSettings) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    if profile.enabled is False:
+        tree[ENABLED] = False
+    if profile.description:
+        tree[DESCRIPTION] = profile.description
+    for section, members in ((ACCESS, profile.access), (LIMITS, profile.limits)):
+        if said := {name: list(items) for name, items in (members or {}).items() if items}:
+            tree[section] = said
+    for path in parameters.PATHS:
+        if path in profile.values:
+            head, _, leaf = path.partition(".")
+            value = _as_plain(profile.values[path])
+            if leaf:
+                tree.setdefault(head, {})[leaf] = value
+            else:
+                tree[head] = value
+    return tree
+
+
+def _as_plain(value: object) -> Any:
+    """A value as people write it: one module is a text, several are a list."""
+    if isinstance(value, tuple):
+        return value[0] if len(value) == 1 else list(value)
+    return value if isinstance(value, int) else str(value)
