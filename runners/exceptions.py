@@ -1,0 +1,153 @@
+"""The errors of the runners. No HTTP here: `runners.api.exception_handler` holds the one table to status codes.
+
+RunnerServiceError
+├─ InvalidRequest            a value that no profile or rule allows
+├─ EndpointDisabled          an admin switched the command off
+├─ ProfileForbidden          the profile is not for this person, or not for this value
+├─ ProfileNotFound
+├─ RunNotFound               this experiment was never run here
+├─ LogNotFound               the run's directory has no log (any more)
+├─ OperationNotFound
+├─ IdempotencyKeyReused      another request came with this Idempotency-Key before
+├─ IdempotencyInProgress     the first request with this Idempotency-Key is still under way
+├─ AlreadyRunning            carries the active run
+├─ NotRunning                carries the last run
+├─ StillReachable            only a run whose machine cannot be asked may be abandoned
+├─ RunnerUnreachable         no connection; nothing was started
+│  ├─ HostKeyUnknown
+│  ├─ HostKeyChanged
+│  └─ AuthenticationFailed
+├─ OutcomeUnknown            the connection was lost after the command may have started
+├─ CommandFailed             it ran and says no: exit code and its last words
+├─ CommandTimedOut           it was ended at its deadline
+└─ StopNotConfirmed          every step of a stop was taken and the run still lives
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class RunnerServiceError(Exception):
+    """Base of all. `code` is stable and documented; `facts` are extra JSON-able members for the caller."""
+
+    code: ClassVar[str] = "runner_error"
+
+    def __init__(self, detail: str, **facts: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts
+
+
+class InvalidRequest(RunnerServiceError):
+    """`errors` maps field names to sentences, as a serializer's errors do."""
+
+    code = "invalid_request"
+
+    def __init__(self, detail: str, errors: dict[str, list[str]] | None = None, **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.errors = errors or {}
+
+
+class EndpointDisabled(RunnerServiceError):
+    code = "endpoint_disabled"
+
+
+class ProfileForbidden(RunnerServiceError):
+    """`errors` as in InvalidRequest, when a value is the reason."""
+
+    code = "profile_forbidden"
+
+    def __init__(self, detail: str, errors: dict[str, list[str]] | None = None, **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.errors = errors or {}
+
+
+class ProfileNotFound(RunnerServiceError):
+    code = "profile_not_found"
+
+
+class RunNotFound(RunnerServiceError):
+    code = "run_not_found"
+
+
+class LogNotFound(RunnerServiceError):
+    code = "log_not_found"
+
+
+class OperationNotFound(RunnerServiceError):
+    code = "operation_not_found"
+
+
+class IdempotencyKeyReused(RunnerServiceError):
+    code = "idempotency_key_reused"
+
+
+class IdempotencyInProgress(RunnerServiceError):
+    """Fact: `retry_after`, seconds."""
+
+    code = "idempotency_in_progress"
+
+
+class AlreadyRunning(RunnerServiceError):
+    """`run` is the active RunnerRun."""
+
+    code = "already_running"
+
+    def __init__(self, detail: str, run: Any, **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.run = run
+
+
+class NotRunning(RunnerServiceError):
+    """`run` is the last RunnerRun."""
+
+    code = "not_running"
+
+    def __init__(self, detail: str, run: Any, **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.run = run
+
+
+class StillReachable(RunnerServiceError):
+    code = "still_reachable"
+
+
+class RunnerUnreachable(RunnerServiceError):
+    """The machine was not reached, so the command certainly did not start."""
+
+    code = "runner_unreachable"
+
+
+class HostKeyUnknown(RunnerUnreachable):
+    code = "host_key_unknown"
+
+
+class HostKeyChanged(RunnerUnreachable):
+    code = "host_key_changed"
+
+
+class AuthenticationFailed(RunnerUnreachable):
+    code = "authentication_failed"
+
+
+class OutcomeUnknown(RunnerServiceError):
+    """The connection was lost after the command may have started and before it ended."""
+
+    code = "outcome_unknown"
+
+
+class CommandFailed(RunnerServiceError):
+    """Facts: `exit_code` (int or None) and `output` (its last lines, colour codes removed)."""
+
+    code = "command_failed"
+
+
+class CommandTimedOut(RunnerServiceError):
+    code = "command_timed_out"
+
+
+class StopNotConfirmed(RunnerServiceError):
+    """Facts: `steps`, what was tried. The run stays ACTIVE."""
+
+    code = "stop_not_confirmed"

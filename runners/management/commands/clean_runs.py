@@ -1,0 +1,54 @@
+"""Remove what is left of runs that ended long ago."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from runners.services import idempotency, retention
+
+
+class Command(BaseCommand):
+    help = (
+        "Remove the directories (with logs) of runs and operations that ended at least --days ago from their machines. "
+        "With --rows and --audit, rows of this database, too. Nothing of an active run is touched."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--days", type=int, required=True, help="How long ago they must have ended.")
+        parser.add_argument("--dry-run", action="store_true", help="Say what would be done, and do nothing.")
+        parser.add_argument(
+            "--rows", action="store_true", help="Then also the rows: such runs are unknown afterwards. With them go "
+            "webhook messages of that age that are delivered or given up."
+        )  # fmt: skip
+        parser.add_argument("--audit", action="store_true", help="Also audit records of that age.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["days"] < 0:
+            raise CommandError("--days cannot be negative.")
+        before = timezone.now() - timedelta(days=options["days"])
+        is_dry: bool = options["dry_run"]
+        would = "would be " if is_dry else ""
+        machines = retention.clean_directories(before, dry_run=is_dry)
+        for machine in machines:
+            if machine.problem:
+                self.stderr.write(f"{machine.where}: {machine.problem}")
+            text = f"{machine.where}: {machine.removed} directories {would}removed ({machine.kibibytes} KiB)"
+            if machine.absent:
+                text += f", {machine.absent} were gone already"
+            if machine.kept:
+                text += f", {machine.kept} kept: their processes may live, or they cannot be removed"
+            self.stdout.write(text)
+        if options["rows"]:
+            for name, count in retention.delete_rows(before, dry_run=is_dry).items():
+                self.stdout.write(f"{'up to ' if is_dry else ''}{count} {name} {would}deleted")
+        if options["audit"]:
+            self.stdout.write(f"{retention.delete_audit(before, dry_run=is_dry)} audit records {would}deleted")
+        if not is_dry:
+            idempotency.clean()
+        if problems := sum(1 for machine in machines if machine.problem):
+            raise CommandError(f"{problems} machine(s) could not be cleaned; what they hold is tried again next time.")

@@ -1,0 +1,73 @@
+"""`manage.py create_ssh_key`: make the service's SSH key pair and publish its public half."""
+
+from __future__ import annotations
+
+import platform
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from profiles.models import PublishedSSHKey
+from runners.services import ssh_keys
+from runners.services.audit import audited
+from runners.services.runners import own_account
+
+
+class Command(BaseCommand):
+    help = (
+        "Make the service's SSH key pair (ed25519), keep the private half in RUNNERS_SSH_KEY_DIR (mode 0600), and "
+        "publish the public half in configuration/ssh-public-keys. Connections use it from then on."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--comment", help="the last word of the public line (default: autosubmit-runners@HOST)")
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument(
+            "--replace", action="store_true", help="make a new pair; the old one stays in use beside it until --retire"
+        )
+        how.add_argument("--retire", action="store_true", help="delete the pair that --replace has kept")
+        how.add_argument("--publish", action="store_true", help="only publish the existing pair (again)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        comment = options["comment"] or f"autosubmit-runners@{platform.node() or 'localhost'}"
+        if not comment.isprintable() or len(comment) > 100:
+            raise CommandError("--comment: give at most 100 printable characters.")
+        actor = f"{own_account().pw_name} (create_ssh_key)"
+        with audited(endpoint="create-ssh-key", actor=actor) as record:
+            try:
+                record.detail = self._do(comment, options)
+            except OSError as error:
+                raise CommandError(f"{ssh_keys.directory()} cannot be used: {error.strerror}.") from error
+
+    def _do(self, comment: str, options: dict[str, Any]) -> str:
+        """Returns what was done, for the audit record."""
+        if options["retire"]:
+            gone = ssh_keys.retire_previous()
+            if gone is None:
+                raise CommandError("There is no previous pair to retire.")
+            PublishedSSHKey.objects.filter(line=gone.line).delete()
+            self.stdout.write(f"Retired: {gone.fingerprint}. It can be removed from every authorized_keys.")
+            return f"retired {gone.fingerprint}"
+        if options["publish"]:
+            key = ssh_keys.current()
+            if key is None:
+                raise CommandError(f"There is no key pair in {ssh_keys.directory()}.")
+        else:
+            key = self._create(comment, replace=options["replace"])
+        PublishedSSHKey.objects.get_or_create(line=key.line, defaults={"comment": f"create_ssh_key: {key.path}"[:200]})
+        self.stderr.write(f"{key.path} ({key.fingerprint}). Add this line to ~/.ssh/authorized_keys of the accounts:")
+        self.stdout.write(key.line)
+        return f"{'published' if options['publish'] else 'made'} {key.fingerprint}"
+
+    def _create(self, comment: str, *, replace: bool) -> ssh_keys.PublicKey:
+        lost = ssh_keys.previous() if replace else None
+        if lost:
+            raise CommandError(f"An earlier pair ({lost.fingerprint}) is still kept for rotation: use --retire first.")
+        try:
+            return ssh_keys.create(comment=comment, replace=replace)
+        except FileExistsError:
+            raise CommandError(
+                f"There is a key pair already in {ssh_keys.directory()}. Use it (--publish), or make a new one beside "
+                "it with --replace."
+            ) from None

@@ -1,0 +1,51 @@
+"""`manage.py create_token USER`: make an API token and print it, once."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+
+from runners.models_auth import ApiToken, TokenScope
+
+
+class Command(BaseCommand):
+    help = (
+        "Make an API token and print it. Only its hash is kept, so this is the one time that it can be seen. "
+        "The token alone goes to standard output."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("user", help="the name of an existing user, or a new one with --create-user")
+        parser.add_argument("--scope", choices=TokenScope.values, default=TokenScope.RUN.value)
+        parser.add_argument(
+            "--days",
+            type=int,
+            default=settings.TOKEN_DAYS,
+            help="how long it is valid (default %(default)s); 0: without end",
+        )
+        parser.add_argument("--name", default="", help="what it is for, such as the machine that uses it")
+        parser.add_argument("--create-user", action="store_true", help="make the user, without a password, if missing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["days"] < 0:
+            raise CommandError("--days: give 0 or more.")
+        model = get_user_model()
+        user = model.objects.filter(username=options["user"]).first()
+        if user is None and options["create_user"]:
+            user = model.objects.create_user(username=options["user"])
+        if user is None:
+            raise CommandError(f"There is no user '{options['user']}'. Add --create-user to make one.")
+        if not user.is_active:
+            raise CommandError(f"The account '{options['user']}' is switched off; its tokens would not be accepted.")
+        expiry = timedelta(days=options["days"]) if options["days"] else None
+        token, text = ApiToken.objects.create(
+            user=user, expiry=expiry, scope=options["scope"], name=options["name"][:100]
+        )
+        until = f"until {token.expiry:%Y-%m-%d}" if token.expiry else "without end"
+        self.stderr.write(f"Token {token.token_key}… of {user.get_username()}, scope {token.scope}, valid {until}:")
+        self.stdout.write(text)

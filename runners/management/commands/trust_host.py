@@ -1,0 +1,109 @@
+"""`manage.py trust_host HOST`: see the host keys of a machine and approve them."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from runners.exceptions import RunnerServiceError
+from runners.models import TrustedHostKey
+from runners.services import host_keys
+from runners.services.host_keys import ScannedKey
+from runners.services.runners import own_account
+
+
+class Command(BaseCommand):
+    help = (
+        "Show the host keys of a machine, each with its SHA256 fingerprint, and approve them. Compare the fingerprints "
+        "with the machine's own first (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), or say what to expect "
+        "with --fingerprint."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("host", help="a host name, an IP address or an alias of ~/.ssh/config")
+        parser.add_argument("--port", type=int, help="default: the one in ~/.ssh/config, or 22")
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument(
+            "--fingerprint",
+            action="append",
+            metavar="SHA256:...",
+            help="approve exactly the key with this fingerprint, in place of a changed one; may be repeated",
+        )
+        how.add_argument("--yes", action="store_true", help="approve what the machine shows, without asking")
+        how.add_argument("--forget", action="store_true", help="trust none of its approved keys any more")
+        parser.add_argument("--replace", action="store_true", help="with --yes: also in place of changed keys")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        actor = f"{own_account().pw_name} (trust_host)"
+        host, port = options["host"], options["port"]
+        if port is not None and not 1 <= port <= 65535:
+            raise CommandError("--port: give a number from 1 to 65535.")
+        try:
+            if options["forget"]:
+                self._forget(host, port, actor)
+                return
+            keys = host_keys.scan(host, port)
+            for key in keys:
+                self.stdout.write(_described(key))
+            for key in self._chosen(keys, options):
+                host_keys.approve(key, actor)
+                self.stdout.write(f"Approved: {key.host} {key.key_type} {key.fingerprint}")
+        except RunnerServiceError as error:
+            raise CommandError(error.detail) from error
+
+    def _forget(self, host: str, port: int | None, actor: str) -> None:
+        name = host_keys.name_of(host, port)
+        rows = list(TrustedHostKey.objects.filter(host=name))
+        for row in rows:
+            self.stdout.write(f"Forgotten: {row.host} {row.key_type} {host_keys.fingerprint_of(row)}")
+            host_keys.forget(row, actor)
+        if not rows:
+            self.stdout.write(f"No approved key of {name}.")
+
+    def _chosen(self, keys: list[ScannedKey], options: dict[str, Any]) -> list[ScannedKey]:
+        """What to approve. Raises CommandError when that is not what was meant."""
+        if options["fingerprint"]:
+            expected = [_canonical(text) for text in options["fingerprint"]]
+            missing = [text for text in expected if text not in [key.fingerprint for key in keys]]
+            if missing:
+                raise CommandError(
+                    f"The machine shows no key with the fingerprint {missing[0]}. Nothing was approved: you may be "
+                    "talking to another machine."
+                )
+            return [key for key in keys if key.fingerprint in expected]
+        open_keys = [key for key in keys if key.state in ("new", "changed")]
+        if not open_keys:
+            self.stdout.write("Nothing to approve.")
+            return []
+        changed = [key for key in open_keys if key.state == "changed"]
+        if options["yes"]:
+            if changed and not options["replace"]:
+                raise CommandError(
+                    f"The {changed[0].key_type} key has changed. Nothing was approved. If the machine was really given "
+                    "a new key, add --replace, or better --fingerprint with the one it should be."
+                )
+            return open_keys
+        if not sys.stdin.isatty():
+            raise CommandError("Nothing was approved. Approve with --fingerprint SHA256:... (or --yes).")
+        question = f"Do you trust {'them, CHANGED ones included' if changed else 'them'}? Compare first. [yes/no] "
+        if input(question).strip().lower() != "yes":
+            raise CommandError("Nothing was approved.")
+        return open_keys
+
+
+def _described(key: ScannedKey) -> str:
+    words = {
+        "new": "not known yet",
+        "trusted": "trusted already",
+        "changed": f"CHANGED, trusted is {key.trusted_fingerprint}",
+        "revoked": "REVOKED by a known_hosts file",
+    }
+    return f"{key.host} {key.key_type} {key.fingerprint}  ({words[key.state]})"
+
+
+def _canonical(text: str) -> str:
+    """As we print it: people leave out the prefix, and some tools pad the base64."""
+    return "SHA256:" + text.strip().removeprefix("SHA256:").rstrip("=")

@@ -1,0 +1,205 @@
+"""What was run and what was asked: rows that outlive every process and every profile."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from django.db import connections, models
+from django.db.models import Q
+from django.utils import timezone
+
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+
+
+def new_run_key() -> str:
+    """128 random bits in hex: the name of a run directory, which nobody can guess or squat."""
+    return uuid.uuid4().hex
+
+
+class RunStatus(models.TextChoices):
+    """The three words that clients of today know."""
+
+    ACTIVE = "ACTIVE", "active"
+    COMPLETED = "COMPLETED", "completed"
+    TERMINATED = "TERMINATED", "terminated"
+
+
+class RunReason(models.TextChoices):
+    """Why a run is TERMINATED. Empty for ACTIVE and COMPLETED."""
+
+    STOPPED = "stopped", "stopped on request"
+    FAILED = "failed", "ended with an exit code other than 0"
+    KILLED = "killed", "ended by a signal that did not come from here"
+    LOST = "lost", "its process is gone and left no exit code (killed hard, or the machine was rebooted)"
+    NEVER_STARTED = "never_started", "the launch never reached the command"
+    ABANDONED = "abandoned", "declared ended by an admin while its machine could not be asked"
+
+
+class RunnerRunQuerySet(models.QuerySet["RunnerRun"]):
+    def active(self) -> RunnerRunQuerySet:
+        return self.filter(status=RunStatus.ACTIVE)
+
+    def last_of(self, expid: str) -> RunnerRun | None:
+        sql, names, converters = _reading(self.db)
+        with connections[self.db].cursor() as cursor:
+            cursor.execute(f"{sql} WHERE expid = %s ORDER BY id DESC LIMIT 1", [expid])
+            row = cursor.fetchone()
+        if row is None:
+            return None
+        values = list(row)
+        for place, functions, column in converters:
+            for convert in functions:
+                values[place] = convert(values[place], column, connections[self.db])
+        return RunnerRun.from_db(self.db, names, values)
+
+
+@cache
+def _reading(alias: str) -> tuple[str, list[str], list[tuple[int, list[Any], Any]]]:
+    """How to read whole runs: `SELECT ... FROM ...`, the fields' names, and (place, converters, column) of some.
+
+    For the one lookup that everybody polls: making SQL and converters anew takes Django five times the query's time.
+    """
+    meta = RunnerRun._meta
+    columns = [field.get_col(meta.db_table) for field in meta.concrete_fields]
+    compiler = RunnerRun.objects.using(alias).all().query.get_compiler(alias)
+    converters = [(place, *found) for place, found in compiler.get_converters(columns).items()]
+    names = ", ".join(connections[alias].ops.quote_name(str(field.column)) for field in meta.concrete_fields)
+    return f"SELECT {names} FROM {meta.db_table}", [field.attname for field in meta.concrete_fields], converters  # noqa: S608
+
+
+class RunnerRun(models.Model):
+    """One `autosubmit run`, started by us. Everything needed to find, stop and explain it is in the row itself."""
+
+    key = models.CharField(max_length=32, unique=True, default=new_run_key, editable=False)
+    expid = models.CharField(max_length=16)
+    profile_name = models.CharField(max_length=100, blank=True)
+    config = models.JSONField(help_text="The whole resolved configuration, as it was when the run was started.")
+    runner = models.CharField(max_length=16, choices=RunnerType.choices)
+    module_loader = models.CharField(max_length=16, choices=ModuleLoaderType.choices)
+    modules = models.TextField(blank=True, help_text="One per line.")
+
+    status = models.CharField(max_length=16, choices=RunStatus.choices, default=RunStatus.ACTIVE)
+    reason = models.CharField(max_length=16, choices=RunReason.choices, blank=True)
+    exit_code = models.IntegerField(null=True, blank=True, help_text="Of the command; 128 + signal when one ended it.")
+    signal = models.CharField(max_length=32, blank=True, help_text="The signal that ended the command, if one did.")
+    detail = models.TextField(blank=True, help_text="Last words of a run that failed, or why it was declared ended.")
+
+    pid = models.IntegerField(null=True, blank=True)
+    identity = models.JSONField(null=True, blank=True, help_text="Host, boot id, pids and their start times.")
+    host = models.CharField(max_length=255, blank=True, help_text="The machine's own name once it has answered.")
+    user = models.CharField(max_length=100, blank=True, help_text="The account that runs it.")
+
+    created = models.DateTimeField(default=timezone.now)
+    modified = models.DateTimeField(default=timezone.now, help_text="When the state last changed.")
+    finished = models.DateTimeField(null=True, blank=True)
+    confirmed_at = models.DateTimeField(null=True, blank=True, help_text="When the machine last confirmed the state.")
+    reachable = models.BooleanField(default=True, help_text="False: the last known state is shown, cannot tell now.")
+    unreachable_detail = models.TextField(blank=True, help_text="Why the machine could not tell.")
+    probing_until = models.DateTimeField(null=True, blank=True, editable=False)
+
+    started_by = models.CharField(max_length=150, blank=True)
+    stopped_by = models.CharField(max_length=150, blank=True)
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    stop_steps = models.JSONField(
+        default=list, blank=True, editable=False, help_text="What the last stop has tried so far, as it happens."
+    )
+    cleaned_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When clean_runs removed its directory, log included."
+    )
+
+    objects = RunnerRunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["expid"], condition=Q(status="ACTIVE"), name="one_active_run_per_expid"),
+        ]
+        indexes = [
+            models.Index(fields=["expid", "-id"], name="run_expid_latest"),
+            models.Index(fields=["status", "-id"], name="run_status_latest"),
+            models.Index(fields=["profile_name", "-id"], name="run_profile_latest"),
+            models.Index(fields=["started_by", "-id"], name="run_user_latest"),
+            models.Index(fields=["host", "-id"], name="run_host_latest"),
+            models.Index(fields=["runner", "-id"], name="run_runner_latest"),
+            models.Index(fields=["-created"], name="run_created"),
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.pk} of {self.expid} ({self.status})"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status == RunStatus.ACTIVE
+
+    @property
+    def runner_config(self) -> RunnerConfig:
+        return RunnerConfig.from_dict(self.config)
+
+    def duration(self, now: datetime | None = None) -> float:
+        """Seconds from the request to the end, or until now."""
+        return ((self.finished or now or timezone.now()) - self.created).total_seconds()
+
+
+class AuditRecord(models.Model):
+    """One command that was asked for: who, what, with which outcome. Written once, never edited.
+
+    Use cases receive the unsaved record of their command and fill in what only they know (`argv`, `run_id`).
+    """
+
+    OK = "ok"
+
+    created = models.DateTimeField(default=timezone.now)
+    actor = models.CharField(max_length=150, blank=True, help_text="Kept as text: it outlives the account.")
+    token = models.CharField(max_length=64, blank=True, help_text="The public part of the token used, if one was.")
+    address = models.CharField(max_length=64, blank=True)
+    endpoint = models.CharField(max_length=64)
+    profile_name = models.CharField(max_length=100, blank=True)
+    expid = models.CharField(max_length=16, blank=True)
+    run_id = models.BigIntegerField(null=True, blank=True)
+    argv = models.JSONField(default=list, blank=True)
+    outcome = models.CharField(max_length=64, default=OK, help_text="'ok', or the code of the error.")
+    detail = models.TextField(blank=True)
+    duration_ms = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["expid", "-id"], name="audit_expid"),
+            models.Index(fields=["actor", "-id"], name="audit_actor"),
+            models.Index(fields=["run_id", "-id"], name="audit_run"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.expid} by {self.actor or 'nobody'}: {self.outcome}"
+
+
+from runners.models_auth import ApiToken as ApiToken  # noqa: E402  (registers the model with Django)
+from runners.models_operations import IdempotencyRecord as IdempotencyRecord  # noqa: E402
+from runners.models_operations import Operation as Operation  # noqa: E402
+from runners.models_webhooks import Webhook as Webhook  # noqa: E402
+from runners.models_webhooks import WebhookDelivery as WebhookDelivery  # noqa: E402
+
+
+class TrustedHostKey(models.Model):
+    """A host key that an admin has approved, beside those in known_hosts files."""
+
+    host = models.CharField(max_length=255, help_text="The real host name; '[name]:port' when the port is not 22.")
+    key_type = models.CharField(max_length=64)
+    key = models.TextField(help_text="The public key in base64.")
+    approved_by = models.CharField(max_length=150, blank=True)
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["host", "key_type"]
+        constraints = [models.UniqueConstraint(fields=["host", "key_type"], name="one_trusted_key_per_host_and_type")]
+
+    def __str__(self) -> str:
+        return f"{self.host} {self.key_type}"
+
+    @property
+    def line(self) -> str:
+        """As in a known_hosts file."""
+        return f"{self.host} {self.key_type} {self.key}"

@@ -1,0 +1,33 @@
+"""API tokens: django-rest-knox keeps the hash, we add what a token is for."""
+
+from __future__ import annotations
+
+from django.db import models
+from knox.models import AbstractAuthToken
+
+
+class TokenScope(models.TextChoices):
+    """What a token may do. Each scope includes the ones before it."""
+
+    READ = "read", "read: status, logs and configuration"
+    RUN = "run", "run: read, and the commands"
+    MANAGE = "manage", "manage: run, and the administration of profiles and tokens"
+
+
+class ApiToken(AbstractAuthToken):
+    """One token of one person. Only its SHA-512 is stored; `token_key`, its first characters, tells tokens apart."""
+
+    name = models.CharField(max_length=100, blank=True, help_text="What it is for, e.g. the machine that uses it.")
+    scope = models.CharField(max_length=8, choices=TokenScope.choices, default=TokenScope.RUN)
+    last_used = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-created"]
+        verbose_name = "API token"
+
+    def __str__(self) -> str:
+        return f"{self.token_key}… ({self.name or self.scope})"
+
+    def allows(self, scope: str) -> bool:
+        order = TokenScope.values
+        return order.index(self.scope) >= order.index(scope)

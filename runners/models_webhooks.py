@@ -1,0 +1,153 @@
+"""Webhooks: who wants to hear of the end of runs, and the outbox of what they are told."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ValidationError
+from django.core.validators import URLValidator
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+SECRET_PREFIX = "whsec_"  # noqa: S105  (Standard Webhooks; not itself a secret)
+SECRET_BYTES = range(24, 65)  # Standard Webhooks: between 24 and 64
+
+
+def new_secret() -> str:
+    """A fresh signing secret of 32 random bytes."""
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def new_message_id() -> str:
+    return f"msg_{uuid.uuid4().hex}"
+
+
+def secret_bytes(secret: str) -> bytes:
+    """The key inside `whsec_<base64>`. Raises ValueError when it is none."""
+    if not secret.startswith(SECRET_PREFIX):
+        raise ValueError(f"it has to begin with {SECRET_PREFIX}")
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except binascii.Error:
+        raise ValueError(f"what follows {SECRET_PREFIX} is not base64") from None
+    if len(key) not in SECRET_BYTES:
+        raise ValueError(f"it holds {len(key)} bytes, not {SECRET_BYTES.start} to {SECRET_BYTES.stop - 1}")
+    return key
+
+
+def validate_secret(value: str) -> None:
+    try:
+        secret_bytes(value)
+    except ValueError as error:
+        raise ValidationError(
+            f"Not a signing secret: {error}. Leave it as it was made, or paste whsec_<base64 of 24 to 64 random bytes>."
+        ) from error
+
+
+def validate_target(value: str) -> None:
+    """http(s), with a host and no password in it. Whether the address may be called is decided when it is called."""
+    URLValidator(schemes=["http", "https"])(value)
+    parts = urlsplit(value)
+    if parts.username or parts.password:
+        raise ValidationError("The URL holds a user name or password. Messages are signed; give no password.")
+    if parts.fragment:
+        raise ValidationError("The URL has a #fragment, which is never sent. Remove it.")
+
+
+class WebhookEvent(models.TextChoices):
+    """What can be heard of. Every run that ends is exactly one of them."""
+
+    COMPLETED = "run.completed", "a run ended with exit code 0"
+    TERMINATED = "run.terminated", "a run ended in any other way"
+    NEVER_STARTED = "run.never_started", "a run was asked for and its command never executed"
+
+
+def validate_events(value: Any) -> None:
+    if not isinstance(value, list) or not set(map(str, value)) <= set(WebhookEvent.values):
+        raise ValidationError(f"Give a list of {', '.join(WebhookEvent.values)}; an empty list means all of them.")
+
+
+def validate_names(value: Any) -> None:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValidationError("Give a list of profile names; an empty list means every profile.")
+
+
+class Webhook(models.Model):
+    """One receiver. `secret` has to be kept readable to sign with; it belongs into no log, list or answer."""
+
+    name = models.CharField(max_length=100, unique=True)
+    url = models.CharField(max_length=2000, validators=[validate_target], help_text="http:// or https://")
+    secret = models.CharField(
+        max_length=120,
+        default=new_secret,
+        validators=[validate_secret],
+        help_text="Give it to the receiver: messages are signed with it (Standard Webhooks).",
+    )
+    events = models.JSONField(default=list, blank=True, validators=[validate_events], help_text="Empty: every event.")
+    profile_names = models.JSONField(
+        default=list, blank=True, validators=[validate_names], help_text="Empty: runs of every profile."
+    )
+    enabled = models.BooleanField(default=True, help_text="Off: nothing is sent, and nothing new is kept to be sent.")
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def wants(self, event: str, profile_name: str) -> bool:
+        return (not self.events or event in self.events) and (
+            not self.profile_names or profile_name in self.profile_names
+        )
+
+
+class WebhookDelivery(models.Model):
+    """One message to one receiver, written together with the end of its run.
+
+    `next_attempt` tells what is to be done: null for nothing (delivered, or given up), else not before then. Whoever
+    delivers moves it ahead first, so it is the lease, too.
+    """
+
+    DELIVERED = "delivered"
+    WAITING = "waiting"
+    GIVEN_UP = "given up"
+
+    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
+    # The message outlives the row of its run: everything that is sent is in `payload`.
+    run = models.ForeignKey(
+        "runners.RunnerRun", on_delete=models.SET_NULL, null=True, blank=True, related_name="webhook_deliveries"
+    )
+    event = models.CharField(max_length=32, choices=WebhookEvent.choices)
+    message_id = models.CharField(max_length=64, unique=True, default=new_message_id, editable=False)
+    payload = models.JSONField()
+    created = models.DateTimeField(default=timezone.now)
+    attempts = models.PositiveIntegerField(default=0)
+    next_attempt = models.DateTimeField(null=True, blank=True, default=timezone.now)
+    delivered_at = models.DateTimeField(null=True, blank=True)
+    last_status = models.PositiveIntegerField(null=True, blank=True, help_text="The HTTP status of the last answer.")
+    last_error = models.TextField(blank=True, help_text="Why the last attempt failed.")
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "webhook deliveries"
+        constraints = [models.UniqueConstraint(fields=["webhook", "run"], name="one_delivery_per_webhook_and_run")]
+        indexes = [
+            models.Index(F("next_attempt"), condition=Q(next_attempt__isnull=False), name="delivery_due"),
+            models.Index(fields=["webhook", "-id"], name="delivery_webhook_latest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.message_id}: {self.state}"
+
+    @property
+    def state(self) -> str:
+        if self.delivered_at:
+            return self.DELIVERED
+        return self.WAITING if self.next_attempt else self.GIVEN_UP

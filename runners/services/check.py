@@ -1,0 +1,393 @@
+"""Try a configuration step by step: what works, how long each step takes, and what to do about the first that fails.
+
+Everything goes the way that commands go (ssh_connect, Runner, ModuleLoader, scripts), but over connections of its own:
+a pooled one would prove nothing about keys, and closing it would disturb others.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import paramiko
+from django.conf import settings
+
+from profiles.config import ModuleLoaderType, RunnerConfig, SSHTarget
+from profiles.ssh_config import lookup
+from runners.exceptions import (
+    AuthenticationFailed,
+    HostKeyChanged,
+    HostKeyUnknown,
+    RunnerServiceError,
+    RunnerUnreachable,
+)
+from runners.models import new_run_key
+from runners.services import autosubmit, scripts, ssh_connect
+from runners.services.module_loaders import get_module_loader
+from runners.services.output import BoundedOutput, last_lines
+from runners.services.runners import CommandResult, Identity, Probe, ProbeTarget, Runner, SSHRunner, get_runner
+from runners.services.ssh import run_on_channel
+
+NETWORK = ("resolve", "connect", "host_key", "authenticate")
+STAGES = {  # in their order, with what a page calls them
+    "resolve": "Find the machine's address",
+    "connect": "Connect to its SSH server",
+    "host_key": "Know its host key",
+    "authenticate": "Log in",
+    "login_shell": "Start a login shell",
+    "module_loader": "Prepare the environment",
+    "autosubmit": "Run autosubmit --version",
+    "run_directory": "Write to the directory of runs",
+    "survives_logout": "Keep a process alive after the logout",
+}
+SURVIVAL = 2.0  # seconds after the logout in which a machine that ends left processes does so
+SLOW_LOGIN = 2.0  # seconds
+_TOOLS = ("timeout", "env", "flock", "head", "tail", "stat", "mkdir", "mv", "grep", "id")
+_MARK = "autosubmit-runners-login"
+_VERSION = re.compile(r"^(\d+\.\d+\S*)\s*$", re.MULTILINE)
+_UNREACHED = "Not tried, because an earlier step failed."
+
+_MODULE_REMEDIES = {
+    ModuleLoaderType.VENV: "MODULES has to be the absolute path of a virtual environment on that machine.",
+    ModuleLoaderType.LMOD: "Compare MODULES with what `module avail` prints in a login shell of the account.",
+    ModuleLoaderType.CONDA: "Compare MODULES with what `conda env list` prints for the account.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step. `ok`: None when it was not tried. `facts`: of an error, such as the `fingerprint` of an unknown key."""
+
+    name: str  # a key of STAGES
+    ok: bool | None
+    milliseconds: int
+    detail: str
+    remedy: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return STAGES[self.name]
+
+
+def check_profile(config: RunnerConfig) -> Iterator[Stage]:
+    """Yield every stage of STAGES, in order, as soon as its outcome is known. Nothing of it raises for a machine.
+
+    Starts one harmless process there (`sleep`) and removes all that it has made.
+    """
+    if config.ssh is None:
+        yield from _skipped(NETWORK, "LOCAL commands need no connection.")
+        good = yield from _prepare(get_runner(config))
+        yield from _skipped(["survives_logout"], "LOCAL commands have no logout." if good else _UNREACHED)
+        return
+    clients = yield from _reach(config.ssh)
+    if clients is None:
+        yield from _skipped(list(STAGES)[len(NETWORK) :], _UNREACHED)
+        return
+    runner = OwnConnectionRunner(config, clients)
+    try:
+        if (yield from _prepare(runner)):
+            yield _timed("survives_logout", lambda: _survives_logout(runner))
+        else:
+            yield from _skipped(["survives_logout"], _UNREACHED)
+    finally:  # also when nobody wants to see the rest
+        ssh_connect.close(runner.clients)
+
+
+def _skipped(names: Iterable[str], why: str) -> Iterator[Stage]:
+    for name in names:
+        yield Stage(name, None, 0, why)
+
+
+def _failed(name: str, start: float, error: RunnerServiceError, remedy: str = "") -> Stage:
+    """The first sentence of an error says what is wrong, the others what to do."""
+    what, _, then = error.detail.partition(". ")
+    return Stage(name, False, _since(start), what.rstrip(".") + ".", then or remedy, error.facts)
+
+
+def _since(start: float) -> int:
+    return round((time.monotonic() - start) * 1000)
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+def _reach(ssh: SSHTarget) -> Generator[Stage, None, list[paramiko.SSHClient] | None]:
+    """The first four stages; returns the connection when all of them are good."""
+    start = time.monotonic()
+    try:
+        first = _first_host(ssh)
+        found = socket.getaddrinfo(first, None, type=socket.SOCK_STREAM)
+    except RunnerUnreachable as error:
+        stage = _failed("resolve", start, error, "Correct the service's ~/.ssh/config.")
+    except (OSError, UnicodeError):  # UnicodeError: it cannot be a name
+        remedy = "Correct SSH.HOST, or add the name to the DNS or to the ~/.ssh/config of the service."
+        stage = Stage("resolve", False, _since(start), f"The name {first} is not known (DNS).", remedy)
+    else:
+        addresses = ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
+        stage = Stage("resolve", True, _since(start), f"{first} is at {addresses}.")
+    yield stage
+    if not stage.ok:
+        yield from _skipped(NETWORK[1:], _UNREACHED)
+        return None
+
+    start = time.monotonic()
+    times: dict[str, float] = {}  # when each stage was done
+    failure: Stage | None = None
+    clients = None
+
+    def reached(name: str) -> None:
+        times[name] = time.monotonic()
+
+    try:
+        clients = ssh_connect.connect(ssh, start + settings.RUNNERS_CONNECT_TIMEOUT, reached)
+    except (HostKeyUnknown, HostKeyChanged) as error:
+        failure = _failed("host_key", times.get("connect", start), error)
+    except AuthenticationFailed as error:
+        failure = _failed("authenticate", times.get("host_key", start), error)
+    except RunnerUnreachable as error:
+        remedy = "Is SSH.PORT right, does an SSH server run there, and does every firewall on the way let us through?"
+        failure = _failed("connect", start, error, remedy)
+    reached("authenticate")
+    details = {"connect": f"{ssh.host}:{ssh.port} answers.", "host_key": "Its host key is trusted."}
+    details["authenticate"] = f"Logged in as {ssh.user}."
+    try:
+        for name in NETWORK[1:]:
+            if failure and failure.name == name:
+                yield failure
+                yield from _skipped(NETWORK[NETWORK.index(name) + 1 :], _UNREACHED)
+                return None
+            done = times.get(name, start)
+            yield Stage(name, True, round((done - start) * 1000), details[name])
+            start = done
+    except GeneratorExit:
+        ssh_connect.close(clients or [])
+        raise
+    return clients
+
+
+def _first_host(ssh: SSHTarget) -> str:
+    """The host whose name is resolved here: with jump hosts, the others are resolved by them."""
+    options = lookup(ssh.host)
+    if options.problem:
+        raise RunnerUnreachable(options.problem)
+    hops = ssh_connect.jump_targets(options)
+    if hops:
+        return lookup(hops[0].host).hostname or hops[0].host
+    return options.hostname or ssh.host
+
+
+class OwnConnectionRunner(SSHRunner):
+    """Reaches the machine over one connection of its own."""
+
+    def __init__(self, config: RunnerConfig, clients: list[paramiko.SSHClient]) -> None:
+        super().__init__(config)
+        self.clients = clients
+
+    def _exchange(
+        self,
+        command_line: str,
+        script: bytes,
+        stdin: bytes,
+        stdout: BoundedOutput,
+        stderr: BoundedOutput,
+        deadline: float,
+    ) -> int | None:
+        assert self.config.ssh
+        return run_on_channel(self, self.config.ssh, command_line, script, stdin, stdout, stderr, deadline)
+
+    @contextmanager
+    def channel(self, ssh: SSHTarget, deadline: float) -> Iterator[paramiko.Channel]:
+        transport = self.clients[-1].get_transport()
+        try:
+            if transport is None:
+                raise EOFError
+            channel = transport.open_session(timeout=settings.RUNNERS_CONNECT_TIMEOUT)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise RunnerUnreachable(f"{self.where} closed the connection or opens no session on it.") from error
+        with closing(channel):
+            yield channel
+
+    def discard(self, ssh: SSHTarget) -> None:
+        ssh_connect.close(self.clients)
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+
+def _prepare(runner: Runner) -> Generator[Stage, None, bool]:
+    """The stages from login shell to run directory; returns whether a process may be started there."""
+    shell = _timed("login_shell", lambda: _login_shell(runner))
+    yield shell
+    if not shell.ok:
+        yield from _skipped(["module_loader", "autosubmit", "run_directory"], _UNREACHED)
+        return False
+    environment = _timed("module_loader", lambda: _module_loader(runner))
+    yield environment
+    if environment.ok is False:
+        yield from _skipped(["autosubmit"], _UNREACHED)
+    else:
+        yield _timed("autosubmit", lambda: _autosubmit(runner))
+    directory = _timed("run_directory", lambda: _run_directory(runner))
+    yield directory
+    return bool(directory.ok)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a stage on the machine found."""
+
+    ok: bool | None
+    detail: str
+    remedy: str = ""
+
+
+def _timed(name: str, step: Callable[[], Outcome]) -> Stage:
+    start = time.monotonic()
+    try:
+        outcome = step()
+    except RunnerServiceError as error:
+        return _failed(name, start, error, "Try again; if it stays so, log in by hand and try the command there.")
+    return Stage(name, outcome.ok, _since(start), outcome.detail, outcome.remedy)
+
+
+def _refusal(result: CommandResult, remedy: str) -> Outcome:
+    return Outcome(False, result.last_words or f"It ended with exit code {result.exit_code} and no words.", remedy)
+
+
+def _login_shell(runner: Runner) -> Outcome:
+    mark = f"printf '\\n%s\\n' {_MARK}; printf '\\n%s\\n' {_MARK} >&2"
+    script = f"""
+bash -lc {shlex.quote(mark)} </dev/null
+for tool in {" ".join(_TOOLS)}; do type -P "$tool" >/dev/null || printf ' %s' "$tool"; done
+printf '\\n%s.%s\\n' "${{BASH_VERSINFO[0]}}" "${{BASH_VERSINFO[1]}}"
+"""
+    result = runner.execute(script, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
+    noise, found, rest = result.stdout.partition(f"\n{_MARK}\n".encode())
+    complaints = result.stderr.partition(f"\n{_MARK}\n".encode())[0]
+    said = last_lines(noise + b"\n" + complaints, lines=3, characters=300)
+    if not found:
+        return Outcome(
+            False,
+            f"A login shell ends before it executes anything: {said or 'no output'}",
+            "A profile script of the account (~/.bash_profile, ~/.bash_login, ~/.profile, /etc/profile.d) exits. "
+            "Correct it: `bash -lc true` has to succeed there.",
+        )
+    missing, _, version = rest.decode("ascii", "replace").strip("\n").rpartition("\n")
+    if missing.strip():
+        return Outcome(
+            False, f"Not found there: {missing.strip()}.", "Install coreutils, grep and util-linux on the machine."
+        )
+    if tuple(map(int, version.split("."))) < (4, 2):
+        return Outcome(False, f"Its bash is {version}.", "bash 4.2 or newer has to come first on PATH.")
+    detail = f"bash {version}"
+    if said:
+        detail += f"; it prints at login (harmless here, but scp and rsync stumble over it): {said}"
+    if result.duration > SLOW_LOGIN:
+        detail += f"; it takes {result.duration:.1f} s, which every command has to wait for"
+    return Outcome(True, detail)
+
+
+def _module_loader(runner: Runner) -> Outcome:
+    kind = runner.config.module_loader_type
+    prelude = get_module_loader(runner.config).prelude()
+    if not prelude:
+        return Outcome(None, f"{kind}: nothing to prepare.")
+    result = runner.execute(_in_root([*prelude, ":"]), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
+    if result.exit_code:
+        return _refusal(result, _MODULE_REMEDIES[kind])
+    return Outcome(True, f"{kind} {' '.join(runner.config.modules)}")
+
+
+def _autosubmit(runner: Runner) -> Outcome:
+    argv = autosubmit.version()
+    lines = [*get_module_loader(runner.config).steps(argv), f"exec {shlex.join(argv)}"]
+    result = runner.execute(_in_root(lines), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
+    version = _VERSION.search(result.text)
+    if result.exit_code or not version:
+        return _refusal(
+            result,
+            "Autosubmit has to be on PATH once the environment is prepared: correct MODULE_LOADER_TYPE and MODULES, "
+            "or install it there.",
+        )
+    return Outcome(True, f"Autosubmit {version[1]}")
+
+
+def _in_root(lines: list[str]) -> str:
+    """As commands run, but in `/`: the directory of runs is a stage of its own."""
+    return " && ".join([scripts.surroundings("/"), *lines])
+
+
+def _run_directory(runner: Runner) -> Outcome:
+    script = f"""
+base=$HOME/{scripts.BASE}; code=0
+mkdir -p -m 700 "$base" && dir=$(mktemp -d "$base/check.XXXXXX") || exit 73
+{{ printf '%4096s' x >"$dir/new" && mv "$dir/new" "$dir/file" && [ "$(stat -c %s "$dir/file")" = 4096 ]; }} || code=74
+rm -rf "$dir"
+df -Pk "$base" | {{ read -r _; read -r _ _ _ available _; echo "$available"; }}
+printf '%s\\n' "$base"
+exit $code
+"""
+    result = runner.execute(script, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    if result.exit_code:
+        return _refusal(
+            result,
+            f"~/{scripts.BASE} has to be a directory that the account can write to: look at its owner, at the quota "
+            "and at the free space of the home directory.",
+        )
+    available, base = result.text.strip().split("\n")[-2:]
+    free = f", {int(available) / 2**20:.1f} GiB free" if available.isdecimal() else ""
+    return Outcome(True, base + free)
+
+
+def _survives_logout(runner: OwnConnectionRunner) -> Outcome:
+    """Start a process as runs are started, close the connection, and look for it over another one."""
+    assert runner.config.ssh
+    key = new_run_key()
+    identity = runner.launch(key, "exec sleep 60", timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
+    ssh_connect.close(runner.clients)
+    deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
+    runner.clients = ssh_connect.connect(runner.config.ssh, deadline)
+    try:
+        return _judged(_watch(runner, ProbeTarget(key, identity)), runner.config.ssh.user)
+    finally:
+        with suppress(RunnerServiceError):  # it ends by itself after a minute
+            _remove(runner, key, identity)
+        ssh_connect.close(runner.clients)
+
+
+def _watch(runner: Runner, target: ProbeTarget) -> Probe:
+    end = time.monotonic() + SURVIVAL
+    while True:
+        probe = runner.probe([target], timeout=settings.RUNNERS_PROBE_TIMEOUT)[target.key]
+        if probe.answer != Probe.RUNNING or time.monotonic() > end:
+            return probe
+        time.sleep(0.25)
+
+
+def _judged(probe: Probe, user: str) -> Outcome:
+    if probe.answer == Probe.RUNNING:
+        return Outcome(True, f"It lived on for {SURVIVAL:g} s.")
+    if probe.answer == Probe.CANNOT_TELL:
+        return Outcome(
+            None,
+            f"It cannot be said: {probe.detail}.",
+            "If SSH.HOST is a name for several login nodes, give the name of one: the state of a run can only be seen "
+            "on the node that it runs on.",
+        )
+    return Outcome(
+        False,
+        "The machine ended it when the connection was closed: no run would survive there.",
+        f"Ask the machine's admins for `loginctl enable-linger {user}`, or for KillUserProcesses=no in logind.conf.",
+    )
+
+
+def _remove(runner: Runner, key: str, identity: Identity) -> None:
+    runner.signal(key, identity, "KILL", timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    runner.execute(f'rm -rf "$HOME/{scripts.BASE}/{key}"', timeout=settings.RUNNERS_PROBE_TIMEOUT)

@@ -1,0 +1,69 @@
+"""What a command would do: the same configuration, argv and script, and nothing is executed or written."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from profiles.config import RunnerConfig
+from runners.models import RunnerRun
+from runners.services import autosubmit, scripts
+from runners.services.module_loaders import get_module_loader
+from runners.services.runners import get_runner
+
+RUN_DIRECTORY = f'"$HOME"/{scripts.BASE}/RUN'  # each run gets one of its own, whose name nobody can guess
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`script` is evaluated by a bash login shell of the account at `where`.
+
+    `detached`: it would be started in a session and directory of its own (`RUN` stands for its name) and outlive the
+    request, as a run does.
+    """
+
+    profile: dict[str, Any]  # the resolved configuration, as RunnerConfig.as_dict
+    where: str
+    argv: list[str]
+    script: str
+    detached: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan(config: RunnerConfig, argv: list[str], *, detached: bool = False) -> Plan:
+    """What executing `argv`, made by a function of `autosubmit.py`, would be."""
+    loader = get_module_loader(config)
+    if detached:
+        text = " && ".join([scripts.surroundings(RUN_DIRECTORY), *loader.steps(argv), f"exec {shlex.join(argv)}"])
+    else:
+        text = loader.wrap(argv)
+    return Plan(config.as_dict(), get_runner(config).where, argv, text, detached)
+
+
+def run_experiment(*, expid: str, config: RunnerConfig) -> Plan:
+    """Does not look whether it is running already."""
+    return plan(config, autosubmit.run(expid), detached=True)
+
+
+def stop_experiment(*, run: RunnerRun, force: bool = False, cancel_jobs: bool = False) -> Plan:
+    """Its first step: `autosubmit stop`. Signals follow only when that does not end the run, or with `force`."""
+    return plan(run.runner_config, autosubmit.stop(run.expid, force=force, cancel_jobs=cancel_jobs))
+
+
+def set_job_status(*, expid: str, config: RunnerConfig, params: autosubmit.SetJobStatusParams) -> Plan:
+    return plan(config, autosubmit.setstatus(expid, params))
+
+
+def create_experiment(*, config: RunnerConfig, params: autosubmit.CreateExperimentParams) -> Plan:
+    return plan(config, autosubmit.expid(params))
+
+
+def create_job_list(*, expid: str, config: RunnerConfig, params: autosubmit.CreateJobListParams) -> Plan:
+    return plan(config, autosubmit.create(expid, params))
+
+
+def update_description(*, expid: str, config: RunnerConfig, description: str) -> Plan:
+    return plan(config, autosubmit.updatedescrip(expid, description))

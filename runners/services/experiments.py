@@ -1,0 +1,249 @@
+"""The use cases: the only code that knows rows *and* runners. Keyword-only functions that raise `runners.exceptions`.
+
+Each takes the unsaved audit record of its command and writes into it what only a use case knows.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from profiles.config import RunnerConfig
+from runners.exceptions import (
+    AlreadyRunning,
+    CommandFailed,
+    CommandTimedOut,
+    NotRunning,
+    OutcomeUnknown,
+    RunnerServiceError,
+    RunnerUnreachable,
+    RunNotFound,
+)
+from runners.models import AuditRecord, RunnerRun, RunReason, new_run_key
+from runners.models_operations import Operation
+from runners.services import autosubmit, lifecycle
+from runners.services.module_loaders import get_module_loader
+from runners.services.runners import CommandResult, get_runner, own_account
+from runners.services.stopping import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """What a finished command brought. `warnings` are Autosubmit's words about trouble that it did not call an "
+    "error."""
+
+    expid: str
+    warnings: list[str] = field(default_factory=list)
+
+
+def run_experiment(
+    *, expid: str, config: RunnerConfig, profile_name: str, audit: AuditRecord, key: str = ""
+) -> RunnerRun:
+    """Start `autosubmit run` detached. Returns the ACTIVE run once the command executes.
+
+    `key` names the run directory; whoever chose it finds the run by it, whatever becomes of this call.
+
+    Raises AlreadyRunning; RunnerUnreachable or CommandFailed when it certainly did not start; OutcomeUnknown or
+    CommandTimedOut when it may have: then the run stays ACTIVE and the next look at it tells.
+    """
+    argv = autosubmit.run(expid)
+    audit.argv = argv
+    runner = get_runner(config)
+    run = _claim(expid, config, profile_name, audit.actor, key or new_run_key())
+    audit.run_id = run.pk
+    loader = get_module_loader(config)
+    try:
+        identity = runner.launch(
+            run.key, f"exec {shlex.join(argv)}", prelude=loader.steps(argv), timeout=settings.RUNNERS_LAUNCH_TIMEOUT
+        )
+    except (RunnerUnreachable, CommandFailed) as error:
+        lifecycle.finish(run, reason=RunReason.NEVER_STARTED, detail=error.detail)
+        raise loader.explain(error) from error
+    except (OutcomeUnknown, CommandTimedOut) as error:
+        error.facts["run_id"] = run.pk
+        raise
+    lifecycle.confirm_running(run, identity)
+    return run
+
+
+def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key: str) -> RunnerRun:
+    """Insert the row before anything starts. The database allows one ACTIVE run per experiment, so the second loses "
+    "here."""
+    ssh = config.ssh
+    run = RunnerRun(
+        key=key,
+        expid=expid,
+        profile_name=profile_name,
+        config=config.as_dict(),
+        runner=config.runner_type,
+        module_loader=config.module_loader_type,
+        modules="\n".join(config.modules),
+        host=ssh.host if ssh else "",
+        user=ssh.user if ssh else own_account().pw_name,
+        started_by=actor,
+    )
+    for is_last in (False, True):
+        try:
+            with transaction.atomic():
+                run.save(force_insert=True)
+            return run
+        except IntegrityError:
+            active = RunnerRun.objects.active().filter(expid=expid).first()
+            if active is None:  # it ended between the insert and this look
+                if is_last:
+                    raise
+                continue
+            lifecycle.refresh([active])
+            if active.is_active or is_last:
+                raise AlreadyRunning(
+                    f"Experiment {expid} is already running since {active.created:%Y-%m-%d %H:%M:%S %Z} (run "
+                    f"{active.pk}).",
+                    run=active,
+                ) from None
+    raise AssertionError("unreachable")
+
+
+def get_run(*, expid: str) -> RunnerRun:
+    """The last run of an experiment, with a state that its machine confirmed within the freshness window if it can be
+    asked.
+
+    Raises RunNotFound.
+    """
+    run = RunnerRun.objects.last_of(expid)
+    if run is None:
+        raise RunNotFound(f"Experiment {expid} was never run here.")
+    if run.is_active and not is_fresh(run):
+        lifecycle.refresh([run])
+    return run
+
+
+def is_fresh(run: RunnerRun | Operation) -> bool:
+    """Whether the machine has confirmed the state just now, so that many pollers cost one probe."""
+    window = timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS)
+    # What was confirmed in the future was confirmed before the clock jumped.
+    return run.reachable and run.confirmed_at is not None and abs(timezone.now() - run.confirmed_at) < window
+
+
+def set_job_status(
+    *, expid: str, config: RunnerConfig, params: autosubmit.SetJobStatusParams, audit: AuditRecord
+) -> CommandOutcome:
+    """Change the status of jobs and save it. Raises CommandFailed and as `Runner.execute`."""
+    result = _command(config, autosubmit.setstatus(expid, params), audit, autosubmit.is_job_list_saved)
+    return CommandOutcome(expid, autosubmit.warnings(result.text))
+
+
+def preview_job_status(
+    *, expid: str, config: RunnerConfig, params: autosubmit.SetJobStatusParams, audit: AuditRecord
+) -> dict[str, str]:
+    """Which jobs `set_job_status` would change, and to what; nothing is saved. Raises as `set_job_status`."""
+    argv = autosubmit.setstatus(expid, params, save=False)
+    return autosubmit.changed_jobs(_command(config, argv, audit, autosubmit.is_job_list_shown).text)
+
+
+def create_job_list(
+    *, expid: str, config: RunnerConfig, params: autosubmit.CreateJobListParams, audit: AuditRecord
+) -> CommandOutcome:
+    """Make the job list of an experiment. Raises CommandFailed and as `Runner.execute`."""
+    result = _command(config, autosubmit.create(expid, params), audit, autosubmit.is_job_list_created)
+    return CommandOutcome(expid, autosubmit.warnings(result.text))
+
+
+def update_description(*, expid: str, config: RunnerConfig, description: str, audit: AuditRecord) -> CommandOutcome:
+    """Replace the description. Raises CommandFailed and as `Runner.execute`."""
+    _command(config, autosubmit.updatedescrip(expid, description), audit, autosubmit.is_description_set)
+    return CommandOutcome(expid)
+
+
+def create_experiment(
+    *, config: RunnerConfig, params: autosubmit.CreateExperimentParams, audit: AuditRecord
+) -> CommandOutcome:
+    """Create an experiment and return its id. Raises CommandFailed and as `Runner.execute`.
+
+    One careful retry: only when Autosubmit lost a race for the id and certainly left nothing behind.
+    """
+    argv = autosubmit.expid(params)
+    result = _execute(config, argv, audit)
+    expid = autosubmit.created_expid(result.text)
+    if expid is None and autosubmit.is_safe_to_repeat(result.text):
+        result = _execute(config, argv, audit)
+        expid = autosubmit.created_expid(result.text)
+    if expid is None:
+        raise failure(config, result)
+    audit.expid = expid
+    return CommandOutcome(expid, autosubmit.warnings(result.text))
+
+
+def _command(
+    config: RunnerConfig, argv: list[str], audit: AuditRecord, is_success: Callable[[str], bool]
+) -> CommandResult:
+    """Execute an Autosubmit command and judge it by its success line."""
+    result = _execute(config, argv, audit)
+    if not is_success(result.text):
+        raise failure(config, result)
+    return result
+
+
+def _execute(config: RunnerConfig, argv: list[str], audit: AuditRecord) -> CommandResult:
+    audit.argv = argv
+    text = get_module_loader(config).wrap(argv)
+    return get_runner(config).execute(text, login=True, timeout=settings.RUNNERS_COMMAND_TIMEOUT)
+
+
+def failure(config: RunnerConfig, result: CommandResult) -> RunnerServiceError:
+    """What Autosubmit, or the shell before it, complained of."""
+    complaint = autosubmit.complaint(result.text) or result.last_words or "no output"
+    error = CommandFailed(
+        f"The command failed on {get_runner(config).where} with exit code {result.exit_code}: {complaint}",
+        exit_code=result.exit_code,
+        error_code=autosubmit.error_code(result.text),
+        output=result.last_words,
+    )
+    return get_module_loader(config).explain(error)
+
+
+def active_run(*, expid: str) -> RunnerRun:
+    """The run that a stop would stop. Raises RunNotFound, NotRunning."""
+    run = RunnerRun.objects.active().filter(expid=expid).first()
+    if run is None:
+        last = RunnerRun.objects.last_of(expid)
+        if last is None:
+            raise RunNotFound(f"Experiment {expid} was never run here.")
+        raise NotRunning(f"Experiment {expid} is not running: its last run (run {last.pk}) is {last.status}.", run=last)
+    return run
+
+
+@dataclass(slots=True)
+class StopOutcome:
+    """How a run was stopped. Each step: `action`, `outcome`, `seconds`. The run has ended, seen on its machine."""
+
+    run: RunnerRun
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+
+def stop_experiment(
+    *,
+    expid: str,
+    audit: AuditRecord,
+    force: bool = False,
+    cancel_jobs: bool = False,
+    authorize: Callable[[RunnerRun], None] = lambda run: None,
+) -> StopOutcome:
+    """Stop the active run of an experiment and answer when its end was seen on the machine.
+
+    `autosubmit stop` first, bounded; then TERM, then KILL to the run's own processes, each step only while the
+    identity matches and each verified. `force` goes to KILL at once. `cancel_jobs` also cancels the experiment's
+    jobs. A run that has just ended by itself is no failure. `authorize` is asked about the run that would be stopped
+    and raises when the caller may not.
+    Raises RunNotFound, NotRunning, RunnerUnreachable (state unchanged), StopNotConfirmed.
+    """
+    run = active_run(expid=expid)
+    audit.run_id, audit.profile_name = run.pk, run.profile_name
+    authorize(run)
+    return StopOutcome(run, Stop(run, audit, force=force, cancel_jobs=cancel_jobs).execute())

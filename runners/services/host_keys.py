@@ -1,0 +1,159 @@
+"""Look at the keys that a host shows, and approve or forget them. What trusting means is in known_hosts.py."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from dataclasses import dataclass
+
+import paramiko
+from django.conf import settings
+from django.db import transaction
+
+from profiles.ssh_config import lookup
+from runners.exceptions import InvalidRequest, RunnerUnreachable
+from runners.models import TrustedHostKey
+from runners.services import known_hosts, ssh_connect
+from runners.services.audit import audited
+from runners.services.known_hosts import HostKey
+
+# A server shows one key per connection, of the kind that it is asked for.
+KINDS = (
+    ("ssh-ed25519",),
+    ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
+    known_hosts.RSA_SIGNATURES,
+)
+_LOG = "paramiko.scan"
+logging.getLogger(_LOG).setLevel(logging.CRITICAL)  # that a server has no key of one kind is no event
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedKey:
+    """A key that a host has shown just now. Whether it is the host's own is for people to say: compare fingerprints.
+
+    `host` is the name as in known_hosts files. `state` compares it with what is trusted: `new`, `trusted`, `changed`
+    (another key of this type is trusted, `trusted_fingerprint`) or `revoked` (by a known_hosts file).
+    """
+
+    host: str
+    key_type: str
+    key: str  # base64
+    fingerprint: str
+    state: str
+    trusted_fingerprint: str = ""
+
+
+def scan(host: str, port: int | None = None) -> list[ScannedKey]:
+    """The host keys of a machine, one of each kind that it has. Nothing is trusted by this, nobody is logged in.
+
+    `host` may be an alias of ~/.ssh/config; its jump hosts must be trusted already.
+    Raises RunnerUnreachable and its kinds (the latter for jump hosts).
+    """
+    options = lookup(host)
+    hostname, port = options.hostname or host, port or options.port or 22
+    deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
+    jumps = ssh_connect.open_jumps(host, options, deadline)
+    try:
+        shown = [_show(hostname, port, kinds, jumps[-1] if jumps else None, deadline) for kinds in KINDS]
+    finally:
+        ssh_connect.close(jumps)
+    name = known_hosts.known_hosts_name(hostname, port)
+    known = known_hosts.load(name, options.user_known_hosts_files)
+    if not any(shown):
+        raise RunnerUnreachable(f"{name} has no host key of a kind that this service knows (ed25519, ecdsa, rsa).")
+    return [_compared(known, key) for key in shown if key]
+
+
+def _show(
+    hostname: str, port: int, algorithms: tuple[str, ...], jump: paramiko.SSHClient | None, deadline: float
+) -> HostKey | None:
+    """The key that the server shows when asked for `algorithms`; None when it has none of them."""
+    left = max(0.1, deadline - time.monotonic())
+    sock: socket.socket | paramiko.Channel | None = None
+    transport: paramiko.Transport | None = None
+    try:
+        sock = ssh_connect.open_socket(hostname, port, jump, left)
+        transport = paramiko.Transport(sock)
+        transport.set_log_channel(_LOG)
+        transport.banner_timeout = left
+        security = transport.get_security_options()
+        security.key_types = [name for name in security.key_types if name in algorithms]
+        transport.start_client(timeout=left)
+        return HostKey.of(transport.get_remote_server_key())
+    except paramiko.ssh_exception.IncompatiblePeer as error:
+        if "host key" in str(error):
+            return None
+        raise RunnerUnreachable(f"{hostname}:{port} cannot be reached: {error}") from error
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise RunnerUnreachable(f"{hostname}:{port} cannot be reached: {ssh_connect.reason(error, left)}") from error
+    finally:
+        if transport:
+            transport.close()
+        if sock:
+            sock.close()
+
+
+def _compared(known: known_hosts.KnownHost, key: HostKey) -> ScannedKey:
+    of_type = next((other for other in known.trusted if other.key_type == key.key_type), None)
+    if key in known.revoked:
+        state = "revoked"
+    elif key in known.trusted:
+        state = "trusted"
+    else:
+        state = "changed" if of_type else "new"
+    return ScannedKey(
+        host=known.name,
+        key_type=key.key_type,
+        key=key.base64,
+        fingerprint=key.fingerprint,
+        state=state,
+        trusted_fingerprint=of_type.fingerprint if of_type and state == "changed" else "",
+    )
+
+
+def approve(scanned: ScannedKey, approved_by: str, *, address: str = "") -> TrustedHostKey:
+    """Trust a key, in place of another one of its type for this host and port. Leaves an audit record.
+
+    Raises InvalidRequest for a key that a known_hosts file revokes.
+    """
+    with audited(endpoint="approve-host-key", actor=approved_by, address=address) as record:
+        record.detail = f"{scanned.host} {scanned.key_type} {scanned.fingerprint}"
+        if scanned.state == "revoked":
+            raise InvalidRequest(
+                f"{record.detail} is marked @revoked in a known_hosts file of the service: it cannot be trusted."
+            )
+        with transaction.atomic():
+            old = TrustedHostKey.objects.filter(host=scanned.host, key_type=scanned.key_type).first()
+            if old and old.key != scanned.key:
+                record.detail += f", replaces {fingerprint_of(old)}"
+            row, _ = TrustedHostKey.objects.update_or_create(
+                host=scanned.host,
+                key_type=scanned.key_type,
+                defaults={"key": scanned.key, "approved_by": approved_by},
+            )
+        return row
+
+
+def forget(row: TrustedHostKey, forgotten_by: str, *, address: str = "") -> None:
+    """Trust an approved key no more (a known_hosts file may still list it). Leaves an audit record.
+
+    Connections that are open stay open until they are idle.
+    """
+    with audited(endpoint="forget-host-key", actor=forgotten_by, address=address) as record:
+        record.detail = f"{row.host} {row.key_type} {fingerprint_of(row)}"
+        row.delete()
+
+
+def name_of(host: str, port: int | None = None) -> str:
+    """The name under which the keys of a host are kept, after what ~/.ssh/config says about it."""
+    options = lookup(host)
+    return known_hosts.known_hosts_name(options.hostname or host, port or options.port or 22)
+
+
+def fingerprint_of(row: TrustedHostKey) -> str:
+    """As `ssh-keygen -l` prints it; empty when the row holds no key."""
+    try:
+        return HostKey.from_base64(row.key).fingerprint
+    except ValueError:
+        return ""

@@ -1,0 +1,207 @@
+"""`Idempotency-Key`: one request, however often it is sent, is executed once.
+
+The unique constraint on (caller, key) lets exactly one process insert the record; what it starts is linked to the
+record before it starts. So when a server is killed, the request that is sent again finds the operation or the run.
+A request that was refused, or whose machine was not reached, has done nothing: its key is forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused
+from runners.models import RunnerRun, new_run_key
+from runners.models_operations import IdempotencyRecord, Operation
+from runners.services import lifecycle
+
+SHORTEST_LEASE = 900  # seconds
+RETRY_AFTER = 2  # seconds
+ATTEMPTS = 3  # records that may vanish between an insert that fails and the look at them
+
+
+def fingerprint(endpoint: str, body: dict[str, Any]) -> str:
+    """Equal for requests that ask for the same."""
+    text = json.dumps([endpoint, body], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyRecord:
+    """The record of a key, which is now this caller's to answer, unless `answer_status` says that it is answered.
+
+    Raises IdempotencyKeyReused and IdempotencyInProgress.
+    """
+    for _ in range(ATTEMPTS):
+        owner = f"{_process()} {secrets.token_hex(8)}"
+        until = timezone.now() + lease()
+        try:
+            with transaction.atomic():
+                return IdempotencyRecord.objects.create(
+                    caller=caller,
+                    key=key,
+                    endpoint=endpoint,
+                    fingerprint=mark,
+                    owner=owner,
+                    owned_until=until,
+                    run_key=new_run_key(),
+                )
+        except IntegrityError:
+            record = IdempotencyRecord.objects.select_related("operation").filter(caller=caller, key=key).first()
+        if record is None:
+            continue
+        if record.created < timezone.now() - keep_for():
+            record.delete()
+            continue
+        if record.fingerprint != mark:
+            raise IdempotencyKeyReused(
+                f"This Idempotency-Key came with another request before ({record.endpoint}). Make a new key for each "
+                "request; send the same key only with the same body."
+            )
+        if record.answer_status is not None or _take_over(record, owner):
+            record.is_repeated = True
+            return record
+        break
+    raise IdempotencyInProgress(
+        "The first request with this Idempotency-Key is still under way. Send it again in a moment for its answer.",
+        retry_after=RETRY_AFTER,
+    )
+
+
+def _take_over(record: IdempotencyRecord, owner: str) -> bool:
+    """Become the one who answers a record whose owner is gone. Of several who try, one succeeds."""
+    if _is_alive(record):
+        return False
+    unanswered = IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
+    until = timezone.now() + lease()
+    if not unanswered.update(owner=owner, owned_until=until):
+        return False
+    record.owner, record.owned_until = owner, until
+    return True
+
+
+def link(record: IdempotencyRecord) -> Callable[[Operation], None]:
+    """For `operations.start(on_insert=...)`: ties an operation to its key before it starts.
+
+    Raises IdempotencyInProgress, so that nothing starts, when somebody else has taken the record over.
+    """
+
+    def on_insert(operation: Operation) -> None:
+        if not _own(record).update(operation=operation):
+            raise IdempotencyInProgress("Another process answers this Idempotency-Key.", retry_after=RETRY_AFTER)
+        record.operation = operation
+
+    return on_insert
+
+
+def run_of(record: IdempotencyRecord) -> RunnerRun | None:
+    """The run that an earlier request with this key has started; None when it certainly has not.
+
+    Raises IdempotencyInProgress while its machine cannot tell.
+    """
+    run = RunnerRun.objects.filter(key=record.run_key).first()
+    if run is None:
+        return None
+    if run.is_active and run.identity is None:
+        lifecycle.ask([run])
+        if run.is_active and run.identity is None:
+            raise IdempotencyInProgress(
+                f"Whether run {run.pk} was started cannot be told yet. Send the request again in {RETRY_AFTER} s.",
+                retry_after=RETRY_AFTER,
+            )
+    return run if run.identity is not None else None
+
+
+def operation_of(record: IdempotencyRecord) -> Operation | None:
+    """The operation that an earlier request with this key has started, or may have; None when it certainly has not."""
+    operation = record.operation
+    if operation is None:
+        return None
+    if operation.is_active and not operation.was_executed:
+        lifecycle.ask([operation])
+    return operation if operation.is_active or operation.was_executed else None
+
+
+def answer(record: IdempotencyRecord, *, status: int, body: Any, headers: dict[str, str]) -> None:
+    """Keep the answer, for everybody who sends the request again."""
+    changes = {"answer_status": status, "answer_body": body, "answer_headers": headers, "owner": ""}
+    _own(record).update(**changes)
+
+
+def give_back(record: IdempotencyRecord) -> None:
+    """End a request without an answer to keep. If it did nothing its key is forgotten, else it leads to what it did."""
+    operation = record.operation
+    run = RunnerRun.objects.filter(key=record.run_key).first()
+    if any(row and (row.is_active or row.identity is not None) for row in (operation, run)):
+        _own(record).update(owner="")
+    else:
+        _own(record).delete()
+
+
+def forget_attempt(record: IdempotencyRecord) -> None:
+    """What was started with this key certainly never began: make room for another attempt."""
+    record.operation, record.run_key = None, new_run_key()
+    _own(record).update(operation=None, run_key=record.run_key)
+
+
+def clean() -> int:
+    """Delete keys that are older than they have to be kept; how many."""
+    return IdempotencyRecord.objects.filter(created__lt=timezone.now() - keep_for()).delete()[0]
+
+
+def keep_for() -> timedelta:
+    return timedelta(hours=settings.RUNNERS_IDEMPOTENCY_HOURS)
+
+
+def lease() -> timedelta:
+    """How long one request can take: after that its record is free, even if its process lives."""
+    longest = settings.RUNNERS_COMMAND_TIMEOUT + settings.RUNNERS_LAUNCH_TIMEOUT + settings.RUNNERS_STOP_TIMEOUT
+    return timedelta(seconds=max(SHORTEST_LEASE, 2 * longest))
+
+
+def _own(record: IdempotencyRecord) -> Any:
+    return IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
+
+
+# --- Which process answers -------------------------------------------------------------------------------------------
+
+
+def _is_alive(record: IdempotencyRecord) -> bool:
+    if not record.owner or record.owned_until < timezone.now():
+        return False
+    machine, pid, start = record.owner.rsplit(" ", 1)[0].rsplit(" ", 2)
+    # A process of another machine cannot be looked at from here: it is believed to live as long as its lease.
+    return machine != _machine() or _start_of(int(pid)) == start
+
+
+def _process() -> str:
+    pid = os.getpid()
+    return f"{_machine()} {pid} {_start_of(pid)}"
+
+
+@cache
+def _machine() -> str:
+    """One boot of one kernel, and one pid namespace: within it a pid and its start time name one process."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot_id} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _start_of(pid: int) -> str:
+    """When a process was started, in clock ticks since boot; empty when it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    fields = re.split(r"\s+", text.rpartition(") ")[2])
+    return "" if fields[0] in "ZXx" else fields[19]

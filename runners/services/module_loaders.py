@@ -1,0 +1,147 @@
+"""Prepare the environment of a command: `ModuleLoader` and its four ways.
+
+A loader gives lines of shell, not a wrapped command: lines compose (`p1 && p2 && exec argv`), so a line that fails
+stops the command with its own words, and the process that runs in the end is the command itself: signals and live
+output reach it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from abc import ABC, abstractmethod
+
+from profiles.config import ModuleLoaderType, RunnerConfig
+from profiles.limits import in_words
+from runners.exceptions import ProfileForbidden, RunnerServiceError
+from runners.services import scripts
+
+# Where conda installers put themselves, tried after CONDA_EXE and PATH. Source: the installers' defaults.
+CONDA_ROOTS = (
+    *('"$HOME"/' + name for name in ("miniforge3", "mambaforge", "miniconda3", "anaconda3", "conda")),
+    *("/opt/" + name for name in ("conda", "miniforge3", "miniconda3", "anaconda3")),
+)
+OUTSIDE = "The profile does not allow the environment"
+
+
+def _or_say(test: str, sentence: str) -> str:
+    """A line that fails with a sentence on standard error unless `test` succeeds."""
+    return f"{{ {test} || {{ printf '%s\\n' {shlex.quote(sentence)} >&2; false; }}; }}"
+
+
+class ModuleLoader(ABC):
+    """Prepares a login shell for a command. `modules` come validated from a RunnerConfig and are quoted here.
+
+    `roots`: directories, one of which must hold an environment that is given by its path. Empty: it may be anywhere.
+    """
+
+    def __init__(self, modules: tuple[str, ...] = (), roots: tuple[str, ...] = ()) -> None:
+        self.modules = modules
+        self.roots = roots
+
+    @abstractmethod
+    def prelude(self) -> list[str]:
+        """Shell lines, each one `&&`-able, that must all succeed before the command is executed."""
+
+    def steps(self, argv: list[str]) -> list[str]:
+        """The prelude, and a check that the program is there, which says so better than a shell does."""
+        name = argv[0]
+        environment = " ".join(self.modules) or "the login environment"
+        found = _or_say(f"type -P {shlex.quote(name)} >/dev/null", f"{name}: not found in {environment}")
+        return [*self.prelude(), found]
+
+    def wrap(self, argv: list[str]) -> str:
+        """The text that executes `argv`, every item of it one quoted word, in the prepared environment."""
+        return " && ".join([scripts.surroundings(), *self.steps(argv), f"exec {shlex.join(argv)}"])
+
+    def within_roots(self, path: str) -> list[str]:
+        """Lines that fail unless `path` lies within the roots, all links followed. Only the machine can tell."""
+        if not self.roots:
+            return []
+        # Both sides are resolved, so a root may be a link itself. -m: what does not exist is resolved, too, so that the
+        # answer for a path elsewhere says nothing about what is there.
+        look = (
+            f"real=$(readlink -m -- {shlex.quote(path)}) && for root in {shlex.join(self.roots)}; do "
+            'root=$(readlink -m -- "$root") && case $real/ in "${root%/}"/*) break ;; esac; root=; done'
+        )
+        sentence = f"{OUTSIDE} {path}, only what lies within {in_words(self.roots)} (links are followed)."
+        return [f"{{ {look}; }}", _or_say('[ -n "$root" ]', sentence)]
+
+    def judged(self, path: str) -> str:
+        """The shell word for the path that `within_roots` has judged, even if a link is changed in between."""
+        return '"$real"' if self.roots else shlex.quote(path)
+
+    def explain(self, error: RunnerServiceError) -> RunnerServiceError:
+        """ProfileForbidden when the prelude has found the environment outside of the roots, else the error itself."""
+        output = str(error.facts.get("output", ""))
+        if not self.roots or OUTSIDE not in output:
+            return error
+        sentence = OUTSIDE + output.partition(OUTSIDE)[2].split("\n")[0]
+        return ProfileForbidden(
+            f"MODULES: {sentence}", errors={"profile_params.MODULES": [sentence]}, allowed=list(self.roots)
+        )
+
+
+class NoModuleLoader(ModuleLoader):
+    """The login environment as it is: Autosubmit is on PATH already."""
+
+    def prelude(self) -> list[str]:
+        return []
+
+
+class VenvModuleLoader(ModuleLoader):
+    """One Python virtual environment, by absolute path."""
+
+    def prelude(self) -> list[str]:
+        (path,) = self.modules
+        activate = f"{self.judged(path)}/bin/activate"
+        return [
+            *self.within_roots(path),
+            _or_say(f"[ -f {activate} ]", f"no virtual environment at {path}"),
+            f". {activate}",
+        ]
+
+
+class LmodModuleLoader(ModuleLoader):
+    """Environment modules, loaded in order by the `module` that the site's login profiles define."""
+
+    def prelude(self) -> list[str]:
+        missing = "module: not found in a login shell of this account; are environment modules (Lmod) installed here?"
+        return [_or_say("type module >/dev/null 2>&1", missing), f"module load {shlex.join(self.modules)}"]
+
+
+class CondaModuleLoader(ModuleLoader):
+    """One conda environment, by name or absolute path.
+
+    Does not rely on `conda init`, which non-interactive shells do not read, nor on `conda run`, which buffers the
+    output and puts processes between us and the command. Source: tried with conda 26.
+    """
+
+    def prelude(self) -> list[str]:
+        (environment,) = self.modules
+        is_path = environment.startswith("/")
+        candidates = " ".join(f"{root}/bin/conda" for root in CONDA_ROOTS)
+        find = (
+            f'for conda_exe in "$CONDA_EXE" "$(type -P conda)" {candidates}; do '
+            '[ -x "$conda_exe" ] && break; conda_exe=; done'
+        )
+        missing = "conda: not found by CONDA_EXE, on PATH, or in the usual places"
+        return [
+            *(self.within_roots(environment) if is_path else ()),
+            f"{{ {find}; }}",
+            _or_say('[ -n "$conda_exe" ]', missing),
+            'conda_hook=$("$conda_exe" shell.posix hook)',
+            'eval "$conda_hook"',
+            f"conda activate {self.judged(environment) if is_path else shlex.quote(environment)}",
+        ]
+
+
+MODULE_LOADERS: dict[ModuleLoaderType, type[ModuleLoader]] = {
+    ModuleLoaderType.CONDA: CondaModuleLoader,
+    ModuleLoaderType.VENV: VenvModuleLoader,
+    ModuleLoaderType.LMOD: LmodModuleLoader,
+    ModuleLoaderType.NO_MODULE: NoModuleLoader,
+}
+
+
+def get_module_loader(config: RunnerConfig) -> ModuleLoader:
+    return MODULE_LOADERS[config.module_loader_type](config.modules, config.venv_roots)

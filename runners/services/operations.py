@@ -1,0 +1,288 @@
+"""Commands that go on without their request: launched as runs are, found and judged by anybody later.
+
+The words on success and failure are the same as for a command that is waited for (`autosubmit.py`); they are read
+from the log in the operation's directory once its process has ended.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from profiles.config import RunnerConfig
+from runners.exceptions import (
+    AuthenticationFailed,
+    CommandFailed,
+    CommandTimedOut,
+    HostKeyChanged,
+    HostKeyUnknown,
+    OperationNotFound,
+    OutcomeUnknown,
+    ProfileForbidden,
+    RunnerServiceError,
+    RunnerUnreachable,
+)
+from runners.models import AuditRecord, new_run_key
+from runners.models_operations import Operation, OperationKind, OperationStatus
+from runners.services import autosubmit, lifecycle
+from runners.services.experiments import CommandOutcome, failure, is_fresh
+from runners.services.module_loaders import get_module_loader
+from runners.services.runners import CommandResult, LogChunk, Probe, Runner, get_runner
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between looks of somebody who waits
+KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
+DEADLINE_CODES = (124, 128 + 9)  # what `timeout` ends with
+READABLE = 4096  # bytes less than RUNNERS_OUTPUT_LIMIT that are read of a log: the answer has a header
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """How the output of one kind of command is read."""
+
+    is_success: Callable[[str], bool]
+    is_safe_to_repeat: Callable[[str], bool] = lambda text: False
+
+
+JUDGES: dict[str, Judge] = {
+    OperationKind.SET_JOB_STATUS: Judge(autosubmit.is_job_list_saved),
+    OperationKind.CREATE_JOB_LIST: Judge(autosubmit.is_job_list_created),
+    OperationKind.CREATE_EXPERIMENT: Judge(
+        lambda text: autosubmit.created_expid(text) is not None, autosubmit.is_safe_to_repeat
+    ),
+}
+UNREACHABLE = (RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed)
+ERRORS: dict[str, type[RunnerServiceError]] = {
+    error.code: error for error in (CommandFailed, CommandTimedOut, OutcomeUnknown, ProfileForbidden, *UNREACHABLE)
+}
+
+
+def start(
+    *,
+    kind: OperationKind,
+    config: RunnerConfig,
+    profile_name: str,
+    argv: list[str],
+    expid: str = "",
+    timeout: int,
+    audit: AuditRecord,
+    on_insert: Callable[[Operation], None] = lambda operation: None,
+) -> Operation:
+    """Start a command detached and return its row; the command is ended on its machine after `timeout` seconds.
+
+    The row is there before anything starts; `on_insert` runs in the transaction that inserts it. Raises
+    RunnerUnreachable, CommandFailed or ProfileForbidden when the command certainly did not start. When that cannot be
+    told now, the row is returned and the next look at it tells.
+    """
+    audit.argv = argv
+    operation = Operation(
+        key=new_run_key(),
+        kind=kind,
+        expid=expid,
+        profile_name=profile_name,
+        config=config.as_dict(),
+        argv=argv,
+        timeout=timeout,
+        started_by=audit.actor,
+    )
+    with transaction.atomic():
+        operation.save(force_insert=True)
+        on_insert(operation)
+    _launch(operation)
+    return operation
+
+
+def _launch(operation: Operation) -> None:
+    config = operation.runner_config
+    bounded = ["timeout", f"--kill-after={KILL_AFTER}", str(operation.timeout), *operation.argv]
+    # The directory above is the one in which commands that are waited for run, so that both find the same locks.
+    command = f"cd .. && exec {shlex.join(bounded)}"
+    loader = get_module_loader(config)
+    try:
+        identity = get_runner(config).launch(
+            operation.key,
+            command,
+            prelude=loader.steps(operation.argv),
+            timeout=settings.RUNNERS_LAUNCH_TIMEOUT,
+        )
+    except (OutcomeUnknown, CommandTimedOut):
+        return
+    except (RunnerUnreachable, CommandFailed) as error:
+        explained = loader.explain(error)
+        finish(operation, status=OperationStatus.FAILED, error=explained)
+        raise explained from error
+    lifecycle.confirm_running(operation, identity)
+
+
+def get(*, pk: int) -> Operation:
+    """An operation, with a state that its machine confirmed just now if it can be asked. Raises OperationNotFound."""
+    operation = Operation.objects.filter(pk=pk).first()
+    if operation is None:
+        raise OperationNotFound(f"There is no operation {pk}.")
+    if operation.is_active and not is_fresh(operation):
+        lifecycle.refresh([operation])
+    return operation
+
+
+def wait(operation: Operation, *, seconds: float) -> None:
+    """Look at an operation until it is over, for `seconds` at most."""
+    deadline = time.monotonic() + seconds
+    pause = FIRST_PAUSE
+    while operation.is_active:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+        lifecycle.ask([operation])
+
+
+def outcome(operation: Operation) -> CommandOutcome:
+    """What a finished operation brought. Raises what the command would have raised if it had been waited for."""
+    if operation.result is not None:
+        return CommandOutcome(operation.expid, operation.result["warnings"])
+    raise error_of(operation) or OutcomeUnknown(
+        f"Operation {operation.pk} is not finished; ask again later.", operation_id=operation.pk
+    )
+
+
+def error_of(operation: Operation) -> RunnerServiceError | None:
+    """Why it failed, or why nobody knows; None when it has succeeded or still runs."""
+    if operation.error is None:
+        return None
+    error = operation.error
+    return ERRORS[error["code"]](error["detail"], **error["facts"])
+
+
+def refresh_all() -> list[Operation]:
+    """Bring all active operations up to date, one round trip per machine; returns those that have ended."""
+    operations = list(Operation.objects.active())
+    lifecycle.refresh(operations)
+    return [operation for operation in operations if not operation.is_active]
+
+
+@lifecycle.settle.register
+def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
+    """Judge an operation whose process is over. While its log cannot be read, it stays as it is."""
+    if probe.answer == Probe.NEVER_STARTED:
+        finish(
+            operation,
+            status=OperationStatus.FAILED,
+            error=RunnerUnreachable(
+                "The machine has no trace of the command: the service died or lost the connection before the launch. "
+                "Nothing was started."
+            ),
+        )
+        return
+    try:
+        chunk = _read_all(operation, runner)
+    except RunnerServiceError as error:
+        lifecycle.apply(operation, runner, Probe(Probe.CANNOT_TELL, detail=error.detail))
+        return
+    data = chunk.data if chunk else b""
+    result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", 0.0)
+    judge = JUDGES[operation.kind]
+    when = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
+    if judge.is_success(result.text):
+        expid = autosubmit.created_expid(result.text) if operation.kind == OperationKind.CREATE_EXPERIMENT else None
+        finish(
+            operation,
+            status=OperationStatus.SUCCEEDED,
+            expid=expid or operation.expid,
+            result={"warnings": autosubmit.warnings(result.text)},
+            exit_code=probe.exit_code,
+            finished=when,
+        )
+    elif probe.answer != Probe.ENDED:
+        why = "the machine was rebooted" if probe.answer == Probe.REBOOTED else "its process is gone"
+        finish(
+            operation,
+            status=OperationStatus.UNKNOWN,
+            error=OutcomeUnknown(
+                f"The command on {runner.where} did not come to its end: {why}. It may have done a part; check the "
+                "experiment before you repeat it.",
+                output=result.last_words,
+            ),
+        )
+    elif not _repeat(operation, judge, result.text):
+        finish(
+            operation,
+            status=OperationStatus.FAILED,
+            error=_failure(operation, runner, result),
+            exit_code=probe.exit_code,
+            finished=when,
+        )
+
+
+def _read_all(operation: Operation, runner: Runner) -> LogChunk | None:
+    limit = settings.RUNNERS_OUTPUT_LIMIT - READABLE
+    return runner.read_log(operation.key, offset=-limit, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+
+
+def _failure(operation: Operation, runner: Runner, result: CommandResult) -> RunnerServiceError:
+    if result.exit_code in DEADLINE_CODES:
+        return CommandTimedOut(
+            f"The command on {runner.where} was ended after {operation.timeout} s.", output=result.last_words
+        )
+    return failure(operation.runner_config, result)
+
+
+def _repeat(operation: Operation, judge: Judge, text: str) -> bool:
+    """One careful second attempt of a command that lost a race and certainly left nothing behind."""
+    if operation.attempts > 1 or not judge.is_safe_to_repeat(text):
+        return False
+    changes: dict[str, Any] = {"key": new_run_key(), "attempts": 2, "identity": None, "probing_until": None}
+    if Operation.objects.active().filter(pk=operation.pk, attempts=1).update(**changes):
+        operation.refresh_from_db()
+        with suppress(RunnerUnreachable, CommandFailed, ProfileForbidden):  # then it has ended, with this as its error
+            _launch(operation)
+    else:
+        operation.refresh_from_db()
+    return True
+
+
+def finish(
+    operation: Operation,
+    *,
+    status: OperationStatus,
+    expid: str = "",
+    result: dict[str, Any] | None = None,
+    error: RunnerServiceError | None = None,
+    exit_code: int | None = None,
+    finished: datetime | None = None,
+) -> bool:
+    """End an operation. False: another process ended it first."""
+    now = timezone.now()
+    if error is None:
+        stored = None
+    else:
+        members = {"errors": error.errors} if isinstance(error, ProfileForbidden) else {}
+        stored = {"code": error.code, "detail": error.detail, "facts": error.facts | members}
+    changes = {
+        "status": status,
+        "expid": expid or operation.expid,
+        "result": result,
+        "error": stored,
+        "exit_code": exit_code,
+        # The machine's clock may be off; an end before the start or in the future helps nobody.
+        "finished": max(min(finished or now, now), operation.created),
+        "modified": now,
+        "confirmed_at": now,
+        "reachable": True,
+        "unreachable_detail": "",
+        "probing_until": None,
+    }
+    if Operation.objects.active().filter(pk=operation.pk).update(**changes):
+        for name, value in changes.items():
+            setattr(operation, name, value)
+        return True
+    operation.refresh_from_db()
+    return False

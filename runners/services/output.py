@@ -1,0 +1,75 @@
+"""What commands print: bounded while it arrives, plain text when it is read."""
+
+from __future__ import annotations
+
+import re
+
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+NOISE_LIMIT = 4096  # bytes of a login shell's chatter that are kept, for the error when nothing else comes
+
+
+class BoundedOutput:
+    """Collects one stream: drops what comes before the marker line, then keeps the last `limit` bytes.
+
+    `last_line`: the stream says all there is to say with it, so nobody has to wait for its end.
+    """
+
+    def __init__(self, marker: str, limit: int, *, last_line: str = "") -> None:
+        self._marker = f"\n{marker}\n".encode()
+        self._limit = limit
+        self._end = f"\n{last_line}\n".encode() if last_line else b""
+        self._buffer = bytearray()
+        self.started = False
+        self._dropped = 0
+
+    def feed(self, chunk: bytes) -> None:
+        self._buffer += chunk
+        if not self.started:
+            place = self._buffer.find(self._marker)
+            if place < 0:
+                del self._buffer[: -max(NOISE_LIMIT, len(self._marker))]
+                return
+            self.started = True
+            del self._buffer[: place + len(self._marker)]
+        if len(self._buffer) > 2 * self._limit:  # trimmed now and then, so that a flood costs linear time
+            self._trim()
+
+    def _trim(self) -> None:
+        excess = len(self._buffer) - self._limit
+        if excess > 0:
+            self._dropped += excess
+            del self._buffer[:excess]
+
+    @property
+    def is_complete(self) -> bool:
+        return self.started and bool(self._end) and self._buffer.endswith(self._end)
+
+    @property
+    def data(self) -> bytes:
+        if not self.started:
+            return b""
+        self._trim()
+        return bytes(self._buffer)
+
+    @property
+    def noise(self) -> bytes:
+        return b"" if self.started else bytes(self._buffer)
+
+    @property
+    def truncated(self) -> bool:
+        return self.started and (self._dropped > 0 or len(self._buffer) > self._limit)
+
+
+def plain_text(data: bytes) -> str:
+    """Text without terminal escapes; undecodable bytes become U+FFFD, carriage returns become line ends.
+
+    So does NUL: PostgreSQL stores no text with one, and a run whose last words hold one could not be ended.
+    """
+    text = data.replace(b"\0", b"\xff").decode("utf-8", "replace")
+    return _ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def last_lines(data: bytes, *, lines: int = 15, characters: int = 2000) -> str:
+    """The last words of a command: its last non-empty lines as plain text."""
+    kept = [line.rstrip() for line in plain_text(data).splitlines() if line.strip()]
+    return "\n".join(kept[-lines:])[-characters:]

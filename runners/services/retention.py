@@ -1,0 +1,145 @@
+"""Forget what ended long ago: directories on the machines, then rows.
+
+Nothing of a run that is ACTIVE here is touched, nor a directory whose process the machine still sees (a run that an
+admin has abandoned may live on) or cannot tell about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from shlex import quote
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Model, Q, QuerySet
+from django.utils import timezone
+
+from runners.exceptions import RunnerServiceError
+from runners.models import AuditRecord, RunnerRun, RunStatus
+from runners.models_operations import Operation, OperationStatus
+from runners.models_webhooks import WebhookDelivery
+from runners.services import lifecycle, scripts
+from runners.services.runners import Runner, get_runner
+
+ROWS_AT_ONCE = 10_000  # rows in memory, and directories in one round trip
+DELETE_AT_ONCE = 500  # rows in one statement, so that others get to write in between
+_KEY = re.compile(r"[0-9a-f]{32}")
+_ACTIVE = {RunnerRun: Q(status=RunStatus.ACTIVE), Operation: Q(status=OperationStatus.RUNNING)}
+
+Launched = RunnerRun | Operation
+
+
+@dataclass(slots=True)
+class Cleaned:
+    """What was done, or would be, on one machine: numbers of directories. `problem`: why nothing could be done."""
+
+    where: str
+    removed: int = 0
+    absent: int = 0
+    kept: int = 0
+    kibibytes: int = 0
+    problem: str = ""
+
+
+def clean_directories(before: datetime, *, dry_run: bool = False) -> list[Cleaned]:
+    """Remove the directories of what ended before a time, with one round trip per machine. Never raises for one."""
+    machines: dict[tuple[str, ...], Cleaned] = {}
+    for model in (RunnerRun, Operation):
+        for rows in _batches(_ended(model, before).filter(cleaned_at=None)):
+            for target, group in lifecycle.by_target(rows).items():
+                runner = get_runner(group[0].runner_config)
+                done = machines.setdefault(target, Cleaned(runner.where))
+                if not done.problem:
+                    _clean(runner, group, done, dry_run=dry_run)
+    return list(machines.values())
+
+
+def delete_rows(before: datetime, *, dry_run: bool = False) -> dict[str, int]:
+    """Delete the rows of what ended before a time and has no directory any more, and old messages of webhooks.
+
+    Returns how many of each, by their names; with `dry_run` how many at most, if every directory can be removed.
+    """
+    kinds: list[QuerySet[Any]] = [_ended(model, before) for model in (RunnerRun, Operation)]
+    if not dry_run:
+        kinds = [kind.exclude(cleaned_at=None) for kind in kinds]
+    kinds.append(WebhookDelivery.objects.filter(created__lt=before, next_attempt=None))
+    return {str(kind.model._meta.verbose_name_plural): _delete(kind, dry_run=dry_run) for kind in kinds}
+
+
+def delete_audit(before: datetime, *, dry_run: bool = False) -> int:
+    """Delete audit records from before a time; returns how many."""
+    return _delete(AuditRecord.objects.filter(created__lt=before), dry_run=dry_run)
+
+
+def _ended(model: type[Launched], before: datetime) -> QuerySet[Any]:
+    return model.objects.filter(finished__lt=before).exclude(_ACTIVE[model])
+
+
+def _batches(rows: QuerySet[Any]) -> Iterator[list[Any]]:
+    last = 0
+    while batch := list(rows.filter(pk__gt=last).order_by("pk").only("key", "config", "identity")[:ROWS_AT_ONCE]):
+        last = batch[-1].pk
+        yield batch
+
+
+def _delete(rows: QuerySet[Any], *, dry_run: bool) -> int:
+    if dry_run:
+        return rows.count()
+    total = 0
+    model: type[Model] = rows.model
+    while keys := list(rows.order_by("pk").values_list("pk", flat=True)[:DELETE_AT_ONCE]):
+        model._default_manager.filter(pk__in=keys).delete()
+        total += len(keys)
+    return total
+
+
+def _clean(runner: Runner, rows: list[Any], done: Cleaned, *, dry_run: bool) -> None:
+    by_key = {row.key: row for row in rows if _KEY.fullmatch(row.key)}
+    done.kept += len(rows) - len(by_key)
+    script = _script(list(by_key.values()), dry_run=dry_run)
+    try:
+        result = runner.execute(script, timeout=settings.RUNNERS_COMMAND_TIMEOUT)
+    except RunnerServiceError as error:
+        done.problem = error.detail
+        return
+    gone = []
+    for line in result.text.splitlines():
+        key, answer, kibibytes = line.split()
+        if key not in by_key:
+            continue
+        setattr(done, answer, getattr(done, answer) + 1)
+        done.kibibytes += int(kibibytes)
+        if answer != "kept":
+            gone.append(by_key[key].pk)
+    if not dry_run:
+        for start in range(0, len(gone), DELETE_AT_ONCE):
+            chunk = gone[start : start + DELETE_AT_ONCE]
+            type(rows[0]).objects.filter(pk__in=chunk).update(cleaned_at=timezone.now())
+
+
+# Without an exit code, the process decides: a run that was declared ended may live. `starting` has left no process.
+_CLEAN = r"""
+clean() {
+  key=$1 dir=$base/$1 size=0
+  [ -d "$dir" ] || { printf '%s absent 0\n' "$key"; return; }
+  case $(probe "$key" look "${@:2}") in
+    "$key ended "*|"$key gone "*|"$key rebooted "*|"$key starting"*)
+      read -r size _ < <(du -sk "$dir" 2>/dev/null)
+      $remove "$dir" 2>/dev/null
+      [ "$remove" = : ] || [ ! -e "$dir" ] || { printf '%s kept 0\n' "$key"; return; }
+      printf '%s removed %s\n' "$key" "${size:-0}" ;;
+    *) printf '%s kept 0\n' "$key" ;;
+  esac
+}
+"""
+
+
+def _script(rows: list[Launched], *, dry_run: bool) -> str:
+    lines = [scripts.probe([]), _CLEAN, "remove=:" if dry_run else "remove='rm -rf --'"]
+    for row in rows:
+        identity = lifecycle.identity_of(row)
+        lines.append(" ".join(["clean", *map(quote, [row.key, *(identity.words if identity else [])])]))
+    return "\n".join(lines) + "\n"

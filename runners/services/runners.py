@@ -1,0 +1,420 @@
+"""Reach a machine: `Runner`, and its two ways `LocalRunner` and `SSHRunner`.
+
+A runner has one primitive, `execute`. Launching, probing, signalling and log reading are written once on top of it,
+with the texts of `scripts.py`, so LOCAL and SSH cannot differ.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from django.conf import settings
+
+from profiles.config import RunnerConfig, RunnerType
+from runners.exceptions import CommandFailed, CommandTimedOut, OutcomeUnknown, RunnerUnreachable
+from runners.services import scripts
+from runners.services.output import BoundedOutput, last_lines, plain_text
+from runners.services.ssh import POOL, run_on_channel
+
+CLIENT_GRACE = scripts.KILL_AFTER + 5  # seconds that the machine gets to end a command itself before we stop waiting
+DRAIN = 0.2  # seconds of silence after which the output of an ended command is complete, if others hold its pipes
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a command said. `stdout` and `stderr` are its last `RUNNERS_OUTPUT_LIMIT` bytes, login noise removed."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    duration: float  # seconds
+    truncated: bool = False
+
+    @property
+    def text(self) -> str:
+        """Standard output, where Autosubmit says everything, without colours."""
+        return plain_text(self.stdout)
+
+    @property
+    def last_words(self) -> str:
+        """The last lines of both streams, for an error."""
+        return last_lines(self.stdout + b"\n" + self.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which process a run is. A pid alone is none: pids are reused, machines reboot, login aliases rotate."""
+
+    host: str
+    boot_id: str
+    pid_namespace: str
+    pid: int
+    start: int  # clock ticks since boot, /proc/PID/stat
+    supervisor_pid: int
+    supervisor_start: int
+
+    @classmethod
+    def parse(cls, line: str) -> Identity:
+        """From the line that the launch and probe scripts print. Raises ValueError when it is none."""
+        host, boot_id, space, *numbers = line.split()
+        pid, start, supervisor_pid, supervisor_start = map(int, numbers)
+        return cls(host, boot_id, space, pid, start, supervisor_pid, supervisor_start)
+
+    @property
+    def words(self) -> list[str]:
+        return [str(value) for value in self.as_dict().values()]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTarget:
+    """A run to ask after. `claim`: its launch can no longer be under way, so no trace means that it never started."""
+
+    key: str
+    identity: Identity | None = None
+    claim: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The machine's answer. Only `cannot_tell` says nothing about the run."""
+
+    RUNNING: ClassVar = "running"
+    ENDED: ClassVar = "ended"
+    GONE: ClassVar = "gone"
+    REBOOTED: ClassVar = "rebooted"
+    NEVER_STARTED: ClassVar = "never_started"
+    STARTING: ClassVar = "starting"
+    CANNOT_TELL: ClassVar = "cannot_tell"
+
+    answer: str
+    identity: Identity | None = None
+    exit_code: int | None = None
+    signal: str = ""
+    finished: float | None = None  # epoch seconds, the machine's clock
+    interrupted: bool = False  # it ended as Autosubmit ends on an INT (exit code 88 and KeyboardInterrupt in its log)
+    detail: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return self.answer in (self.ENDED, self.GONE, self.REBOOTED, self.NEVER_STARTED)
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Bytes `offset` to `offset + len(data)` of a log that is `size` bytes long now."""
+
+    offset: int
+    size: int
+    data: bytes = field(repr=False)
+
+    @property
+    def next_offset(self) -> int:
+        return self.offset + len(self.data)
+
+
+class Runner(ABC):
+    """How a command reaches a machine. Subclasses give `_exchange`; nothing else differs between machines."""
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self.config = config
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """The machine in words, for errors."""
+
+    @property
+    @abstractmethod
+    def target(self) -> tuple[str, ...]:
+        """Equal for runners that reach the same account of the same machine, so that one round trip serves many "
+        "runs."""
+
+    @abstractmethod
+    def _exchange(
+        self,
+        command_line: str,
+        script: bytes,
+        stdin: bytes,
+        stdout: BoundedOutput,
+        stderr: BoundedOutput,
+        deadline: float,
+    ) -> int | None:
+        """Run a short command line with `script` and `stdin` as its standard input and return its exit code.
+
+        0 as soon as `stdout.is_complete`; None: it was ended at the deadline (of `time.monotonic`). Raises
+        RunnerUnreachable when it certainly did not start, OutcomeUnknown when the connection was lost later.
+        """
+
+    def execute(
+        self, script: str, *, timeout: float, stdin: bytes = b"", login: bool = False, until: str = ""
+    ) -> CommandResult:
+        """Evaluate a bash script there and wait for its end.
+
+        `timeout` in seconds is a total deadline which also ends the processes there. With `login` the script runs in
+        a login shell, which has what site profiles give (`module`, `conda`). `until`: the script keeps the deadline
+        itself (exit code 124), has succeeded as soon as it prints this line, and what it leaves behind lives on. An
+        exit code other than 0 is a result.
+        Raises RunnerUnreachable (certainly not started), CommandTimedOut, OutcomeUnknown.
+        """
+        payload = f"{script}\n{scripts.END}".encode()
+        marker = f"autosubmit-runners-{secrets.token_hex(8)}"
+        stdout = BoundedOutput(marker, settings.RUNNERS_OUTPUT_LIMIT, last_line=until)
+        stderr = BoundedOutput(marker, settings.RUNNERS_OUTPUT_LIMIT)
+        line = scripts.bootstrap(len(payload), marker=marker, login=login, timeout=None if until else timeout)
+        start = time.monotonic()
+        exit_code = self._exchange(line, payload, stdin, stdout, stderr, start + timeout + CLIENT_GRACE)
+        duration = time.monotonic() - start
+        # `timeout` answers 124 after its TERM; after its KILL it is killed itself.
+        if exit_code is None or (duration >= timeout and exit_code in (124, 137)):
+            raise CommandTimedOut(
+                f"The command on {self.where} was ended after {timeout:g} s.",
+                output=last_lines(stdout.data + b"\n" + stderr.data),
+            )
+        if not stdout.started:
+            words = last_lines(stdout.noise + b"\n" + stderr.noise) or "no output"
+            raise RunnerUnreachable(
+                f"The shell of the account on {self.where} ended with exit code {exit_code} before running anything: "
+                f"{words}"
+            )
+        return CommandResult(exit_code, stdout.data, stderr.data, duration, stdout.truncated or stderr.truncated)
+
+    def launch(self, key: str, command: str, *, timeout: float, prelude: Sequence[str] = ()) -> Identity:
+        """Start a command detached, in the run directory `key`, and return its identity.
+
+        `prelude` lines run first, in the same login shell; the call waits for them but not for the command.
+        Raises CommandFailed, with the last words, when the prelude fails or the run directory cannot be made: then
+        the command certainly did not start. After OutcomeUnknown or CommandTimedOut a probe of `key` tells. Else as
+        `execute`.
+        """
+        script = scripts.launch(key, command, prelude=prelude, timeout=timeout)
+        result = self.execute(script, timeout=timeout, until=scripts.READY)
+        if result.exit_code == 0:
+            return Identity.parse(result.text.strip().split("\n")[0])
+        raise CommandFailed(
+            f"The command was not started on {self.where}: {result.last_words or 'no output'}",
+            exit_code=result.exit_code,
+            output=result.last_words,
+        )
+
+    def probe(self, targets: Iterable[ProbeTarget], *, timeout: float) -> dict[str, Probe]:
+        """Ask after any number of runs in one round trip. Each key gets an answer; none is an exception."""
+        targets = list(targets)
+        script = scripts.probe((t.key, t.claim, t.identity.words if t.identity else ()) for t in targets)
+        try:
+            result = self.execute(script, timeout=timeout)
+        except (RunnerUnreachable, OutcomeUnknown, CommandTimedOut) as error:
+            unknown = Probe(Probe.CANNOT_TELL, detail=error.detail)
+            return {target.key: unknown for target in targets}
+        return self._answers(targets, result)
+
+    def signal(self, key: str, identity: Identity, name: str, *, timeout: float) -> Probe:
+        """Send a signal (`TERM`, `KILL`) to the run's own processes if the identity matches; answer as a probe does."""
+        target = ProbeTarget(key, identity)
+        result = self.execute(scripts.signal(key, identity.words, name), timeout=timeout)
+        return self._answers([target], result)[key]
+
+    def first_match(self, expid: str, *, timeout: float) -> int | None:
+        """The pid that `autosubmit stop` would take for the run of `expid`, maybe another home's. None: no process."""
+        words = self.execute(scripts.first_match(expid), timeout=timeout).text.split()
+        return int(words[0]) if words else None
+
+    def read_log(self, key: str, *, offset: int, limit: int, timeout: float) -> LogChunk | None:
+        """At most `limit` bytes of the run's log from byte `offset` (negative: from the end). None: there is no log."""
+        result = self.execute(scripts.read_log(key, offset=offset, limit=limit), timeout=timeout)
+        if result.exit_code == 66:
+            return None
+        header, _, data = result.stdout.partition(b"\n")
+        size, start = map(int, header.split())
+        return LogChunk(offset=start, size=size, data=data)
+
+    def _answers(self, targets: list[ProbeTarget], result: CommandResult) -> dict[str, Probe]:
+        lines = {line.split(" ", 1)[0]: line for line in result.text.splitlines() if line}
+        silent = Probe(Probe.CANNOT_TELL, detail=f"{self.where} gave no answer: {result.last_words}")
+        return {t.key: parse_probe(lines[t.key]) if t.key in lines else silent for t in targets}
+
+
+def parse_probe(line: str) -> Probe:
+    """Read one line of the probe script; see `scripts.probe` for the answers."""
+    _, answer, *rest = line.split(" ", 2)
+    facts = rest[0] if rest else ""
+    if answer == "ended":
+        name, interrupted = facts.split()
+        code, signal_name, epoch = name.split(".")
+        return Probe(
+            Probe.ENDED,
+            exit_code=int(code),
+            signal="" if signal_name == "-" else signal_name,
+            finished=float(epoch),
+            interrupted=interrupted == "interrupted",
+        )
+    if answer in (Probe.RUNNING, Probe.GONE, Probe.REBOOTED):
+        return Probe(answer, identity=Identity.parse(facts))
+    if answer in (Probe.STARTING, Probe.NEVER_STARTED):
+        return Probe(answer)
+    if answer == "elsewhere":
+        return Probe(
+            Probe.CANNOT_TELL, detail=f"another machine answered ({facts}), which cannot see the run's process"
+        )
+    return Probe(Probe.CANNOT_TELL, detail=facts or "no answer")
+
+
+class LocalRunner(Runner):
+    """The machine that this service lives on, as the account that it runs as."""
+
+    @property
+    def where(self) -> str:
+        return "this machine"
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        return ("LOCAL",)
+
+    def _exchange(
+        self,
+        command_line: str,
+        script: bytes,
+        stdin: bytes,
+        stdout: BoundedOutput,
+        stderr: BoundedOutput,
+        deadline: float,
+    ) -> int | None:
+        process = subprocess.Popen(  # noqa: S603 -- the one short line of scripts.bootstrap
+            ["/bin/sh", "-c", command_line],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd="/",
+            env=local_environment(),
+            start_new_session=True,
+        )
+        try:
+            return self._converse(process, script + stdin, stdout, stderr, deadline)
+        finally:
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
+
+    @staticmethod
+    def _converse(
+        process: subprocess.Popen[bytes], data: bytes, stdout: BoundedOutput, stderr: BoundedOutput, deadline: float
+    ) -> int | None:
+        """Feed and read all three pipes at once until the process has ended.
+
+        The end is seen on the process itself, never as end of file: what a command leaves behind may hold its pipes.
+        """
+        assert process.stdin and process.stdout and process.stderr
+        os.set_blocking(process.stdin.fileno(), False)
+        ended = os.pidfd_open(process.pid)
+        pending = memoryview(data)
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+            selector.register(process.stdout, selectors.EVENT_READ, stdout)
+            selector.register(process.stderr, selectors.EVENT_READ, stderr)
+            selector.register(ended, selectors.EVENT_READ)
+            try:
+                while True:
+                    is_over = process.poll() is not None
+                    wait = DRAIN if is_over else deadline - time.monotonic()
+                    ready = selector.select(max(wait, 0)) if len(selector.get_map()) else []
+                    if not ready:
+                        return exit_code(process) if is_over else None
+                    for key, _ in ready:
+                        if key.fileobj is process.stdin:
+                            try:
+                                pending = pending[os.write(key.fd, pending) :]
+                            except BrokenPipeError:  # it ended without reading all
+                                pending = pending[:0]
+                            if not pending:
+                                selector.unregister(process.stdin)
+                                process.stdin.close()
+                        elif key.fileobj == ended:
+                            selector.unregister(ended)
+                        elif chunk := os.read(key.fd, 65536):
+                            key.data.feed(chunk)
+                        else:
+                            selector.unregister(key.fileobj)
+                    if stdout.is_complete:
+                        return 0
+            finally:
+                os.close(ended)
+
+
+def exit_code(process: subprocess.Popen[bytes]) -> int:
+    """The exit code as a shell tells it: 128 + the signal, when one ended the process."""
+    code: int = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def own_account() -> pwd.struct_passwd:
+    """The account that this service, and so every LOCAL command, runs as."""
+    return pwd.getpwuid(os.geteuid())
+
+
+def local_environment() -> dict[str, str]:
+    """A clean environment for LOCAL commands: the account's own, nothing of this service's (its secrets least of "
+    "all)."""
+    account = own_account()
+    own_bin = os.path.join(sys.prefix, "bin")
+    path = [part for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part and part != own_bin]
+    environment = {
+        "HOME": os.environ.get("HOME") or account.pw_dir,
+        "USER": account.pw_name,
+        "LOGNAME": account.pw_name,
+        "SHELL": account.pw_shell or "/bin/sh",
+        "PATH": os.pathsep.join(path),
+        "TERM": "dumb",
+    }
+    passed = {"LANG", "LC_ALL", "LC_CTYPE", "TZ", *settings.RUNNERS_LOCAL_ENV_PASS}
+    return environment | {name: os.environ[name] for name in passed if name in os.environ}
+
+
+class SSHRunner(Runner):
+    """Another machine, over a pooled SSH connection."""
+
+    @property
+    def where(self) -> str:
+        assert self.config.ssh
+        return f"{self.config.ssh.user}@{self.config.ssh.host}:{self.config.ssh.port}"
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        return ("SSH", self.where)
+
+    def _exchange(
+        self,
+        command_line: str,
+        script: bytes,
+        stdin: bytes,
+        stdout: BoundedOutput,
+        stderr: BoundedOutput,
+        deadline: float,
+    ) -> int | None:
+        assert self.config.ssh
+        return run_on_channel(POOL, self.config.ssh, command_line, script, stdin, stdout, stderr, deadline)
+
+
+RUNNERS: dict[RunnerType, type[Runner]] = {RunnerType.LOCAL: LocalRunner, RunnerType.SSH: SSHRunner}
+
+
+def get_runner(config: RunnerConfig) -> Runner:
+    return RUNNERS[config.runner_type](config)

@@ -1,0 +1,148 @@
+"""Look at runs: by filters, by number, and into their logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.db.models.functions import Coalesce
+
+from runners.exceptions import LogNotFound, RunNotFound
+from runners.models import RunnerRun, RunStatus
+from runners.models_operations import Operation
+from runners.services import lifecycle
+from runners.services.experiments import is_fresh
+from runners.services.runners import get_runner
+
+# Runs are numbered in the order of their insertion, `created` is the clock of the process that inserts: how far the
+# one can lag behind the other (a database that makes writers wait, several servers' clocks).
+CLOCK_SLACK = timedelta(minutes=10)
+LOG_HEADER = 128  # bytes of RUNNERS_OUTPUT_LIMIT that are not for the log itself
+LONGEST_CHARACTER = 4  # bytes of UTF-8
+
+
+def find(
+    *,
+    expid: str = "",
+    status: str = "",
+    profile_name: str = "",
+    runner: str = "",
+    host: str = "",
+    started_by: str = "",
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    oldest_first: bool = False,
+    beyond: int | None = None,
+) -> QuerySet[RunnerRun]:
+    """Runs by number, newest first unless told otherwise, without anything but what was asked for; slice it.
+
+    `beyond`: only runs that come after the run of that number in this order. `created_after` is inclusive,
+    `created_before` exclusive. Each single filter has an index that ends in the number, so the first rows come at
+    once however many there are; the times are first narrowed down to numbers for the same reason.
+    """
+    runs = RunnerRun.objects.order_by("id" if oldest_first else "-id")
+    telling = {"expid": expid, "profile_name": profile_name, "host": host, "started_by": started_by}
+    coarse = {"runner": runner, "status": status}
+    # COALESCE keeps a database from an index that helps little: that of `created`, after which it would have to sort
+    # what it finds, and those of columns with few values when there is a better one (SQLite cannot know that).
+    runs = runs.alias(moment=_unindexed("created"))
+    if any(telling.values()) and status != RunStatus.ACTIVE:
+        runs = runs.alias(**{f"any_{name}": _unindexed(name) for name in coarse})
+        coarse = {f"any_{name}": value for name, value in coarse.items()}
+    runs = runs.filter(**{name: value for name, value in (telling | coarse).items() if value})
+    by_time = RunnerRun.objects.order_by("-created").values_list("id", flat=True)
+    if created_after:
+        earlier = by_time.filter(created__lt=created_after - CLOCK_SLACK).first()
+        runs = runs.filter(moment__gte=created_after, id__gt=earlier or 0)
+    if created_before:
+        later = by_time.reverse().filter(created__gt=created_before + CLOCK_SLACK).first()
+        runs = runs.filter(moment__lt=created_before)
+        runs = runs.filter(id__lt=later) if later else runs
+    if beyond is not None:
+        runs = runs.filter(id__gt=beyond) if oldest_first else runs.filter(id__lt=beyond)
+    return runs
+
+
+def _unindexed(name: str) -> Coalesce:
+    return Coalesce(name, name)
+
+
+def get(*, pk: int) -> RunnerRun:
+    """One run, with a state that its machine confirmed within the freshness window if it can be asked.
+
+    Raises RunNotFound.
+    """
+    run = RunnerRun.objects.filter(pk=pk).first()
+    if run is None:
+        raise RunNotFound(f"There is no run {pk}.")
+    if run.is_active and not is_fresh(run):
+        lifecycle.refresh([run])
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """The bytes `offset` to `next_offset` of a log that is `size` bytes long now.
+
+    `ended`: the command is over and all that it has written has been read, so there is nothing to ask for again.
+    """
+
+    offset: int
+    size: int
+    ended: bool
+    data: bytes = field(repr=False)
+
+    @property
+    def next_offset(self) -> int:
+        return self.offset + len(self.data)
+
+    def whole_characters(self) -> LogPage:
+        """The same without the character that the end of the page cuts; the next page begins with it.
+
+        A cut character at the very end of a command's output stays: nothing will complete it.
+        """
+        if self.ended:
+            return self
+        kept = self.data[: len(self.data) - _incomplete(self.data)]
+        return LogPage(self.offset, self.size, False, kept)
+
+
+def read_log(row: RunnerRun | Operation, *, offset: int = 0, limit: int, tail: int | None = None) -> LogPage:
+    """A part of what a run or an operation has printed: `limit` bytes at most from byte `offset`, or its last `tail`.
+
+    `tail` begins with a whole character of UTF-8. Raises LogNotFound; RunnerUnreachable and as `Runner.execute`.
+    """
+    was_over = not row.is_active  # looked at first: what is over before the reading writes nothing after it
+    most = min(tail if tail is not None else limit, limit, settings.RUNNERS_OUTPUT_LIMIT - LOG_HEADER)
+    chunk = None
+    if row.cleaned_at is None:
+        chunk = get_runner(row.runner_config).read_log(
+            row.key, offset=offset if tail is None else -most, limit=most, timeout=settings.RUNNERS_PROBE_TIMEOUT
+        )
+    if chunk is None:
+        raise LogNotFound("There is no log: nothing was started, or its directory was removed from the machine.")
+    start, data = chunk.offset, chunk.data
+    if tail is not None and start:
+        cut = _continuation(data)
+        start, data = start + cut, data[cut:]
+    return LogPage(start, chunk.size, was_over and start + len(data) >= chunk.size, data)
+
+
+def _continuation(data: bytes) -> int:
+    """How many bytes at the beginning belong to a character that began before."""
+    count = 0
+    while count < min(len(data), LONGEST_CHARACTER - 1) and data[count] & 0xC0 == 0x80:
+        count += 1
+    return count
+
+
+def _incomplete(data: bytes) -> int:
+    """How many bytes at the end are the beginning of a character whose rest is missing."""
+    for count in range(1, min(len(data), LONGEST_CHARACTER - 1) + 1):
+        byte = data[-count]
+        if byte & 0xC0 != 0x80:  # the first byte of a character; how long that is stands in its upper bits
+            length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+            return count if length > count else 0
+    return 0

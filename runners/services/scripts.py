@@ -1,0 +1,276 @@
+"""The shell texts that run on the machine: one set for LOCAL and SSH, pure functions to `str`.
+
+They need bash 4.2, coreutils (`timeout`, `env`, `head`, `tail`, `stat`, `mkdir`, `mv`, `id`) and grep, as every Linux
+cluster has. Whatever comes from outside is put in with `shlex.quote`.
+
+A run's directory `~/.autosubmit-runners/<key>/` (mode 0700) holds:
+    command.sh   what is executed
+    identity     one line, see `Identity` in runners.py; created by the supervisor before the command may execute, or
+                 by a probe past the launch deadline ("claimed"): whoever comes first decides
+    log          standard output and error of the command
+    running      an empty file; at the end it is renamed to ended.<exit code>.<signal name or ->.<epoch seconds>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from shlex import quote
+
+BASE = ".autosubmit-runners"
+RUN_KEY_VARIABLE = "AUTOSUBMIT_RUNNERS_KEY"  # in the environment of a run's processes: how a stop finds them all
+END = "#end"
+READY = "ready"  # the last line of a launch that succeeded
+KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
+CUT_SHORT = 125  # exit code when the script did not arrive whole; nothing of it was executed
+
+# /proc/PID/stat: the second field may hold blanks and brackets, so cut behind its last ") ". Then the state is $1 and
+# the start time in clock ticks since boot is $20. Source: proc(5). Redirect 2 first, or bash complains of a missing
+# file.
+_PROCESS = r"""
+stat_of() {
+  local line=
+  IFS= read -r -d '' line 2>/dev/null <"/proc/$1/stat"
+  [ -n "$line" ] || return 1
+  set -- ${line##*) }
+  state=$1 start=${20} session=$4
+}
+alive() { stat_of "$1" && [ "$start" = "$2" ] && case $state in [ZXx]) false ;; esac; }
+"""
+
+# Builtins only: on the way of a launch or a status each program costs more than a millisecond. The kernel tells the
+# pid namespace's number in fdinfo since 5.14.
+_MACHINE = r"""
+read -r host </proc/sys/kernel/hostname; read -r boot </proc/sys/kernel/random/boot_id; space=
+while read -r name number; do
+  [ "$name" = ino: ] && space="pid:[$number]"
+done 2>/dev/null 7</proc/self/ns/pid </proc/self/fdinfo/7
+[ -n "$space" ] || space=$(readlink /proc/self/ns/pid)
+"""
+
+
+def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -> str:
+    """The command line that reads a script of `length` bytes from standard input and evaluates it.
+
+    It is one short line whatever the script (no argument limit, nothing to see in `ps`), and any login shell can
+    parse it, csh included. The profile scripts of a login shell get /dev/null, so that they cannot swallow the
+    script; what they print comes before `marker`, which is printed on both streams. A script that arrives cut short
+    is not executed at all. `timeout` in seconds ends all that it started; None: the script ends by itself.
+    """
+    inner = (
+        f"LC_ALL=C IFS= read -r -N {length} script || exit {CUT_SHORT}; "
+        f"printf '\\n%s\\n' {marker}; printf '\\n%s\\n' {marker} >&2; "
+        f"case $script in *'{END}') eval \"$script\" ;; *) exit {CUT_SHORT} ;; esac"
+    )
+    bounded = "exec bash" if timeout is None else f"exec timeout -k {KILL_AFTER} {timeout:g} bash"
+    if not login:
+        return f"{bounded} -c {quote(inner)}"
+    inner = quote(f"exec <&3 3<&-; {inner}")
+    return f"exec sh -c {quote(f'{bounded} -lc {inner} 3<&0 </dev/null')}"  # csh has no `3<&0`
+
+
+def surroundings(directory: str = f'"$HOME"/{BASE}') -> str:
+    """A shell list that gives a command the surroundings Autosubmit depends on.
+
+    Autosubmit reads `./.autosubmitrc`, deletes `./autosubmit.lock` and finds its processes by the name in USER, so
+    the working directory is one of ours and the names are the account's own.
+    """
+    return (
+        f"{{ cd {directory} 2>/dev/null || {{ mkdir -p -m 700 {directory} && cd {directory}; }} || exit 73; "
+        # \u in a prompt is the account's name, at no cost; it has blanks ("I have no name!") when there is none.
+        '[ $BASH_VERSINFO -ge 5 ] && USER=\'\\u\' && USER=${USER@P} && [ "${USER%% *}" = "$USER" ] || USER=$(id -un); '
+        "LOGNAME=$USER; export USER LOGNAME; unset USERNAME; }"
+    )
+
+
+# The supervisor stays behind in the session that each command has for itself (sshd and LocalRunner see to that), in a
+# process group of its own. `set -m` gives the command another group and default signals (a shell without job control
+# starts `&` commands with INT ignored, and `autosubmit stop` sends INT); the no-op traps keep the supervisor alive to
+# report when somebody signals the whole session. `jobs -l` tells "Exit 137" from "Killed", which the exit code alone
+# cannot: Autosubmit's own codes go beyond 128.
+# The command's login shell starts first, because its profiles take longest, and waits for `go`. That comes only when
+# its identity is on disk; when the supervisor ends before, the shell ends, too. `set -C` opens `identity` with O_EXCL:
+# a probe that claims a launch past its deadline creates the same file, so exactly one of the two comes first. Whoever
+# asked for the launch may be gone when it is told: that must not end the run (PIPE).
+_SUPERVISOR = r"""
+supervise() {
+  trap : HUP INT QUIT TERM
+  set -m
+  last=
+  stat_of "$BASHPID"; own="$BASHPID $start"
+  exec 9>&1
+  coproc command {
+    exec bash -lc 'read -r go <&8 && exec 8<&- && . "$1/command.sh" >>"$1/log" 2>&1' "$0" "$dir" 8<&0 </dev/null >&2
+  }
+  child=$command_PID
+  trap '' PIPE
+  mkdir -m 700 "$dir" && cd "$dir" || { echo exit 73; exit; }
+  printf %s "$text" >command.sh && : >running && : >log || { cd /; rm -rf "$dir"; echo exit 74; exit; }
+  stat_of "$child"
+  identity="$host $boot $space $child $start $own"
+  set -C
+  printf '%s\n' "$identity" >identity || { echo exit 74; exit; }
+  set +C
+  printf '%s\n' "$identity"
+  trap 'line=$(LC_ALL=C jobs -l) && last=${line:-$last}' CHLD
+  { echo go >&"${command[1]}"; } 2>/dev/null
+  exec >/dev/null 2>&1 9>&-
+  while wait "$child"; code=$?; kill -0 "$child"; do sleep 1; done
+  case $last in *" Exit $code "*|*" Done "*|'') signal=- ;; *) signal=$(kill -l "$code") || signal=- ;; esac
+  printf -v now '%(%s)T' -1
+  for try in {1..360}; do
+    [ -e running ] || exit
+    mv running "ended.$code.$signal.$now" && exit
+    sleep 10
+  done
+}
+"""
+# Signals that were ignored when a shell started stay so in all that it starts: they are reset by starting once more.
+# (Bash itself always ignores QUIT, without passing that on.)
+_DEFAULT_SIGNALS = r"""
+IFS= read -r -d '' status </proc/self/status
+[[ $status =~ SigIgn:[[:space:]]*([0-9a-f]+) ]] && (( 0x${BASH_REMATCH[1]} & 0x4003 )) &&
+  exec env --default-signal=HUP,INT,QUIT,TERM bash -c "${script:?}"
+"""
+
+
+def launch(key: str, command: str, *, timeout: float, prelude: Sequence[str] = ()) -> str:
+    """Start `command` detached; print its identity, and `ready` once its prelude has succeeded and it is about to
+    execute.
+
+    `mkdir` of the run directory fails when it exists, so one key is launched once at most, however often this text
+    arrives. Not being able to write there is found before anything starts. Without `ready`, the last words of the log
+    follow. Exit codes: 0 it runs, 70 the prelude failed, 73 no run directory, 74 cannot write, 124 the prelude takes
+    longer than `timeout` seconds.
+    """
+    directory = f'"$HOME"/{BASE}/{quote(key)}'
+    # Nobody may be listening any more; what is ignored stays so in the command, hence the second trap.
+    tell = f"trap '' PIPE && {{ echo {READY} >&9 || :; }} 2>/dev/null && trap - PIPE && exec 9>&-"
+    lines = [surroundings(directory), *prelude, tell]
+    text = f"export {RUN_KEY_VARIABLE}={quote(key)}\n{' && '.join(lines)} && {command}\n"
+    return f"""{_DEFAULT_SIGNALS}
+base=$HOME/{BASE}; dir=$base/{quote(key)}; text={quote(text)}
+[ -d "$base" ] || mkdir -p -m 700 "$base" || exit 73
+{_MACHINE}{_PROCESS}{_SUPERVISOR}
+exec 8< <(set -m; supervise </dev/null &)
+while IFS= read -r -t {timeout:g} -u 8 line; code=$?; [ $code -eq 0 ]; do
+  case $line in
+    {READY}) printf '%s\\n' "$found" {READY}; exit ;;
+    'exit '*) exit "${{line#exit }}" ;;
+  esac
+  found=$line
+done
+[ $code -gt 128 ] && exit 124
+tail -c 4096 "$dir/log"; exit 70
+"""
+
+
+_PROBE = r"""
+ended() {
+  set -- "$dir"/ended.*
+  [ -e "$1" ] || return 1
+  set -- ${1##*/ended.}
+  local interrupted=-
+  case $1 in 88.*) tail -c 4096 "$dir/log" 2>/dev/null | grep -q KeyboardInterrupt && interrupted=interrupted ;; esac
+  printf '%s ended %s %s\n' "$key" "$1" "$interrupted"
+}
+# Without its newline it is being written. A claim is no identity.
+read_identity() { read -r identity 2>/dev/null <"$dir/identity" && [ "${identity#claimed}" ] || { identity=; false; }; }
+# Take the place of the identity, which is created once; then no launch of this key can start.
+claim() {
+  [ -d "$dir" ] || { mkdir -p -m 700 "$base"; mkdir -m 700 "$dir" 2>/dev/null; }
+  (set -C; echo claimed >"$dir/identity") 2>/dev/null
+  [ -e "$dir/identity" ]
+}
+probe() {
+  key=$1 dir=$base/$1; claim=$2; shift 2
+  ended && return
+  if [ $# -eq 0 ]; then
+    if ! read_identity && [ "$claim" = claim ]; then
+      claim || { printf '%s unknown %s\n' "$key" "cannot write into $dir"; return; }
+      read_identity || { ended || printf '%s never_started\n' "$key"; return; }
+    fi
+    [ -n "$identity" ] || { printf '%s starting\n' "$key"; return; }
+    set -- $identity
+  fi
+  if [ "$2" = "$boot" ] && [ "$3" = "$space" ]; then
+    if alive "$4" "$5" || alive "$6" "$7"; then printf '%s running %s\n' "$key" "$*"; return; fi
+    ended || printf '%s gone %s\n' "$key" "$*"
+  elif [ "$1" = "$host" ] && [ "$2" != "$boot" ]; then
+    printf '%s rebooted %s\n' "$key" "$*"
+  else
+    printf '%s elsewhere %s\n' "$key" "$host"
+  fi
+}
+"""
+
+
+def probe(targets: Iterable[tuple[str, bool, Sequence[str]]]) -> str:
+    """Ask after runs: `(key, claim, identity fields or nothing)` each. One line a run: `<key> <answer> <facts>`.
+
+    Answers: `ended CODE.SIGNAL.EPOCH interrupted|-`, `running IDENTITY`, `gone IDENTITY`, `rebooted IDENTITY`,
+    `elsewhere HOST`, `starting`, `never_started`, `unknown WHY`. With `claim`, a run that left no identity is made
+    impossible (the place of its identity is taken, so that its launch fails) before it is called never_started.
+    """
+    lines = [_MACHINE, _PROCESS, _PROBE, f"base=$HOME/{BASE}"]
+    for key, claim, identity in targets:
+        words = " ".join(quote(word) for word in (key, "claim" if claim else "look", *identity))
+        lines.append(f"probe {words}")
+    return "\n".join(lines) + "\n"
+
+
+def signal(key: str, identity: Sequence[str], name: str) -> str:
+    """Send `name` to the run's own processes, then print what a probe would.
+
+    Its own are: the process group of the command while the command is the process we started (pid *and* start time),
+    and whatever carries the run's key in its environment. A process that merely has the pid now is never touched, and
+    the supervisor is spared so that it can write the exit code.
+    """
+    host_pid, start, supervisor = identity[3], identity[4], identity[5]
+    return f"""{probe([])}
+key={quote(key)}
+if [ {quote(identity[1])} = "$boot" ] && [ {quote(identity[2])} = "$space" ]; then
+  alive {quote(host_pid)} {quote(start)} && kill -s {quote(name)} -- -{quote(host_pid)} 2>/dev/null
+  for file in $(grep -lsazx {quote(f"{RUN_KEY_VARIABLE}={key}")} /proc/[0-9]*/environ); do
+    pid=${{file#/proc/}}; pid=${{pid%/environ}}
+    [ "$pid" = {quote(supervisor)} ] || [ "$pid" = $$ ] || kill -s {quote(name)} "$pid" 2>/dev/null
+  done
+fi
+probe {" ".join(quote(word) for word in (key, "look", *identity))}
+"""
+
+
+def first_match(expid: str) -> str:
+    """Print the pid of the process that `autosubmit stop` would take for the run of `expid`, if there is one.
+
+    It takes the account's lowest pid whose arguments, reduced to `autosubmit`, `run` and the expid, are exactly these
+    three, whatever its home and database: the same-named run of another home, too. Source: measured on 4.1.17.1.
+    """
+    return f"""
+expid={quote(expid)}; first=
+for directory in /proc/[0-9]*; do
+  [ -O "$directory" ] || continue
+  mapfile -d '' -t argv 2>/dev/null <"$directory/cmdline" || continue
+  words=
+  for word in "${{argv[@]}}"; do
+    case $word in run|"$expid") words="$words $word" ;; autosubmit|*/autosubmit) words="$words autosubmit" ;; esac
+  done
+  [ "$words" = " autosubmit run $expid" ] || continue
+  pid=${{directory#/proc/}}
+  [ -n "$first" ] && [ "$first" -lt "$pid" ] || first=$pid
+done
+printf '%s\\n' "$first"
+"""
+
+
+def read_log(key: str, *, offset: int, limit: int) -> str:
+    """Print `<size> <start>` on a line and then at most `limit` bytes of the run's log from byte `offset`.
+
+    A negative offset counts from the end. Exit code 66: there is no log.
+    """
+    return f"""
+cd "$HOME/{BASE}/"{quote(key)} 2>/dev/null && size=$(stat -c %s log 2>/dev/null) || exit 66
+offset={offset}
+[ "$offset" -ge 0 ] || offset=$((size + offset)); [ "$offset" -ge 0 ] || offset=0
+printf '%s %s\\n' "$size" "$offset"
+[ "$offset" -ge "$size" ] || tail -c "+$((offset + 1))" log | head -c {limit}
+"""

@@ -1,0 +1,156 @@
+"""Send one message to one receiver, and to no other machine than the rules allow.
+
+The address is judged after the name was resolved and is the one that is connected to, so a name cannot be pointed
+elsewhere in between. No redirect is followed, no proxy is used, one deadline bounds everything after the resolution.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from runners.services.output import plain_text
+
+TIMEOUT = 15.0  # seconds for one message, name resolution not included
+ANSWER_LIMIT = 500  # bytes of an answer that are read, to explain a failure
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class NotSent(Exception):
+    """There is no answer; the text says why. The receiver may have read the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """`retry_after`: seconds the receiver asks for, if it does. `text`: the beginning of its answer, if it refused."""
+
+    status: int
+    retry_after: int | None
+    text: str
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout: float = TIMEOUT) -> Response:
+    """POST `body` and return what the receiver says. Raises NotSent."""
+    parts = urlsplit(url)
+    host, is_tls = parts.hostname or "", parts.scheme == "https"
+    try:
+        addresses = allowed_addresses(host, parts.port or (443 if is_tls else 80))
+        deadline = time.monotonic() + timeout
+        stream = _connect(addresses, deadline)
+        if is_tls:  # the handshake reads, so it comes later, under the watchdog
+            context = ssl.create_default_context()
+            stream = context.wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
+    except (OSError, ValueError) as error:  # ValueError: a port or a name that cannot be one
+        raise NotSent(_reason(error)) from error
+    # Timeouts of a socket are per read, so a receiver that sends a byte now and then would hold us for ever.
+    watchdog = threading.Timer(max(0, deadline - time.monotonic()), _cut, [stream])
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        if isinstance(stream, ssl.SSLSocket):
+            stream.do_handshake()
+        return _converse(stream, url, body, headers, is_tls=is_tls)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if time.monotonic() >= deadline:
+            raise NotSent(f"no answer within {timeout:g} s") from error
+        raise NotSent(_reason(error)) from error
+    finally:
+        watchdog.cancel()
+        stream.close()
+
+
+def allowed_addresses(host: str, port: int) -> list[tuple[str, int]]:
+    """What `host` resolves to, as (address, port), without what must not be called.
+
+    Raises PermissionError, which names the addresses and the setting, when nothing is left; OSError when the name is
+    not known.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    allowed = [(address, port) for address in addresses if is_allowed(address)]
+    if not allowed:
+        raise PermissionError(
+            f"{host} is at {', '.join(addresses)}, which is not a public address. If it is a receiver of yours, add it "
+            "to the setting RUNNERS_WEBHOOK_PRIVATE_TARGETS."
+        )
+    return allowed
+
+
+def is_allowed(address: str) -> bool:
+    """Whether messages may go to an IP address: a public one, or one in RUNNERS_WEBHOOK_PRIVATE_TARGETS."""
+    ip = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
+    if any(ip in network for network in settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS):
+        return True
+    return ip.is_global and not ip.is_multicast
+
+
+def _unwrapped(ip: IPAddress) -> IPAddress:
+    """The IPv4 address that an IPv6 one leads to, if it does: otherwise a wrapper would hide 127.0.0.1."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+    if inner is None and ip in _NAT64:
+        inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return inner or ip
+
+
+def _connect(addresses: list[tuple[str, int]], deadline: float) -> socket.socket:
+    failure: OSError = TimeoutError()
+    for address in addresses:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        try:
+            return socket.create_connection(address, timeout=left)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _converse(stream: socket.socket, url: str, body: bytes, headers: Mapping[str, str], *, is_tls: bool) -> Response:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port)
+    connection.sock = stream  # connected already, to the address that was judged
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection.request("POST", path, body, dict(headers))
+    answer = connection.getresponse()
+    is_refused = not 200 <= answer.status < 300
+    text = plain_text(answer.read(ANSWER_LIMIT)) if is_refused else ""
+    wait = answer.headers.get("Retry-After", "").strip()
+    return Response(answer.status, int(wait) if wait.isdecimal() and len(wait) < 10 else None, text.strip())
+
+
+def _cut(sock: socket.socket) -> None:
+    with suppress(OSError):
+        # Not SSLSocket.shutdown: it takes the TLS state away from under the thread that is reading.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _reason(error: BaseException) -> str:
+    """A sentence instead of a Python exception."""
+    if isinstance(error, socket.gaierror):
+        return "its name is not known (DNS)"
+    if isinstance(error, TimeoutError):
+        return "no connection in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,195 @@
+"""Tell receivers of the end of runs: an outbox, and who empties it.
+
+`run_ended` only writes rows, in the transaction that ends the run, so a message is neither lost nor made up and no
+receiver can disturb a run. Only `deliver_due`, called by `manage.py deliver_webhooks` and `watch_runs`, opens
+connections. At least once, signed as Standard Webhooks says; the message id is the same for each attempt.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from runners.models import RunnerRun, RunReason, RunStatus
+from runners.models_webhooks import Webhook, WebhookDelivery, WebhookEvent, secret_bytes
+from runners.services.webhook_http import TIMEOUT, NotSent, Response, post
+from runners.services.wire import moment, run_fields
+
+log = logging.getLogger(__name__)
+
+BACK_OFF = (5, 30, 120, 600, 3600, 21600)  # seconds after each failed attempt; then the message is given up
+LEASE = timedelta(seconds=60)  # how long a deliverer has a message for itself; more than it can take
+RECEIVERS_AT_ONCE = 8
+MESSAGES_PER_ROUND = 100  # of one receiver
+GONE = 410  # the receiver says that it does not want this any more
+
+
+def run_ended(run: RunnerRun) -> None:
+    """Write what the receivers are to be told. Called once a run, inside the transaction that ends it.
+
+    One small query when nobody listens.
+    """
+    event = event_of(run)
+    hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
+    if hooks:
+        run.refresh_from_db()  # what others wrote meanwhile, such as who asked for the stop
+        payload = {"type": event, "timestamp": moment(run.modified), "data": run_fields(run)}
+        WebhookDelivery.objects.bulk_create(
+            WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks
+        )
+
+
+def event_of(run: RunnerRun) -> WebhookEvent:
+    """What the end of a run is called."""
+    if run.status == RunStatus.COMPLETED:
+        return WebhookEvent.COMPLETED
+    if run.reason == RunReason.NEVER_STARTED:
+        return WebhookEvent.NEVER_STARTED
+    return WebhookEvent.TERMINATED
+
+
+def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """The value of `webhook-signature`. `timestamp` in seconds since 1970."""
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(secret_bytes(secret), signed, hashlib.sha256)).decode()
+
+
+def redeliver(delivery: WebhookDelivery) -> None:
+    """Send a message again, whatever became of it, with the same id and a new series of attempts."""
+    delivery.attempts, delivery.delivered_at, delivery.next_attempt = 0, None, timezone.now()
+    delivery.save(update_fields=["attempts", "delivered_at", "next_attempt"])
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one look at the outbox brought."""
+
+    delivered: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Round) -> Round:
+        return Round(self.delivered + other.delivered, self.failed + other.failed)
+
+
+def deliver_due() -> Round:
+    """Send every message that is due, several receivers side by side.
+
+    Any number of processes may call it at once: each message is sent by one of them. A receiver that fails is left
+    alone for the rest of the round, so that a dead one costs one timeout however much waits for it.
+    """
+    due = list(_due().values_list("webhook_id", flat=True).order_by().distinct())
+    if not due:
+        return Round()
+    with ThreadPoolExecutor(min(RECEIVERS_AT_ONCE, len(due)), thread_name_prefix="webhook") as pool:
+        return sum(pool.map(_deliver_in_thread, due), Round())
+
+
+def deliver_until(stop: threading.Event, interval: float) -> None:
+    """Look at the outbox every `interval` seconds until `stop` is set. For a thread or a process of its own."""
+    while not stop.is_set():
+        try:
+            deliver_due()
+        except (DatabaseError, InterfaceError) as error:  # it may come back; the messages wait meanwhile
+            log.warning("The outbox of the webhooks cannot be read now: %s", error)
+        close_old_connections()
+        stop.wait(interval)
+    connection.close()
+
+
+def _due() -> QuerySet[WebhookDelivery]:
+    return WebhookDelivery.objects.filter(next_attempt__lte=timezone.now(), webhook__enabled=True)
+
+
+def _deliver_in_thread(webhook_id: int) -> Round:
+    try:
+        return _deliver_to(webhook_id)
+    finally:
+        connection.close()
+
+
+def _deliver_to(webhook_id: int) -> Round:
+    total = Round()
+    waiting = _due().filter(webhook_id=webhook_id).select_related("webhook").order_by("next_attempt", "id")
+    for delivery in list(waiting[:MESSAGES_PER_ROUND]):
+        if not _lease(delivery):
+            continue
+        done = _attempt(delivery)
+        total += done
+        if done.failed:
+            break
+    return total
+
+
+def _lease(delivery: WebhookDelivery) -> bool:
+    """Reserve a message, by moving its next attempt from exactly where it was; only one process can."""
+    until = timezone.now() + LEASE
+    mine = WebhookDelivery.objects.filter(pk=delivery.pk, next_attempt=delivery.next_attempt)
+    # Counted before it is sent: a message that takes its deliverer down with it is given up, too.
+    if not mine.update(next_attempt=until, attempts=delivery.attempts + 1):
+        return False
+    delivery.next_attempt, delivery.attempts = until, delivery.attempts + 1
+    return True
+
+
+def _attempt(delivery: WebhookDelivery) -> Round:
+    hook = delivery.webhook
+    start = time.monotonic()
+    response: Response | None = None
+    try:
+        response = _send(delivery)
+        error = "" if response.is_success else f"HTTP {response.status}: {response.text}".rstrip(": ")
+    except NotSent as failure:
+        error = str(failure)
+    milliseconds = round((time.monotonic() - start) * 1000)
+    is_done = response is not None and response.is_success
+    wanted_wait = response.retry_after if response else None
+    is_last = is_done or delivery.attempts > len(BACK_OFF) or (response is not None and response.status == GONE)
+    now = timezone.now()
+    # The lease is compared: whoever was overtaken while it hung must not undo what came after it.
+    WebhookDelivery.objects.filter(pk=delivery.pk, next_attempt=delivery.next_attempt).update(
+        next_attempt=None if is_last else next_time(now, delivery.attempts, wanted_wait),
+        delivered_at=now if is_done else None,
+        last_status=response.status if response else None,
+        last_error=error,
+    )
+    if is_done:
+        log.info("Webhook %s: %s delivered in %s ms", hook.name, delivery.message_id, milliseconds)
+        return Round(delivered=1)
+    end = "given up" if is_last else "will be tried again"
+    log.warning("Webhook %s: %s failed (attempt %s, %s)", hook.name, delivery.message_id, delivery.attempts, end)
+    return Round(failed=1)
+
+
+def next_time(now: datetime, attempts: int, wanted: int | None) -> datetime:
+    """When to try again after `attempts` failed ones; later if the receiver asks so (Retry-After), within reason."""
+    wait = BACK_OFF[min(attempts, len(BACK_OFF)) - 1]
+    return now + timedelta(seconds=max(wait, min(wanted or 0, BACK_OFF[-1])))
+
+
+def _send(delivery: WebhookDelivery) -> Response:
+    body = json.dumps(delivery.payload, separators=(",", ":")).encode()
+    timestamp = int(time.time())
+    try:
+        signature = sign(delivery.webhook.secret, delivery.message_id, timestamp, body)
+    except ValueError as error:
+        raise NotSent(f"the signing secret of the webhook cannot be used: {error}") from error
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "autosubmit-runners",
+        "webhook-id": delivery.message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signature,
+    }
+    return post(delivery.webhook.url, body, headers, timeout=TIMEOUT)

@@ -1,0 +1,41 @@
+"""The fields of a run in the form that clients and webhook receivers see."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from runners.models import RunnerRun
+
+
+def moment(value: datetime | None) -> str | None:
+    """ISO 8601 with offset, whole seconds."""
+    return value.isoformat(timespec="seconds") if value else None
+
+
+def run_fields(run: RunnerRun) -> dict[str, Any]:
+    """The members of `RunSerializer` (a test compares them). The first nine are those of the Autosubmit API."""
+    return {
+        "expid": run.expid,
+        "runner_id": run.pk,
+        "runner": run.runner,
+        "module_loader": run.module_loader,
+        "modules": run.modules,
+        "status": run.status,
+        "pid": run.pid,
+        "created": moment(run.created),
+        "modified": moment(run.modified),
+        "exit_code": run.exit_code,
+        "signal": run.signal,
+        "reason": run.reason,
+        "host": run.host,
+        "user": run.user,
+        "profile_name": run.profile_name,
+        "started_by": run.started_by,
+        "stopped_by": run.stopped_by,
+        "finished": moment(run.finished),
+        "confirmed_at": moment(run.confirmed_at),
+        "reachable": run.reachable,
+        "unreachable_detail": run.unreachable_detail,
+        "explanation": run.detail,
+    }

@@ -1,0 +1,232 @@
+"""Fixtures: the real things that tests talk to. What each object can do is told at the top of its module.
+
+    account          StubAccount (tests/environments.py): a home with the stand-in autosubmit; cleaned after each test
+    sshd             SSHServer (tests/servers.py) that leads into `account`; healed after each test
+    autosubmit       AutosubmitAccount: a home with real Autosubmit 4.1.17.1, for tests marked `real` (one per session)
+    autosubmit_sshd  SSHServer that leads into `autosubmit`
+    make_sshd        make_sshd(home, max_sessions=..., env=..., options=...) -> SSHServer of this test alone
+    runner_type      each of LOCAL, SSH          loader_type   each of the four ModuleLoaderTypes
+    config           RunnerConfig of `runner_type` and `loader_type` for `account`, with the settings that it needs
+    runner           Runner for a `config` with NO_MODULE, of each runner_type
+    make_app         make_app(env=..., workers=2, account=account, sshd=sshd) -> AppServer, migrated and running
+    app              an AppServer for `account` and `sshd`, protection off
+
+LOCAL commands run in `account.home` because the fixtures set HOME of the test process (and of AppServers) to it.
+A tool that is missing skips its tests with the reason; when CI is set it fails them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from runners.services.runners import Runner, get_runner
+from runners.services.ssh import POOL
+from tests.environments import AUTOSUBMIT_VENV, Account, AutosubmitAccount, StubAccount, find_lmod
+from tests.servers import AppServer, SSHServer, find_sshd
+
+REMEDY = "run tools/install-test-tools and tools/autosubmit-venv (`make test` does)"
+
+
+def need(present: object, what: str) -> None:
+    """Skip on a laptop, fail in CI."""
+    if not present:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is missing: {REMEDY}")
+
+
+# --- accounts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StubAccount]:
+    account = StubAccount(tmp_path_factory.mktemp("account") / "home")
+    yield account
+    account.kill()
+
+
+@pytest.fixture
+def account(_account: StubAccount, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubAccount]:
+    live_in(_account, monkeypatch)
+    yield _account
+    _account.reset()
+
+
+@pytest.fixture(scope="session")
+def _autosubmit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AutosubmitAccount]:
+    need((AUTOSUBMIT_VENV / "bin" / "autosubmit").exists(), "Autosubmit")
+    account = AutosubmitAccount(tmp_path_factory.mktemp("autosubmit") / "home")
+    yield account
+    account.kill()
+
+
+@pytest.fixture
+def autosubmit(_autosubmit: AutosubmitAccount, monkeypatch: pytest.MonkeyPatch) -> Iterator[AutosubmitAccount]:
+    live_in(_autosubmit, monkeypatch)
+    yield _autosubmit
+    _autosubmit.kill()
+
+
+def live_in(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LOCAL commands of this process run in the account's home."""
+    monkeypatch.setenv("HOME", str(account.home))
+    monkeypatch.delenv("AUTOSUBMIT_CONFIGURATION", raising=False)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)  # the developer's own keys are not for us
+
+
+# --- sshd -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _sshd(_account: StubAccount, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SSHServer]:
+    need(find_sshd(), "sshd")
+    with SSHServer(tmp_path_factory.mktemp("sshd"), home=_account.home) as server:
+        yield server
+
+
+@pytest.fixture
+def sshd(_sshd: SSHServer, account: StubAccount, settings: Any) -> Iterator[SSHServer]:
+    use(_sshd, settings)
+    yield _sshd
+    POOL.close()
+    heal(_sshd)
+
+
+@pytest.fixture(scope="session")
+def _autosubmit_sshd(_autosubmit: AutosubmitAccount, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SSHServer]:
+    need(find_sshd(), "sshd")
+    with SSHServer(tmp_path_factory.mktemp("autosubmit-sshd"), home=_autosubmit.home) as server:
+        yield server
+
+
+@pytest.fixture
+def autosubmit_sshd(_autosubmit_sshd: SSHServer, autosubmit: AutosubmitAccount, settings: Any) -> Iterator[SSHServer]:
+    use(_autosubmit_sshd, settings)
+    yield _autosubmit_sshd
+    POOL.close()
+    heal(_autosubmit_sshd)
+
+
+@pytest.fixture
+def make_sshd(tmp_path: Path, settings: Any) -> Iterator[Callable[..., SSHServer]]:
+    need(find_sshd(), "sshd")
+    servers: list[SSHServer] = []
+
+    def make(home: Path, **options: Any) -> SSHServer:
+        server = SSHServer(tmp_path / f"sshd-{len(servers)}", home=home, **options)
+        servers.append(server)
+        server.start()
+        use(server, settings)
+        return server
+
+    yield make
+    POOL.close()
+    for server in servers:
+        server.stop()
+
+
+def use(server: SSHServer, settings: Any) -> None:
+    """Let the service in this process reach `server`."""
+    for name, value in server.settings.items():
+        setattr(settings, name, value)
+
+
+def heal(server: SSHServer) -> None:
+    """Undo what a test did to it."""
+    server.authorized = True
+    server.trust_host_key()
+    if not server.is_up:
+        server.restart()
+
+
+# --- runners ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=list(RunnerType), ids=str)
+def runner_type(request: pytest.FixtureRequest) -> RunnerType:
+    return RunnerType(request.param)
+
+
+@pytest.fixture(params=list(ModuleLoaderType), ids=str)
+def loader_type(request: pytest.FixtureRequest) -> ModuleLoaderType:
+    loader = ModuleLoaderType(request.param)
+    if loader is ModuleLoaderType.LMOD:
+        need(find_lmod(), "Lmod")
+    return loader
+
+
+@pytest.fixture
+def config_of(
+    runner_type: RunnerType, account: StubAccount, request: pytest.FixtureRequest
+) -> Callable[[ModuleLoaderType], RunnerConfig]:
+    """config_of(loader) -> RunnerConfig of the current runner_type for `account`."""
+    if runner_type is RunnerType.LOCAL:
+        return account.config
+    server: SSHServer = request.getfixturevalue("sshd")
+    return lambda loader: server.config(loader, account.modules(loader))
+
+
+@pytest.fixture
+def config(config_of: Callable[[ModuleLoaderType], RunnerConfig], loader_type: ModuleLoaderType) -> RunnerConfig:
+    return config_of(loader_type)
+
+
+@pytest.fixture
+def runner(config_of: Callable[[ModuleLoaderType], RunnerConfig], db: None) -> Runner:
+    # `db`: opening a connection looks for host keys that an admin has approved.
+    return get_runner(config_of(ModuleLoaderType.NO_MODULE))
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database file, made once and copied for each server."""
+    return AppServer(tmp_path_factory.mktemp("migrated")).database
+
+
+@pytest.fixture
+def make_app(_migrated: Path, tmp_path: Path) -> Iterator[Callable[..., AppServer]]:
+    servers: list[AppServer] = []
+
+    def make(
+        *,
+        account: Account | None = None,
+        sshd: SSHServer | None = None,
+        env: dict[str, str] | None = None,
+        **options: Any,
+    ) -> AppServer:
+        environment = {"HOME": str(account.home)} if account else {}
+        environment |= sshd.environment if sshd else {}
+        folder = tmp_path / f"app-{len(servers)}"
+        server = AppServer(folder, env=environment | (env or {}), template_db=_migrated, **options)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer) -> AppServer:
+    return make_app(account=account, sshd=sshd)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever a test forgets to say: nothing is written to, or read from, the developer's own home."""
+    home = tmp_path_factory.mktemp("nobody-home")
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = str(home)
+    yield
+    if before is not None:
+        os.environ["HOME"] = before
+    shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,344 @@
+"""The account that commands run in: a home with Autosubmit in a venv, as a module and in a conda environment.
+
+    account = Account(folder, programs=folder_with_autosubmit)
+    account.home                        its HOME: a temporary folder
+    account.modules(loader_type)        what MODULES has to be for that loader, e.g. ("autosubmit",) for LMOD
+    account.config(loader_type)         RunnerConfig for LOCAL; `sshd.config(loader_type, account.modules(...))` for SSH
+    account.processes(), .kill()        whatever still runs with this HOME
+
+`StubAccount` has the stand-in `tests/bin/autosubmit`, `AutosubmitAccount` the real one. All four loaders find it: on
+the login PATH (`NO_MODULE`), in `~/venvs/autosubmit`, as module `autosubmit` and as conda environment `autosubmit`.
+Lmod is Debian's real one. conda is a stand-in: see `fake_conda`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import string
+import subprocess
+import venv
+from contextlib import closing
+from pathlib import Path
+
+import yaml
+
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from tests.processes import is_alive, kill_all, wait_for, with_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+STUB = ROOT / "tests" / "bin"
+AUTOSUBMIT_VENV = ROOT / ".tools" / "autosubmit"  # made by tools/autosubmit-venv
+LMOD_INITS = ("/usr/share/lmod/lmod/init/bash", "/opt/apps/lmod/lmod/init/bash", "/usr/share/lmod/init/bash")
+
+
+def find_lmod() -> str | None:
+    return next((place for place in LMOD_INITS if Path(place).is_file()), None)
+
+
+class LmodTree:
+    """Modules for the real Lmod. `hello/1.0` sets HELLO, `second/2.0` sets SECOND to what HELLO was (the order)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.write("hello", "1.0", 'setenv("HELLO", "hello from a module")')
+        self.write("second", "2.0", 'setenv("SECOND", os.getenv("HELLO") or "hello was not loaded")')
+        self.write("chatty", "1.0", 'LmodMessage("this module talks")\nsetenv("CHATTY", "1")')
+
+    def write(self, name: str, version: str, text: str) -> None:
+        file = self.folder / name / f"{version}.lua"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+
+    def profile(self) -> str:
+        """Lines for ~/.bash_profile. On Debian /etc/profile.d/lmod.sh has defined `module` already."""
+        init = find_lmod()
+        source = f"type module >/dev/null 2>&1 || . '{init}'\n" if init else ""
+        return source + f"export MODULEPATH='{self.folder}'${{MODULEPATH:+:$MODULEPATH}}\n"
+
+
+def fake_conda(root: Path) -> None:
+    """A STAND-IN for conda at `root`: there is no conda to install from the registries that the tests may use.
+
+    It answers `conda shell.posix hook` and, through the function that this defines, `conda activate ENV` with shell
+    text, exit codes and errors like conda's, including the activation of `base` in the hook. Environments are the
+    folders `root/envs/NAME` that hold `conda-meta/history`. Nothing else of conda is there.
+    """
+    (root / "bin").mkdir(parents=True)
+    (root / "conda-meta").mkdir()
+    (root / "conda-meta" / "history").touch()
+    conda = root / "bin" / "conda"
+    conda.write_text(_CONDA.replace("@ROOT@", str(root)))
+    conda.chmod(0o755)
+
+
+def conda_environment(root: Path, name: str, programs: Path) -> Path:
+    """Make the environment `name`, whose bin folder is `programs`."""
+    prefix = root / "envs" / name
+    (prefix / "conda-meta").mkdir(parents=True)
+    (prefix / "conda-meta" / "history").touch()
+    (prefix / "bin").symlink_to(programs)
+    return prefix
+
+
+class Account:
+    """A HOME in which all four module loaders give the programs of one folder."""
+
+    def __init__(self, folder: Path, *, programs: Path, venv_path: Path | None = None) -> None:
+        self.home = folder
+        self.programs = programs
+        self.conda_root = folder / "miniforge3"
+        self.venv = folder / "venvs" / "autosubmit"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lmod = LmodTree(folder / "modulefiles")
+        self.lmod.write("autosubmit", "4.1.17", f'prepend_path("PATH", "{programs}")')
+        fake_conda(self.conda_root)
+        conda_environment(self.conda_root, "autosubmit", programs)
+        self._make_venv(venv_path)
+        (folder / "bin").mkdir()
+        (folder / "bin" / "autosubmit").symlink_to(programs / "autosubmit")
+        (folder / ".bash_profile").write_text(self.lmod.profile() + 'export PATH="$HOME/bin:$PATH"\n')
+
+    def _make_venv(self, existing: Path | None) -> None:
+        self.venv.parent.mkdir()
+        if existing:
+            self.venv.symlink_to(existing)
+            return
+        venv.create(self.venv, with_pip=False, symlinks=True)
+        for program in self.programs.iterdir():
+            (self.venv / "bin" / program.name).symlink_to(program)
+
+    def modules(self, loader: ModuleLoaderType) -> tuple[str, ...]:
+        return {
+            ModuleLoaderType.NO_MODULE: (),
+            ModuleLoaderType.VENV: (str(self.venv),),
+            ModuleLoaderType.LMOD: ("autosubmit",),
+            ModuleLoaderType.CONDA: ("autosubmit",),
+        }[loader]
+
+    def config(self, loader: ModuleLoaderType = ModuleLoaderType.NO_MODULE) -> RunnerConfig:
+        return RunnerConfig(RunnerType.LOCAL, loader, self.modules(loader))
+
+    def processes(self) -> list[int]:
+        """Living processes that were started with this HOME, but for our own servers."""
+        servers = {os.getpid(), *with_environment("DJANGO_SETTINGS_MODULE", "runners_project.settings")}
+        return [pid for pid in with_environment("HOME", str(self.home)) if is_alive(pid) and pid not in servers]
+
+    def kill(self) -> None:
+        """End everything that still runs with this HOME."""
+
+        def nothing_left() -> bool:
+            left = self.processes()
+            kill_all(left, signal.SIGKILL)
+            return not left
+
+        # Again and again: what is just starting has children that no list of processes had.
+        wait_for(nothing_left, 10, what=f"end of the processes of {self.home}")
+
+
+class StubAccount(Account):
+    """With the stand-in `tests/bin/autosubmit`; its head says what can be controlled."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, programs=STUB)
+        self._state = folder / ".stub-autosubmit"
+
+    def experiment(self, expid: str) -> str:
+        """Make `expid` exist."""
+        (self.home / "autosubmit" / expid / "conf").mkdir(parents=True, exist_ok=True)
+        return expid
+
+    def control(self, command: str, expid: str = "", **values: str | float) -> None:
+        """What `autosubmit command` does from now on: `control("run", "a001", SLEEP=60, IGNORE="INT")`."""
+        folder = self._state / "control"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"{name}={_quoted(str(value))}\n" for name, value in values.items())
+        (folder / (f"{command}.{expid}" if expid else command)).write_text(lines)
+
+    def calls(self, command: str = "") -> list[list[str]]:
+        """The arguments of every call so far (of one command), oldest first."""
+        return [words[1:] for words in self._calls() if not command or command in words[1:]]
+
+    def working_directories(self) -> list[str]:
+        return [words[0] for words in self._calls()]
+
+    def environments(self) -> list[dict[str, str]]:
+        """The environment of every call, oldest first."""
+        files = sorted((self._state / "calls").glob("*.env"))
+        items = ([item for item in os.fsdecode(file.read_bytes()).split("\0") if item] for file in files)
+        return [dict(item.split("=", 1) for item in each) for each in items]
+
+    def _calls(self) -> list[list[str]]:
+        files = sorted((self._state / "calls").glob("*.argv"))
+        return [os.fsdecode(file.read_bytes()).split("\0")[:-1] for file in files]
+
+    def reset(self) -> None:
+        """Back to the beginning: no processes, no experiments, no control, no calls, no run directories."""
+        self.kill()
+        for path in (self._state, self.home / "autosubmit", self.home / ".autosubmit-runners"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class AutosubmitAccount(Account):
+    """With a real Autosubmit installation: `autosubmit configure` and `autosubmit install` were run in its home.
+
+    Its ids begin at a random place (`k3x0`, not `a000`): `autosubmit stop` looks for `run EXPID` among all processes of
+    the user whatever their home, so two homes with the same ids (two test runs at once) would stop each other's runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, programs=AUTOSUBMIT_VENV / "bin", venv_path=AUTOSUBMIT_VENV)
+        self.root = folder / "autosubmit"
+        self.autosubmit("configure")
+        self.autosubmit("install")
+        first = random.choice("bcdfghijklmnpqrsuvwxy")
+        middle = "".join(random.choices(string.ascii_lowercase + string.digits, k=2))
+        with closing(sqlite3.connect(self.root / "autosubmit.db")) as database, database:
+            database.execute(
+                "INSERT INTO experiment (name, description, autosubmit_version) VALUES (?, ?, ?)",
+                [f"{first}{middle}0", "where ids begin", "4.1.17.1"],
+            )
+
+    def autosubmit(self, *args: str, check: bool = True) -> str:
+        """Run a real command without our code; what it printed. AssertionError when it fails."""
+        done = subprocess.run(
+            [str(self.programs / "autosubmit"), *args],
+            env={"HOME": str(self.home), "PATH": os.defpath, "TERM": "dumb"},
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0 or not check, f"autosubmit {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def make_short(self, expid: str, script: str = "true", jobs: tuple[str, ...] = ("ONE",)) -> None:
+        """Replace an experiment's jobs by independent local ones that take no time: its run lasts about 3.5 s.
+
+        `script` is shell; "exit 3" makes the run fail (code 1), "sleep 600" makes it long. `create -np` comes next.
+        """
+        write_short(self.root, expid, script, jobs)
+
+    def short_experiment(self, script: str = "true", *, jobs: tuple[str, ...] = ("ONE",), job_list: bool = True) -> str:
+        """A new real experiment, ready to run; its expid."""
+        output = self.autosubmit("expid", "-H", "local", "-dm", "--description=of the tests")
+        expid = output.rpartition("Experiment ")[2].split()[0]
+        self.make_short(expid, script, jobs)
+        if job_list:
+            self.autosubmit("create", "-np", expid)
+        return expid
+
+    def job_statuses(self, expid: str) -> dict[str, str]:
+        """The status of every job in Autosubmit's own job list, e.g. {"k3x1_ONE": "COMPLETED"}."""
+        done = subprocess.run(
+            [
+                str(self.programs / "python"),
+                "-c",
+                _JOB_STATUSES,
+                str(self.root / expid / "pkl" / f"job_list_{expid}.pkl"),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return dict(line.split() for line in done.stdout.splitlines())
+
+    def description(self, expid: str) -> str:
+        """The description in Autosubmit's own database."""
+        with closing(sqlite3.connect(self.root / "autosubmit.db")) as database:
+            return str(database.execute("SELECT description FROM experiment WHERE name = ?", [expid]).fetchone()[0])
+
+
+def write_short(root: Path, expid: str, script: str, jobs: tuple[str, ...] = ("ONE",)) -> None:
+    """Edit the two configuration files of an experiment below `root`; see `AutosubmitAccount.make_short`."""
+    folder = root / expid / "conf"
+    general = folder / f"autosubmit_{expid}.yml"
+    lines = general.read_text().splitlines()
+    general.write_text(
+        "\n".join("  SAFETYSLEEPTIME: 1" if "SAFETYSLEEPTIME" in line else line for line in lines) + "\n"
+    )
+    content = {"JOBS": {job: {"SCRIPT": script, "RUNNING": "once"} for job in jobs}}
+    (folder / f"jobs_{expid}.yml").write_text(yaml.safe_dump(content))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+# Autosubmit's own classes are needed to read its own file.
+_JOB_STATUSES = """
+import pickle, sys
+from autosubmit.job.job_common import Status
+sys.setrecursionlimit(100000)
+with open(sys.argv[1], "rb") as file:
+    for name, state in pickle.load(file).items():
+        print(name, Status.VALUE_TO_KEY[state["_status"]])
+"""
+
+_CONDA = r"""#!/bin/bash
+# A stand-in for conda; see tests/environments.py.
+root=@ROOT@
+case "$1 $2" in
+  "shell.posix hook")
+    cat <<END
+export CONDA_EXE='$root/bin/conda'
+export _CE_M=''
+export _CE_CONDA=''
+export CONDA_PYTHON_EXE='$root/bin/python'
+END
+    cat <<'END'
+__conda_exe() (
+    "$CONDA_EXE" $_CE_M $_CE_CONDA "$@"
+)
+__conda_activate() {
+    \local ask_conda
+    ask_conda="$(PS1="${PS1:-}" __conda_exe shell.posix "$@")" || \return
+    \eval "$ask_conda"
+    \hash -r
+}
+conda() {
+    \local cmd="${1-__missing__}"
+    case "$cmd" in
+        activate|deactivate) __conda_activate "$@" ;;
+        *) __conda_exe "$@" ;;
+    esac
+}
+if [ -z "${CONDA_SHLVL+x}" ]; then
+    \export CONDA_SHLVL=0
+    PATH="$(\dirname "$(\dirname "$CONDA_EXE")")/condabin${PATH:+":${PATH}"}"
+    \export PATH
+fi
+conda activate 'base'
+END
+    ;;
+  "shell.posix activate")
+    case $3 in
+      base) prefix=$root ;;
+      /*) prefix=$3 ;;
+      *) prefix=$root/envs/$3 ;;
+    esac
+    if [ ! -e "$prefix/conda-meta/history" ]; then
+      case $3 in
+        /*) printf '\nEnvironmentLocationNotFound: Not a conda environment: %s\n\n' "$3" >&2 ;;
+        *) printf '\nEnvironmentNameNotFound: Could not find conda environment: %s\n' "$3" >&2
+           printf 'You can list all discoverable environments with `conda info --envs`.\n\n' >&2 ;;
+      esac
+      exit 1
+    fi
+    rest=${PATH#"$CONDA_PREFIX/bin:"}
+    [ -n "$CONDA_PREFIX" ] || rest=$PATH
+    printf "PS1='(%s) '\nexport PATH='%s/bin:%s'\nexport CONDA_PREFIX='%s'\n" "$3" "$prefix" "$rest" "$prefix"
+    printf "export CONDA_SHLVL='1'\nexport CONDA_DEFAULT_ENV='%s'\nexport CONDA_PROMPT_MODIFIER='(%s) '\n" "$3" "$3"
+    ;;
+  *)
+    printf 'this stand-in for conda does not know: %s\n' "$*" >&2
+    exit 2
+    ;;
+esac
+"""

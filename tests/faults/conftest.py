@@ -1,0 +1,155 @@
+"""Fixtures of the fault tests.
+
+    make_gate       make_gate() -> Gate: stops the next shell at an exact step
+    at_login        at_login(text): more lines for the account's login profile, for this test
+    there, over_ssh RunnerConfig of the stub account, which has the experiment EXPID
+    launch_gates    two gates of a launch, `before` and `after` the run directory is made, for servers and this process
+    service         Service in front of the stub account, for each of LOCAL and SSH
+    postgres        Postgres: a database cluster that can be stopped and started
+Every test here is marked `faults`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiles.config import RunnerConfig, RunnerType
+from runners.services import lifecycle
+from tests.conftest import need
+from tests.environments import StubAccount
+from tests.faults.postgres import Postgres, find_postgres
+from tests.faults.tools import EXPID, Gate, Service, stand_before
+from tests.servers import AppServer, SSHServer
+
+HERE = Path(__file__).parent
+PROFILES = """
+RUNNER_CONFIGURATION:
+  PROFILES:
+    HERE: {RUNNER_TYPE: LOCAL, MODULE_LOADER_TYPE: NO_MODULE}
+    THERE: {RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE}
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture(scope="session")
+def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As in tests/conftest.py, with the two profiles of the fault tests."""
+    app = AppServer(tmp_path_factory.mktemp("migrated"))
+    add_profiles(app)
+    return app.database
+
+
+def add_profiles(app: AppServer) -> None:
+    file = app.folder / "profiles.yml"
+    file.write_text(PROFILES)
+    app.manage("import_profiles", str(file))
+
+
+@pytest.fixture
+def make_gate(tmp_path: Path) -> Iterator[Callable[[], Gate]]:
+    gates: list[Gate] = []
+
+    def make() -> Gate:
+        gates.append(Gate(tmp_path / f"gate-{len(gates)}"))
+        return gates[-1]
+
+    yield make
+    for gate in gates:
+        gate.close()
+
+
+@pytest.fixture
+def at_login(account: StubAccount) -> Iterator[Callable[[str], None]]:
+    profile = account.home / ".bash_profile"
+    before = profile.read_text()
+
+    def add(text: str) -> None:
+        profile.write_text(text + before)
+
+    yield add
+    profile.write_text(before)
+
+
+@pytest.fixture
+def there(runner_type: RunnerType, account: StubAccount, request: pytest.FixtureRequest) -> RunnerConfig:
+    """How to reach the stub account, with experiment EXPID: LOCAL and SSH."""
+    account.experiment(EXPID)
+    if runner_type is RunnerType.LOCAL:
+        return account.config()
+    server: SSHServer = request.getfixturevalue("sshd")
+    return server.config()
+
+
+@pytest.fixture
+def over_ssh(account: StubAccount, sshd: SSHServer, settings: Any, monkeypatch: pytest.MonkeyPatch) -> RunnerConfig:
+    """The same over SSH only, with short waits for a machine that does not answer."""
+    account.experiment(EXPID)
+    settings.RUNNERS_CONNECT_TIMEOUT = 3
+    monkeypatch.setattr(lifecycle, "RETRY_UNREACHABLE", 0.1)
+    return sshd.config()
+
+
+@dataclass(frozen=True)
+class LaunchGates:
+    """`path` goes before PATH where launches are to be stopped."""
+
+    before: Gate
+    after: Gate
+    path: str
+
+
+@pytest.fixture
+def launch_gates(make_gate: Callable[[], Gate], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LaunchGates:
+    before, after = make_gate(), make_gate()
+    folder = tmp_path / "gates-bin"
+    stand_before(folder, "mkdir", when=".autosubmit-runners/", before=before.text, after=after.text)
+    path = f"{folder}:{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", path)  # of LOCAL commands; AppServer takes it over
+    return LaunchGates(before, after, path)
+
+
+@pytest.fixture
+def service(
+    runner_type: RunnerType,
+    account: StubAccount,
+    launch_gates: LaunchGates,
+    make_app: Callable[..., AppServer],
+    make_sshd: Callable[..., SSHServer],
+    request: pytest.FixtureRequest,
+) -> Service:
+    """Environment for its server: mark the test with `server_env(NAME=value)`."""
+    account.experiment(EXPID)
+    sshd = make_sshd(account.home, env={"PATH": launch_gates.path}) if runner_type is RunnerType.SSH else None
+    marker = request.node.get_closest_marker("server_env")
+    env: dict[str, Any] = dict(marker.kwargs) if marker else {}
+    env = {"RUNNERS_STATUS_FRESHNESS": "0.2", **env}
+    return Service(make_app(account=account, sshd=sshd, env=env), account, sshd)
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[Postgres]:
+    need(find_postgres(), "PostgreSQL")
+    with Postgres() as server:
+        app_folder = server.folder / "template"
+        app = AppServer(app_folder, env={"DATABASE_URL": server.url("template_of_tests")})
+        server.create("template_of_tests")
+        app.manage("migrate", "--verbosity=0")
+        add_profiles(app)
+        yield server
+
+
+@pytest.fixture
+def postgres(_postgres: Postgres) -> Iterator[Postgres]:
+    yield _postgres
+    _postgres.ensure_up()

@@ -1,0 +1,238 @@
+"""The database is locked, or gone, for ten seconds.
+
+Promise: no run is lost, no run is doubled; what cannot be done now is told (503
+`database_unavailable`, Retry-After), and everything is right again by itself once the database is back.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from tests.environments import StubAccount
+from tests.faults.conftest import LaunchGates
+from tests.faults.postgres import Postgres
+from tests.faults.tools import Gate, MakeGate, Service, in_background, run_processes
+from tests.processes import wait_for
+from tests.servers import Answer
+
+OUTAGE = 10.0  # seconds
+QUICK = 1  # seconds that SQLite waits for another writer, where a test wants the refusal and not the late success
+EXPID = f"d{secrets.token_hex(2)}"  # `autosubmit stop` takes the run of this name in any home: other test runs', too
+
+
+class Database(ABC):
+    """A service and the database below it, which can be taken away. Runs are LOCAL."""
+
+    can_read = False  # meanwhile
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    @abstractmethod
+    def take_away(self) -> None: ...
+
+    @abstractmethod
+    def give_back(self) -> None: ...
+
+    @contextmanager
+    def gone(self, seconds: float = 0.0) -> Iterator[None]:
+        """For the time of the block, and `seconds` at least, in which a client goes on asking for the status."""
+        self.take_away()
+        begin = time.monotonic()
+        try:
+            yield
+            while time.monotonic() - begin < seconds:
+                answer = self.post("get-runner-run-status")
+                if answer.status != 503 and self.can_read:  # what was stored last
+                    assert answer.status == 404 or answer.body["status"] == "ACTIVE", answer
+                else:
+                    assert_said(answer)
+        finally:
+            self.give_back()
+
+    # `Service` speaks of one fixed experiment.
+
+    def post(self, command: str, **body: Any) -> Answer:
+        return self.service.post(command, **{"expid": EXPID, **body})
+
+    def run(self) -> Answer:
+        return self.service.run(EXPID)
+
+    def status(self) -> dict[str, Any]:
+        return self.service.status(EXPID)
+
+    def ended(self) -> dict[str, Any]:
+        return wait_for(lambda: (body := self.status())["status"] != "ACTIVE" and body, 40, what="the end of the run")
+
+
+class Locked(Database):
+    """SQLite: another process holds the write lock."""
+
+    can_read = True
+    _holder: sqlite3.Connection
+
+    def take_away(self) -> None:
+        self._holder = sqlite3.connect(self.service.app.database, isolation_level=None, timeout=30)
+        self._holder.execute("BEGIN EXCLUSIVE")
+
+    def give_back(self) -> None:
+        with closing(self._holder):
+            self._holder.execute("ROLLBACK")
+
+
+class Stopped(Database):
+    """PostgreSQL: all its processes end, all connections break, and nothing listens."""
+
+    def __init__(self, service: Service, postgres: Postgres) -> None:
+        super().__init__(service)
+        self._postgres = postgres
+
+    def take_away(self) -> None:
+        self._postgres.stop()
+
+    def give_back(self) -> None:
+        self._postgres.start()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(
+    request: pytest.FixtureRequest, account: StubAccount, launch_gates: LaunchGates, make_app: Any, tmp_path: Any
+) -> Database:
+    account.experiment(EXPID)
+    env = {"RUNNERS_STATUS_FRESHNESS": "0.2", "RUNNERS_STOP_TIMEOUT": "15"}
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'app-0' / 'db.sqlite3'}?timeout={QUICK}"  # where the first server's is
+        return Locked(Service(make_app(account=account, env={**env, "DATABASE_URL": url}), account, None))
+    postgres: Postgres = request.getfixturevalue("postgres")
+    url = postgres.create(f"outage_{secrets.token_hex(4)}", template="template_of_tests")
+    app = make_app(account=account, env={**env, "DATABASE_URL": url})
+    return Stopped(Service(app, account, None), postgres)
+
+
+@pytest.fixture
+def end_gate(account: StubAccount, make_gate: MakeGate) -> Gate:
+    """The run waits here and ends with 7."""
+    gate = make_gate().arm()
+    account.control("run", EXPID, EXIT=7)
+    append(account, f"run.{EXPID}", gate.text)
+    return gate
+
+
+def append(account: StubAccount, name: str, text: str) -> None:
+    control = account.home / ".stub-autosubmit" / "control" / name
+    control.parent.mkdir(parents=True, exist_ok=True)
+    with control.open("a") as file:
+        file.write(text)
+
+
+def assert_said(answer: Answer) -> None:
+    """The one answer of a service without its database."""
+    assert (answer.status, answer.body["code"]) == (503, "database_unavailable"), answer
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "Traceback" not in str(answer.body)
+
+
+def test_a_run_goes_on_and_its_end_is_known_afterwards(
+    database: Database, account: StubAccount, end_gate: Gate
+) -> None:
+    started = database.run()
+    assert started.status == 200, started.body
+    end_gate.wait_held()
+    with database.gone(OUTAGE):
+        assert run_processes(account, EXPID) == [started.body["pid"]]
+        end_gate.release()
+        wait_for(lambda: not account.processes(), what="end of the run")
+    ended = database.ended()
+    assert (ended["status"], ended["reason"], ended["exit_code"]) == ("TERMINATED", "failed", 7)
+    assert ended["runner_id"] == started.body["runner_id"]
+
+
+def test_a_run_asked_for_without_database_is_refused_and_never_starts(database: Database, account: StubAccount) -> None:
+    with database.gone(OUTAGE):
+        assert_said(database.run())
+        assert account.calls("run") == []
+    assert database.post("get-runner-run-status").status == 404  # it left nothing
+    account.control("run", EXPID, SLEEP=600)
+    again = [database.run() for _ in range(2 * 8)]  # by now every thread of the server has a new connection
+    assert [answer.status for answer in again] == [200] + [409] * 15
+    assert run_processes(account, EXPID) == [again[0].body["pid"]]
+
+
+def test_a_run_that_was_launched_but_not_written_down_is_adopted_by_the_next_look(
+    database: Database, account: StubAccount, launch_gates: LaunchGates, end_gate: Gate
+) -> None:
+    launch_gates.before.arm()
+    answer = in_background(database.run)
+    launch_gates.before.wait_held()
+    with database.gone():
+        launch_gates.before.release()
+        end_gate.wait_held()  # it runs, and the row cannot be told
+        assert_said(answer.result(60))
+    status = wait_for(lambda: (body := database.status())["pid"] and body, what="the run's pid")
+    assert (status["status"], status["reachable"]) == ("ACTIVE", True)
+    assert run_processes(account, EXPID) == [status["pid"]]
+    again = database.run()
+    assert (again.status, again.body["run"]["pid"]) == (409, status["pid"])
+    end_gate.release()
+    assert database.ended()["exit_code"] == 7
+    assert len(account.calls("run")) == 1
+
+
+def test_a_stop_asked_for_without_database_touches_nothing(database: Database, account: StubAccount) -> None:
+    account.control("run", EXPID, SLEEP=600)
+    started = database.run()
+    with database.gone():
+        assert_said(database.post("stop-experiment"))
+        assert run_processes(account, EXPID) == [started.body["pid"]]
+        assert account.calls("stop") == []
+    stopped = database.post("stop-experiment")
+    assert (stopped.status, stopped.body["reason"]) == (200, "stopped"), stopped.body
+
+
+def test_a_stop_that_loses_the_database_on_its_way_is_true_afterwards(
+    database: Database, account: StubAccount, make_gate: MakeGate
+) -> None:
+    gate = make_gate().arm()
+    append(account, "stop", gate.text)
+    account.control("run", EXPID, SLEEP=600)
+    started = database.run()
+    assert started.status == 200, started.body
+    answer = in_background(lambda: database.post("stop-experiment"))
+    gate.wait_held()
+    with database.gone():
+        gate.release()
+        wait_for(lambda: not run_processes(account, EXPID), what="end of the run")
+        assert_said(answer.result(60))
+    ended = database.ended()
+    assert (ended["status"], ended["reason"], ended["exit_code"]) == ("TERMINATED", "stopped", 88)
+    assert database.post("stop-experiment").body["code"] == "not_running"
+
+
+def test_a_lock_of_ten_seconds_is_waited_for(account: StubAccount, make_app: Any) -> None:
+    """SQLite with the settings as they are: nobody sees an error, only a late answer."""
+    account.experiment(EXPID)
+    account.control("run", EXPID, SLEEP=600)
+    locked = Locked(Service(make_app(account=account), account, None))
+    begin = time.monotonic()
+    with locked.gone():
+        run = in_background(locked.run)
+        wait_for(lambda: time.monotonic() - begin > OUTAGE, OUTAGE + 5, what="the end of the ten seconds")
+        assert not run.done()
+        assert account.calls("run") == []
+    answer = run.result(30)
+    assert answer.status == 200, answer.body
+    assert run_processes(account, EXPID) == [answer.body["pid"]]
+    with locked.gone():
+        begin = time.monotonic()
+        stop = in_background(lambda: locked.post("stop-experiment"))
+        wait_for(lambda: time.monotonic() - begin > OUTAGE, OUTAGE + 5, what="the end of the ten seconds")
+        assert not stop.done()
+    assert stop.result(60).body["reason"] == "stopped"

@@ -1,0 +1,163 @@
+"""The disk of the account is full, or cannot be written to: a real small file system as its home.
+
+Promise: an exit code is not lost with the disk; what cannot be recorded is not started.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from profiles.config import RunnerConfig, RunnerType
+from runners.exceptions import CommandFailed
+from runners.models import RunnerRun
+from tests.conftest import live_in
+from tests.environments import StubAccount
+from tests.faults.tools import EXPID, MakeGate, add_control, look, start_run, stop_run, wait_ended
+from tests.processes import kill_all, wait_for
+from tests.servers import SSHServer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Disk:
+    """A file system of a few megabytes in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._call("mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "autosubmit-runners-tests", str(folder))
+
+    def _call(self, *argv: str) -> None:
+        subprocess.run(argv, check=True, timeout=30)
+
+    def fill(self) -> None:
+        with (self.folder / "filler").open("wb", buffering=0) as filler:
+            for size in (65536, 1):
+                try:
+                    while filler.write(b"x" * size):
+                        pass
+                except OSError:
+                    continue
+
+    def empty(self) -> None:
+        (self.folder / "filler").unlink()
+
+    def make_read_only(self) -> None:
+        self._call("mount", "-o", "remount,ro", str(self.folder))
+
+    def make_writable(self) -> None:
+        self._call("mount", "-o", "remount,rw", str(self.folder))
+
+    def close(self) -> None:
+        self._call("umount", "-l", str(self.folder))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    disk = Disk(folder)
+    yield disk
+    disk.close()
+
+
+@pytest.fixture
+def small(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubAccount]:
+    """An account whose home is on that disk."""
+    account = StubAccount(disk.folder / "home")
+    account.experiment(EXPID)
+    live_in(account, monkeypatch)
+    yield account
+    account.kill()
+
+
+@pytest.fixture
+def there(runner_type: RunnerType, small: StubAccount, make_sshd: Callable[..., SSHServer]) -> RunnerConfig:
+    return small.config() if runner_type is RunnerType.LOCAL else make_sshd(small.home).config()
+
+
+def test_the_exit_code_survives_a_full_disk(
+    there: RunnerConfig, small: StubAccount, disk: Disk, make_gate: MakeGate
+) -> None:
+    gate = make_gate().arm()
+    add_control(small, "run", gate.text, EXIT=7)
+    start_run(there)
+    gate.wait_held()
+    disk.fill()
+    gate.release()
+    ended = wait_ended()
+    assert (ended.status, ended.reason, ended.exit_code) == ("TERMINATED", "failed", 7)
+
+
+def test_what_killed_a_run_is_told_on_a_full_disk(there: RunnerConfig, small: StubAccount, disk: Disk) -> None:
+    small.control("run", SLEEP=600)
+    run = start_run(there)
+    wait_for(lambda: small.calls("run"), what="the run")
+    disk.fill()
+    kill_all([run.pid or 0])
+    ended = wait_ended()
+    assert (ended.reason, ended.exit_code, ended.signal) == ("killed", 137, "KILL")
+
+
+def test_a_run_is_stopped_on_a_full_disk(there: RunnerConfig, small: StubAccount, disk: Disk) -> None:
+    small.control("run", SLEEP=600)
+    start_run(there)
+    wait_for(lambda: small.calls("run"), what="the run")
+    disk.fill()
+    stopped = stop_run().run
+    assert (stopped.status, stopped.reason) == ("TERMINATED", "stopped")
+
+
+def full(disk: Disk) -> None:
+    disk.fill()
+
+
+def read_only(disk: Disk) -> None:
+    disk.make_read_only()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [(full, "No space left on device"), (read_only, "Read-only file system")], ids=["full", "ro"]
+)
+def test_nothing_is_started_that_cannot_be_recorded(
+    fault: Callable[[Disk], None], words: str, there: RunnerConfig, small: StubAccount, disk: Disk
+) -> None:
+    start_run(there)  # so that the folder of the run directories exists
+    wait_ended()
+    fault(disk)
+    with pytest.raises(CommandFailed) as failed:
+        start_run(there)
+    assert words in str(failed.value)
+    shown = look()
+    assert (shown.status, shown.reason) == ("TERMINATED", "never_started")
+    assert words in shown.detail
+    assert not small.processes()
+    disk.make_writable()
+    if fault is full:
+        disk.empty()
+    assert len(small.calls("run")) == 1
+    start_run(there)
+    assert wait_ended().status == "COMPLETED"
+
+
+def test_a_launch_that_left_no_trace_is_not_judged_while_nothing_can_be_claimed(
+    there: RunnerConfig, small: StubAccount, disk: Disk
+) -> None:
+    """Called never_started it could still start later; so it is "cannot tell" until the claim can be written."""
+    start_run(there)
+    ended = wait_ended()
+    lost = RunnerRun(expid=EXPID, config=there.as_dict(), runner=there.runner_type, module_loader="NO_MODULE")
+    lost.created = ended.created.replace(year=2020)
+    lost.save()
+    disk.make_read_only()
+    shown = look()
+    assert (shown.pk, shown.status, shown.reachable) == (lost.pk, "ACTIVE", False)
+    disk.make_writable()
+    ended = wait_ended()
+    assert (ended.pk, ended.reason) == (lost.pk, "never_started")

@@ -1,0 +1,106 @@
+"""Many want the same at once, over several server processes.
+
+Promise: of any number of simultaneous run-experiment for one experiment exactly one runs; the others are told which.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from profiles.config import RunnerType
+from tests.environments import StubAccount
+from tests.faults.postgres import Postgres
+from tests.faults.tools import COMMAND, EXPID, profile_of, run_processes
+from tests.processes import wait_for
+from tests.servers import Answer, AppServer, SSHServer
+
+AT_ONCE = 50
+SERVERS, WORKERS, THREADS = 2, 2, 16  # 64 requests can be under way in 4 processes
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared_database(request: pytest.FixtureRequest) -> str | None:
+    """The URL of a database for all servers; None: SQLite, in the folder of the first one."""
+    if request.param == "sqlite":
+        return None
+    postgres: Postgres = request.getfixturevalue("postgres")
+    name = f"races_{request.node.callspec.params['runner_type'].lower()}"
+    return postgres.create(name, template="template_of_tests")
+
+
+@pytest.fixture
+def servers(
+    shared_database: str | None, runner_type: RunnerType, sshd: SSHServer, make_app: Any, account: StubAccount
+) -> list[AppServer]:
+    found: list[AppServer] = []
+    for _ in range(SERVERS):
+        url = shared_database or (f"sqlite:///{found[0].database}" if found else "")
+        env = {"DATABASE_URL": url} if url else {}
+        found.append(make_app(account=account, sshd=sshd, env=env, workers=WORKERS, threads=THREADS))
+    return found
+
+
+def together(calls: list[Callable[[], Answer]]) -> list[Answer]:
+    """Call all of them at the same moment."""
+    barrier = Barrier(len(calls))
+
+    def call(function: Callable[[], Answer]) -> Answer:
+        barrier.wait(30)
+        return function()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(call, calls))
+
+
+def stored_runs(servers: list[AppServer], postgres: Postgres | None) -> list[tuple[int, str, int]]:
+    """(id, status, pid) of every run in the database, looked at past the service."""
+    query = "SELECT id, status, pid FROM runners_runnerrun ORDER BY id"
+    if postgres:
+        name = servers[0].environment["DATABASE_URL"].rpartition("/")[2]
+        lines = str(postgres.sql(query, name)).splitlines()
+        return [(int(pk), status, int(pid or 0)) for pk, status, pid in (line.split("|") for line in lines)]
+    with closing(sqlite3.connect(servers[0].database)) as database:
+        return [tuple(row) for row in database.execute(query)]
+
+
+def test_of_fifty_simultaneous_runs_of_one_experiment_exactly_one_runs(
+    servers: list[AppServer],
+    shared_database: str | None,
+    account: StubAccount,
+    runner_type: RunnerType,
+    sshd: SSHServer,
+    request: pytest.FixtureRequest,
+) -> None:
+    account.experiment(EXPID)
+    account.control("run", EXPID, SLEEP=600)
+    body = {"expid": EXPID, **profile_of(sshd if runner_type is RunnerType.SSH else None)}
+    run = COMMAND + "run-experiment"
+    answers = together([partial(servers[n % SERVERS].post, run, body) for n in range(AT_ONCE)])
+    assert Counter(answer.status for answer in answers) == {200: 1, 409: AT_ONCE - 1}, odd_ones(answers)
+    (winner,) = [answer.body for answer in answers if answer.status == 200]
+    refusals = [answer.body for answer in answers if answer.status == 409]
+    assert {refusal["code"] for refusal in refusals} == {"already_running"}
+    assert {refusal["run"]["runner_id"] for refusal in refusals} == {winner["runner_id"]}  # the one that is running
+    postgres = request.getfixturevalue("postgres") if shared_database else None
+    assert stored_runs(servers, postgres) == [(winner["runner_id"], "ACTIVE", winner["pid"])]
+    wait_for(lambda: account.calls("run"), what="the run itself")
+    assert account.calls("run") == [["run", EXPID]]
+    assert run_processes(account) == [winner["pid"]]
+    # Nobody was in anybody's way for longer than that moment: the end frees the experiment for exactly one again.
+    account.kill()
+    wait_for(lambda: servers[0].post(COMMAND + "get-runner-run-status", body).body["status"] != "ACTIVE", what="end")
+    again = together([partial(app.post, run, body) for app in servers])
+    assert sorted(answer.status for answer in again) == [200, 409], odd_ones(again)
+
+
+def odd_ones(answers: list[Answer]) -> list[Any]:
+    return [answer.body for answer in answers if answer.status not in (200, 409)][:3]

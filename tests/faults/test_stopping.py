@@ -1,0 +1,325 @@
+"""Stops that meet resistance, bystanders, each other, or nobody.
+
+Promise: a stop that says so has ended the run and all that belongs to it, and nothing that does not.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiles.config import RunnerConfig, RunnerType
+from runners.exceptions import NotRunning, RunnerUnreachable
+from runners.models import AuditRecord, RunnerRun
+from runners.services.experiments import StopOutcome
+from runners.services.lifecycle import identity_of
+from runners.services.runners import Probe, get_runner
+from tests.environments import AutosubmitAccount, StubAccount
+from tests.faults import tools
+from tests.faults.tools import COMMAND, add_control, in_background, profile_of, run_processes, stored, wait_ended
+from tests.processes import is_alive, kill_all, wait_for, with_environment
+from tests.servers import AppServer, SSHServer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+EXPID = f"s{secrets.token_hex(2)}"  # `autosubmit stop` takes the run of this name in any home: other test runs', too
+DEAF = "INT TERM"
+# Shell lines for a control file: a child in a session of its own, as a wrapper of jobs may be.
+CHILD = "setsid bash -c \"trap '' INT TERM HUP; while :; do sleep 0.2; done\" &\n"
+
+
+@pytest.fixture
+def target(there: RunnerConfig, account: StubAccount, settings: Any) -> RunnerConfig:
+    settings.RUNNERS_STOP_TIMEOUT, settings.RUNNERS_TERM_WAIT = 2.0, 1.0
+    account.experiment(EXPID)
+    return there
+
+
+def start(
+    config: RunnerConfig, account: StubAccount, *, more: str = "", expid: str = EXPID, **control: Any
+) -> RunnerRun:
+    """A run that lasts, and has set up its answer to signals."""
+    add_control(account, f"run.{expid}", more, **{"SLEEP": 600, **control})
+    run = tools.start_run(config, expid)
+    log = account.home / ".autosubmit-runners" / run.key / "log"
+    wait_for(lambda: "Autosubmit is running" in log.read_text(), what="the run's first words")
+    return run
+
+
+def actions(outcome: StopOutcome) -> list[tuple[str, bool]]:
+    return [(step["action"], step["ended"]) for step in outcome.steps]
+
+
+def of_run(run: RunnerRun) -> list[int]:
+    """All living processes that carry the run's key."""
+    return [pid for pid in with_environment("AUTOSUBMIT_RUNNERS_KEY", run.key) if is_alive(pid)]
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A living process of the same account that has nothing to do with us."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+def start_time(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
+
+
+def test_a_run_that_ignores_int_and_term_is_killed(target: RunnerConfig, account: StubAccount) -> None:
+    run = start(target, account, IGNORE=DEAF)
+    outcome = tools.stop_run(EXPID)
+    assert actions(outcome) == [
+        ("autosubmit stop", False),
+        ("signal INT", False),
+        ("signal TERM", False),
+        ("signal KILL", True),
+    ]
+    run.refresh_from_db()
+    assert (run.status, run.reason, run.exit_code, run.signal) == ("TERMINATED", "stopped", 137, "KILL")
+    assert run.stop_steps == outcome.steps
+    assert (run.started_by, run.stopped_by) == ("somebody", "somebody else")
+    assert not run_processes(account, EXPID)
+
+
+def test_children_in_other_sessions_die_with_the_kill(
+    target: RunnerConfig, account: StubAccount, bystander: subprocess.Popen[bytes]
+) -> None:
+    run = start(target, account, IGNORE=DEAF, more=CHILD * 3)
+    wait_for(lambda: len({os.getsid(pid) for pid in of_run(run)}) >= 4, what="three sessions beside the run's own")
+    tools.stop_run(EXPID)
+    wait_for(lambda: not of_run(run), what="the end of the children")
+    assert bystander.poll() is None
+
+
+def test_force_kills_at_once_and_asks_autosubmit_nothing(target: RunnerConfig, account: StubAccount) -> None:
+    run = start(target, account, more=CHILD)
+    begin = time.monotonic()
+    outcome = tools.stop_run(EXPID, force=True)
+    assert time.monotonic() - begin < 10
+    assert actions(outcome) == [("signal KILL", True)]
+    assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 137)
+    assert account.calls("stop") == []
+    wait_for(lambda: not of_run(run), what="the end of the children")
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["autosubmit ends it", "signals end it"])
+def test_cancel_jobs_ends_the_jobs_whichever_step_ends_the_run(
+    target: RunnerConfig, account: StubAccount, hangs: bool
+) -> None:
+    run = start(target, account, more="setsid bash -c \"trap '' INT HUP; while :; do sleep 0.2; done\" &\n")
+    if hangs:
+        account.control("stop", DELAY=60)
+    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    steps = [("autosubmit stop", not hangs)] + [("signal INT", True)] * hangs
+    assert actions(outcome) == [*steps, ("signal TERM to jobs", True)]
+    assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 88)
+    wait_for(lambda: not of_run(run), what="the end of the jobs")
+
+
+def test_without_cancel_jobs_they_go_on(target: RunnerConfig, account: StubAccount) -> None:
+    run = start(target, account, more=CHILD)
+    assert actions(tools.stop_run(EXPID)) == [("autosubmit stop", True)]
+    assert of_run(run)
+
+
+def test_two_simultaneous_stops_both_succeed_and_there_is_one_end(
+    make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer, runner_type: RunnerType
+) -> None:
+    account.experiment(EXPID)
+    account.control("run", EXPID, SLEEP=600, IGNORE=DEAF)
+    env = {"RUNNERS_STOP_TIMEOUT": "3", "RUNNERS_TERM_WAIT": "2"}
+    app = make_app(account=account, sshd=sshd, env=env)
+    app.manage(
+        "shell", "-c", "from runners.models import Webhook as W; W.objects.create(name='w', url='http://[::1]:9')"
+    )
+    profile = profile_of(sshd if runner_type is RunnerType.SSH else None)
+    assert app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile}).status == 200
+    wait_for(lambda: run_processes(account, EXPID), what="the run")
+    answers = [in_background(lambda: app.post(COMMAND + "stop-experiment", {"expid": EXPID})) for _ in range(2)]
+    wait_for(lambda: len(account.calls("stop")) == 2, what="both in the middle of it")
+    bodies = [answer.result(60) for answer in answers]
+    assert [answer.status for answer in bodies] == [200, 200], bodies
+    assert {answer.body["reason"] for answer in bodies} == {"stopped"}
+    assert len({(answer.body["finished"], answer.body["modified"], answer.body["exit_code"]) for answer in bodies}) == 1
+    assert all(answer.body["steps"][-1]["ended"] for answer in bodies)
+    with closing(sqlite3.connect(app.database)) as database:
+        ends = database.execute("SELECT event FROM runners_webhookdelivery").fetchall()
+        stops = database.execute(
+            "SELECT outcome FROM runners_auditrecord WHERE endpoint = 'stop-experiment'"
+        ).fetchall()
+    assert ends == [("run.terminated",)]  # whoever is told, is told once
+    assert stops == [("ok",), ("ok",)]
+
+
+def test_stopping_what_has_just_ended_is_no_failure(target: RunnerConfig, account: StubAccount) -> None:
+    account.control("run", EXPID, EXIT=3)
+    run = tools.start_run(target, EXPID)
+    wait_for(lambda: not of_run(run), what="an end that nobody has looked at")
+    assert stored(run)["status"] == "ACTIVE"
+    outcome = tools.stop_run(EXPID)
+    assert actions(outcome) == [("look", True)]
+    # It ended by itself, so this is what is told of it, and nobody stopped it.
+    assert (outcome.run.status, outcome.run.reason, outcome.run.exit_code) == ("TERMINATED", "failed", 3)
+    assert (outcome.run.stopped_by, outcome.run.stop_requested_at) == ("", None)
+    assert account.calls("stop") == []
+    with pytest.raises(NotRunning):
+        tools.stop_run(EXPID)
+
+
+def test_another_homes_run_of_the_same_name_survives(
+    target: RunnerConfig, account: StubAccount, tmp_path: Path, runner_type: RunnerType
+) -> None:
+    """`autosubmit stop` takes the lowest pid of that name, whatever its home: it would stop the wrong one."""
+    other = StubAccount(tmp_path / "other-home")
+    other.experiment(EXPID)
+    other.control("run", EXPID, SLEEP=600)
+    environment = {"HOME": str(other.home), "PATH": f"{other.home}/bin:{os.defpath}"}
+    with subprocess.Popen(
+        ["autosubmit", "run", EXPID], env=environment, cwd=other.home, start_new_session=True
+    ) as victim:
+        try:
+            wait_for(lambda: other.calls("run"), what="the other home's run")
+            run = start(target, account)
+            assert run.pid
+            if victim.pid > run.pid:
+                pytest.skip("the machine's pids have just begun anew")
+            outcome = tools.stop_run(EXPID)
+            assert outcome.steps[0]["action"] == "autosubmit stop"
+            assert f"left out: it would stop process {victim.pid}" in outcome.steps[0]["outcome"]
+            assert actions(outcome)[1:] == [("signal INT", True)]
+            assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 88)
+            assert account.calls("stop") == []
+            assert is_alive(victim.pid)
+        finally:
+            other.kill()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_foreign_process_that_has_the_pid_now_is_never_signalled(
+    target: RunnerConfig, account: StubAccount, bystander: subprocess.Popen[bytes], force: bool
+) -> None:
+    run = start(target, account)
+    assert run.identity
+    kill_all([run.identity["supervisor_pid"], *of_run(run)])  # no exit code is left
+    wait_for(lambda: not of_run(run), what="the end of the run")
+    # The pids of the run belong to somebody else now, who started at another time.
+    run.identity |= {"pid": bystander.pid, "supervisor_pid": bystander.pid}
+    assert start_time(bystander.pid) not in (run.identity["start"], run.identity["supervisor_start"])
+    run.pid = bystander.pid
+    run.save(update_fields=["identity", "pid"])
+    outcome = tools.stop_run(EXPID, force=force)
+    assert actions(outcome) == [("look", True)]
+    assert (outcome.run.status, outcome.run.reason) == ("TERMINATED", "lost")
+    assert bystander.poll() is None
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "KILL"])
+def test_a_process_that_got_the_pid_during_the_stop_is_not_signalled(
+    target: RunnerConfig, account: StubAccount, bystander: subprocess.Popen[bytes], name: str
+) -> None:
+    """Each step looks anew: between two steps the run may end and its pid go to somebody else."""
+    run = start(target, account)
+    assert run.identity
+    kill_all([run.identity["supervisor_pid"], *of_run(run)])
+    wait_for(lambda: not of_run(run), what="the end of the run")
+    run.identity |= {"pid": bystander.pid, "supervisor_pid": bystander.pid}
+    identity = identity_of(run)
+    assert identity
+    assert get_runner(target).signal(run.key, identity, name, timeout=30).answer == Probe.GONE
+    assert bystander.poll() is None
+
+
+def test_a_stop_while_the_machine_is_away_changes_nothing_and_works_later(
+    make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer
+) -> None:
+    account.experiment(EXPID)
+    account.control("run", EXPID, SLEEP=600)
+    app = make_app(account=account, sshd=sshd, env={"RUNNERS_CONNECT_TIMEOUT": "3"})
+    started = app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(sshd)})
+    assert started.status == 200, started.body
+    sshd.stop()
+    refused = app.post(COMMAND + "stop-experiment", {"expid": EXPID})
+    assert (refused.status, refused.body["code"]) == (502, "runner_unreachable")
+    status = app.post(COMMAND + "get-runner-run-status", {"expid": EXPID}).body
+    assert (status["status"], status["reachable"], status["pid"]) == ("ACTIVE", False, started.body["pid"])
+    assert (status["reason"], status["stopped_by"]) == ("", "")
+    assert run_processes(account, EXPID) == [started.body["pid"]]
+    sshd.start()
+    stopped = app.post(COMMAND + "stop-experiment", {"expid": EXPID})
+    assert (stopped.status, stopped.body["reason"], stopped.body["exit_code"]) == (200, "stopped", 88), stopped.body
+    assert not run_processes(account, EXPID)
+
+
+def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
+    account: StubAccount, sshd: SSHServer, settings: Any
+) -> None:
+    settings.RUNNERS_STOP_TIMEOUT, settings.RUNNERS_TERM_WAIT = 20.0, 1.0
+    settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = 3.0
+    account.experiment(EXPID)
+    run = start(sshd.config(), account, IGNORE=DEAF)
+    answer = in_background(lambda: tools.stop_run(EXPID))
+    wait_for(lambda: account.calls("stop"), what="autosubmit stop")
+    sshd.stop()
+    with pytest.raises(RunnerUnreachable):
+        answer.result(60)
+    assert stored(run)["status"] == "ACTIVE"
+    assert run_processes(account, EXPID) == [run.pid]
+    sshd.start()
+    settings.RUNNERS_STOP_TIMEOUT = 2.0
+    outcome = tools.stop_run(EXPID)
+    assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 137)
+
+
+# --- real Autosubmit --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("where", list(RunnerType), ids=str)
+def test_a_stop_directly_after_the_start_ends_the_run(
+    where: RunnerType, autosubmit: AutosubmitAccount, autosubmit_sshd: SSHServer, settings: Any
+) -> None:
+    """An INT that comes while Autosubmit is still importing is lost; `autosubmit stop` would wait for ever."""
+    settings.RUNNERS_STOP_TIMEOUT = 10.0
+    expid = autosubmit.short_experiment("sleep 600")
+    run = tools.start_run(autosubmit.config() if where is RunnerType.LOCAL else autosubmit_sshd.config(), expid)
+    outcome = tools.stop_run(expid)
+    assert (outcome.run.status, outcome.run.reason) == ("TERMINATED", "stopped"), outcome.steps
+    assert outcome.steps[-1]["ended"] is True
+    wait_for(lambda: not run_processes(autosubmit, expid), what="the end of all of its processes")
+    assert wait_ended(expid).pk == run.pk
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+def test_cancel_jobs_ends_the_jobs_on_this_machine(autosubmit: AutosubmitAccount, settings: Any) -> None:
+    """Autosubmit says that it has cancelled them; what it sends them does not end them."""
+    expid = autosubmit.short_experiment("sleep 7659")
+    run = tools.start_run(autosubmit.config(), expid)
+    job = wait_for(
+        lambda: [pid for pid in with_environment("HOME", str(autosubmit.home)) if sleeps(pid)], 60, what="job"
+    )
+    audit = AuditRecord(endpoint="stop-experiment")
+    outcome = tools.experiments.stop_experiment(expid=expid, audit=audit, cancel_jobs=True)
+    assert "--cancel" in audit.argv
+    assert outcome.run.reason == "stopped", outcome.steps
+    wait_for(lambda: not [pid for pid in job if is_alive(pid)], 10, what="the end of the job")
+    wait_for(lambda: not of_run(run), what="the end of all that belongs to the run")
+
+
+def sleeps(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x007659\0"
+    except OSError:
+        return False

@@ -1,0 +1,310 @@
+"""Watching hundreds of runs, and many people who watch one.
+
+Promise: one round trip per machine and look, however many runs; a look survives whatever becomes of the database; any
+number of people who ask after a run at once cost one probe; what cannot be asked any more can be ended by an admin.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.utils import timezone
+
+from profiles.config import RunnerConfig
+from runners.exceptions import NotRunning, StillReachable
+from runners.models import RunnerRun, new_run_key
+from runners.services import lifecycle
+from tests.contract import launch
+from tests.environments import StubAccount
+from tests.faults import tools
+from tests.faults.postgres import Postgres
+from tests.faults.tools import (
+    COMMAND,
+    EXPID,
+    add_control,
+    in_background,
+    profile_of,
+    run_processes,
+    sessions,
+    stand_before,
+    stored,
+)
+from tests.processes import end, is_alive, kill_all, wait_for
+from tests.processes import start as start_server
+from tests.servers import ROOT, AppServer, SSHServer
+
+LAUNCHED, CHEAP = 10, 210  # runs of one machine: with everything that a run has, and rows of processes that live
+POLLERS = 40
+
+
+class Sleepers:
+    """Living processes with which rows are filled: one `sleep` each, children of one shell."""
+
+    def __init__(self, count: int) -> None:
+        text = f"for i in {{1..{count}}}; do sleep 600 & echo $!; done; echo; wait"
+        self.shell = subprocess.Popen(["bash", "-c", text], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert self.shell.stdout
+        self.pids = [int(line) for line in iter(self.shell.stdout.readline, "\n")]
+
+    def close(self) -> None:
+        kill_all([*self.pids, self.shell.pid])
+        with self.shell:
+            pass
+
+
+@pytest.fixture
+def sleepers() -> Iterator[Sleepers]:
+    found = Sleepers(CHEAP)
+    yield found
+    found.close()
+
+
+def start_time(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
+
+
+def row(config: RunnerConfig, identity: dict[str, Any], key: str = "") -> RunnerRun:
+    """Of a run that was confirmed once, long ago."""
+    return RunnerRun(
+        key=key or new_run_key(),
+        expid=f"w{secrets.token_hex(5)}",
+        config=config.as_dict(),
+        runner=config.runner_type,
+        module_loader=config.module_loader_type,
+        identity=identity,
+        pid=identity["pid"],
+    )
+
+
+def fill(config: RunnerConfig, sleepers: Sleepers) -> list[RunnerRun]:
+    """LAUNCHED + CHEAP runs on one machine. All live."""
+    real = [launch(config, ["sleep", "600"]) for _ in range(LAUNCHED)]
+    rows = [row(config, identity.as_dict(), key) for key, identity in real]
+    place = real[0][1].as_dict() | {"supervisor_pid": 1, "supervisor_start": 0}
+    for pid in sleepers.pids:
+        rows.append(row(config, place | {"pid": pid, "start": start_time(pid)}))
+    return RunnerRun.objects.bulk_create(rows)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_hundreds_of_runs_cost_one_round_trip_per_machine(
+    account: StubAccount,
+    make_sshd: Callable[..., SSHServer],
+    sleepers: Sleepers,
+    settings: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two machines over SSH and this one."""
+    looks = tmp_path / "looks"  # of the LOCAL runner: each of its commands goes through `timeout`
+    stand_before(tmp_path / "bin", "timeout", when="", before=f"echo >>{looks}\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    machines = [make_sshd(account.home), make_sshd(account.home)]
+    both = tmp_path / "known_hosts"
+    both.write_text("".join(machine.known_hosts.read_text() for machine in machines))
+    settings.RUNNERS_KNOWN_HOSTS = str(both)
+    settings.RUNNERS_SSH_KEYS = [str(machine.client_key) for machine in machines]
+    configs = [account.config(), *(machine.config() for machine in machines)]
+    runs = [run for config in configs for run in fill(config, sleepers)]
+    assert RunnerRun.objects.active().count() == 3 * (LAUNCHED + CHEAP)
+
+    def trips() -> list[int]:
+        return [looks.read_text().count("\n") if looks.exists() else 0, *(sessions(machine) for machine in machines)]
+
+    before = trips()
+    begin = timezone.now()
+    call_command("watch_runs")
+    assert [after - earlier for earlier, after in zip(before, trips(), strict=True)] == [1, 1, 1]
+    confirmed = RunnerRun.objects.active().filter(confirmed_at__gte=begin, reachable=True)
+    assert confirmed.count() == len(runs)  # and every single one was really looked at
+
+    # What ended is found out by the next look, and nothing else is.
+    dead = sleepers.pids[::21]
+    kill_all(dead)
+    wait_for(lambda: not any(is_alive(pid) for pid in dead), what="their end")
+    call_command("watch_runs")
+    ended = RunnerRun.objects.exclude(status="ACTIVE")
+    assert sorted(ended.values_list("pid", flat=True)) == sorted(dead * 3)
+    assert set(ended.values_list("reason", flat=True)) == {"lost"}
+    assert capsys.readouterr().out.count("TERMINATED (lost") == len(dead) * 3
+
+    # A machine that is away costs its own runs their freshness and nobody else's.
+    machines[0].stop()
+    begin = timezone.now()
+    call_command("watch_runs")
+    away = RunnerRun.objects.active().filter(reachable=False)
+    assert {run.runner_config for run in away} == {configs[1]}
+    assert away.count() == RunnerRun.objects.active().count() // 3
+    assert RunnerRun.objects.active().filter(confirmed_at__gte=begin).count() == 2 * away.count()
+
+
+@pytest.fixture
+def watcher() -> Iterator[Callable[[AppServer], subprocess.Popen[bytes]]]:
+    """`manage.py watch_runs` as a service beside the server."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def watch(app: AppServer) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"]
+        running.append(start_server(argv, log=app.folder / "watch.log", env=app.environment, cwd=ROOT))
+        return running[-1]
+
+    yield watch
+    for process in running:
+        end(process)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_watch_survives_the_loss_of_the_database(
+    kind: str,
+    request: pytest.FixtureRequest,
+    account: StubAccount,
+    make_app: Any,
+    make_gate: tools.MakeGate,
+    watcher: Callable[[AppServer], subprocess.Popen[bytes]],
+    tmp_path: Path,
+) -> None:
+    account.experiment(EXPID)
+    gate = make_gate().arm()
+    add_control(account, f"run.{EXPID}", gate.text, EXIT=7)
+    postgres: Postgres | None = None
+    url = f"sqlite:///{tmp_path / 'app-0' / 'db.sqlite3'}?timeout=1"
+    if kind == "postgresql":
+        postgres = request.getfixturevalue("postgres")
+        url = postgres.create(f"watch_{secrets.token_hex(4)}", template="template_of_tests")
+    app: AppServer = make_app(account=account, env={"DATABASE_URL": url})
+
+    def stored_end() -> str:
+        query = "SELECT reason, exit_code FROM runners_runnerrun"
+        if postgres:
+            return str(postgres.sql(query, url.rpartition("/")[2]))
+        with closing(sqlite3.connect(app.database)) as database:
+            return "|".join(map(str, database.execute(query).fetchone()))
+
+    assert app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(None)}).status == 200
+    gate.wait_held()
+    process = watcher(app)
+    log = app.folder / "watch.log"
+    wait_for(lambda: "Watching" in log.read_text(), what="the watch")
+    blocker = None if postgres else sqlite3.connect(app.database, isolation_level=None, timeout=30)
+    if postgres:
+        postgres.stop()
+    elif blocker:
+        blocker.execute("BEGIN EXCLUSIVE")
+    # Twice: it went on after the first time.
+    wait_for(lambda: log.read_text().count("The database cannot be asked now") >= 2, 60, what="its complaint")
+    gate.release()
+    wait_for(lambda: not run_processes(account), what="the end of the run")
+    if postgres:
+        postgres.start()
+    elif blocker:
+        with closing(blocker):
+            blocker.execute("ROLLBACK")
+    # A look that lost the database after it had reserved the asking holds that for 25 s more (`lifecycle._lease`).
+    wait_for(lambda: stored_end() == "failed|7", 40, what="the end in the database, which only the watch looks for")
+    assert process.poll() is None
+    assert "Traceback" not in log.read_text()
+
+
+def test_many_simultaneous_pollers_cost_one_probe(
+    make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer
+) -> None:
+    """Over several server processes, which share nothing but the database."""
+    account.experiment(EXPID)
+    account.control("run", EXPID, SLEEP=600)
+    app = make_app(account=account, sshd=sshd, env={"RUNNERS_STATUS_FRESHNESS": "300"}, workers=4, threads=16)
+    started = app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(sshd)})
+    assert started.status == 200, started.body
+
+    def poll() -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(POLLERS) as pool:
+            asked = [pool.submit(app.post, COMMAND + "get-runner-run-status", {"expid": EXPID}) for _ in range(POLLERS)]
+            answers = [each.result(60) for each in asked]
+        assert {answer.status for answer in answers} == {200}
+        assert {answer.body["pid"] for answer in answers} == {started.body["pid"]}
+        return [answer.body for answer in answers]
+
+    before = sessions(sshd)
+    poll()
+    assert sessions(sshd) == before  # the launch was a confirmation itself
+    for _ in range(3):
+        with closing(sqlite3.connect(app.database, timeout=20)) as database, database:
+            database.execute("UPDATE runners_runnerrun SET confirmed_at = '2020-01-01 00:00:00'")
+        before = sessions(sshd)
+        poll()
+        assert sessions(sshd) == before + 1
+
+    # A machine that hangs makes one of them wait, not all: the others get what is known.
+    with closing(sqlite3.connect(app.database, timeout=20)) as database, database:
+        database.execute("UPDATE runners_runnerrun SET confirmed_at = '2020-01-01 00:00:00'")
+    with sshd.frozen():
+        waiting = in_background(poll)
+        body = {"expid": EXPID}
+        wait_for(lambda: leased(app), what="one who asks")
+        assert app.post(COMMAND + "get-runner-run-status", body).body["status"] == "ACTIVE"
+        assert not waiting.done()
+    assert {body["status"] for body in waiting.result(60)} == {"ACTIVE"}
+
+
+def leased(app: AppServer) -> bool:
+    with closing(sqlite3.connect(app.database)) as database:
+        return database.execute("SELECT probing_until FROM runners_runnerrun").fetchone()[0] is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_admin_ends_a_run_only_while_its_machine_cannot_be_asked(
+    over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer
+) -> None:
+    account.control("run", EXPID, SLEEP=600)
+    run = tools.start_run(over_ssh)
+    with pytest.raises(StillReachable):
+        lifecycle.abandon(run, note="I do not like it")
+    assert stored(run)["status"] == "ACTIVE"
+    sshd.stop()
+    confirmed = RunnerRun.objects.get().confirmed_at
+    assert lifecycle.abandon(run, note="The machine was taken out of service.")
+    assert stored(run) | {"finished": None, "modified": None} == stored(run) | {
+        "status": "TERMINATED",
+        "reason": "abandoned",
+        "detail": "The machine was taken out of service.",
+        "exit_code": None,
+        "finished": None,
+        "modified": None,
+    }
+    # Nobody claims that the machine has said so.
+    run = RunnerRun.objects.get()
+    assert (run.confirmed_at, run.reachable) == (confirmed, False)
+    assert run.finished is not None
+    with pytest.raises(NotRunning):
+        lifecycle.abandon(run, note="once more")
+    # The machine comes back and its answers change nothing; the process was never touched.
+    sshd.start()
+    before = stored(run)
+    lifecycle.refresh([run])
+    lifecycle.apply(run, lifecycle.get_runner(over_ssh), lifecycle.Probe(lifecycle.Probe.ENDED, exit_code=0))
+    assert stored(run) == before
+    assert run_processes(account) == [run.pid]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_that_ended_before_it_was_abandoned_keeps_its_own_end(
+    over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer
+) -> None:
+    account.control("run", EXPID, EXIT=3)
+    run = tools.start_run(over_ssh)
+    wait_for(lambda: not run_processes(account), what="an end that nobody has looked at")
+    wait_for(lambda: list((account.home / ".autosubmit-runners" / run.key).glob("ended.*")), what="its exit code")
+    with pytest.raises(NotRunning):
+        lifecycle.abandon(run, note="too late")
+    assert (stored(run)["reason"], stored(run)["exit_code"]) == ("failed", 3)

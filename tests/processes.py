@@ -1,0 +1,127 @@
+"""Small helpers of the tests: free ports, waiting, processes that never outlive the test run."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def wait_for(condition: Callable[[], T], deadline: float = 20, *, what: str = "", interval: float = 0.05) -> T:
+    """Poll until `condition()` is true and return its value; AssertionError after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline:g} s: {what or condition}; last value: {value!r}")
+        time.sleep(interval)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def die_with_parent() -> None:
+    """For `preexec_fn`: the kernel ends the process when the test run dies, even by SIGKILL."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def start(
+    argv: list[str], *, log: Path, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own; both streams are appended to `log`."""
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+
+def end(process: subprocess.Popen[bytes], *, patience: float = 10) -> None:
+    """TERM, then KILL to the whole session group; returns when it is gone."""
+    for number in (signal.SIGCONT, signal.SIGTERM):
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(patience)
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    """(pid, parent's pid, name) of every process."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                head, _, tail = (entry / "stat").read_text(errors="replace").rpartition(") ")
+                yield int(entry.name), int(tail.split()[1]), head.partition(" (")[2]
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The processes below `pid`: {pid: name}."""
+    everyone = list(processes())
+    found: dict[int, str] = {}
+    level = {pid}
+    while level:
+        found |= {child: name for child, parent, name in everyone if parent in level}
+        level = {child for child, parent, _ in everyone if parent in level}
+    return found
+
+
+def with_environment(name: str, value: str) -> list[int]:
+    """The processes whose environment at their start had `name=value`."""
+    item = f"{name}={value}".encode()
+    found = []
+    for pid, _, _ in processes():
+        with suppress(OSError):
+            if item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2][0] not in "ZX"
+    return False
+
+
+def proc_status(pid: int) -> dict[str, Any]:
+    """/proc/PID/status as a dict of strings."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def kill_all(pids: list[int], number: int = signal.SIGKILL) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)

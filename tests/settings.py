@@ -1,0 +1,19 @@
+"""The project's own settings with what a test run needs. Servers under test use the project's settings as they are."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("SECRET_KEY", "of the test run, signs nothing of value")
+
+from runners_project.settings import *  # noqa: F403
+
+# Each hash of the default hasher takes 0.2 s on purpose.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+# A file, as in production: an in-memory database is shared between threads with locks that nobody waits for.
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":  # noqa: F405
+    _NAME = f"autosubmit-runners-tests-{os.getpid()}.sqlite3"
+    DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / _NAME)}  # noqa: F405

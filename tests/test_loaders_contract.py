@@ -1,0 +1,116 @@
+"""The module loaders' part of the contract, over LOCAL and SSH. conda is a stand-in: tests/environments.py says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from runners.exceptions import (
+    CommandFailed,
+)
+from tests.contract import HOSTILE, Configs, launch, run_loaded
+from tests.environments import StubAccount
+from tests.servers import SSHServer
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_environment_has_the_program(config: RunnerConfig) -> None:
+    result = run_loaded(config, ["autosubmit", "-v"])
+    assert (result.exit_code, result.text, result.stderr) == (0, "4.1.17.1\n", b"")
+
+
+def test_words_arrive_unchanged(config: RunnerConfig, account: StubAccount) -> None:
+    words = [word for word in HOSTILE.values() if "\0" not in word]
+    run_loaded(config, ["autosubmit", "-v", *words])
+    assert account.calls() == [["-v", *words]]
+
+
+def test_surroundings_of_a_command(config: RunnerConfig, account: StubAccount, sshd: SSHServer) -> None:
+    run_loaded(config, ["autosubmit", "-v"])
+    (environment,), (directory,) = account.environments(), account.working_directories()
+    assert environment["HOME"] == str(account.home)
+    assert environment["USER"] == environment["LOGNAME"] == sshd.user
+    assert Path(directory).parent == account.home or Path(directory).parent.parent == account.home
+    assert not (Path(directory) / ".autosubmitrc").exists()
+
+
+MISSING = {
+    ModuleLoaderType.VENV: ("/nowhere/at/all", "no virtual environment at /nowhere/at/all"),
+    ModuleLoaderType.LMOD: ("nosuchmodule", "nosuchmodule"),
+    ModuleLoaderType.CONDA: ("nosuchenv", "Could not find conda environment: nosuchenv"),
+}
+
+
+@pytest.mark.parametrize("loader", MISSING, ids=str)
+def test_a_missing_module_stops_the_command_with_its_own_words(
+    loader: ModuleLoaderType, config_of: Configs, account: StubAccount
+) -> None:
+    name, words = MISSING[loader]
+    base = config_of(loader)
+    config = RunnerConfig(base.runner_type, loader, (name,), base.ssh)
+    result = run_loaded(config, ["autosubmit", "-v"])
+    assert result.exit_code != 0
+    assert words in result.last_words
+    assert account.calls() == []
+    with pytest.raises(CommandFailed, match=words):
+        launch(config, ["autosubmit", "-v"])
+    assert account.calls() == []
+
+
+def test_a_missing_program_is_named(config: RunnerConfig) -> None:
+    result = run_loaded(config, ["no-such-program"])
+    assert result.exit_code != 0
+    assert "no-such-program" in result.last_words
+    assert "not found" in result.last_words
+
+
+@pytest.mark.parametrize(
+    ("modules", "second"),
+    [(("hello/1.0", "second"), "hello from a module"), (("second", "hello/1.0"), "hello was not loaded")],
+    ids=["in order", "the other way"],
+)
+def test_modules_keep_their_order(config_of: Configs, modules: tuple[str, ...], second: str) -> None:
+    base = config_of(ModuleLoaderType.LMOD)
+    config = RunnerConfig(base.runner_type, ModuleLoaderType.LMOD, modules, base.ssh)
+    result = run_loaded(config, ["printenv", "HELLO", "SECOND"])
+    assert result.text.splitlines() == ["hello from a module", second]
+
+
+def test_a_module_that_talks_does_not_fail(config_of: Configs) -> None:
+    base = config_of(ModuleLoaderType.LMOD)
+    config = RunnerConfig(base.runner_type, ModuleLoaderType.LMOD, ("chatty", "autosubmit"), base.ssh)
+    result = run_loaded(config, ["autosubmit", "-v"])
+    assert (result.exit_code, result.text) == (0, "4.1.17.1\n")
+
+
+def test_no_lmod_there(
+    runner_type: RunnerType, make_sshd: Callable[..., SSHServer], tmp_path: Path, monkeypatch: Any
+) -> None:
+    home = tmp_path / "without"
+    home.mkdir()
+    (home / ".bash_profile").write_text("unset -f module ml; unset BASH_ENV\n")
+    monkeypatch.setenv("HOME", str(home))
+    ssh = make_sshd(home).target if runner_type is RunnerType.SSH else None
+    result = run_loaded(RunnerConfig(runner_type, ModuleLoaderType.LMOD, ("autosubmit",), ssh), ["autosubmit", "-v"])
+    assert result.exit_code != 0
+    assert "module: not found" in result.last_words
+
+
+def test_conda_environment_by_path_and_conda_missing(config_of: Configs, account: StubAccount) -> None:
+    base = config_of(ModuleLoaderType.CONDA)
+    by_path = (str(account.conda_root / "envs" / "autosubmit"),)
+    config = RunnerConfig(base.runner_type, ModuleLoaderType.CONDA, by_path, base.ssh)
+    assert run_loaded(config, ["printenv", "CONDA_PREFIX"]).text.strip() == by_path[0]
+    conda = account.conda_root / "bin" / "conda"
+    conda.chmod(0o644)
+    try:
+        result = run_loaded(config, ["autosubmit", "-v"])
+    finally:
+        conda.chmod(0o755)
+    assert result.exit_code != 0
+    assert "conda: not found" in result.last_words
