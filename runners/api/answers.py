@@ -1,0 +1,112 @@
+"""The bodies of the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from profiles.config import ModuleLoaderType, RunnerType
+from runners.models import RunnerRun, RunReason, RunStatus
+from runners.services.wire import run_fields
+
+REASONS = [("", "not TERMINATED"), *RunReason.choices]
+
+
+class RunSerializer(serializers.Serializer[RunnerRun]):
+    """One `autosubmit run`. The members up to `modified` are those of the Autosubmit API."""
+
+    expid = serializers.CharField()
+    runner_id = serializers.IntegerField(help_text="The number of this run.")
+    runner = serializers.ChoiceField(choices=RunnerType.choices)
+    module_loader = serializers.ChoiceField(choices=ModuleLoaderType.choices)
+    modules = serializers.CharField(allow_blank=True, help_text="Several modules stand on lines of their own.")
+    status = serializers.ChoiceField(
+        choices=RunStatus.choices, help_text="COMPLETED: ended with exit code 0. TERMINATED: ended in any other way."
+    )
+    pid = serializers.IntegerField(allow_null=True, help_text="null until the process is known.")
+    created = serializers.DateTimeField()
+    modified = serializers.DateTimeField(help_text="When the state last changed.")
+
+    exit_code = serializers.IntegerField(allow_null=True, help_text="128 + signal when a signal ended it.")
+    signal = serializers.CharField(allow_blank=True, help_text="The signal that ended it, such as TERM; else empty.")
+    reason = serializers.ChoiceField(choices=REASONS, help_text="Why it is TERMINATED; empty otherwise.")
+    host = serializers.CharField(allow_blank=True, help_text="The machine it runs on, by its own name.")
+    user = serializers.CharField(allow_blank=True, help_text="The account that runs it.")
+    profile_name = serializers.CharField(allow_blank=True)
+    started_by = serializers.CharField(allow_blank=True)
+    stopped_by = serializers.CharField(allow_blank=True)
+    finished = serializers.DateTimeField(allow_null=True)
+    confirmed_at = serializers.DateTimeField(allow_null=True, help_text="When the machine last confirmed the state.")
+    reachable = serializers.BooleanField(help_text="false: the last known state is shown, the machine cannot tell now.")
+    unreachable_detail = serializers.CharField(allow_blank=True, help_text="Why the machine could not tell.")
+    explanation = serializers.CharField(
+        allow_blank=True, help_text="The last words of a run that failed, or why it was declared ended."
+    )
+
+    def to_representation(self, instance: RunnerRun) -> dict[str, Any]:
+        """By hand: everybody polls the status, and walking 21 field objects costs more than its query."""
+        return run_fields(instance)
+
+
+class RunStartedAnswer(RunSerializer):
+    """`message` and the run."""
+
+    message = serializers.CharField()
+
+
+class StopStep(serializers.Serializer[Any]):
+    """One thing that was tried to end a run."""
+
+    action = serializers.CharField(help_text="Such as 'autosubmit stop' or 'signal TERM'.")
+    outcome = serializers.CharField()
+    seconds = serializers.FloatField()
+    ended = serializers.BooleanField(help_text="Whether the end of the run was seen then.")
+
+
+class RunStoppedAnswer(RunSerializer):
+    """`message`, the run, and what was done to end it."""
+
+    message = serializers.CharField()
+    steps = StopStep(many=True, help_text="What was tried, in order.")
+
+
+class CommandAnswer(serializers.Serializer[Any]):
+    message = serializers.CharField()
+    warnings = serializers.ListField(
+        child=serializers.CharField(), help_text="Autosubmit's words that mean trouble although the command succeeded."
+    )
+
+
+class ExperimentCreatedAnswer(CommandAnswer):
+    expid = serializers.CharField(help_text="The id of the new experiment.")
+
+
+class Problem(serializers.Serializer[Any]):
+    """Every error, as RFC 9457 says, with `detail` and `error_message` as today's clients read them.
+
+    More members may be present, such as `exit_code` and `output` (command_failed) or `run` (already_running).
+    """
+
+    type = serializers.CharField(help_text="A reference to the explanation of `code`.")
+    title = serializers.CharField(help_text="What `code` means, in a few words.")
+    status = serializers.IntegerField(help_text="The HTTP status.")
+    detail = serializers.CharField(help_text="What happened here, and what to do about it. Always text.")
+    code = serializers.CharField(help_text="Stable; programs should read this one.")
+    error = serializers.BooleanField(help_text="Always true.")
+    error_message = serializers.CharField(help_text="The same as detail.")
+    errors = serializers.DictField(  # type: ignore[assignment]
+        child=serializers.ListField(child=serializers.CharField()),
+        required=False,
+        help_text="For each refused member, by its path such as command_params.final_status: what is wrong.",
+    )
+    exit_code = serializers.IntegerField(required=False, allow_null=True, help_text="Of the command that failed.")
+    error_code = serializers.IntegerField(required=False, allow_null=True, help_text="Autosubmit's own, its [eCode=N].")
+    output = serializers.CharField(required=False, help_text="The last lines of the command that failed.")
+    host = serializers.CharField(required=False, help_text="The machine that is meant.")
+    key_type = serializers.CharField(required=False, help_text="The type of its host key (host_key_unknown, _changed).")
+    fingerprint = serializers.CharField(required=False, help_text="Of the host key that it shows.")
+    trusted_fingerprint = serializers.CharField(required=False, help_text="Of the key that is trusted instead.")
+    run = RunSerializer(required=False, help_text="The run that is in the way, or the last one.")
+    run_id = serializers.IntegerField(required=False, help_text="The run that may have been started, or still lives.")
+    steps = StopStep(many=True, required=False, help_text="What was tried to end the run (stop_not_confirmed).")

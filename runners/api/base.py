@@ -1,0 +1,111 @@
+"""What all command endpoints share: the order of the checks, the audit record, the validated body."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from rest_framework import exceptions, viewsets
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
+
+from profiles.config import Endpoint
+from runners.api.permissions import CommandThrottle, EndpointEnabled, FailedLoginThrottle, ScopeAllowed
+from runners.models import AuditRecord
+from runners.models_auth import ApiToken
+from runners.models_operations import IdempotencyRecord
+from runners.services.audit import audited
+from runners.services.dry_run import Plan
+
+logger = logging.getLogger(__name__)
+
+
+class CommandViewSet(viewsets.GenericViewSet[Any]):
+    """One POST, one use case. Every request leaves an audit record, whatever becomes of it.
+
+    The order: credentials, scope, toggle, rate, body, use case. `command` is the name on the wire, `endpoint`
+    the toggle that covers it (None: always on).
+    """
+
+    permission_classes = [ScopeAllowed, EndpointEnabled]
+    throttle_classes = [CommandThrottle]
+    pagination_class = None
+    filter_backends = []
+    metadata_class = None
+
+    command: str = ""
+    endpoint: Endpoint | None = None
+    audit: AuditRecord
+    body_error: exceptions.APIException | None = None
+    record: IdempotencyRecord | None = None  # of a request with an Idempotency-Key
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method != "POST":  # 405, or 401 before it: no command was asked for
+            self.audit = AuditRecord(endpoint=self.command)
+            return super().dispatch(request, *args, **kwargs)
+        address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
+        try:
+            with audited(endpoint=self.command, address=address[:64]) as self.audit:
+                return super().dispatch(request, *args, **kwargs)
+        except (DatabaseError, InterfaceError) as error:
+            if not hasattr(self, "response"):
+                raise
+            # The record could not be saved. What the command did stands: its answer must not be lost with the record.
+            logger.error("An audit record was not saved (%s): %s", error, self.audit_text())
+            return self.response
+
+    def audit_text(self) -> str:
+        record = self.audit
+        return f"{record.endpoint} {record.expid} by {record.actor or 'nobody'}: {record.outcome}"
+
+    def perform_authentication(self, request: Request) -> None:
+        try:
+            user = request.user
+        except exceptions.AuthenticationFailed:
+            throttle = FailedLoginThrottle()
+            if not throttle.allow_request(request, self):
+                raise exceptions.Throttled(throttle.wait()) from None
+            raise
+        if user.is_authenticated:
+            self.audit.actor = user.get_username()
+        if isinstance(request.auth, ApiToken):
+            self.audit.token = request.auth.token_key
+
+    def check_permissions(self, request: Request) -> None:
+        """Reads the body first, so that the record of a refusal says what was refused; its errors come later."""
+        body: Any
+        try:
+            body = request.data
+        except exceptions.APIException as error:
+            self.body_error, body = error, {}
+        self.audit.expid = _plain(body.get("expid"), 16)
+        self.audit.profile_name = _plain(body.get("profile_name"), 100)
+        super().check_permissions(request)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        response = super().handle_exception(exc)
+        self.audit.outcome, self.audit.detail = response.data["code"], response.data["detail"]
+        return response
+
+    def validated(self, request: Request) -> dict[str, Any]:
+        """The body, checked by the action's serializer. Raises what `check_permissions` put off."""
+        if self.body_error:
+            raise self.body_error
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        data: dict[str, Any] = serializer.validated_data
+        return data
+
+    def planned(self, plan: Plan) -> Response:
+        """The answer to `dry_run`."""
+        self.audit.argv, self.audit.outcome = plan.argv, "dry_run"
+        return Response({"message": "Nothing was executed: this is what would be.", **plan.as_dict()})
+
+
+def _plain(value: object, limit: int) -> str:
+    """A claimed name as the database takes it: printable text of bounded length."""
+    return "".join(c if c.isprintable() else "?" for c in value[:limit]) if isinstance(value, str) else ""

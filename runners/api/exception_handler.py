@@ -1,0 +1,177 @@
+"""Every error of the API: one table from exception class to HTTP, and one body (RFC 9457, and what today's GUI reads).
+
+The table is looked up along the class's MRO. What is not in it is a bug: 500, logged with its traceback by Django.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
+from django.http import Http404
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from profiles.exceptions import ForbiddenParameter, InvalidProfile
+from runners import exceptions as ours
+from runners.api.http import InvalidJSON, TooLarge
+from runners.services.wire import run_fields
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+DATABASE_RETRY = 5  # seconds
+PARAMS = "profile_params"  # where the paths of InvalidProfile begin in a body
+MAX_ERRORS = 50  # refused members that an answer lists
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What clients may rely on for one class of error: `code` and `status` never change."""
+
+    status: int
+    code: str
+    title: str
+
+
+NOT_FOUND = Kind(404, "not_found", "Not found")
+DATABASE_UNAVAILABLE = Kind(503, "database_unavailable", "The service's database does not answer")
+BAD_REQUEST = Kind(400, "bad_request", "The request is not valid HTTP")
+SERVER_ERROR = Kind(500, "internal_error", "An error in the service")
+
+KINDS: dict[type[BaseException], Kind] = {
+    ours.InvalidRequest: Kind(400, "invalid_request", "A member of the request is not accepted"),
+    InvalidProfile: Kind(400, "invalid_profile", "Profile and parameters do not fit together"),
+    ours.EndpointDisabled: Kind(403, "endpoint_disabled", "An admin has switched this endpoint off"),
+    ours.ProfileForbidden: Kind(403, "profile_forbidden", "The profile may not be used this way"),
+    ForbiddenParameter: Kind(403, "profile_forbidden", "The profile may not be used this way"),
+    ours.ProfileNotFound: Kind(404, "profile_not_found", "No such profile"),
+    ours.RunNotFound: Kind(404, "run_not_found", "The experiment was never run here"),
+    ours.LogNotFound: Kind(404, "log_not_found", "The run has no log any more"),
+    ours.OperationNotFound: Kind(404, "operation_not_found", "No such operation"),
+    ours.IdempotencyInProgress: Kind(409, "idempotency_in_progress", "The first request with this key is under way"),
+    ours.IdempotencyKeyReused: Kind(422, "idempotency_key_reused", "This key came with another request"),
+    ours.AlreadyRunning: Kind(409, "already_running", "The experiment is running"),
+    ours.NotRunning: Kind(409, "not_running", "The experiment is not running"),
+    ours.StillReachable: Kind(409, "still_reachable", "The machine answers, so the run can be stopped"),
+    ours.RunnerUnreachable: Kind(502, "runner_unreachable", "The machine cannot be reached; nothing was started"),
+    ours.HostKeyUnknown: Kind(502, "host_key_unknown", "The machine's host key is not trusted yet"),
+    ours.HostKeyChanged: Kind(502, "host_key_changed", "The machine shows another host key than the trusted one"),
+    ours.AuthenticationFailed: Kind(502, "authentication_failed", "The machine does not let the service in"),
+    ours.OutcomeUnknown: Kind(502, "outcome_unknown", "The connection was lost in mid-command"),
+    ours.CommandFailed: Kind(502, "command_failed", "The command ran and failed"),
+    ours.CommandTimedOut: Kind(504, "command_timed_out", "The command was ended at its deadline"),
+    ours.StopNotConfirmed: Kind(504, "stop_not_confirmed", "The run still lives after every step to stop it"),
+    drf.ValidationError: Kind(400, "invalid_request", "A member of the request is not accepted"),
+    InvalidJSON: Kind(400, "invalid_json", "The body is no JSON object"),
+    drf.ParseError: Kind(400, "invalid_json", "The body is no JSON object"),
+    drf.NotAuthenticated: Kind(401, "not_authenticated", "Credentials are needed"),
+    drf.AuthenticationFailed: Kind(401, "invalid_credentials", "The credentials are not accepted"),
+    drf.PermissionDenied: Kind(403, "permission_denied", "Not allowed"),
+    PermissionDenied: Kind(403, "permission_denied", "Not allowed"),
+    drf.NotFound: NOT_FOUND,
+    Http404: NOT_FOUND,
+    drf.MethodNotAllowed: Kind(405, "method_not_allowed", "Wrong method"),
+    TooLarge: Kind(413, "too_large", "The body is too large"),
+    drf.UnsupportedMediaType: Kind(415, "unsupported_media_type", "The body has to be JSON"),
+    drf.Throttled: Kind(429, "throttled", "Too many requests"),
+    OperationalError: DATABASE_UNAVAILABLE,
+    InterfaceError: DATABASE_UNAVAILABLE,
+}
+
+
+def kind_of(error: BaseException) -> Kind | None:
+    """The table's entry for the nearest class; None for a bug."""
+    return next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
+
+
+def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's EXCEPTION_HANDLER. None leaves a bug to Django: it logs the traceback and calls handler500."""
+    kind = kind_of(exc)
+    if kind is None:
+        return None
+    set_rollback()
+    headers: dict[str, str] = {}
+    facts: dict[str, Any] = {}
+    errors: dict[str, list[str]] = {}
+    if isinstance(exc, ours.RunnerServiceError):
+        detail, facts = exc.detail, dict(exc.facts)
+        errors = getattr(exc, "errors", {})
+        if run := getattr(exc, "run", None):
+            facts["run"] = run_fields(run)
+        if seconds := facts.pop("retry_after", None):
+            headers["Retry-After"] = str(seconds)
+    elif isinstance(exc, InvalidProfile):
+        errors = {PARAMS if path == PARAMS else f"{PARAMS}.{path}": texts for path, texts in exc.errors.items()}
+        detail = sentence(errors)
+    elif isinstance(exc, drf.ValidationError):
+        errors = flatten(exc.detail)
+        detail = sentence(errors)
+    elif kind is DATABASE_UNAVAILABLE:
+        logger.error("The database does not answer: %s", exc)
+        detail = "The service's database does not answer now. Nothing is lost; try again in some seconds."
+        headers["Retry-After"] = str(DATABASE_RETRY)
+    elif isinstance(exc, drf.UnsupportedMediaType):
+        detail = "Send the body as JSON, with the header 'Content-Type: application/json'."
+    elif isinstance(exc, drf.NotAuthenticated):
+        detail = "Send the header 'Authorization: Bearer TOKEN'."
+    elif isinstance(exc, drf.Throttled):
+        wait = max(1, round(getattr(exc, "wait", None) or 1))
+        detail = f"Too many requests. Try again in {wait} s."
+        headers["Retry-After"] = str(wait)
+    elif isinstance(exc, drf.APIException):
+        detail = str(exc.detail)
+    else:
+        detail = kind.title + "."
+    if auth_header := getattr(exc, "auth_header", None):
+        headers["WWW-Authenticate"] = auth_header
+    if len(errors) > MAX_ERRORS:
+        errors = dict(list(errors.items())[:MAX_ERRORS])
+    body = problem(kind, detail, errors=errors, **facts)
+    response = Response(body, status=kind.status, headers=headers, content_type=PROBLEM_TYPE)
+    # Django would log a warning for each 4xx. Refused commands are in the audit, and a status that was never there is
+    # asked for every 10 s by every open page of the GUI.
+    response._has_been_logged = kind.status < 500  # type: ignore[attr-defined]
+    return response
+
+
+def problem(kind: Kind, detail: str, *, errors: dict[str, list[str]] | None = None, **facts: Any) -> dict[str, Any]:
+    """The one error body. `facts` never replace its own members."""
+    return {
+        **facts,
+        "type": f"/docs/errors#{kind.code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "code": kind.code,
+        "error": True,
+        "error_message": detail,
+        **({"errors": errors} if errors else {}),
+    }
+
+
+def flatten(detail: Any, path: str = "") -> dict[str, list[str]]:
+    """DRF's nested error detail as one level: `{"command_params.final_status": ["..."]}`."""
+    if isinstance(detail, Mapping):
+        found: dict[str, list[str]] = {}
+        for name, inner in detail.items():
+            here = path if name == "non_field_errors" else f"{path}.{name}" if path else str(name)
+            for key, texts in flatten(inner, here).items():
+                found.setdefault(key, []).extend(texts)
+        return found
+    texts = detail if isinstance(detail, list) else [detail]
+    if any(isinstance(text, Mapping) for text in texts):  # one mapping per item of a list
+        return flatten({str(index): text for index, text in enumerate(texts) if text}, path)
+    return {path: [str(text) for text in texts]}
+
+
+def sentence(errors: dict[str, list[str]], limit: int = 3) -> str:
+    """Field errors as one text for people who see nothing else."""
+    parts = [f"{path}: {' '.join(texts)}" if path else " ".join(texts) for path, texts in errors.items()]
+    more = f" ({len(parts) - limit} more in errors)" if len(parts) > limit else ""
+    return " ".join(parts[:limit]) + more

@@ -1,0 +1,226 @@
+"""The fields of the requests. Each refuses what would hurt further on, with words that name the remedy.
+
+Quoting is done once, in the services. The patterns here come first because Autosubmit itself puts some of these values
+into shell texts unquoted (repositories, branches, job names).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from runners.services.autosubmit import ACCEPTED_STATUSES, DESCRIPTION_LIMIT, EXPID_PATTERN
+
+JOB_NAME_PATTERN = rf"{EXPID_PATTERN}_[A-Za-z0-9_.+@-]+"
+KNOWN_STATUSES = (
+    *ACCEPTED_STATUSES,
+    *("FAILED", "SUBMITTED", "QUEUING", "RUNNING", "PREPARED", "SKIPPED", "DELAYED"),
+)
+JOB_NAMES_LIMIT = 100_000  # bytes, together: they are one argument of a command, which Linux limits to 131,071
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A refused value for an error text: printable and short, whatever it is."""
+    text = ascii(value) if not isinstance(value, str) or not value.isprintable() else f"'{value}'"
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+class StrictTextField(serializers.CharField):
+    """Text as it was sent: never trimmed, never made from a number. NUL and over-long texts are refused.
+
+    `pattern` has to match the whole text; `rule` says it in words.
+    """
+
+    default_error_messages = {
+        "invalid": "Give a text, in quotes.",
+        "null": "Give a text, not null.",
+        "blank": "Give a text that is not empty.",
+        "max_length": "Give at most {max_length} characters.",
+    }
+
+    def __init__(self, *, pattern: str = "", rule: str = "", **kwargs: Any) -> None:
+        self.pattern = re.compile(pattern) if pattern else None
+        self.rule = rule
+        super().__init__(trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: object) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        if self.max_length is not None and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)  # before the pattern: it shall not see 100 kB
+        if self.pattern and data and not self.pattern.fullmatch(data):
+            raise serializers.ValidationError(f"{shown(data)} is not accepted: {self.rule}", code="pattern")
+        return data
+
+
+class OptionalTextField(StrictTextField):
+    """null and "" both mean "not given": today's GUI sends null, and "" for a field typed and erased."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, allow_null=True, allow_blank=True, default=None, **kwargs)
+
+    def run_validation(self, data: Any = serializers.empty) -> str | None:
+        return super().run_validation(data) or None
+
+
+class FlagField(serializers.BooleanField):
+    """true or false, and nothing that merely looks like it."""
+
+    default_error_messages = {"invalid": "Give true or false, without quotes.", "null": "Give true or false, not null."}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, default=False, **kwargs)
+
+    def to_internal_value(self, data: object) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+_EXPID: dict[str, Any] = {
+    "pattern": EXPID_PATTERN,
+    "rule": "an experiment is named by 4 to 16 of a-z and 0-9, beginning with a letter, such as a001.",
+    "max_length": 16,
+}
+
+
+class ExpidField(StrictTextField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**(_EXPID | kwargs))
+
+
+class OptionalExpidField(OptionalTextField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**(_EXPID | kwargs))
+
+
+class DescriptionField(StrictTextField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=DESCRIPTION_LIMIT, **kwargs)
+
+
+class FilterField(OptionalTextField):
+    """Autosubmit's nested lists, such as `[ 20000101 [ fc0 [1-2] ] ],SIM`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            pattern=r"[A-Za-z0-9_\[(][A-Za-z0-9_ \[\]().,:*+@-]*",
+            rule="use letters, digits, blanks and _ , . : * + @ - [ ], as in [ 20000101 [ fc0 [1-2] ] ].",
+            max_length=10_000,
+            **kwargs,
+        )
+
+    def to_internal_value(self, data: object) -> str:
+        text = super().to_internal_value(data)
+        depth = 0
+        for character in text:
+            depth += (character == "[") - (character == "]")
+            if depth < 0:
+                break
+        if depth:
+            raise serializers.ValidationError(f"The brackets of {shown(text)} do not match.", code="brackets")
+        return text
+
+
+class FinalStatusField(serializers.ChoiceField):
+    """What `autosubmit setstatus` accepts. FAILED, which today's GUI offers, is not among it."""
+
+    default_error_messages = {"null": f"Give one of {', '.join(ACCEPTED_STATUSES)}."}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(choices=ACCEPTED_STATUSES, **kwargs)
+
+    def to_internal_value(self, data: object) -> str:
+        if not isinstance(data, str) or data not in ACCEPTED_STATUSES:
+            accepted = ", ".join(ACCEPTED_STATUSES)
+            raise serializers.ValidationError(
+                f"Autosubmit does not set a job to {shown(data)}. It accepts {accepted}.", code="invalid_choice"
+            )
+        return data
+
+
+@extend_schema_field(
+    {"type": "array", "items": {"type": "string", "pattern": f"^{JOB_NAME_PATTERN}$", "maxLength": 255}}
+)
+class JobNamesField(serializers.ListField):
+    """Full job names. That they belong to the experiment is checked where the expid is known."""
+
+    default_error_messages = {
+        "not_a_list": 'Give a list of job names, such as ["a001_SIM"].',
+        "too_long": f"Give fewer names, {JOB_NAMES_LIMIT} characters together; or use a filter.",
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        child = StrictTextField(
+            pattern=JOB_NAME_PATTERN,
+            rule="a job name is the experiment, _, and letters, digits or _ . + @ -, such as a001_SIM.",
+            max_length=255,
+        )
+        super().__init__(child=child, required=False, default=list, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        if isinstance(data, list) and len(data) > JOB_NAMES_LIMIT // 6:
+            self.fail("too_long")  # before each of them is judged
+        names: list[str] = super().to_internal_value(data)
+        if sum(len(name) + 1 for name in names) > JOB_NAMES_LIMIT:
+            self.fail("too_long")
+        return names
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string", "maxLength": 10_000},
+            {"type": "array", "items": {"type": "string"}, "maxItems": 1_000},
+        ]
+    }
+)
+class WordsField(serializers.Field[Any, Any, Any, Any]):
+    """Several words, as a list or as one text in which blanks or commas separate them. Gives a tuple.
+
+    `words` are the allowed ones (any case, given back in capitals), or `pattern` describes one of them.
+    """
+
+    def __init__(self, *, words: tuple[str, ...] = (), pattern: str = "", rule: str, **kwargs: Any) -> None:
+        self.words = words
+        self.pattern = re.compile(pattern) if pattern else None
+        self.rule = rule
+        super().__init__(required=False, allow_null=True, default=(), **kwargs)
+
+    def run_validation(self, data: Any = serializers.empty) -> tuple[str, ...]:
+        return super().run_validation(data) or ()
+
+    def to_internal_value(self, data: object) -> tuple[str, ...]:
+        if isinstance(data, str) and len(data) <= 10_000:
+            items: list[object] = list(re.split(r"[,\s]+", data.strip()) if data.strip() else [])
+        elif isinstance(data, list) and len(data) <= 1_000:
+            items = data
+        else:
+            raise serializers.ValidationError(f"Give a list, or one text: {self.rule}", code="invalid")
+        return tuple(self._word(item) for item in items)
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+    def _word(self, item: object) -> str:
+        if isinstance(item, str) and self.words and item.upper() in self.words:
+            return item.upper()
+        if isinstance(item, str) and len(item) <= 255 and self.pattern and self.pattern.fullmatch(item):
+            return item
+        raise serializers.ValidationError(f"{shown(item)} is not accepted: {self.rule}", code="pattern")
+
+
+class ProfileParamsField(serializers.Field[Any, Any, Any, Any]):
+    """Whatever was sent, for `RunnerProfile.resolve`, which knows the names and rules."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, allow_null=True, default=None, **kwargs)
+
+    def to_internal_value(self, data: object) -> object:
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value

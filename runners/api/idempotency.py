@@ -1,0 +1,130 @@
+"""The `Idempotency-Key` header on commands: read it, find the first answer, keep the answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from django.db import DatabaseError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from runners.api.operations import Preference, answer_of
+from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError
+from runners.models import RunReason
+from runners.models_operations import IdempotencyRecord
+from runners.services import idempotency
+from runners.services.wire import run_fields
+
+if TYPE_CHECKING:
+    from runners.api.base import CommandViewSet
+
+logger = logging.getLogger(__name__)
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotent-Replayed"
+KEPT_HEADERS = ("Location", "Preference-Applied", "Retry-After")
+# A structured-field string, as the IETF draft says, or the same without its quotes, as everybody sends it.
+KEY_PATTERN = r'"([ !#-\[\]-~]{1,255})"|([!#-~]{1,255})'
+_KEY = re.compile(KEY_PATTERN)
+
+Method = Callable[[Any, Request], Response]
+
+
+def key_of(request: Request) -> str | None:
+    """The key of a request. Raises InvalidRequest for one that is no key."""
+    text = request.headers.get(HEADER)
+    if text is None:
+        return None
+    found = _KEY.fullmatch(text.strip())
+    if found is None:
+        sentence = "Give 1 to 255 printable ASCII characters without blanks, such as a UUID."
+        raise InvalidRequest(f"{HEADER}: {sentence}", {HEADER: [sentence]})
+    return found[1] or found[2]
+
+
+def idempotent(method: Method) -> Method:
+    """Make an action of a CommandViewSet obey `Idempotency-Key`. Without the header nothing changes.
+
+    The key is looked up after credentials, toggle and rate, and before the body is judged: a profile that has changed
+    since does not take an answer away.
+    """
+
+    @wraps(method)
+    def handler(view: CommandViewSet, request: Request) -> Response:
+        key = key_of(request)
+        if key is None or view.body_error or _members(request).get("dry_run"):
+            return method(view, request)
+        record = idempotency.claim(
+            caller=view.audit.actor,
+            key=key,
+            endpoint=view.command,
+            mark=idempotency.fingerprint(view.command, _members(request)),
+        )
+        if record.answer_status is not None:
+            view.audit.outcome, view.audit.detail = "replayed", f"the answer of {record}"
+            headers = {**record.answer_headers, REPLAYED: "true"}
+            return Response(record.answer_body, status=record.answer_status, headers=headers)
+        view.record = record
+        try:
+            response = _resumed(view, request, record) or method(view, request)
+        except NotRunning as error:
+            stopped = _stopped_before(record, error)
+            if stopped is None:
+                idempotency.give_back(record)
+                raise
+            response = stopped
+        except BaseException:
+            idempotency.give_back(record)
+            raise
+        headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+        try:
+            idempotency.answer(record, status=response.status_code, body=response.data, headers=headers)
+        except DatabaseError as error:  # what was done stands, and who repeats the request finds it
+            logger.error("The answer of %s was not kept: %s", record, error)
+        return response
+
+    return handler
+
+
+def _members(request: Request) -> dict[str, Any]:
+    body = request.data
+    assert isinstance(body, dict)  # by StrictJSONParser
+    return body
+
+
+def _resumed(view: CommandViewSet, request: Request, record: IdempotencyRecord) -> Response | None:
+    """The answer of a request whose server died, from what it had started; None when it had started nothing."""
+    if not record.is_repeated:
+        return None
+    response = None
+    if operation := idempotency.operation_of(record):
+        try:
+            response = answer_of(view, operation, Preference.of(request))
+        except RunnerServiceError as error:
+            if operation.is_active or not operation.was_executed:
+                raise
+            response = view.handle_exception(error)
+    elif run := idempotency.run_of(record):
+        response = Response({"message": f"Experiment {run.expid} started successfully.", **run_fields(run)})
+        view.audit.run_id = run.pk
+    if response is None:
+        idempotency.forget_attempt(record)
+        return None
+    response[REPLAYED] = "true"
+    return response
+
+
+def _stopped_before(record: IdempotencyRecord, error: NotRunning) -> Response | None:
+    """The answer of a stop that had done its work when its server died."""
+    run = error.run
+    if not record.is_repeated or record.endpoint != "stop-experiment" or run.reason != RunReason.STOPPED:
+        return None
+    if not run.stop_requested_at or run.stop_requested_at < record.created:
+        return None
+    steps = [{"action": "look", "outcome": "had already ended", "seconds": 0.0, "ended": True}]
+    message = f"Experiment {run.expid} stopped successfully."
+    return Response({"message": message, **run_fields(run), "steps": steps}, headers={REPLAYED: "true"})

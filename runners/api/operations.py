@@ -1,0 +1,174 @@
+"""Long commands: `Prefer: respond-async`, and the operations that it makes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from runners.api.answers import Problem
+from runners.api.exception_handler import kind_of, problem
+from runners.models_operations import Operation, OperationKind, OperationStatus
+from runners.services import idempotency, operations
+from runners.services.experiments import CommandOutcome
+from runners.services.wire import moment
+
+if TYPE_CHECKING:
+    from runners.api.base import CommandViewSet
+
+RETRY_AFTER = 2  # seconds
+LONGEST_WAIT = 60  # seconds that `Prefer: wait=` may hold a connection
+WAIT_GRACE = 30  # seconds beyond a command's own deadline until its end has been seen
+APPLIED = "respond-async"
+
+MESSAGES = {
+    OperationKind.SET_JOB_STATUS: "Job status for experiment {expid} set successfully.",
+    OperationKind.CREATE_EXPERIMENT: "Experiment {expid} created successfully.",
+    OperationKind.CREATE_JOB_LIST: "Job list for experiment {expid} created successfully.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What a `Prefer` header (RFC 7240) asks for; what it holds beside these two is ignored, as the RFC says."""
+
+    is_async: bool = False
+    wait: int = 0  # seconds to wait for the end before 202 is answered
+
+    @classmethod
+    def of(cls, request: Request) -> Preference:
+        header = request.headers.get("Prefer", "").lower()
+        names = {part.partition(";")[0].strip() for part in header.split(",")}
+        wait = next((int(found[1]) for name in names if (found := re.fullmatch(r'wait\s*=\s*"?(\d{1,6})"?', name))), 0)
+        return cls(APPLIED in names, min(wait, LONGEST_WAIT))
+
+
+def conduct(
+    view: CommandViewSet,
+    request: Request,
+    kind: OperationKind,
+    data: dict[str, Any],
+    argv: list[str],
+    attended: Callable[[], CommandOutcome],
+) -> Response:
+    """Execute one of the long commands in the way that its request asks for.
+
+    As ever it is waited for (`attended`). With `Prefer: respond-async` it becomes an operation that is answered at
+    once. With an `Idempotency-Key` it becomes one too, which is waited for: so the result is found when this server
+    does not live to tell it.
+    """
+    preference = Preference.of(request)
+    if not preference.is_async and view.record is None:
+        return Response(body_of(kind, attended()))
+    limit = settings.RUNNERS_OPERATION_TIMEOUT if preference.is_async else settings.RUNNERS_COMMAND_TIMEOUT
+    operation = operations.start(
+        kind=kind,
+        config=data["config"],
+        profile_name=data["profile_name"],
+        argv=argv,
+        expid=data.get("expid", ""),
+        timeout=math.ceil(limit),
+        audit=view.audit,
+        **({"on_insert": idempotency.link(view.record)} if view.record else {}),
+    )
+    return answer_of(view, operation, preference)
+
+
+def answer_of(view: CommandViewSet, operation: Operation, preference: Preference) -> Response:
+    """202 with the operation while it goes on and the client does not want to wait, else its outcome.
+
+    Raises what the command would have raised if it had been waited for; OutcomeUnknown when it still runs.
+    """
+    seconds = preference.wait if preference.is_async else operation.timeout + WAIT_GRACE
+    operations.wait(operation, seconds=seconds)
+    if preference.is_async and operation.is_active:
+        view.audit.detail = f"operation {operation.pk}"
+        place = reverse("api-operation", kwargs={"id": operation.pk})
+        headers = {"Location": place, "Preference-Applied": APPLIED, "Retry-After": str(RETRY_AFTER)}
+        return Response(operation_fields(operation), status=202, headers=headers)
+    outcome = operations.outcome(operation)
+    view.audit.expid = outcome.expid
+    return Response(body_of(OperationKind(operation.kind), outcome))
+
+
+def body_of(kind: OperationKind, outcome: CommandOutcome) -> dict[str, Any]:
+    """The answer to one of the long commands that has done it."""
+    body: dict[str, Any] = {"message": MESSAGES[kind].format(expid=outcome.expid), "warnings": outcome.warnings}
+    return {"expid": outcome.expid, **body} if kind is OperationKind.CREATE_EXPERIMENT else body
+
+
+class OperationResult(serializers.Serializer[Any]):
+    """What the command answers when it is waited for."""
+
+    message = serializers.CharField()
+    warnings = serializers.ListField(child=serializers.CharField())
+    expid = serializers.CharField(required=False, help_text="create-experiment: the id of the new experiment.")
+
+
+class OperationSerializer(serializers.Serializer[Operation]):
+    """A command that goes on without its request."""
+
+    operation_id = serializers.IntegerField()
+    kind = serializers.ChoiceField(choices=OperationKind.choices, help_text="The command.")
+    status = serializers.ChoiceField(
+        choices=OperationStatus.choices,
+        help_text="pending and running go on. unknown: its process is gone and it said neither yes nor no.",
+    )
+    expid = serializers.CharField(allow_blank=True, help_text="create-experiment: empty until it has succeeded.")
+    profile_name = serializers.CharField()
+    started_by = serializers.CharField(allow_blank=True)
+    host = serializers.CharField(allow_blank=True, help_text="The machine it runs on, by its own name.")
+    exit_code = serializers.IntegerField(allow_null=True)
+    created = serializers.DateTimeField()
+    modified = serializers.DateTimeField(help_text="When the state last changed.")
+    finished = serializers.DateTimeField(allow_null=True)
+    confirmed_at = serializers.DateTimeField(allow_null=True, help_text="When the machine last confirmed the state.")
+    reachable = serializers.BooleanField(help_text="false: the last known state is shown, the machine cannot tell now.")
+    unreachable_detail = serializers.CharField(allow_blank=True, help_text="Why the machine could not tell.")
+    result = OperationResult(allow_null=True, help_text="What it brought, once it has succeeded.")
+    error = Problem(allow_null=True, help_text="Why it failed, as the command itself would have answered.")
+
+    def to_representation(self, instance: Operation) -> dict[str, Any]:
+        return operation_fields(instance)
+
+
+def operation_fields(operation: Operation) -> dict[str, Any]:
+    """The members of OperationSerializer (a test compares them)."""
+    return {
+        "operation_id": operation.pk,
+        "kind": operation.kind,
+        "status": operation.state,
+        "expid": operation.expid,
+        "profile_name": operation.profile_name,
+        "started_by": operation.started_by,
+        "host": operation.host,
+        "exit_code": operation.exit_code,
+        "created": moment(operation.created),
+        "modified": moment(operation.modified),
+        "finished": moment(operation.finished),
+        "confirmed_at": moment(operation.confirmed_at),
+        "reachable": operation.reachable,
+        "unreachable_detail": operation.unreachable_detail,
+        "result": _result(operation),
+        "error": _error(operation),
+    }
+
+
+def _result(operation: Operation) -> dict[str, Any] | None:
+    if operation.result is None:
+        return None
+    return body_of(OperationKind(operation.kind), operations.outcome(operation))
+
+
+def _error(operation: Operation) -> dict[str, Any] | None:
+    error = operations.error_of(operation)
+    kind = kind_of(error) if error else None
+    return problem(kind, error.detail, **error.facts) if error and kind else None

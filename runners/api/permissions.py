@@ -1,0 +1,81 @@
+"""What may be asked: scopes of credentials, endpoint toggles, and how often."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.throttling import SimpleRateThrottle
+
+from profiles.models import EndpointToggle
+from runners.api.authentication import is_open, required_scope
+from runners.exceptions import EndpointDisabled
+from runners.models_auth import ApiToken, TokenScope
+
+if TYPE_CHECKING:  # importing views here would be a circle: DRF's views read the settings that name this module
+    from rest_framework.views import APIView
+
+    from runners.api.base import CommandViewSet
+
+
+class ScopeAllowed(BasePermission):
+    """Credentials whose scope covers the request. Sessions and JWTs may run; managing takes a staff account."""
+
+    message = "This token may only {has}: the request needs the scope '{needs}'. Ask for another token."
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if is_open(request):
+            return True
+        if not request.user.is_authenticated:
+            return False
+        scope = required_scope(request)
+        if isinstance(request.auth, ApiToken):
+            self.message = self.message.format(has=request.auth.scope, needs=scope)
+            return request.auth.allows(scope)
+        return scope != TokenScope.MANAGE or (request.auth is None and request.user.is_staff)
+
+
+class EndpointEnabled(BasePermission):
+    """The admin's switch for `view.endpoint`, if the view has one."""
+
+    def has_permission(self, request: Request, view: CommandViewSet) -> bool:  # type: ignore[override]
+        if view.endpoint and not EndpointToggle.is_enabled(view.endpoint):
+            raise EndpointDisabled(f"The {view.command} endpoint is currently disabled.")
+        return True
+
+
+class _Throttle(SimpleRateThrottle):
+    """The rate comes from the setting `THROTTLE_<SCOPE>`, such as 600/min; empty is no limit. Counted per process."""
+
+    scope: str
+
+    def get_rate(self) -> str | None:
+        return getattr(settings, f"THROTTLE_{self.scope.upper()}") or None
+
+    def get_cache_key(self, request: Request, view: APIView) -> str | None:
+        if isinstance(request.auth, ApiToken):
+            who = request.auth.token_key
+        elif request.user.is_authenticated:
+            who = f"user-{request.user.pk}"
+        else:
+            who = self.get_ident(request)
+        return f"throttle-{self.scope}-{who}"
+
+
+class CommandThrottle(_Throttle):
+    scope = "commands"
+
+
+class ReadThrottle(_Throttle):
+    scope = "reads"
+
+
+class FailedLoginThrottle(_Throttle):
+    """Counts refused credentials by address. It never looks at `request.user`, which would raise again."""
+
+    scope = "failed_logins"
+
+    def get_cache_key(self, request: Request, view: APIView) -> str | None:
+        return f"throttle-{self.scope}-{self.get_ident(request)}"

@@ -1,0 +1,195 @@
+"""The OpenAPI document of the resources, as schema.py is that of the commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+
+from runners.api.answers import RunSerializer
+from runners.api.operations import OperationSerializer
+from runners.api.resource_serializers import (
+    CheckAnswer,
+    CheckProfileRequest,
+    LogChunkAnswer,
+    LogQuery,
+    RequirementsAnswer,
+    RunPage,
+    RunsQuery,
+)
+from runners.api.schema import COMMON, READING, RUN, STOPPED, problems
+
+LOG_ERRORS: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
+LOG_ERRORS += ("outcome_unknown", "command_timed_out")
+
+OPERATION: dict[str, Any] = {
+    "operation_id": 5,
+    "kind": "create-experiment",
+    "status": "succeeded",
+    "expid": "a001",
+    "profile_name": "MY_RUNNER_PROFILE_1",
+    "started_by": "ana",
+    "host": "login1",
+    "exit_code": 0,
+    "created": "2026-01-20T09:30:00+00:00",
+    "modified": "2026-01-20T09:30:09+00:00",
+    "finished": "2026-01-20T09:30:08+00:00",
+    "confirmed_at": "2026-01-20T09:30:09+00:00",
+    "reachable": True,
+    "unreachable_detail": "",
+    "result": {"expid": "a001", "message": "Experiment a001 created successfully.", "warnings": []},
+    "error": None,
+}
+PENDING: dict[str, Any] = {
+    **OPERATION,
+    "status": "running",
+    "expid": "",
+    "exit_code": None,
+    "modified": "2026-01-20T09:30:01+00:00",
+    "finished": None,
+    "confirmed_at": "2026-01-20T09:30:01+00:00",
+    "result": None,
+}
+
+
+def reading(
+    operation_id: str,
+    summary: str,
+    description: str,
+    *,
+    answer: Any,
+    answered: dict[str, Any],
+    codes: tuple[str, ...] = (),
+    tag: str = "runs",
+    query: Any = None,
+    more: dict[Any, Any] | None = None,
+    headers: list[OpenApiParameter] | None = None,
+) -> Any:
+    """A GET. `more` are answers beside the JSON one."""
+    return extend_schema(
+        operation_id=operation_id,
+        summary=summary,
+        description=description,
+        tags=[tag],
+        parameters=[*([query] if query else []), *(headers or [])],
+        responses={(200, "application/json"): answer, **(more or {}), **problems(*READING, *codes)},
+        examples=[OpenApiExample("Answer", value=answered, response_only=True, status_codes=["200"])],
+    )
+
+
+list_runs = reading(
+    "list_runs",
+    "List runs",
+    "Newest first unless told otherwise, by pages. The states are the last known ones: no machine is asked. For the "
+    "next page send the same query with `cursor`, the `next_cursor` of this one. Runs that are started meanwhile move "
+    "nothing.",
+    answer=RunPage,
+    answered={"results": [STOPPED], "next_cursor": "cnVuIDE3", "next": "/v4/runners/runs?cursor=cnVuIDE3"},
+    codes=("invalid_request",),
+    query=RunsQuery,
+)
+
+get_run = reading(
+    "get_run",
+    "One run by its number",
+    "As get-runner-run-status, for any run: its machine is asked unless it has just been asked or the run is over.",
+    answer=RunSerializer,
+    answered=RUN,
+    codes=("run_not_found",),
+)
+
+_LOG_HEADERS = [
+    OpenApiParameter(f"X-Log-{name}", kind, OpenApiParameter.HEADER, response=[200], description=text)
+    for name, kind, text in (
+        ("Offset", OpenApiTypes.INT, "text/plain: the first byte of this part."),
+        ("Next-Offset", OpenApiTypes.INT, "text/plain: the first byte behind it."),
+        ("Size", OpenApiTypes.INT, "text/plain: how many bytes the log has now."),
+        ("Ended", OpenApiTypes.BOOL, "text/plain: the command is over and its whole log has been read."),
+    )
+]
+
+
+def log(operation_id: str, summary: str, not_found: str, tag: str) -> Any:
+    return reading(
+        operation_id,
+        summary,
+        "What the command prints, standard output and error together. Begin with `offset=0` or `tail`, go on with "
+        "`offset=next_offset`, until `ended` is true. With `Accept: text/plain` the bytes come as they are.",
+        answer=LogChunkAnswer,
+        answered={
+            "offset": 0,
+            "next_offset": 15,
+            "size": 15,
+            "ended": True,
+            "text": "Run successful\n",
+            "data": None,
+        },
+        codes=("invalid_request", not_found, "log_not_found", *LOG_ERRORS),
+        tag=tag,
+        query=LogQuery,
+        more={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR)},
+        headers=_LOG_HEADERS,
+    )
+
+
+get_run_log = log("get_run_log", "The log of a run", "run_not_found", "runs")
+get_operation_log = log("get_operation_log", "The log of an operation", "operation_not_found", "operations")
+
+get_operation = reading(
+    "get_operation",
+    "One operation by its number",
+    "An operation is a command that was sent with `Prefer: respond-async`, or that was sent with an `Idempotency-Key`. "
+    "Its machine is asked, unless it has just been asked. While it goes on, `Retry-After` says when to ask again.",
+    answer=OperationSerializer,
+    answered=OPERATION,
+    codes=("operation_not_found",),
+    tag="operations",
+)
+
+get_profile_requirements = reading(
+    "get_profile_requirements",
+    "What a launch with a profile still needs",
+    "The parameters that the profile leaves open, with types and limits, in the order of a form.",
+    answer=RequirementsAnswer,
+    answered={
+        "profile_name": "MY_RUNNER_PROFILE_2_CUSTOM_USERNAME",
+        "requirements": [{"parameter": "SSH.USER", "type": "string", "required": True, "max_length": 32}],
+    },
+    codes=("profile_not_found",),
+    tag="configuration",
+)
+
+check_profile = extend_schema(
+    operation_id="check_profile",
+    summary="Try a profile step by step",
+    description="From the address of the machine to its directory of runs: which steps work, how long each takes, and "
+    "what to do about the first that fails. A failed step is an answer, not an error.",
+    tags=["configuration"],
+    request=CheckProfileRequest,
+    responses={200: CheckAnswer, **problems(*COMMON, "invalid_profile", "profile_forbidden", "profile_not_found")},
+    examples=[
+        OpenApiExample("Request", value={"profile_params": {}}, request_only=True),
+        OpenApiExample(
+            "Answer",
+            value={
+                "profile_name": "MY_RUNNER_PROFILE_1",
+                "ok": False,
+                "milliseconds": 12,
+                "stages": [
+                    {
+                        "name": "resolve",
+                        "title": "Find the machine's address",
+                        "ok": False,
+                        "milliseconds": 12,
+                        "detail": "The name autosubmit.example.com is not known (DNS).",
+                        "remedy": "Correct SSH.HOST, or add the name to the DNS.",
+                        "facts": {},
+                    }
+                ],
+            },
+            response_only=True,
+            status_codes=["200"],
+        ),
+    ],
+)

@@ -1,0 +1,207 @@
+"""What the resources take in their queries, and how they answer."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+from urllib.parse import urlencode
+
+from rest_framework import serializers
+
+from profiles.config import ModuleLoaderType, RunnerType
+from profiles.serializers import ProfileSSHSerializer
+from runners.api.answers import RunSerializer
+from runners.api.fields import ExpidField, StrictTextField
+from runners.api.serializers import StrictSerializer, TypedProfileParamsField
+from runners.models import RunStatus
+from runners.services.check import STAGES, Stage
+
+PAGE, LARGEST_PAGE = 50, 500
+LOG_BYTES, MOST_LOG_BYTES, FEWEST_LOG_BYTES = 65_536, 1_000_000, 16
+LARGEST_NUMBER = 2**63 - 1
+ORDERINGS = {"-created": "newest first", "created": "oldest first"}
+ENCODINGS = {"text": "the characters, in `text`", "base64": "the bytes, in `data`"}
+STAGE_CHOICES = list(STAGES.items())
+PARAMETER_TYPES = ("choice", "string", "integer", "strings")
+
+
+class MomentField(serializers.DateTimeField):
+    """ISO 8601. The + of an offset that was not written as %2B in the query arrives as a blank."""
+
+    def to_internal_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            value = re.sub(r" (\d\d:\d\d)$", r"+\1", value)
+        return super().to_internal_value(value)
+
+
+def cursor_of(number: int) -> str:
+    """Where the next page begins: an opaque text, which is the number of the last run of the page before."""
+    return base64.urlsafe_b64encode(f"run {number}".encode()).decode().rstrip("=")
+
+
+class RunsQuery(StrictSerializer):
+    """Filters are named as the members that they look at; several are combined with AND."""
+
+    expid = ExpidField(required=False, help_text="Runs of this experiment.")
+    status = serializers.ChoiceField(choices=RunStatus.values, required=False)
+    profile_name = StrictTextField(required=False, max_length=100, help_text="Runs started with this profile.")
+    runner = serializers.ChoiceField(choices=RunnerType.values, required=False)
+    host = StrictTextField(required=False, max_length=255, help_text="Runs on this machine, by its own name.")
+    started_by = StrictTextField(required=False, max_length=150, help_text="Runs that this person has started.")
+    created_after = MomentField(required=False, help_text="Runs created then or later.")
+    created_before = MomentField(required=False, help_text="Runs created before then.")
+    ordering = serializers.ChoiceField(
+        choices=list(ORDERINGS), default="-created", help_text="-created: newest first. created: oldest first."
+    )
+    page_size = serializers.IntegerField(min_value=1, max_value=LARGEST_PAGE, default=PAGE)
+    cursor = StrictTextField(
+        required=False, max_length=64, help_text="`next_cursor` of the page before, with the same filters and ordering."
+    )
+
+    def validate_cursor(self, value: str) -> int:
+        """The number in it."""
+        try:
+            text = base64.urlsafe_b64decode(value.encode("ascii") + b"==").decode("ascii")
+            found = re.fullmatch(r"run (\d{1,18})", text, re.ASCII)
+        except (binascii.Error, ValueError):
+            found = None
+        if not found:
+            raise serializers.ValidationError("Give the next_cursor of a page, unchanged, or leave it out.")
+        return int(found[1])
+
+
+class LogQuery(StrictSerializer):
+    """From `offset`, or the last `tail` bytes."""
+
+    offset = serializers.IntegerField(
+        min_value=0, max_value=LARGEST_NUMBER, default=0, help_text="The first byte. Go on with `next_offset`."
+    )
+    limit = serializers.IntegerField(
+        min_value=FEWEST_LOG_BYTES, max_value=MOST_LOG_BYTES, default=LOG_BYTES, help_text="At most so many bytes."
+    )
+    tail = serializers.IntegerField(
+        min_value=FEWEST_LOG_BYTES,
+        max_value=MOST_LOG_BYTES,
+        required=False,
+        help_text="The last bytes, instead of offset and limit.",
+    )
+    encoding = serializers.ChoiceField(
+        choices=list(ENCODINGS), default="text", help_text="text: whole characters in `text`. base64: bytes in `data`."
+    )
+
+
+class RunPage(serializers.Serializer[Any]):
+    """Some runs, and where the next ones are."""
+
+    results = RunSerializer(many=True)
+    next_cursor = serializers.CharField(allow_null=True, help_text="null: there are no more.")
+    next = serializers.CharField(allow_null=True, help_text="The same as a link, relative to this server.")
+
+
+def next_link(path: str, query: dict[str, Any], cursor: str) -> str:
+    return f"{path}?{urlencode(query | {'cursor': cursor})}"
+
+
+class LogChunkAnswer(serializers.Serializer[Any]):
+    """A part of a log. Ask again with `offset=next_offset` until `ended` is true."""
+
+    offset = serializers.IntegerField(help_text="The first byte of this part.")
+    next_offset = serializers.IntegerField(help_text="The first byte behind it.")
+    size = serializers.IntegerField(help_text="How many bytes the log has now.")
+    ended = serializers.BooleanField(help_text="The command is over and its whole log has been read.")
+    text = serializers.CharField(
+        allow_null=True, help_text="Never begins or ends within a character; U+FFFD stands for what is no UTF-8."
+    )
+    data = serializers.CharField(  # type: ignore[assignment]  # a member, not the attribute of a serializer
+        allow_null=True, help_text="base64, when it was asked for."
+    )
+
+
+class RequirementSerializer(serializers.Serializer[Any]):
+    """A parameter that the profile leaves open."""
+
+    parameter = serializers.CharField(help_text="Its path in profile_params, such as SSH.USER.")
+    type = serializers.ChoiceField(choices=PARAMETER_TYPES, help_text="strings: one text, or a list of texts.")
+    required = serializers.BooleanField()  # type: ignore[assignment]  # a member, not the attribute of a field
+    required_when = serializers.DictField(
+        child=serializers.ListField(child=serializers.CharField()),
+        required=False,
+        help_text="Required if each of these parameters has one of these values.",
+    )
+    choices = serializers.ListField(child=serializers.CharField(), required=False)
+    minimum = serializers.IntegerField(required=False)
+    maximum = serializers.IntegerField(required=False)
+    max_length = serializers.IntegerField(required=False)
+    default = serializers.JSONField(required=False, help_text="What is taken when it is not given.")
+    help = serializers.CharField(required=False)
+
+
+class RequirementsAnswer(serializers.Serializer[Any]):
+    """What a launch with this profile may or must still be given, in the order of a form."""
+
+    profile_name = serializers.CharField()
+    requirements = RequirementSerializer(many=True)
+
+
+class CheckProfileRequest(StrictSerializer):
+    """What the profile leaves open."""
+
+    profile_params = TypedProfileParamsField(help_text="What the profile leaves open.")
+
+
+class CheckStage(serializers.Serializer[Any]):
+    """One step of the check."""
+
+    name = serializers.ChoiceField(choices=STAGE_CHOICES)
+    title = serializers.CharField(help_text="What it does, in words.")
+    ok = serializers.BooleanField(allow_null=True, help_text="null: not tried, or there is nothing to try.")
+    milliseconds = serializers.IntegerField()
+    detail = serializers.CharField(help_text="What was found.")
+    remedy = serializers.CharField(allow_blank=True, help_text="What to do about it.")
+    facts = serializers.DictField(help_text="More about a failure, such as the fingerprint of an unknown host key.")
+
+
+class CheckAnswer(serializers.Serializer[Any]):
+    """Whether commands will work, and if not, what to do."""
+
+    profile_name = serializers.CharField()
+    ok = serializers.BooleanField(help_text="No stage has failed.")
+    milliseconds = serializers.IntegerField()
+    stages = CheckStage(many=True)
+
+
+def stage_fields(stage: Stage) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "title": stage.title,
+        "ok": stage.ok,
+        "milliseconds": stage.milliseconds,
+        "detail": stage.detail,
+        "remedy": stage.remedy,
+        "facts": stage.facts,
+    }
+
+
+class PlannedProfile(serializers.Serializer[Any]):
+    """The resolved configuration."""
+
+    RUNNER_TYPE = serializers.ChoiceField(choices=RunnerType.choices)
+    MODULE_LOADER_TYPE = serializers.ChoiceField(choices=ModuleLoaderType.choices)
+    MODULES = serializers.ListField(child=serializers.CharField())
+    SSH = ProfileSSHSerializer(required=False)
+    VENV_ROOTS = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="The environment has to be in one of them."
+    )
+
+
+class PlanAnswer(serializers.Serializer[Any]):
+    """What `dry_run` answers."""
+
+    message = serializers.CharField()
+    profile = PlannedProfile()
+    where = serializers.CharField(help_text="The machine and account.")
+    argv = serializers.ListField(child=serializers.CharField())
+    script = serializers.CharField(help_text="What a login shell would evaluate there.")
+    detached = serializers.BooleanField(help_text="It would outlive the request, as a run does.")

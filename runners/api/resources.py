@@ -1,0 +1,173 @@
+"""Runs, their logs, operations and profiles, to look at."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
+
+from runners.api import resource_schema as schema
+from runners.api.authentication import is_open
+from runners.api.base import CommandViewSet
+from runners.api.operations import RETRY_AFTER, operation_fields
+from runners.api.permissions import ReadThrottle, ScopeAllowed
+from runners.api.resource_serializers import (
+    CheckProfileRequest,
+    LogQuery,
+    RunsQuery,
+    cursor_of,
+    next_link,
+    stage_fields,
+)
+from runners.api.serializers import ProfiledSerializer, StrictSerializer, enabled_profile
+from runners.models import RunnerRun
+from runners.models_operations import Operation
+from runners.services import operations, runs
+from runners.services.check import check_profile
+from runners.services.wire import run_fields
+
+
+class ResourceView(APIView):
+    """A GET that changes nothing."""
+
+    permission_classes = [ScopeAllowed]
+    metadata_class = None
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        return [ReadThrottle()] if settings.THROTTLE_READS else []
+
+    def perform_authentication(self, request: Request) -> None:
+        if not is_open(request):
+            super().perform_authentication(request)
+
+
+def query_of(request: Request, serializer_class: type[StrictSerializer]) -> tuple[dict[str, str], dict[str, Any]]:
+    """The query as it was sent and as it was understood. Raises ValidationError by parameter."""
+    sent = request.query_params
+    twice = {name: ["Give it once."] for name, values in sent.lists() if len(values) > 1}
+    if twice:
+        raise ValidationError(twice)
+    serializer = serializer_class(data=sent.dict())
+    serializer.is_valid(raise_exception=True)
+    understood: dict[str, Any] = serializer.validated_data
+    return sent.dict(), understood
+
+
+class RunsView(ResourceView):
+    """Past and present runs. States are the last known ones: no machine is asked for a list."""
+
+    @schema.list_runs
+    def get(self, request: Request) -> Response:
+        sent, query = query_of(request, RunsQuery)
+        size = query.pop("page_size")
+        found = list(
+            runs.find(oldest_first=query.pop("ordering") == "created", beyond=query.pop("cursor", None), **query)[
+                : size + 1
+            ]
+        )
+        page = found[:size]
+        cursor = cursor_of(page[-1].pk) if len(found) > size else None
+        return Response(
+            {
+                "results": [run_fields(run) for run in page],
+                "next_cursor": cursor,
+                "next": next_link(request.path, sent, cursor) if cursor else None,
+            }
+        )
+
+
+class RunView(ResourceView):
+    @schema.get_run
+    def get(self, request: Request, id: int) -> Response:
+        return Response(run_fields(runs.get(pk=id)))
+
+
+class RunLogView(ResourceView):
+    @schema.get_run_log
+    def get(self, request: Request, id: int) -> HttpResponseBase:
+        _, query = query_of(request, LogQuery)
+        return log_answer(request, runs.get(pk=id), query)
+
+
+class OperationView(ResourceView):
+    @schema.get_operation
+    def get(self, request: Request, id: int) -> Response:
+        operation = operations.get(pk=id)
+        headers = {"Retry-After": str(RETRY_AFTER)} if operation.is_active else {}
+        return Response(operation_fields(operation), headers=headers)
+
+
+class OperationLogView(ResourceView):
+    @schema.get_operation_log
+    def get(self, request: Request, id: int) -> HttpResponseBase:
+        _, query = query_of(request, LogQuery)
+        return log_answer(request, operations.get(pk=id), query)
+
+
+def log_answer(request: Request, row: RunnerRun | Operation, query: dict[str, Any]) -> HttpResponseBase:
+    """JSON, or the bytes as they are for a client that accepts text/plain and no JSON."""
+    encoding = query.pop("encoding")
+    page = runs.read_log(row, **query)
+    accepted = request.headers.get("Accept", "")
+    if "text/plain" in accepted and "application/json" not in accepted:
+        headers = {
+            "X-Log-Offset": str(page.offset),
+            "X-Log-Next-Offset": str(page.next_offset),
+            "X-Log-Size": str(page.size),
+            "X-Log-Ended": "true" if page.ended else "false",
+            "Vary": "Accept",
+        }
+        return HttpResponse(page.data, content_type="text/plain; charset=utf-8", headers=headers)
+    if encoding == "text":
+        page = page.whole_characters()
+    return Response(
+        {
+            "offset": page.offset,
+            "next_offset": page.next_offset,
+            "size": page.size,
+            "ended": page.ended,
+            "text": page.data.decode("utf-8", "replace") if encoding == "text" else None,
+            "data": base64.b64encode(page.data).decode() if encoding == "base64" else None,
+        },
+        headers={"Vary": "Accept"},
+    )
+
+
+class ProfileRequirementsView(ResourceView):
+    @schema.get_profile_requirements
+    def get(self, request: Request, name: str) -> Response:
+        profile = enabled_profile(name)
+        return Response({"profile_name": profile.name, "requirements": profile.requirements()})
+
+
+class ProfileCheck(CommandViewSet):
+    """Tries a profile step by step. It changes nothing, but it connects and starts a process: so it is a command."""
+
+    serializer_class = CheckProfileRequest
+    command = "check-profile"
+
+    @schema.check_profile
+    def check(self, request: Request, name: str) -> Response:
+        self.audit.profile_name = name[:100]
+        body = self.validated(request)
+        serializer = ProfiledSerializer(data={**body, "profile_name": name}, context=self.get_serializer_context())
+        serializer.is_valid(raise_exception=True)
+        stages = list(check_profile(serializer.validated_data["config"]))
+        failed = [stage.name for stage in stages if stage.ok is False]
+        self.audit.detail = f"failed: {', '.join(failed)}" if failed else ""
+        return Response(
+            {
+                "profile_name": name,
+                "ok": not failed,
+                "milliseconds": sum(stage.milliseconds for stage in stages),
+                "stages": [stage_fields(stage) for stage in stages],
+            }
+        )

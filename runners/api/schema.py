@@ -1,0 +1,329 @@
+"""The OpenAPI document: what each operation takes and answers, with examples that run as they stand.
+
+Kept beside the views and not in them, so that a view stays the three lines that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+)
+
+from runners.api.answers import (
+    CommandAnswer,
+    ExperimentCreatedAnswer,
+    Problem,
+    RunSerializer,
+    RunStartedAnswer,
+    RunStoppedAnswer,
+)
+from runners.api.exception_handler import KINDS, PROBLEM_TYPE
+from runners.api.idempotency import KEY_PATTERN
+from runners.api.operations import OperationSerializer
+from runners.api.resource_serializers import PlanAnswer
+from runners.api.serializers import (
+    CreateExperimentRequest,
+    CreateJobListRequest,
+    RunExperimentRequest,
+    RunStatusRequest,
+    SetJobStatusRequest,
+    StopExperimentRequest,
+    UpdateDescriptionRequest,
+)
+
+READING = ("not_authenticated", "invalid_credentials", "permission_denied", "throttled", "database_unavailable")
+COMMON = (*READING, "invalid_request", "invalid_json", "too_large", "unsupported_media_type")
+ON_MACHINE: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
+ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out")
+WITH_PROFILE = ("invalid_profile", "endpoint_disabled", "profile_forbidden", "profile_not_found", *ON_MACHINE)
+
+RUN: dict[str, Any] = {
+    "expid": "a001",
+    "runner_id": 17,
+    "runner": "SSH",
+    "module_loader": "LMOD",
+    "modules": "autosubmit",
+    "status": "ACTIVE",
+    "pid": 4711,
+    "created": "2026-01-20T09:30:00+00:00",
+    "modified": "2026-01-20T09:30:01+00:00",
+    "exit_code": None,
+    "signal": "",
+    "reason": "",
+    "host": "login1",
+    "user": "autosubmit_user",
+    "profile_name": "MY_RUNNER_PROFILE_1",
+    "started_by": "ana",
+    "stopped_by": "",
+    "finished": None,
+    "confirmed_at": "2026-01-20T09:30:01+00:00",
+    "reachable": True,
+    "unreachable_detail": "",
+    "explanation": "",
+}
+STOPPED: dict[str, Any] = {
+    **RUN,
+    "status": "TERMINATED",
+    "reason": "stopped",
+    "exit_code": 88,
+    "stopped_by": "ana",
+    "finished": "2026-01-20T09:42:10+00:00",
+    "modified": "2026-01-20T09:42:10+00:00",
+    "confirmed_at": "2026-01-20T09:42:10+00:00",
+}
+
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "pattern": f"^({KEY_PATTERN})$"},
+    OpenApiParameter.HEADER,
+    description="A text that is new for each request, such as a UUID. The same request sent again with the same key is "
+    "not executed again: it gets the first answer, with `Idempotent-Replayed: true`.",
+)
+REPLAYED = OpenApiParameter(
+    "Idempotent-Replayed",
+    {"type": "string", "const": "true"},
+    OpenApiParameter.HEADER,
+    response=[200, 202],
+    description="Stands when this is the answer of an earlier request with the same `Idempotency-Key`.",
+)
+PREFER = OpenApiParameter(
+    "Prefer",
+    str,
+    OpenApiParameter.HEADER,
+    description="RFC 7240. `respond-async`: answer 202 at once; `respond-async, wait=10`: only if it takes longer than "
+    "10 s.",
+)
+ACCEPTED_HEADERS = [
+    OpenApiParameter(name, kind, OpenApiParameter.HEADER, response=[202], description=text)
+    for name, kind, text in (
+        ("Location", str, "Where to look for the result."),
+        ("Preference-Applied", str, "respond-async"),
+        ("Retry-After", int, "Seconds after which to look."),
+    )
+]
+
+
+def explained(*codes: str) -> dict[int, str]:
+    """For each status, what its codes mean."""
+    by_status: dict[int, dict[str, str]] = {}
+    for kind in KINDS.values():
+        if kind.code in codes:
+            by_status.setdefault(kind.status, {})[kind.code] = kind.title
+    return {
+        status: "\n".join(f"- `{code}`: {title}" for code, title in kinds.items())
+        for status, kinds in sorted(by_status.items())
+    }
+
+
+def problems(*codes: str) -> dict[tuple[int, str], OpenApiResponse]:
+    return {
+        (status, PROBLEM_TYPE): OpenApiResponse(Problem, description=text) for status, text in explained(*codes).items()
+    }
+
+
+def operation(
+    operation_id: str,
+    summary: str,
+    description: str,
+    *,
+    request: Any,
+    answer: Any,
+    codes: tuple[str, ...],
+    asked: dict[str, Any],
+    answered: dict[str, Any],
+    tag: str = "commands",
+    parameters: Sequence[OpenApiParameter] = (),
+    more: dict[Any, Any] | None = None,
+) -> Any:
+    """`more` are answers beside the one with status 200."""
+    return extend_schema(
+        operation_id=operation_id,
+        summary=summary,
+        description=description,
+        tags=[tag],
+        parameters=parameters,
+        request=request,
+        responses={200: answer, **(more or {}), **problems(*COMMON, *codes)},
+        examples=[
+            OpenApiExample("Request", value=asked, request_only=True),
+            OpenApiExample("Answer", value=answered, response_only=True, status_codes=["200"]),
+        ],
+    )
+
+
+def command(
+    operation_id: str, summary: str, description: str, *, answer: Any, codes: tuple[str, ...], **rest: Any
+) -> Any:
+    """An operation that obeys `dry_run` and `Idempotency-Key`."""
+    return operation(
+        operation_id,
+        summary,
+        description,
+        answer=PolymorphicProxySerializer(f"{answer.__name__}OrPlan", [answer, PlanAnswer], None),
+        codes=(*codes, "idempotency_in_progress", "idempotency_key_reused"),
+        **{"parameters": [IDEMPOTENCY_KEY, REPLAYED], **rest},
+    )
+
+
+def long_command(operation_id: str, summary: str, description: str, **rest: Any) -> Any:
+    """A command that obeys `Prefer: respond-async`, too."""
+    accepted = OpenApiResponse(OperationSerializer, description="It goes on; `Location` says where to look.")
+    return command(
+        operation_id,
+        summary,
+        f"{description} With `Prefer: respond-async` the answer is 202 and an operation, and the command goes on "
+        "whatever becomes of the client or of this service.",
+        parameters=[IDEMPOTENCY_KEY, REPLAYED, PREFER, *ACCEPTED_HEADERS],
+        more={202: accepted},
+        **rest,
+    )
+
+
+run_experiment = command(
+    "run_experiment",
+    "Start an experiment",
+    "Starts `autosubmit run` on the profile's machine and answers as soon as it executes. It goes on whatever becomes "
+    "of the client or of this service. A second request for a running experiment gets 409 and that run.",
+    request=RunExperimentRequest,
+    answer=RunStartedAnswer,
+    codes=(*WITH_PROFILE, "already_running"),
+    asked={"expid": "a001", "profile_name": "MY_RUNNER_PROFILE_1", "profile_params": {}},
+    answered={"message": "Experiment a001 started successfully.", **RUN},
+)
+
+get_runner_run_status = operation(
+    "get_runner_run_status",
+    "The last run of an experiment",
+    "Asks the machine, unless it has just been asked. While it cannot be reached, the last known state is shown with "
+    "`reachable: false`.",
+    request=RunStatusRequest,
+    answer=RunSerializer,
+    codes=("run_not_found",),
+    asked={"expid": "a001"},
+    answered=RUN,
+    tag="runs",
+)
+
+stop_experiment = command(
+    "stop_experiment",
+    "Stop an experiment",
+    "Answers when the end of the run was seen on its machine: first `autosubmit stop`, then, if that does not help "
+    "within its time, signals to the run's own processes. `steps` says what was done. Jobs that are already submitted "
+    "go on, unless `cancel_jobs` is given.",
+    request=StopExperimentRequest,
+    answer=RunStoppedAnswer,
+    codes=("endpoint_disabled", "profile_forbidden", "run_not_found", "not_running", "stop_not_confirmed", *ON_MACHINE),
+    asked={"expid": "a001"},
+    answered={
+        "message": "Experiment a001 stopped successfully.",
+        **STOPPED,
+        "steps": [{"action": "autosubmit stop", "outcome": "exit code 0", "seconds": 6.5, "ended": True}],
+    },
+)
+
+set_job_status = long_command(
+    "set_job_status",
+    "Change the status of jobs",
+    "Executes `autosubmit setstatus` and saves the result. Not possible while the experiment runs.",
+    request=SetJobStatusRequest,
+    answer=CommandAnswer,
+    codes=WITH_PROFILE,
+    asked={
+        "expid": "a001",
+        "profile_name": "MY_RUNNER_PROFILE_1",
+        "profile_params": {},
+        "command_params": {"final_status": "COMPLETED", "job_names_list": ["a001_LOCAL_SETUP"]},
+    },
+    answered={"message": "Job status for experiment a001 set successfully.", "warnings": []},
+)
+
+create_experiment = long_command(
+    "create_experiment",
+    "Create an experiment",
+    "Executes `autosubmit expid`. A new experiment needs its job list (create-job-list) before it can run.",
+    request=CreateExperimentRequest,
+    answer=ExperimentCreatedAnswer,
+    codes=WITH_PROFILE,
+    asked={
+        "profile_name": "MY_RUNNER_PROFILE_1",
+        "profile_params": {},
+        "command_params": {"description": "A first one", "dummy": True, "hpc": "local"},
+    },
+    answered={"expid": "a001", "message": "Experiment a001 created successfully.", "warnings": []},
+)
+
+create_job_list = long_command(
+    "create_job_list",
+    "Make the job list of an experiment",
+    "Executes `autosubmit create -np`. Autosubmit calls it a success even if the configuration has errors: read "
+    "`warnings`.",
+    request=CreateJobListRequest,
+    answer=CommandAnswer,
+    codes=WITH_PROFILE,
+    asked={"expid": "a001", "profile_name": "MY_RUNNER_PROFILE_1", "profile_params": {}, "command_params": {}},
+    answered={"message": "Job list for experiment a001 created successfully.", "warnings": []},
+)
+
+update_experiment_description = command(
+    "update_experiment_description",
+    "Replace the description of an experiment",
+    "Executes `autosubmit updatedescrip`. Also possible while the experiment runs.",
+    request=UpdateDescriptionRequest,
+    answer=CommandAnswer,
+    codes=WITH_PROFILE,
+    asked={
+        "expid": "a001",
+        "profile_name": "MY_RUNNER_PROFILE_1",
+        "profile_params": {},
+        "description": "A better name",
+    },
+    answered={"message": "Description for experiment a001 updated successfully.", "warnings": []},
+)
+
+
+class BearerScheme(OpenApiAuthenticationExtension):
+    target_class = "runners.api.authentication.BearerAuthentication"
+    name = "bearer"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token of this service (`asr_...`), or a JWT of the Autosubmit API.",
+        }
+
+
+class SessionScheme(OpenApiAuthenticationExtension):
+    target_class = "runners.api.authentication.AdminSessionAuthentication"
+    name = "session"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "apiKey", "in": "cookie", "name": "sessionid", "description": "Signed in to the admin."}
+
+
+class TextScheme(OpenApiSerializerFieldExtension):
+    """StrictTextField with its pattern, so that generated clients and forms can check before they send."""
+
+    target_class = "runners.api.fields.StrictTextField"
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        field = self.target
+        schema: dict[str, Any] = {"type": "string", "pattern": "^[^\\u0000]*$"}
+        if field.max_length is not None:
+            schema["maxLength"] = field.max_length
+        if not field.allow_blank:
+            schema["minLength"] = 1
+        if field.pattern:
+            text = field.pattern.pattern
+            schema["pattern"] = f"^({text})?$" if field.allow_blank else f"^{text}$"
+        return schema

@@ -1,0 +1,161 @@
+"""What is done to the OpenAPI document after drf-spectacular has made it, so that clients made from it are pleasant.
+
+Each hook takes and gives back the whole document (settings: POSTPROCESSING_HOOKS).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from runners.api.exception_handler import PROBLEM_TYPE
+from runners.api.schema import COMMON, READING, RUN, STOPPED, explained
+from runners.api.schema_problems import EXAMPLES, example
+
+Document = dict[str, Any]
+
+OVERVIEW = """\
+Runs Autosubmit commands on the machines of its profiles, locally or over SSH.
+
+- **Who asks:** `Authorization: Bearer TOKEN`, with a token of this service or a login of the Autosubmit API.
+- **The main job:** create-experiment, create-job-list, run-experiment; then get-runner-run-status until `status` is no
+  longer `ACTIVE`. The log is at `runs/{runner_id}/log`. What a profile leaves open is given in `profile_params`.
+- **Errors** have one body, `Problem`. Read its `code`, which is stable; show `detail`, which says what to do; `errors`
+  names the refused members. Each operation lists its codes, each with an example.
+- **Repeats:** with an `Idempotency-Key` a command that is sent again is not executed again. `dry_run: true` answers
+  what a command would do (`PlanAnswer`) and does nothing.
+- **Long commands** go on without their request with `Prefer: respond-async`.
+
+Clients have to ignore members that they do not know: new ones may come.
+"""
+
+EMPTY_TEXT = {"type": "string", "maxLength": 0}
+
+# Generated code needs words where the values of an enumeration give none.
+ENUM_WORDS = {
+    "RunReason": {"": "NOT_TERMINATED"},
+    "RunOrdering": {"-created": "NEWEST_FIRST", "created": "OLDEST_FIRST"},
+}
+# Enumerations that stand only in queries, where drf-spectacular gives them no name.
+QUERY_ENUMS = {"RunOrdering": ["-created", "created"], "LogEncoding": ["text", "base64"]}
+
+# Members that mean the same wherever they stand, and whose serializers say nothing about them.
+MEMBERS = {
+    "expid": "The experiment.",
+    "message": "What was done, for people.",
+    "warnings": "Autosubmit's words that mean trouble although the command succeeded.",
+    "created": "When it was asked for.",
+    "finished": "When it ended; null before.",
+    "profile_name": "The profile.",
+    "started_by": "Who started it; empty when nobody was signed in.",
+    "stopped_by": "Who asked for its stop; empty otherwise.",
+    "runner": "How its machine is reached.",
+    "module_loader": "What prepares the command's environment there.",
+    "command_params": "What Autosubmit's command takes.",
+    "milliseconds": "How long it took.",
+    "operation_id": "The number of this operation.",
+    "argv": "The command, word by word.",
+    "git_repo": "The URL or path of a git repository with the project.",
+    "git_branch": "Its branch or tag.",
+    "exit_code": "The exit code; null before the end, and when it is not known.",
+}
+HEADERS: dict[str, dict[str, Any]] = {
+    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "How to sign in."}},
+    "429": {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds after which to try again."}},
+    "503": {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds after which to try again."}},
+}
+
+
+def operations(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Path, method and description of each."""
+    for path, methods in document["paths"].items():
+        for method, described in methods.items():
+            yield path, method, described
+
+
+def describe(result: Document, generator: Any, request: Any, public: bool) -> Document:
+    """Words where the serializers leave them out: the document itself, members, answers."""
+    result["info"]["description"] = OVERVIEW
+    result["info"]["license"] = {"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"}
+    schemas = result["components"]["schemas"]
+    for schema in schemas.values():
+        for name, member in schema.get("properties", {}).items():
+            if name in MEMBERS and not member.get("description"):
+                if "$ref" in member:  # words beside a reference are lost on many generators
+                    member["allOf"] = [{"$ref": member.pop("$ref")}]
+                member["description"] = MEMBERS[name]
+    for _, _, described in operations(result):
+        for answer in described["responses"].values():
+            for content in answer.get("content", {}).values():
+                name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+                words = schemas.get(name, {}).get("description", "")
+                if not answer["description"]:
+                    answer["description"] = words.split("\n")[0] or "Done; with `dry_run`, what would be done."
+    return result
+
+
+def close_request_bodies(result: Document, generator: Any, request: Any, public: bool) -> Document:
+    """Say in the document what StrictSerializer does: members that it does not name are refused.
+
+    Also puts "this pattern, or empty" into one text with a pattern. drf-spectacular makes a union of two texts of it,
+    for which generated clients get two types. And defaults are said in words: openapi-typescript takes a member with a
+    `default` for one that is always there, so every request would have to name all of them.
+    """
+    for name, schema in result["components"]["schemas"].items():
+        if name.endswith(("Request", "Params")):
+            schema["additionalProperties"] = False
+            for member in schema["properties"].values():
+                if member.get("oneOf", [])[1:] == [EMPTY_TEXT]:
+                    member.update(member.pop("oneOf")[0])
+                if member.pop("default", None) is False:
+                    member["description"] = f"{member['description']} Default: false."
+    return result
+
+
+def name_enums(result: Document, generator: Any, request: Any, public: bool) -> Document:
+    """One named type for each set of choices: also in queries, and also where the empty text is one of them."""
+    schemas = result["components"]["schemas"]
+    blank = [{"$ref": "#/components/schemas/RunReason"}, {"$ref": "#/components/schemas/BlankEnum"}]
+    for schema in schemas.values():
+        for member in schema.get("properties", {}).values():
+            if member.get("oneOf") == blank:
+                del member["oneOf"]
+                member["allOf"] = blank[:1]
+    del schemas["BlankEnum"]
+    schemas["RunReason"]["enum"].insert(0, "")
+    for name, choices in QUERY_ENUMS.items():
+        schemas[name] = {"enum": choices, "type": "string"}
+    for name, words in ENUM_WORDS.items():
+        schemas[name]["x-enum-varnames"] = [words.get(value, value.upper()) for value in schemas[name]["enum"]]
+    names = {tuple(sorted(schema["enum"])): name for name, schema in schemas.items() if "enum" in schema}
+    for _, _, described in operations(result):
+        for parameter in described.get("parameters", []):
+            schema = parameter["schema"]
+            if known := names.get(tuple(sorted(schema.get("enum", [])))):
+                default = {"default": schema["default"]} if "default" in schema else {}
+                parameter["schema"] = {"allOf": [{"$ref": f"#/components/schemas/{known}"}], **default}
+    result["components"]["schemas"] = dict(sorted(schemas.items()))
+    return result
+
+
+def complete_errors(result: Document, generator: Any, request: Any, public: bool) -> Document:
+    """Add the errors that every operation can have to those that name none, and an example of each code."""
+    for path, method, described in operations(result):
+        codes = COMMON if method == "post" else READING
+        if path.startswith("/v4/user-settings/"):
+            codes = (*codes, "not_found")
+        for status, text in explained(*codes).items():
+            content = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            described["responses"].setdefault(str(status), {"content": content, "description": text})
+        for status, answer in described["responses"].items():
+            if content := answer["content"].get(PROBLEM_TYPE):
+                named = re.findall(r"^- `(\w+)`", answer["description"], re.MULTILINE)
+                content["examples"] = {code: {"$ref": f"#/components/examples/{code}"} for code in named}
+            if status in HEADERS:
+                answer.setdefault("headers", {}).update(HEADERS[status])
+    runs = {"already_running": {"run": RUN}, "not_running": {"run": STOPPED}}
+    result["components"]["examples"] = {
+        code: {"summary": example(code)["title"], "value": example(code, **runs.get(code, {}))} for code in EXAMPLES
+    }
+    return result

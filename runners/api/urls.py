@@ -1,0 +1,21 @@
+"""The paths under /v4. None ends in a slash; `ApiPathMiddleware` takes those off that clients send."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver, include, path
+from rest_framework.routers import SimpleRouter
+
+from profiles.urls import user_settings_urlpatterns
+from runners.api.views import ExperimentCommands, RunStatusView
+
+router = SimpleRouter(trailing_slash=False, use_regex_path=False)
+router.register("command", ExperimentCommands, basename="command")
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    # First: it is asked a thousand times as often as all the others together.
+    path("runners/command/get-runner-run-status", RunStatusView.as_view(), name="command-get-runner-run-status"),
+    path("runners/", include(router.urls)),
+    path("runners/configuration/", include("profiles.urls")),
+    path("runners/", include("runners.api.resource_urls")),
+    path("user-settings/", include(user_settings_urlpatterns)),
+]

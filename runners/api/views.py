@@ -1,0 +1,158 @@
+"""The command endpoints: parse, one use case, serialize."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from rest_framework.decorators import action
+from rest_framework.generics import GenericAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
+
+from profiles.config import Endpoint
+from runners.api import schema
+from runners.api.authentication import is_open
+from runners.api.base import CommandViewSet
+from runners.api.idempotency import idempotent
+from runners.api.operations import conduct
+from runners.api.permissions import ReadThrottle, ScopeAllowed
+from runners.api.serializers import (
+    CreateExperimentRequest,
+    CreateJobListRequest,
+    RunExperimentRequest,
+    RunStatusRequest,
+    SetJobStatusRequest,
+    StopExperimentRequest,
+    UpdateDescriptionRequest,
+)
+from runners.models_auth import TokenScope
+from runners.models_operations import OperationKind
+from runners.services import access, autosubmit, dry_run, experiments
+from runners.services.wire import run_fields
+
+
+def command(name: str, *, endpoint: Endpoint, serializer_class: type) -> Any:
+    """An @action at `command/<name>`, covered by the toggle `endpoint`, that obeys `Idempotency-Key`."""
+    decorate = action(
+        detail=False,
+        methods=["post"],
+        url_path=name,
+        url_name=name,
+        serializer_class=serializer_class,
+        command=name,
+        endpoint=endpoint,
+    )
+    return lambda method: decorate(idempotent(method))
+
+
+class ExperimentCommands(CommandViewSet):
+    """Everything that changes something."""
+
+    @schema.run_experiment
+    @command("run-experiment", endpoint=Endpoint.RUNNER_RUN, serializer_class=RunExperimentRequest)
+    def run_experiment(self, request: Request) -> Response:
+        data = self.validated(request)
+        if data["dry_run"]:
+            return self.planned(dry_run.run_experiment(**_given(data, "expid", "config")))
+        run = experiments.run_experiment(
+            expid=data["expid"],
+            config=data["config"],
+            profile_name=data["profile_name"],
+            audit=self.audit,
+            key=self.record.run_key if self.record else "",
+        )
+        return Response({"message": f"Experiment {run.expid} started successfully.", **run_fields(run)})
+
+    @schema.stop_experiment
+    @command("stop-experiment", endpoint=Endpoint.RUNNER_RUN, serializer_class=StopExperimentRequest)
+    def stop_experiment(self, request: Request) -> Response:
+        data = self.validated(request)
+        authorize = partial(access.require_stop, request.user)
+        if data.pop("dry_run"):
+            run = experiments.active_run(expid=data.pop("expid"))
+            authorize(run)
+            return self.planned(dry_run.stop_experiment(run=run, **data))
+        outcome = experiments.stop_experiment(**data, audit=self.audit, authorize=authorize)
+        message = f"Experiment {outcome.run.expid} stopped successfully."
+        return Response({"message": message, **run_fields(outcome.run), "steps": outcome.steps})
+
+    @schema.set_job_status
+    @command("set-job-status", endpoint=Endpoint.SET_JOB_STATUS, serializer_class=SetJobStatusRequest)
+    def set_job_status(self, request: Request) -> Response:
+        data = self.validated(request)
+        given = _given(data, "expid", "config", "params")
+        if data["dry_run"]:
+            return self.planned(dry_run.set_job_status(**given))
+        attended = partial(experiments.set_job_status, **given, audit=self.audit)
+        argv = autosubmit.setstatus(data["expid"], data["params"])
+        return conduct(self, request, OperationKind.SET_JOB_STATUS, data, argv, attended)
+
+    @schema.create_experiment
+    @command("create-experiment", endpoint=Endpoint.CREATE_EXPERIMENT, serializer_class=CreateExperimentRequest)
+    def create_experiment(self, request: Request) -> Response:
+        data = self.validated(request)
+        given = _given(data, "config", "params")
+        if data["dry_run"]:
+            return self.planned(dry_run.create_experiment(**given))
+        attended = partial(experiments.create_experiment, **given, audit=self.audit)
+        argv = autosubmit.expid(data["params"])
+        return conduct(self, request, OperationKind.CREATE_EXPERIMENT, data, argv, attended)
+
+    @schema.create_job_list
+    @command("create-job-list", endpoint=Endpoint.CREATE_EXPERIMENT, serializer_class=CreateJobListRequest)
+    def create_job_list(self, request: Request) -> Response:
+        data = self.validated(request)
+        given = _given(data, "expid", "config", "params")
+        if data["dry_run"]:
+            return self.planned(dry_run.create_job_list(**given))
+        attended = partial(experiments.create_job_list, **given, audit=self.audit)
+        argv = autosubmit.create(data["expid"], data["params"])
+        return conduct(self, request, OperationKind.CREATE_JOB_LIST, data, argv, attended)
+
+    @schema.update_experiment_description
+    @command(
+        "update-experiment-description",
+        endpoint=Endpoint.UPDATE_EXPERIMENT_DETAILS,
+        serializer_class=UpdateDescriptionRequest,
+    )
+    def update_experiment_description(self, request: Request) -> Response:
+        data = self.validated(request)
+        given = _given(data, "expid", "config", "description")
+        if data["dry_run"]:
+            return self.planned(dry_run.update_description(**given))
+        outcome = experiments.update_description(**given, audit=self.audit)
+        message = f"Description for experiment {data['expid']} updated successfully."
+        return Response({"message": message, "warnings": outcome.warnings})
+
+
+def _given(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    """What a use case and its plan take of the validated body."""
+    return {name: data[name] for name in names}
+
+
+class RunStatusView(GenericAPIView[Any]):
+    """The last run of an experiment. A POST that only reads, and the one endpoint that everybody polls.
+
+    No toggle covers it: with RUNNER_RUN off, what still runs has to stay visible. It leaves no audit record.
+    """
+
+    required_scope = TokenScope.READ
+    permission_classes = [ScopeAllowed]
+    serializer_class = RunStatusRequest
+    metadata_class = None
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        return [ReadThrottle()] if settings.THROTTLE_READS else []
+
+    def perform_authentication(self, request: Request) -> None:
+        if not is_open(request):
+            super().perform_authentication(request)
+
+    @schema.get_runner_run_status
+    def post(self, request: Request) -> Response:
+        body = RunStatusRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        return Response(run_fields(experiments.get_run(expid=body.validated_data["expid"])))

@@ -1,0 +1,49 @@
+"""A live server for generated clients: protected, with one LOCAL profile whose autosubmit is the stand-in."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.environments import StubAccount
+from tests.servers import AppServer
+
+PROFILE = "LOCAL_STUB"
+
+
+@dataclass(frozen=True)
+class Service:
+    app: AppServer
+    token: str
+
+    @property
+    def document(self) -> bytes:
+        """The OpenAPI document as it is served, byte for byte."""
+        with urllib.request.urlopen(f"{self.app.url}/openapi.json", timeout=30) as answer:
+            return bytes(answer.read())
+
+
+@pytest.fixture
+def make_service(make_app: Callable[..., AppServer], account: StubAccount, tmp_path: Path) -> Callable[..., Service]:
+    """make_service(PROTECTION_LEVEL="ALL", ...) -> Service: settings as environment variables."""
+
+    def make(**settings: str) -> Service:
+        app = make_app(account=account, env={"THROTTLE_COMMANDS": "off", "THROTTLE_FAILED_LOGINS": "off", **settings})
+        profiles = tmp_path / "profiles.yml"
+        profile = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE"}
+        profiles.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": {"PROFILES": {PROFILE: profile}}}))
+        app.manage("import_profiles", str(profiles))
+        return Service(app, app.manage("create_token", "sdk", "--create-user").strip())
+
+    return make
+
+
+@pytest.fixture
+def service(make_service: Callable[..., Service], account: StubAccount) -> Service:
+    account.control("run", "a001", SLEEP=120)  # the second experiment of a driver: the one that it stops
+    return make_service(PROTECTION_LEVEL="ALL", RUNNERS_STATUS_FRESHNESS="0.1")

@@ -1,0 +1,308 @@
+"""Who may ask what: tokens, JWTs of the Autosubmit API, sessions, protection levels, scopes, rates."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.utils import timezone
+
+from runners.models import ApiToken, AuditRecord
+from tests.api import Api, check
+
+pytestmark = pytest.mark.django_db
+
+SECRET = "shared with the Autosubmit API, of the test"
+COMMAND = "run-experiment"  # with an empty body: 400 tells that the credentials were accepted
+STATUS = "get-runner-run-status"
+RUN_BODY: dict[str, Any] = {}
+STATUS_BODY = {"expid": "a001"}
+
+
+@pytest.fixture(autouse=True)
+def protection(settings: Any) -> None:
+    settings.PROTECTION_LEVEL = "ALL"
+    settings.AS_API_SECRET_TOKEN = SECRET
+    cache.clear()
+
+
+@pytest.fixture
+def ana() -> User:
+    return User.objects.create_user("ana", password="of ana")
+
+
+def token_of(user: User, scope: str = "run", days: int = 1) -> str:
+    _, text = ApiToken.objects.create(user=user, expiry=timedelta(days=days), scope=scope)
+    return str(text)
+
+
+def bearer(credential: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {credential}"}
+
+
+def jwt_of(claims: dict[str, Any], *, secret: str = SECRET, algorithm: str = "HS256") -> str:
+    expiry = datetime.now(UTC) + timedelta(minutes=5)
+    return jwt.encode({"exp": expiry, **claims}, secret, algorithm=algorithm)
+
+
+@pytest.mark.parametrize("command", [COMMAND, STATUS])
+def test_without_credentials_it_answers_401_and_says_how(client: Client, command: str) -> None:
+    response = client.post(f"/v4/runners/command/{command}", b"{}", "application/json")
+    body = check(response, 401)
+    assert body["code"] == "not_authenticated"
+    assert "Authorization: Bearer" in body["detail"]
+    assert response["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_preflight_needs_no_credentials(client: Client) -> None:
+    """Only with CORS configured does an OPTIONS mean anything; without, it must at least not leave a record."""
+    client.options("/v4/runners/command/run-experiment", headers={"Origin": "https://gui.example.org"})
+    assert not AuditRecord.objects.exists()
+
+
+def test_a_token_is_accepted_and_its_use_is_seen(client: Client, ana: User) -> None:
+    text = token_of(ana)
+    Api(client, bearer(text)).post(COMMAND, RUN_BODY, expect=400)
+    token = ApiToken.objects.get()
+    assert token.last_used is not None
+    record = AuditRecord.objects.get()
+    assert (record.actor, record.token, record.endpoint) == ("ana", token.token_key, COMMAND)
+    assert record.outcome == "invalid_request"
+    assert text not in str(record.__dict__)
+
+
+def test_only_the_hash_of_a_token_is_stored(ana: User) -> None:
+    text = token_of(ana)
+    assert text.startswith("asr_")
+    stored = str(ApiToken.objects.values().get())
+    assert text not in stored
+    assert text[15:] not in stored
+
+
+@pytest.mark.parametrize("change", [lambda t: t[:-1], lambda t: t + "0", lambda t: t[:20], lambda t: "asr_", str.upper])
+def test_a_changed_token_is_refused(client: Client, ana: User, change: Any) -> None:
+    body = Api(client, bearer(change(token_of(ana)))).post(COMMAND, RUN_BODY, expect=401)
+    assert body["code"] == "invalid_credentials"
+
+
+def test_an_expired_token_is_refused_and_says_so(client: Client, ana: User) -> None:
+    text = token_of(ana)
+    ApiToken.objects.update(expiry=timezone.now() - timedelta(seconds=1))
+    assert "expired" in Api(client, bearer(text)).post(COMMAND, RUN_BODY, expect=401)["detail"]
+
+
+def test_a_revoked_token_is_refused(client: Client, ana: User) -> None:
+    text = token_of(ana)
+    ApiToken.objects.all().delete()
+    Api(client, bearer(text)).post(COMMAND, RUN_BODY, expect=401)
+
+
+@pytest.mark.parametrize("credential", ["token", "jwt"])
+def test_an_inactive_person_is_refused(client: Client, ana: User, credential: str) -> None:
+    text = token_of(ana) if credential == "token" else jwt_of({"user_id": "ana"})
+    ana.is_active = False
+    ana.save()
+    assert "switched off" in Api(client, bearer(text)).post(COMMAND, RUN_BODY, expect=401)["detail"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Bearer", "Bearer ", "Bearer a b", "Bearer \xff\xfe", "Bearer " + "a" * 10_000, "Bearer a.b.c", "Token x"],
+)
+def test_a_malformed_header_is_401(client: Client, header: str) -> None:
+    Api(client, {"Authorization": header}).post(COMMAND, RUN_BODY, expect=401)
+
+
+@pytest.mark.parametrize("header", ["Basic YW5hOm9mIGFuYQ==", "Digest x", "asr_x"])
+def test_another_scheme_counts_as_no_credentials(client: Client, ana: User, header: str) -> None:
+    body = Api(client, {"Authorization": header}).post(COMMAND, RUN_BODY, expect=401)
+    assert body["code"] == "not_authenticated"
+
+
+@pytest.mark.parametrize(
+    ("scope", "command", "expect"),
+    [
+        ("read", STATUS, 404),
+        ("read", COMMAND, 403),
+        ("run", COMMAND, 400),
+        ("run", STATUS, 404),
+        ("manage", COMMAND, 400),
+    ],
+)
+def test_a_token_may_do_what_its_scope_says(client: Client, ana: User, scope: str, command: str, expect: int) -> None:
+    body = Api(client, bearer(token_of(ana, scope))).post(
+        command, STATUS_BODY if command == STATUS else RUN_BODY, expect=expect
+    )
+    if expect == 403:
+        assert body["code"] == "permission_denied"
+        assert "scope 'run'" in body["detail"]
+        assert AuditRecord.objects.get().outcome == "permission_denied"
+
+
+# --- JWTs of the Autosubmit API ---------------------------------------------------------------------------------------
+
+
+def test_a_jwt_makes_its_user_once_without_a_password(client: Client) -> None:
+    api = Api(client, bearer(jwt_of({"user_id": "eva", "sub": "eva", "iat": datetime.now(UTC)})))
+    api.post(COMMAND, RUN_BODY, expect=400)
+    api.post(COMMAND, RUN_BODY, expect=400)
+    user = User.objects.get(username="eva")
+    assert not user.has_usable_password()
+    assert not user.is_staff
+    assert [record.actor for record in AuditRecord.objects.all()] == ["eva", "eva"]
+
+
+def expired() -> str:
+    return jwt_of({"user_id": "eva", "exp": datetime.now(UTC) - timedelta(minutes=1)})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(expired, id="expired"),
+        pytest.param(lambda: jwt_of({"user_id": "eva"}, secret="another secret of enough length......"), id="secret"),
+        pytest.param(lambda: jwt_of({"user_id": "eva"}, algorithm="HS512"), id="HS512"),
+        pytest.param(lambda: jwt_of({"user_id": "eva"}, secret="", algorithm="none"), id="none"),
+        pytest.param(lambda: jwt_of({}), id="nobody"),
+        pytest.param(lambda: jwt_of({"user_id": ""}), id="empty"),
+        pytest.param(lambda: jwt_of({"user_id": 5}), id="number"),
+        pytest.param(lambda: jwt_of({"user_id": ["eva"]}), id="list"),
+        pytest.param(lambda: jwt_of({"user_id": "eva\0"}), id="NUL"),
+        pytest.param(lambda: jwt_of({"user_id": "e" * 500}), id="long"),
+        pytest.param(lambda: jwt_of({"user_id": "eva; drop"}), id="blanks"),
+        pytest.param(lambda: jwt.encode({"user_id": "eva"}, SECRET), id="no expiry"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+def test_a_bad_jwt_is_refused_and_makes_nobody(client: Client, text: Any) -> None:
+    body = Api(client, bearer(text())).post(COMMAND, RUN_BODY, expect=401)
+    assert body["code"] == "invalid_credentials"
+    assert not User.objects.exists()
+
+
+def test_without_the_shared_secret_no_jwt_is_accepted(client: Client, settings: Any) -> None:
+    settings.AS_API_SECRET_TOKEN = ""
+    Api(client, bearer(jwt_of({"user_id": "eva"}))).post(COMMAND, RUN_BODY, expect=401)
+
+
+# --- Sessions ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_with_the_csrf_token_is_accepted(ana: User) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(ana)
+    secret = "a" * 32
+    browser.cookies["csrftoken"] = secret
+    Api(browser, {"X-CSRFToken": secret}).post(COMMAND, RUN_BODY, expect=400)
+    assert AuditRecord.objects.get().actor == "ana"
+
+
+def test_a_session_without_the_csrf_token_counts_as_none(ana: User) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(ana)
+    assert Api(browser).post(COMMAND, RUN_BODY, expect=401)["code"] == "not_authenticated"
+
+
+# --- Protection levels ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "status", "command"), [("ALL", 401, 401), ("WRITEONLY", 404, 401), ("NONE", 404, 400)]
+)
+@pytest.mark.parametrize("headers", [{}, bearer("asr_" + "0" * 64), bearer("old.jwt.here")], ids=["no", "old", "jwt"])
+def test_the_level_decides_what_is_open(
+    client: Client, settings: Any, level: str, status: int, command: int, headers: dict[str, str]
+) -> None:
+    """On an open endpoint bad credentials count as none: today's GUI goes on sending an old token."""
+    settings.PROTECTION_LEVEL = level
+    api = Api(client, headers)
+    api.post(STATUS, STATUS_BODY, expect=status)
+    api.post(COMMAND, RUN_BODY, expect=command)
+    for path in ("profiles", "endpoints", "ssh-public-keys"):
+        api.get(f"/v4/runners/configuration/{path}", expect=401 if status == 401 else 200)
+
+
+def test_an_open_command_still_remembers_who_asked(client: Client, settings: Any, ana: User) -> None:
+    settings.PROTECTION_LEVEL = "NONE"
+    Api(client, bearer(token_of(ana))).post(COMMAND, RUN_BODY, expect=400)
+    assert AuditRecord.objects.get().actor == "ana"
+
+
+# --- Rates ------------------------------------------------------------------------------------------------------------
+
+
+def test_too_many_commands_are_429_with_the_time_to_wait(client: Client, settings: Any, ana: User) -> None:
+    settings.THROTTLE_COMMANDS = "3/min"
+    api = Api(client, bearer(token_of(ana)))
+    for _ in range(3):
+        api.post(COMMAND, RUN_BODY, expect=400)
+    response = client.post("/v4/runners/command/run-experiment", b"{}", "application/json", headers=api.headers)
+    body = check(response, 429)
+    assert body["code"] == "throttled"
+    assert 1 <= int(response["Retry-After"]) <= 60
+    assert f"{response['Retry-After']} s" in body["detail"]
+    api.post(STATUS, STATUS_BODY, expect=404)  # polling goes on
+    Api(client, bearer(token_of(User.objects.create_user("eva")))).post(COMMAND, RUN_BODY, expect=400)
+
+
+def test_status_can_be_throttled_too(client: Client, settings: Any, ana: User) -> None:
+    settings.THROTTLE_READS = "1/min"
+    api = Api(client, bearer(token_of(ana)))
+    api.post(STATUS, STATUS_BODY, expect=404)
+    api.post(STATUS, STATUS_BODY, expect=429)
+
+
+def test_guessing_tokens_is_slowed_down(client: Client, settings: Any) -> None:
+    settings.THROTTLE_FAILED_LOGINS = "2/min"
+    api = Api(client, bearer("asr_" + "0" * 64))
+    for _ in range(2):
+        api.post(COMMAND, RUN_BODY, expect=401)
+    api.post(COMMAND, RUN_BODY, expect=429)
+
+
+def test_the_address_in_a_header_is_believed_only_behind_proxies(client: Client, settings: Any) -> None:
+    client.post("/v4/runners/command/run-experiment", b"{}", "application/json", headers={"X-Forwarded-For": "6.6.6.6"})
+    assert AuditRecord.objects.get().address == "127.0.0.1"
+
+
+# --- create_token -----------------------------------------------------------------------------------------------------
+
+
+def create_token(*args: str) -> str:
+    out = io.StringIO()
+    call_command("create_token", *args, stdout=out, stderr=io.StringIO())
+    return out.getvalue().strip()
+
+
+def test_create_token_prints_a_token_that_works(client: Client, ana: User) -> None:
+    text = create_token("ana", "--scope", "read", "--days", "7", "--name", "laptop")
+    Api(client, bearer(text)).post(STATUS, STATUS_BODY, expect=404)
+    token = ApiToken.objects.get()
+    assert (token.scope, token.name) == ("read", "laptop")
+    assert token.expiry is not None
+    assert timedelta(days=6) < token.expiry - timezone.now() <= timedelta(days=7)
+
+
+def test_create_token_without_end(client: Client, ana: User) -> None:
+    Api(client, bearer(create_token("ana", "--days", "0"))).post(COMMAND, RUN_BODY, expect=400)
+    assert ApiToken.objects.get().expiry is None
+
+
+def test_create_token_makes_a_user_only_when_told(ana: User) -> None:
+    with pytest.raises(CommandError, match="--create-user"):
+        create_token("eva")
+    create_token("eva", "--create-user")
+    assert not User.objects.get(username="eva").has_usable_password()
+
+
+def test_create_token_refuses_an_inactive_user(ana: User) -> None:
+    User.objects.update(is_active=False)
+    with pytest.raises(CommandError, match="switched off"):
+        create_token("ana")

@@ -1,0 +1,171 @@
+"""The commands over HTTP, through the real services, with the stand-in autosubmit on this machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from profiles.models import RunnerProfile
+from runners.models import AuditRecord, RunnerRun
+from tests.api import NASTY, Api
+from tests.environments import StubAccount
+from tests.processes import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PROFILE = {"profile_name": "LOCAL_1", "profile_params": {}}
+
+
+@pytest.fixture
+def api(client: Client, settings: Any, account: StubAccount) -> Api:
+    settings.PROTECTION_LEVEL = "NONE"
+    settings.THROTTLE_COMMANDS = ""
+    RunnerProfile.objects.create(name="LOCAL_1", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    account.experiment("a001")
+    return Api(client)
+
+
+def status(api: Api) -> dict[str, Any]:
+    return api.post("get-runner-run-status", {"expid": "a001"})
+
+
+def test_run_answers_at_once_and_the_status_follows_the_run(api: Api, account: StubAccount, settings: Any) -> None:
+    settings.RUNNERS_STATUS_FRESHNESS = 0
+    account.control("run", SLEEP=1)
+    body = api.post("run-experiment", {"expid": "a001", **PROFILE})
+    assert body["message"] == "Experiment a001 started successfully."
+    assert (body["status"], body["runner"], body["module_loader"]) == ("ACTIVE", "LOCAL", "NO_MODULE")
+    assert body["pid"] > 0
+    assert status(api)["status"] == "ACTIVE"
+    wait_for(lambda: status(api)["status"] != "ACTIVE", 20, what="end of the run")
+    body = status(api)
+    assert (body["status"], body["exit_code"], body["reason"]) == ("COMPLETED", 0, "")
+    record = AuditRecord.objects.get()
+    assert (record.endpoint, record.expid, record.outcome) == ("run-experiment", "a001", "ok")
+    assert record.argv == ["autosubmit", "run", "a001"]
+    assert record.run_id == body["runner_id"]
+
+
+def test_a_second_run_is_409_with_the_first(api: Api, account: StubAccount) -> None:
+    account.control("run", SLEEP=60)
+    first = api.post("run-experiment", {"expid": "a001", **PROFILE})
+    second = api.post("run-experiment", {"expid": "a001", **PROFILE}, expect=409)
+    assert second["code"] == "already_running"
+    assert second["run"]["runner_id"] == first["runner_id"]
+    assert RunnerRun.objects.count() == 1
+
+
+def test_stop_answers_when_the_run_has_ended(api: Api, account: StubAccount) -> None:
+    account.control("run", SLEEP=60)
+    api.post("run-experiment", {"expid": "a001", **PROFILE})
+    body = api.post("stop-experiment", {"expid": "a001"})
+    assert body["message"] == "Experiment a001 stopped successfully."
+    assert (body["status"], body["reason"]) == ("TERMINATED", "stopped")
+    assert body["steps"]
+    assert set(body["steps"][0]) == {"action", "outcome", "seconds", "ended"}
+    assert status(api)["status"] == "TERMINATED"
+    assert api.post("stop-experiment", {"expid": "a001"}, expect=409)["code"] == "not_running"
+
+
+def test_stop_of_what_never_ran_is_404(api: Api) -> None:
+    assert api.post("stop-experiment", {"expid": "a001"}, expect=404)["code"] == "run_not_found"
+
+
+def test_set_job_status_hands_every_filter_on(api: Api, account: StubAccount) -> None:
+    params = {
+        "final_status": "SUSPENDED",
+        "job_names_list": ["a001_ONE", "a001_20000101_fc0_1_SIM"],
+        "filter_chunks": "[ 20000101 [ fc0 [1-2] ] ]",
+        "filter_status": "ready, FAILED",
+        "filter_type": ["SIM", "POST"],
+        "filter_type_chunk": None,
+        "filter_type_chunk_split": "",
+        "check_wrapper": True,
+        "update_version": False,
+    }
+    body = api.post("set-job-status", {"expid": "a001", **PROFILE, "command_params": params})
+    assert body == {"message": "Job status for experiment a001 set successfully.", "warnings": []}
+    (call,) = account.calls("setstatus")
+    assert set(call) >= {
+        "--status_final=SUSPENDED",
+        "--list=a001_ONE a001_20000101_fc0_1_SIM",
+        "--filter_chunks=[ 20000101 [ fc0 [1-2] ] ]",
+        "--filter_status=READY FAILED",
+        "--filter_type=SIM,POST",
+        "--check_wrapper",
+    }
+    assert "--update_version" not in call
+    assert not [word for word in call if word.startswith("--filter_type_chunk")]
+
+
+def test_create_answers_with_the_new_expid(api: Api, account: StubAccount) -> None:
+    """The body is the one that today's GUI sends: always all ten members, null for what was not given."""
+    params = {
+        "description": "mine",
+        "hpc": "local",
+        "git_repo": None,
+        "git_branch": None,
+        "config_path": "",
+        "copy": None,
+        "operational": True,
+        "testcase": False,
+        "minimal": False,
+        "use_local_minimal": False,
+    }
+    body = api.post("create-experiment", {**PROFILE, "command_params": params})
+    assert body == {"expid": "o000", "message": "Experiment o000 created successfully.", "warnings": []}
+    (call,) = account.calls("expid")
+    assert call[1:] == ["--description=mine", "--HPC=local", "--operational"]
+    assert AuditRecord.objects.get().expid == "o000"
+
+
+TEXTS = [text for text in NASTY if "\0" not in text and len(text) <= 32_000] + [
+    "-",
+    " ",
+    'it\'s "q" $HOME `id`',
+    "a\nb",
+]
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "'" * 32_000, "🐈" * 32_000], ids=range(len(TEXTS) + 2))
+def test_a_description_arrives_as_it_was_typed(api: Api, account: StubAccount, text: str) -> None:
+    api.post("create-experiment", {**PROFILE, "command_params": {"description": text}})
+    (call,) = account.calls("expid")
+    assert call[1] == f"--description={text}"
+    api.post("update-experiment-description", {"expid": "a001", **PROFILE, "description": text}, expect=(200, 502))
+    (call,) = account.calls("updatedescrip")
+    assert call[-2:] == ["a001", text]
+    assert not list(account.home.rglob("tripwire"))
+
+
+def test_an_empty_description_can_be_set(api: Api, account: StubAccount) -> None:
+    body = api.post("update-experiment-description", {"expid": "a001", **PROFILE, "description": ""})
+    assert body["message"] == "Description for experiment a001 updated successfully."
+
+
+def test_create_job_list_needs_no_params(api: Api, account: StubAccount) -> None:
+    for extra in ({}, {"command_params": {}}, {"command_params": None}):
+        body = api.post("create-job-list", {"expid": "a001", **PROFILE, **extra})
+        assert body["message"] == "Job list for experiment a001 created successfully."
+    assert account.calls("create")[0] == ["create", "-np", "a001"]
+
+
+def test_a_command_that_fails_is_502_with_its_last_words(api: Api, account: StubAccount) -> None:
+    account.control("setstatus", FAIL="No filter given", ECODE=7014, EXIT=102)
+    params = {"final_status": "READY", "job_names_list": ["a001_ONE"]}
+    body = api.post("set-job-status", {"expid": "a001", **PROFILE, "command_params": params}, expect=502)
+    assert (body["code"], body["exit_code"]) == ("command_failed", 102)
+    assert "No filter given" in body["detail"]
+    assert "No filter given" in body["output"]
+    assert "\x1b" not in json.dumps(body)
+    assert AuditRecord.objects.get().outcome == "command_failed"
+
+
+def test_a_command_that_takes_too_long_is_504(api: Api, account: StubAccount, settings: Any) -> None:
+    settings.RUNNERS_COMMAND_TIMEOUT = 1
+    account.control("create", SLEEP=30)
+    assert api.post("create-job-list", {"expid": "a001", **PROFILE}, expect=504)["code"] == "command_timed_out"
+    wait_for(lambda: not account.processes(), 10, what="end of the command")
