@@ -1,0 +1,19 @@
+"""The admin of what is run and asked: runs, operations, the audit log, tokens, host keys, webhooks, checks."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from runners.admin import (  # noqa: F401  (each registers its models)
+    audit,
+    check,
+    host_keys,
+    operations,
+    runs,
+    tokens,
+    webhooks,
+)
+
+admin.site.site_header = "Autosubmit Runners"
+admin.site.site_title = "Autosubmit Runners"
+admin.site.index_title = "Administration"

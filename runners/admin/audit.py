@@ -1,0 +1,95 @@
+"""The audit log: searched and read, never written or removed by hand."""
+
+from __future__ import annotations
+
+import shlex
+
+from django.contrib import admin
+from django.db.models import Q
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, badge, block, short
+from runners.models import AuditRecord
+from runners.templatetags.pages import moment
+
+QUIET = (AuditRecord.OK, "dry_run")
+
+
+class OutcomeFilter(ChoiceFilter):
+    title = "outcome"
+    parameter_name = "result"
+    meanings = {
+        "done": ("done", Q(outcome=AuditRecord.OK)),
+        "dry": ("dry run", Q(outcome="dry_run")),
+        "not": ("refused or failed", ~Q(outcome__in=QUIET)),
+    }
+
+
+COMMANDS = (
+    *("run-experiment", "stop-experiment", "set-job-status", "create-experiment", "create-job-list"),
+    *("update-experiment-description", "check-profile", "approve-host-key", "forget-host-key", "abandon-run"),
+)
+
+
+class CommandFilter(ChoiceFilter):
+    title = "command"
+    parameter_name = "command"
+    meanings = {name: (name, Q(endpoint=name)) for name in COMMANDS}
+
+
+@admin.register(AuditRecord)
+class AuditRecordAdmin(ReadOnlyAdmin):
+    list_display = ("began", "who", "endpoint", "expid", "shown_outcome", "words")
+    list_filter = (OutcomeFilter, CommandFilter, "created")
+    search_fields = (
+        *("expid__exact", "actor__exact", "outcome__exact", "token__exact", "address__exact"),
+        *("profile_name__icontains", "detail__icontains"),
+    )
+    search_help_text = "Experiment, person, outcome, token, address; parts of a profile's name or of the words"
+    sortable_by = ("began",)
+    fieldsets = (
+        (None, {"fields": ("when", "who", "token", "address")}),
+        ("Asked", {"fields": ("endpoint", "expid", "profile_name", "run", "command_line")}),
+        ("Outcome", {"fields": ("shown_outcome", "detail", "took")}),
+    )
+    readonly_fields = ("when", "who", "run", "command_line", "shown_outcome", "took")
+
+    @admin.display(description="when", ordering="id")
+    def began(self, record: AuditRecord) -> SafeString | str:
+        return short(record.created)
+
+    @admin.display(description="when")
+    def when(self, record: AuditRecord) -> str:
+        return moment(record.created)
+
+    @admin.display(description="who")
+    def who(self, record: AuditRecord) -> str:
+        return record.actor or "nobody signed in"
+
+    @admin.display(description="outcome")
+    def shown_outcome(self, record: AuditRecord) -> SafeString:
+        if record.outcome in QUIET:
+            return badge("done" if record.outcome == AuditRecord.OK else "dry run", "completed")
+        return badge(record.outcome, "failed")
+
+    @admin.display(description="in words")
+    def words(self, record: AuditRecord) -> str:
+        return record.detail[:120] + ("…" if len(record.detail) > 120 else "")
+
+    @admin.display(description="took")
+    def took(self, record: AuditRecord) -> str:
+        return f"{record.duration_ms / 1000:.1f} s"
+
+    @admin.display(description="run")
+    def run(self, record: AuditRecord) -> SafeString | str:
+        if record.run_id is None:
+            return "-"
+        return format_html(
+            '<a href="{}">{}</a>', reverse("admin:runners_runnerrun_change", args=[record.run_id]), record.run_id
+        )
+
+    @admin.display(description="executed")
+    def command_line(self, record: AuditRecord) -> SafeString:
+        return block(shlex.join(record.argv))

@@ -1,0 +1,111 @@
+"""What the admin's pages share: rows that are only looked at, filters that stay quick, how things are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from runners.templatetags.pages import moment
+
+MOST_CHOICES = 30  # of a filter
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """What happened is not edited. No full count: it scans a table that only grows."""
+
+    show_full_result_count = False
+    list_per_page = 50
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        title = str(self.opts.verbose_name_plural).capitalize()  # there is nothing to select
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
+
+
+class ValuesFilter(admin.SimpleListFilter):
+    """The values of a text column that has an index: each is found by a seek, however many rows there are.
+
+    SELECT DISTINCT would read the whole index.
+    """
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
+        name = self.parameter_name
+        assert name
+        rows = model_admin.model._default_manager.order_by(name).values_list(name, flat=True)
+        found: list[str] = []
+        value = ""
+        while len(found) < MOST_CHOICES and (following := rows.filter(**{f"{name}__gt": value}).first()):
+            found.append(value := following)
+        return [(each, each) for each in found]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+
+
+class ProfileFilter(ValuesFilter):
+    title = "profile"
+    parameter_name = "profile_name"
+
+
+class HostFilter(ValuesFilter):
+    title = "host"
+    parameter_name = "host"
+
+
+class StartedByFilter(ValuesFilter):
+    title = "who started it"
+    parameter_name = "started_by"
+
+
+class ChoiceFilter(admin.SimpleListFilter):
+    """Words of the address that each stand for a condition; `meanings` has their labels, too."""
+
+    meanings: ClassVar[dict[str, tuple[str, Q]]]
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
+        return [(word, label) for word, (label, _) in self.meanings.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        meaning = self.meanings.get(self.value() or "")
+        return queryset.filter(meaning[1]) if meaning else queryset
+
+
+def badge(text: object, tone: str) -> SafeString:
+    """A word on a colour. The word says it all: the colour only helps to find it."""
+    return format_html('<span class="badge {}">{}</span>', tone, text)
+
+
+def short(value: datetime | None) -> SafeString | str:
+    """For a column: to the minute; pointed at, it shows all."""
+    if value is None:
+        return "-"
+    local = timezone.localtime(value)
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', value.isoformat(), moment(value), f"{local:%Y-%m-%d %H:%M}"
+    )
+
+
+def block(text: str) -> SafeString:
+    """Text as it is, in a box that scrolls and can be reached by keyboard."""
+    return format_html('<pre class="code" tabindex="0">{}</pre>', text) if text else SafeString("-")
+
+
+def as_json(value: object) -> SafeString:
+    return block(json.dumps(value, indent=2, ensure_ascii=False) if value else "")

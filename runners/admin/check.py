@@ -1,0 +1,143 @@
+"""The connection test on the admin's page of a profile: stage by stage, as it happens.
+
+`profiles` knows nothing of machines, so its admin class is completed here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.cache import add_never_cache_headers
+
+from profiles import parameters
+from profiles.admin import RunnerProfileAdmin
+from profiles.config import RunnerConfig
+from profiles.exceptions import InvalidProfile
+from profiles.models import RunnerProfile
+from runners.pages.base import recorded
+from runners.pages.forms import open_parameter
+from runners.services.check import STAGES, Stage, check_profile
+
+TEMPLATES = "admin/profiles/runnerprofile/"
+
+
+class CheckForm(forms.Form):
+    """What the profile leaves open. `config`, after `is_valid`: the complete configuration."""
+
+    config: RunnerConfig
+
+    def __init__(self, profile: RunnerProfile, data: Any = None) -> None:
+        super().__init__(data, label_suffix="")
+        self.profile = profile
+        for item in profile.requirements():
+            field = open_parameter(item, profile)
+            # Whether it has to be given depends on the others: `resolve` knows, and says it better.
+            field.widget.is_required = field.required = False
+            self.fields[item["parameter"]] = field
+
+    def clean(self) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        for name, value in self.cleaned_data.items():
+            head, _, leaf = name.partition(".")
+            if leaf:
+                given.setdefault(head, {})[leaf] = value
+            else:
+                given[head] = value.splitlines() if name == parameters.MODULES else value
+        try:
+            self.config = self.profile.resolve(given)
+        except InvalidProfile as error:
+            for name, texts in error.errors.items():
+                field = name if name in self.fields else None
+                self.add_error(field, texts if field else [f"{name}: {text}" for text in texts])
+        return self.cleaned_data
+
+
+admin.site.unregister(RunnerProfile)
+
+
+@admin.register(RunnerProfile)
+class CheckedProfileAdmin(RunnerProfileAdmin):
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.check_page)
+        return [path("<int:pk>/check/", view, name="profiles_runnerprofile_check"), *super().get_urls()]
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        context = dict(extra_context or {})
+        profile = self.get_object(request, object_id) if object_id else None
+        if profile and self.has_change_permission(request, profile):
+            context["check_url"] = reverse("admin:profiles_runnerprofile_check", args=[profile.pk])
+        return super().changeform_view(request, object_id, form_url, context)
+
+    def check_page(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Asks for what is open; a POST tries it. It starts a process on the machine, so looking is not enough."""
+        profile = get_object_or_404(RunnerProfile, pk=pk)
+        if not self.has_change_permission(request, profile):
+            raise PermissionDenied
+        form = CheckForm(profile, request.POST if request.method == "POST" else None)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"Check the connection of {profile.name}",
+            "profile": profile,
+            "form": form,
+        }
+        if not form.is_valid():
+            return TemplateResponse(request, f"{TEMPLATES}check.html", context)
+        return stream(request, profile, form, context)
+
+
+def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, context: dict[str, Any]) -> HttpResponseBase:
+    """The page, piece by piece as the stages are done. It needs no script: browsers show what has arrived."""
+    mark = secrets.token_hex(8)
+    page = render_to_string(f"{TEMPLATES}check.html", {**context, "mark": mark, "config": form.config}, request)
+    head, between, tail = page.split(mark)
+
+    def pieces() -> Iterator[str]:
+        yield head + _waiting(next(iter(STAGES)))
+        stages: list[Stage] = []
+        with recorded(request, "check-profile", profile_name=profile.name) as audit:
+            for stage in check_profile(form.config):
+                stages.append(stage)
+                yield render_to_string(f"{TEMPLATES}_stage.html", facts_of(stage, profile, form.config))
+                if len(stages) < len(STAGES):
+                    yield _waiting(list(STAGES)[len(stages)])
+            failed = [stage for stage in stages if stage.ok is False]
+            audit.detail = f"failed: {', '.join(stage.name for stage in failed)}" if failed else ""
+        milliseconds = sum(stage.milliseconds for stage in stages)
+        verdict = {"failed": failed, "seconds": f"{milliseconds / 1000:.1f}"}
+        yield between + render_to_string(f"{TEMPLATES}_verdict.html", verdict) + tail
+
+    response = StreamingHttpResponse(pieces())
+    response["X-Accel-Buffering"] = "no"  # nginx would keep it all until the end
+    add_never_cache_headers(response)
+    return response
+
+
+def _waiting(name: str) -> str:
+    return render_to_string(f"{TEMPLATES}_stage.html", {"waiting": STAGES[name]})
+
+
+def facts_of(stage: Stage, profile: RunnerProfile, config: RunnerConfig) -> dict[str, Any]:
+    """For the row of a stage. An unknown or changed key leads to where it is compared and approved."""
+    scan = ""
+    if stage.name == "host_key" and stage.ok is False and config.ssh:
+        base = reverse("admin:runners_trustedhostkey_scan")
+        scan = f"{base}?host={config.ssh.host}&port={config.ssh.port}&profile={profile.pk}"
+    return {"stage": stage, "scan": scan}

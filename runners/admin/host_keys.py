@@ -1,0 +1,132 @@
+"""Host keys: look at what a machine shows, compare, approve. Nobody types keys here, and nobody edits them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from rest_framework.throttling import BaseThrottle
+
+from profiles import validators
+from profiles.models import RunnerProfile
+from runners.admin.base import ReadOnlyAdmin
+from runners.exceptions import RunnerServiceError
+from runners.models import TrustedHostKey
+from runners.services import host_keys
+from runners.services.host_keys import ScannedKey, fingerprint_of
+from runners.templatetags.pages import moment
+
+
+class ScanForm(forms.Form):
+    host = forms.CharField(
+        max_length=validators.MAX_HOST,
+        validators=[validators.validate_host],
+        help_text="A host name, an IP address, or an alias of the service's ~/.ssh/config.",
+        widget=forms.TextInput(attrs={"size": 40, "spellcheck": "false", "autocapitalize": "off"}),
+    )
+    port = forms.IntegerField(
+        min_value=1,
+        max_value=65535,
+        required=False,
+        help_text="Empty: the one in ~/.ssh/config, or 22.",
+    )
+
+
+@admin.register(TrustedHostKey)
+class TrustedHostKeyAdmin(ReadOnlyAdmin):
+    list_display = ("host", "key_type", "fingerprint", "approved_by", "approved")
+    search_fields = ("host__icontains", "approved_by__exact")
+    search_help_text = "Part of the host's name, who approved"
+    fields = ("host", "key_type", "fingerprint", "key", "approved_by", "approved")
+    readonly_fields = ("fingerprint", "approved")
+
+    @admin.display(description="fingerprint")
+    def fingerprint(self, row: TrustedHostKey) -> str:
+        return fingerprint_of(row) or "no key: it matches nothing"
+
+    @admin.display(description="approved", ordering="created")
+    def approved(self, row: TrustedHostKey) -> str:
+        return moment(row.created)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("runners.delete_trustedhostkey")
+
+    def delete_model(self, request: HttpRequest, obj: TrustedHostKey) -> None:
+        host_keys.forget(obj, request.user.get_username(), address=address_of(request))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[TrustedHostKey]) -> None:
+        for row in queryset:
+            self.delete_model(request, row)
+
+    # --- scanning ---
+
+    def has_scan_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("runners.add_trustedhostkey")
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.scan)
+        return [path("scan/", view, name="runners_trustedhostkey_scan"), *super().get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        context = {"may_scan": self.has_scan_permission(request), "title": "Host keys that were approved"}
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    def scan(self, request: HttpRequest) -> HttpResponse:
+        """Shows the keys of a machine; `approve` holds the fingerprints of those to trust from now on.
+
+        The machine is asked once more when keys are approved: only what it shows then can be, and only under the
+        fingerprint that the admin has seen.
+        """
+        if not self.has_scan_permission(request):
+            raise PermissionDenied
+        sent = request.POST if request.method == "POST" else request.GET
+        profile = (
+            RunnerProfile.objects.filter(pk=sent["profile"]).first() if sent.get("profile", "").isdecimal() else None
+        )
+        is_sent = request.method == "POST"
+        form = ScanForm(sent) if is_sent else ScanForm(initial={"host": sent.get("host"), "port": sent.get("port")})
+        context: dict[str, Any] = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": "Look at a machine's host keys",
+            "form": form,
+            "profile": profile,
+        }
+        if is_sent and form.is_valid():
+            wanted = request.POST.getlist("approve")
+            try:
+                keys = host_keys.scan(form.cleaned_data["host"], form.cleaned_data["port"])
+                if wanted and self._approve(request, keys, wanted):
+                    if profile:
+                        return redirect("admin:profiles_runnerprofile_check", profile.pk)
+                    return redirect("admin:runners_trustedhostkey_changelist")
+                context["keys"] = keys
+                context["has_open"] = any(key.state in ("new", "changed") for key in keys)
+            except RunnerServiceError as error:
+                context["error"] = error.detail
+        return TemplateResponse(request, "admin/runners/trustedhostkey/scan.html", context)
+
+    def _approve(self, request: HttpRequest, keys: list[ScannedKey], wanted: list[str]) -> bool:
+        """False, and nothing done, when the machine shows other keys than the ones that were looked at."""
+        chosen = [key for key in keys if key.fingerprint in wanted]
+        if len(chosen) != len(set(wanted)):
+            text = "The machine shows other keys now than a moment ago. Nothing was approved: compare them again."
+            self.message_user(request, text, messages.ERROR)
+            return False
+        for key in chosen:
+            host_keys.approve(key, request.user.get_username(), address=address_of(request))
+            text = f"Approved: {key.host} {key.key_type} {key.fingerprint}"
+            self.message_user(request, text, messages.SUCCESS)
+        return True
+
+
+def address_of(request: HttpRequest) -> str:
+    """Where a request comes from, as the audit log has it."""
+    return BaseThrottle().get_ident(request)[:64]  # type: ignore[arg-type]  # it reads only META

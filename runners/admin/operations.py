@@ -1,0 +1,96 @@
+"""Operations, to look at. They end by themselves; what they do is not stopped half way."""
+
+from __future__ import annotations
+
+import shlex
+
+from django.contrib import admin
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.safestring import SafeString
+
+from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, block, short
+from runners.models import Operation
+from runners.models_operations import OperationKind, OperationStatus
+from runners.templatetags.pages import ago, in_words, moment
+
+TONES = {"pending": "active", "running": "active", "succeeded": "completed", "failed": "failed", "unknown": "unsure"}
+
+
+class KindFilter(ChoiceFilter):
+    title = "command"
+    parameter_name = "kind"
+    meanings = {kind.value: (str(kind.label), Q(kind=kind.value)) for kind in OperationKind}
+
+
+class StatusFilter(ChoiceFilter):
+    title = "status"
+    parameter_name = "status"
+    meanings = {
+        status.value: (status.value, Q(status=status.value))
+        for status in OperationStatus
+        if status != OperationStatus.PENDING
+    }
+
+
+@admin.register(Operation)
+class OperationAdmin(ReadOnlyAdmin):
+    list_display = ("id", "kind", "expid", "shown_state", "profile_name", "started_by", "began", "lasted")
+    list_filter = (StatusFilter, KindFilter, "created")
+    search_fields = ("expid__exact", "started_by__exact", "host__exact", "profile_name__icontains")
+    search_help_text = "Experiment, person, host; parts of a profile's name"
+    sortable_by = ("id",)
+    fieldsets = (
+        (None, {"fields": ("kind", "expid", "shown_state", "exit_code", "shown_result", "shown_error")}),
+        ("Where", {"fields": ("profile_name", "host", "configuration", "command_line", "timeout", "attempts")}),
+        ("When", {"fields": ("since", "ended", "lasted", "confirmed", "started_by")}),
+        ("On its machine", {"fields": ("key", "pid", "shown_identity", "reachable", "unreachable_detail")}),
+    )
+    readonly_fields = (
+        *("shown_state", "shown_result", "shown_error", "configuration", "command_line", "since", "ended", "lasted"),
+        *("confirmed", "shown_identity"),
+    )
+
+    @admin.display(description="state")
+    def shown_state(self, operation: Operation) -> SafeString:
+        return badge(operation.state, TONES[operation.state] if operation.reachable else "unsure")
+
+    @admin.display(description="result")
+    def shown_result(self, operation: Operation) -> SafeString:
+        return as_json(operation.result)
+
+    @admin.display(description="error")
+    def shown_error(self, operation: Operation) -> SafeString:
+        return as_json(operation.error)
+
+    @admin.display(description="configuration")
+    def configuration(self, operation: Operation) -> SafeString:
+        return as_json(operation.config)
+
+    @admin.display(description="executed")
+    def command_line(self, operation: Operation) -> SafeString:
+        return block(shlex.join(operation.argv))
+
+    @admin.display(description="identity")
+    def shown_identity(self, operation: Operation) -> SafeString:
+        return as_json(operation.identity)
+
+    @admin.display(description="started")
+    def began(self, operation: Operation) -> SafeString | str:
+        return short(operation.created)
+
+    @admin.display(description="started")
+    def since(self, operation: Operation) -> str:
+        return moment(operation.created)
+
+    @admin.display(description="ended")
+    def ended(self, operation: Operation) -> str:
+        return moment(operation.finished) or "-"
+
+    @admin.display(description="confirmed")
+    def confirmed(self, operation: Operation) -> str:
+        return ago(operation.confirmed_at) or "never"
+
+    @admin.display(description="lasted")
+    def lasted(self, operation: Operation) -> str:
+        return in_words(((operation.finished or timezone.now()) - operation.created).total_seconds())

@@ -1,0 +1,292 @@
+"""Runs: found, looked at, asked after, stopped, and declared ended when nobody can tell any more."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
+
+from runners.admin.base import (
+    ChoiceFilter,
+    HostFilter,
+    ProfileFilter,
+    ReadOnlyAdmin,
+    StartedByFilter,
+    as_json,
+    badge,
+    block,
+    short,
+)
+from runners.exceptions import LogNotFound, NotRunning, RunnerServiceError
+from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
+from runners.pages.base import in_words, recorded
+from runners.services import access, autosubmit, dry_run, experiments, lifecycle
+from runners.services import runs as service
+from runners.services.output import plain_text
+from runners.templatetags.pages import ago, lasted, moment, outcome, tone
+
+LOG_TAIL = 16 * 1024  # bytes
+AUDIT_TRAIL = 100  # records
+MOST_TO_ASK = 500  # runs that one action asks after
+
+
+class StatusFilter(ChoiceFilter):
+    title = "status"
+    parameter_name = "status"
+    meanings = {
+        **{status.value: (status.value, Q(status=status.value)) for status in RunStatus},
+        "unreachable": ("ACTIVE, cannot tell", Q(status=RunStatus.ACTIVE, reachable=False)),
+    }
+
+
+class ReasonFilter(ChoiceFilter):
+    title = "reason of the end"
+    parameter_name = "reason"
+    meanings = {reason.value: (reason.value.replace("_", " "), Q(reason=reason.value)) for reason in RunReason}
+
+
+class StopForm(forms.Form):
+    force = forms.BooleanField(
+        required=False,
+        label="Kill it at once",
+        help_text="Without autosubmit stop, which lets Autosubmit save its state first. For a run that hangs.",
+    )
+    cancel_jobs = forms.BooleanField(
+        required=False, label="Cancel its jobs, too", help_text="Otherwise jobs that were submitted go on."
+    )
+
+
+class AbandonForm(forms.Form):
+    reason = forms.CharField(
+        max_length=1000,
+        label="Why it is certain that nothing runs any more",
+        help_text="It is kept with the run and in the audit log, with your name.",
+        widget=forms.Textarea(attrs={"rows": 3, "cols": 80}),
+    )
+
+
+@admin.register(RunnerRun)
+class RunnerRunAdmin(ReadOnlyAdmin):
+    list_display = ("id", "expid", "state", "used", "started", "length", "confirmed")
+    list_display_links = ("id", "expid")
+    list_filter = (StatusFilter, ReasonFilter, ProfileFilter, HostFilter, StartedByFilter, "created")
+    search_fields = ("expid__exact", "started_by__exact", "user__exact", "host__icontains", "profile_name__icontains")
+    search_help_text = "Experiment, person, account; parts of a host or profile"
+    sortable_by = ("id", "started")
+    actions = ("ask",)
+    fieldsets = (
+        (None, {"fields": ("expid", "state", "words", "exit_code", "signal", "detail")}),
+        ("When", {"fields": ("began", "ended", "length", "confirmed", "started_by", "stopped_by", "stop_asked")}),
+        ("Where", {"fields": ("profile_name", "where", "configuration", "script")}),
+        ("On its machine", {"fields": ("pid", "shown_identity", "directory", "reachable", "unreachable_detail")}),
+    )
+    readonly_fields = (
+        *("state", "words", "began", "ended", "length", "confirmed", "stop_asked", "where", "configuration", "script"),
+        *("shown_identity", "directory"),
+    )
+
+    class Media:
+        js = ("admin_ui/run_log.js",)
+
+    # --- what is shown ---
+
+    @admin.display(description="status", ordering="status")
+    def state(self, run: RunnerRun) -> SafeString:
+        """With a second line for what the status alone does not say."""
+        more = run.reason.replace("_", " ")
+        if run.is_active:
+            more = "" if run.reachable else "cannot tell now"
+        return format_html('{}<span class="words">{}</span>', badge(run.status, tone(run)), more)
+
+    @admin.display(description="in words")
+    def words(self, run: RunnerRun) -> str:
+        return outcome(run)
+
+    @admin.display(description="where", ordering="host")
+    def where(self, run: RunnerRun) -> str:
+        return f"{run.user}@{run.host or '?'} ({run.runner})"
+
+    @admin.display(description="where")
+    def used(self, run: RunnerRun) -> SafeString:
+        account = f"{run.user}@{run.host or '?'}"
+        return format_html('{}<span class="words">{}</span>', account, run.profile_name)
+
+    @admin.display(description="started", ordering="created")
+    def started(self, run: RunnerRun) -> SafeString:
+        by = f"by {run.started_by}" if run.started_by else ""
+        return format_html('{}<span class="words">{}</span>', short(run.created), by)
+
+    @admin.display(description="started")
+    def began(self, run: RunnerRun) -> str:
+        return moment(run.created)
+
+    @admin.display(description="ended")
+    def ended(self, run: RunnerRun) -> str:
+        return moment(run.finished) or "-"
+
+    @admin.display(description="duration")
+    def length(self, run: RunnerRun) -> str:
+        return lasted(run)
+
+    @admin.display(description="confirmed")
+    def confirmed(self, run: RunnerRun) -> str:
+        return ago(run.confirmed_at) or "never"
+
+    @admin.display(description="stop requested")
+    def stop_asked(self, run: RunnerRun) -> str:
+        return moment(run.stop_requested_at) or "-"
+
+    @admin.display(description="configuration")
+    def configuration(self, run: RunnerRun) -> SafeString:
+        return as_json(run.config)
+
+    @admin.display(description="script")
+    def script(self, run: RunnerRun) -> SafeString:
+        plan = dry_run.run_experiment(expid=run.expid, config=run.runner_config)
+        return block(plan.script.replace(dry_run.RUN_DIRECTORY, f'"$HOME"/.autosubmit-runners/{run.key}'))
+
+    @admin.display(description="identity")
+    def shown_identity(self, run: RunnerRun) -> SafeString:
+        return as_json(run.identity)
+
+    @admin.display(description="directory")
+    def directory(self, run: RunnerRun) -> str:
+        removed = f" (removed {moment(run.cleaned_at)})" if run.cleaned_at else ""
+        return f"~/.autosubmit-runners/{run.key}{removed}"
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        """Rows are never edited: "may change runs" means to ask after them and to end them."""
+        return request.user.has_perm("runners.change_runnerrun")
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        run = self.get_object(request, object_id) if object_id else None
+        context: dict[str, Any] = {"may_act": self.has_act_permission(request)}
+        if run and self.has_view_permission(request, run):
+            context["audit"] = AuditRecord.objects.filter(run_id=run.pk).order_by("id")[:AUDIT_TRAIL]
+            if "log" in request.GET:
+                context |= log_of(run)
+        return super().changeform_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    # --- pages and actions ---
+
+    def get_urls(self) -> list[URLPattern]:
+        view, name = self.admin_site.admin_view, "runners_runnerrun_{}".format
+        return [
+            path("<int:pk>/log/", view(self.log_tail), name=name("log")),
+            path("<int:pk>/refresh/", view(require_POST(self.refresh)), name=name("refresh")),
+            path("<int:pk>/stop/", view(self.stop), name=name("stop")),
+            path("<int:pk>/abandon/", view(self.abandon), name=name("abandon")),
+            *super().get_urls(),
+        ]
+
+    def log_tail(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """A piece of HTML, fetched by run_log.js: the page of a run does not wait for its machine."""
+        run = get_object_or_404(RunnerRun, pk=pk)
+        if not self.has_view_permission(request, run):
+            raise PermissionDenied
+        return TemplateResponse(request, "admin/runners/runnerrun/_log.html", log_of(run))
+
+    @admin.action(description="Ask the machines about the selected runs", permissions=["act"])
+    def ask(self, request: HttpRequest, queryset: QuerySet[RunnerRun]) -> None:
+        runs = list(queryset.filter(status=RunStatus.ACTIVE)[:MOST_TO_ASK])
+        lifecycle.refresh(runs)
+        unreached = [run for run in runs if run.is_active and not run.reachable]
+        text = f"Asked after {len(runs)} active run(s); {sum(not run.is_active for run in runs)} had ended."
+        self.message_user(request, text, messages.SUCCESS)
+        if unreached:
+            names = ", ".join(f"{run.pk} ({run.unreachable_detail})" for run in unreached[:5])
+            self.message_user(request, f"{len(unreached)} could not be confirmed: {names}", messages.WARNING)
+
+    def refresh(self, request: HttpRequest, pk: int) -> HttpResponse:
+        run = self._acted_on(request, pk)
+        lifecycle.refresh([run])
+        if not run.is_active or run.reachable:
+            self.message_user(request, f"Run {run.pk} of {run.expid}: {outcome(run)}.", messages.SUCCESS)
+        else:
+            self.message_user(request, f"Its machine cannot tell: {run.unreachable_detail}", messages.WARNING)
+        return redirect("admin:runners_runnerrun_change", pk)
+
+    def stop(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Asks whether it is meant, and does it. No toggle covers it: whoever switches running off may want to end
+        what runs."""
+        run = self._acted_on(request, pk)
+        form = StopForm(request.POST if request.method == "POST" else None)
+        context: dict[str, Any] = {"form": form, "run": run, "title": f"Stop run {pk} of {run.expid}"}
+        if request.method == "POST" and form.is_valid():
+
+            def authorize(active: RunnerRun) -> None:
+                if active.pk != run.pk:
+                    raise NotRunning(f"Run {run.pk} has ended; run {active.pk} of {run.expid} is active now.", active)
+                access.require_stop(request.user, active)
+
+            try:
+                with recorded(request, "stop-experiment", expid=run.expid) as audit:
+                    experiments.stop_experiment(expid=run.expid, audit=audit, authorize=authorize, **form.cleaned_data)
+            except RunnerServiceError as error:
+                context["error"] = {**in_words(error), "steps": error.facts.get("steps", [])}
+            else:
+                self.message_user(request, f"Run {pk} of {run.expid} was stopped.", messages.SUCCESS)
+                return redirect("admin:runners_runnerrun_change", pk)
+            run.refresh_from_db()
+        context["argv"] = shlex.join(autosubmit.stop(run.expid, force=False, cancel_jobs=False))
+        return self._page(request, "stop", context)
+
+    def abandon(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Only for a run whose machine cannot be asked; the service asks once more and refuses otherwise."""
+        run = self._acted_on(request, pk)
+        form = AbandonForm(request.POST if request.method == "POST" else None)
+        context: dict[str, Any] = {"form": form, "run": run, "title": f"Declare run {pk} of {run.expid} ended"}
+        if request.method == "POST" and form.is_valid():
+            note = f"{form.cleaned_data['reason']} ({request.user.get_username()})"
+            try:
+                with recorded(request, "abandon-run", expid=run.expid, profile_name=run.profile_name) as audit:
+                    audit.run_id, audit.detail = run.pk, form.cleaned_data["reason"]
+                    access.require_stop(request.user, run)
+                    lifecycle.abandon(run, note=note)
+            except RunnerServiceError as error:
+                context["error"] = in_words(error)
+            else:
+                self.message_user(request, f"Run {pk} of {run.expid} counts as ended now.", messages.SUCCESS)
+                return redirect("admin:runners_runnerrun_change", pk)
+        return self._page(request, "abandon", context)
+
+    def _acted_on(self, request: HttpRequest, pk: int) -> RunnerRun:
+        run = get_object_or_404(RunnerRun, pk=pk)
+        if not self.has_act_permission(request):
+            raise PermissionDenied
+        return run
+
+    def _page(self, request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
+        context = {**self.admin_site.each_context(request), "opts": self.opts, **context}
+        response = TemplateResponse(request, f"admin/runners/runnerrun/{name}.html", context)
+        if "error" in context:
+            response.status_code = 409
+        return response
+
+
+def log_of(run: RunnerRun) -> dict[str, Any]:
+    """The end of a run's log, or why it cannot be had, in words."""
+    try:
+        page = service.read_log(run, limit=LOG_TAIL, tail=LOG_TAIL)
+    except LogNotFound as error:
+        return {"log_problem": error.detail}
+    except RunnerServiceError as error:
+        return {"log_problem": f"The log cannot be read now. {error.detail}"}
+    return {"log": plain_text(page.data), "log_offset": page.offset, "log_size": page.size}

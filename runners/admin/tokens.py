@@ -1,0 +1,149 @@
+"""API tokens: made here and shown once, renamed, revoked."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.utils.cache import add_never_cache_headers
+from django.utils.safestring import SafeString
+
+from runners.admin.base import badge
+from runners.models import ApiToken
+from runners.templatetags.pages import ago
+
+if TYPE_CHECKING:
+    TokenForm = forms.ModelForm[ApiToken]
+else:
+    TokenForm = forms.ModelForm
+
+
+class NewTokenForm(TokenForm):
+    days = forms.IntegerField(
+        label="Valid for (days)",
+        min_value=0,
+        max_value=3650,
+        help_text="0: without end. Such a token has to be revoked by hand when it leaks.",
+    )
+
+    class Meta:
+        model = ApiToken
+        fields = ("user", "name", "scope")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["days"].initial = settings.TOKEN_DAYS
+
+
+class ValidityFilter(admin.SimpleListFilter):
+    title = "validity"
+    parameter_name = "validity"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
+        return [("valid", "valid"), ("expired", "expired"), ("endless", "without end")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        now = timezone.now()
+        match self.value():
+            case "valid":
+                return queryset.filter(Q(expiry=None) | Q(expiry__gt=now))
+            case "expired":
+                return queryset.filter(expiry__lte=now)
+            case "endless":
+                return queryset.filter(expiry=None)
+        return queryset
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(admin.ModelAdmin):
+    """Only the hash of a token is kept: the page that answers its making is the one that shows it."""
+
+    list_display = ("token_key", "user", "name", "only_scope", "validity", "used")
+    list_filter = (ValidityFilter, "scope")
+    search_fields = ("token_key__startswith", "user__username__exact", "name__icontains")
+    search_help_text = "The token's first characters, person, part of the name"
+    list_select_related = ("user",)
+    actions = ("revoke",)
+
+    def get_fieldsets(self, request: HttpRequest, obj: ApiToken | None = None) -> Any:
+        if obj:
+            return [(None, {"fields": ("token_key", "user", "name", "scope", "validity", "created", "used")})]
+        description = "A token is a password for programs: whoever holds it acts as this person, within its scope."
+        return [(None, {"fields": ("user", "name", "scope", "days"), "description": description})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> tuple[str, ...]:
+        return ("token_key", "user", "validity", "created", "used") if obj else ()
+
+    def get_form(self, request: HttpRequest, obj: Any | None = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **({} if obj else {"form": NewTokenForm}), **kwargs)
+        return form
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name == "user" and not request.user.is_superuser:
+            # A token of somebody else would be a way to more rights than one has.
+            kwargs["queryset"] = get_user_model().objects.filter(username=request.user.get_username())
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        days = form.cleaned_data["days"]
+        made, text = ApiToken.objects.create(
+            user=obj.user, expiry=timedelta(days=days) if days else None, name=obj.name, scope=obj.scope
+        )
+        obj.__dict__.update(made.__dict__)
+        request.new_token = text  # type: ignore[attr-defined]
+
+    def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
+        """The token itself, in this answer and nowhere else: not in a message, which would wait in a cookie."""
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": "This token is shown once",
+            "token": obj,
+            "text": request.new_token,  # type: ignore[attr-defined]
+        }
+        response = TemplateResponse(request, "admin/runners/apitoken/made.html", context)
+        add_never_cache_headers(response)
+        return response
+
+    @admin.display(description="scope", ordering="scope")
+    def only_scope(self, token: ApiToken) -> str:
+        return token.scope
+
+    @admin.display(description="validity", ordering="expiry")
+    def validity(self, token: ApiToken) -> SafeString:
+        if token.expiry is None:
+            return badge("without end", "stopped")
+        if token.expiry <= timezone.now():
+            return badge(f"expired {token.expiry:%Y-%m-%d}", "unsure")
+        return badge(f"until {token.expiry:%Y-%m-%d}", "completed")
+
+    @admin.display(description="last used", ordering="last_used")
+    def used(self, token: ApiToken) -> str:
+        return ago(token.last_used) or "never"
+
+    # --- revoking, which is what removing a token is called ---
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        return {name: action for name, action in super().get_actions(request).items() if name != "delete_selected"}
+
+    @admin.action(description="Revoke the selected tokens", permissions=["delete"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        tokens = list(queryset)
+        self.log_deletions(request, queryset)
+        queryset.delete()
+        self.message_user(request, f"{len(tokens)} token(s) revoked: no request with them is answered any more.")
+
+    def delete_model(self, request: HttpRequest, obj: ApiToken) -> None:
+        super().delete_model(request, obj)
+        self.message_user(request, f"The token {obj.token_key}… is revoked.", messages.SUCCESS)

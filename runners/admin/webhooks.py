@@ -1,0 +1,191 @@
+"""Webhooks, and the log of what was sent: each message can be sent once more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
+
+from profiles.models import RunnerProfile
+from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, short
+from runners.models_webhooks import Webhook, WebhookDelivery, WebhookEvent
+from runners.services import webhooks
+from runners.templatetags.pages import ago, moment
+
+if TYPE_CHECKING:
+    WebhookModelForm = forms.ModelForm[Webhook]
+else:
+    WebhookModelForm = forms.ModelForm
+
+TONES = {
+    WebhookDelivery.DELIVERED: "completed",
+    WebhookDelivery.WAITING: "active",
+    WebhookDelivery.GIVEN_UP: "failed",
+}
+
+
+class WebhookForm(WebhookModelForm):
+    events = forms.MultipleChoiceField(
+        choices=WebhookEvent.choices,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="None marked: every event.",
+    )
+    profile_names = forms.MultipleChoiceField(
+        label="Only runs of these profiles",
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="None marked: runs of every profile.",
+    )
+
+    class Meta:
+        model = Webhook
+        fields = ("name", "enabled", "url", "events", "profile_names", "secret")
+        widgets = {
+            "url": forms.URLInput(attrs={"size": 80}),
+            "secret": forms.TextInput(attrs={"size": 60, "autocomplete": "off", "spellcheck": "false"}),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Profiles that are gone stay: otherwise saving would silently widen what is sent.
+        names = {*RunnerProfile.objects.values_list("name", flat=True), *(self.instance.profile_names or [])}
+        field = self.fields["profile_names"]
+        assert isinstance(field, forms.MultipleChoiceField)
+        field.choices = [(name, name) for name in sorted(names)]
+
+
+@admin.register(Webhook)
+class WebhookAdmin(admin.ModelAdmin):
+    form = WebhookForm
+    list_display = ("name", "enabled", "url", "hears", "waiting", "given_up", "messages_link")
+    list_filter = ("enabled",)
+    search_fields = ("name", "url")
+    fieldsets = (
+        (None, {"fields": ("name", "enabled", "url"), "description": "Is told of the end of runs by a signed POST."}),
+        ("What it hears", {"fields": ("events", "profile_names")}),
+        ("Signing", {"fields": ("secret",)}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
+        undone = Q(deliveries__delivered_at=None)
+        return super().get_queryset(request).annotate(
+            waiting_count=Count("deliveries", filter=undone & Q(deliveries__next_attempt__isnull=False)),
+            given_up_count=Count("deliveries", filter=undone & Q(deliveries__next_attempt=None)),
+        )  # fmt: skip
+
+    @admin.display(description="hears")
+    def hears(self, hook: Webhook) -> str:
+        return f"{', '.join(hook.events) or 'every event'} of {', '.join(hook.profile_names) or 'every profile'}"
+
+    @admin.display(description="waiting")
+    def waiting(self, hook: Any) -> int:
+        return int(hook.waiting_count)
+
+    @admin.display(description="given up")
+    def given_up(self, hook: Any) -> SafeString | int:
+        return badge(hook.given_up_count, "failed") if hook.given_up_count else 0
+
+    @admin.display(description="sent")
+    def messages_link(self, hook: Webhook) -> SafeString:
+        url = f"{reverse('admin:runners_webhookdelivery_changelist')}?webhook__id__exact={hook.pk}"
+        return format_html('<a href="{}">messages<span class="visually-hidden"> of {}</span></a>', url, hook.name)
+
+
+class StateFilter(ChoiceFilter):
+    title = "state"
+    parameter_name = "state"
+    meanings = {
+        "delivered": (WebhookDelivery.DELIVERED, Q(delivered_at__isnull=False)),
+        "waiting": (WebhookDelivery.WAITING, Q(delivered_at=None, next_attempt__isnull=False)),
+        "given-up": (WebhookDelivery.GIVEN_UP, Q(delivered_at=None, next_attempt=None)),
+    }
+
+
+@admin.register(WebhookDelivery)
+class WebhookDeliveryAdmin(ReadOnlyAdmin):
+    list_display = ("id", "written", "webhook", "only_event", "of_run", "shown_state", "attempts", "last_status")
+    list_filter = (StateFilter, "event", "webhook")
+    list_select_related = ("webhook", "run")
+    search_fields = ("message_id__exact", "run__expid__exact")
+    search_help_text = "Message id, experiment"
+    sortable_by = ("id",)
+    actions = ("redeliver",)
+    fieldsets = (
+        (None, {"fields": ("webhook", "event", "run", "message_id", "shown_state")}),
+        ("Attempts", {"fields": ("attempts", "last_status", "last_error", "when", "delivered", "next_time")}),
+        ("Message", {"fields": ("shown_payload",)}),
+    )
+    readonly_fields = ("shown_state", "when", "delivered", "next_time", "shown_payload", "message_id")
+
+    def has_redeliver_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("runners.change_webhookdelivery")
+
+    @admin.action(description="Send the selected messages again", permissions=["redeliver"])
+    def redeliver(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
+        for delivery in queryset:
+            webhooks.redeliver(delivery)
+        self.message_user(request, f"{len(queryset)} message(s) will be sent again at once.", messages.SUCCESS)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self.redeliver_one))
+        name = "runners_webhookdelivery_redeliver"
+        return [path("<int:pk>/redeliver/", view, name=name), *super().get_urls()]
+
+    def redeliver_one(self, request: HttpRequest, pk: int) -> HttpResponse:
+        if not self.has_redeliver_permission(request):
+            raise PermissionDenied
+        webhooks.redeliver(get_object_or_404(WebhookDelivery, pk=pk))
+        self.message_user(request, "The message will be sent again at once.", messages.SUCCESS)
+        return redirect("admin:runners_webhookdelivery_change", pk)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        context = {"may_redeliver": self.has_redeliver_permission(request), **(extra_context or {})}
+        return super().changeform_view(request, object_id, form_url, context)
+
+    @admin.display(description="state")
+    def shown_state(self, delivery: WebhookDelivery) -> SafeString:
+        return badge(delivery.state, TONES[delivery.state])
+
+    @admin.display(description="written")
+    def written(self, delivery: WebhookDelivery) -> SafeString | str:
+        return short(delivery.created)
+
+    @admin.display(description="event", ordering="event")
+    def only_event(self, delivery: WebhookDelivery) -> str:
+        return delivery.event
+
+    @admin.display(description="run")
+    def of_run(self, delivery: WebhookDelivery) -> str:
+        return f"{delivery.run.expid} ({delivery.run.pk})" if delivery.run else "-"
+
+    @admin.display(description="written")
+    def when(self, delivery: WebhookDelivery) -> str:
+        return moment(delivery.created)
+
+    @admin.display(description="delivered")
+    def delivered(self, delivery: WebhookDelivery) -> str:
+        return ago(delivery.delivered_at) or "not yet"
+
+    @admin.display(description="next attempt")
+    def next_time(self, delivery: WebhookDelivery) -> str:
+        return moment(delivery.next_attempt) or "none"
+
+    @admin.display(description="payload")
+    def shown_payload(self, delivery: WebhookDelivery) -> SafeString:
+        return as_json(delivery.payload)

@@ -1,0 +1,117 @@
+"""How the pages say times, durations and what became of a run."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from runners.models import RunnerRun, RunReason, RunStatus
+
+register = template.Library()
+
+
+@register.filter
+def moment(value: datetime | None) -> str:
+    """Such as `2026-11-24 03:46:02 UTC`."""
+    return f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}" if value else ""
+
+
+@register.filter
+def ago(value: datetime | None) -> str | SafeString:
+    """`3 s ago`, in a `<time>` that pages.js keeps up to date and that shows the exact time when pointed at."""
+    if value is None:
+        return ""
+    exact = value.isoformat(timespec="seconds")
+    words = in_words((timezone.now() - value).total_seconds())
+    return format_html('<time datetime="{}" title="{}" data-ago>{} ago</time>', exact, moment(value), words)
+
+
+@register.filter
+def in_words(seconds: float | None) -> str:
+    """A duration in its two largest units: `42 s`, `5 min 3 s`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds is None:
+        return ""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return _two(whole, 60, "min", 1, "s")
+    if whole < 86400:
+        return _two(whole, 3600, "h", 60, "min")
+    return _two(whole, 86400, "d", 3600, "h")
+
+
+def _two(seconds: int, large: int, large_name: str, small: int, small_name: str) -> str:
+    rest = seconds % large // small
+    return f"{seconds // large} {large_name}" + (f" {rest} {small_name}" if rest else "")
+
+
+@register.filter
+def lasted(run: RunnerRun) -> str:
+    return in_words(run.duration())
+
+
+@register.filter
+def tone(run: RunnerRun) -> str:
+    """The class that colours a run: active, unsure, completed, stopped or failed."""
+    if run.status == RunStatus.ACTIVE:
+        return "active" if run.reachable else "unsure"
+    if run.status == RunStatus.COMPLETED:
+        return "completed"
+    return "stopped" if run.reason == RunReason.STOPPED else "failed"
+
+
+@register.filter
+def outcome(run: RunnerRun) -> str:
+    """What became of a run, in words."""
+    code = f" (exit code {run.exit_code})" if run.exit_code is not None else ""
+    by = f" by {run.stopped_by}" if run.stopped_by else ""
+    if run.status == RunStatus.ACTIVE:
+        if run.stop_requested_at:
+            return f"being stopped{by}"
+        if not run.reachable:
+            return "running when its machine was last asked"
+        return "running" if run.identity else "being started"
+    if run.status == RunStatus.COMPLETED:
+        return f"ended well{code}"
+    match run.reason:
+        case RunReason.STOPPED:
+            return f"stopped{by}{code}"
+        case RunReason.FAILED:
+            return f"failed{code}"
+        case RunReason.KILLED:
+            return f"ended by the signal {run.signal} that did not come from here{code}"
+    return str(RunReason(run.reason).label) if run.reason in RunReason.values else "ended"
+
+
+@register.filter
+def command_line(argv: list[str]) -> str:
+    """An argv as a person would type it."""
+    return shlex.join(argv)
+
+
+@register.filter
+def where(config: dict[str, Any]) -> str:
+    """The machine of a stored configuration."""
+    ssh = config.get("SSH")
+    if not ssh:
+        return "this machine (LOCAL)"
+    port = "" if ssh["PORT"] == 22 else f", port {ssh['PORT']}"
+    return f"{ssh['USER']}@{ssh['HOST']}{port} (SSH)"
+
+
+@register.filter
+def seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:.1f} s"
+
+
+@register.filter
+def add_number(value: float, more: float) -> str:
+    """For coordinates: the builtin `add` takes whole numbers only."""
+    return f"{value + more:g}"

@@ -1,0 +1,204 @@
+"""Every page of the admin opens, and nothing of what happened looks editable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db.models import Model
+from django.test import Client
+from django.urls import reverse
+
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.models import RunnerProfile
+from runners.models import ApiToken, AuditRecord, Operation, RunnerRun, RunReason, RunStatus, TrustedHostKey, Webhook
+from runners.models_webhooks import WebhookDelivery, WebhookEvent
+
+pytestmark = pytest.mark.django_db
+
+CONFIG = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE).as_dict()
+READ_ONLY = ("runnerrun", "auditrecord", "operation", "webhookdelivery", "trustedhostkey")
+
+
+@pytest.fixture(autouse=True)
+def no_ssh_config(settings: Any, tmp_path: Any) -> None:
+    settings.RUNNERS_SSH_CONFIG = str(tmp_path / "none")
+
+
+def run_of(expid: str = "a000", **fields: Any) -> RunnerRun:
+    common = {"config": CONFIG, "runner": "LOCAL", "module_loader": "NO_MODULE", "host": "here", "user": "me"}
+    return RunnerRun.objects.create(expid=expid, **{**common, **fields})
+
+
+@pytest.fixture
+def rows(django_user_model: type[User]) -> dict[str, Model]:
+    """One of everything in `runners`."""
+    user = django_user_model.objects.create_user("ada")
+    run = run_of(profile_name="P", started_by="ada", status=RunStatus.TERMINATED, reason=RunReason.FAILED, exit_code=3)
+    hook = Webhook.objects.create(name="H", url="https://example.com/hook", events=[WebhookEvent.TERMINATED])
+    return {
+        "runnerrun": run,
+        "auditrecord": AuditRecord.objects.create(
+            endpoint="run-experiment", actor="ada", run_id=run.pk, argv=["autosubmit", "run", "a b"], detail="<b>words"
+        ),
+        "operation": Operation.objects.create(key="k" * 32, kind="create-experiment", config=CONFIG, timeout=10),
+        "apitoken": ApiToken.objects.create(user=user, expiry=None, name="of a machine")[0],
+        "trustedhostkey": TrustedHostKey.objects.create(host="h", key_type="ssh-ed25519", key="AAAA"),
+        "webhook": hook,
+        "webhookdelivery": WebhookDelivery.objects.create(
+            webhook=hook, run=run, event=WebhookEvent.TERMINATED, payload={"type": "run.terminated"}
+        ),
+    }
+
+
+def change(row: Model) -> str:
+    return reverse(f"admin:runners_{row._meta.model_name}_change", args=[row.pk])
+
+
+def opened(client: Client, url: str) -> str:
+    response = client.get(url)
+    assert response.status_code == 200, url
+    return response.content.decode()
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+def test_every_list_and_page_opens_without_inline_script_or_style(admin_client: Client, rows: dict[str, Model]) -> None:
+    for name, row in rows.items():
+        for url in (reverse(f"admin:runners_{name}_changelist"), change(row)):
+            html = opened(admin_client, url)
+            assert not re.search(
+                r"<script(?![^>]*\bsrc=)[^>]*>\s*[^<\s]", re.sub(r"<script[^>]*json[^>]*>", "<x>", html)
+            ), url
+            assert "<style" not in html, url
+            assert not re.search(r'<[^>]+ style="', html), url
+            assert not re.search(r"<[^>]+ on[a-z]+=", html), url
+
+
+def test_every_filter_opens(admin_client: Client, rows: dict[str, Model]) -> None:
+    for name in rows:
+        url = reverse(f"admin:runners_{name}_changelist")
+        links = set(re.findall(r'href="(\?[^"]+)"', opened(admin_client, url)))
+        for link in links:
+            opened(admin_client, url + link.replace("&amp;", "&"))
+        assert links or name == "webhook" or name == "trustedhostkey"
+
+
+def test_every_search_takes_any_words(admin_client: Client, rows: dict[str, Model]) -> None:
+    for name in rows:
+        for words in ("ada", "12", "%", "a b", "é\x00"):
+            response = admin_client.get(reverse(f"admin:runners_{name}_changelist"), {"q": words})
+            assert response.status_code == 200, (name, words)
+
+
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_what_happened_cannot_be_added_edited_or_renamed(
+    admin_client: Client, rows: dict[str, Model], name: str
+) -> None:
+    row = rows[name]
+    html = opened(admin_client, reverse(f"admin:runners_{name}_changelist")) + opened(admin_client, change(row))
+    html = "".join(re.findall(r'<div id="content-main">.*?<footer', html, re.DOTALL))  # without the menu
+    assert html
+    assert 'class="addlink"' not in html
+    assert 'name="_save"' not in html
+    assert ">History<" not in html
+    assert admin_client.get(reverse(f"admin:runners_{name}_add")).status_code == 403
+    assert admin_client.post(change(row), {"expid": "b000", "host": "b"}).status_code == 403
+    if name != "trustedhostkey":  # those are forgotten
+        assert "deletelink" not in html
+        assert "delete_selected" not in html
+        assert (
+            admin_client.post(reverse(f"admin:runners_{name}_delete", args=[row.pk]), {"post": "yes"}).status_code
+            == 403
+        )
+    before = {field.name: getattr(row, field.attname) for field in row._meta.concrete_fields}
+    row.refresh_from_db()
+    assert {field.name: getattr(row, field.attname) for field in row._meta.concrete_fields} == before
+
+
+def test_the_list_of_runs_is_filtered_by_status_profile_host_and_person(admin_client: Client) -> None:
+    url = reverse("admin:runners_runnerrun_changelist")
+    run_of("a001", profile_name="ONE", host="alpha", started_by="ada", status=RunStatus.COMPLETED, exit_code=0)
+    run_of("a002", profile_name="TWO", host="beta", started_by="bob")
+    run_of("a003", profile_name="TWO", host="gamma", started_by="ada", reachable=False)
+    for query, expected in (
+        ("", {"a001", "a002", "a003"}),
+        ("status=COMPLETED", {"a001"}),
+        ("status=unreachable", {"a003"}),
+        ("profile_name=TWO", {"a002", "a003"}),
+        ("host=beta", {"a002"}),
+        ("started_by=ada", {"a001", "a003"}),
+        ("q=a002", {"a002"}),
+        ("created__lt=2000-01-02 00:00:00%2B00:00", set()),
+    ):
+        html = opened(admin_client, f"{url}?{query}")
+        assert set(re.findall(r">(a00\d)</a>", html)) == expected, query
+    html = opened(admin_client, url)
+    for choice in ("?host=alpha", "?host=gamma", "?profile_name=ONE", "?started_by=bob"):
+        assert choice in html
+    assert "ACTIVE cannot tell now" in text_of(html)
+    assert 'class="badge completed">COMPLETED' in html
+
+
+def test_a_run_shows_all_there_is_to_know(admin_client: Client, rows: dict[str, Model]) -> None:
+    run = rows["runnerrun"]
+    text = text_of(opened(admin_client, change(run)))
+    for words in ("TERMINATED", "failed (exit code 3)", "me@here (LOCAL)", "RUNNER_TYPE", "autosubmit run a000", "ada"):
+        assert words in text
+    assert "run-experiment" in text
+    assert "&lt;b&gt;words" in text  # of the audit trail, harmless
+    assert f'"$HOME"/.autosubmit-runners/{run.key}'.replace('"', "&quot;") in text  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def staff(client: Client, django_user_model: type[User]) -> Callable[..., Client]:
+    def sign_in(*permissions: str) -> Client:
+        user = django_user_model.objects.create_user("sam", is_staff=True)
+        for each in permissions:
+            app, _, codename = each.partition(".")
+            user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+        client.force_login(user)
+        return client
+
+    return sign_in
+
+
+def test_who_may_only_look_is_offered_nothing_else(staff: Callable[..., Client], rows: dict[str, Model]) -> None:
+    profile = RunnerProfile.objects.create(name="P", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    run = run_of("a001")
+    delivery = rows["webhookdelivery"]
+    names = [*rows, "runnerprofile"]
+    client = staff(*(f"{'profiles' if name == 'runnerprofile' else 'runners'}.view_{name}" for name in names))
+    html = opened(client, reverse("admin:profiles_runnerprofile_changelist"))
+    html += opened(client, reverse("admin:profiles_runnerprofile_change", args=[profile.pk]))
+    html += opened(client, change(run)) + opened(client, reverse("admin:runners_runnerrun_changelist"))
+    html += opened(client, reverse("admin:runners_trustedhostkey_changelist")) + opened(client, change(delivery))
+    for words in ("Import", "Duplicate", "Check connection", "Stop", "Ask its machine", "Look at a machine", "Send it"):
+        assert words not in text_of(html).replace("Stop requested", "").replace("Stopped by", ""), words
+    posts = [
+        reverse("admin:profiles_runnerprofile_import"),
+        reverse("admin:profiles_runnerprofile_check", args=[profile.pk]),
+        reverse("admin:profiles_runnerprofile_preview", args=[profile.pk]),
+        reverse("admin:runners_runnerrun_refresh", args=[run.pk]),
+        reverse("admin:runners_runnerrun_stop", args=[run.pk]),
+        reverse("admin:runners_runnerrun_abandon", args=[run.pk]),
+        reverse("admin:runners_trustedhostkey_scan"),
+        reverse("admin:runners_webhookdelivery_redeliver", args=[delivery.pk]),
+        reverse("admin:runners_apitoken_add"),
+    ]
+    for url in posts:
+        assert client.post(url, {"host": "localhost"}).status_code == 403, url
+
+
+def test_a_stranger_sees_no_log(client: Client, django_user_model: type[User]) -> None:
+    client.force_login(django_user_model.objects.create_user("eve"))
+    run = run_of()
+    for name in ("log", "stop", "refresh"):
+        response = client.post(reverse(f"admin:runners_runnerrun_{name}", args=[run.pk]))
+        assert response.status_code == 302
+        assert response["Location"].startswith(reverse("admin:login"))
