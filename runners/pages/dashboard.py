@@ -1,0 +1,90 @@
+"""What runs, and what has just ended: the first page."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.utils import timezone
+from django.views import View
+
+from runners.models import AuditRecord, RunnerRun
+from runners.pages import history
+from runners.pages.base import PageView, SignedIn
+from runners.services import experiments, lifecycle
+
+ACTIVE_SHOWN = 200
+RECENT_SHOWN = 25
+RECENT = timedelta(days=14)
+
+
+def overview() -> dict[str, Any]:
+    """Rows only: no machine is asked, so the page comes at once whatever the machines do. `Refresh` asks them."""
+    active = list(RunnerRun.objects.active().order_by("-id")[: ACTIVE_SHOWN + 1])
+    ended = RunnerRun.objects.exclude(status="ACTIVE").filter(created__gte=timezone.now() - RECENT)
+    return {
+        "active": active[:ACTIVE_SHOWN],
+        "is_cut": len(active) > ACTIVE_SHOWN,
+        "shown": ACTIVE_SHOWN,
+        "recent": ended.order_by("-id")[:RECENT_SHOWN],
+        "now": timezone.now(),
+    }
+
+
+class Home(PageView):
+    """The dashboard; for people who are not signed in, what this is and where to sign in."""
+
+    template_name = "pages/dashboard.html"
+    title = "Runs"
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not request.user.is_authenticated:
+            return render(request, "pages/landing.html")
+        return super().dispatch(request, *args, **kwargs)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(**kwargs, **overview())
+
+
+class RunsFragment(PageView):
+    """The part of the dashboard that is asked for again and again."""
+
+    template_name = "pages/_runs.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(**kwargs, **overview())
+
+
+class Refresh(SignedIn, View):
+    """Ask the machines of the active runs; what they say is in the rows when the next fragment is asked for.
+
+    Apart from the fragments, because a machine that does not answer would hold them up for seconds.
+    """
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        active = RunnerRun.objects.active().order_by("-id")[:ACTIVE_SHOWN]
+        lifecycle.refresh([run for run in active if not experiments.is_fresh(run)])
+        return HttpResponse(status=204)
+
+
+class ExperimentPage(PageView):
+    """One experiment: its runs, and what can be done with it."""
+
+    template_name = "pages/experiment.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        expid = kwargs["expid"]
+        self.title = f"Experiment {expid}"
+        runs = list(RunnerRun.objects.filter(expid=expid).order_by("-id")[:RECENT_SHOWN])
+        return super().get_context_data(
+            **kwargs,
+            runs=runs,
+            # The pages that the links lead to begin with the profile that was used last.
+            profile=self.request.GET.get("profile_name") or (runs[0].profile_name if runs else ""),
+            active=next((run for run in runs if run.is_active), None),
+            picture=history.draw(runs, group=lambda run: run.expid) if runs else None,
+            audit=AuditRecord.objects.filter(expid=expid).order_by("-id")[:RECENT_SHOWN],
+        )

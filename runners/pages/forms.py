@@ -1,0 +1,290 @@
+"""The forms of the commands: which fields people see. What is accepted is judged by the API's serializers alone.
+
+A form turns its fields into the body of the API's request, and brings the serializer's errors back to its fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+
+from profiles import parameters
+from profiles.config import ModuleLoaderType, RunnerType
+from profiles.exceptions import InvalidProfile
+from profiles.models import RunnerProfile, UserSettings
+from runners.api import serializers
+from runners.api.exception_handler import flatten
+from runners.exceptions import RunnerServiceError
+from runners.pages.base import usable_profiles
+from runners.services.autosubmit import ACCEPTED_STATUSES
+
+PARAM = "param-"  # what the names of the fields of open parameters begin with
+TYPES: dict[str, type[RunnerType | ModuleLoaderType]] = {
+    parameters.RUNNER_TYPE: RunnerType,
+    parameters.MODULE_LOADER_TYPE: ModuleLoaderType,
+}
+LABELS = {
+    parameters.RUNNER_TYPE: "How to reach the machine",
+    parameters.MODULE_LOADER_TYPE: "How to prepare the environment",
+    parameters.MODULES: "Modules",
+    parameters.SSH_HOST: "Machine",
+    parameters.SSH_PORT: "SSH port",
+    parameters.SSH_USER: "Account on that machine",
+}
+EMPTY = "Fill this in."
+CHOOSE = "Choose one."
+
+
+class CommandForm(forms.Form):
+    """A command that runs with a profile: its own fields, and those for what the profile leaves open.
+
+    `validated`, after `is_valid`: the serializer's validated data. `profiles`: what the person may choose from.
+    """
+
+    serializer_class: ClassVar[type[serializers.ProfiledSerializer]]
+    params: ClassVar[tuple[str, ...]] = ()  # the fields that go into `command_params`
+    more: ClassVar[tuple[str, ...]] = ()  # the fields that few people need
+    required_css_class = "required"
+
+    def __init__(self, request: HttpRequest, data: Any = None, initial: dict[str, Any] | None = None) -> None:
+        super().__init__(data, initial=initial, label_suffix="")
+        self.request = request
+        self.validated: dict[str, Any] = {}
+        given = data if data is not None else initial or {}
+        self.profiles = usable_profiles(request.user, self.serializer_class.action)
+        name = given.get("profile_name") or (self.profiles[0].name if len(self.profiles) == 1 else "")
+        self.profile = next((profile for profile in self.profiles if profile.name == name), None)
+        for field in self.fields.values():
+            field.error_messages["required"] = CHOOSE if isinstance(field, forms.ChoiceField) else EMPTY
+        if self.profile:
+            self._add_open_parameters(self.profile, given)
+
+    def _add_open_parameters(self, profile: RunnerProfile, given: Any) -> None:
+        """Fields for what can still matter once the types are chosen."""
+        fixed = profile.values()
+        chosen = {
+            path: choices(given[PARAM + path])
+            for path, choices in TYPES.items()
+            if path not in fixed and given.get(PARAM + path) in choices.values
+        }
+        asked = [item for item in parameters.requirements(fixed) if item["parameter"] in TYPES]
+        asked += [item for item in parameters.requirements(fixed | chosen) if item["parameter"] not in TYPES]
+        preferred = preferred_username(self.request.user)
+        for item in asked:
+            path = item["parameter"]
+            if path not in TYPES and item.get("required_when"):
+                continue  # asked for when the choice that decides about it was made
+            field = open_parameter(item, profile)
+            if path in TYPES:  # answered at once with the fields that the choice makes necessary
+                field.widget.attrs |= {"hx-post": self.request.path, "hx-trigger": "change"}
+            elif path == parameters.SSH_USER:
+                field.initial = preferred
+            elif path == parameters.MODULES:
+                loader = (fixed | chosen).get(parameters.MODULE_LOADER_TYPE)
+                field.label = "Modules" if loader == ModuleLoaderType.LMOD else "Environment"
+            self.fields[PARAM + path] = field
+
+    # --- for the templates ---
+
+    @property
+    def open_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name.startswith(PARAM)]
+
+    @property
+    def own_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if not name.startswith(PARAM) and name not in self.more]
+
+    @property
+    def more_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.more]
+
+    @property
+    def has_more_errors(self) -> bool:
+        """Whether one of the fields that are folded away needs attention, or was used."""
+        return any(self[name].errors or (self.is_bound and self[name].data) for name in self.more)
+
+    # --- judging ---
+
+    def body(self) -> dict[str, Any]:
+        """What the API would have been sent."""
+        # Browsers send the line ends of text areas as CR LF.
+        values = {
+            name: value.replace("\r\n", "\n") if isinstance(value, str) else value
+            for name, value in self.cleaned_data.items()
+        }
+        ssh = {"HOST": parameters.SSH_HOST, "PORT": parameters.SSH_PORT, "USER": parameters.SSH_USER}
+        given: dict[str, Any] = {
+            path: values[PARAM + path]
+            for path in (parameters.RUNNER_TYPE, parameters.MODULE_LOADER_TYPE)
+            if PARAM + path in values
+        }
+        given["MODULES"] = values.get(PARAM + parameters.MODULES, "").splitlines()
+        given["SSH"] = {name: values[PARAM + path] for name, path in ssh.items() if PARAM + path in values}
+        own = {name: values[name] for name in values if not name.startswith(PARAM) and name not in self.params}
+        body = {**own, "profile_name": self.profile.name if self.profile else "", "profile_params": given}
+        if self.params:
+            body["command_params"] = {name: values[name] for name in self.params if name in values}
+        return body
+
+    def clean(self) -> dict[str, Any]:
+        if self.profile is None:
+            raise forms.ValidationError("Choose a profile." if self.profiles else "There is no profile to choose.")
+        # What single fields have found is not repeated, but the rest is judged, too: all mistakes at once.
+        missing = {name: "" for name in self.fields if name not in self.cleaned_data}
+        self.cleaned_data.update(missing)
+        body = self.body()
+        serializer = self.serializer_class(data=body, context={"request": self.request})
+        try:
+            if serializer.is_valid():
+                self.validated = serializer.validated_data
+            else:
+                self._add(flatten(serializer.errors))
+                self.profile.resolve(body["profile_params"])
+        except InvalidProfile as error:
+            self._add(error.errors, PARAM)
+        except RunnerServiceError as error:
+            self.add_error(None, error.detail)
+        return self.cleaned_data
+
+    def _add(self, errors: dict[str, list[str]], prefix: str = "") -> None:
+        for path, texts in errors.items():
+            name = prefix + path.removeprefix("command_params.")
+            parts = name.split(".")  # such as job_names_list.3
+            field = name if name in self.fields else parts[0] if parts[0] in self.fields else None
+            if field is None:
+                self.add_error(None, [f"{path}: {text}" if path else text for text in texts])
+            elif field not in self.errors:
+                self.add_error(field, texts)
+
+
+def open_parameter(item: parameters.Requirement, profile: RunnerProfile) -> forms.Field:
+    """The form field of an open parameter, with its limits."""
+    path = item["parameter"]
+    required = item.get("required", False)
+    helps = [f"{item['help'][0].upper()}{item['help'][1:]}."] if item.get("help") else []
+    limits = {parameters.SSH_HOST: profile.limits.hosts, parameters.SSH_USER: profile.limits.users}.get(path, ())
+    if limits:
+        helps.append(f"Allowed: {', '.join(limits)}.")
+    if path == parameters.MODULES and profile.limits.venv_roots:
+        helps.append(f"A path has to lie within {' or '.join(profile.limits.venv_roots)}.")
+    attrs: dict[str, Any] = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
+    common: dict[str, Any] = {"label": LABELS[path], "required": required}
+    if path in TYPES:
+        choices = [("", "Choose…"), *((name, label) for name, label in TYPES[path].choices)]
+        field: forms.Field = forms.ChoiceField(choices=choices, **common)
+    elif item["type"] == "integer":
+        attrs |= {"min": item["minimum"], "max": item["maximum"], "inputmode": "numeric"}
+        helps.append(f"{item['minimum']} to {item['maximum']}. Empty: {item['default']}.")
+        field = forms.CharField(widget=forms.NumberInput(attrs=attrs), max_length=18, **common)
+    elif item["type"] == "strings":
+        helps.append("One per line.")
+        field = forms.CharField(widget=forms.Textarea(attrs={**attrs, "rows": 2}), **common)
+    else:
+        if "default" in item:
+            helps.append(f"Empty: {item['default']}.")
+        field = forms.CharField(widget=forms.TextInput(attrs=attrs), max_length=item.get("max_length"), **common)
+    field.help_text = " ".join(helps)
+    field.error_messages["required"] = CHOOSE if path in TYPES else EMPTY
+    return field
+
+
+def preferred_username(user: Any) -> str:
+    """What the person has set as the account to use on machines; empty if nothing."""
+    if not isinstance(user, User):
+        return ""
+    row = UserSettings.objects.filter(user=user).first()
+    return row.preferred_username if row else ""
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def expid_field() -> forms.CharField:
+    attrs = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false", "placeholder": "a000"}
+    return forms.CharField(
+        label="Experiment", max_length=16, help_text="Its id, such as a000.", widget=forms.TextInput(attrs=attrs)
+    )
+
+
+def flag(label: str, help_text: str = "") -> forms.BooleanField:
+    return forms.BooleanField(label=label, required=False, help_text=help_text)
+
+
+def text(label: str, help_text: str = "", *, rows: int = 0, placeholder: str = "") -> forms.CharField:
+    """An optional text; its limits are the serializer's."""
+    attrs: dict[str, Any] = {"spellcheck": "false", "placeholder": placeholder}
+    widget = forms.Textarea(attrs={**attrs, "rows": rows}) if rows else forms.TextInput(attrs=attrs)
+    return forms.CharField(label=label, required=False, help_text=help_text, widget=widget)
+
+
+class RunForm(CommandForm):
+    serializer_class = serializers.RunExperimentRequest
+    expid = expid_field()
+
+
+class JobListForm(CommandForm):
+    serializer_class = serializers.CreateJobListRequest
+    params = ("force", "check_wrapper", "update_version")
+    more = ("check_wrapper", "update_version")
+    expid = expid_field()
+    force = flag("Make it again from nothing", "What jobs have reached so far is forgotten.")
+    check_wrapper = flag("Also check the wrappers")
+    update_version = flag("Take over this Autosubmit version", "For an experiment that was made with another version.")
+
+
+class SetStatusForm(CommandForm):
+    serializer_class = serializers.SetJobStatusRequest
+    params = (
+        *("final_status", "job_names_list", "filter_status", "filter_type", "filter_chunks", "filter_type_chunk"),
+        *("filter_type_chunk_split", "check_wrapper", "update_version"),
+    )
+    more = ("filter_chunks", "filter_type_chunk", "filter_type_chunk_split", "check_wrapper", "update_version")
+    expid = expid_field()
+    final_status = forms.ChoiceField(
+        label="New status",
+        choices=[("", "Choose…"), *((status, status) for status in ACCEPTED_STATUSES)],
+        help_text="Autosubmit sets jobs to no others.",
+    )
+    job_names_list = text("Jobs by name", "Full names, separated by blanks or lines.", rows=3, placeholder="a000_SIM")
+    filter_status = text("Jobs by status", "Those that have one of these now.", placeholder="FAILED WAITING")
+    filter_type = text("Jobs by section", "The names of job sections.", placeholder="SIM POST")
+    filter_chunks = text("Jobs by chunk", placeholder="[ 20000101 [ fc0 [1-2] ] ]")
+    filter_type_chunk = text("Jobs by chunk and section", placeholder="[ 20000101 [ fc0 [1] ] ],SIM")
+    filter_type_chunk_split = text("Jobs by chunk, section and split", placeholder="[ 20000101 [ fc0 [1] ] ],SIM")
+    check_wrapper = flag("Also check the wrappers")
+    update_version = flag("Take over this Autosubmit version", "For an experiment that was made with another version.")
+
+    def clean_job_names_list(self) -> list[str]:
+        return self.cleaned_data["job_names_list"].replace(",", " ").split()
+
+
+class CreateExperimentForm(CommandForm):
+    serializer_class = serializers.CreateExperimentRequest
+    params = (
+        *("description", "hpc", "copy", "dummy", "minimal", "use_local_minimal", "git_repo", "git_branch"),
+        *("config_path", "operational", "testcase", "evaluation"),
+    )
+    more = params[3:]
+    description = forms.CharField(label="Description", widget=forms.Textarea(attrs={"rows": 2}), strip=False)
+    hpc = text("Platform", "Where its jobs run by default; empty: local. Autosubmit does not check the name here.")
+    copy = text("Copy of", "An experiment whose configuration is copied.", placeholder="a000")
+    dummy = flag("With example jobs", "Jobs that only sleep, to try things out.")
+    minimal = flag("Minimal configuration", "One small file, minimal.yml.")
+    use_local_minimal = flag("With a local project", "With a minimal configuration: no git repository.")
+    git_repo = text("Git repository", "URL or path.")
+    git_branch = text("Git branch")
+    config_path = text("Configuration in the repository", "The path of its configuration files.")
+    operational = flag("Operational", "The id begins with o.")
+    testcase = flag("Test case", "The id begins with t.")
+    evaluation = flag("Evaluation", "The id begins with e.")
+
+
+class DescriptionForm(CommandForm):
+    serializer_class = serializers.UpdateDescriptionRequest
+    expid = expid_field()
+    description = forms.CharField(
+        label="New description", required=False, strip=False, widget=forms.Textarea(attrs={"rows": 4})
+    )

@@ -1,0 +1,161 @@
+"""Runs over time as a picture: one lane for each experiment, host or profile, one bar for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db.models import Q
+from django.utils import timezone
+
+from runners.models import RunnerRun
+from runners.pages.base import PageView
+
+# Of the drawing, in pixels: it is never scaled, so its letters stay readable; a narrow screen scrolls it.
+WIDTH = 1000
+LABELS = 150  # beside it, what the names take; they do not scroll
+TOP = 26  # what the times on top take
+LANE = 20
+GAP = 8  # between groups
+THINNEST = 4  # a run of seconds in a picture of weeks stays visible
+LABEL_LENGTH = 20  # characters
+
+RUNS = 500
+GROUPS = 60
+SPANS = {"1": "1 day", "7": "7 days", "30": "30 days", "90": "90 days"}
+GROUPINGS: dict[str, tuple[str, Callable[[RunnerRun], str]]] = {
+    "experiment": ("experiment", lambda run: run.expid),
+    "host": ("machine", lambda run: run.host or "not known"),
+    "profile": ("profile", lambda run: run.profile_name or "none"),
+}
+STEPS = tuple(
+    timedelta(seconds=seconds)
+    for seconds in (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400, 7 * 86400, 14 * 86400)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    run: RunnerRun
+    x: float
+    y: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    label: str
+    name: str
+    y: float
+    height: float
+    is_odd: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Where everything is drawn. `start` and `end` are the times of its left and right edge."""
+
+    start: datetime
+    end: datetime
+    height: float
+    rows: list[Row]
+    bars: list[Bar]
+    ticks: list[tuple[float, str]]
+    width: float = WIDTH
+    labels: float = LABELS
+    top: float = TOP
+    bar_height: float = LANE - 6
+
+
+def draw(
+    runs: Iterable[RunnerRun], *, group: Callable[[RunnerRun], str], start: datetime | None = None
+) -> Picture | None:
+    """Lay out runs between `start` (the first of them, if None) and now. None when there are none.
+
+    Runs of one group that overlap in time get lanes of their own.
+    """
+    ordered = sorted(runs, key=lambda run: run.created)
+    if not ordered:
+        return None
+    now = timezone.now()
+    first = start or ordered[0].created
+    first = min(first, now - timedelta(minutes=5))
+    scale = (WIDTH - THINNEST) / (now - first).total_seconds()
+
+    def x_of(time: datetime) -> float:
+        return round(max(0.0, (time - first).total_seconds()) * scale, 1)
+
+    groups: dict[str, list[RunnerRun]] = {}
+    for run in ordered:
+        groups.setdefault(group(run), []).append(run)
+    rows: list[Row] = []
+    bars: list[Bar] = []
+    y = float(TOP)
+    # What ran last comes first.
+    for number, (name, members) in enumerate(sorted(groups.items(), key=lambda item: item[1][-1].pk, reverse=True)):
+        lanes: list[float] = []  # where each lane's last bar ends
+        for run in members:
+            x = x_of(run.created)
+            width = max(THINNEST, x_of(run.finished or now) - x)
+            lane = next((i for i, end in enumerate(lanes) if end <= x), len(lanes))
+            lanes[lane : lane + 1] = [x + width + 1]
+            bars.append(Bar(run, x, y + GAP / 2 + lane * LANE + 3, round(width, 1)))
+        height = len(lanes) * LANE + GAP
+        label = name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
+        rows.append(Row(label, name, y, height, number % 2 == 1))
+        y += height
+    return Picture(first, now, y, rows, bars, _ticks(first, now, x_of))
+
+
+def _ticks(start: datetime, end: datetime, x_of: Callable[[datetime], float]) -> list[tuple[float, str]]:
+    """At most eight round times, in the service's time zone."""
+    step = next((step for step in STEPS if (end - start) / step <= 8), STEPS[-1])
+    offset = timezone.localtime(end).utcoffset() or timedelta()
+    epoch = datetime(1970, 1, 5, tzinfo=UTC) - offset  # a Monday, at midnight here
+    time = epoch + ((start - epoch) // step + 1) * step
+    ticks = []
+    while time < end:
+        ticks.append((x_of(time), f"{timezone.localtime(time):{'%d %b' if step.days else '%H:%M'}}"))
+        time += step
+    return ticks
+
+
+class History(PageView):
+    """`?by=` experiment, host or profile; `?days=`; `?expid=` for one experiment only."""
+
+    template_name = "pages/history.html"
+    title = "History"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        by = self.request.GET.get("by", "experiment")
+        days = self.request.GET.get("days", "7")
+        expid = self.request.GET.get("expid", "").strip()
+        by = by if by in GROUPINGS else "experiment"
+        days = days if days in SPANS else "7"
+        start = timezone.now() - timedelta(days=int(days))
+        # The runs that began in this time, and those from before that still go on.
+        rows = RunnerRun.objects.filter(Q(created__gte=start) | Q(status="ACTIVE")).order_by("-id")
+        if expid:
+            rows = rows.filter(expid=expid)
+        label, group = GROUPINGS[by]
+        runs: list[RunnerRun] = []
+        names: set[str] = set()
+        for run in rows[:RUNS]:
+            names.add(group(run))
+            if len(names) > GROUPS:
+                break
+            runs.append(run)
+        return super().get_context_data(
+            **kwargs,
+            by=by,
+            by_label=label,
+            days=days,
+            expid=expid,
+            groupings={name: words for name, (words, _) in GROUPINGS.items()},
+            spans=SPANS,
+            runs=runs,
+            is_cut=len(runs) == RUNS or len(names) > GROUPS,
+            picture=draw(runs, group=group, start=start),
+        )

@@ -1,0 +1,244 @@
+"""The page of one run: its state, its log as it grows, its end, and how to bring that about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views import View
+
+from profiles.config import Endpoint
+from profiles.models import EndpointToggle
+from runners.exceptions import EndpointDisabled, NotRunning, RunnerServiceError
+from runners.models import AuditRecord, RunnerRun
+from runners.pages.ansi import PLAIN, Style, to_html
+from runners.pages.base import PageView, SignedIn, in_words, is_partial, recorded
+from runners.services import access, autosubmit, experiments, lifecycle
+from runners.services.output import plain_text
+from runners.services.runners import LogChunk, get_runner
+
+TAIL = 64 * 1024  # bytes of a log that a page begins with, and that "earlier" adds
+CHUNK = 256 * 1024  # bytes that one look at a growing log brings at most
+DOWNLOAD_CHUNK = 512 * 1024
+STOP_POLLING = 286  # what htmx takes as "swap this, and do not ask again"
+
+
+def phase(run: RunnerRun) -> str:
+    """Changes whenever the parts of the page that are not polled have to be made anew."""
+    return f"{run.status}.{run.pid or 0}.{int(run.stop_requested_at is not None)}"
+
+
+class RunView(PageView):
+    """Something about one run, whose number is in the path."""
+
+    run: RunnerRun
+
+    def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().setup(request, *args, **kwargs)
+        if request.user.is_authenticated:
+            self.run = get_object_or_404(RunnerRun, pk=kwargs["pk"])
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        run = self.run
+        self.title = f"Run {run.pk} of {run.expid}"
+        return super().get_context_data(**kwargs, run=run, phase=phase(run), may_stop=self._may_stop())
+
+    def _may_stop(self) -> bool:
+        return self.run.is_active and self._enabled() and access.user_may_stop(self.request.user, self.run)
+
+    def _enabled(self) -> bool:
+        return EndpointToggle.is_enabled(Endpoint.RUNNER_RUN)
+
+
+class RunPage(RunView):
+    template_name = "pages/run.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(**kwargs, **details(self.run))
+
+
+def details(run: RunnerRun) -> dict[str, Any]:
+    return {
+        "argv": autosubmit.run(run.expid),
+        "audit": AuditRecord.objects.filter(run_id=run.pk).order_by("id")[:100],
+        "newer": RunnerRun.objects.filter(expid=run.expid, pk__gt=run.pk).order_by("-id").first(),
+    }
+
+
+class StateFragment(RunView):
+    """What the page shows on top. Tells the rest of the page (`runChanged`) when it is out of date."""
+
+    template_name = "pages/_run_state.html"
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = super().get(request, *args, **kwargs)
+        if not self.run.is_active:
+            response.status_code = STOP_POLLING
+        if request.GET.get("phase") != phase(self.run):
+            response["HX-Trigger"] = "runChanged"
+        return response
+
+
+class DetailsFragment(RunPage):
+    """What is below the log, and with it the buttons on top."""
+
+    template_name = "pages/_run_details.html"
+    extra_context = {"is_partial": True}
+
+
+class RefreshRun(RunView):
+    """Ask the machine of this run; what it says is in the row afterwards."""
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        if self.run.is_active and not experiments.is_fresh(self.run):
+            lifecycle.refresh([self.run])
+        return HttpResponse(status=204)
+
+
+class StopPage(RunView):
+    """Asks whether it is meant (for browsers without JavaScript a page, else a dialog of the run's page), and does it.
+
+    The request answers when the run has ended or could not be stopped, after some seven seconds; meanwhile the state
+    fragment shows each step.
+    """
+
+    template_name = "pages/stop.html"
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        force, cancel_jobs = "force" in request.POST, "cancel_jobs" in request.POST
+        context: dict[str, Any] = {"run": self.run}
+        try:
+            with recorded(request, "stop-experiment", expid=self.run.expid) as audit:
+                if not self._enabled():
+                    raise EndpointDisabled("The stop-experiment endpoint is currently disabled.")
+                outcome = experiments.stop_experiment(
+                    expid=self.run.expid,
+                    audit=audit,
+                    force=force,
+                    cancel_jobs=cancel_jobs,
+                    authorize=self._authorize,
+                )
+            context["steps"] = outcome.steps
+        except RunnerServiceError as error:
+            context["error"] = in_words(error)
+        if is_partial(request):
+            response = render(request, "pages/_stop_outcome.html", context)
+            response["HX-Trigger"] = "runChanged"
+            return response
+        if "error" in context:
+            return render(request, self.template_name, {**self.get_context_data(), **context}, status=409)
+        messages.success(request, f"Run {pk} of {self.run.expid} was stopped.")
+        return redirect("pages:run", pk=pk)
+
+    def _authorize(self, run: RunnerRun) -> None:
+        """Raises unless the person may stop the active run of the experiment, and it is the one of this page."""
+        if run.pk != self.run.pk:
+            self.run.refresh_from_db()
+            raise NotRunning(f"Run {self.run.pk} has ended; run {run.pk} of {run.expid} is active now.", run=run)
+        access.require_stop(self.request.user, run)
+
+
+class LogChunkView(RunView):
+    """A piece of the log as JSON, for log.js.
+
+    `?from=OFFSET&style=...` goes on from there, `?before=OFFSET` gives what comes before, neither gives the end.
+    Only whole lines are given while the run goes on. An unreachable machine is no error of this request: `problem`
+    says it in words, and the page asks again.
+    """
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        is_over = not self.run.is_active  # before the log is read: then what is read is all
+        offset, before = number(request.GET.get("from")), number(request.GET.get("before"))
+        if before is not None:
+            start = max(0, before - TAIL)
+            limit = before - start
+        else:
+            start, limit = (-TAIL, TAIL) if offset is None else (offset, CHUNK)
+        answer: dict[str, Any] = {"active": not is_over, "html": "", "problem": "", "note": ""}
+        if limit == 0:
+            return JsonResponse(answer | {"start": start, "next": before, "size": before, "done": is_over, "style": ""})
+        try:
+            chunk = read(self.run, start, limit)
+        except RunnerServiceError as error:
+            return JsonResponse(answer | {"problem": error.detail})
+        if chunk is None:
+            if self.run.cleaned_at:
+                answer["note"] = f"The log was removed on {self.run.cleaned_at:%Y-%m-%d}."
+            elif is_over:
+                answer["note"] = "There is no log: the command was never started, or its directory was removed."
+            else:
+                answer["note"] = "Nothing was printed yet."
+            return JsonResponse(answer | {"start": 0, "next": 0, "size": 0, "done": is_over, "style": ""})
+        data, begin = chunk.data, chunk.offset
+        if begin > 0 and offset is None:  # begin with a whole line
+            cut = data.find(b"\n") + 1
+            data, begin = data[cut:], begin + cut
+        at_end = begin + len(data) >= chunk.size
+        if before is None and not (is_over and at_end):
+            # The rest of the line comes with the next look, unless the line is longer than that.
+            cut = data.rfind(b"\n") + 1
+            data = data[:cut] if cut or len(data) < CHUNK else data
+        style = Style.decode(request.GET.get("style", "")) if offset is not None else PLAIN
+        html, style = to_html(data.decode("utf-8", "replace"), style)
+        following = begin + len(data)
+        answer |= {"html": html, "style": style.encode(), "start": begin, "next": following, "size": chunk.size}
+        return JsonResponse(answer | {"done": is_over and following >= chunk.size})
+
+
+def number(text: str | None) -> int | None:
+    """A byte offset of a query; None when it is absent or none."""
+    return int(text) if text and re.fullmatch(r"[0-9]{1,15}", text) else None
+
+
+def read(run: RunnerRun, offset: int, limit: int) -> LogChunk | None:
+    """Raises RunnerServiceError."""
+    runner = get_runner(run.runner_config)
+    return runner.read_log(run.key, offset=offset, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+
+
+class Download(SignedIn, View):
+    """The whole log as a text file. `?colours` leaves the terminal's colour codes in it."""
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        run = get_object_or_404(RunnerRun, pk=pk)
+        try:
+            first = read(run, 0, DOWNLOAD_CHUNK)
+        except RunnerServiceError as error:
+            return render(request, "pages/problem.html", {"error": in_words(error), "run": run}, status=502)
+        if first is None:
+            raise Http404("This run has no log.")
+        chunks = whole_log(run, first)
+        content = chunks if "colours" in request.GET else plain_lines(chunks)
+        response = StreamingHttpResponse(content, content_type="text/plain; charset=utf-8")
+        response["Content-Disposition"] = f'attachment; filename="{run.expid}-run{run.pk}.log"'
+        return response
+
+
+def whole_log(run: RunnerRun, first: LogChunk) -> Iterator[bytes]:
+    """Up to the size that the log had at first: one that grows faster than it is read would never end."""
+    chunk: LogChunk | None = first
+    while chunk and chunk.data:
+        yield chunk.data
+        if chunk.next_offset >= first.size:
+            return
+        chunk = read(run, chunk.next_offset, DOWNLOAD_CHUNK)
+
+
+def plain_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Without terminal escapes. Cut at line ends, so that no escape and no character is torn."""
+    rest = b""
+    for chunk in chunks:
+        head, newline, tail = chunk.rpartition(b"\n")
+        if newline:
+            yield plain_text(rest + head + newline).encode()
+            rest = tail
+        else:
+            rest += tail
+    if rest:
+        yield plain_text(rest).encode()

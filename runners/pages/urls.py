@@ -1,0 +1,43 @@
+"""The paths of the pages."""
+
+from __future__ import annotations
+
+from django.urls import path, register_converter
+
+from runners.pages import commands, dashboard, history, run
+from runners.services.autosubmit import EXPID_PATTERN
+
+
+class ExpidConverter:
+    regex = EXPID_PATTERN
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value
+
+
+register_converter(ExpidConverter, "expid")
+
+app_name = "pages"
+urlpatterns = [
+    path("", dashboard.Home.as_view(), name="home"),
+    path("runs/list", dashboard.RunsFragment.as_view(), name="runs"),
+    path("runs/refresh", dashboard.Refresh.as_view(), name="refresh"),
+    path("runs/<int:pk>", run.RunPage.as_view(), name="run"),
+    path("runs/<int:pk>/state", run.StateFragment.as_view(), name="run-state"),
+    path("runs/<int:pk>/details", run.DetailsFragment.as_view(), name="run-details"),
+    path("runs/<int:pk>/refresh", run.RefreshRun.as_view(), name="run-refresh"),
+    path("runs/<int:pk>/log", run.LogChunkView.as_view(), name="run-log"),
+    path("runs/<int:pk>/log/download", run.Download.as_view(), name="run-download"),
+    path("runs/<int:pk>/stop", run.StopPage.as_view(), name="stop"),
+    path("start", commands.StartRun.as_view(), name="start"),
+    path("experiments/create", commands.CreateExperiment.as_view(), name="create-experiment"),
+    path("experiments/job-list", commands.CreateJobList.as_view(), name="create-job-list"),
+    path("experiments/set-status", commands.SetJobStatus.as_view(), name="set-status"),
+    path("experiments/description", commands.UpdateDescription.as_view(), name="description"),
+    # An id may be `create`: those pages are found first, and such an experiment only loses this overview.
+    path("experiments/<expid:expid>", dashboard.ExperimentPage.as_view(), name="experiment"),
+    path("history", history.History.as_view(), name="history"),
+]

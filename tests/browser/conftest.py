@@ -1,0 +1,158 @@
+"""Fixtures of the tests in a real browser: Debian's chromium, driven by Playwright, against a server of its own.
+
+    page            Playwright's page, watched: a JavaScript error, an error in the console, an unexpected answer of 400
+                    or more, or a request to another host fails the test; so does a page without our policy
+    watch           what watches `page`; watch.allow("409 POST /start") for what a test does on purpose
+    new_page        new_page(viewport=..., color_scheme=...) -> another watched page, with cookies of its own
+    site            AppServer that runs real Autosubmit commands, with the people of `PEOPLE` and a profile
+    stub_site       the same with the stand-in autosubmit and a real sshd: quick
+    sign_in         sign_in(page, server, name="ada") through the login page
+
+Every test that fails leaves a screenshot in .artifacts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.watching import Watch, keep
+from tests.conftest import need
+from tests.environments import AutosubmitAccount, StubAccount
+from tests.servers import AppServer, SSHServer
+
+CHROMIUM = Path("/usr/bin/chromium")
+# The quiet flags: without them chromium looks for its maker's hosts at every start.
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+PASSWORD = "correct horse battery staple"
+PEOPLE = {"ada": False, "root": True}  # name: is an admin
+PATIENCE = 10_000  # ms that an expectation waits
+
+SETUP = """
+from django.contrib.auth.models import User
+from profiles.models import RunnerProfile, UserSettings
+for name, is_admin in {people!r}.items():
+    user = User(username=name, is_staff=is_admin, is_superuser=is_admin)
+    user.set_password({password!r})
+    user.save()
+UserSettings.objects.create(user=User.objects.get(username="ada"), preferred_username={preferred!r})
+for fields in {profiles!r}:
+    profile = RunnerProfile(**fields)
+    profile.full_clean()
+    profile.save()
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One for each module, not for the session: while it lives, Django refuses its database in this thread."""
+    need(CHROMIUM.exists(), "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=FLAGS,
+            env={**os.environ, "HOME": str(tmp_path_factory.mktemp("chromium"))},
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(
+    browser: Browser, make_app: Callable[..., AppServer], request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Page]]:
+    """`make_app` only for the order: pages are closed before the server that they ask is stopped."""
+    contexts: list[Any] = []
+    watches: list[Watch] = []
+
+    def new(**options: Any) -> Page:
+        options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options}
+        context = browser.new_context(**options)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        contexts.append(context)
+        watches.append(Watch(page, ""))
+        page.watch = watches[-1]  # type: ignore[attr-defined]
+        return page
+
+    yield new
+    failed = getattr(request.node, "has_failed", False)
+    for number, (context, watch) in enumerate(zip(contexts, watches, strict=True)):
+        watch.host = watch.host or urlsplit(watch.page.url).netloc
+        if failed and not watch.page.is_closed():
+            keep(watch.page, f"failed-{request.node.name}-{number}")
+        context.close()
+    if not failed:
+        for watch in watches:
+            watch.check()
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Page]) -> Page:
+    return new_page()
+
+
+@pytest.fixture
+def watch(page: Page) -> Watch:
+    return page.watch  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.when == "call" and report.failed:
+        item.has_failed = True  # type: ignore[attr-defined]
+    return report
+
+
+@pytest.fixture
+def site(make_app: Callable[..., AppServer], autosubmit: AutosubmitAccount) -> AppServer:
+    server = make_app(account=autosubmit, env=ENVIRONMENT)
+    local = {"runner_type": "LOCAL", "module_loader_type": "VENV", "modules": str(autosubmit.venv)}
+    populate(
+        server, [{"name": "THIS_MACHINE", "description": "Autosubmit 4.1 on the machine of this service", **local}]
+    )
+    return server
+
+
+@pytest.fixture
+def stub_site(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer) -> AppServer:
+    server = make_app(account=account, sshd=sshd, env=ENVIRONMENT)
+    ssh = {"runner_type": "SSH", "ssh_host": "127.0.0.1", "module_loader_type": "NO_MODULE"}
+    profiles: list[dict[str, Any]] = [
+        {"name": "CLUSTER", "description": "The cluster, with your own account", "ssh_port": sshd.port, **ssh},
+        {"name": "THIS_MACHINE", "runner_type": "LOCAL", "module_loader_type": "NO_MODULE"},
+        {"name": "YOURS", "description": "Everything is up to you"},
+    ]
+    populate(server, profiles, preferred=sshd.user)
+    return server
+
+
+ENVIRONMENT = {"PROTECTION_LEVEL": "ALL"}
+
+
+def populate(server: AppServer, profiles: list[dict[str, Any]], *, preferred: str = "ada_l") -> None:
+    """People and profiles, in one start of Django."""
+    text = SETUP.format(people=PEOPLE, password=PASSWORD, profiles=profiles, preferred=preferred)
+    server.manage("shell", "-v0", "-c", text)
+
+
+@pytest.fixture
+def sign_in() -> Callable[..., None]:
+    def sign_in(page: Page, server: AppServer, name: str = "ada") -> None:
+        page.goto(f"{server.url}/login")
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{server.url}/")
+
+    return sign_in

@@ -1,0 +1,149 @@
+"""The forms of the commands in a real browser: what is asked for, what is refused, what is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from profiles.config import Endpoint
+from tests.browser.watching import Watch, check_accessible, keep
+from tests.environments import StubAccount
+from tests.servers import AppServer, SSHServer
+
+SignIn = Callable[..., None]
+
+
+def test_only_what_a_profile_leaves_open_is_asked_for(page: Page, stub_site: AppServer, sign_in: SignIn) -> None:
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/start")
+    expect(page.get_by_label("Experiment")).to_have_count(0)
+
+    page.get_by_label("CLUSTER").check()
+    account = page.get_by_label("Account on that machine")
+    expect(account).not_to_have_value("")  # the preferred username
+    page.get_by_label("Experiment").fill("a001")
+
+    page.get_by_label("THIS_MACHINE").check()
+    expect(account).to_have_count(0)
+    expect(page.get_by_label("Experiment")).to_have_value("a001")
+
+    page.get_by_label("YOURS").check()
+    expect(page.get_by_label("How to reach the machine")).to_be_visible()
+    expect(account).to_have_count(0)
+    page.get_by_label("How to reach the machine").select_option("SSH")
+    expect(account).to_be_visible()
+    expect(page.get_by_label("SSH port")).to_have_attribute("max", "65535")
+    page.get_by_label("How to prepare the environment").select_option("VENV")
+    expect(page.get_by_text("The absolute path of one virtual environment.")).to_be_visible()
+    expect(page.get_by_label("Experiment")).to_have_value("a001")
+    check_accessible(page)
+    keep(page, "start-open")
+
+
+def test_a_mistake_is_said_at_its_field_and_what_was_typed_is_kept(
+    page: Page, watch: Watch, stub_site: AppServer, sign_in: SignIn
+) -> None:
+    watch.allow("422 POST /start")
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/start?profile_name=YOURS")
+    page.get_by_label("How to reach the machine").select_option("SSH")
+    page.get_by_label("Machine", exact=False).last.wait_for()
+    page.get_by_label("SSH port").fill("70000")
+    page.get_by_label("Experiment").fill("A001")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("alert")).to_be_focused()
+    port = page.locator(".field", has=page.get_by_label("SSH port"))
+    expect(port).to_contain_text("65535")
+    expect(port.locator(".errorlist")).to_be_visible()
+    expect(page.get_by_label("SSH port")).to_have_value("70000")
+    expect(page.get_by_label("SSH port")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator(".field", has=page.get_by_label("Experiment")).locator(".errorlist")).to_contain_text("A001")
+    check_accessible(page)
+    keep(page, "start-errors")
+
+
+def test_a_preview_shows_what_would_happen_and_does_nothing(
+    page: Page, stub_site: AppServer, account: StubAccount, sshd: SSHServer, sign_in: SignIn
+) -> None:
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/start?profile_name=CLUSTER&expid=a001")
+    page.get_by_role("button", name="Preview").click()
+    preview = page.locator("#preview")
+    expect(preview).to_contain_text("autosubmit run a001")
+    expect(preview).to_contain_text("127.0.0.1")
+    preview.get_by_text("The whole script").click()
+    expect(preview.locator("pre")).to_contain_text("exec autosubmit run a001")
+    check_accessible(page)
+    keep(page, "start-preview")
+    assert account.calls() == []
+
+
+def test_a_refusal_of_the_machine_is_said_in_words(
+    page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sshd: SSHServer, sign_in: SignIn
+) -> None:
+    watch.allow("502 POST /start")
+    sshd.authorized = False
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/start?profile_name=CLUSTER&expid=a001")
+    page.get_by_role("button", name="Start the run").click()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("does not let the service in")
+    expect(page.get_by_label("Experiment")).to_have_value("a001")
+    page.goto(f"{stub_site.url}/experiments/a001")
+    expect(page.get_by_text("authentication_failed")).to_be_visible()
+
+
+def test_an_experiment_is_created_listed_and_described(
+    page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/experiments/create?profile_name=THIS_MACHINE")
+    page.get_by_label("Description").fill("-tides & 'winds'\n\U0001f30a")
+    page.get_by_text("More options").click()
+    page.get_by_label("With example jobs").check()
+    keep(page, "create")
+    check_accessible(page)
+    page.get_by_role("button", name="Create the experiment").click()
+    page.wait_for_url(re.compile("job-list"))
+    expect(page.get_by_role("status").first).to_contain_text("was created")
+    expid = page.get_by_label("Experiment").input_value()
+    assert re.fullmatch("[a-z][a-z0-9]{3}", expid)
+    assert "--description=-tides & 'winds'\n\U0001f30a" in account.calls("expid")[0]
+    page.get_by_role("button", name="Make the job list").click()
+    page.wait_for_url(re.compile(f"/experiments/{expid}"))
+    page.get_by_role("link", name="Change the description").click()
+    page.get_by_label("New description").fill("calm")
+    page.get_by_role("button", name="Change the description").click()
+    page.wait_for_url(re.compile(f"/experiments/{expid}"))
+    assert [call[-1] for call in account.calls("updatedescrip")] == ["calm"]
+    expect(page.get_by_text("updatedescrip")).to_be_visible()
+    check_accessible(page)
+    keep(page, "experiment")
+
+
+def test_what_an_admin_has_switched_off_is_said_and_not_offered(
+    page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    switch = "from profiles.models import EndpointToggle as T; T.objects.create(name={!r}, enabled=False)"
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/start?profile_name=THIS_MACHINE&expid=a001")
+    stub_site.manage("shell", "-v0", "-c", switch.format(Endpoint.RUNNER_RUN.value))
+    watch.allow("403 POST /start")
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.get_by_role("alert")).to_contain_text("disabled")
+    expect(page.get_by_role("button", name="Start the run")).to_be_disabled()
+    assert account.calls() == []
+
+
+def test_every_page_leads_strangers_to_the_login(page: Page, stub_site: AppServer) -> None:
+    page.goto(stub_site.url)
+    check_accessible(page)
+    keep(page, "landing")
+    page.get_by_role("link", name="Sign in").click()
+    for path in ("/start", "/runs/1", "/runs/1/log", "/history", "/experiments/a001", "/experiments/create"):
+        page.goto(f"{stub_site.url}{path}")
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    check_accessible(page)
+    keep(page, "login")

@@ -1,0 +1,127 @@
+"""The live log in a real browser: it follows, pauses, survives a restart of the service, shows colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.watching import Watch, check_accessible, keep
+from tests.environments import StubAccount
+from tests.processes import wait_for
+from tests.servers import AppServer, SSHServer
+
+SignIn = Callable[..., None]
+RESTART = 30_000  # ms
+
+
+def open_run(page: Page, server: AppServer, account: StubAccount, sign_in: SignIn, profile: str = "CLUSTER") -> Path:
+    """Start a run that goes on, and open its page; the log that its command would have written to."""
+    account.control("run", "a001", SLEEP=600)
+    account.experiment("a001")
+    sign_in(page, server)
+    page.goto(f"{server.url}/start?profile_name={profile}&expid=a001")
+    page.get_by_role("button", name="Start the run").click()
+    page.wait_for_url("**/runs/1")
+    log = wait_for(lambda: next(account.home.glob(".autosubmit-runners/*/log"), None), what="the run's log")
+    expect(page.locator("#log-status")).to_have_text("Live")
+    return log
+
+
+def append(log: Path, text: str) -> None:
+    with log.open("a") as stream:
+        stream.write(text)
+
+
+def test_the_log_follows_its_end_and_waits_while_somebody_reads(
+    page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    log = open_run(page, stub_site, account, sign_in)
+    box, follow = page.locator("#log"), page.locator("#log-follow")
+    append(log, "".join(f"line {number}\n" for number in range(300)))
+    expect(box).to_contain_text("line 299")
+    at_end = "box => box.scrollHeight - box.scrollTop - box.clientHeight < 24"
+    assert box.evaluate(at_end)
+
+    box.evaluate("box => { box.scrollTop = 100 }")
+    expect(follow).to_have_attribute("aria-pressed", "false")
+    append(log, "one more\n")
+    expect(box).to_contain_text("one more")
+    assert box.evaluate("box => box.scrollTop") == 100
+    follow.click()
+    expect(follow).to_have_attribute("aria-pressed", "true")
+    assert box.evaluate(at_end)
+    check_accessible(page)
+
+
+def test_the_log_shows_colours_and_never_markup(
+    page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    log = open_run(page, stub_site, account, sign_in)
+    append(log, "\x1b[31mred\x1b[0m <img src=x onerror=alert(1)><script>alert(2)</script>\n\x1b[1;32mgreen\n")
+    append(log, "still green\x1b[0m plain\x1b]0;title\x07\x1b[2J\n")
+    expect(page.locator("#log-text .fg1")).to_have_text("red")
+    expect(page.locator("#log-text")).to_contain_text("<img src=x onerror=alert(1)><script>alert(2)</script>")
+    expect(page.locator("#log-text .fg2.bold").last).to_contain_text("still green")
+    assert page.locator("#log-text img, #log-text script").count() == 0
+    check_accessible(page)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    text = Path(download.value.path()).read_text()
+    assert "red <img src=x" in text
+    assert "\x1b" not in text
+    assert download.value.suggested_filename == "a001-run1.log"
+
+
+def test_a_restart_of_the_service_is_survived_by_an_open_log(
+    page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    watch.allow("console error .* htmx:(sendError|afterRequest)")
+    log = open_run(page, stub_site, account, sign_in)
+    append(log, "before\n")
+    expect(page.locator("#log-text")).to_contain_text("before")
+    stub_site.stop()
+    expect(page.locator("#log-status")).to_contain_text("The service does not answer. Trying again", timeout=RESTART)
+    expect(page.locator("#offline")).to_contain_text("No answer from the service. Shown is what was known at")
+    keep(page, "service-away", full=False)
+    append(log, "meanwhile\n")
+    stub_site.start()
+    expect(page.locator("#log-text")).to_contain_text("meanwhile", timeout=RESTART)
+    expect(page.locator("#log-status")).to_have_text("Live")
+    expect(page.locator("#offline")).to_be_hidden()
+    assert page.locator("#log-text").inner_text().count("before") == 1
+
+
+def test_a_machine_that_cannot_be_reached_is_said_and_the_last_state_stays(
+    page: Page, stub_site: AppServer, account: StubAccount, sshd: SSHServer, sign_in: SignIn
+) -> None:
+    open_run(page, stub_site, account, sign_in)
+    sshd.stop()
+    expect(page.locator("#state")).to_contain_text("cannot tell since", timeout=RESTART)
+    expect(page.locator("#state")).to_contain_text("ACTIVE")
+    expect(page.locator("#log-status")).to_contain_text("Trying again", timeout=RESTART)
+    keep(page, "unreachable")
+    check_accessible(page)
+    page.goto(stub_site.url)
+    expect(page.locator("#runs")).to_contain_text("cannot tell since")
+    keep(page, "dashboard-unreachable")
+    sshd.restart()
+    expect(page.locator("#runs")).to_contain_text("confirmed", timeout=RESTART)
+
+
+def test_a_long_log_begins_with_its_end_and_gives_the_rest_when_asked(
+    page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    log = open_run(page, stub_site, account, sign_in, profile="THIS_MACHINE")
+    append(log, "".join(f"number {number:06}\n" for number in range(10_000)))  # 140 kB
+    page.reload()
+    expect(page.locator("#log-text")).to_contain_text("number 009999")
+    assert "number 000000" not in page.locator("#log-text").inner_text()
+    earlier = page.get_by_role("button", name="Show earlier lines")
+    earlier.click()
+    expect(page.locator("#log-text > div")).to_have_count(2)
+    earlier.click()
+    expect(earlier).to_be_hidden()
+    lines = [line for line in page.locator("#log-text").inner_text().splitlines() if line.startswith("number")]
+    assert lines == [f"number {number:06}" for number in range(10_000)]

@@ -1,0 +1,187 @@
+"""How the pages look and work for everybody: on a phone, in the dark, by keyboard, without JavaScript."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.watching import check_accessible, keep
+from tests.environments import StubAccount
+from tests.servers import AppServer
+
+SignIn = Callable[..., None]
+PHONE = {"width": 390, "height": 844}
+
+# Two weeks of six experiments on three machines, with every outcome, and some that go on.
+SEED = """
+from datetime import timedelta
+from django.utils import timezone
+from runners.models import RunnerRun
+now = timezone.now()
+hosts = ["cluster-login1", "cluster-login2", "workstation"]
+ends = [("COMPLETED", "", 0, "")] * 4 + [("TERMINATED", "stopped", 88, ""), ("TERMINATED", "failed", 1, "")]
+ends += [("TERMINATED", "killed", 137, "KILL"), ("TERMINATED", "lost", None, "")]
+local = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
+ssh = {"RUNNER_TYPE": "SSH", "MODULE_LOADER_TYPE": "LMOD", "MODULES": ["autosubmit/4.1"],
+       "SSH": {"HOST": "192.0.2.1", "PORT": 22, "USER": "ada_l"}}
+on_cluster = {"profile_name": "CLUSTER", "config": ssh, "runner": "SSH", "module_loader": "LMOD", "user": "ada_l"}
+here = {"profile_name": "THIS_MACHINE", "config": local, "runner": "LOCAL", "module_loader": "NO_MODULE", "user": "asr"}
+for i in range(46):
+    begin = now - timedelta(hours=7.3 * (46 - i))
+    status, reason, code, signal = ends[i * 5 % len(ends)]
+    RunnerRun.objects.create(
+        **(here if i % 3 == 2 else on_cluster), expid=f"a00{i % 6}", host=hosts[i % 3], identity={}, pid=4000 + i,
+        status=status, reason=reason, exit_code=code, signal=signal, created=begin, modified=begin, confirmed_at=begin,
+        finished=begin + timedelta(hours=1 + i * 7 % 31), started_by=["ada", "grace"][i % 2],
+        stopped_by="grace" if reason == "stopped" else "")
+for i, trouble in enumerate(["", "ada_l@192.0.2.1 cannot be reached: it does not answer within 10 s"]):
+    RunnerRun.objects.create(
+        **on_cluster, expid=f"b00{i}", host=hosts[i], identity={"host": hosts[i]}, pid=5000 + i, started_by="ada",
+        created=now - timedelta(hours=5 + 20 * i), confirmed_at=now - timedelta(minutes=12 * i, seconds=2),
+        reachable=not trouble, unreachable_detail=trouble, probing_until=now + timedelta(hours=1))
+"""
+
+
+@pytest.fixture
+def busy_site(stub_site: AppServer) -> AppServer:
+    stub_site.manage("shell", "-v0", "-c", SEED)
+    return stub_site
+
+
+def test_every_page_is_accessible_in_the_light_and_in_the_dark_and_fits_a_phone(
+    new_page: Callable[..., Page], busy_site: AppServer, sign_in: SignIn
+) -> None:
+    paths = {
+        "dashboard": "/",
+        "start": "/start?profile_name=CLUSTER",
+        "create": "/experiments/create?profile_name=THIS_MACHINE",
+        "status": "/experiments/set-status?profile_name=THIS_MACHINE&expid=a001",
+        "experiment": "/experiments/a001",
+        "history": "/history?by=host&days=30",
+        "run": "/runs/5",
+    }
+    for look, options in {
+        "light": {},
+        "dark": {"color_scheme": "dark"},
+        "phone": {"viewport": PHONE, "has_touch": True},
+    }.items():
+        page = new_page(**options)
+        sign_in(page, busy_site, name="root" if look == "dark" else "ada")
+        for name, path in paths.items():
+            page.goto(f"{busy_site.url}{path}")
+            expect(page.get_by_role("heading", level=1)).to_be_visible()
+            keep(page, f"{look}-{name}", full=False)
+            check_accessible(page)
+            overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert overflow <= 0, f"{path} is {overflow} px too wide on {look}"
+
+
+def test_the_history_draws_each_run_in_the_colour_of_its_outcome_and_says_it_as_a_table(
+    page: Page, busy_site: AppServer, sign_in: SignIn
+) -> None:
+    sign_in(page, busy_site)
+    page.goto(f"{busy_site.url}/history?by=experiment&days=30")
+    bars = page.locator("svg a")
+    expect(bars).to_have_count(48)
+    expect(page.locator("svg .bar.completed")).to_have_count(page.locator("svg a[aria-label*='ended well']").count())
+    expect(page.locator("svg .bar.unsure")).to_have_count(1)
+    page.get_by_text("The same as a table").click()
+    expect(page.get_by_role("row")).to_have_count(49)
+    page.get_by_label("One lane for each").select_option("host")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("svg .lane-name")).to_have_count(3)
+    page.locator("svg a").first.click()
+    page.wait_for_url(re.compile(r"/runs/\d+$"))
+
+
+def test_a_run_is_started_and_stopped_with_the_keyboard_alone(
+    page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    account.control("run", "a001", SLEEP=600)
+    account.experiment("a001")
+    sign_in(page, stub_site)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Start a run").first).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/start")
+    page.get_by_label("CLUSTER").focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_label("THIS_MACHINE")).to_be_checked()
+    expect(page.get_by_label("Experiment")).to_be_visible()
+    expect(page.get_by_label("THIS_MACHINE")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.type("a001")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Start the run")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/1")
+    page.get_by_role("link", name="Stop this run").press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.get_by_role("link", name="Stop this run").press("Enter")
+    page.get_by_role("dialog").get_by_label("End it at once").press("Space")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_contain_text("stopped by ada", timeout=20_000)
+    expect(page.locator("#state .steps")).to_contain_text("signal KILL")
+
+
+def test_everything_but_the_live_log_works_without_javascript(
+    new_page: Callable[..., Page], stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    account.control("run", "a001", SLEEP=600)
+    account.experiment("a001")
+    page = new_page(java_script_enabled=False)
+    sign_in(page, stub_site)
+    page.get_by_role("link", name="Start a run").first.click()
+    page.get_by_label("CLUSTER").check()
+    page.get_by_role("button", name="Go on with this profile").click()
+    page.get_by_label("Experiment").fill("a001")
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.locator("#state")).to_contain_text("ACTIVE")
+    expect(page.locator(".log-section noscript p")).to_be_visible()
+    page.get_by_role("link", name="Stop this run").click()
+    page.get_by_label("End it at once").check()
+    page.get_by_role("button", name="Stop the run").click()
+    expect(page.locator("#state")).to_contain_text("TERMINATED")
+
+
+def test_a_hidden_tab_asks_nothing_and_asks_at_once_when_it_is_seen(
+    page: Page, stub_site: AppServer, sign_in: SignIn
+) -> None:
+    sign_in(page, stub_site)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with page.expect_request("**/runs/list"):
+        pass
+    # Headless chromium hides no tab: the page is told that it is hidden.
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    asked.clear()
+    page.wait_for_timeout(7000)  # more than two rounds: that nothing happens can only be seen by waiting
+    assert asked == []
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: false, configurable: true})")
+    with page.expect_request("**/runs/list", timeout=1500):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def test_the_api_documentation_and_the_admin_work_under_the_same_policy(
+    page: Page, stub_site: AppServer, sign_in: SignIn
+) -> None:
+    sign_in(page, stub_site, name="root")
+    page.goto(f"{stub_site.url}/docs")
+    expect(page.get_by_text("/v4/runners/command/run-experiment")).to_be_visible(timeout=30_000)
+    page.get_by_text("/v4/runners/command/run-experiment").click()
+    expect(page.get_by_role("button", name="Execute").first).to_be_visible()
+    keep(page, "docs", full=False)
+    for path in ("/admin/", "/admin/profiles/runnerprofile/", "/admin/auth/user/add/", "/docs/errors"):
+        page.goto(f"{stub_site.url}{path}")
+        expect(page.get_by_role("heading", level=1).first).to_be_visible()

@@ -1,0 +1,90 @@
+"""What a browser test watches besides what it asks: errors, other hosts, the policy, accessibility."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import axe_playwright_python
+from playwright.sync_api import ConsoleMessage, Error, Page, Request, Response
+
+ARTIFACTS = Path(__file__).resolve().parents[2] / ".artifacts"
+# The script itself: the package's own wrapper only evaluates it, too.
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@dataclass
+class Watch:
+    """Collects what must not happen on a page. `allow(pattern)`: what a test does on purpose."""
+
+    page: Page
+    host: str
+    troubles: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+    documents: list[Response] = field(default_factory=list)
+    _allowed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("pageerror", self._on_page_error)
+        self.page.on("console", self._on_console)
+        self.page.on("request", self._on_request)
+        self.page.on("response", self._on_response)
+
+    def allow(self, pattern: str) -> None:
+        """A regular expression over trouble that is expected from now on, such as `409 .*/start`."""
+        self._allowed.append(pattern)
+
+    def check(self) -> None:
+        """Raises AssertionError with everything that happened and was not allowed."""
+        found = [trouble for trouble in self.troubles if not any(re.search(each, trouble) for each in self._allowed)]
+        assert not found, "\n".join(found)
+        assert self.hosts <= {self.host}, f"requests to other hosts: {self.hosts - {self.host}}"
+        for document in self.documents:
+            policy = document.headers.get("content-security-policy", "")
+            assert "default-src 'self'" in policy, f"{document.url} has the policy {policy!r}"
+            assert "unsafe" not in policy, f"{document.url} has the policy {policy!r}"
+
+    def _on_page_error(self, error: Error) -> None:
+        self.troubles.append(f"JavaScript error on {self.page.url}: {error.message}")
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        # Chromium also reports answers of 400 and more here, without saying which: `_on_response` knows them.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.troubles.append(f"console error on {self.page.url}: {message.text}")
+
+    def _on_request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob", "about"):
+            self.hosts.add(parts.netloc)
+
+    def _on_response(self, response: Response) -> None:
+        if response.status >= 400:
+            self.troubles.append(f"{response.status} {response.request.method} {urlsplit(response.url).path}")
+        if response.request.resource_type == "document" and response.status < 300:
+            self.documents.append(response)
+
+
+def check_accessible(page: Page) -> None:
+    """axe-core finds nothing serious or critical on the page as it is now."""
+    page.evaluate(AXE)
+    # No preload: axe would copy Django's style sheets that @import others into <style>, which our policy refuses.
+    options = "{runOnly: {type: 'tag', values: tags}, resultTypes: ['violations'], preload: false}"
+    result = page.evaluate(f"(tags) => axe.run(document, {options})", RULES)
+    bad = [
+        f"{found['impact']}: {found['id']}: {found['help']}\n"
+        + "\n".join(f"    {node['html']}" for node in found["nodes"])
+        for found in result["violations"]
+        if found["impact"] in ("serious", "critical")
+    ]
+    assert not bad, f"on {page.url}:\n" + "\n".join(bad)
+
+
+def keep(page: Page, name: str, *, full: bool = True) -> Path:
+    """A screenshot among the artefacts; its path."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    path = ARTIFACTS / f"{name}.png"
+    page.screenshot(path=path, full_page=full)
+    return path

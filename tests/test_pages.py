@@ -1,0 +1,267 @@
+"""The pages as a client sees them that is no browser; tests/browser has the others."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone
+
+from profiles.models import EndpointToggle, RunnerProfile
+from runners.models import AuditRecord, RunnerRun
+from runners.pages.ansi import PLAIN, Style, to_html
+from runners.pages.history import LANE, WIDTH, draw
+from runners.pages.run import plain_lines
+from runners.templatetags import pages as words
+from tests.environments import StubAccount
+
+LOCAL = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
+
+
+def run(**fields: Any) -> RunnerRun:
+    values: dict[str, Any] = {"expid": "a001", "config": LOCAL, "runner": "LOCAL", "module_loader": "NO_MODULE"}
+    return RunnerRun(**{**values, **fields})
+
+
+# --- colours ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("plain & <b>", "plain &amp; &lt;b&gt;"),
+        ("\x1b[31mred\x1b[0m not", '<span class="fg1">red</span> not'),
+        ("\x1b[1;92mbright", '<span class="fg10 bold">bright</span>'),
+        ("\x1b[38;5;214morange\x1b[39m.", '<span class="fg3">orange</span>.'),
+        ("\x1b[38;2;250;5;5mtrue colour", '<span class="fg9">true colour</span>'),
+        ("\x1b[33;20m[WARNING]", '<span class="fg3">[WARNING]</span>'),
+        ("\x1b[7mturned", '<span class="reverse">turned</span>'),
+        ("\x1b[H\x1b[2J\x1b]0;title\x07clear\x1b(B", "clear"),
+        ("cut off \x1b[38;5", "cut off "),
+        ("50 %\r100 %\r\nnext", "100 %\nnext"),
+        ("a\x00b\x08c\u202ed", "abcd"),
+        ('\x1b[31m" onmouseover="', '<span class="fg1">&quot; onmouseover=&quot;</span>'),
+    ],
+)
+def test_terminal_output_becomes_harmless_html(text: str, html: str) -> None:
+    assert to_html(text)[0] == html
+
+
+def test_a_colour_goes_on_in_the_next_piece_of_the_log() -> None:
+    _, style = to_html("\x1b[1;31mfirst")
+    assert to_html("second", Style.decode(style.encode()))[0] == '<span class="fg1 bold">second</span>'
+
+
+@pytest.mark.parametrize("text", ["", "zz", "f99", "f1" * 50, '"><script>', "f1;b2", "f1."])
+def test_a_style_that_was_tampered_with_is_the_plain_one(text: str) -> None:
+    assert Style.decode(text) == PLAIN
+
+
+def test_a_download_is_plain_text_wherever_the_pieces_are_cut() -> None:
+    text = "\x1b[31mrød\x1b[0m\n\x1b[1mtwo\x1b[0m\nlast".encode()
+    for size in range(1, len(text)):
+        pieces = iter([text[i : i + size] for i in range(0, len(text), size)])
+        assert b"".join(plain_lines(pieces)).decode() == "rød\ntwo\nlast"
+
+
+# --- words and the picture --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (303, "5 min 3 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")],
+)
+def test_durations_are_said_in_their_two_largest_units(seconds: float, said: str) -> None:
+    assert words.in_words(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"status": "COMPLETED", "exit_code": 0}, "ended well (exit code 0)"),
+        ({"status": "TERMINATED", "reason": "failed", "exit_code": 1}, "failed (exit code 1)"),
+        ({"status": "TERMINATED", "reason": "stopped", "stopped_by": "ada"}, "stopped by ada"),
+        ({"status": "TERMINATED", "reason": "never_started"}, "the launch never reached the command"),
+        ({"status": "ACTIVE"}, "being started"),
+        ({"status": "ACTIVE", "identity": {"pid": 1}}, "running"),
+        ({"status": "ACTIVE", "identity": {"pid": 1}, "reachable": False}, "running when its machine was last asked"),
+    ],
+)
+def test_what_became_of_a_run_is_said_in_words(fields: dict[str, Any], said: str) -> None:
+    assert words.outcome(run(**fields)) == said
+
+
+def test_runs_that_overlap_get_lanes_of_their_own_and_stay_within_the_picture() -> None:
+    now = timezone.now()
+    first = run(pk=1, status="COMPLETED", created=now - timedelta(hours=9), finished=now - timedelta(hours=1))
+    beside = run(pk=2, expid="a001", created=now - timedelta(hours=5))
+    other = run(pk=3, expid="a002", created=now - timedelta(seconds=1))
+    picture = draw([first, beside, other], group=lambda run: run.expid)
+    assert picture
+    bars = {bar.run.pk: bar for bar in picture.bars}
+    assert abs(bars[1].y - bars[2].y) == LANE
+    assert [row.name for row in picture.rows] == ["a002", "a001"]
+    assert all(bar.width > 0 and bar.x + bar.width <= WIDTH + 0.1 for bar in picture.bars)
+    assert 2 <= len(picture.ticks) <= 9
+    assert draw([], group=lambda run: run.expid) is None
+
+
+# --- who may see and do what ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ada(db: None) -> User:
+    return User.objects.create_user("ada", password="x")
+
+
+@pytest.fixture
+def browser(client: Client, ada: User) -> Client:
+    client.force_login(ada)
+    return client
+
+
+def test_a_part_of_a_page_sends_the_whole_page_to_the_login_when_the_session_is_over(client: Client, db: None) -> None:
+    headers = {"HX-Request": "true", "HX-Current-URL": "http://testserver/runs/3"}
+    response = client.get("/runs/list", headers=headers)
+    assert response.status_code == 204
+    assert response["HX-Redirect"] == "/login?next=http%3A%2F%2Ftestserver%2Fruns%2F3"
+    elsewhere = client.get("/runs/list", headers={**headers, "HX-Current-URL": "http://evil.example/"})
+    assert elsewhere["HX-Redirect"] == "/login?next=%2F"
+
+
+def test_only_profiles_that_a_person_may_use_are_offered_and_accepted(browser: Client, ada: User) -> None:
+    profile = RunnerProfile.objects.create(name="GUARDED", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    RunnerProfile.objects.create(name="OFF", runner_type="LOCAL", module_loader_type="NO_MODULE", enabled=False)
+    group = Group.objects.create(name="modellers")
+    profile.run_groups.add(group)
+    page = browser.get("/start").content.decode()
+    assert "GUARDED" not in page
+    assert "OFF" not in page
+    assert "There is no profile that you may use" in page
+    refused = browser.post("/start", {"profile_name": "GUARDED", "expid": "a001", "action": "do"})
+    assert refused.status_code == 422
+    assert not RunnerRun.objects.exists()
+    ada.groups.add(group)
+    assert "GUARDED" in browser.get("/start").content.decode()
+
+
+def test_a_run_of_a_guarded_profile_is_shown_without_a_stop_and_not_stopped(browser: Client) -> None:
+    profile = RunnerProfile.objects.create(name="GUARDED", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    profile.stop_groups.add(Group.objects.create(name="operators"))
+    row = run(profile_name="GUARDED")
+    row.save()
+    assert "Stop this run" not in browser.get(f"/runs/{row.pk}").content.decode()
+    answer = browser.post(f"/runs/{row.pk}/stop", headers={"HX-Request": "true"})
+    assert "You may not stop" in answer.content.decode()
+    row.refresh_from_db()
+    assert row.is_active
+    assert AuditRecord.objects.get().outcome == "profile_forbidden"
+
+
+def test_an_ended_run_never_stops_the_newer_one_of_its_experiment(browser: Client) -> None:
+    old, new = run(status="COMPLETED", exit_code=0), run()
+    old.save()
+    new.save()
+    answer = browser.post(f"/runs/{old.pk}/stop", headers={"HX-Request": "true"}).content.decode()
+    assert f"run {new.pk} of a001 is active now" in answer
+    new.refresh_from_db()
+    assert new.is_active
+    assert new.stop_requested_at is None
+
+
+def test_a_switched_off_endpoint_refuses_and_leaves_an_audit_record(browser: Client, account: StubAccount) -> None:
+    RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    EndpointToggle.objects.create(name="SET_JOB_STATUS", enabled=False)
+    form = {"profile_name": "HERE", "expid": "a001", "final_status": "READY", "filter_status": "FAILED"}
+    for action in ("preview", "do"):
+        response = browser.post("/experiments/set-status", {**form, "action": action})
+        assert response.status_code == 403
+        assert "currently disabled" in response.content.decode()
+    assert list(AuditRecord.objects.values_list("outcome", "actor")) == [("endpoint_disabled", "ada")] * 2
+    assert account.calls() == []
+
+
+def test_a_parameter_outside_of_the_admins_limits_is_refused_at_its_field(browser: Client) -> None:
+    RunnerProfile.objects.create(
+        name="BOUND", runner_type="SSH", module_loader_type="NO_MODULE", ssh_host="h.example.com", allowed_users="ada_*"
+    )
+    page = browser.get("/start?profile_name=BOUND").content.decode()
+    assert "Allowed: ada_*." in page
+    body = {"profile_name": "BOUND", "expid": "a001", "param-SSH.USER": "root", "action": "preview"}
+    response = browser.post("/start", body)
+    assert response.status_code == 422
+    assert "param-SSH.USER" in response.context["form"].errors
+
+
+def test_what_was_given_last_for_a_profile_is_offered_again(browser: Client) -> None:
+    RunnerProfile.objects.create(name="S", runner_type="SSH", module_loader_type="NO_MODULE", ssh_host="h.example.com")
+    browser.post("/start", {"profile_name": "S", "expid": "a001", "param-SSH.USER": "ada_l", "action": "preview"})
+    assert 'value="ada_l"' in browser.get("/experiments/job-list?profile_name=S").content.decode()
+
+
+def test_a_log_that_is_not_there_is_explained(browser: Client, account: StubAccount) -> None:
+    row = run(status="TERMINATED", reason="never_started")
+    row.save()
+    answer = browser.get(f"/runs/{row.pk}/log").json()
+    assert answer["done"]
+    assert "never started" in answer["note"]
+    assert browser.get(f"/runs/{row.pk}/log/download").status_code == 404
+
+
+@pytest.mark.parametrize("query", ["from=-1", "from=x", "before=1e9", "from=9999999999999999", "style=%22%3E"])
+def test_a_log_request_that_was_tampered_with_is_harmless(browser: Client, account: StubAccount, query: str) -> None:
+    row = run(status="COMPLETED", exit_code=0)
+    row.save()
+    assert browser.get(f"/runs/{row.pk}/log?{query}").status_code == 200
+
+
+# --- a reverse proxy that signs people in -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def behind_proxy(settings: Any) -> None:
+    settings.RUNNERS_REMOTE_USER_HEADER = "X-Remote-User"
+    settings.RUNNERS_REMOTE_USER_CREATE = True
+    place = settings.MIDDLEWARE.index("django.contrib.auth.middleware.AuthenticationMiddleware") + 1
+    proxy = "runners.pages.remote_user.ProxyUserMiddleware"
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE[:place], proxy, *settings.MIDDLEWARE[place:]]
+    settings.AUTHENTICATION_BACKENDS = [
+        "runners.pages.remote_user.ProxyUserBackend",
+        "django.contrib.auth.backends.ModelBackend",
+    ]
+
+
+def test_a_proxys_header_signs_people_in_and_makes_an_account_without_rights(
+    client: Client, behind_proxy: None, db: None
+) -> None:
+    assert "grace" in client.get("/", headers={"X-Remote-User": "grace"}).content.decode()
+    user = User.objects.get(username="grace")
+    assert not user.is_staff
+    assert not user.has_usable_password()
+
+
+def test_somebody_else_in_the_header_ends_the_session_of_the_first(
+    client: Client, behind_proxy: None, db: None
+) -> None:
+    client.get("/", headers={"X-Remote-User": "grace"})
+    assert "ada" in client.get("/", headers={"X-Remote-User": "ada"}).content.decode()
+    assert "Sign in" in client.get("/").content.decode()
+
+
+def test_unknown_and_switched_off_people_stay_out_when_accounts_are_not_made(
+    client: Client, behind_proxy: None, settings: Any, ada: User
+) -> None:
+    settings.RUNNERS_REMOTE_USER_CREATE = False
+    assert "Sign in" in client.get("/", headers={"X-Remote-User": "mallory"}).content.decode()
+    assert not User.objects.filter(username="mallory").exists()
+    User.objects.filter(pk=ada.pk).update(is_active=False)
+    assert "Sign in" in client.get("/", headers={"X-Remote-User": "ada"}).content.decode()
+
+
+def test_the_header_means_nothing_without_the_setting(client: Client, db: None) -> None:
+    for name in ("X-Remote-User", "Remote-User"):
+        assert "Sign in" in client.get("/", headers={name: "root"}).content.decode()
+    assert not User.objects.exists()
