@@ -1,0 +1,144 @@
+"""`python3 -m runners.cli`: a client for the command line and for shell scripts. docs/cli.md tells more.
+
+It needs Python and nothing else, so this folder can be copied to where the service is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from runners.cli import commands
+from runners.cli.service import Exit, Problem, Service, put, say
+
+URL, TOKEN = "AUTOSUBMIT_RUNNERS_URL", "AUTOSUBMIT_RUNNERS_TOKEN"
+
+
+def parser() -> argparse.ArgumentParser:
+    codes = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit)
+    top = argparse.ArgumentParser(
+        prog="python3 -m runners.cli",
+        description="Run Autosubmit experiments through an Autosubmit Runners service.",
+        epilog=f"Environment: {URL}, {TOKEN}. Exit codes: {codes}. More in docs/cli.md.",
+    )
+    top.add_argument("--url", default=os.environ.get(URL, ""), help=f"of the service; default ${URL}")
+    top.add_argument("--timeout", type=float, default=600, help="seconds to wait for one answer (default %(default)g)")
+    top.add_argument(
+        "--patience", type=float, default=60, help="seconds to keep trying while the service does not answer (60)"
+    )
+    every = argparse.ArgumentParser(add_help=False)
+    every.add_argument("--json", action="store_true", help="print the service's whole answer")
+    patient = argparse.ArgumentParser(add_help=False)
+    patient.add_argument("--interval", type=float, default=2, help="seconds between two looks (default %(default)g)")
+    dry = argparse.ArgumentParser(add_help=False)
+    dry.add_argument("--dry-run", action="store_true", help="print what would be executed, and do nothing")
+    profiled = argparse.ArgumentParser(add_help=False)
+    profiled.add_argument("--profile", required=True, metavar="NAME", help="the profile that says where and how")
+    profiled.add_argument(
+        *("-p", "--param"),
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the profile leaves open, such as -p SSH.USER=ana; as often as needed",
+    )
+    found = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, function: Callable[[Service, argparse.Namespace], Exit], text: str, *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        made = found.add_parser(name, help=text, description=text, parents=[every, *parents])
+        made.set_defaults(function=function)
+        return made
+
+    it = add("run", commands.run, "Start an experiment.", profiled, dry, patient)
+    it.add_argument("expid")
+    it.add_argument("--wait", action="store_true", help="until it is over; the exit code tells how")
+    it.add_argument("--follow", action="store_true", help="wait, and print its log meanwhile")
+
+    it = add("stop", commands.stop, "Stop an experiment; answers when its end was seen.", dry)
+    it.add_argument("expid")
+    it.add_argument("--force", action="store_true", help="end it at once (KILL)")
+    it.add_argument("--cancel-jobs", action="store_true", help="also cancel the jobs that it has submitted")
+
+    it = add("status", commands.status, "The state of an experiment's last run, or of a run.", patient)
+    it.add_argument("what", metavar="EXPID|RUN")
+    it.add_argument("--watch", action="store_true", help="until it is over; the exit code tells how")
+
+    it = add("log", commands.log, "The log of an experiment's last run, or of a run.")
+    it.add_argument("what", metavar="EXPID|RUN")
+    it.add_argument("--follow", action="store_true", help="until the run is over; the exit code tells how")
+    it.add_argument("--tail", type=int, metavar="BYTES", help="begin so many bytes before the end (16 to 1000000)")
+
+    it = add("runs", commands.runs, "List runs, newest first.")
+    for name, words in (
+        ("expid", "of this experiment"),
+        ("status", "ACTIVE, COMPLETED or TERMINATED"),
+        ("profile-name", "started with this profile"),
+        ("runner", "LOCAL or SSH"),
+        ("host", "on this machine"),
+        ("started-by", "that this person has started"),
+        ("created-after", "ISO 8601, such as 2026-01-20T09:30:00Z"),
+        ("created-before", "ISO 8601"),
+    ):
+        it.add_argument(f"--{name}", help=words)
+    it.add_argument("--oldest-first", action="store_true")
+    it.add_argument("--limit", type=positive, default=50, help="how many (default %(default)s)")
+
+    it = add("create", commands.create, "Create an experiment and print its id.", profiled, dry, patient)
+    it.add_argument("--description", required=True)
+    for name in ("hpc", "copy", "git-repo", "git-branch", "config-path"):
+        it.add_argument(f"--{name}")
+    for name in ("minimal", "dummy", "operational", "testcase", "evaluation", "use-local-minimal"):
+        it.add_argument(f"--{name}", action="store_true")
+
+    it = add("create-job-list", commands.create_job_list, "Make the job list of an experiment.", profiled, dry, patient)
+    it.add_argument("expid")
+    for name in ("force", "check-wrapper", "update-version"):
+        it.add_argument(f"--{name}", action="store_true")
+
+    it = add("set-status", commands.set_status, "Change the status of jobs.", profiled, dry, patient)
+    it.add_argument("expid")
+    it.add_argument("final_status", metavar="STATUS", help="READY, COMPLETED, WAITING, SUSPENDED, UNKNOWN or HELD")
+    it.add_argument("jobs", nargs="*", metavar="JOB", help="full job names, such as a001_SIM")
+    for name in ("chunks", "status", "type", "type-chunk", "type-chunk-split"):
+        it.add_argument(f"--filter-{name}")
+
+    add("check", commands.check, "Try a profile step by step.", profiled)
+    return top
+
+
+def positive(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code."""
+    args = parser().parse_args(argv)
+    try:
+        if not args.url.startswith(("http://", "https://")):
+            raise Problem(Exit.USAGE, f"Say where the service is: --url or {URL}, such as https://runners.example.org.")
+        service = Service(args.url, os.environ.get(TOKEN, ""), timeout=args.timeout, patience=args.patience)
+        code: Exit = args.function(service, args)
+        return int(code)
+    except Problem as problem:
+        say(f"error: {problem}")
+        if args.json and problem.body:
+            put(json.dumps(problem.body, indent=2))
+        return int(problem.code)
+    except KeyboardInterrupt:
+        say("Interrupted. What was started goes on.")
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:  # as in `... log | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

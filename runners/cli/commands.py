@@ -1,0 +1,257 @@
+"""What each command does. Results go to standard output, progress to standard error; each returns an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import shutil
+import sys
+import time
+import urllib.parse
+from typing import Any
+
+from runners.cli.service import Exit, Problem, Service, exit_code_of, put, say
+
+LOG_POLL = 1.0  # seconds between looks at a live log
+LOG_LIMIT = 262_144  # bytes of one look
+COLUMNS = ("runner_id", "expid", "status", "reason", "exit_code", "profile_name", "host", "started_by", "created")
+
+
+def run(service: Service, args: argparse.Namespace) -> Exit:
+    started = service.command("run-experiment", {"expid": args.expid, **profile(args)})
+    if args.dry_run:
+        return planned(started, args)
+    say(started["message"])
+    if args.follow:
+        follow(service, f"runs/{started['runner_id']}/log", 0)
+    if args.wait or args.follow:
+        return watch(service, started["runner_id"], args)
+    show_run(started, args)
+    return Exit.OK
+
+
+def stop(service: Service, args: argparse.Namespace) -> Exit:
+    body = {"expid": args.expid, "force": args.force, "cancel_jobs": args.cancel_jobs, "dry_run": args.dry_run}
+    stopped = service.command("stop-experiment", body)
+    if args.dry_run:
+        return planned(stopped, args)
+    for step in stopped["steps"]:
+        say(f"{step['action']}: {step['outcome']} ({step['seconds']:g} s)")
+    say(stopped["message"])
+    show_run(stopped, args)
+    return Exit.OK
+
+
+def status(service: Service, args: argparse.Namespace) -> Exit:
+    """The last run of an experiment, or a run by its number."""
+    found = find(service, args.what)
+    if args.watch:
+        return watch(service, found["runner_id"], args)
+    show_run(found, args)
+    return Exit.ACTIVE if found["status"] == "ACTIVE" else code_of(found)
+
+
+def watch(service: Service, number: int, args: argparse.Namespace) -> Exit:
+    """Say what changes until the run is over."""
+    before = ""
+    while True:
+        found = service.get(f"runs/{number}")
+        words = sentence(found)
+        if words != before:
+            say(words)
+            before = words
+        if found["status"] != "ACTIVE":
+            show_run(found, args)
+            return code_of(found)
+        time.sleep(args.interval)
+
+
+def log(service: Service, args: argparse.Namespace) -> Exit:
+    number = find(service, args.what)["runner_id"]
+    path = f"runs/{number}/log"
+    offset = 0
+    if args.tail is not None:
+        chunk = service.get(path, tail=args.tail, encoding="base64")
+        write(chunk)
+        offset = chunk["next_offset"]
+        if not args.follow:
+            return Exit.OK
+    follow(service, path, offset, live=args.follow)
+    return code_of(service.get(f"runs/{number}")) if args.follow else Exit.OK
+
+
+def follow(service: Service, path: str, offset: int, *, live: bool = True) -> None:
+    """Write a log from `offset` to its end; with `live`, until nothing can come any more."""
+    while True:
+        chunk = service.get(path, offset=offset, limit=LOG_LIMIT, encoding="base64")
+        write(chunk)
+        offset = chunk["next_offset"]
+        if chunk["ended"] or (offset >= chunk["size"] and not live):
+            return
+        if offset >= chunk["size"]:
+            time.sleep(LOG_POLL)
+
+
+def write(chunk: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(base64.b64decode(chunk["data"]))
+    sys.stdout.buffer.flush()
+
+
+def runs(service: Service, args: argparse.Namespace) -> Exit:
+    names = ("expid", "status", "profile_name", "runner", "host", "started_by", "created_after", "created_before")
+    query = {name: getattr(args, name) for name in names} | {"page_size": min(args.limit, 500)}
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while len(found) < args.limit:
+        page = service.get("runs", **query, ordering="created" if args.oldest_first else None, cursor=cursor)
+        found += page["results"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    found = found[: args.limit]
+    if args.json:
+        put(json.dumps(found, indent=2))
+    else:
+        table([COLUMNS, *([text(row[name]) for name in COLUMNS] for row in found)])
+    return Exit.OK
+
+
+def create(service: Service, args: argparse.Namespace) -> Exit:
+    names = ("description", "hpc", "copy", "git_repo", "git_branch", "config_path")
+    flags = ("minimal", "dummy", "operational", "testcase", "evaluation", "use_local_minimal")
+    params = {name: getattr(args, name) for name in (*names, *flags) if getattr(args, name)}
+    made = long(service, "create-experiment", {**profile(args), "command_params": params}, args)
+    if not args.dry_run and not args.json:
+        put(made["expid"])
+    return Exit.OK
+
+
+def create_job_list(service: Service, args: argparse.Namespace) -> Exit:
+    params = {name: True for name in ("force", "check_wrapper", "update_version") if getattr(args, name)}
+    long(service, "create-job-list", {"expid": args.expid, **profile(args), "command_params": params}, args)
+    return Exit.OK
+
+
+def set_status(service: Service, args: argparse.Namespace) -> Exit:
+    params: dict[str, Any] = {"final_status": args.final_status}
+    names = ("filter_chunks", "filter_status", "filter_type", "filter_type_chunk", "filter_type_chunk_split")
+    params |= {name: getattr(args, name) for name in names if getattr(args, name)}
+    if args.jobs:
+        params["job_names_list"] = args.jobs
+    long(service, "set-job-status", {"expid": args.expid, **profile(args), "command_params": params}, args)
+    return Exit.OK
+
+
+def long(service: Service, name: str, body: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """A command that may take longer than a connection lasts: it goes on by itself, and its result is asked for."""
+    answer = service.command(name, body, Prefer="respond-async, wait=5")
+    if args.dry_run:
+        planned(answer, args)
+        return answer
+    if "operation_id" in answer:
+        answer = finished(service, answer, args)
+    for warning in answer["warnings"]:
+        say(f"warning: {warning}")
+    say(answer["message"])
+    if args.json:
+        put(json.dumps(answer, indent=2))
+    return answer
+
+
+def finished(service: Service, operation: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    number = operation["operation_id"]
+    before = ""
+    while operation["status"] in ("pending", "running"):
+        words = "" if operation["reachable"] else f": {operation['unreachable_detail']}"
+        words = f"operation {number} is {operation['status']}{words}"
+        if words != before:
+            say(words)
+            before = words
+        time.sleep(args.interval)
+        operation = service.get(f"operations/{number}")
+    if operation["error"]:
+        body = operation["error"]
+        raise Problem(exit_code_of(body), body["detail"], body)
+    result: dict[str, Any] = operation["result"]
+    return result
+
+
+def check(service: Service, args: argparse.Namespace) -> Exit:
+    params = profile(args)
+    name = urllib.parse.quote(params["profile_name"], safe="")
+    found = service.post(f"profiles/{name}/check", {"profile_params": params["profile_params"]})
+    if args.json:
+        put(json.dumps(found, indent=2))
+    else:
+        for stage in found["stages"]:
+            mark = {True: "ok", False: "FAILED", None: "-"}[stage["ok"]]
+            put(
+                f"{mark:7} {stage['milliseconds']:6} ms  {stage['title']}: {stage['detail']} {stage['remedy']}".rstrip()
+            )
+    return Exit.OK if found["ok"] else Exit.FAILED
+
+
+# --- what they share --------------------------------------------------------------------------------------------------
+
+
+def profile(args: argparse.Namespace) -> dict[str, Any]:
+    """profile_name and profile_params; `-p SSH.USER=ana` is `{"SSH": {"USER": "ana"}}`."""
+    params: dict[str, Any] = {}
+    for item in args.param:
+        path, equals, value = item.partition("=")
+        if not equals:
+            raise Problem(Exit.USAGE, f"-p {item}: write NAME=VALUE, such as SSH.USER=ana.")
+        outer, dot, inner = path.partition(".")
+        if dot:
+            params.setdefault(outer, {})[inner] = value
+        else:
+            params[outer] = value
+    body = {"profile_name": args.profile, "profile_params": params}
+    return {**body, "dry_run": True} if getattr(args, "dry_run", False) else body
+
+
+def find(service: Service, what: str) -> dict[str, Any]:
+    """A run by its number, or the last one of an experiment."""
+    if what.isdecimal():
+        return service.get(f"runs/{what}")
+    return service.post("command/get-runner-run-status", {"expid": what})
+
+
+def code_of(found: dict[str, Any]) -> Exit:
+    return Exit.OK if found["status"] == "COMPLETED" else Exit.FAILED
+
+
+def sentence(found: dict[str, Any]) -> str:
+    words = f"{found['expid']}: run {found['runner_id']} is {found['status']}"
+    if found["status"] == "TERMINATED":
+        code = "" if found["exit_code"] is None else f", exit code {found['exit_code']}"
+        words += f" ({found['reason']}{code})"
+        if found["explanation"]:
+            words += f"\n{found['explanation']}"
+    elif not found["reachable"]:
+        words += f" as far as is known: {found['unreachable_detail']}"
+    return words
+
+
+def show_run(found: dict[str, Any], args: argparse.Namespace) -> None:
+    if args.json:
+        put(json.dumps(found, indent=2))
+    else:
+        put(found["status"])
+
+
+def planned(plan: dict[str, Any], args: argparse.Namespace) -> Exit:
+    put(json.dumps(plan, indent=2) if args.json else f"# {plan['where']}\n{plan['script']}")
+    return Exit.OK
+
+
+def text(value: object) -> str:
+    return "-" if value in (None, "") else str(value)
+
+
+def table(rows: list[Any]) -> None:
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()  # noqa: B905  (Python 3.9)
+        put(line[: shutil.get_terminal_size().columns] if sys.stdout.isatty() else line)

@@ -1,0 +1,181 @@
+"""Talk to the service over HTTP: patiently, and without ever doing a thing twice."""
+
+from __future__ import annotations
+
+import enum
+import http.client
+import json
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from typing import Any
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0  # seconds before a request is sent again
+
+
+class Exit(enum.IntEnum):
+    """Exit codes."""
+
+    OK = 0  # done; of a run that was waited for: COMPLETED
+    FAILED = 1  # the run was TERMINATED, or the command ran and failed
+    USAGE = 2  # the command line, or the service does not accept it
+    NOT_THERE = 3  # no such run, experiment, profile, log; or not running
+    UNREACHABLE = 4  # the service, or the machine behind it, cannot be reached
+    REFUSED = 5  # credentials, permissions, or an endpoint that is switched off
+    CONFLICT = 6  # already running
+    UNKNOWN = 7  # the outcome is not known: look before you repeat it
+    ACTIVE = 8  # `status` without --watch: it runs
+    INTERRUPTED = 130  # Ctrl-C
+
+
+BY_CODE = {
+    "command_failed": Exit.FAILED,
+    "stop_not_confirmed": Exit.FAILED,
+    "command_timed_out": Exit.FAILED,
+    "outcome_unknown": Exit.UNKNOWN,
+    "not_running": Exit.NOT_THERE,
+    "already_running": Exit.CONFLICT,
+}
+BY_STATUS = {
+    400: Exit.USAGE,
+    401: Exit.REFUSED,
+    403: Exit.REFUSED,
+    404: Exit.NOT_THERE,
+    409: Exit.CONFLICT,
+    413: Exit.USAGE,
+    422: Exit.USAGE,
+}
+
+
+LATER = ("idempotency_in_progress", "throttled", "database_unavailable")
+
+
+def exit_code_of(body: dict[str, Any]) -> Exit:
+    """Of the service's error body."""
+    return BY_CODE.get(body["code"]) or BY_STATUS.get(body["status"], Exit.UNREACHABLE)
+
+
+class Problem(Exception):
+    """What ends the program: a sentence for people and an exit code for scripts."""
+
+    def __init__(self, code: Exit, text: str, body: dict[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.body = body
+
+
+class Later(Exception):
+    """A request that may be sent again, after `seconds` at the earliest, as long as the patience lasts."""
+
+    def __init__(self, problem: Problem, seconds: float = 0) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+        self.seconds = seconds
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The token is for the host that was named, and for no other."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def say(text: str) -> None:
+    """For people: progress and complaints."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def put(text: str, end: str = "\n") -> None:
+    """For scripts: results."""
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+class Service:
+    """The service at `url`. Requests that change something carry a key, so sending them again does no harm."""
+
+    def __init__(self, url: str, token: str, *, timeout: float, patience: float) -> None:
+        """`timeout`: seconds to wait for an answer. `patience`: seconds to keep trying while none comes."""
+        self.url = url.rstrip("/")
+        self.token = token
+        self.timeout = timeout
+        self.patience = patience
+        self._open = urllib.request.build_opener(NoRedirect).open
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._ask("GET", path + (f"?{urllib.parse.urlencode(given)}" if given else ""))
+
+    def post(self, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+        return self._ask("POST", path, body, headers)
+
+    def command(self, name: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+        """A command, executed once however often it has to be sent."""
+        return self.post(f"command/{name}", body, **{"Idempotency-Key": str(uuid.uuid4()), **headers})
+
+    def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        pause = FIRST_PAUSE
+        first_failure = None
+        while True:
+            try:
+                return self._ask_once(method, path, body, headers or {})
+            except Later as later:
+                now = time.monotonic()
+                first_failure = first_failure or now
+                wait = max(pause, later.seconds)
+                if now + wait > first_failure + self.patience:
+                    raise later.problem from None
+                say(f"{later.problem} Trying again in {wait:g} s.")
+                time.sleep(wait)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _ask_once(self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str]) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/v4/runners/{path}", data=data, method=method)  # noqa: S310
+        request.add_header("Accept", "application/json")
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        for name, value in headers.items():
+            request.add_header(name, value)
+        try:
+            with self._open(request, timeout=self.timeout) as response:
+                return self._json(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._problem(error, method) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise Later(Problem(Exit.UNREACHABLE, f"{self.url} does not answer: {reason}.")) from None
+
+    def _json(self, data: bytes) -> dict[str, Any]:
+        try:
+            body = json.loads(data)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise Problem(Exit.UNREACHABLE, f"{self.url} answers, but it is no Autosubmit Runners service.")
+        return body
+
+    def _problem(self, error: urllib.error.HTTPError, method: str) -> Exception:
+        """What an answer of 400 or more means here."""
+        try:
+            body = json.loads(error.read())
+        except (ValueError, OSError):
+            body = {}
+        if not isinstance(body, dict) or "code" not in body:
+            problem = Problem(Exit.UNREACHABLE, f"{self.url} answers {error.code} {error.reason}.")
+            return Later(problem) if error.code in (502, 503, 504) else problem  # a proxy, without the service
+        problem = Problem(exit_code_of(body), body["detail"], body)
+        # A machine that cannot be reached is waited for by those who look, and told to those who want something done.
+        if body["code"] in LATER or (method == "GET" and error.code in (502, 504)):
+            wait = error.headers.get("Retry-After", "")
+            return Later(problem, float(wait) if wait.isdecimal() else 0)
+        return problem
