@@ -1,0 +1,43 @@
+"""`python -m bench [--only run-ssh,status] [--quick] [--output FILE]`. Ends with 1 when a number is not reached."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.cases import CASES, Effort
+from bench.measure import find_wrk
+from bench.report import text, write
+from bench.stage import stage
+
+QUICK = Effort(calls=10, seconds=2, rounds=1, past=20_000, active=40)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure this service and the Autosubmit API 4.2.0 side by side.")
+    parser.add_argument("--only", default=",".join(CASES), help=f"some of {', '.join(CASES)}")
+    parser.add_argument("--quick", action="store_true", help="few calls: shows that it works, measures nothing")
+    parser.add_argument("--output", type=Path, help="write the report to this file (default: print it)")
+    options = parser.parse_args()
+    find_wrk()
+    effort = QUICK if options.quick else Effort()
+    started = time.monotonic()
+    results = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, stage(Path(folder)) as built:
+        for name in options.only.split(","):
+            result = CASES[name](built, effort)
+            results.append(result)
+            sys.stderr.write(f"{result.what}: {result.ours}; reference {result.reference}; {result.ratio}\n")
+    seconds = time.monotonic() - started
+    if options.output:
+        write(options.output, results, effort, seconds)
+    else:
+        sys.stdout.write(text(results, effort, seconds))
+    return int(any(result.reached is False for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,299 @@
+"""What is measured. Each function takes the stage and returns a Result; names and targets are those of the design."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from bench.fill import RUNS_OF_EACH, expid
+from bench.measure import CONNECTIONS, alternate, requests_per_second
+from bench.stage import COMMANDS, NO_LMOD, PROGRAMS, WORKERS, Stage
+from tests.compat.client import Client
+from tests.processes import kill_all, wait_for
+
+ROOT = Path(__file__).resolve().parent.parent
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table. `reached`: whether the target was met; None when there is none."""
+
+    what: str
+    ours: str
+    reference: str
+    ratio: str
+    target: str
+    reached: bool | None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: `calls` of each kind, `seconds` of load, `past` runs, `active` runs."""
+
+    calls: int = 40
+    seconds: int = 4
+    rounds: int = 7
+    past: int = 1_000_000
+    active: int = 500
+
+
+def new_expid() -> str:
+    return f"b{next(_numbers):04x}"
+
+
+def post(client: Client, command: str, body: Mapping[str, object], expected: int = 200) -> float:
+    """Seconds that a command took."""
+    reply = client.post(COMMANDS + command, body)
+    assert reply.status == expected, (command, body, reply)
+    return reply.seconds
+
+
+def run(client: Client, profile: str) -> float:
+    return post(client, "run-experiment", {"expid": new_expid(), "profile_name": profile, "profile_params": {}})
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
+
+
+def run_ssh(stage: Stage, effort: Effort) -> Result:
+    return _run(stage, effort, "SSH", "run-experiment over SSH, warm, median", 1 / 8, "<= 1/8")
+
+
+def run_local(stage: Stage, effort: Effort) -> Result:
+    return _run(stage, effort, "LOCAL", "run-experiment LOCAL, median", 1, "<= 1")
+
+
+def _run(stage: Stage, effort: Effort, profile: str, what: str, limit: float, target: str) -> Result:
+    stage.run_seconds(300)
+    ours, reference = stage.clients()
+    calls = {"ours": lambda _: run(ours, profile), "reference": lambda _: run(reference, profile)}
+    got = alternate(calls, effort.calls, between=stage.end_runs)
+    ratio = got["ours"] / got["reference"]
+    return Result(
+        what, milliseconds(got["ours"]), milliseconds(got["reference"]), fraction(ratio), target, ratio <= limit
+    )
+
+
+def fraction(ratio: float) -> str:
+    return f"1/{1 / ratio:.1f}" if ratio < 0.9 else f"{ratio:.2f}"
+
+
+def set_job_status_ssh(stage: Stage, effort: Effort) -> Result:
+    """Ours is the time beyond the same command, executed by hand in a login shell of the same account."""
+    ours, reference = stage.clients()
+    body = {
+        "expid": "b000",
+        "profile_name": "SSH",
+        "profile_params": {},
+        "command_params": {"final_status": "READY", "job_names_list": ["b000_SIM"]},
+    }
+    environment = {"HOME": str(stage.home), "PATH": os.defpath, **NO_LMOD}
+    argv = ["bash", "-lc", "exec autosubmit setstatus b000 --save -np --status_final=READY --list=b000_SIM"]
+
+    def by_hand(_: int) -> float:
+        start = time.perf_counter()
+        subprocess.run(argv, env=environment, cwd=stage.home, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    calls: dict[str, Callable[[int], float]] = {
+        "ours": lambda _: post(ours, "set-job-status", body),
+        "hand": by_hand,
+        "reference": lambda _: post(reference, "set-job-status", body),
+    }
+    got = alternate(calls, effort.calls)
+    overhead, its_overhead = got["ours"] - got["hand"], got["reference"] - got["hand"]
+    ratio = overhead / got["reference"]
+    notes = [
+        f"set-job-status: in total {milliseconds(got['ours'])} against {milliseconds(got['reference'])}; the bare "
+        f"command in its login shell takes {milliseconds(got['hand'])}. Overhead against overhead (as if the reference "
+        f"used a login shell, too, which it does not): {fraction(overhead / its_overhead)}."
+    ]
+    what = "set-job-status over SSH, warm, beyond the bare command, median"
+    return Result(
+        what,
+        milliseconds(overhead),
+        milliseconds(got["reference"]) + " in total",
+        fraction(ratio),
+        "<= 1/8",
+        ratio <= 1 / 8,
+        notes,
+    )
+
+
+def status_rate(stage: Stage, effort: Effort) -> Result:
+    """Both are asked after a run that runs. Then its process is killed, to see who tells the truth."""
+    stage.run_seconds(300)
+    ours, reference = stage.clients()
+    name = new_expid()
+    expids = {"ours": name, "reference": name + "r"}
+    for client, each in ((ours, expids["ours"]), (reference, expids["reference"])):
+        post(client, "run-experiment", {"expid": each, "profile_name": "SSH", "profile_params": {}})
+    path = COMMANDS + "get-runner-run-status"
+    ports = {"ours": stage.ours.port, "reference": stage.reference.port}
+    rates: dict[str, list[float]] = {"ours": [], "reference": []}
+    for _ in range(effort.rounds):
+        for side, port in ports.items():
+            body = json.dumps({"expid": expids[side]})
+            rates[side].append(requests_per_second(stage.folder, port, path, body, seconds=effort.seconds))
+    got = {side: statistics.median(values) for side, values in rates.items()}
+    answer = ours.post(path, {"expid": expids["ours"]}).body
+    assert answer["status"] == "ACTIVE" and answer["reachable"], answer
+    notes = [_truth(ours, reference, path, expids)]
+    stage.end_runs()
+    ratio = got["ours"] / got["reference"]
+    return Result(
+        f"get-runner-run-status, {CONNECTIONS} connections, {WORKERS} workers",
+        f"{got['ours']:.0f}/s",
+        f"{got['reference']:.0f}/s",
+        f"{ratio:.1f}",
+        ">= 3",
+        ratio >= 3,
+        notes,
+    )
+
+
+def _truth(ours: Client, reference: Client, path: str, expids: dict[str, str]) -> str:
+    """Kill both runs' processes and see what is answered, and how soon."""
+    asked = ((ours, expids["ours"]), (reference, expids["reference"]))
+    kill_all([client.post(path, {"expid": each}).body["pid"] for client, each in asked])
+    start = time.monotonic()
+    wait_for(lambda: ours.post(path, {"expid": expids["ours"]}).body["status"] != "ACTIVE", 20, what="the truth")
+    seconds = time.monotonic() - start
+    answer = ours.post(path, {"expid": expids["ours"]}).body
+    other = reference.post(path, {"expid": expids["reference"]}).body["status"]
+    return (
+        f"get-runner-run-status: after the killing of the run's process ours answers {answer['status']} "
+        f"({answer['reason']}, {answer['signal']}) after {seconds:.1f} s; the reference at that moment: {other}."
+    )
+
+
+def watch(stage: Stage, effort: Effort) -> Result:
+    """`effort.active` real detached processes, and how often sshd was asked to execute something in a cycle."""
+    stage.run_seconds(300)
+    server = stage.another("watched")
+    with server:
+        clients = [Client(server.port) for _ in range(4)]
+        with ThreadPoolExecutor(len(clients)) as pool:
+            per_client = effort.active // len(clients)
+            list(pool.map(lambda client: [run(client, "SSH") for _ in range(per_client)], clients))
+    before = _sessions(stage)
+    cycles = 5
+    output = _in_environment(server.environment, "bench.cycle", str(cycles))
+    got = json.loads(output)
+    after = wait_for(lambda: _sessions(stage) if _sessions(stage) >= before + cycles else 0, 5, what="sshd's log")
+    stage.end_runs()
+    trips = (after - before) / cycles
+    assert got["confirmed"] == got["runs"] == per_client * len(clients), got
+    return Result(
+        f"watching {got['runs']} active runs on one host, per cycle",
+        f"{trips:g} round trip, {milliseconds(statistics.median(got['seconds']))}",
+        "does not",
+        "",
+        "1 round trip",
+        trips == 1,
+    )
+
+
+def _sessions(stage: Stage) -> int:
+    return stage.sshd.log.read_text(errors="replace").count("Starting session: command")
+
+
+def _in_environment(environment: dict[str, str], module: str, *args: str) -> str:
+    argv = [sys.executable, "-m", module, *args]
+    done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def past_runs(stage: Stage, effort: Effort) -> Result:
+    """The status of an experiment that ran before: 100 times among a million runs, or once in an empty table."""
+    empty, full = stage.another("empty"), stage.another("full")
+    _in_environment(empty.environment, "bench.fill", "1")
+    _in_environment(full.environment, "bench.fill", str(effort.past))
+    with empty, full:
+        one, many = Client(empty.port), Client(full.port)
+        path = COMMANDS + "get-runner-run-status"
+        experiments = max(1, effort.past // RUNS_OF_EACH)
+        calls = {
+            "empty": lambda _: one.post(path, {"expid": expid(0)}).seconds,
+            "full": lambda number: many.post(path, {"expid": expid(number * 7919 % experiments)}).seconds,
+        }
+        assert many.post(path, {"expid": expid(0)}).status == 200
+        got = alternate(calls, effort.calls * 25)
+    ratio = got["full"] / got["empty"]
+    return Result(
+        f"get-runner-run-status with {effort.past:,} past runs against an empty table, median",
+        f"{got['full'] * 1000:.2f} ms against {got['empty'] * 1000:.2f} ms",
+        "not measured",
+        f"{ratio:.2f} (ours)",
+        "<= 1.2",
+        ratio <= 1.2,
+    )
+
+
+def simultaneous(stage: Stage, effort: Effort) -> Result:
+    """50 requests at once for one experiment, spread over 4 server processes; then the processes are counted."""
+    stage.run_seconds(20)
+    server = stage.another("crowd", workers=4)
+    with server:
+        ours = _crowd(stage, server.port, "LOCAL")
+        over_ssh = _crowd(stage, server.port, "SSH")
+    reference = _crowd(stage, stage.reference.port, "LOCAL")
+    exactly_one = ours == over_ssh == "1 started, 49 refused (409), 1 process"
+    notes = [f"50 simultaneous run-experiment: LOCAL {ours}; SSH {over_ssh}; the reference LOCAL {reference}."]
+    return Result(
+        "50 simultaneous run-experiment of one experiment, 4 server processes",
+        ours if exactly_one else f"LOCAL {ours}; SSH {over_ssh}",
+        f"{reference} ({WORKERS} processes)",
+        "",
+        "exactly one run",
+        exactly_one,
+        notes,
+    )
+
+
+def _crowd(stage: Stage, port: int, profile: str) -> str:
+    name = new_expid()
+    clients = [Client(port) for _ in range(50)]
+    barrier = threading.Barrier(len(clients))
+
+    def ask(client: Client) -> int:
+        client.get("/v4/runners/configuration/endpoints")  # connected, so that the requests themselves coincide
+        barrier.wait()
+        body = {"expid": name, "profile_name": profile, "profile_params": {}}
+        return client.post(COMMANDS + "run-experiment", body).status
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        statuses = list(pool.map(ask, clients))
+    time.sleep(0.5)  # the last to be started shows up as a process
+    processes = len(stage.processes())
+    stage.end_runs()
+    refused = [status for status in statuses if status != 200]
+    codes = "/".join(str(code) for code in sorted(set(refused)))
+    started = statuses.count(200)
+    return f"{started} started, {len(refused)} refused ({codes}), {processes} process{'es' if processes != 1 else ''}"
+
+
+CASES: dict[str, Callable[[Stage, Effort], Result]] = {
+    "run-ssh": run_ssh,
+    "set-job-status": set_job_status_ssh,
+    "run-local": run_local,
+    "status": status_rate,
+    "watch": watch,
+    "past-runs": past_runs,
+    "simultaneous": simultaneous,
+}
+assert PROGRAMS.is_dir()

@@ -1,0 +1,137 @@
+"""One of the two services, so that a case can be told once: `ours(...)` and `reference(...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import jwt
+import yaml
+
+from tests.compat.client import Client, Reply
+from tests.compat.reference import SECRET, ReferenceServer
+from tests.environments import STUB, StubAccount
+from tests.processes import wait_for
+from tests.servers import AppServer, SSHServer
+
+ENDPOINTS = ("SET_JOB_STATUS", "CREATE_EXPERIMENT", "RUNNER_RUN", "UPDATE_EXPERIMENT_DETAILS")
+ORIGIN = "http://gui.example.org"
+
+
+@dataclass
+class Side:
+    """`configure` takes a RUNNER_CONFIGURATION; `letter` begins the ids of this side's experiments."""
+
+    name: str
+    letter: str
+    port: int
+    account: StubAccount
+    sshd: SSHServer
+    configure: Callable[[Mapping[str, Any]], None]
+    _numbers: Iterator[int] = field(default_factory=lambda: count(100))
+    _is_on: bool = True
+
+    def __post_init__(self) -> None:
+        self.client = Client(self.port)
+
+    def experiment(self) -> str:
+        """A new experiment, which the stand-in for Autosubmit knows."""
+        return self.account.experiment(f"{self.letter}{next(self._numbers)}")
+
+    def get(self, path: str, **headers: str) -> Reply:
+        return self.client.request("GET", path, headers=headers)
+
+    def post(self, path: str, body: Any, **headers: str) -> Reply:
+        """A path without slash at its beginning is a command's name."""
+        full = path if path.startswith("/") else f"/v4/runners/command/{path}"
+        return self.client.request("POST", full, body, headers)
+
+    def run(self, expid: str, profile: str = "LOCAL") -> Reply:
+        return self.post("run-experiment", {"expid": expid, "profile_name": profile, "profile_params": {}})
+
+    def status(self, expid: str) -> Reply:
+        return self.post("get-runner-run-status", {"expid": expid})
+
+    def status_after(self, expid: str, deadline: float = 30) -> Reply:
+        """The status once it is not ACTIVE any more; AssertionError after `deadline` seconds."""
+
+        def ended() -> Reply | None:
+            reply = self.status(expid)
+            return None if reply.body["status"] == "ACTIVE" else reply
+
+        reply = wait_for(ended, deadline, what=f"end of {expid}")
+        assert reply
+        return reply
+
+    def switch(self, *, on: bool) -> None:
+        """Every endpoint toggle on or off, if it is not already."""
+        if on != self._is_on:
+            toggles = {name: {"ENABLED": on} for name in ENDPOINTS}
+            self.configure({"PROFILES": profiles(self.sshd), "ENDPOINTS": toggles})
+            self._is_on = on
+
+    def login(self, name: str) -> dict[str, str]:
+        """The header that the GUI sends for somebody who has signed in to the Autosubmit API."""
+        token = jwt.encode({"user_id": name, "sub": name, "exp": 4102444800}, SECRET, algorithm="HS256")
+        return {"Authorization": f"Bearer {token}"}
+
+
+def profiles(sshd: SSHServer) -> dict[str, Any]:
+    """What both services are configured with; the Autosubmit API takes `USERNAME` only."""
+    place = {"HOST": "127.0.0.1", "PORT": sshd.port, "USERNAME": sshd.user}
+    return {
+        "LOCAL": {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE"},
+        "SSH": {"RUNNER_TYPE": "SSH", "MODULE_LOADER_TYPE": "NO_MODULE", "SSH": place},
+        "SSH_OPEN": {"RUNNER_TYPE": "SSH", "MODULE_LOADER_TYPE": "NO_MODULE", "SSH": {"HOST": "127.0.0.1"}},
+        "VENV_OPEN": {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "VENV"},
+        "OPEN": {},
+    }
+
+
+@contextmanager
+def ours(folder: Path, account: StubAccount, sshd: SSHServer) -> Iterator[Side]:
+    env = {
+        "HOME": str(account.home),
+        "AS_API_SECRET_TOKEN": SECRET,
+        "CORS_ALLOWED_ORIGINS": ORIGIN,
+        "RUNNERS_STATUS_FRESHNESS": "0.1",
+        **sshd.environment,
+    }
+    server = AppServer(folder / "ours", env=env)
+    file = folder / "ours.yaml"
+
+    def configure(configuration: Mapping[str, Any]) -> None:
+        file.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": dict(configuration)}))
+        server.manage("import_profiles", str(file))
+
+    configure({"PROFILES": profiles(sshd), "SSH_PUBLIC_KEYS": [public_key(sshd)]})
+    with server:
+        side = Side("ours", "a", server.port, account, sshd, configure)
+        yield side
+        side.client.close()
+
+
+@contextmanager
+def reference(folder: Path, account: StubAccount, sshd: SSHServer) -> Iterator[Side]:
+    """One worker: with more it is a matter of luck whether it can stop a LOCAL run."""
+    configuration = {"PROFILES": profiles(sshd), "SSH_PUBLIC_KEYS": [public_key(sshd)]}
+    server = ReferenceServer(
+        folder / "reference",
+        home=account.home,
+        programs=STUB,
+        configuration=configuration,
+        client_key=sshd.client_key,
+        workers=1,
+    )
+    with server:
+        side = Side("reference", "b", server.port, account, sshd, server.configure)
+        yield side
+        side.client.close()
+
+
+def public_key(sshd: SSHServer) -> str:
+    return sshd.client_key.with_suffix(".pub").read_text().strip()
