@@ -6,6 +6,7 @@
     new_page        new_page(viewport=..., color_scheme=...) -> another watched page, with cookies of its own
     site            AppServer that runs real Autosubmit commands, with the people of `PEOPLE` and a profile
     stub_site       the same with the stand-in autosubmit and a real sshd: quick
+    make_stub_site  make_stub_site(NAME="value") -> the same with more settings
     sign_in         sign_in(page, server, name="ada") through the login page
 
 Every test that fails leaves a screenshot in .artifacts.
@@ -125,16 +126,26 @@ def site(make_app: Callable[..., AppServer], autosubmit: AutosubmitAccount) -> A
 
 
 @pytest.fixture
-def stub_site(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer) -> AppServer:
-    server = make_app(account=account, sshd=sshd, env=ENVIRONMENT)
-    ssh = {"runner_type": "SSH", "ssh_host": "127.0.0.1", "module_loader_type": "NO_MODULE"}
-    profiles: list[dict[str, Any]] = [
-        {"name": "CLUSTER", "description": "The cluster, with your own account", "ssh_port": sshd.port, **ssh},
-        {"name": "THIS_MACHINE", "runner_type": "LOCAL", "module_loader_type": "NO_MODULE"},
-        {"name": "YOURS", "description": "Everything is up to you"},
-    ]
-    populate(server, profiles, preferred=sshd.user)
-    return server
+def make_stub_site(
+    make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer
+) -> Callable[..., AppServer]:
+    def make(**env: str) -> AppServer:
+        server = make_app(account=account, sshd=sshd, env=ENVIRONMENT | env)
+        ssh = {"runner_type": "SSH", "ssh_host": "127.0.0.1", "module_loader_type": "NO_MODULE"}
+        profiles: list[dict[str, Any]] = [
+            {"name": "CLUSTER", "description": "The cluster, with your own account", "ssh_port": sshd.port, **ssh},
+            {"name": "THIS_MACHINE", "runner_type": "LOCAL", "module_loader_type": "NO_MODULE"},
+            {"name": "YOURS", "description": "Everything is up to you"},
+        ]
+        populate(server, profiles, preferred=sshd.user)
+        return server
+
+    return make
+
+
+@pytest.fixture
+def stub_site(make_stub_site: Callable[..., AppServer]) -> AppServer:
+    return make_stub_site()
 
 
 ENVIRONMENT = {"PROTECTION_LEVEL": "ALL"}
