@@ -83,8 +83,10 @@ def run(expid: str) -> list[str]:
 
 
 def stop(expid: str, *, force: bool = False, cancel_jobs: bool = False) -> list[str]:
-    """INT, the safe way (KILL with `force`); `--cancel` also cancels the experiment's jobs. It waits without limit: "
-    "bound it."""
+    """INT, the safe way (KILL with `force`); `--cancel` also cancels the experiment's jobs.
+
+    It waits for the end of the run without limit: bound it.
+    """
     return ["autosubmit", "stop", "-y", *_options(("--force", force), ("--cancel", cancel_jobs)), expid]
 
 

@@ -36,8 +36,7 @@ from runners.services.stopping import Stop
 
 @dataclass(frozen=True, slots=True)
 class CommandOutcome:
-    """What a finished command brought. `warnings` are Autosubmit's words about trouble that it did not call an "
-    "error."""
+    """What a finished command brought. `warnings`: Autosubmit's words about trouble that it did not call an error."""
 
     expid: str
     warnings: list[str] = field(default_factory=list)
@@ -74,8 +73,10 @@ def run_experiment(
 
 
 def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key: str) -> RunnerRun:
-    """Insert the row before anything starts. The database allows one ACTIVE run per experiment, so the second loses "
-    "here."""
+    """Insert the row before anything starts.
+
+    The database allows one ACTIVE run per experiment, so the second request loses here: AlreadyRunning.
+    """
     ssh = config.ssh
     run = RunnerRun(
         key=key,

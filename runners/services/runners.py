@@ -141,8 +141,7 @@ class Runner(ABC):
     @property
     @abstractmethod
     def target(self) -> tuple[str, ...]:
-        """Equal for runners that reach the same account of the same machine, so that one round trip serves many "
-        "runs."""
+        """Equal for runners that reach the same account of the same machine: one round trip then serves many runs."""
 
     @abstractmethod
     def _exchange(
@@ -371,8 +370,7 @@ def own_account() -> pwd.struct_passwd:
 
 
 def local_environment() -> dict[str, str]:
-    """A clean environment for LOCAL commands: the account's own, nothing of this service's (its secrets least of "
-    "all)."""
+    """A clean environment for LOCAL commands: the account's own, and nothing of this service's (it has secrets)."""
     account = own_account()
     own_bin = os.path.join(sys.prefix, "bin")
     path = [part for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part and part != own_bin]

@@ -348,8 +348,7 @@ def _converse(
         if left <= 0:
             raise OutcomeUnknown(
                 f"{ssh.host} gave no answer within the deadline. The command is bounded there, too; check the "
-                "experiment "
-                "before you repeat it.",
+                "experiment before you repeat it.",
                 host=ssh.host,
             )
         if channel.eof_received:  # keeps the descriptor readable for ever, so wait for the status itself
