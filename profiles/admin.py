@@ -123,8 +123,11 @@ class RunnerProfileAdmin(ProfileAdmin):
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         copied = request.GET.get("copy_of", "")
-        if copied.isdecimal() and (profile := RunnerProfile.objects.filter(pk=copied).first()):
-            return copy_of(profile)
+        if copied.isdecimal():
+            if not self.has_view_permission(request):
+                raise PermissionDenied
+            if profile := RunnerProfile.objects.filter(pk=copied).first():
+                return copy_of(profile)
         return dict(super().get_changeform_initial_data(request))
 
     def preview(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
@@ -16,6 +15,7 @@ from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.models import RunnerProfile
 from runners.models import ApiToken, AuditRecord, Operation, RunnerRun, RunReason, RunStatus, TrustedHostKey, Webhook
 from runners.models_webhooks import WebhookDelivery, WebhookEvent
+from tests.test_admin_permissions import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -155,20 +155,7 @@ def test_a_run_shows_all_there_is_to_know(admin_client: Client, rows: dict[str, 
     assert f'"$HOME"/.autosubmit-runners/{run.key}'.replace('"', "&quot;") in text  # type: ignore[attr-defined]
 
 
-@pytest.fixture
-def staff(client: Client, django_user_model: type[User]) -> Callable[..., Client]:
-    def sign_in(*permissions: str) -> Client:
-        user = django_user_model.objects.create_user("sam", is_staff=True)
-        for each in permissions:
-            app, _, codename = each.partition(".")
-            user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
-        client.force_login(user)
-        return client
-
-    return sign_in
-
-
-def test_who_may_only_look_is_offered_nothing_else(staff: Callable[..., Client], rows: dict[str, Model]) -> None:
+def test_who_may_only_look_is_offered_nothing_else(rows: dict[str, Model]) -> None:
     profile = RunnerProfile.objects.create(name="P", runner_type="LOCAL", module_loader_type="NO_MODULE")
     run = run_of("a001")
     delivery = rows["webhookdelivery"]

@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 
 from runners.admin.base import badge
 from runners.models import ApiToken
+from runners.models_auth import TokenScope
 from runners.templatetags.pages import ago
 
 if TYPE_CHECKING:
@@ -83,8 +84,16 @@ class ApiTokenAdmin(admin.ModelAdmin):
         return ("token_key", "user", "validity", "created", "used") if obj else ()
 
     def get_form(self, request: HttpRequest, obj: Any | None = None, change: bool = False, **kwargs: Any) -> Any:
-        form = super().get_form(request, obj, change, **({} if obj else {"form": NewTokenForm}), **kwargs)
+        form: Any = super().get_form(request, obj, change, **({} if obj else {"form": NewTokenForm}), **kwargs)
+        if obj and "scope" in form.base_fields and not self.has_add_permission(request):
+            # To widen a token is as good as making one.
+            form.base_fields["scope"].choices = [each for each in TokenScope.choices if obj.allows(each[0])]
         return form
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
+        """Of one's own tokens; superusers of all: a token of somebody else acts with that person's rights."""
+        is_theirs = obj is None or request.user.is_superuser or obj.user_id == request.user.pk
+        return bool(is_theirs and super().has_change_permission(request, obj))
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name == "user" and not request.user.is_superuser:

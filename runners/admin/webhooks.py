@@ -73,8 +73,13 @@ class WebhookAdmin(admin.ModelAdmin):
     fieldsets = (
         (None, {"fields": ("name", "enabled", "url"), "description": "Is told of the end of runs by a signed POST."}),
         ("What it hears", {"fields": ("events", "profile_names")}),
-        ("Signing", {"fields": ("secret",)}),
     )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
+        """Without the secret for those who only look: who knows it can sign messages that the receiver believes."""
+        may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        signing = [("Signing", {"fields": ("secret",)})] if may_write else []
+        return [*super().get_fieldsets(request, obj), *signing]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
         undone = Q(deliveries__delivered_at=None)

@@ -1,0 +1,89 @@
+"""What staff who are no superusers see and may in the admin: no more than their permissions say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from profiles.models import RunnerProfile
+from runners.models import ApiToken
+from runners.models_webhooks import Webhook
+
+pytestmark = pytest.mark.django_db
+
+
+def staff(*permissions: str) -> Client:
+    """Signed in as sam, with these permissions (`app.codename`)."""
+    user = User.objects.create_user("sam", is_staff=True)
+    for each in permissions:
+        app, _, codename = each.partition(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def url(name: str, *args: Any) -> str:
+    return reverse(f"admin:{name}", args=args)
+
+
+def rescope(client: Client, token: ApiToken, scope: str) -> int:
+    """The status of the answer to a changed form; the token is read anew."""
+    status = client.post(url("runners_apitoken_change", token.pk), {"name": "mine now", "scope": scope}).status_code
+    token.refresh_from_db()
+    return status
+
+
+def test_only_ones_own_token_is_changed() -> None:
+    client = staff("runners.change_apitoken")
+    theirs, _ = ApiToken.objects.create(user=User.objects.create_superuser("root"), expiry=None, scope="read")
+    page = client.get(url("runners_apitoken_change", theirs.pk)).content.decode()
+    assert theirs.token_key in page
+    assert 'name="scope"' not in page
+    assert rescope(client, theirs, "manage") == 403
+    assert (theirs.scope, theirs.name) == ("read", "")
+    mine, _ = ApiToken.objects.create(user=User.objects.get(username="sam"), expiry=None, scope="run")
+    assert rescope(client, mine, "read") == 302
+    assert (mine.scope, mine.name) == ("read", "mine now")
+
+
+def test_a_superuser_changes_any_token(admin_client: Client) -> None:
+    theirs, _ = ApiToken.objects.create(user=User.objects.create_user("ada"), expiry=None, scope="read")
+    assert rescope(admin_client, theirs, "run") == 302
+    assert theirs.scope == "run"
+
+
+@pytest.mark.parametrize(("permissions", "scope"), [((), "run"), (("runners.add_apitoken",), "manage")])
+def test_a_token_is_widened_only_by_who_might_make_it(permissions: tuple[str, ...], scope: str) -> None:
+    client = staff("runners.change_apitoken", *permissions)
+    mine, _ = ApiToken.objects.create(user=User.objects.get(username="sam"), expiry=None, scope="run")
+    rescope(client, mine, "manage")
+    assert mine.scope == scope
+
+
+def test_who_only_looks_at_webhooks_does_not_see_their_secrets(admin_client: Client) -> None:
+    hook = Webhook.objects.create(name="H", url="https://example.com/hook")
+    page = url("runners_webhook_change", hook.pk)
+    assert hook.secret in admin_client.get(page).content.decode().replace("&#x27;", "'")
+    seen = staff("runners.view_webhook").get(page).content.decode()
+    assert hook.url in seen
+    assert hook.secret not in seen
+    assert "Signing" not in seen
+
+
+def test_a_webhook_is_made_by_who_may_not_change_it_later() -> None:
+    client = staff("runners.add_webhook")
+    assert 'name="secret"' in client.get(url("runners_webhook_add")).content.decode()
+
+
+def test_a_copy_shows_no_profile_to_who_may_not_look() -> None:
+    profile = RunnerProfile.objects.create(name="P", runner_type="SSH", ssh_host="login9.example.com")
+    client = staff("profiles.add_runnerprofile")
+    response = client.get(url("profiles_runnerprofile_add"), {"copy_of": profile.pk})
+    assert response.status_code == 403
+    assert "login9" not in response.content.decode()
+    assert client.get(url("profiles_runnerprofile_add")).status_code == 200
