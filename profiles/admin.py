@@ -16,9 +16,11 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from profiles.admin_form import ProfileForm, copy_of, preview, preview_of_form
-from profiles.admin_import import NEEDED, import_view
+from profiles.admin_import import NEEDED, import_view, switched
 from profiles.config import Endpoint, RunnerType
 from profiles.groups import profiles_that_need
 from profiles.importer import export_configuration, settings_of
@@ -248,7 +250,7 @@ class ToggleForm(forms.ModelForm):
 class EndpointToggleAdmin(ToggleAdmin):
     """Switches, not rows: all four are always there, and none can be added or removed."""
 
-    list_display = ("name", "enabled", "covers")
+    list_display = ("name", "enabled", "covers", "history")
     list_editable = ("enabled",)
     list_display_links = None
     readonly_fields = ("name",)
@@ -264,6 +266,16 @@ class EndpointToggleAdmin(ToggleAdmin):
     @admin.display(description="commands")
     def covers(self, toggle: EndpointToggle) -> str:
         return self.COVERS.get(Endpoint(toggle.name), "")
+
+    @admin.display(description="who switched it")
+    def history(self, toggle: EndpointToggle) -> SafeString:
+        url = reverse("admin:profiles_endpointtoggle_history", args=[toggle.pk])
+        return format_html('<a href="{}">History<span class="visually-hidden"> of {}</span></a>', url, toggle)
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        if "enabled" in form.changed_data:
+            return f"{switched(form.cleaned_data['enabled'])}."
+        return super().construct_change_message(request, form, formsets, add)
 
     def get_changelist_form(self, request: HttpRequest, **kwargs: Any) -> Any:
         return super().get_changelist_form(request, **{**kwargs, "form": ToggleForm})

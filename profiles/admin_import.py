@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django import forms
@@ -17,7 +18,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 
 from profiles.importer import Change, Plan, import_configuration
-from profiles.models import RunnerProfile
+from profiles.models import EndpointToggle, RunnerProfile
 from profiles.validators import is_public_key
 from profiles.yaml_config import MAX_CHARACTERS, PROFILES, Configuration, InvalidConfiguration, Mistake, parse
 
@@ -25,6 +26,7 @@ NEEDED = (  # an import writes all of these
     *("profiles.add_runnerprofile", "profiles.change_runnerprofile"),
     *("profiles.add_publishedsshkey", "profiles.change_endpointtoggle"),
 )
+WORDS = {"add": (ADDITION, "Imported."), "remove": (DELETION, "Removed by an import.")}  # of a row's history
 NEEDED_TO_PRUNE = ("profiles.delete_runnerprofile", "profiles.delete_publishedsshkey")
 
 
@@ -45,6 +47,11 @@ class ImportForm(forms.Form):
         required=False,
         help_text="Profiles and published keys, of those sections that the YAML has. Without this they are kept.",
     )
+
+    def __init__(self, *args: Any, may_prune: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not may_prune:  # what would be refused is not offered
+            del self.fields["prune"]
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = self.cleaned_data
@@ -74,6 +81,15 @@ class Part:
         """Of the whole part: a profile that is added or removed is one change."""
         return self.changes[0].action if self.is_profile else ""
 
+    @property
+    def lines(self) -> list[Change]:
+        """One per field, of profiles that are added or removed, too."""
+        if self.action == "add":
+            return [Change("add", path, after=value) for path, value in self.changes[0].fields]
+        if self.action == "remove":
+            return [Change("remove", path, before=value) for path, value in self.changes[0].fields]
+        return self.changes
+
 
 def parts_of(plan: Plan, configuration: Configuration) -> list[Part]:
     """The plan, profile by profile. `change.path` is shortened to what stands inside of its part."""
@@ -81,11 +97,10 @@ def parts_of(plan: Plan, configuration: Configuration) -> list[Part]:
     parts: dict[str, Part] = {}
     for change in plan.changes:
         name = profile_of(change.path, known)
-        title = name or change.path.partition(".")[0].partition(":")[0]
+        title = name or change.path.partition(".")[0]
         part = parts.setdefault(title, Part(title, is_profile=bool(name)))
         prefix = f"{PROFILES}.{name}" if name else title
-        path = change.path.removeprefix(prefix).lstrip(".: ")
-        part.changes.append(Change(change.action, path, change.before, change.after))
+        part.changes.append(replace(change, path=change.path.removeprefix(prefix).lstrip(".")))
     return list(parts.values())
 
 
@@ -96,11 +111,12 @@ def profile_of(path: str, names: set[str]) -> str:
 
 
 def import_view(request: HttpRequest, model_admin: admin.ModelAdmin[RunnerProfile]) -> HttpResponse:
-    """The page. Without `confirm` it only looks; `confirm` carries the fingerprint of the changes that were shown."""
+    """The page. Without `confirm` it only looks; `confirm` carries the fingerprints of what was looked at."""
     if not request.user.has_perms(NEEDED):
         raise PermissionDenied
     is_sent = request.method == "POST"
-    form = ImportForm(request.POST, request.FILES) if is_sent else ImportForm()
+    may_prune = request.user.has_perms(NEEDED_TO_PRUNE)
+    form = ImportForm(*((request.POST, request.FILES) if is_sent else ()), may_prune=may_prune)
     context: dict[str, Any] = {
         **model_admin.admin_site.each_context(request),
         "opts": RunnerProfile._meta,
@@ -108,12 +124,10 @@ def import_view(request: HttpRequest, model_admin: admin.ModelAdmin[RunnerProfil
         "form": form,
     }
     if form.is_valid():
-        text, prune = form.cleaned_data["text"], form.cleaned_data["prune"]
+        text, prune = form.cleaned_data["text"], form.cleaned_data.get("prune", False)
         # What was uploaded is shown from now on, and is what the confirmation sends.
-        context["form"] = shown = ImportForm(initial={"text": text, "prune": prune})
+        context["form"] = shown = ImportForm(initial={"text": text, "prune": prune}, may_prune=may_prune)
         shown.fields["text"].widget.attrs["rows"] = 12
-        if prune and not request.user.has_perms(NEEDED_TO_PRUNE):
-            raise PermissionDenied
         try:
             done = _look_or_import(request, context, text, prune)
         except InvalidConfiguration as error:
@@ -131,34 +145,38 @@ def _look_or_import(request: HttpRequest, context: dict[str, Any], text: str, pr
     """Whether it was imported; otherwise the context says what would be. Raises InvalidConfiguration."""
     configuration = parse(text)
     plan = import_configuration(configuration, prune=prune, dry_run=True)
-    confirmed = request.POST.get("confirm")
-    if confirmed == fingerprint(plan) and plan:
-        known = {*(configuration.profiles or {}), *RunnerProfile.objects.values_list("name", flat=True)}
-        rows = {row.name: row for row in RunnerProfile.objects.all()}
-        import_configuration(configuration, prune=prune)
-        _remember(request, plan, known, rows)
+    of_text, of_plan = fingerprint([*text.splitlines(), str(prune)]), fingerprint(map(str, plan.changes))
+    confirmed = request.POST.get("confirm", "")
+    seen_text, _, seen_plan = confirmed.partition(".")
+    if plan and seen_plan == of_plan:
+        _remember(request, [change for change in plan.changes if change.action == "remove"])
+        plan.carry_out()
+        _remember(request, [change for change in plan.changes if change.action != "remove"])
         messages.success(
             request,
             f"Imported: {plan.count('add')} added, {plan.count('change')} changed, {plan.count('remove')} removed.",
         )
         return True
     if confirmed:
-        messages.warning(request, "The configuration was changed meanwhile. This is what the import would change now.")
+        who = (
+            "The configuration was changed meanwhile" if seen_text == of_text else "You have edited this after looking"
+        )
+        messages.warning(request, f"{who}. Nothing was imported yet: below is what the import changes now.")
     keys = configuration.ssh_public_keys or ()
     context |= {
         "looked": True,
         "plan": plan,
         "counts": {f"{action}s": plan.count(action) for action in ("add", "change", "remove")},
         "parts": parts_of(plan, configuration),
-        "fingerprint": fingerprint(plan),
+        "fingerprint": f"{of_text}.{of_plan}",
         "no_keys": [key[:60] for key in keys if not is_public_key(key)],
     }
     return False
 
 
-def fingerprint(plan: Plan) -> str:
-    """Of what a plan changes."""
-    return hashlib.sha256("\n".join(str(change) for change in plan.changes).encode()).hexdigest()
+def fingerprint(lines: Iterable[str]) -> str:
+    """Of a text without regard to its line ends, which forms change, or of what a plan changes."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def line_of(text: str, mistake: Mistake) -> str:
@@ -167,17 +185,26 @@ def line_of(text: str, mistake: Mistake) -> str:
     return lines[mistake.line - 1].strip()[:200] if mistake.line and mistake.line <= len(lines) else ""
 
 
-def _remember(request: HttpRequest, plan: Plan, known: set[str], before: dict[str, RunnerProfile]) -> None:
-    """A line in the history of each profile that an import has made, changed or removed."""
-    changed: dict[str, list[Change]] = {}
-    for change in plan.changes:
-        if name := profile_of(change.path, known):
-            changed.setdefault(name, []).append(change)
-    after = {row.name: row for row in RunnerProfile.objects.filter(name__in=changed)}
-    flags = {"add": (ADDITION, "Imported."), "remove": (DELETION, "Removed by an import.")}
-    for name, changes in changed.items():
-        paths = ", ".join(change.path.removeprefix(f"{PROFILES}.{name}.") for change in changes)
-        flag, message = flags.get(changes[0].action, (CHANGE, f"Changed by an import: {paths}."))
-        row: Any = after.get(name) or before[name]
+def _remember(request: HttpRequest, changes: list[Change]) -> None:
+    """A line in the history of each row that an import writes, as if somebody had done it by hand.
+
+    For rows that are removed before they are: afterwards they have no number any more.
+    """
+    by_row: dict[int, list[Change]] = {}
+    for change in changes:
+        by_row.setdefault(id(change.row), []).append(change)
+    for several in by_row.values():
+        row: Any = several[0].row
+        flag, message = WORDS.get(several[0].action, (CHANGE, ""))
+        if isinstance(row, EndpointToggle):
+            message = f"{switched(row.enabled)} by an import."
+        elif not message:
+            paths = ", ".join(change.path.removeprefix(f"{PROFILES}.{row}.") for change in several)
+            message = f"Changed by an import: {paths}."
         assert request.user.pk  # admin_view lets nobody else in
         LogEntry.objects.log_actions(request.user.pk, [row], flag, change_message=message, single_object=True)
+
+
+def switched(enabled: bool) -> str:
+    """What the history says of a toggle: the field's name alone would not tell which way."""
+    return "Switched on" if enabled else "Switched off"

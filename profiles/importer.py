@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Model
 
 from profiles import parameters
 from profiles.config import Endpoint
@@ -29,15 +31,23 @@ from profiles.yaml_config import (
     ProfileSettings,
 )
 
+GROUPS = "GROUPS"  # groups that the access to profiles needs: no part of the YAML, but of what an import writes
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of the plan. `before` or `after` is empty where there is nothing; `action` is add, change or remove."""
+    """One line of the plan. `before` or `after` is empty where there is nothing; `action` is add, change or remove.
+
+    `fields`: of a profile that is added or removed as a whole, what it says, by the paths inside of it. `row`: what is
+    written; without a number until it is saved, and after it is deleted.
+    """
 
     action: str
     path: str
     before: str = ""
     after: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+    row: Model | None = field(default=None, compare=False, repr=False)
 
     SIGNS = {"add": "+", "change": "~", "remove": "-"}
 
@@ -45,7 +55,8 @@ class Change:
         text = f"{self.SIGNS[self.action]} {self.path}"
         if self.action == "change":
             return f"{text}: {self.before} -> {self.after}"
-        return f"{text}: {self.before or self.after}" if self.before or self.after else text
+        said = "; ".join(f"{path}={value}" for path, value in self.fields) or self.before or self.after
+        return f"{text}: {said}" if said else text
 
 
 @dataclass(slots=True)
@@ -59,6 +70,11 @@ class Plan:
     def count(self, action: str) -> int:
         return sum(change.action == action for change in self.changes)
 
+    def carry_out(self) -> None:
+        """Write it, in the transaction that the plan was made in: its rows are locked there."""
+        for step in self._steps:
+            step()
+
     def __bool__(self) -> bool:
         return bool(self.changes)
 
@@ -71,8 +87,7 @@ def import_configuration(configuration: Configuration, *, prune: bool = False, d
     with transaction.atomic():
         plan = _plan(configuration, prune=prune)
         if not dry_run:
-            for step in plan._steps:
-                step()
+            plan.carry_out()
     return plan
 
 
@@ -108,36 +123,16 @@ def _plan(configuration: Configuration, *, prune: bool) -> Plan:
 
 def _plan_profiles(plan: Plan, wanted: dict[str, ProfileSettings], prune: bool, mistakes: list[Mistake]) -> None:
     rows = {row.name: row for row in RunnerProfile.objects.select_for_update()}
+    groups = {group.name: group for group in Group.objects.all()}
     for name, settings in wanted.items():
         row = rows.pop(name, None)
         path = f"{PROFILES}.{name}"
         changes: list[Change] = []
         if row is None:
             row = RunnerProfile(name=name)
-            summary = ", ".join(f"{key}={_text(value)}" for key, value in _in_order(settings.values))
-            changes.append(Change("add", path, after=summary or "everything open"))
+            changes.append(Change("add", path, after="everything open", fields=_fields(settings), row=row))
         else:
-            before = row.values()
-            changes += [
-                Change("change", f"{path}.{key}", _text(before.get(key)), _text(settings.values.get(key)))
-                for key in parameters.PATHS
-                if before.get(key) != settings.values.get(key)
-            ]
-            if settings.enabled not in (None, row.enabled):
-                changes.append(Change("change", f"{path}.{ENABLED}", _text(row.enabled), _text(settings.enabled)))
-            if settings.description not in (None, row.description):
-                changes.append(
-                    Change("change", f"{path}.{DESCRIPTION}", repr(row.description), repr(settings.description))
-                )
-        for section, had, wants in (
-            (ACCESS, row.access(), settings.access),
-            (LIMITS, _limits(row), settings.limits),
-        ):
-            changes += [
-                Change("change", f"{path}.{section}.{key}", _list(had[key]), _list(items))
-                for key, items in (wants or {}).items()
-                if had[key] != items
-            ]
+            changes += _changed(row, path, settings)
         if not changes:
             continue
         row.set_values(settings.values)
@@ -154,16 +149,56 @@ def _plan_profiles(plan: Plan, wanted: dict[str, ProfileSettings], prune: bool, 
         plan.changes += changes
         plan._steps.append(row.save)
         if settings.access is not None:
-            plan._steps.append(partial(_give_to_groups, row, settings.access))
+            _plan_groups(plan, settings.access, groups)
+            plan._steps.append(partial(_give_to_groups, row, settings.access, groups))
     for name, row in rows.items():
-        _plan_removal(plan, f"{PROFILES}.{name}", row.delete, prune)
+        gone = Change("remove", f"{PROFILES}.{name}", fields=_fields(settings_of(row)), row=row)
+        _plan_removal(plan, gone, row.delete, prune)
 
 
-def _give_to_groups(row: RunnerProfile, access: dict[str, tuple[str, ...]]) -> None:
+def _changed(row: RunnerProfile, path: str, settings: ProfileSettings) -> list[Change]:
+    """What `settings` change of a stored profile, field by field."""
+    values = row.values()
+    found: list[tuple[str, Any, Any, Callable[[Any], str]]] = [
+        (key, values.get(key), settings.values.get(key), _text) for key in parameters.PATHS
+    ]
+    if settings.enabled is not None:
+        found.append((ENABLED, row.enabled, settings.enabled, _text))
+    if settings.description is not None:
+        found.append((DESCRIPTION, row.description, settings.description, repr))
+    for section, had, wants in ((ACCESS, row.access(), settings.access), (LIMITS, _limits(row), settings.limits)):
+        found += [(f"{section}.{key}", had[key], items, _list) for key, items in (wants or {}).items()]
+    return [
+        Change("change", f"{path}.{key}", in_words(before), in_words(after), row=row)
+        for key, before, after, in_words in found
+        if before != after
+    ]
+
+
+def _fields(settings: ProfileSettings) -> tuple[tuple[str, str], ...]:
+    """What a profile says, in the order of `_changed`; what it leaves open or at its default is left out."""
+    said = [(key, _text(settings.values[key])) for key in parameters.PATHS if key in settings.values]
+    if settings.enabled is False:
+        said.append((ENABLED, _text(settings.enabled)))
+    if settings.description:
+        said.append((DESCRIPTION, repr(settings.description)))
+    for section, members in ((ACCESS, settings.access), (LIMITS, settings.limits)):
+        said += [(f"{section}.{key}", _list(items)) for key, items in (members or {}).items() if items]
+    return tuple(said)
+
+
+def _plan_groups(plan: Plan, access: dict[str, tuple[str, ...]], groups: dict[str, Group]) -> None:
     """Groups that do not exist are made, without members: a profile must not become everybody's by a missing group."""
+    for name in {name: None for names in access.values() for name in names}:
+        if name not in groups:
+            groups[name] = group = Group(name=name)
+            plan.changes.append(Change("add", GROUPS, after=f"{name}, without members", row=group))
+            plan._steps.append(group.save)
+
+
+def _give_to_groups(row: RunnerProfile, access: dict[str, tuple[str, ...]], groups: dict[str, Group]) -> None:
     for key, names in access.items():
-        groups = [Group.objects.get_or_create(name=name)[0] for name in names]
-        getattr(row, RunnerProfile.ACCESS[key]).set(groups)
+        getattr(row, RunnerProfile.ACCESS[key]).set([groups[name] for name in names])
 
 
 def _limits(row: RunnerProfile) -> dict[str, tuple[str, ...]]:
@@ -179,35 +214,30 @@ def _plan_keys(plan: Plan, wanted: tuple[str, ...], prune: bool) -> None:
     for line in wanted:
         if not rows.pop(line, None):
             row = PublishedSSHKey(line=line)
-            plan.changes.append(Change("add", SSH_PUBLIC_KEYS, after=str(row)))
+            plan.changes.append(Change("add", SSH_PUBLIC_KEYS, after=str(row), row=row))
             plan._steps.append(row.save)
     for row in rows.values():
-        _plan_removal(plan, f"{SSH_PUBLIC_KEYS}: {row}", row.delete, prune)
+        _plan_removal(plan, Change("remove", SSH_PUBLIC_KEYS, before=str(row), row=row), row.delete, prune)
 
 
 def _plan_endpoints(plan: Plan, wanted: dict[Endpoint, bool]) -> None:
-    """Nothing to prune: the four families are always there."""
-    states = EndpointToggle.states()
+    """Nothing to prune: the four families are always there, and on when they have no row."""
+    rows = {row.name: row for row in EndpointToggle.objects.select_for_update()}
     for endpoint, enabled in wanted.items():
-        if states[endpoint] != enabled:
+        row = rows.get(endpoint.value) or EndpointToggle(name=endpoint.value)
+        if row.enabled != enabled:
             path = f"{ENDPOINTS}.{endpoint.value}.{ENABLED}"
-            plan.changes.append(Change("change", path, _text(states[endpoint]), _text(enabled)))
-            switch = partial(
-                EndpointToggle.objects.update_or_create, name=endpoint.value, defaults={"enabled": enabled}
-            )
-            plan._steps.append(switch)
+            plan.changes.append(Change("change", path, _text(row.enabled), _text(enabled), row=row))
+            row.enabled = enabled
+            plan._steps.append(row.save)
 
 
-def _plan_removal(plan: Plan, path: str, delete: Callable[[], object], prune: bool) -> None:
+def _plan_removal(plan: Plan, change: Change, delete: Callable[[], object], prune: bool) -> None:
     if prune:
-        plan.changes.append(Change("remove", path))
+        plan.changes.append(change)
         plan._steps.append(delete)
     else:
-        plan.kept.append(path)
-
-
-def _in_order(values: parameters.Values) -> list[tuple[str, object]]:
-    return [(path, values[path]) for path in parameters.PATHS if path in values]
+        plan.kept.append(f"{change.path}: {change.before}" if change.before else change.path)
 
 
 def _text(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
+from profiles.admin_import import NEEDED, NEEDED_TO_PRUNE
 from profiles.models import RunnerProfile
 from runners.models import ApiToken
 from runners.models_webhooks import Webhook
@@ -87,3 +89,23 @@ def test_a_copy_shows_no_profile_to_who_may_not_look() -> None:
     assert response.status_code == 403
     assert "login9" not in response.content.decode()
     assert client.get(url("profiles_runnerprofile_add")).status_code == 200
+
+
+def test_removing_is_offered_by_an_import_only_to_who_may() -> None:
+    RunnerProfile.objects.create(name="KEPT")
+    client = staff(*NEEDED)
+    page = url("profiles_runnerprofile_import")
+    assert 'name="prune"' not in client.get(page).content.decode()
+    text = "RUNNER_CONFIGURATION: {PROFILES: {NEW: {}}}"
+    response = client.post(page, {"text": text, "prune": "on"})  # a form that was open since he might
+    assert response.status_code == 200
+    html = response.content.decode()
+    assert 'name="prune"' not in html
+    assert "PROFILES.KEPT" in html
+    confirmation = re.search(r'name="confirm" value="([^"]+)"', html)
+    assert confirmation
+    client.post(page, {"text": text, "prune": "on", "confirm": confirmation[1]})
+    assert set(RunnerProfile.objects.values_list("name", flat=True)) == {"KEPT", "NEW"}
+    allowed = [Permission.objects.get(codename=name.partition(".")[2]) for name in NEEDED_TO_PRUNE]
+    User.objects.get(username="sam").user_permissions.add(*allowed)
+    assert 'name="prune"' in client.get(page).content.decode()

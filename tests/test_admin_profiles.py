@@ -145,16 +145,28 @@ def send(client: Client, text: str, **fields: Any) -> Any:
 
 def confirm(client: Client, text: str, **fields: Any) -> Any:
     """As the button does that stands below the changes."""
-    found = re.search(r'name="confirm" value="(\w+)"', send(client, text, **fields).content.decode())
+    return send(client, text, confirm=offered(send(client, text, **fields)), **fields)
+
+
+def offered(response: Any) -> str:
+    """What the button below the changes sends."""
+    found = re.search(r'name="confirm" value="([^"]+)"', response.content.decode())
     assert found
-    return send(client, text, confirm=found[1], **fields)
+    return found[1]
+
+
+def history() -> dict[str, str]:
+    """What was remembered of each row, by its name."""
+    return {
+        entry.object_repr: str(entry) + "|" + entry.get_change_message() for entry in LogEntry.objects.order_by("id")
+    }
 
 
 def test_the_example_is_shown_first_and_imported_when_confirmed(admin_client: Client) -> None:
     response = send(admin_client, EXAMPLE.read_text())
     text = text_of(response.content.decode())
     assert "5 added What Before After Profile LOCAL_VENV added" in text
-    assert "RUNNER_TYPE=LOCAL, MODULE_LOADER_TYPE=VENV, MODULES=/opt/autosubmit" in text
+    assert "RUNNER_TYPE LOCAL MODULE_LOADER_TYPE VENV MODULES /opt/autosubmit" in text
     assert not RunnerProfile.objects.exists()
     assert confirm(admin_client, EXAMPLE.read_text()).status_code == 302
     assert RunnerProfile.objects.count() == 5
@@ -167,7 +179,8 @@ def test_the_example_is_shown_first_and_imported_when_confirmed(admin_client: Cl
 def test_changes_are_shown_field_by_field_and_removals_only_when_asked(admin_client: Client) -> None:
     RunnerProfile.objects.create(name="P", runner_type="SSH", ssh_host="old", ssh_port=22)
     RunnerProfile.objects.create(name="P.Q", runner_type="LOCAL")
-    RunnerProfile.objects.create(name="GONE")
+    gone = RunnerProfile.objects.create(name="GONE", runner_type="SSH", modules="gcc/12\nautosubmit")
+    gone.run_groups.add(Group.objects.create(name="modellers"))
     text = """
 RUNNER_CONFIGURATION:
   PROFILES:
@@ -182,15 +195,82 @@ RUNNER_CONFIGURATION:
     assert "Profile P SSH.HOST old new Profile P.Q RUNNER_TYPE LOCAL SSH" in words
     assert "ENDPOINTS RUNNER_RUN.ENABLED true false" in words
     assert "and kept: PROFILES.GONE" in words
-    assert "Profile GONE removed" in text_of(send(admin_client, text, prune="on").content.decode())
+    pruned = send(admin_client, text, prune="on").content.decode()
+    assert "Profile GONE removed RUNNER_TYPE SSH MODULES gcc/12, autosubmit ACCESS.RUN_GROUPS modellers" in text_of(
+        pruned
+    )
+    assert "<del>gcc/12, autosubmit</del>" in pruned
     assert confirm(admin_client, text, prune="on").status_code == 302
     assert set(RunnerProfile.objects.values_list("name", "ssh_host")) == {("P", "new"), ("P.Q", "")}
     assert not EndpointToggle.objects.get(name="RUNNER_RUN").enabled
-    messages = dict(LogEntry.objects.values_list("object_repr", "change_message"))
-    assert messages == {
-        "P": "Changed by an import: SSH.HOST.",
-        "P.Q": "Changed by an import: RUNNER_TYPE.",
-        "GONE": "Removed by an import.",
+
+
+def test_an_added_profile_is_shown_with_all_it_says(admin_client: Client) -> None:
+    text = """
+RUNNER_CONFIGURATION:
+  PROFILES:
+    NEW:
+      RUNNER_TYPE: SSH
+      MODULE_LOADER_TYPE: LMOD
+      MODULES: [gcc/12, autosubmit/4.1.17]
+      SSH: {HOST: login1}
+      ENABLED: false
+      DESCRIPTION: Ask Ana
+      ACCESS: {RUN_GROUPS: [modellers]}
+      LIMITS: {USERS: [project_*]}
+    OPEN: {}
+"""
+    html = send(admin_client, text).content.decode()
+    table = html.partition('<table class="diff">')[2].partition("</table>")[0]
+    rows = [text_of(row).strip() for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)]
+    assert rows == [
+        "What Before After",
+        "Profile NEW added",
+        *("RUNNER_TYPE SSH", "MODULE_LOADER_TYPE LMOD", "MODULES gcc/12, autosubmit/4.1.17", "SSH.HOST login1"),
+        *("ENABLED false", "DESCRIPTION 'Ask Ana'", "ACCESS.RUN_GROUPS modellers", "LIMITS.USERS project_*"),
+        "GROUPS",
+        "added modellers, without members",
+        "Profile OPEN added",
+        "everything open",
+    ]
+
+
+def test_everything_that_an_import_writes_has_a_history(admin_client: Client) -> None:
+    group = Group.objects.create(name="old hands")
+    row = RunnerProfile.objects.create(name="P", runner_type="SSH", ssh_host="old")
+    row.run_groups.add(group)
+    RunnerProfile.objects.create(name="GONE")
+    for line in ("KEY-1", "KEY-2"):
+        PublishedSSHKey.objects.create(line=line)
+    text = """
+RUNNER_CONFIGURATION:
+  PROFILES:
+    P: {RUNNER_TYPE: SSH, SSH: {HOST: new, PORT: 22}, ACCESS: {RUN_GROUPS: [night shift], STOP_GROUPS: [old hands]}}
+    NEW: {ACCESS: {RUN_GROUPS: [night shift]}}
+  SSH_PUBLIC_KEYS: [KEY-2, KEY-3]
+  ENDPOINTS: {RUNNER_RUN: {ENABLED: %s}, SET_JOB_STATUS: {ENABLED: true}}
+"""
+    assert confirm(admin_client, text % "false", prune="on").status_code == 302
+    toggle = EndpointToggle.objects.get(name="RUNNER_RUN")
+    assert history() == {
+        "P": "Changed “P” — Changed by an import: SSH.HOST, SSH.PORT, ACCESS.RUN_GROUPS, ACCESS.STOP_GROUPS."
+        "|Changed by an import: SSH.HOST, SSH.PORT, ACCESS.RUN_GROUPS, ACCESS.STOP_GROUPS.",
+        "NEW": "Added “NEW”.|Imported.",
+        "GONE": "Deleted “GONE.”|Removed by an import.",
+        "KEY-1": "Deleted “KEY-1.”|Removed by an import.",
+        "KEY-3": "Added “KEY-3”.|Imported.",
+        "night shift": "Added “night shift”.|Imported.",
+        str(toggle): f"Changed “{toggle}” — Switched off by an import.|Switched off by an import.",
+    }
+    assert set(LogEntry.objects.values_list("user__username", flat=True)) == {"admin"}
+    assert "" not in LogEntry.objects.values_list("object_id", flat=True)
+    assert "None" not in LogEntry.objects.values_list("object_id", flat=True)
+    assert confirm(admin_client, text % "true", prune="on").status_code == 302
+    assert history()[str(toggle)].endswith("|Switched on by an import.")
+    assert RunnerProfile.objects.get(name="P").access() == {
+        "RUN_GROUPS": ("night shift",),
+        "STOP_GROUPS": ("old hands",),
+        "STATUS_GROUPS": (),
     }
 
 
@@ -218,12 +298,31 @@ def test_a_file_is_taken_instead_of_the_text(admin_client: Client) -> None:
 def test_what_was_not_shown_is_not_imported(admin_client: Client) -> None:
     """Somebody changes a profile between the look and the confirmation."""
     text = "RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: SSH}}}"
-    found = re.search(r'name="confirm" value="(\w+)"', send(admin_client, text).content.decode())
-    assert found
+    confirmation = offered(send(admin_client, text))
     RunnerProfile.objects.create(name="P", runner_type="LOCAL")
-    response = send(admin_client, text, confirm=found[1])
-    assert "was changed meanwhile" in text_of(response.content.decode())
+    response = send(admin_client, text, confirm=confirmation)
+    words = text_of(response.content.decode())
+    assert "The configuration was changed meanwhile. Nothing was imported yet" in words
+    assert "edited" not in words
     assert RunnerProfile.objects.get().runner_type == "LOCAL"
+    sent_by_a_browser = text.replace("{PROFILES", "\r\n  {PROFILES")  # other line ends, and the same changes
+    assert send(admin_client, sent_by_a_browser, confirm=offered(response)).status_code == 302
+    assert RunnerProfile.objects.get().runner_type == "SSH"
+
+
+@pytest.mark.parametrize("fields", [{}, {"prune": "on"}])
+def test_a_text_that_was_edited_after_the_look_is_shown_first(admin_client: Client, fields: dict[str, str]) -> None:
+    RunnerProfile.objects.create(name="OTHER")
+    text = "RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: SSH}}}"
+    confirmation = offered(send(admin_client, text))
+    edited = text if fields else text.replace("SSH", "LOCAL")
+    response = send(admin_client, edited, confirm=confirmation, **fields)
+    words = text_of(response.content.decode())
+    assert "You have edited this after looking. Nothing was imported yet" in words
+    assert "meanwhile" not in words
+    assert not RunnerProfile.objects.filter(name="P").exists()
+    assert send(admin_client, edited, confirm=offered(response), **fields).status_code == 302
+    assert RunnerProfile.objects.get(name="P").runner_type == ("SSH" if fields else "LOCAL")
 
 
 # --- the connection test ----------------------------------------------------------------------------------------------

@@ -133,6 +133,9 @@ def test_all_toggles_are_there_and_switched_from_the_list(browser: Client) -> No
             form[f"form-{index}-enabled"] = "on"
     browser.post(reverse("admin:profiles_endpointtoggle_changelist"), form)
     assert [name for name, enabled in EndpointToggle.states().items() if not enabled] == [Endpoint.RUNNER_RUN]
+    history = reverse("admin:profiles_endpointtoggle_history", args=[EndpointToggle.objects.get(name="RUNNER_RUN").pk])
+    assert f'href="{history}"' in html
+    assert re.search(r" admin Switched off\. ", text_of(browser.get(history).content.decode()))
     assert browser.get(reverse("admin:profiles_endpointtoggle_add")).status_code == 403
     page(browser, "endpointtoggle_changelist")
     assert EndpointToggle.objects.count() == 4

@@ -195,7 +195,7 @@ class TestParse:
 class TestImport:
     def test_adds_changes_nothing_the_second_time(self, example: Path) -> None:
         first = command("import_profiles", example)
-        assert "+ PROFILES.MY_RUNNER_PROFILE_1: RUNNER_TYPE=SSH, MODULE_LOADER_TYPE=LMOD, MODULES=autosubmit" in first
+        assert "+ PROFILES.MY_RUNNER_PROFILE_1: RUNNER_TYPE=SSH; MODULE_LOADER_TYPE=LMOD; MODULES=autosubmit" in first
         assert "~ ENDPOINTS.CREATE_EXPERIMENT.ENABLED: true -> false" in first
         assert first.endswith("Added 4, changed 1, removed 0.\n")
         before = rows()
