@@ -80,14 +80,9 @@ class Operation(models.Model):
         return self.status == OperationStatus.RUNNING
 
     @property
-    def was_executed(self) -> bool:
-        """Whether the command certainly began."""
-        return self.identity is not None
-
-    @property
     def state(self) -> str:
         """The status as clients see it."""
-        is_pending = self.status == OperationStatus.RUNNING and not self.was_executed
+        is_pending = self.is_active and self.identity is None
         return OperationStatus.PENDING.value if is_pending else self.status
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from http.client import RemoteDisconnected
@@ -168,29 +168,68 @@ def test_killing_one_worker_is_enough_to_lose_an_answer_and_it_is_found(
     assert len(account.calls("expid")) == 1
 
 
-def test_a_run_whose_answer_was_lost_is_found(app: AppServer, account: StubAccount, key: str) -> None:
+@pytest.fixture
+def began(account: StubAccount) -> Iterator[Path]:
+    """The login shell is slow, and makes this file first: then a launch was sent and its identity is not stored yet."""
+    profile, file = account.home / ".bash_profile", account.home / "login-began"
+    before = profile.read_text()
+    profile.write_text(before + "\ntouch ~/login-began; sleep 2\n")
+    yield file
+    profile.write_text(before)
+    file.unlink(missing_ok=True)
+
+
+def test_a_run_whose_answer_was_lost_is_found(app: AppServer, account: StubAccount, key: str, began: Path) -> None:
     account.experiment("a001")
     account.control("run", "a001", SLEEP=60)
-    # The login shell is slow, so that the server dies after the launch was sent and before its identity is stored.
-    slow = account.home / ".bash_profile"
-    before = slow.read_text()
-    slow.write_text(before + "\ntouch ~/login-began; sleep 2\n")
-    try:
-        body = {"expid": "a001", "profile_name": "THERE"}
-        began = account.home / "login-began"
-        lose_answer(app, COMMAND + "run-experiment", body, key, until=began.exists)
-        answer = wait_for(
-            lambda: (found := app.post(COMMAND + "run-experiment", body, Idempotency_Key=key)).status != 409 and found,
-            60,
-            what="the answer",
-        )
-        began.unlink()
-    finally:
-        slow.write_text(before)
+    path, body = COMMAND + "run-experiment", {"expid": "a001", "profile_name": "THERE"}
+    lose_answer(app, path, body, key, until=began.exists)
+    answer = wait_for(
+        lambda: (found := app.post(path, body, Idempotency_Key=key)).status != 409 and found, 60, what="the answer"
+    )
     assert answer.status == 200, answer.body
     assert answer.body["message"] == "Experiment a001 started successfully."
     assert (answer.body["runner_id"], answer.body["status"]) == (1, "ACTIVE")
     assert wait_for(lambda: account.calls("run"), 20, what="the call") == [["run", "a001"]]
+
+
+@pytest.mark.parametrize("profile", ["HERE", "THERE"])
+@pytest.mark.parametrize("command", ["run", "expid"])
+def test_what_ended_before_its_identity_was_stored_is_not_repeated(
+    app: AppServer, account: StubAccount, key: str, began: Path, command: str, profile: str
+) -> None:
+    """The server dies in mid-launch, the command executes and ends: then nothing but its exit code tells of it."""
+    account.experiment("a001")
+    path, body = {
+        "run": (COMMAND + "run-experiment", {"expid": "a001", "profile_name": profile}),
+        "expid": (CREATE, create_body(profile)),
+    }[command]
+    lose_answer(app, path, body, key, until=began.exists)
+    wait_for(lambda: account.calls(command) and not account.processes(), 30, what="the end of the command")
+    answers = [app.post(path, body, Idempotency_Key=key) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 200], answers
+    assert answers[0].body == answers[1].body
+    assert answers[0].body.get("status", "COMPLETED") == "COMPLETED"
+    assert answers[0].headers["Idempotent-Replayed"] == "true"
+    assert len(account.calls(command)) == 1
+
+
+def test_a_run_whose_launch_lost_its_line_is_not_repeated(
+    app: AppServer, account: StubAccount, sshd: SSHServer, key: str, began: Path
+) -> None:
+    """The server lives on and says that it does not know; what became of it is told to who asks again."""
+    account.experiment("a001")
+    account.control("run", "a001", EXIT=3)
+    path, body = COMMAND + "run-experiment", {"expid": "a001", "profile_name": "THERE"}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(app.post, path, body, Idempotency_Key=key)
+        wait_for(began.exists, 30, what="the login shell")
+        sshd.drop_connections()
+    assert first.result().body["code"] == "outcome_unknown", first.result()
+    wait_for(lambda: account.calls("run") and not account.processes(), 30, what="the end of the run")
+    again = app.post(path, body, Idempotency_Key=key)
+    assert (again.status, again.body["runner_id"], again.body["exit_code"]) == (200, first.result().body["run_id"], 3)
+    assert len(account.calls("run")) == 1
 
 
 def test_a_finished_run_is_not_started_again_with_its_key(app: AppServer, account: StubAccount, key: str) -> None:

@@ -105,7 +105,7 @@ def _resumed(view: CommandViewSet, request: Request, record: IdempotencyRecord) 
         try:
             response = answer_of(view, operation, Preference.of(request))
         except RunnerServiceError as error:
-            if operation.is_active or not operation.was_executed:
+            if operation.is_active or idempotency.did_nothing(operation):
                 raise
             response = view.handle_exception(error)
     elif run := idempotency.run_of(record):

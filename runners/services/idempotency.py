@@ -23,8 +23,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused
-from runners.models import RunnerRun, new_run_key
-from runners.models_operations import IdempotencyRecord, Operation
+from runners.models import RunnerRun, RunReason, new_run_key
+from runners.models_operations import IdempotencyRecord, Operation, OperationStatus
 from runners.services import lifecycle
 
 SHORTEST_LEASE = 900  # seconds
@@ -105,32 +105,41 @@ def link(record: IdempotencyRecord) -> Callable[[Operation], None]:
     return on_insert
 
 
+def did_nothing(row: RunnerRun | Operation | None) -> bool:
+    """Whether what was started with a key certainly never began, so that the key may start it again.
+
+    An identity proves that it began, but its absence proves nothing: a command whose launch was cut off leaves its exit
+    code, and is never asked for its identity.
+    """
+    if row is None:
+        return True
+    if isinstance(row, RunnerRun):
+        return row.reason == RunReason.NEVER_STARTED
+    return row.status == OperationStatus.FAILED and row.identity is None and row.exit_code is None
+
+
 def run_of(record: IdempotencyRecord) -> RunnerRun | None:
     """The run that an earlier request with this key has started; None when it certainly has not.
 
     Raises IdempotencyInProgress while its machine cannot tell.
     """
     run = RunnerRun.objects.filter(key=record.run_key).first()
-    if run is None:
-        return None
-    if run.is_active and run.identity is None:
+    if run is not None and run.is_active and run.identity is None:
         lifecycle.ask([run])
         if run.is_active and run.identity is None:
             raise IdempotencyInProgress(
                 f"Whether run {run.pk} was started cannot be told yet. Send the request again in {RETRY_AFTER} s.",
                 retry_after=RETRY_AFTER,
             )
-    return run if run.identity is not None else None
+    return None if did_nothing(run) else run
 
 
 def operation_of(record: IdempotencyRecord) -> Operation | None:
     """The operation that an earlier request with this key has started, or may have; None when it certainly has not."""
     operation = record.operation
-    if operation is None:
-        return None
-    if operation.is_active and not operation.was_executed:
+    if operation is not None and operation.is_active and operation.identity is None:
         lifecycle.ask([operation])
-    return operation if operation.is_active or operation.was_executed else None
+    return None if did_nothing(operation) else operation
 
 
 def answer(record: IdempotencyRecord, *, status: int, body: Any, headers: dict[str, str]) -> None:
@@ -141,12 +150,11 @@ def answer(record: IdempotencyRecord, *, status: int, body: Any, headers: dict[s
 
 def give_back(record: IdempotencyRecord) -> None:
     """End a request without an answer to keep. If it did nothing its key is forgotten, else it leads to what it did."""
-    operation = record.operation
     run = RunnerRun.objects.filter(key=record.run_key).first()
-    if any(row and (row.is_active or row.identity is not None) for row in (operation, run)):
-        _own(record).update(owner="")
-    else:
+    if did_nothing(record.operation) and did_nothing(run):
         _own(record).delete()
+    else:
+        _own(record).update(owner="")
 
 
 def forget_attempt(record: IdempotencyRecord) -> None:
