@@ -42,6 +42,10 @@ class RunnerRunQuerySet(models.QuerySet["RunnerRun"]):
     def active(self) -> RunnerRunQuerySet:
         return self.filter(status=RunStatus.ACTIVE)
 
+    def ended_since(self, start: datetime) -> RunnerRunQuerySet:
+        """The runs that ended at `start` or later, whenever they began; what ended last comes first."""
+        return self.filter(finished__gte=start).order_by("-finished", "-id")
+
     def last_of(self, expid: str) -> RunnerRun | None:
         sql, names, converters = _reading(self.db)
         with connections[self.db].cursor() as cursor:
@@ -125,6 +129,7 @@ class RunnerRun(models.Model):
             models.Index(fields=["host", "-id"], name="run_host_latest"),
             models.Index(fields=["runner", "-id"], name="run_runner_latest"),
             models.Index(fields=["-created"], name="run_created"),
+            models.Index(fields=["-finished", "-id"], name="run_finished"),
         ]
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -107,6 +108,28 @@ def test_runs_that_overlap_get_lanes_of_their_own_and_stay_within_the_picture() 
     assert all(bar.width > 0 and bar.x + bar.width <= WIDTH + 0.1 for bar in picture.bars)
     assert 2 <= len(picture.ticks) <= 9
     assert draw([], group=lambda run: run.expid) is None
+
+
+def test_a_run_of_weeks_that_has_just_ended_is_recent_and_in_the_history(browser: Client) -> None:
+    now = timezone.now()
+    long = run(expid="long", status="COMPLETED", exit_code=0, created=now - timedelta(days=21), finished=now)
+    before = run(expid="gone", status="COMPLETED", created=now - timedelta(days=50), finished=now - timedelta(days=20))
+    quick = run(expid="fast", status="COMPLETED", created=now - timedelta(hours=2), finished=now - timedelta(hours=1))
+    on = run(expid="goes", created=now - timedelta(days=40))
+    for row in (long, before, quick, on):
+        row.save()
+    assert [row.expid for row in browser.get("/").context["recent"]] == ["long", "fast"]
+    assert [row.expid for row in browser.get("/history?days=7").context["runs"]] == ["goes", "long", "fast"]
+    assert [row.expid for row in browser.get("/history?days=30").context["runs"]] == ["goes", "long", "fast", "gone"]
+    assert [row.expid for row in browser.get("/history?expid=long").context["runs"]] == ["long"]
+
+
+def test_what_ended_last_is_found_by_an_index(db: None) -> None:
+    start = timezone.now() - timedelta(days=14)
+    plan = RunnerRun.objects.ended_since(start)[:25].explain()
+    if connection.vendor == "sqlite":  # PostgreSQL reads a small table as a whole
+        assert "run_finished" in plan
+        assert "TEMP B-TREE" not in plan
 
 
 # --- who may see and do what ------------------------------------------------------------------------------------------

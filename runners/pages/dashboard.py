@@ -24,12 +24,11 @@ RECENT = timedelta(days=14)
 def overview() -> dict[str, Any]:
     """Rows only: no machine is asked, so the page comes at once whatever the machines do. `Refresh` asks them."""
     active = list(RunnerRun.objects.active().order_by("-id")[: ACTIVE_SHOWN + 1])
-    ended = RunnerRun.objects.exclude(status="ACTIVE").filter(created__gte=timezone.now() - RECENT)
     return {
         "active": active[:ACTIVE_SHOWN],
         "is_cut": len(active) > ACTIVE_SHOWN,
         "shown": ACTIVE_SHOWN,
-        "recent": ended.order_by("-id")[:RECENT_SHOWN],
+        "recent": RunnerRun.objects.ended_since(timezone.now() - RECENT)[:RECENT_SHOWN],
         "now": timezone.now(),
     }
 
