@@ -6,7 +6,9 @@ import sys
 from functools import cache
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.middleware.csrf import REASON_BAD_ORIGIN
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.views import defaults
 from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
@@ -14,6 +16,8 @@ from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 
 from runners.api.exception_handler import (
     BAD_REQUEST,
+    DATABASE_RETRY,
+    DATABASE_UNAVAILABLE,
     KINDS,
     NOT_FOUND,
     PROBLEM_TYPE,
@@ -72,12 +76,26 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBa
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
     """Runs after Django has logged the traceback. A database that does not answer is told apart from a bug."""
-    if not _wants_problem(request):
-        return defaults.server_error(request)
     error = sys.exc_info()[1]
-    kind = kind_of(error) if error else None
-    if kind and kind.status == 503:
-        response = _problem(kind, kind.title + ". Try again in some seconds.")
-        response["Retry-After"] = "5"
+    if error and kind_of(error) is DATABASE_UNAVAILABLE:
+        if _wants_problem(request):
+            response = _problem(DATABASE_UNAVAILABLE, f"{DATABASE_UNAVAILABLE.title}. Try again in some seconds.")
+        else:  # without the request: the page must not look who is signed in
+            response = HttpResponse(render_to_string("503.html"), status=DATABASE_UNAVAILABLE.status)
+        response["Retry-After"] = str(DATABASE_RETRY)
         return response
-    return _problem(SERVER_ERROR, "An error in the service. It is logged; tell an admin when it happened.")
+    if _wants_problem(request):
+        return _problem(SERVER_ERROR, "An error in the service. It is logged; tell an admin when it happened.")
+    return defaults.server_error(request)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A form that came without its token, or from another place than the service believes to be at.
+
+    The second happens to everybody when a proxy does TLS and nobody has told the service.
+    """
+    context: dict[str, object] = {}
+    if reason.startswith(REASON_BAD_ORIGIN.partition("%")[0]):
+        origin, here = request.headers.get("Origin", ""), f"{request.scheme}://{request.get_host()}"
+        context = {"origin": origin, "here": here, "is_https_unknown": origin == f"https://{request.get_host()}"}
+    return render(request, "403_csrf.html", context, status=403)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import connection
+from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
@@ -18,6 +21,7 @@ from runners.pages.history import LANE, WIDTH, draw
 from runners.pages.run import plain_lines
 from runners.templatetags import pages as words
 from tests.environments import StubAccount
+from tests.servers import AppServer
 
 LOCAL = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
 
@@ -239,6 +243,50 @@ def test_a_log_request_that_was_tampered_with_is_harmless(browser: Client, accou
     row = run(status="COMPLETED", exit_code=0)
     row.save()
     assert browser.get(f"/runs/{row.pk}/log?{query}").status_code == 200
+
+
+# --- what goes wrong outside of any page ------------------------------------------------------------------------------
+
+
+def test_a_database_that_does_not_answer_is_said_on_every_page(
+    make_app: Callable[..., AppServer], tmp_path: Path
+) -> None:
+    app = make_app(env={"DATABASE_URL": f"sqlite:///{tmp_path}/gone/db.sqlite3"}, workers=1)
+    app.headers = {"Cookie": "sessionid=of-somebody-signed-in"}
+    for path in ("/", "/runs/1", "/runs/list", "/start", "/history", "/admin/", "/admin/runners/runnerrun/", "/login"):
+        answer = app.get(path)
+        assert answer.status == 503, (path, answer.body)
+        assert "The database does not answer" in answer.body
+        assert answer.headers["Retry-After"] == "5"
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+
+
+def send_login(origin: str, **headers: str) -> HttpResponse:
+    """Sign ada in with a form that has its token."""
+    browser = Client(enforce_csrf_checks=True, headers={"Host": "testserver", "Origin": origin, **headers})
+    token = browser.get("/login").context["csrf_token"]
+    return browser.post("/login", {"username": "ada", "password": "x", "csrfmiddlewaretoken": str(token)})
+
+
+def test_a_proxy_that_does_tls_untold_is_named_as_the_cause(ada: User, settings: Any) -> None:
+    refused = send_login("https://testserver")
+    assert refused.status_code == 403
+    words = refused.content.decode()
+    assert "BEHIND_HTTPS_PROXY=1" in words
+    assert "https://testserver" in words
+    assert "http://testserver" in words
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert send_login("https://testserver", **{"X-Forwarded-Proto": "https"}).status_code == 302
+
+
+def test_a_form_of_another_origin_and_one_that_has_expired_are_told_apart(ada: User) -> None:
+    foreign = send_login("https://evil.example").content.decode()
+    assert "https://evil.example" in foreign
+    assert "CSRF_TRUSTED_ORIGINS" in foreign
+    assert "BEHIND_HTTPS_PROXY" not in foreign
+    expired = Client(enforce_csrf_checks=True).post("/login", {"username": "ada", "password": "x"})
+    assert expired.status_code == 403
+    assert "This form has expired" in expired.content.decode()
 
 
 # --- a reverse proxy that signs people in -----------------------------------------------------------------------------

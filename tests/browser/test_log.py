@@ -125,3 +125,27 @@ def test_a_long_log_begins_with_its_end_and_gives_the_rest_when_asked(
     expect(earlier).to_be_hidden()
     lines = [line for line in page.locator("#log-text").inner_text().splitlines() if line.startswith("number")]
     assert lines == [f"number {number:06}" for number in range(10_000)]
+
+
+def test_a_database_that_does_not_answer_is_said_and_survived(
+    page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    watch.allow("console error .* htmx:(sendError|afterRequest|responseError)")
+    watch.allow("console error .*Response Status Error Code 503")
+    watch.allow("^503 ")
+    open_run(page, stub_site, account, sign_in)
+    good = stub_site.environment["DATABASE_URL"]
+    stub_site.environment["DATABASE_URL"] = f"{good}.is/not/there"
+    stub_site.restart()
+    words = "The service's database does not answer."
+    expect(page.locator("#log-status")).to_contain_text(words, timeout=RESTART)
+    expect(page.locator("#offline")).to_contain_text(f"{words} Shown is what was known at", timeout=RESTART)
+    page.get_by_role("link", name="Stop this run").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop the run").click()
+    expect(page.locator("#offline")).to_contain_text(f"{words} Whether it was done cannot be told")
+    keep(page, "database-away", full=False)
+    stub_site.environment["DATABASE_URL"] = good
+    stub_site.restart()
+    expect(page.locator("#log-status")).to_have_text("Live", timeout=RESTART)
+    page.reload()
+    expect(page.locator("#offline")).to_be_hidden()

@@ -44,6 +44,7 @@ async function ask(query) {
     throw new Away("The service does not answer.");
   }
   if (response.redirected) throw new Away("You are signed out. Load this page again to sign in.");
+  if (response.status === 503) throw new Away("The service's database does not answer.");
   if (!response.ok) throw new Away(`The service answers with an error (${response.status}).`);
   return response.json();
 }

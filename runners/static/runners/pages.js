@@ -17,18 +17,34 @@ document.addEventListener("visibilitychange", () => {
   for (const element of document.querySelectorAll("[data-poll]")) htmx.trigger(element, "wake");
 });
 
-// The service is away: what is shown stays, with the time it is from.
+// The service is away: what is shown stays, with the time it is from. What somebody has asked for is not tried again, and
+// the words about it stay until the next request of that kind.
+let isAsked = false;
 function away(event) {
-  if (!isPolled(event.detail.elt)) return;
-  offline.textContent = `No answer from the service. Shown is what was known at ${lastAnswer.toLocaleTimeString()}. Trying again…`;
+  const isRepeated = isPolled(event.detail.elt);
+  if (isRepeated && isAsked) return;
+  isAsked = !isRepeated;
+  const status = event.detail.xhr?.status;
+  let words = "No answer from the service.";
+  if (status === 503) words = "The service's database does not answer.";
+  else if (status === 403) words = "The service has refused it: you may have been signed out. Load this page again.";
+  else if (status) words = `The service answers with an error (${status}).`;
+  let rest = "Whether it was done cannot be told: look before you ask again.";
+  if (isRepeated) rest = `Shown is what was known at ${lastAnswer.toLocaleTimeString()}. Trying again…`;
+  else if (status >= 400 && status < 500) rest = "It was not done.";
+  offline.textContent = `${words} ${rest}`;
   offline.hidden = false;
 }
 document.addEventListener("htmx:sendError", away);
 document.addEventListener("htmx:timeout", away);
 document.addEventListener("htmx:responseError", away);
 document.addEventListener("htmx:afterOnLoad", (event) => {
-  if (!isPolled(event.detail.elt) || event.detail.xhr.status >= 400) return;
-  lastAnswer = new Date();
+  if (event.detail.xhr.status >= 400) return;
+  if (isPolled(event.detail.elt)) {
+    lastAnswer = new Date();
+    if (isAsked) return;
+  }
+  isAsked = false;
   offline.hidden = true;
 });
 
