@@ -94,7 +94,7 @@ class IdempotencyRecord(models.Model):
     """One `Idempotency-Key` of one caller: the request that came with it first, and what became of it.
 
     Without `answer_status` the request is under way, or its process died. Then what it has started is found by
-    `operation`, or by `run_key`, the key of the run that it would have inserted.
+    `operation`, or by `run_key`: the key of the run that it would have inserted, or, of a stop, that it has found.
     """
 
     caller = models.CharField(max_length=150, blank=True, help_text="Empty: nobody was signed in.")

@@ -18,6 +18,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused
+from runners.models import RunnerRun
 from runners.models_operations import IdempotencyRecord
 from runners.services import idempotency
 from tests.environments import StubAccount
@@ -26,6 +27,7 @@ from tests.servers import Answer, AppServer, SSHServer
 from tests.test_api_operations import COMMAND, PROFILE, create_body, servers_of, unused_expid
 
 CREATE = COMMAND + "create-experiment"
+ELSEWHERE = "another-boot pid:[1] 1 1 0123456789abcdef"  # a process of another machine, or of another container
 
 
 @pytest.fixture
@@ -257,6 +259,63 @@ def test_a_stop_whose_answer_was_lost_is_a_success(app: AppServer, account: Stub
     assert len(account.calls("stop")) == 1
 
 
+def test_a_stop_that_is_repeated_leaves_a_newer_run_alone(app: AppServer, account: StubAccount, key: str) -> None:
+    expid = account.experiment(unused_expid())
+    account.control("run", expid, SLEEP=60)
+    account.control("stop", expid, DELAY=5)
+    start, stop = COMMAND + "run-experiment", COMMAND + "stop-experiment"
+    body = {"expid": expid, "profile_name": "HERE"}
+    app.post(start, body)
+    lose_answer(app, stop, {"expid": expid}, key, until=lambda: account.calls("stop"))
+    wait_for(lambda: not account.processes(), 20, what="the end of the run")
+    newer = app.post(start, body)
+    assert (newer.status, newer.body["runner_id"]) == (200, 2), newer.body
+    for _ in range(2):
+        answer = app.post(stop, {"expid": expid}, Idempotency_Key=key)
+        assert (answer.status, answer.body["runner_id"], answer.body["status"]) == (200, 1, "TERMINATED"), answer.body
+        assert answer.headers["Idempotent-Replayed"] == "true"
+    assert app.post(COMMAND + "get-runner-run-status", {"expid": expid}).body["status"] == "ACTIVE"
+    assert len(account.calls("stop")) == 1
+
+
+def test_a_stop_that_did_not_reach_its_machine_is_taken_up_again(
+    app: AppServer, account: StubAccount, sshd: SSHServer, key: str
+) -> None:
+    expid = account.experiment(unused_expid())
+    account.control("run", expid, SLEEP=60)
+    path, body = COMMAND + "stop-experiment", {"expid": expid}
+    app.post(COMMAND + "run-experiment", {"expid": expid, "profile_name": "THERE"})
+    sshd.stop()
+    assert app.post(path, body, Idempotency_Key=key).body["code"] == "runner_unreachable"
+    sshd.start()
+    answer = app.post(path, body, Idempotency_Key=key)
+    assert (answer.status, answer.body["reason"]) == (200, "stopped"), answer.body
+    assert len(account.calls("stop")) == 1
+
+
+def test_a_stop_of_what_does_not_run_keeps_no_key(app: AppServer, account: StubAccount, key: str) -> None:
+    expid = account.experiment(unused_expid())
+    path, body = COMMAND + "stop-experiment", {"expid": expid}
+    start = COMMAND + "run-experiment", {"expid": expid, "profile_name": "HERE"}
+    app.post(*start)
+    wait_for(lambda: app.post(COMMAND + "get-runner-run-status", body).body["status"] == "COMPLETED", 20)
+    assert app.post(path, body, Idempotency_Key=key).body["code"] == "not_running"
+    account.control("run", expid, SLEEP=60)
+    app.post(*start)
+    answer = app.post(path, body, Idempotency_Key=key)
+    assert (answer.status, answer.body["runner_id"], answer.body["reason"]) == (200, 2, "stopped"), answer.body
+
+
+def test_a_container_that_was_made_anew_answers_for_the_old_one(app: AppServer, account: StubAccount, key: str) -> None:
+    """The processes of the old one cannot be looked at: nobody waits until it is believed that they are gone."""
+    account.control("expid", SLEEP=5)
+    lose_answer(app, CREATE, create_body(), key, until=lambda: account.calls("expid"))
+    app.manage("shell", "-c", f"from runners.models import *; IdempotencyRecord.objects.update(owner={ELSEWHERE!r})")
+    answer = app.post(CREATE, create_body(), Idempotency_Key=key)
+    assert (answer.status, answer.body["expid"]) == (200, "a000"), answer.body
+    assert len(account.calls("expid")) == 1
+
+
 def test_what_did_nothing_may_be_sent_again_with_its_key(
     app: AppServer, account: StubAccount, sshd: SSHServer, key: str
 ) -> None:
@@ -280,8 +339,10 @@ def test_an_asynchronous_command_is_accepted_once(app: AppServer, account: StubA
 # --- keys and callers, without a server -----------------------------------------------------------------------------
 
 
-def claim(key: str = "k", caller: str = "ana", mark: str = "m") -> IdempotencyRecord:
-    return idempotency.claim(caller=caller, key=key, endpoint="create-experiment", mark=mark)
+def claim(
+    key: str = "k", caller: str = "ana", mark: str = "m", endpoint: str = "create-experiment"
+) -> IdempotencyRecord:
+    return idempotency.claim(caller=caller, key=key, endpoint=endpoint, mark=mark)
 
 
 @pytest.mark.django_db
@@ -302,12 +363,45 @@ def test_a_key_is_under_way_while_its_process_lives() -> None:
 @pytest.mark.django_db
 def test_a_process_of_another_machine_is_believed_to_live_for_a_while() -> None:
     record = claim()
-    foreign = "another-boot pid:[1] 1 1 0123456789abcdef"
-    IdempotencyRecord.objects.filter(pk=record.pk).update(owner=foreign)
+    IdempotencyRecord.objects.filter(pk=record.pk).update(owner=ELSEWHERE)
     with pytest.raises(IdempotencyInProgress):
         claim()
     IdempotencyRecord.objects.filter(pk=record.pk).update(owned_until=timezone.now() - timedelta(seconds=1))
     assert claim().is_repeated
+
+
+def a_run(**values: Any) -> RunnerRun:
+    return RunnerRun.objects.create(expid="a001", config={}, runner="LOCAL", module_loader="NO_MODULE", **values)
+
+
+IDENTITY: dict[str, Any] = {"identity": {"pid": 1}}
+OVER: dict[str, Any] = {"status": "TERMINATED", "reason": "lost"}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("owner", [ELSEWHERE, "its own"])
+@pytest.mark.parametrize(
+    ("endpoint", "values", "is_open"),
+    [
+        ("run-experiment", {}, False),  # it may be starting it just now
+        ("run-experiment", IDENTITY, True),
+        ("run-experiment", OVER, True),
+        ("stop-experiment", IDENTITY, False),  # it has steps to take
+        ("stop-experiment", {**IDENTITY, **OVER}, True),
+    ],
+)
+def test_who_may_answer_for_a_process_that_cannot_be_looked_at(
+    endpoint: str, values: dict[str, Any], is_open: bool, owner: str
+) -> None:
+    record = claim(endpoint=endpoint)
+    a_run(key=record.run_key, **values)
+    if owner == ELSEWHERE:
+        IdempotencyRecord.objects.update(owner=ELSEWHERE)
+    if owner == ELSEWHERE and is_open:
+        assert claim(endpoint=endpoint).is_repeated
+    else:  # a living process that can be seen is waited for
+        with pytest.raises(IdempotencyInProgress):
+            claim(endpoint=endpoint)
 
 
 @pytest.mark.django_db
@@ -323,11 +417,15 @@ def test_who_was_taken_over_starts_nothing() -> None:
     """It hangs, is given up, and wakes up: the row of its operation is not inserted."""
     first = claim()
     IdempotencyRecord.objects.filter(pk=first.pk).update(
-        owner="another-boot pid:[1] 1 1 0123456789abcdef", owned_until=timezone.now() - timedelta(seconds=1)
+        owner=ELSEWHERE, owned_until=timezone.now() - timedelta(seconds=1)
     )
     claim()
     with pytest.raises(IdempotencyInProgress):
         idempotency.link(first)(None)  # type: ignore[arg-type]  # it does not come to a row
+    with pytest.raises(IdempotencyInProgress):
+        idempotency.forget_attempt(first)
+    with pytest.raises(IdempotencyInProgress):
+        idempotency.aim(first, a_run())
 
 
 @pytest.mark.django_db

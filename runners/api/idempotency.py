@@ -14,7 +14,6 @@ from rest_framework.response import Response
 
 from runners.api.operations import Preference, answer_of
 from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError
-from runners.models import RunReason
 from runners.models_operations import IdempotencyRecord
 from runners.services import idempotency
 from runners.services.wire import run_fields
@@ -71,8 +70,8 @@ def idempotent(method: Method) -> Method:
         view.record = record
         try:
             response = _resumed(view, request, record) or method(view, request)
-        except NotRunning as error:
-            stopped = _stopped_before(record, error)
+        except NotRunning:
+            stopped = _stopped_before(view, record)
             if stopped is None:
                 idempotency.give_back(record)
                 raise
@@ -97,8 +96,11 @@ def _members(request: Request) -> dict[str, Any]:
 
 
 def _resumed(view: CommandViewSet, request: Request, record: IdempotencyRecord) -> Response | None:
-    """The answer of a request whose server died, from what it had started; None when it had started nothing."""
-    if not record.is_repeated:
+    """The answer of a request whose server died, from what it had started; None when it had started nothing.
+
+    A stop goes on where it was: while its run lives, it is to be stopped.
+    """
+    if not record.is_repeated or record.endpoint == idempotency.STOP:
         return None
     response = None
     if operation := idempotency.operation_of(record):
@@ -118,13 +120,12 @@ def _resumed(view: CommandViewSet, request: Request, record: IdempotencyRecord) 
     return response
 
 
-def _stopped_before(record: IdempotencyRecord, error: NotRunning) -> Response | None:
-    """The answer of a stop that had done its work when its server died."""
-    run = error.run
-    if not record.is_repeated or record.endpoint != "stop-experiment" or run.reason != RunReason.STOPPED:
+def _stopped_before(view: CommandViewSet, record: IdempotencyRecord) -> Response | None:
+    """The answer of a stop that had found its run when its server died, and whose run has ended since."""
+    run = idempotency.stopped_run(record) if record.is_repeated else None
+    if run is None:
         return None
-    if not run.stop_requested_at or run.stop_requested_at < record.created:
-        return None
+    view.audit.run_id, view.audit.profile_name = run.pk, run.profile_name
     steps = [{"action": "look", "outcome": "had already ended", "seconds": 0.0, "ended": True}]
     message = f"Experiment {run.expid} stopped successfully."
     return Response({"message": message, **run_fields(run), "steps": steps}, headers={REPLAYED: "true"})

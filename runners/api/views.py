@@ -28,9 +28,10 @@ from runners.api.serializers import (
     StopExperimentRequest,
     UpdateDescriptionRequest,
 )
+from runners.models import RunnerRun
 from runners.models_auth import TokenScope
 from runners.models_operations import OperationKind
-from runners.services import access, autosubmit, dry_run, experiments
+from runners.services import access, autosubmit, dry_run, experiments, idempotency
 from runners.services.wire import run_fields
 
 
@@ -70,7 +71,12 @@ class ExperimentCommands(CommandViewSet):
     @command("stop-experiment", endpoint=Endpoint.RUNNER_RUN, serializer_class=StopExperimentRequest)
     def stop_experiment(self, request: Request) -> Response:
         data = self.validated(request)
-        authorize = partial(access.require_stop, request.user)
+
+        def authorize(run: RunnerRun) -> None:
+            access.require_stop(request.user, run)
+            if self.record:
+                idempotency.aim(self.record, run)
+
         if data.pop("dry_run"):
             run = experiments.active_run(expid=data.pop("expid"))
             authorize(run)

@@ -22,13 +22,14 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused
-from runners.models import RunnerRun, RunReason, new_run_key
+from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
+from runners.models import RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models_operations import IdempotencyRecord, Operation, OperationStatus
 from runners.services import lifecycle
 
 SHORTEST_LEASE = 900  # seconds
 RETRY_AFTER = 2  # seconds
+STOP = "stop-experiment"  # the endpoint whose records lead to a run that was there before
 ATTEMPTS = 3  # records that may vanish between an insert that fails and the look at them
 
 
@@ -80,8 +81,8 @@ def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyReco
 
 
 def _take_over(record: IdempotencyRecord, owner: str) -> bool:
-    """Become the one who answers a record whose owner is gone. Of several who try, one succeeds."""
-    if _is_alive(record):
+    """Become the one who answers a record whose owner is gone, or not needed. Of several who try, one succeeds."""
+    if _is_alive(record) and (_is_here(record) or not _goes_on_alone(record)):
         return False
     unanswered = IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
     until = timezone.now() + lease()
@@ -91,6 +92,19 @@ def _take_over(record: IdempotencyRecord, owner: str) -> bool:
     return True
 
 
+def _goes_on_alone(record: IdempotencyRecord) -> bool:
+    """Whether all that is left to do for a record is to tell what became of the command, which anybody can.
+
+    So after a container was made anew nobody waits for the lease of the old one, whose processes cannot be looked at.
+    """
+    if record.operation is not None:
+        return True
+    run = RunnerRun.objects.filter(key=record.run_key).first()
+    if run is None:
+        return False
+    return not run.is_active or (run.identity is not None and record.endpoint != STOP)  # a stop has steps to take
+
+
 def link(record: IdempotencyRecord) -> Callable[[Operation], None]:
     """For `operations.start(on_insert=...)`: ties an operation to its key before it starts.
 
@@ -98,11 +112,26 @@ def link(record: IdempotencyRecord) -> Callable[[Operation], None]:
     """
 
     def on_insert(operation: Operation) -> None:
-        if not _own(record).update(operation=operation):
-            raise IdempotencyInProgress("Another process answers this Idempotency-Key.", retry_after=RETRY_AFTER)
-        record.operation = operation
+        _change(record, operation=operation)
 
     return on_insert
+
+
+def aim(record: IdempotencyRecord, run: RunnerRun) -> None:
+    """Tie the key of a stop to its run before anything is sent: sent again, it stops this run and no later one.
+
+    Raises NotRunning when the key was tied to another run, which has ended then: an experiment has one ACTIVE run;
+    IdempotencyInProgress when somebody else has taken the record over.
+    """
+    first = RunnerRun.objects.filter(key=record.run_key).first()
+    if first is not None and first.pk != run.pk:
+        raise NotRunning(f"Run {first.pk} of {first.expid}, which this Idempotency-Key stops, has ended.", run=first)
+    _change(record, run_key=run.key)
+
+
+def stopped_run(record: IdempotencyRecord) -> RunnerRun | None:
+    """The run that an earlier stop with this key was to end, once it has ended."""
+    return RunnerRun.objects.filter(key=record.run_key).exclude(status=RunStatus.ACTIVE).first()
 
 
 def did_nothing(row: RunnerRun | Operation | None) -> bool:
@@ -158,9 +187,11 @@ def give_back(record: IdempotencyRecord) -> None:
 
 
 def forget_attempt(record: IdempotencyRecord) -> None:
-    """What was started with this key certainly never began: make room for another attempt."""
-    record.operation, record.run_key = None, new_run_key()
-    _own(record).update(operation=None, run_key=record.run_key)
+    """What was started with this key certainly never began: make room for another attempt.
+
+    Raises IdempotencyInProgress when somebody else has taken the record over.
+    """
+    _change(record, operation=None, run_key=new_run_key())
 
 
 def clean() -> int:
@@ -178,6 +209,14 @@ def lease() -> timedelta:
     return timedelta(seconds=max(SHORTEST_LEASE, 2 * longest))
 
 
+def _change(record: IdempotencyRecord, **changes: Any) -> None:
+    """Raises IdempotencyInProgress, so that nothing starts, when somebody else has taken the record over."""
+    if not _own(record).update(**changes):
+        raise IdempotencyInProgress("Another process answers this Idempotency-Key.", retry_after=RETRY_AFTER)
+    for name, value in changes.items():
+        setattr(record, name, value)
+
+
 def _own(record: IdempotencyRecord) -> Any:
     return IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
 
@@ -188,9 +227,13 @@ def _own(record: IdempotencyRecord) -> Any:
 def _is_alive(record: IdempotencyRecord) -> bool:
     if not record.owner or record.owned_until < timezone.now():
         return False
-    machine, pid, start = record.owner.rsplit(" ", 1)[0].rsplit(" ", 2)
+    _, pid, start, _ = record.owner.rsplit(" ", 3)
     # A process of another machine cannot be looked at from here: it is believed to live as long as its lease.
-    return machine != _machine() or _start_of(int(pid)) == start
+    return not _is_here(record) or _start_of(int(pid)) == start
+
+
+def _is_here(record: IdempotencyRecord) -> bool:
+    return record.owner.rsplit(" ", 3)[0] == _machine()
 
 
 def _process() -> str:
