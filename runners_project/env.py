@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 
@@ -13,6 +14,17 @@ FALSE = frozenset({"0", "false", "no", "off"})
 
 def envstr(name: str, default: str = "") -> str:
     return os.environ.get(name, "").strip() or default
+
+
+def envsecret(name: str, *, published: str, what: str) -> str:
+    """A secret, but not the one with the SHA-256 `published`, which is no secret: `what` says whose it is."""
+    text = envstr(name)
+    if hashlib.sha256(text.encode()).hexdigest() == published:
+        raise ImproperlyConfigured(
+            f"{name} is {what}, which everybody can read: with it anybody could sign in as anybody. Make another with: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe(50))' and give it to both services."
+        )
+    return text
 
 
 def envbool(name: str, default: bool) -> bool:

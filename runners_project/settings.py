@@ -9,7 +9,17 @@ import dj_database_url
 from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 
-from runners_project.env import envbool, envchoice, envfloat, envint, envlist, envnetworks, envrate, envstr
+from runners_project.env import (
+    envbool,
+    envchoice,
+    envfloat,
+    envint,
+    envlist,
+    envnetworks,
+    envrate,
+    envsecret,
+    envstr,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -156,7 +166,13 @@ X_FRAME_OPTIONS = "DENY"
 # Who may use the API (runners/api/authentication.py): ALL = every request needs credentials, WRITEONLY = reading is
 # open, NONE = everything is open. The names are those of the Autosubmit API.
 PROTECTION_LEVEL = envchoice("PROTECTION_LEVEL", "ALL", ("ALL", "WRITEONLY", "NONE"))
-# The secret that the Autosubmit API signs its JWTs with. Empty: such tokens are not accepted.
+# The Autosubmit API's SECRET_KEY, with which it signs the JWTs of its logins, and its fixed token for scripts. Empty:
+# such credentials are not accepted.
+AS_API_JWT_SECRET = envsecret(
+    "AS_API_JWT_SECRET",
+    published="54cb6bdb20862b49d07825ef156ea2a789260dafa8c5f4a587e11e2f4b26c312",
+    what="the default SECRET_KEY of the Autosubmit API",
+)
 AS_API_SECRET_TOKEN = envstr("AS_API_SECRET_TOKEN")
 TOKEN_DAYS = envint("TOKEN_DAYS", 90)
 

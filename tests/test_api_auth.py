@@ -1,25 +1,30 @@
-"""Who may ask what: tokens, JWTs of the Autosubmit API, sessions, protection levels, scopes, rates."""
+"""Who may ask what: tokens, credentials of the Autosubmit API, sessions, protection levels, scopes, rates."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.core.cache import cache
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
+from profiles.models import RunnerProfile
 from runners.models import ApiToken, AuditRecord
+from runners_project.env import envsecret
 from tests.api import Api, check
 
 pytestmark = pytest.mark.django_db
 
-SECRET = "shared with the Autosubmit API, of the test"
+SECRET = "the Autosubmit API signs with it, of the test"
+SCRIPTS = "the Autosubmit API's token for scripts"
 COMMAND = "run-experiment"  # with an empty body: 400 tells that the credentials were accepted
 STATUS = "get-runner-run-status"
 RUN_BODY: dict[str, Any] = {}
@@ -29,7 +34,8 @@ STATUS_BODY = {"expid": "a001"}
 @pytest.fixture(autouse=True)
 def protection(settings: Any) -> None:
     settings.PROTECTION_LEVEL = "ALL"
-    settings.AS_API_SECRET_TOKEN = SECRET
+    settings.AS_API_JWT_SECRET = SECRET
+    settings.AS_API_SECRET_TOKEN = SCRIPTS
     cache.clear()
 
 
@@ -187,9 +193,71 @@ def test_a_bad_jwt_is_refused_and_makes_nobody(client: Client, text: Any) -> Non
     assert not User.objects.exists()
 
 
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 def test_without_the_shared_secret_no_jwt_is_accepted(client: Client, settings: Any) -> None:
-    settings.AS_API_SECRET_TOKEN = ""
+    settings.AS_API_JWT_SECRET = ""
     Api(client, bearer(jwt_of({"user_id": "eva"}))).post(COMMAND, RUN_BODY, expect=401)
+    empty = jwt_of({"user_id": "eva"}, secret="\0")  # to HMAC the same as no key
+    Api(client, bearer(empty)).post(COMMAND, RUN_BODY, expect=401)
+
+
+def test_a_secret_that_everybody_knows_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_SECRET", "in every package")
+    known = hashlib.sha256(b"in every package").hexdigest()
+    with pytest.raises(ImproperlyConfigured, match="SOME_SECRET is the default of a package.*Make another with"):
+        envsecret("SOME_SECRET", published=known, what="the default of a package")
+    monkeypatch.setenv("SOME_SECRET", "of our own")
+    assert envsecret("SOME_SECRET", published=known, what="the default of a package") == "of our own"
+
+
+# --- The Autosubmit API's fixed token for scripts ---------------------------------------------------------------------
+
+
+def test_the_token_for_scripts_may_run_as_it_is(client: Client, settings: Any) -> None:
+    settings.AS_API_SECRET_TOKEN = text = "fixed-0123456789"
+    api = Api(client, bearer(text))
+    api.post(STATUS, STATUS_BODY, expect=404)
+    api.post(COMMAND, RUN_BODY, expect=400)
+    assert AuditRecord.objects.get().actor == "User"
+    user = User.objects.get()
+    assert (user.username, user.has_usable_password(), user.is_staff) == ("User", False, False)
+
+
+@pytest.mark.parametrize("text", ["fixed-012345678", "fixed-01234567899", "fixed-0123456788", "FIXED-0123456789"])
+def test_a_token_for_scripts_that_is_one_character_off_is_refused(client: Client, settings: Any, text: str) -> None:
+    settings.AS_API_SECRET_TOKEN = "fixed-0123456789"
+    assert Api(client, bearer(text)).post(COMMAND, RUN_BODY, expect=401)["code"] == "invalid_credentials"
+    assert not User.objects.exists()
+
+
+def test_who_has_the_token_for_scripts_cannot_sign_in_as_somebody_else(client: Client) -> None:
+    Api(client, bearer(jwt_of({"user_id": "eva"}, secret=SCRIPTS))).post(COMMAND, RUN_BODY, expect=401)
+    Api(client, bearer(SECRET)).post(COMMAND, RUN_BODY, expect=401)
+    assert not User.objects.exists()
+
+
+def test_without_a_token_for_scripts_none_is_accepted(client: Client, settings: Any) -> None:
+    settings.AS_API_SECRET_TOKEN = settings.AS_API_JWT_SECRET = ""
+    for header in ("Bearer ", "Bearer", 'Bearer ""', "Bearer None"):
+        Api(client, {"Authorization": header}).post(COMMAND, RUN_BODY, expect=401)
+
+
+@pytest.mark.parametrize("name", ["root", "User"])
+def test_the_autosubmit_api_vouches_for_nobody_as_an_admin(client: Client, settings: Any, name: str) -> None:
+    """A superuser passes the groups of every profile: with a token of ours, but not by another service's word."""
+    settings.AS_API_SECRET_TOKEN = "fixed-0123456789"
+    root = User.objects.create_superuser(name)
+    group = Group.objects.create(name="climate")
+    profile = RunnerProfile.objects.create(name="THEIRS", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    profile.run_groups.add(group)
+    vouched = jwt_of({"user_id": name}) if name == "root" else settings.AS_API_SECRET_TOKEN
+    body = {"expid": "a001", "profile_name": "THEIRS", "dry_run": True}
+    assert Api(client, bearer(vouched)).post(COMMAND, body, expect=403)["code"] == "profile_forbidden"
+    Api(client, bearer(token_of(root))).post(COMMAND, body)
+    root.groups.add(group)
+    Api(client, bearer(vouched)).post(COMMAND, body)  # groups count by the name
+    root.refresh_from_db()
+    assert root.is_superuser and root.is_staff
 
 
 # --- Sessions ---------------------------------------------------------------------------------------------------------

@@ -385,13 +385,15 @@ def test_secrets_are_in_no_log_answer_row_or_environment(
 ) -> None:
     """A server with the most talkative log, asked well and badly, with good and bad credentials."""
     jwt_secret, secret_key = "jwt-secret-of-the-tests-0123456789", "django-secret-of-the-tests-0123456789"
+    script_token = "script-token-of-the-tests-0123456789"
     app = make_app(
         account=account,
         sshd=sshd,
         env={
             "PROTECTION_LEVEL": "ALL",
             "SECRET_KEY": secret_key,
-            "AS_API_SECRET_TOKEN": jwt_secret,
+            "AS_API_JWT_SECRET": jwt_secret,
+            "AS_API_SECRET_TOKEN": script_token,
             "LOG_LEVEL": "DEBUG",
         },
     )
@@ -408,7 +410,7 @@ def test_secrets_are_in_no_log_answer_row_or_environment(
     app.manage("import_profiles", str(profiles))
     answers = []
     wrong_token, wrong_login = token[:-4] + "xxxx", login[:-4] + "xxxx"
-    for credential in (token, login, wrong_token, wrong_login, "nonsense-credential-0123456789"):
+    for credential in (token, login, script_token, wrong_token, wrong_login, "nonsense-credential-0123456789"):
         headers = {"Authorization": f"Bearer {credential}"}
         for profile in ("L", "S", "X"):
             for command in ("create-job-list", "run-experiment", "set-job-status"):
@@ -416,8 +418,9 @@ def test_secrets_are_in_no_log_answer_row_or_environment(
                 answers.append(app.post(f"/v4/runners/command/{command}", body, **headers))
         answers.append(app.post("/v4/runners/command/run-experiment", b"{broken", **headers))
         answers.append(app.get("/v4/runners/configuration/profiles", **headers))
-    statuses = {answer.status for answer in answers}
-    assert statuses >= {200, 400, 401, 404, 409} and 500 not in statuses
+    statuses = [answer.status for answer in answers]
+    assert {*statuses} >= {200, 400, 401, 404, 409} and 500 not in statuses
+    assert statuses.count(401) == len(statuses) / 2  # the three good credentials were accepted
     key_text = sshd.client_key.read_text().splitlines()[2]
     with closing(sqlite3.connect(app.database)) as database:
         rows = "\n".join(database.iterdump())
@@ -436,6 +439,7 @@ def test_secrets_are_in_no_log_answer_row_or_environment(
         "wrong login": wrong_login,
         "nonsense": "nonsense-credential",
         "jwt secret": jwt_secret,
+        "script token": script_token,
         "secret key": secret_key,
         "private key": key_text,
     }

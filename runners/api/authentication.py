@@ -1,13 +1,17 @@
-"""Who is asking: our own tokens, the Autosubmit API's JWTs, or the session of somebody signed in to the admin.
+"""Who is asking: our own tokens, the Autosubmit API's credentials, or the session of somebody signed in to the admin.
 
 PROTECTION_LEVEL decides who has to say so, with the Autosubmit API's words:
 ALL        every request needs credentials
 WRITEONLY  reading is open (status and configuration), commands need credentials
 NONE       everything is open
+
+The Autosubmit API has two kinds of credentials (seen on 4.2.0): JWTs, which it signs with its SECRET_KEY when somebody
+has logged in, and one fixed token for scripts, its AS_API_SECRET_TOKEN, which is compared as it is.
 """
 
 from __future__ import annotations
 
+import hmac
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +30,7 @@ from runners.models_auth import ApiToken, TokenScope
 
 LAST_USED_PRECISION = timedelta(minutes=5)  # a write per request would cost more than the fact is worth
 JWT_LEEWAY = 10  # seconds that the clocks of the two services may differ
+SCRIPT_USER = "User"  # whom the Autosubmit API takes the holder of its fixed token for
 
 
 def required_scope(request: Request) -> str:
@@ -41,7 +46,7 @@ def is_open(request: Request) -> bool:
 
 
 class BearerAuthentication(authentication.BaseAuthentication):
-    """`Authorization: Bearer ...` with one of our tokens (they begin with asr_) or a JWT of the Autosubmit API.
+    """`Authorization: Bearer ...` with one of our tokens (they begin with asr_) or a credential of the Autosubmit API.
 
     On an open endpoint bad credentials count as none: today's GUI keeps sending an old token when protection is off.
     """
@@ -56,6 +61,10 @@ class BearerAuthentication(authentication.BaseAuthentication):
             credential = words[1].decode("ascii", "replace")
             if credential.startswith(settings.REST_KNOX["TOKEN_PREFIX"]):
                 return self._by_token(credential)
+            if settings.AS_API_SECRET_TOKEN and hmac.compare_digest(
+                credential.encode(), settings.AS_API_SECRET_TOKEN.encode()
+            ):
+                return _api_user(SCRIPT_USER), {"user_id": SCRIPT_USER}
             return self._by_jwt(credential)
         except exceptions.AuthenticationFailed:
             if is_open(request):
@@ -78,12 +87,12 @@ class BearerAuthentication(authentication.BaseAuthentication):
         return token.user, token
 
     def _by_jwt(self, credential: str) -> tuple[Any, dict[str, Any]]:
-        if not settings.AS_API_SECRET_TOKEN:
+        if not settings.AS_API_JWT_SECRET:
             raise exceptions.AuthenticationFailed("This is no token of this service (they begin with asr_).")
         try:
             claims = jwt.decode(
                 credential,
-                settings.AS_API_SECRET_TOKEN,
+                settings.AS_API_JWT_SECRET,
                 algorithms=["HS256"],
                 options={"require": ["exp", "user_id"], "verify_aud": False},
                 leeway=JWT_LEEWAY,
@@ -92,11 +101,15 @@ class BearerAuthentication(authentication.BaseAuthentication):
             raise exceptions.AuthenticationFailed("The login has expired. Sign in again.") from None
         except jwt.InvalidTokenError:
             raise exceptions.AuthenticationFailed("The token is not valid here. Sign in again.") from None
-        return _jwt_user(claims["user_id"]), claims
+        return _api_user(claims["user_id"]), claims
 
 
-def _jwt_user(user_id: object) -> AbstractBaseUser:
-    """The person that the Autosubmit API signed in; a user without a password when seen for the first time."""
+def _api_user(user_id: object) -> AbstractBaseUser:
+    """Whom the Autosubmit API vouches for; a user without a password when seen for the first time.
+
+    Groups count by the name. What makes an admin here does not: another service's word, or a shared secret, must not
+    reach past the groups of a profile.
+    """
     model = get_user_model()
     user = model.objects.filter(username=user_id).first() if isinstance(user_id, str) else None
     if user is None:
@@ -108,6 +121,7 @@ def _jwt_user(user_id: object) -> AbstractBaseUser:
             raise exceptions.AuthenticationFailed("The token names no valid user.") from None
         user, _ = model.objects.get_or_create(username=name, defaults={"password": make_password(None)})
     _require_active(user)
+    user.is_staff = user.is_superuser = False  # of this request; the row keeps what it has
     return user
 
 

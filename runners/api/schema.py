@@ -298,7 +298,7 @@ class BearerScheme(OpenApiAuthenticationExtension):
         return {
             "type": "http",
             "scheme": "bearer",
-            "description": "A token of this service (`asr_...`), or a JWT of the Autosubmit API.",
+            "description": "A token of this service (`asr_...`), or a JWT or the fixed token of the Autosubmit API.",
         }
 
 

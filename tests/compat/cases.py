@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.compat.client import Reply
+from tests.compat.reference import SCRIPT_TOKEN
 from tests.compat.side import ORIGIN, Side
 
 CASES: dict[str, Callable[[Side], Reply]] = {}
@@ -29,13 +30,14 @@ CREATE: dict[str, Any] = {
 }
 
 
-def case(what: str, *, on: bool = True) -> Callable[[Case], Case]:
-    """Register a case; it is asked with all endpoints switched on, or off."""
+def case(what: str, *, on: bool = True, level: str = "NONE") -> Callable[[Case], Case]:
+    """Register a case; it is asked with all endpoints switched on, or off, and with this PROTECTION_LEVEL."""
 
     def register(function: Case) -> Case:
         assert what not in CASES
 
         def ask(side: Side) -> Reply:
+            side.at_level(level)
             side.switch(on=on)
             return function(side)
 
@@ -215,11 +217,11 @@ def run_no_venv(side: Side) -> Reply:
     return side.post("run-experiment", body)
 
 
-def running(side: Side, profile: str) -> str:
+def running(side: Side, profile: str, **headers: str) -> str:
     """An experiment that runs for a minute; its expid."""
     expid = side.experiment()
     side.account.control("run", expid, SLEEP=60)
-    assert side.run(expid, profile).status == 200
+    assert side.run(expid, profile, **headers).status == 200
     return expid
 
 
@@ -448,3 +450,64 @@ def off_create(side: Side) -> Reply:
 @case("all endpoints off: update-experiment-description", on=False)
 def off_update(side: Side) -> Reply:
     return side.post("update-experiment-description", describe(side.experiment(), "new"))
+
+
+# --- protection -------------------------------------------------------------------------------------------------------
+
+ENDPOINTS = "/v4/runners/configuration/endpoints"
+SCRIPTS = {"Authorization": f"Bearer {SCRIPT_TOKEN}"}
+
+
+@case("PROTECTION_LEVEL ALL: GET configuration/endpoints without credentials", level="ALL")
+def all_nobody(side: Side) -> Reply:
+    return side.get(ENDPOINTS)
+
+
+@case("PROTECTION_LEVEL ALL: GET configuration/endpoints, signed in", level="ALL")
+def all_login(side: Side) -> Reply:
+    return side.get(ENDPOINTS, **side.login("eva"))
+
+
+@case("PROTECTION_LEVEL ALL: GET configuration/endpoints with the token for scripts", level="ALL")
+def all_script(side: Side) -> Reply:
+    return side.get(ENDPOINTS, **SCRIPTS)
+
+
+@case("PROTECTION_LEVEL ALL: run-experiment without credentials", level="ALL")
+def all_run_nobody(side: Side) -> Reply:
+    return side.run(side.experiment())
+
+
+@case("PROTECTION_LEVEL ALL: run-experiment, signed in", level="ALL")
+def all_run_login(side: Side) -> Reply:
+    return side.run(side.experiment(), **side.login("eva"))
+
+
+@case("PROTECTION_LEVEL ALL: run-experiment with the token for scripts", level="ALL")
+def all_run_script(side: Side) -> Reply:
+    return side.run(side.experiment(), **SCRIPTS)
+
+
+@case("PROTECTION_LEVEL ALL: POST preferred-username with the token for scripts (whose user_id it is)", level="ALL")
+def all_username_script(side: Side) -> Reply:
+    return side.post("/v4/user-settings/preferred-username", {"preferred_username": "eva"}, **SCRIPTS)
+
+
+@case("PROTECTION_LEVEL WRITEONLY: GET configuration/endpoints without credentials", level="WRITEONLY")
+def writeonly_endpoints(side: Side) -> Reply:
+    return side.get(ENDPOINTS)
+
+
+@case("PROTECTION_LEVEL WRITEONLY: get-runner-run-status without credentials", level="WRITEONLY")
+def writeonly_status(side: Side) -> Reply:
+    return side.status(running(side, "LOCAL", **side.login("eva")))
+
+
+@case("PROTECTION_LEVEL WRITEONLY: run-experiment without credentials", level="WRITEONLY")
+def writeonly_run(side: Side) -> Reply:
+    return side.run(side.experiment())
+
+
+@case("PROTECTION_LEVEL WRITEONLY: run-experiment, signed in", level="WRITEONLY")
+def writeonly_run_login(side: Side) -> Reply:
+    return side.run(side.experiment(), **side.login("eva"))

@@ -48,4 +48,8 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         "HTTP status: 403 -> 200": "The toggle RUNNER_RUN forbids starting and stopping. What still runs stays "
         "visible here."
     },
+    "PROTECTION_LEVEL WRITEONLY: run-experiment without credentials": {
+        "HTTP status: 200 -> 401": "There the runners' commands need credentials with ALL only: with WRITEONLY anybody "
+        "may create, run and stop experiments. Here the level does what it is called."
+    },
 }

@@ -20,7 +20,8 @@ from tests.processes import end, free_port, is_listening, start, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE_VENV = ROOT / ".tools" / "autosubmit-api"  # made by tools/autosubmit-api-venv
-SECRET = "of the test run, signs nothing of value; 32 bytes and more"
+JWT_SECRET = "of the test run, signs nothing of value; 32 bytes and more"
+SCRIPT_TOKEN = "of-the-test-run-for-scripts"
 
 
 class ReferenceServer:
@@ -52,8 +53,8 @@ class ReferenceServer:
             "TERM": "dumb",
             "PROTECTION_LEVEL": "NONE",
             "AS_API_CONFIG_FILE": str(self._configuration),
-            "AS_API_SECRET_TOKEN": SECRET,
-            "SECRET_KEY": SECRET,
+            "AS_API_SECRET_TOKEN": SCRIPT_TOKEN,
+            "SECRET_KEY": JWT_SECRET,
             **(env or {}),
         }
         self.configure(configuration)
@@ -77,11 +78,14 @@ class ReferenceServer:
         self._configuration.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": dict(configuration)}))
 
     def __enter__(self) -> ReferenceServer:
+        self.start()
+        return self
+
+    def start(self) -> None:
         argv = [str(self._bin / "autosubmit_api"), "start", "--disable-bg-tasks", "-b", f"127.0.0.1:{self.port}"]
         argv += ["-w", str(self._workers)]
         self._process = start(argv, log=self.log, env=self.environment, cwd=Path("/"))
         wait_for(self._answers, 60, what=f"the Autosubmit API on port {self.port}; its log is {self.log}")
-        return self
 
     def _answers(self) -> bool:
         assert self._process
@@ -89,6 +93,9 @@ class ReferenceServer:
         return is_listening(self.port)
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         if self._process:
             end(self._process, patience=15)
             self._process = None

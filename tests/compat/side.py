@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import jwt
 import yaml
 
 from tests.compat.client import Client, Reply
-from tests.compat.reference import SECRET, ReferenceServer
+from tests.compat.provider import Provider
+from tests.compat.reference import JWT_SECRET, SCRIPT_TOKEN, ReferenceServer
 from tests.environments import STUB, StubAccount
 from tests.processes import wait_for
 from tests.servers import AppServer, SSHServer
@@ -24,7 +25,11 @@ ORIGIN = "http://gui.example.org"
 
 @dataclass
 class Side:
-    """`configure` takes a RUNNER_CONFIGURATION; `letter` begins the ids of this side's experiments."""
+    """`letter` begins the ids of this side's experiments.
+
+    `configure` takes a RUNNER_CONFIGURATION, `protect` a PROTECTION_LEVEL. `login` takes the name of somebody who signs
+    in to the Autosubmit API, and gives the header that the GUI sends from then on, to either side.
+    """
 
     name: str
     letter: str
@@ -32,6 +37,9 @@ class Side:
     account: StubAccount
     sshd: SSHServer
     configure: Callable[[Mapping[str, Any]], None]
+    protect: Callable[[str], None]
+    login: Callable[[str], dict[str, str]]
+    level: str = "NONE"
     _numbers: Iterator[int] = field(default_factory=lambda: count(100))
     _is_on: bool = True
 
@@ -50,8 +58,9 @@ class Side:
         full = path if path.startswith("/") else f"/v4/runners/command/{path}"
         return self.client.request("POST", full, body, headers)
 
-    def run(self, expid: str, profile: str = "LOCAL") -> Reply:
-        return self.post("run-experiment", {"expid": expid, "profile_name": profile, "profile_params": {}})
+    def run(self, expid: str, profile: str = "LOCAL", **headers: str) -> Reply:
+        body = {"expid": expid, "profile_name": profile, "profile_params": {}}
+        return self.post("run-experiment", body, **headers)
 
     def status(self, expid: str) -> Reply:
         return self.post("get-runner-run-status", {"expid": expid})
@@ -74,10 +83,11 @@ class Side:
             self.configure({"PROFILES": profiles(self.sshd), "ENDPOINTS": toggles})
             self._is_on = on
 
-    def login(self, name: str) -> dict[str, str]:
-        """The header that the GUI sends for somebody who has signed in to the Autosubmit API."""
-        token = jwt.encode({"user_id": name, "sub": name, "exp": 4102444800}, SECRET, algorithm="HS256")
-        return {"Authorization": f"Bearer {token}"}
+    def at_level(self, level: str) -> None:
+        """With this PROTECTION_LEVEL, if it has not got it already: that takes a restart."""
+        if level != self.level:
+            self.protect(level)
+            self.level = level
 
 
 def profiles(sshd: SSHServer) -> dict[str, Any]:
@@ -93,10 +103,11 @@ def profiles(sshd: SSHServer) -> dict[str, Any]:
 
 
 @contextmanager
-def ours(folder: Path, account: StubAccount, sshd: SSHServer) -> Iterator[Side]:
+def ours(folder: Path, account: StubAccount, sshd: SSHServer, login: Callable[[str], dict[str, str]]) -> Iterator[Side]:
     env = {
         "HOME": str(account.home),
-        "AS_API_SECRET_TOKEN": SECRET,
+        "AS_API_JWT_SECRET": JWT_SECRET,
+        "AS_API_SECRET_TOKEN": SCRIPT_TOKEN,
         "CORS_ALLOWED_ORIGINS": ORIGIN,
         "RUNNERS_STATUS_FRESHNESS": "0.1",
         **sshd.environment,
@@ -110,7 +121,8 @@ def ours(folder: Path, account: StubAccount, sshd: SSHServer) -> Iterator[Side]:
 
     configure({"PROFILES": profiles(sshd), "SSH_PUBLIC_KEYS": [public_key(sshd)]})
     with server:
-        side = Side("ours", "a", server.port, account, sshd, configure)
+        protect = partial(_protect, server)
+        side = Side("ours", "a", server.port, account, sshd, configure, protect, login)
         yield side
         side.client.close()
 
@@ -119,18 +131,33 @@ def ours(folder: Path, account: StubAccount, sshd: SSHServer) -> Iterator[Side]:
 def reference(folder: Path, account: StubAccount, sshd: SSHServer) -> Iterator[Side]:
     """One worker: with more it is a matter of luck whether it can stop a LOCAL run."""
     configuration = {"PROFILES": profiles(sshd), "SSH_PUBLIC_KEYS": [public_key(sshd)]}
-    server = ReferenceServer(
-        folder / "reference",
-        home=account.home,
-        programs=STUB,
-        configuration=configuration,
-        client_key=sshd.client_key,
-        workers=1,
-    )
-    with server:
-        side = Side("reference", "b", server.port, account, sshd, server.configure)
-        yield side
-        side.client.close()
+    with Provider() as provider:
+        server = ReferenceServer(
+            folder / "reference",
+            home=account.home,
+            programs=STUB,
+            configuration=configuration,
+            client_key=sshd.client_key,
+            workers=1,
+            env=provider.environment,
+        )
+
+        def login(name: str) -> dict[str, str]:
+            reply = side.get(f"/v4/auth/oidc/login?code={name}")
+            assert reply.status == 200, reply
+            return {"Authorization": reply.body["token"]}
+
+        with server:
+            protect = partial(_protect, server)
+            side = Side("reference", "b", server.port, account, sshd, server.configure, protect, login)
+            yield side
+            side.client.close()
+
+
+def _protect(server: AppServer | ReferenceServer, level: str) -> None:
+    server.stop()
+    server.environment["PROTECTION_LEVEL"] = level
+    server.start()
 
 
 def public_key(sshd: SSHServer) -> str:

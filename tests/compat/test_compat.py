@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import jwt
 import pytest
 
 from tests.compat import side
 from tests.compat.cases import CASES
 from tests.compat.compare import neutral
 from tests.compat.differences import DIFFERENCES
-from tests.compat.reference import REFERENCE_VENV
+from tests.compat.reference import JWT_SECRET, REFERENCE_VENV, SCRIPT_TOKEN
 from tests.compat.side import Side
 from tests.compat.table import Pair, generated, write, written
 from tests.environments import StubAccount
-from tests.servers import SSHServer, find_sshd
+from tests.servers import AppServer, SSHServer, find_sshd
 
 Ask = Callable[[str], Pair]
 
@@ -36,7 +40,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side
         with (
             SSHServer(folder / "sshd", home=account.home, env=env) as sshd,
             side.reference(folder, account, sshd) as reference,
-            side.ours(folder, account, sshd) as ours,
+            side.ours(folder, account, sshd, reference.login) as ours,
         ):
             yield reference, ours
     finally:
@@ -70,6 +74,36 @@ def test_every_error_can_be_read_by_clients_of_today(case: str, ask: Ask) -> Non
         assert reply.body["error"] is True
         assert isinstance(reply.body["detail"], str)
         assert reply.body["error_message"] == reply.body["detail"]
+
+
+@pytest.mark.parametrize("credential", ["login", "token for scripts", "signed with that token", "expired", "changed"])
+def test_both_believe_the_same_credentials_to_be_of_the_same_person(credential: str, sides: tuple[Side, Side]) -> None:
+    reference, ours = sides
+    claims = {"user_id": "eva", "sub": "eva", "exp": int(time.time()) + 600}
+    login = reference.login("eva")["Authorization"].removeprefix("Bearer ")
+    text = {
+        "login": login,
+        "token for scripts": SCRIPT_TOKEN,
+        "signed with that token": jwt.encode(claims, SCRIPT_TOKEN.ljust(32, "\0"), algorithm="HS256"),
+        "expired": jwt.encode({**claims, "exp": int(time.time()) - 600}, JWT_SECRET, algorithm="HS256"),
+        "changed": login[:-5] + ("A" if login[-5] != "A" else "B") + login[-4:],
+    }[credential]
+    headers = {"Authorization": f"Bearer {text}"}
+    there = reference.get("/v4/auth/verify-token", **headers).body["user"]
+    here = ours.get("/v4/user-settings/preferred-username", **headers).body.get("user_id")
+    assert there == here == {"login": "eva", "token for scripts": "User"}.get(credential)
+
+
+def test_the_default_secret_of_the_autosubmit_api_stops_our_start(sides: tuple[Side, Side], tmp_path: Path) -> None:
+    show = "from autosubmit_api import config; print(config.JWT_SECRET)"
+    argv = [str(REFERENCE_VENV / "bin" / "python"), "-c", show]
+    shown = subprocess.run(argv, env={"HOME": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True, check=True)
+    default = shown.stdout.splitlines()[-1]
+    with pytest.raises(
+        AssertionError, match="AS_API_JWT_SECRET is the default SECRET_KEY of the Autosubmit API"
+    ) as told:
+        AppServer(tmp_path, env={"AS_API_JWT_SECRET": default})
+    assert default not in str(told.value)
 
 
 def test_differences_are_listed_of_known_cases_only() -> None:
