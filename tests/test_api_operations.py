@@ -13,7 +13,7 @@ from profiles.config import RunnerType
 from runners.api.operations import OperationSerializer, operation_fields
 from runners.models_operations import Operation, OperationKind, OperationStatus
 from tests.environments import AutosubmitAccount, StubAccount
-from tests.processes import wait_for, with_environment
+from tests.processes import kill_all, wait_for, with_environment
 from tests.servers import AppServer, SSHServer
 
 COMMAND = "/v4/runners/command/"
@@ -168,6 +168,19 @@ def test_a_command_is_ended_at_its_deadline(
     done = finished(app, answer.headers["Location"])
     assert (done["status"], done["error"]["code"]) == ("failed", "command_timed_out")
     wait_for(lambda: not account.processes(), 10, what="end of the command")
+
+
+def test_a_command_that_the_machine_kills_has_not_timed_out(app: AppServer, account: StubAccount) -> None:
+    """As a machine does whose memory is full: `timeout` then ends as it does at the deadline, only much earlier."""
+    account.experiment("a001")
+    account.control("create", SLEEP=60)
+    answer = app.post(COMMAND + "create-job-list", {"expid": "a001", "profile_name": "HERE"}, Prefer="respond-async")
+    wait_for(lambda: account.calls("create"), 20, what="the call")
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in account.processes()}
+    kill_all([pid for pid, words in commands.items() if words[0].endswith(b"bash") and b"create" in words])
+    done = finished(app, answer.headers["Location"])
+    assert (done["status"], done["exit_code"]) == ("failed", 137), done
+    assert done["error"]["code"] == "command_failed"
 
 
 def test_a_lost_race_for_the_id_is_repeated_once(app: AppServer, account: StubAccount) -> None:

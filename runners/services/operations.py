@@ -40,7 +40,8 @@ from runners.services.runners import CommandResult, LogChunk, Probe, Runner, get
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between looks of somebody who waits
 KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
-DEADLINE_CODES = (124, 128 + 9)  # what `timeout` ends with
+DEADLINE_CODES = (124, 128 + 9)  # what `timeout` ends with at the deadline; what is killed before ends so, too
+CLOCK_SLACK = 2  # seconds: the machine tells the end in whole ones, and its clock differs a little from ours
 READABLE = 4096  # bytes less than RUNNERS_OUTPUT_LIMIT that are read of a log: the answer has a header
 
 
@@ -188,9 +189,10 @@ def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
         lifecycle.apply(operation, runner, Probe(Probe.CANNOT_TELL, detail=error.detail))
         return
     data = chunk.data if chunk else b""
-    result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", 0.0)
     judge = JUDGES[operation.kind]
     when = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
+    duration = ((when or timezone.now()) - operation.created).total_seconds()
+    result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", duration)
     if judge.is_success(result.text):
         expid = autosubmit.created_expid(result.text) if operation.kind == OperationKind.CREATE_EXPERIMENT else None
         finish(
@@ -228,7 +230,7 @@ def _read_all(operation: Operation, runner: Runner) -> LogChunk | None:
 
 
 def _failure(operation: Operation, runner: Runner, result: CommandResult) -> RunnerServiceError:
-    if result.exit_code in DEADLINE_CODES:
+    if result.exit_code in DEADLINE_CODES and result.duration >= operation.timeout - CLOCK_SLACK:
         return CommandTimedOut(
             f"The command on {runner.where} was ended after {operation.timeout} s.", output=result.last_words
         )
