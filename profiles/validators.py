@@ -15,14 +15,15 @@ from pathlib import PurePosixPath
 from django.core.exceptions import ValidationError
 
 MAX_NAME = 100
-MAX_HOST = 253  # the longest name that DNS knows
+MAX_HOST = 253  # the longest name that DNS knows, of labels of at most 63 characters
 MAX_USER = 64
 MAX_PATH = 1024
 MAX_MODULES = 50
 MAX_KEY = 2500  # characters: an 8192-bit RSA key has 1400; PostgreSQL indexes at most 2704 bytes
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_LABEL = "[A-Za-z0-9_-]{1,63}"
+_HOST = re.compile(rf"(?!-){_LABEL}(\.{_LABEL})*\.?")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 _CONDA_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
@@ -84,7 +85,10 @@ def validate_host(value: str) -> None:
     elif value.startswith("["):
         remedy = "give an IPv6 address without brackets."
     else:
-        remedy = "give a host name, an IP address or an alias of ~/.ssh/config (letters, digits and _ . -)."
+        remedy = (
+            "give a host name, an IP address or an alias of ~/.ssh/config (letters, digits and _ -, at most "
+            "63 between two dots)."
+        )
     raise ValidationError(f"{shown(value)} is no host: {remedy}")
 
 

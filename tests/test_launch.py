@@ -19,7 +19,7 @@ TIMEOUT = 30
 
 def test_a_prelude_that_takes_too_long_is_told_and_stays_observable(runner: Runner) -> None:
     key = uuid.uuid4().hex
-    with pytest.raises(CommandTimedOut):
+    with pytest.raises(CommandTimedOut, match="may still begin"):
         runner.launch(key, "exec sleep 60", prelude=["sleep 61"], timeout=1)
     (probe,) = runner.probe([ProbeTarget(key)], timeout=TIMEOUT).values()
     assert probe.answer == Probe.RUNNING

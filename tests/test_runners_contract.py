@@ -55,6 +55,15 @@ def test_standard_input_arrives_whole(runner: Runner) -> None:
     assert runner.execute("cat", stdin=b"\0\xff #end\n", timeout=TIMEOUT).stdout == b"\0\xff #end\n"
 
 
+@pytest.mark.parametrize("left", ["while echo x; do sleep 0.05; done", "yes"], ids=["trickle", "flood"])
+def test_what_a_command_leaves_behind_may_write_and_write(runner: Runner, left: str) -> None:
+    """It holds the streams of the command, whose own end counts."""
+    begin = time.monotonic()
+    result = runner.execute(f"setsid timeout 20 sh -c {shlex.quote(left)} & sleep 0.3; exit 7", timeout=TIMEOUT)
+    assert result.exit_code == 7
+    assert time.monotonic() - begin < 10
+
+
 def test_without_input_a_command_reads_the_end(runner: Runner) -> None:
     assert runner.execute("cat; echo end", timeout=5).stdout == b"end\n"
 

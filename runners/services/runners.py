@@ -16,7 +16,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -29,7 +29,8 @@ from runners.services.output import BoundedOutput, last_lines, plain_text
 from runners.services.ssh import POOL, run_on_channel
 
 CLIENT_GRACE = scripts.KILL_AFTER + 5  # seconds that the machine gets to end a command itself before we stop waiting
-DRAIN = 0.2  # seconds of silence after which the output of an ended command is complete, if others hold its pipes
+# Seconds of silence, and in all, after which the output of an ended command is complete if others hold its pipes.
+DRAIN, DRAIN_MOST = 0.2, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +198,18 @@ class Runner(ABC):
 
         `prelude` lines run first, in the same login shell; the call waits for them but not for the command.
         Raises CommandFailed, with the last words, when the prelude fails or the run directory cannot be made: then
-        the command certainly did not start. After OutcomeUnknown or CommandTimedOut a probe of `key` tells. Else as
-        `execute`.
+        the command certainly did not start. After OutcomeUnknown or CommandTimedOut (the prelude goes on) it may start
+        yet, and a probe of `key` tells. Else as `execute`.
         """
         script = scripts.launch(key, command, prelude=prelude, timeout=timeout)
-        result = self.execute(script, timeout=timeout, until=scripts.READY)
+        try:
+            result = self.execute(script, timeout=timeout, until=scripts.READY)
+        except CommandTimedOut as error:
+            raise CommandTimedOut(
+                f"The environment on {self.where} was not ready within {timeout:g} s. The command may still begin: ask "
+                "for its status before you start it again.",
+                **error.facts,
+            ) from error
         if result.exit_code == 0:
             return Identity.parse(result.text.strip().split("\n")[0])
         raise CommandFailed(
@@ -211,7 +219,7 @@ class Runner(ABC):
         )
 
     def probe(self, targets: Iterable[ProbeTarget], *, timeout: float) -> dict[str, Probe]:
-        """Ask after any number of runs in one round trip. Each key gets an answer; none is an exception."""
+        """Ask after any number of runs in one round trip. Each key gets an answer; a machine raises nothing here."""
         targets = list(targets)
         script = scripts.probe((t.key, t.claim, t.identity.words if t.identity else ()) for t in targets)
         try:
@@ -233,12 +241,22 @@ class Runner(ABC):
         return int(words[0]) if words else None
 
     def read_log(self, key: str, *, offset: int, limit: int, timeout: float) -> LogChunk | None:
-        """At most `limit` bytes of the run's log from byte `offset` (negative: from the end). None: there is no log."""
+        """At most `limit` bytes of the run's log from byte `offset` (negative: from the end). None: there is no log.
+
+        Raises CommandFailed when the machine cannot read it, and as `execute`.
+        """
         result = self.execute(scripts.read_log(key, offset=offset, limit=limit), timeout=timeout)
         if result.exit_code == 66:
             return None
         header, _, data = result.stdout.partition(b"\n")
-        size, start = map(int, header.split())
+        try:
+            size, start = map(int, header.split())
+        except ValueError as error:
+            raise CommandFailed(
+                f"The log cannot be read on {self.where}: {result.last_words or 'no output'}",
+                exit_code=result.exit_code,
+                output=result.last_words,
+            ) from error
         return LogChunk(offset=start, size=size, data=data)
 
     def _answers(self, targets: list[ProbeTarget], result: CommandResult) -> dict[str, Probe]:
@@ -248,7 +266,17 @@ class Runner(ABC):
 
 
 def parse_probe(line: str) -> Probe:
-    """Read one line of the probe script; see `scripts.probe` for the answers."""
+    """Read one line of the probe script; see `scripts.probe` for the answers.
+
+    The account's owner can write what they like into its directories: what is no answer tells nothing about the run.
+    """
+    try:
+        return _parse_probe(line)
+    except ValueError:
+        return Probe(Probe.CANNOT_TELL, detail=f"the run's directory holds something else than it should: {line[:200]}")
+
+
+def _parse_probe(line: str) -> Probe:
     _, answer, *rest = line.split(" ", 2)
     facts = rest[0] if rest else ""
     if answer == "ended":
@@ -292,70 +320,86 @@ class LocalRunner(Runner):
         stderr: BoundedOutput,
         deadline: float,
     ) -> int | None:
-        process = subprocess.Popen(  # noqa: S603 -- the one short line of scripts.bootstrap
-            ["/bin/sh", "-c", command_line],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            cwd="/",
-            env=local_environment(),
-            start_new_session=True,
-        )
-        try:
-            return self._converse(process, script + stdin, stdout, stderr, deadline)
-        finally:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe:
-                    pipe.close()
+        with ExitStack() as stack:
+            try:  # the script comes only later: without descriptors, processes or memory nothing of it is executed
+                selector = stack.enter_context(selectors.DefaultSelector())
+                process = subprocess.Popen(  # noqa: S603 -- the one short line of scripts.bootstrap
+                    ["/bin/sh", "-c", command_line],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    bufsize=0,
+                    cwd="/",
+                    env=local_environment(),
+                    start_new_session=True,
+                )
+                stack.callback(self._clean_up, process)
+                ended = os.pidfd_open(process.pid)
+                stack.callback(os.close, ended)
+            except OSError as error:
+                raise RunnerUnreachable(
+                    f"{self.where.capitalize()} cannot start a process now: {error.strerror}. Nothing was started."
+                ) from error
+            return self._converse(process, ended, selector, script + stdin, stdout, stderr, deadline)
+
+    @staticmethod
+    def _clean_up(process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
 
     @staticmethod
     def _converse(
-        process: subprocess.Popen[bytes], data: bytes, stdout: BoundedOutput, stderr: BoundedOutput, deadline: float
+        process: subprocess.Popen[bytes],
+        ended: int,
+        selector: selectors.BaseSelector,
+        data: bytes,
+        stdout: BoundedOutput,
+        stderr: BoundedOutput,
+        deadline: float,
     ) -> int | None:
         """Feed and read all three pipes at once until the process has ended.
 
-        The end is seen on the process itself, never as end of file: what a command leaves behind may hold its pipes.
+        The end is seen on the process itself (`ended`, its pidfd), never as end of file: what a command leaves behind
+        may hold its pipes, and go on writing into them.
         """
         assert process.stdin and process.stdout and process.stderr
         os.set_blocking(process.stdin.fileno(), False)
-        ended = os.pidfd_open(process.pid)
         pending = memoryview(data)
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdin, selectors.EVENT_WRITE)
-            selector.register(process.stdout, selectors.EVENT_READ, stdout)
-            selector.register(process.stderr, selectors.EVENT_READ, stderr)
-            selector.register(ended, selectors.EVENT_READ)
-            try:
-                while True:
-                    is_over = process.poll() is not None
-                    wait = DRAIN if is_over else deadline - time.monotonic()
-                    ready = selector.select(max(wait, 0)) if len(selector.get_map()) else []
-                    if not ready:
-                        return exit_code(process) if is_over else None
-                    for key, _ in ready:
-                        if key.fileobj is process.stdin:
-                            try:
-                                pending = pending[os.write(key.fd, pending) :]
-                            except BrokenPipeError:  # it ended without reading all
-                                pending = pending[:0]
-                            if not pending:
-                                selector.unregister(process.stdin)
-                                process.stdin.close()
-                        elif key.fileobj == ended:
-                            selector.unregister(ended)
-                        elif chunk := os.read(key.fd, 65536):
-                            key.data.feed(chunk)
-                        else:
-                            selector.unregister(key.fileobj)
-                    if stdout.is_complete:
-                        return 0
-            finally:
-                os.close(ended)
+        selector.register(process.stdin, selectors.EVENT_WRITE)
+        selector.register(process.stdout, selectors.EVENT_READ, stdout)
+        selector.register(process.stderr, selectors.EVENT_READ, stderr)
+        selector.register(ended, selectors.EVENT_READ)
+        is_over, end = False, deadline
+        while True:
+            if not is_over and process.poll() is not None:
+                is_over, end = True, time.monotonic() + DRAIN_MOST
+            left = end - time.monotonic()
+            wait = min(left, DRAIN) if is_over else left
+            ready = selector.select(wait) if wait > 0 and selector.get_map() else []
+            if not ready:
+                return exit_code(process) if is_over else None
+            for key, _ in ready:
+                if key.fileobj is process.stdin:
+                    try:
+                        pending = pending[os.write(key.fd, pending) :]
+                    except BrokenPipeError:  # it ended without reading all
+                        pending = pending[:0]
+                    if not pending:
+                        selector.unregister(process.stdin)
+                        process.stdin.close()
+                elif key.fileobj == ended:
+                    selector.unregister(ended)
+                elif chunk := os.read(key.fd, 65536):
+                    key.data.feed(chunk)
+                else:
+                    selector.unregister(key.fileobj)
+            if stdout.is_complete:
+                return 0
 
 
 def exit_code(process: subprocess.Popen[bytes]) -> int:
@@ -365,8 +409,16 @@ def exit_code(process: subprocess.Popen[bytes]) -> int:
 
 
 def own_account() -> pwd.struct_passwd:
-    """The account that this service, and so every LOCAL command, runs as."""
-    return pwd.getpwuid(os.geteuid())
+    """The account that this service, and so every LOCAL command, runs as.
+
+    Containers run as numbers that no database knows: then the environment says what they are called.
+    """
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:
+        name, home = os.environ.get("USER") or str(uid), os.environ.get("HOME") or "/"
+        return pwd.struct_passwd((name, "x", uid, os.getegid(), "", home, "/bin/sh"))
 
 
 def local_environment() -> dict[str, str]:

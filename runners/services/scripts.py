@@ -32,7 +32,7 @@ stat_of() {
   IFS= read -r -d '' line 2>/dev/null <"/proc/$1/stat"
   [ -n "$line" ] || return 1
   set -- ${line##*) }
-  state=$1 start=${20} session=$4
+  state=$1 start=${20}
 }
 alive() { stat_of "$1" && [ "$start" = "$2" ] && case $state in [ZXx]) false ;; esac; }
 """

@@ -11,7 +11,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,6 +28,7 @@ CHANNELS_PER_CONNECTION = 8  # sshd's default MaxSessions is 10
 CONNECTIONS_PER_TARGET = 4
 CONNECTIONS = 64  # per process
 IDLE = 120  # seconds after which an unused connection is closed
+OLDEST = 3600  # seconds after which a connection gets no new commands: a host key that was revoked stops counting
 ATTEMPTS = 6  # connections that may turn out to be broken before a command has started
 REFUSALS, REFUSED_PAUSE = 100, 0.05  # sessions that may be refused before a command has started; seconds between them
 LIMIT_MEMORY = 30  # seconds for which a refused session tells how many sessions a server allows
@@ -35,7 +36,8 @@ OPENING_PAUSE = 1  # seconds before a further connection is tried again when one
 FULL_WINDOW = 0.005  # seconds between looks whether the other side takes more input
 KILLED = 137  # exit code of a command that a signal ended: paramiko does not tell which; `timeout` ends with KILL
 ENDING = 0.2  # seconds in which a lost connection is noticed after its channels
-QUIET = 0.2  # seconds of silence after which the output of an ended command is complete
+# Seconds of silence, and in all, after which the output of an ended command is complete.
+QUIET, QUIET_MOST = 0.2, 1.0
 
 
 class Stale(Exception):
@@ -53,6 +55,7 @@ class Connection:
     client: paramiko.SSHClient
     jumps: list[paramiko.SSHClient]
     channels: int = 0
+    opened: float = field(default_factory=time.monotonic)
     used: float = field(default_factory=time.monotonic)
     is_discarded: bool = False  # no longer in the pool; to be closed by the last one who uses it
 
@@ -69,7 +72,8 @@ class Connection:
 class Target:
     """The connections to one (host, port, user), and who is opening another."""
 
-    condition: threading.Condition
+    condition: threading.Condition = field(default_factory=threading.Condition)
+    users: int = 0  # threads that have a use for it now; without them and connections it is forgotten
     connections: list[Connection] = field(default_factory=list)
     is_opening: bool = False
     failure: RunnerServiceError | None = None
@@ -107,36 +111,32 @@ class ConnectionPool:
 
         Raises RunnerUnreachable and its kinds, or Stale when a shared connection turned out to be broken.
         """
-        target = self._target(ssh)
-        connection = self._acquire(target, ssh, deadline)
-        try:
-            channel = self._open_channel(target, connection, deadline)
+        with self._target(ssh) as target:
+            connection = self._acquire(target, ssh, deadline)
             try:
-                yield channel
+                channel = self._open_channel(target, connection, deadline)
+                try:
+                    yield channel
+                finally:
+                    channel.close()
             finally:
-                channel.close()
-        finally:
-            with target.condition:
-                connection.channels -= 1
-                connection.used = time.monotonic()
-                is_last = connection.is_discarded and not connection.channels
-                target.condition.notify_all()
-            if is_last:
-                connection.close()
+                with target.condition:
+                    connection.channels -= 1
+                    connection.used = time.monotonic()
+                    is_last = connection.is_discarded and not connection.channels
+                    target.condition.notify_all()
+                if is_last:
+                    connection.close()
 
     def discard(self, ssh: SSHTarget) -> None:
         """Use the connections to a target that has stopped answering no more, so that the next command opens a new one.
 
         Those on which other commands are under way are closed after them.
         """
-        target = self._target(ssh)
-        with target.condition:
-            connections, target.connections = target.connections, []
-            for connection in connections:
-                connection.is_discarded = True
-            unused = [connection for connection in connections if not connection.channels]
-        for connection in unused:
-            connection.close()
+        with self._target(ssh) as target:
+            with target.condition:
+                discarded = list(target.connections)
+            self._discard(target, discarded)
 
     def close(self) -> None:
         """Close everything (end of the process, tests)."""
@@ -146,15 +146,38 @@ class ConnectionPool:
             self.discard(ssh)
 
     def count(self) -> int:
-        """How many connections are open."""
+        """How many connections are open or being opened."""
         with self._lock:
-            return sum(len(target.connections) for target in self._targets.values())
+            return sum(len(target.connections) + target.is_opening for target in self._targets.values())
 
-    def _target(self, ssh: SSHTarget) -> Target:
+    @contextmanager
+    def _target(self, ssh: SSHTarget) -> Iterator[Target]:
         with self._lock:
-            if ssh not in self._targets:
-                self._targets[ssh] = Target(threading.Condition())
-            return self._targets[ssh]
+            target = self._targets.setdefault(ssh, Target())
+            target.users += 1
+        try:
+            yield target
+        finally:
+            with self._lock:
+                target.users -= 1
+            self._forget_unused(ssh, target)
+
+    def _forget_unused(self, ssh: SSHTarget, target: Target) -> None:
+        """Keep nothing of targets that nobody has a connection to: requests may name any number of hosts and users."""
+        with self._lock:
+            if not target.users and not target.connections and self._targets.get(ssh) is target:
+                del self._targets[ssh]
+
+    @staticmethod
+    def _discard(target: Target, connections: Iterable[Connection]) -> None:
+        """Take connections out of use; those on which commands are under way are closed after them."""
+        with target.condition:
+            target.connections = [c for c in target.connections if c not in connections]
+            for connection in connections:
+                connection.is_discarded = True
+            unused = [connection for connection in connections if not connection.channels]
+        for connection in unused:
+            connection.close()
 
     def _acquire(self, target: Target, ssh: SSHTarget, deadline: float) -> Connection:
         while True:
@@ -181,6 +204,7 @@ class ConnectionPool:
                 for dead in [c for c in target.connections if not c.is_alive]:
                     target.connections.remove(dead)
                     dead.close()  # its jump hosts may well be alive
+                self._discard(target, [c for c in target.connections if now - c.opened > OLDEST])
                 usable = [c for c in target.connections if c.channels < target.limit]
                 if usable:
                     connection = min(usable, key=lambda c: c.channels)
@@ -194,7 +218,8 @@ class ConnectionPool:
                     raise RunnerUnreachable(f"All connections to {ssh.host} stayed busy until the deadline.")
                 target.condition.wait(min(deadline - now, pause if pause > 0 else LIMIT_MEMORY))
                 if target.failures != seen and target.failure and not target.connections:
-                    raise target.failure  # the attempt we waited for failed: it was ours, too
+                    failure = target.failure  # the attempt we waited for was ours, too
+                    raise type(failure)(failure.detail, **failure.facts)
 
     def _open(self, target: Target, ssh: SSHTarget, deadline: float) -> Connection:
         try:
@@ -234,13 +259,13 @@ class ConnectionPool:
                     # It may also still be closing sessions that we have closed, so this is not true for ever.
                     target.limit_until = time.monotonic() + LIMIT_MEMORY
                 raise Refused from error
-            connection.close()
+            self._discard(target, [connection])  # other commands may still get their answers on it
             raise Stale from error
 
     def _make_room(self) -> None:
-        if self.count() >= CONNECTIONS:
+        if self.count() > CONNECTIONS:  # with the one that is to be opened
             self._close_idle(0)
-        if self.count() >= CONNECTIONS:
+        if self.count() > CONNECTIONS:
             raise RunnerUnreachable(f"This process already has {CONNECTIONS} SSH connections in use. Try again soon.")
 
     def _start_reaper(self) -> None:
@@ -256,13 +281,12 @@ class ConnectionPool:
 
     def _close_idle(self, age: float) -> None:
         with self._lock:
-            targets = list(self._targets.values())
-        for target in targets:
+            targets = list(self._targets.items())
+        for ssh, target in targets:
             with target.condition:
                 old = [c for c in target.connections if not c.channels and time.monotonic() - c.used >= age]
-                target.connections = [c for c in target.connections if c not in old]
-            for connection in old:
-                connection.close()
+            self._discard(target, old)
+            self._forget_unused(ssh, target)
 
 
 POOL = ConnectionPool()
@@ -283,6 +307,12 @@ def run_on_channel(
     while broken < ATTEMPTS and refused < REFUSALS:
         try:
             with pool.channel(ssh, deadline) as channel:
+                try:
+                    channel.fileno()  # paramiko makes a pipe for it, by which `_converse` waits
+                except OSError as error:
+                    raise RunnerUnreachable(
+                        f"This service has no room for another command now: {error.strerror}. Nothing was started."
+                    ) from error
                 _start(channel, command_line, script)
                 return _converse(channel, ssh, script[-1:] + stdin, stdout, stderr, deadline)
         except Refused:
@@ -328,37 +358,41 @@ def _converse(
 ) -> int:
     """Give the rest of the input and read both streams until the exit status is known or `stdout` is complete.
 
-    The streams share one window, so neither may be left unread. What a command leaves behind may hold them open, so
-    the exit status counts, not their end. Raises OutcomeUnknown when the connection or the deadline ends first.
+    The streams share one window, so neither may be left unread. What a command leaves behind may hold them open and go
+    on writing, so the exit status counts, not their end. Raises OutcomeUnknown when the connection or the deadline ends
+    first.
     """
     pending = memoryview(data)
     channel.settimeout(0)
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
+    is_over, end = False, deadline
     while True:
+        if not is_over and channel.exit_status_ready():
+            is_over, end = True, time.monotonic() + QUIET_MOST
         if pending or not channel.eof_sent:
             pending = _feed(channel, pending)
-        if _drain(channel, stdout, stderr):
-            if stdout.is_complete:
-                return 0
-            continue
-        left = deadline - time.monotonic()
-        if channel.closed:
-            break
-        if left <= 0:
+        got = _drain(channel, stdout, stderr)
+        if stdout.is_complete:
+            return 0
+        left = end - time.monotonic()
+        if left <= 0 and not is_over:
             raise OutcomeUnknown(
                 f"{ssh.host} gave no answer within the deadline. The command is bounded there, too; check the "
                 "experiment before you repeat it.",
                 host=ssh.host,
             )
+        if left <= 0:  # what was left behind writes and writes
+            break
+        if got:
+            continue
+        if channel.closed:
+            break
         if channel.eof_received:  # keeps the descriptor readable for ever, so wait for the status itself
             if channel.status_event.wait(min(left, 1)):
                 break
-        else:
-            is_over = channel.exit_status_ready()
-            readable = poll.poll(min(left, FULL_WINDOW if pending else QUIET) * 1000)
-            if is_over and not readable:
-                break
+        elif not poll.poll(min(left, FULL_WINDOW if pending else QUIET) * 1000) and is_over:
+            break
     if channel.exit_status != -1:
         return channel.exit_status
     if channel.eof_received and _is_alive(channel.get_transport()):

@@ -17,6 +17,7 @@ from profiles.config import SSHTarget
 from profiles.ssh_config import SSHHostOptions, lookup
 from runners.exceptions import AuthenticationFailed, RunnerServiceError, RunnerUnreachable
 from runners.services import known_hosts, ssh_keys
+from runners.services.output import last_lines
 
 KEEPALIVE = 20  # seconds
 MAX_JUMPS = 4
@@ -112,8 +113,8 @@ def _hop(text: str, options: SSHHostOptions) -> SSHTarget:
     if not host or (colon and not port.isdecimal()):
         raise RunnerUnreachable(f"'{text}' in the ProxyJump of {options.hostname} is no [user@]host[:port].")
     known = lookup(host)
-    default_user = known.user or options.user or os.environ.get("USER", "")
-    return SSHTarget(host, int(port) if colon else known.port or 22, user or default_user)
+    # As with OpenSSH: what is said of the destination's user does not hold for the way to it.
+    return SSHTarget(host, int(port) if colon else known.port or 22, user or known.user or os.environ.get("USER", ""))
 
 
 class _Verify(known_hosts.VerifyHostKey):
@@ -203,7 +204,10 @@ def open_socket(
         transport = jump.get_transport()
         assert transport
         return transport.open_channel("direct-tcpip", (hostname, port), ("127.0.0.1", 0), timeout=timeout)
-    sock = socket.create_connection((hostname, port), timeout)
+    try:
+        sock = socket.create_connection((hostname, port), timeout)
+    except UnicodeError as error:  # of the encoding for DNS: `~/.ssh/config` may lead to any text
+        raise socket.gaierror(socket.EAI_NONAME, "no name that DNS could know") from error
     # Without it each small packet waits for the acknowledgement of the last: `true` took 44 ms instead of 1.8 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A peer that vanished is noticed although nothing is being read.
@@ -241,6 +245,6 @@ def reason(error: BaseException, seconds: float) -> str:
         return "its name is not known (DNS)"
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError | ConnectionRefusedError):
         return "connection refused; is an SSH server running there on that port?"
-    if not str(error):
-        return "the connection was closed"
-    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+    words = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+    # Some of it is what the other side has sent, whoever that is.
+    return last_lines(words.encode(), lines=1, characters=200) or "the connection was closed"

@@ -12,7 +12,7 @@ import pytest
 from django.db import connections
 
 from profiles.config import RunnerConfig
-from runners.exceptions import OutcomeUnknown
+from runners.exceptions import HostKeyUnknown, OutcomeUnknown
 from runners.models import new_run_key
 from runners.services import runners, ssh
 from runners.services.runners import Probe, ProbeTarget, Runner, get_runner
@@ -191,3 +191,21 @@ def test_a_machine_that_fails_is_tried_once_for_all_who_wait(over_ssh: RunnerCon
         assert set(pool.map(attempt, range(8))) == {"authentication_failed"}
     attempts = sshd.log.read_text(errors="replace").count("Connection from") - before
     assert attempts < 8
+
+
+def test_a_connection_that_has_become_old_gets_no_new_commands(
+    account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one that is always in use would never learn that its host key was revoked."""
+    runner = get_runner(sshd.config())
+    before = sshd.connection_count()
+    for _ in range(3):
+        runner.execute("true", timeout=TIMEOUT)
+    assert sshd.connection_count() == before + 1
+    monkeypatch.setattr(ssh, "OLDEST", 0)
+    runner.execute("true", timeout=TIMEOUT)
+    assert sshd.connection_count() == before + 2
+    sshd.forget_host_key()
+    with pytest.raises(HostKeyUnknown):
+        runner.execute("true", timeout=TIMEOUT)
+    wait_for(lambda: sshd.open_connections() == 0, what="the end of the old ones")

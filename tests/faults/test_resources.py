@@ -1,0 +1,196 @@
+"""A service without descriptors, names that nobody can have, servers and accounts that say what they like.
+
+Promise: each is an answer in words; nothing is called dead for it, and no other run goes unwatched.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from runners.exceptions import RunnerUnreachable
+from runners.models import RunnerRun
+from runners.services import host_keys, lifecycle
+from runners.services.runners import get_runner, own_account
+from runners.services.ssh import POOL
+from tests.environments import StubAccount
+from tests.faults import tools
+from tests.faults.tools import EXPID, run_processes, start_run, stored
+from tests.processes import end, free_port, kill_all, wait_for
+from tests.processes import start as start_server
+from tests.servers import ROOT, AppServer, SSHServer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+TIMEOUT = 30.0
+
+
+def config_of(target: SSHTarget) -> RunnerConfig:
+    return RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target)
+
+
+# --- descriptors ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing any more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_descriptors_nothing_is_started_and_nothing_is_dead(there: RunnerConfig, account: StubAccount) -> None:
+    account.control("run", SLEEP=600)
+    run = start_run(there)
+    runner, proof = get_runner(there), account.home / "was-executed"
+    with no_descriptors():
+        with pytest.raises(RunnerUnreachable, match=r"Too many open files\. Nothing was started\."):
+            runner.execute(f"touch {proof}", timeout=TIMEOUT)
+        lifecycle.ask([run])
+        shown = (run.status, run.reachable)
+    assert shown == ("ACTIVE", False)
+    assert not proof.exists()
+    lifecycle.ask([run])
+    assert run.reachable
+    tools.stop_run()
+
+
+# --- names and servers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
+def test_a_name_that_dns_cannot_know_is_unreachable_for_every_use(host: str, account: StubAccount) -> None:
+    """A rule refuses them in profiles and requests; `~/.ssh/config` and rows of before may still hold one."""
+    account.experiment(EXPID)
+    config = config_of(SSHTarget(host, 22, "somebody"))
+    with pytest.raises(RunnerUnreachable, match="not known"):
+        start_run(config)
+    run = RunnerRun.objects.get()
+    assert (run.status, run.reason) == ("TERMINATED", "never_started")
+    with pytest.raises(RunnerUnreachable, match="not known"):
+        host_keys.scan(host)
+
+
+def test_a_hostile_greeting_is_told_in_printable_words() -> None:
+    """PostgreSQL refuses texts with a NUL: a run whose machine said one could not be ended."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        greeter = threading.Thread(target=greet, args=(server, b"SSH-1\0\x1b[31mred\x1b[0m-\r\n"), daemon=True)
+        greeter.start()
+        config = config_of(SSHTarget("127.0.0.1", server.getsockname()[1], "somebody"))
+        with pytest.raises(RunnerUnreachable) as refused:
+            get_runner(config).execute("true", timeout=TIMEOUT)
+    assert refused.value.detail.isprintable()
+    assert "red" in refused.value.detail
+
+
+def greet(server: socket.socket, words: bytes) -> None:
+    while True:
+        try:
+            client, _ = server.accept()
+        except OSError:
+            return
+        client.sendall(words)
+        client.close()
+
+
+def test_targets_that_were_never_reached_leave_nothing_behind(account: StubAccount, sshd: SSHServer) -> None:
+    """Where a profile leaves them open, requests may name any number of machines and accounts."""
+    port = free_port()
+    for number in range(20):
+        with pytest.raises(RunnerUnreachable):
+            get_runner(config_of(SSHTarget("127.0.0.1", port, f"u{number}"))).execute("true", timeout=TIMEOUT)
+    get_runner(sshd.config()).execute("true", timeout=TIMEOUT)
+    assert list(POOL._targets) == [sshd.target]
+    POOL.close()
+    assert not POOL._targets
+
+
+def test_an_account_that_no_database_knows_has_the_names_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    monkeypatch.setenv("USER", "of_the_container")
+    assert (own_account().pw_name, own_account().pw_dir) == ("of_the_container", os.environ["HOME"])
+    monkeypatch.delenv("USER")
+    assert own_account().pw_name == "54321"
+
+
+# --- what the account's owner writes into our directories ------------------------------------------------------------
+
+
+def test_a_strange_file_in_a_run_directory_tells_nothing_and_hides_no_other_run(
+    there: RunnerConfig, account: StubAccount
+) -> None:
+    other = account.experiment("a777")
+    for expid in (EXPID, other):
+        account.control(f"run.{expid}", SLEEP=600)
+    spoilt, whole = start_run(there), start_run(there, other)
+    directory = account.home / ".autosubmit-runners" / spoilt.key
+    (directory / "ended.by.hand").touch()
+    kill_all(run_processes(account, other))
+    wait_for(lambda: not run_processes(account, other), what="the end of the other one")
+    before = stored(spoilt)
+    runs = [spoilt, whole]
+    wait_for(lambda: lifecycle.refresh(runs) or not whole.is_active, what="the other one's end in its row")
+    assert stored(spoilt) == before
+    assert not spoilt.reachable
+    assert "something else than it should" in spoilt.unreachable_detail
+    (directory / "ended.by.hand").unlink()
+    lifecycle.ask([spoilt])
+    assert spoilt.reachable
+    tools.stop_run(force=True)
+
+
+def test_a_row_that_cannot_be_read_does_not_end_the_watch(
+    make_app: Callable[..., AppServer], account: StubAccount, tmp_path: Path
+) -> None:
+    """Whatever a bug does to the look at runs: it is told with its traceback, and the watch takes its next step."""
+    account.experiment(EXPID)
+    account.control("create", SLEEP=3)
+    app = make_app(account=account)
+    app.manage(
+        "shell",
+        "-v0",
+        "-c",
+        "from runners.models import RunnerRun as R; R.objects.create(expid='b000', config={}, runner='LOCAL')",
+    )
+    body = {"expid": EXPID, **tools.profile_of(None)}
+    accepted = app.post(tools.COMMAND + "create-job-list", body, Prefer="respond-async")
+    assert accepted.status == 202, accepted.body
+    log = tmp_path / "watch.log"
+    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval", "0.2"]
+    watch = start_server(argv, log=log, env=app.environment, cwd=ROOT)
+    try:
+        wait_for(lambda: "create-job-list" in log.read_text(), what="the operation's end, which the watch has seen")
+        assert "Traceback" in log.read_text()
+        assert watch.poll() is None
+    finally:
+        end(watch)
+
+
+def test_a_watch_that_looks_once_tells_a_bug_by_its_exit_code(
+    make_app: Callable[..., AppServer], account: StubAccount
+) -> None:
+    app = make_app(account=account)
+    app.manage(
+        "shell",
+        "-v0",
+        "-c",
+        "from runners.models import RunnerRun as R; R.objects.create(expid='b000', config={}, runner='LOCAL')",
+    )
+    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs"]
+    assert subprocess.run(argv, env=app.environment, cwd=ROOT, capture_output=True, check=False).returncode == 1
