@@ -109,4 +109,5 @@ class Problem(serializers.Serializer[Any]):
     trusted_fingerprint = serializers.CharField(required=False, help_text="Of the key that is trusted instead.")
     run = RunSerializer(required=False, help_text="The run that is in the way, or the last one.")
     run_id = serializers.IntegerField(required=False, help_text="The run that may have been started, or still lives.")
-    steps = StopStep(many=True, required=False, help_text="What was tried to end the run (stop_not_confirmed).")
+    operation_id = serializers.IntegerField(required=False, help_text="The operation that is not finished yet.")
+    steps = StopStep(many=True, required=False, help_text="What was tried to end the run (errors of stop-experiment).")

@@ -112,12 +112,16 @@ def ask(runs: list[Launched]) -> list[Probe]:
     runner = get_runner(runs[0].runner_config)
     answers = runner.probe([target_of(run) for run in runs], timeout=settings.RUNNERS_PROBE_TIMEOUT)
     probes = [answers[run.key] for run in runs]  # now: a row that is launched once more gets another key
-    unchanged = [run for run in runs if answers[run.key].answer == Probe.RUNNING and run.identity]
-    _confirm_all(unchanged)
-    for run, probe in zip(runs, probes, strict=True):
-        if run not in unchanged:
+    pairs = list(zip(runs, probes, strict=True))
+    _confirm_all([run for run, probe in pairs if _is_as_known(run, probe)])
+    for run, probe in pairs:
+        if not _is_as_known(run, probe):
             apply(run, runner, probe)
     return probes
+
+
+def _is_as_known(run: RunnerRun | Operation, probe: Probe) -> bool:
+    return probe.answer == Probe.RUNNING and run.identity is not None
 
 
 def _ask_in_thread(runs: list[Launched]) -> None:
@@ -129,10 +133,16 @@ def _ask_in_thread(runs: list[Launched]) -> None:
 
 def _confirm_all(runs: list[Launched]) -> None:
     """What `apply` does for a running run, for any number of them in one statement."""
+    if not runs:
+        return
     changes = {"confirmed_at": timezone.now(), "reachable": True, "unreachable_detail": "", "probing_until": None}
-    if runs:
-        type(runs[0]).objects.active().filter(pk__in=[run.pk for run in runs]).update(**changes)
+    active = type(runs[0]).objects.active().filter(pk__in=[run.pk for run in runs])
+    is_all = active.update(**changes) == len(runs)
+    still_active = None if is_all else set(active.values_list("pk", flat=True))
     for run in runs:
+        if still_active is not None and run.pk not in still_active:
+            run.refresh_from_db()  # another process has seen its end meanwhile
+            continue
         for name, value in changes.items():
             setattr(run, name, value)
 
@@ -151,6 +161,12 @@ def abandon(run: RunnerRun, *, note: str) -> bool:
     if not run.is_active:
         raise NotRunning(f"Run {run.pk} of {run.expid} has ended: it is {run.status}.", run=run)
     return finish(run, reason=RunReason.ABANDONED, confirmed=False, detail=note)
+
+
+def stop_window() -> timedelta:
+    """How long a stop can take, each of its steps and looks at its deadline: what ends later did not end by it."""
+    waits = settings.RUNNERS_STOP_TIMEOUT + 2 * settings.RUNNERS_TERM_WAIT + settings.RUNNERS_KILL_WAIT
+    return timedelta(seconds=waits + 5 * settings.RUNNERS_PROBE_TIMEOUT)
 
 
 def target_of(run: RunnerRun | Operation) -> ProbeTarget:
@@ -194,29 +210,43 @@ def settle(row: object, runner: Runner, probe: Probe) -> None:
 @settle.register
 def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
     detail = ""
+    finished = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
+    is_stopped = _ended_by_a_stop(run, finished)
     if probe.answer == Probe.ENDED:
-        if run.stop_requested_at or probe.interrupted:
+        if is_stopped or probe.interrupted:
             reason = RunReason.STOPPED
         else:
             reason = RunReason.KILLED if probe.signal else RunReason.FAILED
-        if probe.exit_code and reason != RunReason.STOPPED:
+        if probe.exit_code and not probe.interrupted and not (is_stopped and probe.signal):
             detail = _last_words(run, runner)
     elif probe.answer == Probe.NEVER_STARTED:
         reason = RunReason.NEVER_STARTED
         detail = "The machine has no trace of it: the service died or lost the connection before the launch."
     else:
-        reason = RunReason.STOPPED if run.stop_requested_at else RunReason.LOST
-        detail = (
-            "The machine was rebooted." if probe.answer == Probe.REBOOTED else "Its process is gone without exit code."
-        )
+        is_rebooted = probe.answer == Probe.REBOOTED
+        reason = RunReason.STOPPED if is_stopped and not is_rebooted else RunReason.LOST
+        detail = "The machine was rebooted." if is_rebooted else "Its process is gone without exit code."
     finish(
         run,
         reason=reason,
         exit_code=probe.exit_code,
         signal=probe.signal,
-        finished=datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None,
+        finished=finished,
         detail=detail,
     )
+
+
+def _ended_by_a_stop(run: RunnerRun, finished: datetime | None) -> bool:
+    """Whether the end came while a stop was under way. One that was asked for long before has not brought it about.
+
+    The row is asked afresh: a stop is written down before its first signal is sent, which may be after this process
+    has read the row and before its look at the machine.
+    """
+    run.refresh_from_db(fields=["stop_requested_at", "stopped_by"])
+    if run.stop_requested_at is None:
+        return False
+    now = timezone.now()
+    return min(finished or now, now) <= run.stop_requested_at + stop_window()
 
 
 def _last_words(run: RunnerRun, runner: Runner) -> str:

@@ -8,9 +8,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from runners.exceptions import (
@@ -29,8 +32,14 @@ from runners.services.runners import Identity, Probe, get_runner
 POLL = 0.5  # seconds between looks at a run that was signalled
 
 
+Step = dict[str, Any]  # action, outcome, seconds (None: under way), ended (the end of the run was seen)
+
+
 class Stop:
-    """One request to stop one run. `execute` returns its steps when the end was seen."""
+    """One request to stop one run. `execute` returns its steps when the end was seen.
+
+    Whatever it raises once something was sent carries the steps so far, as the fact `steps`.
+    """
 
     def __init__(self, run: RunnerRun, audit: AuditRecord, *, force: bool, cancel_jobs: bool) -> None:
         self.run = run
@@ -39,25 +48,22 @@ class Stop:
         self.cancel_jobs = cancel_jobs
         self.config = run.runner_config
         self.runner = get_runner(self.config)
-        self.steps: list[dict[str, Any]] = []
+        self.steps: list[Step] = []
 
-    def execute(self) -> list[dict[str, Any]]:
+    def execute(self) -> list[Step]:
+        """Raises RunnerUnreachable, NotRunning, OutcomeUnknown, StopNotConfirmed."""
         identity = self._require_running()
         if identity is None:
-            self._note("look", "had already ended", 0.0)
+            self.steps.append({"action": "look", "outcome": "had already ended", "seconds": 0.0, "ended": True})
+            self._show()
             return self.steps
         self._request()
         self.audit.argv = autosubmit.stop(self.run.expid, force=self.force, cancel_jobs=self.cancel_jobs)
-        if self._end(identity):
-            if self.cancel_jobs:
-                self._end_jobs(identity)
-            return self.steps
-        raise StopNotConfirmed(
-            f"Experiment {self.run.expid} is still running on {self.runner.where} after every step of the stop. Its "
-            "process may be waiting for a disk; stop it again later, or ask the machine's admins.",
-            steps=self.steps,
-            run_id=self.run.pk,
-        )
+        if not self._end(identity):
+            raise self._not_confirmed()
+        if self.cancel_jobs:
+            self._end_jobs(identity)
+        return self.steps
 
     def _end(self, identity: Identity) -> bool:
         """Take one step after the other until the run's end was seen."""
@@ -69,19 +75,31 @@ class Stop:
                 return True
         return False
 
+    def _not_confirmed(self) -> RunnerServiceError:
+        """Every step was taken, and the last look saw the run alive, or saw nothing."""
+        facts = {"steps": self.steps, "run_id": self.run.pk}
+        if not self.run.reachable:
+            return OutcomeUnknown(
+                f"Every step of the stop was taken, but whether experiment {self.run.expid} has ended cannot be told "
+                f"now: {self.run.unreachable_detail}. Ask for its status later, and stop it again if it is ACTIVE.",
+                **facts,
+            )
+        return StopNotConfirmed(
+            f"Experiment {self.run.expid} is still running on {self.runner.where} after every step of the stop. Its "
+            "process may be waiting for a disk; stop it again later, or ask the machine's admins.",
+            **facts,
+        )
+
     def _end_jobs(self, identity: Identity) -> None:
         """End what is left of the jobs on the run's own machine, whichever step ended the run.
 
         Autosubmit sends them an INT, which they ignore, and calls them FAILED; and it sends nothing when its stop was
         left out or has hung. The run has ended already, so that what goes wrong here is told and no failure.
         """
-        start = self._begin(action := "signal TERM to jobs")
-        try:
+        with suppress(RunnerServiceError), self._step("signal TERM to jobs", ended=True) as step:
+            step["outcome"] = "jobs may go on"
             self.runner.signal(self.run.key, identity, "TERM", timeout=settings.RUNNERS_PROBE_TIMEOUT)
-            outcome = "sent to what was left of the run's processes"
-        except RunnerServiceError as error:
-            outcome = f"jobs may go on: {error.detail}"
-        self._note(action, outcome, time.monotonic() - start)
+            step["outcome"] = "sent to what was left of the run's processes"
 
     def _require_running(self) -> Identity | None:
         """The identity of the running process; None when it has ended meanwhile. Raises when nobody can tell."""
@@ -97,45 +115,45 @@ class Stop:
         return lifecycle.identity_of(self.run) if probe.answer == Probe.RUNNING else None
 
     def _request(self) -> None:
-        """Remember that a stop was asked for, and by whom first, before anything is sent: it explains the end."""
+        """Remember that a stop was asked for, and by whom first, before anything is sent: it explains the end.
+
+        A stop that can no longer be under way explains nothing any more: this one takes its place.
+        """
         now = timezone.now()
-        pending = RunnerRun.objects.active().filter(pk=self.run.pk, stop_requested_at=None)
+        is_open = Q(stop_requested_at=None) | Q(stop_requested_at__lt=now - lifecycle.stop_window())
+        pending = RunnerRun.objects.active().filter(is_open, pk=self.run.pk)
         if pending.update(stop_requested_at=now, stopped_by=self.audit.actor, modified=now):
             self.run.stop_requested_at, self.run.stopped_by = now, self.audit.actor
         else:
             self.run.refresh_from_db()
 
     def _autosubmit_stop(self, identity: Identity) -> bool:
-        start = self._begin("autosubmit stop")
-        victim = self.runner.first_match(self.run.expid, timeout=settings.RUNNERS_PROBE_TIMEOUT)
-        if victim not in (None, identity.pid):
-            outcome = f"left out: it would stop process {victim}, another home's `autosubmit run {self.run.expid}`"
-            if self.cancel_jobs:
-                outcome += "; the jobs were not cancelled"
-            self._note("autosubmit stop", outcome, time.monotonic() - start, is_over=False)
-            return False
-        text = get_module_loader(self.config).wrap(self.audit.argv)
-        try:
-            result = self.runner.execute(text, login=True, timeout=settings.RUNNERS_STOP_TIMEOUT)
-            outcome = f"exit code {result.exit_code}"
-            if result.exit_code:
-                outcome += f": {autosubmit.complaint(result.text) or result.last_words}"
-        except (CommandTimedOut, OutcomeUnknown) as error:
-            outcome = error.detail
-        except RunnerServiceError as error:
-            self._note("autosubmit stop", error.detail, time.monotonic() - start)
-            raise
-        is_over = self._wait(1.0)
-        self._note("autosubmit stop", outcome, time.monotonic() - start, is_over=is_over)
-        return is_over
+        with self._step("autosubmit stop") as step:
+            victim = self.runner.first_match(self.run.expid, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+            if victim not in (None, identity.pid):
+                others = f"another home's `autosubmit run {self.run.expid}`"
+                step["outcome"] = f"left out: it would stop process {victim}, {others}"
+                if self.cancel_jobs:
+                    step["outcome"] += "; the jobs were not cancelled"
+                return False
+            text = get_module_loader(self.config).wrap(self.audit.argv)
+            try:
+                result = self.runner.execute(text, login=True, timeout=settings.RUNNERS_STOP_TIMEOUT)
+                step["outcome"] = f"exit code {result.exit_code}"
+                if result.exit_code:
+                    step["outcome"] += f": {autosubmit.complaint(result.text) or result.last_words}"
+            except (CommandTimedOut, OutcomeUnknown) as error:
+                step["outcome"] = error.detail
+            step["ended"] = self._wait(1.0)
+            return bool(step["ended"])
 
     def _signal(self, identity: Identity, name: str, wait: float) -> bool:
-        start = self._begin(f"signal {name}")
-        probe = self.runner.signal(self.run.key, identity, name, timeout=settings.RUNNERS_PROBE_TIMEOUT)
-        lifecycle.apply(self.run, self.runner, probe)
-        is_over = not self.run.is_active or self._wait(wait)
-        self._note(f"signal {name}", "sent to the run's own processes", time.monotonic() - start, is_over=is_over)
-        return is_over
+        with self._step(f"signal {name}") as step:
+            probe = self.runner.signal(self.run.key, identity, name, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+            step["outcome"] = "sent to the run's own processes"
+            lifecycle.apply(self.run, self.runner, probe)
+            step["ended"] = not self.run.is_active or self._wait(wait)
+            return bool(step["ended"])
 
     def _wait(self, seconds: float) -> bool:
         """Look at the run until it is over, for `seconds` at most."""
@@ -148,15 +166,23 @@ class Stop:
                 return False
             time.sleep(POLL)
 
-    def _begin(self, action: str) -> float:
-        """A step begins: people who look at the run see it at once. Returns when, for `_note`."""
-        self._show([*self.steps, {"action": action, "outcome": "", "seconds": None, "ended": False}])
-        return time.monotonic()
+    @contextmanager
+    def _step(self, action: str, *, ended: bool = False) -> Iterator[Step]:
+        """A step, which people who look at the run see as it begins and as it is over. An error is its outcome."""
+        step: Step = {"action": action, "outcome": "", "seconds": None, "ended": ended}
+        self.steps.append(step)
+        self._show()
+        start = time.monotonic()
+        try:
+            yield step
+        except RunnerServiceError as error:
+            step["outcome"] = f"{step['outcome']}: {error.detail}" if step["outcome"] else error.detail
+            error.facts |= {"steps": self.steps, "run_id": self.run.pk}
+            raise
+        finally:
+            step["seconds"] = round(time.monotonic() - start, 1)
+            self._show()
 
-    def _note(self, action: str, outcome: str, seconds: float, *, is_over: bool = True) -> None:
-        self.steps.append({"action": action, "outcome": outcome, "seconds": round(seconds, 1), "ended": is_over})
-        self._show(self.steps)
-
-    def _show(self, steps: list[dict[str, Any]]) -> None:
+    def _show(self) -> None:
         """Into the row, in which other processes look; the answer of this request has them from `steps`."""
-        RunnerRun.objects.filter(pk=self.run.pk).update(stop_steps=steps)
+        RunnerRun.objects.filter(pk=self.run.pk).update(stop_steps=self.steps)

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from profiles.config import RunnerConfig, RunnerType
-from runners.exceptions import NotRunning, RunnerUnreachable
+from runners.exceptions import NotRunning, OutcomeUnknown, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun
+from runners.services import lifecycle
 from runners.services.experiments import StopOutcome
 from runners.services.lifecycle import identity_of
 from runners.services.runners import Probe, get_runner
@@ -271,14 +275,89 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
     answer = in_background(lambda: tools.stop_run(EXPID))
     wait_for(lambda: account.calls("stop"), what="autosubmit stop")
     sshd.stop()
-    with pytest.raises(RunnerUnreachable):
+    with pytest.raises(RunnerUnreachable) as told:
         answer.result(60)
+    # What was done is in the error, and nothing looks as if it were still under way.
+    assert [step["action"] for step in told.value.facts["steps"]] == ["autosubmit stop", "signal INT"]
+    assert told.value.detail in told.value.facts["steps"][-1]["outcome"]
+    assert stored(run)["stop_steps"] == told.value.facts["steps"]
+    assert all(step["seconds"] is not None and not step["ended"] for step in told.value.facts["steps"])
     assert stored(run)["status"] == "ACTIVE"
     assert run_processes(account, EXPID) == [run.pid]
     sshd.start()
     settings.RUNNERS_STOP_TIMEOUT = 2.0
     outcome = tools.stop_run(EXPID)
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 137)
+
+
+def test_an_end_that_cannot_be_seen_is_called_unknown_and_not_a_survival(
+    account: StubAccount, sshd: SSHServer, settings: Any
+) -> None:
+    settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = settings.RUNNERS_KILL_WAIT = 3.0
+    account.experiment(EXPID)
+    run = start(sshd.config(), account)
+    assert run.identity
+    os.kill(run.identity["supervisor_pid"], signal.SIGSTOP)  # it cannot write down the end, so the run still counts
+    answer = in_background(lambda: tools.stop_run(EXPID, force=True))
+    wait_for(lambda: not is_alive(run.identity["pid"]), what="the KILL")
+    sshd.stop()
+    with pytest.raises(OutcomeUnknown, match="cannot be told now") as told:
+        answer.result(60)
+    assert [(step["action"], step["ended"]) for step in told.value.facts["steps"]] == [("signal KILL", False)]
+    assert stored(run)["status"] == "ACTIVE"
+    os.kill(run.identity["supervisor_pid"], signal.SIGCONT)
+    sshd.start()
+    ended = wait_ended(EXPID)
+    assert (ended.reason, ended.exit_code, ended.stopped_by) == ("stopped", 137, "somebody else")
+
+
+# --- what a stop explains ---------------------------------------------------------------------------------------------
+
+
+def test_a_stop_of_long_ago_does_not_explain_a_failure_of_today(target: RunnerConfig, account: StubAccount) -> None:
+    """It had no effect, or its server died; the run went on for days."""
+    run = start(target, account, SLEEP=2, EXIT=3)
+    RunnerRun.objects.update(stop_requested_at=timezone.now() - timedelta(days=1), stopped_by="alice")
+    ended = wait_ended(EXPID)
+    assert (ended.pk, ended.reason, ended.exit_code) == (run.pk, "failed", 3)
+    assert "reached maximum retrials" in ended.detail
+
+
+def test_a_stop_that_can_no_longer_be_under_way_gives_place_to_the_next(
+    target: RunnerConfig, account: StubAccount
+) -> None:
+    start(target, account)
+    RunnerRun.objects.update(stop_requested_at=timezone.now() - timedelta(days=1), stopped_by="alice")
+    outcome = tools.stop_run(EXPID)
+    assert (outcome.run.reason, outcome.run.stopped_by) == ("stopped", "somebody else")
+
+
+def test_a_watcher_that_read_the_row_before_the_stop_calls_the_run_stopped(
+    target: RunnerConfig, account: StubAccount
+) -> None:
+    run = start(target, account)
+    RunnerRun.objects.update(stop_requested_at=timezone.now(), stopped_by="alice")
+    kill_all(run_processes(account, EXPID))
+    assert run.stop_requested_at is None  # this process knows nothing of it
+    wait_for(lambda: lifecycle.ask([run]) and not run.is_active, what="the end")
+    assert (run.reason, run.signal, run.stopped_by) == ("stopped", "KILL", "alice")
+
+
+def test_a_run_that_fails_by_itself_during_a_stop_keeps_its_last_words(
+    target: RunnerConfig, account: StubAccount
+) -> None:
+    start(target, account, SLEEP=2, EXIT=3)
+    RunnerRun.objects.update(stop_requested_at=timezone.now(), stopped_by="alice")
+    assert "reached maximum retrials" in wait_ended(EXPID).detail
+
+
+def test_a_look_that_comes_too_late_shows_the_end_that_another_has_seen(
+    target: RunnerConfig, account: StubAccount
+) -> None:
+    run = start(target, account)
+    RunnerRun.objects.update(status="TERMINATED", reason="abandoned")
+    lifecycle.ask([run])
+    assert (run.status, run.reason) == ("TERMINATED", "abandoned")
 
 
 # --- real Autosubmit --------------------------------------------------------------------------------------------------
