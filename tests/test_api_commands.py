@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.test import Client
 
 from profiles.models import RunnerProfile
 from runners.models import AuditRecord, RunnerRun
+from runners.services import autosubmit
 from tests.api import NASTY, Api
 from tests.environments import StubAccount
 from tests.processes import wait_for
@@ -135,10 +137,41 @@ def test_a_description_arrives_as_it_was_typed(api: Api, account: StubAccount, t
     api.post("create-experiment", {**PROFILE, "command_params": {"description": text}})
     (call,) = account.calls("expid")
     assert call[1] == f"--description={text}"
-    api.post("update-experiment-description", {"expid": "a001", **PROFILE, "description": text}, expect=(200, 502))
+    api.post("update-experiment-description", {"expid": "a001", **PROFILE, "description": text}, expect=200)
     (call,) = account.calls("updatedescrip")
     assert call[-2:] == ["a001", text]
     assert not list(account.home.rglob("tripwire"))
+
+
+def test_a_description_counts_as_set_when_autosubmit_has_written_it(api: Api, account: StubAccount) -> None:
+    """Its line comes before the write: with a locked database the real one says it, and ends with 88 and no change."""
+    account.control("updatedescrip", EXIT=88)
+    body = api.post("update-experiment-description", {"expid": "a001", **PROFILE, "description": "x"}, expect=502)
+    assert (body["code"], body["exit_code"]) == ("command_failed", 88)
+
+
+def test_a_create_that_waits_in_vain_for_another_says_so(
+    api: Api, account: StubAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autosubmit, "LOCK_WAIT", 0.2)
+    folder = account.home / ".autosubmit-runners"
+    folder.mkdir(exist_ok=True)
+    with (folder / autosubmit.EXPID_LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        body = api.post("create-experiment", {**PROFILE, "command_params": {"description": "x"}}, expect=502)
+    assert (body["code"], body["exit_code"]) == ("command_failed", 75)
+    assert "another experiment is being created" in body["detail"]
+    assert account.calls("expid") == []
+
+
+def test_a_create_without_autosubmit_says_what_is_missing(api: Api, account: StubAccount) -> None:
+    program = account.programs / "autosubmit"
+    program.rename(account.home / "away")
+    try:
+        body = api.post("create-experiment", {**PROFILE, "command_params": {"description": "x"}}, expect=502)
+    finally:
+        (account.home / "away").rename(program)
+    assert "autosubmit: not found in the login environment" in body["detail"]
 
 
 def test_an_empty_description_can_be_set(api: Api, account: StubAccount) -> None:

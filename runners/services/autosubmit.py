@@ -15,7 +15,6 @@ ACCEPTED_STATUSES = ("READY", "COMPLETED", "WAITING", "SUSPENDED", "UNKNOWN", "H
 EXPID_PATTERN = r"[a-z][a-z0-9]{3,15}"
 DESCRIPTION_LIMIT = 32_000  # characters: in UTF-8 below the 131,071 bytes that Linux allows for one argument
 LINE_LIMIT = 2000  # characters of one line of output that are told
-STOPPED_EXIT_CODE = 88  # how `autosubmit run` ends after an INT (and after any unexpected exception)
 
 _CREATED = re.compile(rf"^Experiment ({EXPID_PATTERN}) created\s*$", re.MULTILINE)
 _ECODE = re.compile(r"\[eCode=(\d+)\]")
@@ -25,6 +24,7 @@ _LINE_START = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ )?(?:\[WARNING\] )?"
 # Autosubmit says these and still exits 0: the configuration is wrong, and a run will fail.
 _WARNINGS = ("contain some issues ignored", "Critical Issues", "No changes were performed")
 EXPID_LOCK = "expid.lock"  # in the service's own directory on the machine
+LOCK_WAIT, LOCK_BUSY = 120, 75  # seconds that one expid waits for another's end; its exit code when it waits no longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def stop(expid: str, *, force: bool = False, cancel_jobs: bool = False) -> list[
 def expid(params: CreateExperimentParams) -> list[str]:
     """Create an experiment. One at a time per machine and account: parallel ones lose and leave duplicate rows."""
     return [
-        *("flock", "--close", "--wait", "120", "--conflict-exit-code", "75", EXPID_LOCK),
+        *("flock", "--close", "--wait", str(LOCK_WAIT), "--conflict-exit-code", str(LOCK_BUSY), EXPID_LOCK),
         *("autosubmit", "expid", f"--description={params.description}"),
         *_options(
             ("--HPC", params.hpc),
@@ -205,3 +205,10 @@ def complaint(text: str) -> str:
     """The last line that carries an error code, without Autosubmit's date; empty if there is none."""
     lines = [line.strip() for line in text.splitlines() if _ECODE.search(line)]
     return _DATE.sub("", lines[-1])[-LINE_LIMIT:] if lines else ""
+
+
+def silence(exit_code: int) -> str:
+    """What to say of a command that failed without a word."""
+    if exit_code == LOCK_BUSY:
+        return f"another experiment is being created in this account for more than {LOCK_WAIT} s; try again later"
+    return "no output"

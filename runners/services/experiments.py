@@ -158,7 +158,10 @@ def create_job_list(
 
 def update_description(*, expid: str, config: RunnerConfig, description: str, audit: AuditRecord) -> CommandOutcome:
     """Replace the description. Raises CommandFailed and as `Runner.execute`."""
-    _command(config, autosubmit.updatedescrip(expid, description), audit, autosubmit.is_description_set)
+    result = _execute(config, autosubmit.updatedescrip(expid, description), audit)
+    # Autosubmit says its line before it writes, so the line alone is no proof.
+    if result.exit_code or not autosubmit.is_description_set(result.text):
+        raise failure(config, result)
     return CommandOutcome(expid)
 
 
@@ -199,7 +202,7 @@ def _execute(config: RunnerConfig, argv: list[str], audit: AuditRecord) -> Comma
 
 def failure(config: RunnerConfig, result: CommandResult) -> RunnerServiceError:
     """What Autosubmit, or the shell before it, complained of."""
-    complaint = autosubmit.complaint(result.text) or result.last_words or "no output"
+    complaint = autosubmit.complaint(result.text) or result.last_words or autosubmit.silence(result.exit_code)
     error = CommandFailed(
         f"The command failed on {get_runner(config).where} with exit code {result.exit_code}: {complaint}",
         exit_code=result.exit_code,

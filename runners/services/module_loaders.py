@@ -43,11 +43,14 @@ class ModuleLoader(ABC):
         """Shell lines, each one `&&`-able, that must all succeed before the command is executed."""
 
     def steps(self, argv: list[str]) -> list[str]:
-        """The prelude, and a check that the program is there, which says so better than a shell does."""
-        name = argv[0]
+        """The prelude, and a check that the programs are there, which says so better than a shell does."""
         environment = " ".join(self.modules) or "the login environment"
-        found = _or_say(f"type -P {shlex.quote(name)} >/dev/null", f"{name}: not found in {environment}")
-        return [*self.prelude(), found]
+        programs = dict.fromkeys([argv[0], *(word for word in argv if word == "autosubmit")])  # it may have a wrapper
+        found = [
+            _or_say(f"type -P {shlex.quote(name)} >/dev/null", f"{name}: not found in {environment}")
+            for name in programs
+        ]
+        return [*self.prelude(), *found]
 
     def wrap(self, argv: list[str]) -> str:
         """The text that executes `argv`, every item of it one quoted word, in the prepared environment."""
