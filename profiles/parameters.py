@@ -249,6 +249,11 @@ def complete(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
                 f"The profile {profile_name} itself is wrong, ask an admin: {t}" for t in texts
             )
     for path, texts in judge(values).items():
+        chooser = MODULE_LOADER_TYPE if path == MODULES else RUNNER_TYPE
+        if path in fixed and path not in errors and chooser in given:  # what can be mended is in the request
+            fact = f"{path} to {_as_text(fixed[path])}"
+            texts = [f"{given[chooser].value} does not fit: the profile {profile_name} fixes {fact}. Choose another."]
+            path = chooser
         if path not in errors:
             errors[path] = texts
     ssh = _complete_ssh(values, errors) if values.get(RUNNER_TYPE) == RunnerType.SSH else None

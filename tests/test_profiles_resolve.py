@@ -294,6 +294,31 @@ class TestRefuses:
         assert set(errors) == {"SSH.HOST", "SSH.PORT", "SSH.USER"}
         assert "leave SSH.HOST out" in errors["SSH.HOST"]
 
+    def test_what_a_request_chooses_has_to_fit_what_the_profile_fixes(self) -> None:
+        """The error is at the member that the request can change."""
+        fixed_host = RunnerProfile(name="P", module_loader_type="NO_MODULE", ssh_host="h", ssh_user="u")
+        errors = refused(fixed_host, {"RUNNER_TYPE": "LOCAL"})
+        assert list(errors) == ["RUNNER_TYPE"]
+        assert "LOCAL does not fit: the profile P fixes SSH." in errors["RUNNER_TYPE"]
+        fixed_modules = RunnerProfile(name="P", runner_type="LOCAL", modules="autosubmit/4")
+        errors = refused(fixed_modules, {"MODULE_LOADER_TYPE": "VENV"})
+        assert list(errors) == ["MODULE_LOADER_TYPE"]
+        assert "fixes MODULES to autosubmit/4" in errors["MODULE_LOADER_TYPE"]
+
+    @pytest.mark.parametrize(
+        "host", ["login", "login.example.com", "login.example.com.", "10.0.0.1", "::1", "my_alias", "a--b", "a" * 63]
+    )
+    def test_hosts_that_may_exist(self, host: str) -> None:
+        template = RunnerProfile(name="P", runner_type="SSH", module_loader_type="NO_MODULE")
+        config = template.resolve({"SSH": {"HOST": host, "USER": "u"}})
+        assert config.ssh
+        assert config.ssh.host == host
+
+    @pytest.mark.parametrize("host", ["a..b", ".a", "a..", "-a", "a" * 64, f"x.{'a' * 64}.example"])
+    def test_hosts_that_dns_cannot_know(self, host: str) -> None:
+        template = RunnerProfile(name="P", runner_type="SSH", module_loader_type="NO_MODULE")
+        assert "63" in refused(template, {"SSH": {"HOST": host, "USER": "u"}})["SSH.HOST"]
+
     def test_a_row_that_went_past_clean_is_named_as_the_culprit(self) -> None:
         template = profile(module_loader_type="NO_MODULE", ssh_host="-oX", ssh_user="u")
         assert "The profile P itself is wrong, ask an admin" in refused(template, {})["SSH.HOST"]
