@@ -10,8 +10,11 @@ from uuid import uuid4
 import pytest
 
 from profiles.config import RunnerType
+from runners.api.answers import Problem
 from runners.api.operations import OperationSerializer, operation_fields
+from runners.exceptions import OutcomeUnknown
 from runners.models_operations import Operation, OperationKind, OperationStatus
+from runners.services import operations
 from tests.environments import AutosubmitAccount, StubAccount
 from tests.processes import kill_all, wait_for, with_environment
 from tests.servers import AppServer, SSHServer
@@ -226,6 +229,10 @@ def test_the_members_are_those_of_the_document() -> None:
     )
     assert set(operation_fields(operation)) == set(OperationSerializer().fields)
     assert operation_fields(operation)["status"] == "pending"
+    with pytest.raises(OutcomeUnknown) as caught:
+        operations.outcome(operation)
+    assert caught.value.facts == {"operation_id": operation.pk}
+    assert set(caught.value.facts) <= set(Problem().fields)
 
 
 @pytest.mark.real

@@ -152,7 +152,10 @@ def test_a_failure_whose_answer_was_lost_is_found(app: AppServer, account: StubA
     answers = [app.post(CREATE, create_body(), Idempotency_Key=key) for _ in range(2)]
     assert [(answer.status, answer.body["code"]) for answer in answers] == [(502, "command_failed")] * 2
     assert "The database is corrupt" in answers[0].body["detail"]
-    assert answers[1].headers["Idempotent-Replayed"] == "true"
+    assert answers[1].body == answers[0].body
+    for answer in answers:
+        assert answer.headers["Idempotent-Replayed"] == "true"
+        assert answer.headers["Content-Type"] == "application/problem+json"
     assert len(account.calls("expid")) == 1
 
 

@@ -12,6 +12,7 @@ from django.db import DatabaseError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from runners.api.exception_handler import PROBLEM_TYPE
 from runners.api.operations import Preference, answer_of
 from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError
 from runners.models_operations import IdempotencyRecord
@@ -66,7 +67,8 @@ def idempotent(method: Method) -> Method:
         if record.answer_status is not None:
             view.audit.outcome, view.audit.detail = "replayed", f"the answer of {record}"
             headers = {**record.answer_headers, REPLAYED: "true"}
-            return Response(record.answer_body, status=record.answer_status, headers=headers)
+            kind = PROBLEM_TYPE if record.answer_status >= 400 else None
+            return Response(record.answer_body, status=record.answer_status, headers=headers, content_type=kind)
         view.record = record
         try:
             response = _resumed(view, request, record) or method(view, request)

@@ -88,12 +88,15 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     description="A text that is new for each request, such as a UUID. The same request sent again with the same key is "
     "not executed again: it gets the first answer, with `Idempotent-Replayed: true`.",
 )
-REPLAYED = OpenApiParameter(
-    "Idempotent-Replayed",
-    {"type": "string", "const": "true"},
-    OpenApiParameter.HEADER,
-    response=[200, 202],
-    description="Stands when this is the answer of an earlier request with the same `Idempotency-Key`.",
+REPLAYED, REPLAYED_OR_FAILED = (
+    OpenApiParameter(
+        "Idempotent-Replayed",
+        {"type": "string", "const": "true"},
+        OpenApiParameter.HEADER,
+        response=statuses,
+        description="Stands when this is the answer of an earlier request with the same `Idempotency-Key`.",
+    )
+    for statuses in ([200], [200, 202, 502, 504])  # a long command that was executed and failed keeps its answer
 )
 PREFER = OpenApiParameter(
     "Prefer",
@@ -182,7 +185,7 @@ def long_command(operation_id: str, summary: str, description: str, **rest: Any)
         summary,
         f"{description} With `Prefer: respond-async` the answer is 202 and an operation, and the command goes on "
         "whatever becomes of the client or of this service.",
-        parameters=[IDEMPOTENCY_KEY, REPLAYED, PREFER, *ACCEPTED_HEADERS],
+        parameters=[IDEMPOTENCY_KEY, REPLAYED_OR_FAILED, PREFER, *ACCEPTED_HEADERS],
         more={202: accepted},
         **rest,
     )
