@@ -239,12 +239,27 @@ def test_a_token_is_shown_once_works_and_is_revoked(
         html = admin_client.get(page).content.decode()
         assert secret not in html
         assert "until" in html
-    assert "ago" in text_of(admin_client.get(url("apitoken", "change", token.pk)))  # last used
+    assert f"{timezone.localtime():%Y-%m-%d}" in text_of(admin_client.get(url("apitoken", "changelist")))  # last used
     assert not any(secret in (entry.object_repr + entry.change_message) for entry in LogEntry.objects.all())
-    admin_client.post(url("apitoken", "changelist"), {"action": "revoke", "_selected_action": [token.pk]})
+    selected = {"action": "delete_selected", "_selected_action": [token.pk]}
+    listed = admin_client.get(url("apitoken", "changelist")).content.decode()
+    assert '<option value="delete_selected">Revoke the selected tokens</option>' in listed
+    question = admin_client.post(url("apitoken", "changelist"), selected)
+    assert "Are you sure" in text_of(question)
+    assert ApiToken.objects.exists()
+    admin_client.post(url("apitoken", "changelist"), {**selected, "post": "yes"})
     assert not ApiToken.objects.exists()
     assert Client().get(profiles, headers=headers).status_code == 401
     assert LogEntry.objects.filter(action_flag=3).count() == 1
+
+
+def test_revoking_one_token_says_so_once(admin_client: Client, django_user_model: type[User]) -> None:
+    make_token(admin_client, django_user_model.objects.create_user("ada"))
+    delete = url("apitoken", "delete", ApiToken.objects.get().pk)
+    assert "Are you sure" in text_of(admin_client.get(delete))
+    response = admin_client.post(delete, {"post": "yes"}, follow=True)
+    assert len(response.context["messages"]) == 1
+    assert not ApiToken.objects.exists()
 
 
 def test_a_token_without_end_and_one_that_expired_are_seen_as_such(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.db.models import Model
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
+import runners
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.models import RunnerProfile
+from runners.admin.audit import COMMANDS
 from runners.models import ApiToken, AuditRecord, Operation, RunnerRun, RunReason, RunStatus, TrustedHostKey, Webhook
 from runners.models_webhooks import WebhookDelivery, WebhookEvent
 from tests.test_admin_permissions import staff
@@ -89,11 +95,99 @@ def test_every_filter_opens(admin_client: Client, rows: dict[str, Model]) -> Non
         assert links or name == "webhook" or name == "trustedhostkey"
 
 
+def test_filters_are_called_what_they_are(admin_client: Client, rows: dict[str, Model]) -> None:
+    expected = {
+        "runnerrun": ["status", "reason", "profile", "host", "person", "date"],
+        "auditrecord": ["outcome", "command", "date"],
+        "operation": ["status", "command", "date"],
+        "apitoken": ["validity", "scope"],
+    }
+    for name, titles in expected.items():
+        html = opened(admin_client, reverse(f"admin:runners_{name}_changelist"))
+        assert [words.strip() for words in re.findall(r"<summary>\s*By ([^<]*)", html)] == titles
+
+
+def test_every_command_that_is_recorded_can_be_filtered_by() -> None:
+    """The source says what is recorded: no test could give every command once."""
+    before = (r"audited\(endpoint=", r"recorded\([a-z.]*request, ", r"command = ", r"command\(")
+    pattern = f'(?:{"|".join(before)})"([a-z-]+)"'
+    sources = [path.read_text() for path in Path(runners.__file__).parent.rglob("*.py")]
+    found = {name for source in sources for name in re.findall(pattern, source)}
+    assert {"run-experiment", "stop-experiment", "abandon-run", "create-ssh-key", "check-profile"} <= found
+    assert found == set(COMMANDS)
+
+
+def test_long_lists_are_neither_counted_nor_faceted(
+    admin_client: Client, rows: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.admin.base.MOST_COUNTED", 60)
+    AuditRecord.objects.bulk_create([AuditRecord(endpoint="run-experiment", expid="a000") for _ in range(200)])
+    url = reverse("admin:runners_auditrecord_changelist")
+    with CaptureQueriesContext(connection) as queries:
+        html = opened(admin_client, url)
+    counts = [each["sql"] for each in queries.captured_queries if "COUNT(" in each["sql"]]
+    assert len(counts) == 1
+    assert "LIMIT 61" in counts[0]
+    assert "the first 60 of more audit records: filter or search for the others" in text_of(html)
+    assert "more than 60 results" in text_of(opened(admin_client, f"{url}?q=a000"))
+    assert opened(admin_client, f"{url}?p=2").count('<th class="field-began">') == 10
+    assert " 0 audit records" in text_of(opened(admin_client, f"{url}?command=stop-experiment"))
+    for name in READ_ONLY:
+        html = opened(admin_client, reverse(f"admin:runners_{name}_changelist") + "?_facets=True")
+        assert "counts" not in text_of(html).lower()
+
+
+def test_all_of_a_list_are_selected_only_when_it_is_known_how_many(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(61):
+        run_of(f"a{number:03}")
+    url = reverse("admin:runners_runnerrun_changelist")
+    assert "Select all 61 runner runs" in text_of(opened(admin_client, url))
+    monkeypatch.setattr("runners.admin.base.MOST_COUNTED", 60)
+    text = text_of(opened(admin_client, url))
+    assert "0 of 50 selected" in text
+    assert "Select all" not in text
+
+
 def test_every_search_takes_any_words(admin_client: Client, rows: dict[str, Model]) -> None:
     for name in rows:
         for words in ("ada", "12", "%", "a b", "é\x00"):
             response = admin_client.get(reverse(f"admin:runners_{name}_changelist"), {"q": words})
             assert response.status_code == 200, (name, words)
+
+
+@pytest.mark.parametrize("config", [{}, {"RUNNER_TYPE": "SLURM"}, {**CONFIG, "SSH": {"HOST": "h"}}, [], "words"])
+def test_a_run_whose_configuration_is_none_is_looked_at_all_the_same(admin_client: Client, config: Any) -> None:
+    run = run_of("a001", config=config, reachable=False)
+    text = text_of(opened(admin_client, change(run)))
+    assert "not readable: What is stored" in text
+    assert "Ask its machine now" not in text
+    for name in ("refresh", "stop", "abandon"):
+        response = admin_client.post(reverse(f"admin:runners_runnerrun_{name}", args=[run.pk]))
+        assert response.status_code == 404
+    log = opened(admin_client, reverse("admin:runners_runnerrun_log", args=[run.pk]))
+    assert "The log cannot be read. What is stored" in text_of(log)
+    listed = reverse("admin:runners_runnerrun_changelist")
+    asked = admin_client.post(listed, {"action": "ask", "_selected_action": [run.pk]}, follow=True)
+    assert "Asked after 0 active run(s)" in text_of(asked.content.decode())
+
+
+def test_times_are_those_of_the_clock_since_nothing_keeps_an_age_true(
+    admin_client: Client, rows: dict[str, Model]
+) -> None:
+    now = timezone.now()
+    run = run_of("a001", confirmed_at=now)
+    Operation.objects.update(confirmed_at=now)
+    WebhookDelivery.objects.update(delivered_at=now)
+    ApiToken.objects.update(last_used=now)
+    for row in (run, *(rows[name] for name in ("operation", "webhookdelivery", "apitoken"))):
+        for url in (reverse(f"admin:runners_{row._meta.model_name}_changelist"), change(row)):
+            html = opened(admin_client, url)
+            assert "data-ago" not in html
+            assert f"{timezone.localtime(now):%Y-%m-%d %H:%M}" in html
+    html = opened(admin_client, reverse("admin:runners_runnerrun_stop", args=[run.pk]))
+    assert "data-ago" not in html
 
 
 @pytest.mark.parametrize("name", READ_ONLY)

@@ -6,13 +6,13 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 from django.urls import reverse
 
 from profiles.admin_import import NEEDED, NEEDED_TO_PRUNE
 from profiles.models import RunnerProfile
-from runners.models import ApiToken
+from runners.models import ApiToken, AuditRecord, RunnerRun
 from runners.models_webhooks import Webhook
 
 pytestmark = pytest.mark.django_db
@@ -109,3 +109,32 @@ def test_removing_is_offered_by_an_import_only_to_who_may() -> None:
     allowed = [Permission.objects.get(codename=name.partition(".")[2]) for name in NEEDED_TO_PRUNE]
     User.objects.get(username="sam").user_permissions.add(*allowed)
     assert 'name="prune"' in client.get(page).content.decode()
+
+
+def test_stopping_is_offered_only_to_who_may() -> None:
+    profile = RunnerProfile.objects.create(name="P", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    operators = Group.objects.create(name="operators")
+    profile.stop_groups.add(operators)
+    config = profile.resolve({}).as_dict()
+    fields = {"config": config, "runner": "LOCAL", "module_loader": "NO_MODULE", "profile_name": "P"}
+    run = RunnerRun.objects.create(expid="a001", reachable=False, **fields)
+    client = staff("runners.view_runnerrun", "runners.change_runnerrun")
+    links = [url(f"runners_runnerrun_{name}", run.pk) for name in ("stop", "abandon")]
+    page = client.get(url("runners_runnerrun_change", run.pk)).content.decode()
+    assert "Ask its machine now" in page
+    assert not [link for link in links if f'href="{link}"' in page]
+    for link in links:
+        for response in (client.get(link), client.post(link, {"reason": "I want to"})):
+            assert response.status_code == 403
+            assert f"You may not stop run {run.pk} of a001" in response.content.decode()
+            assert 'type="submit" class="default"' not in response.content.decode()
+    run.refresh_from_db()
+    assert run.is_active
+    assert set(AuditRecord.objects.values_list("endpoint", "outcome")) == {
+        ("stop-experiment", "profile_forbidden"),
+        ("abandon-run", "profile_forbidden"),
+    }
+    User.objects.get(username="sam").groups.add(operators)
+    page = client.get(url("runners_runnerrun_change", run.pk)).content.decode()
+    assert [link for link in links if f'href="{link}"' in page] == links
+    assert 'type="submit" class="default"' in client.get(links[0]).content.decode()

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, badge, block, short
+from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, badge, block, short
 from runners.models import AuditRecord
 from runners.templatetags.pages import moment
 
@@ -27,9 +27,10 @@ class OutcomeFilter(ChoiceFilter):
     }
 
 
-COMMANDS = (
-    *("run-experiment", "stop-experiment", "set-job-status", "create-experiment", "create-job-list"),
-    *("update-experiment-description", "check-profile", "approve-host-key", "forget-host-key", "abandon-run"),
+COMMANDS = (  # as `audited` is told them
+    *("run-experiment", "stop-experiment", "set-job-status", "preview-job-status", "create-experiment"),
+    *("create-job-list", "update-experiment-description", "check-profile", "approve-host-key", "forget-host-key"),
+    *("create-ssh-key", "abandon-run"),
 )
 
 
@@ -42,7 +43,7 @@ class CommandFilter(ChoiceFilter):
 @admin.register(AuditRecord)
 class AuditRecordAdmin(ReadOnlyAdmin):
     list_display = ("began", "who", "endpoint", "expid", "shown_outcome", "words")
-    list_filter = (OutcomeFilter, CommandFilter, "created")
+    list_filter = (OutcomeFilter, CommandFilter, ("created", DateFilter))
     search_fields = (
         *("expid__exact", "actor__exact", "outcome__exact", "token__exact", "address__exact"),
         *("profile_name__icontains", "detail__icontains"),

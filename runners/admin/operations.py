@@ -9,10 +9,10 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, block, short
+from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, as_json, badge, block, short
 from runners.models import Operation
 from runners.models_operations import OperationKind, OperationStatus
-from runners.templatetags.pages import ago, in_words, moment
+from runners.templatetags.pages import in_words, moment
 
 TONES = {"pending": "active", "running": "active", "succeeded": "completed", "failed": "failed", "unknown": "unsure"}
 
@@ -36,7 +36,7 @@ class StatusFilter(ChoiceFilter):
 @admin.register(Operation)
 class OperationAdmin(ReadOnlyAdmin):
     list_display = ("id", "kind", "expid", "shown_state", "profile_name", "started_by", "began", "lasted")
-    list_filter = (StatusFilter, KindFilter, "created")
+    list_filter = (StatusFilter, KindFilter, ("created", DateFilter))
     search_fields = ("expid__exact", "started_by__exact", "host__exact", "profile_name__icontains")
     search_help_text = "Experiment, person, host; parts of a profile's name"
     sortable_by = ("id",)
@@ -89,7 +89,7 @@ class OperationAdmin(ReadOnlyAdmin):
 
     @admin.display(description="confirmed")
     def confirmed(self, operation: Operation) -> str:
-        return ago(operation.confirmed_at) or "never"
+        return moment(operation.confirmed_at) or "never"
 
     @admin.display(description="lasted")
     def lasted(self, operation: Operation) -> str:

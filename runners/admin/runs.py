@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -17,8 +18,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
+from profiles.config import RunnerConfig
 from runners.admin.base import (
     ChoiceFilter,
+    DateFilter,
     HostFilter,
     ProfileFilter,
     ReadOnlyAdmin,
@@ -28,17 +31,18 @@ from runners.admin.base import (
     block,
     short,
 )
-from runners.exceptions import LogNotFound, NotRunning, RunnerServiceError
+from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.pages.base import in_words, recorded
 from runners.services import access, autosubmit, dry_run, experiments, lifecycle
 from runners.services import runs as service
 from runners.services.output import plain_text
-from runners.templatetags.pages import ago, lasted, moment, outcome, tone
+from runners.templatetags.pages import lasted, moment, outcome, tone
 
 LOG_TAIL = 16 * 1024  # bytes
 AUDIT_TRAIL = 100  # records
 MOST_TO_ASK = 500  # runs that one action asks after
+UNREADABLE = "What is stored as this run's configuration is none, so nobody knows its machine."
 
 
 class StatusFilter(ChoiceFilter):
@@ -51,7 +55,7 @@ class StatusFilter(ChoiceFilter):
 
 
 class ReasonFilter(ChoiceFilter):
-    title = "reason of the end"
+    title = "reason"
     parameter_name = "reason"
     meanings = {reason.value: (reason.value.replace("_", " "), Q(reason=reason.value)) for reason in RunReason}
 
@@ -80,19 +84,19 @@ class AbandonForm(forms.Form):
 class RunnerRunAdmin(ReadOnlyAdmin):
     list_display = ("id", "expid", "state", "used", "started", "length", "confirmed")
     list_display_links = ("id", "expid")
-    list_filter = (StatusFilter, ReasonFilter, ProfileFilter, HostFilter, StartedByFilter, "created")
+    list_filter = (StatusFilter, ReasonFilter, ProfileFilter, HostFilter, StartedByFilter, ("created", DateFilter))
     search_fields = ("expid__exact", "started_by__exact", "user__exact", "host__icontains", "profile_name__icontains")
     search_help_text = "Experiment, person, account; parts of a host or profile"
     sortable_by = ("id", "started")
     actions = ("ask",)
     fieldsets = (
         (None, {"fields": ("expid", "state", "words", "exit_code", "signal", "detail")}),
-        ("When", {"fields": ("began", "ended", "length", "confirmed", "started_by", "stopped_by", "stop_asked")}),
+        ("When", {"fields": ("began", "ended", "length", "last_known", "started_by", "stopped_by", "stop_asked")}),
         ("Where", {"fields": ("profile_name", "where", "configuration", "script")}),
         ("On its machine", {"fields": ("pid", "shown_identity", "directory", "reachable", "unreachable_detail")}),
     )
     readonly_fields = (
-        *("state", "words", "began", "ended", "length", "confirmed", "stop_asked", "where", "configuration", "script"),
+        *("state", "words", "began", "ended", "length", "last_known", "stop_asked", "where", "configuration", "script"),
         *("shown_identity", "directory"),
     )
 
@@ -140,8 +144,12 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         return lasted(run)
 
     @admin.display(description="confirmed")
-    def confirmed(self, run: RunnerRun) -> str:
-        return ago(run.confirmed_at) or "never"
+    def confirmed(self, run: RunnerRun) -> SafeString | str:
+        return short(run.confirmed_at) if run.confirmed_at else "never"
+
+    @admin.display(description="confirmed")
+    def last_known(self, run: RunnerRun) -> str:
+        return moment(run.confirmed_at) or "never"
 
     @admin.display(description="stop requested")
     def stop_asked(self, run: RunnerRun) -> str:
@@ -152,8 +160,11 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         return as_json(run.config)
 
     @admin.display(description="script")
-    def script(self, run: RunnerRun) -> SafeString:
-        plan = dry_run.run_experiment(expid=run.expid, config=run.runner_config)
+    def script(self, run: RunnerRun) -> SafeString | str:
+        config = config_of(run)
+        if config is None:
+            return f"not readable: {UNREADABLE}"
+        plan = dry_run.run_experiment(expid=run.expid, config=config)
         return block(plan.script.replace(dry_run.RUN_DIRECTORY, f'"$HOME"/.autosubmit-runners/{run.key}'))
 
     @admin.display(description="identity")
@@ -177,7 +188,9 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
         run = self.get_object(request, object_id) if object_id else None
-        context: dict[str, Any] = {"may_act": self.has_act_permission(request)}
+        may_act = self.has_act_permission(request) and run is not None and run.is_active and bool(config_of(run))
+        context: dict[str, Any] = {"may_act": may_act}
+        context["may_stop"] = may_act and run is not None and access.user_may_stop(request.user, run)
         if run and self.has_view_permission(request, run):
             context["audit"] = AuditRecord.objects.filter(run_id=run.pk).order_by("id")[:AUDIT_TRAIL]
             if "log" in request.GET:
@@ -205,7 +218,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Ask the machines about the selected runs", permissions=["act"])
     def ask(self, request: HttpRequest, queryset: QuerySet[RunnerRun]) -> None:
-        runs = list(queryset.filter(status=RunStatus.ACTIVE)[:MOST_TO_ASK])
+        runs = [run for run in queryset.filter(status=RunStatus.ACTIVE)[:MOST_TO_ASK] if config_of(run)]
         lifecycle.refresh(runs)
         unreached = [run for run in runs if run.is_active and not run.reachable]
         text = f"Asked after {len(runs)} active run(s); {sum(not run.is_active for run in runs)} had ended."
@@ -230,12 +243,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         form = StopForm(request.POST if request.method == "POST" else None)
         context: dict[str, Any] = {"form": form, "run": run, "title": f"Stop run {pk} of {run.expid}"}
         if request.method == "POST" and form.is_valid():
-
-            def authorize(active: RunnerRun) -> None:
-                if active.pk != run.pk:
-                    raise NotRunning(f"Run {run.pk} has ended; run {active.pk} of {run.expid} is active now.", active)
-                access.require_stop(request.user, active)
-
+            authorize = partial(access.require_stop_of, request.user, run)
             try:
                 with recorded(request, "stop-experiment", expid=run.expid) as audit:
                     experiments.stop_experiment(expid=run.expid, audit=audit, authorize=authorize, **form.cleaned_data)
@@ -271,18 +279,32 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         run = get_object_or_404(RunnerRun, pk=pk)
         if not self.has_act_permission(request):
             raise PermissionDenied
+        if config_of(run) is None:
+            raise Http404(UNREADABLE)
         return run
 
     def _page(self, request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
         context = {**self.admin_site.each_context(request), "opts": self.opts, **context}
-        response = TemplateResponse(request, f"admin/runners/runnerrun/{name}.html", context)
-        if "error" in context:
-            response.status_code = 409
-        return response
+        try:
+            access.require_stop(request.user, context["run"])
+        except ProfileForbidden as error:  # what would be refused is not asked
+            context |= {"error": in_words(error), "is_refused": True}
+        status = context["error"]["status"] if "error" in context else 200
+        return TemplateResponse(request, f"admin/runners/runnerrun/{name}.html", context, status=status)
+
+
+def config_of(run: RunnerRun) -> RunnerConfig | None:
+    """None for a row whose configuration is none, which this service does not write."""
+    try:
+        return run.runner_config
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def log_of(run: RunnerRun) -> dict[str, Any]:
     """The end of a run's log, or why it cannot be had, in words."""
+    if config_of(run) is None:
+        return {"log_problem": f"The log cannot be read. {UNREADABLE}"}
     try:
         page = service.read_log(run, limit=LOG_TAIL, tail=LOG_TAIL)
     except LogNotFound as error:

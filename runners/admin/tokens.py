@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -16,10 +16,9 @@ from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 from django.utils.safestring import SafeString
 
-from runners.admin.base import badge
+from runners.admin.base import badge, short
 from runners.models import ApiToken
 from runners.models_auth import TokenScope
-from runners.templatetags.pages import ago
 
 if TYPE_CHECKING:
     TokenForm = forms.ModelForm[ApiToken]
@@ -72,7 +71,6 @@ class ApiTokenAdmin(admin.ModelAdmin):
     search_fields = ("token_key__startswith", "user__username__exact", "name__icontains")
     search_help_text = "The token's first characters, person, part of the name"
     list_select_related = ("user",)
-    actions = ("revoke",)
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiToken | None = None) -> Any:
         if obj:
@@ -138,21 +136,12 @@ class ApiTokenAdmin(admin.ModelAdmin):
         return badge(f"until {token.expiry:%Y-%m-%d}", "completed")
 
     @admin.display(description="last used", ordering="last_used")
-    def used(self, token: ApiToken) -> str:
-        return ago(token.last_used) or "never"
-
-    # --- revoking, which is what removing a token is called ---
+    def used(self, token: ApiToken) -> SafeString | str:
+        return short(token.last_used) if token.last_used else "never"
 
     def get_actions(self, request: HttpRequest) -> Any:
-        return {name: action for name, action in super().get_actions(request).items() if name != "delete_selected"}
-
-    @admin.action(description="Revoke the selected tokens", permissions=["delete"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
-        tokens = list(queryset)
-        self.log_deletions(request, queryset)
-        queryset.delete()
-        self.message_user(request, f"{len(tokens)} token(s) revoked: no request with them is answered any more.")
-
-    def delete_model(self, request: HttpRequest, obj: ApiToken) -> None:
-        super().delete_model(request, obj)
-        self.message_user(request, f"The token {obj.token_key}… is revoked.", messages.SUCCESS)
+        """Django's deleting, with its question, under the name that it has for tokens."""
+        actions = super().get_actions(request)
+        if delete := actions.get("delete_selected"):
+            actions["delete_selected"] = (*delete[:2], "Revoke the selected tokens")
+        return actions

@@ -19,7 +19,7 @@ from profiles.models import RunnerProfile
 from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, short
 from runners.models_webhooks import Webhook, WebhookDelivery, WebhookEvent
 from runners.services import webhooks
-from runners.templatetags.pages import ago, moment
+from runners.templatetags.pages import moment
 
 if TYPE_CHECKING:
     WebhookModelForm = forms.ModelForm[Webhook]
@@ -185,7 +185,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="delivered")
     def delivered(self, delivery: WebhookDelivery) -> str:
-        return ago(delivery.delivered_at) or "not yet"
+        return moment(delivery.delivered_at) or "not yet"
 
     @admin.display(description="next attempt")
     def next_time(self, delivery: WebhookDelivery) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -15,7 +16,7 @@ from django.views import View
 
 from profiles.config import Endpoint
 from profiles.models import EndpointToggle
-from runners.exceptions import EndpointDisabled, NotRunning, RunnerServiceError
+from runners.exceptions import EndpointDisabled, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import PageView, SignedIn, in_words, is_partial, recorded
@@ -122,7 +123,7 @@ class StopPage(RunView):
                     audit=audit,
                     force=force,
                     cancel_jobs=cancel_jobs,
-                    authorize=self._authorize,
+                    authorize=partial(access.require_stop_of, request.user, self.run),
                 )
             context["steps"] = outcome.steps
         except RunnerServiceError as error:
@@ -135,13 +136,6 @@ class StopPage(RunView):
             return render(request, self.template_name, {**self.get_context_data(), **context}, status=409)
         messages.success(request, f"Run {pk} of {self.run.expid} was stopped.")
         return redirect("pages:run", pk=pk)
-
-    def _authorize(self, run: RunnerRun) -> None:
-        """Raises unless the person may stop the active run of the experiment, and it is the one of this page."""
-        if run.pk != self.run.pk:
-            self.run.refresh_from_db()
-            raise NotRunning(f"Run {self.run.pk} has ended; run {run.pk} of {run.expid} is active now.", run=run)
-        access.require_stop(self.request.user, run)
 
 
 class LogChunkView(RunView):

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from profiles.models import RunnerProfile
-from runners.exceptions import ProfileForbidden
+from runners.exceptions import NotRunning, ProfileForbidden
 from runners.models import RunnerRun
 
 
@@ -68,3 +68,14 @@ def require_stop(user: Any, run: RunnerRun) -> None:
             f"You may not stop run {run.pk} of {run.expid}: the profile {run.profile_name} gives that to certain "
             "groups, or was deleted. Ask an admin."
         )
+
+
+def require_stop_of(user: Any, run: RunnerRun, active: RunnerRun) -> None:
+    """For who asks to stop `run` in particular, while `active` is the active run of its experiment.
+
+    Raises NotRunning when that is another one, which nobody has asked to stop, ProfileForbidden unless `user` may.
+    """
+    if active.pk != run.pk:
+        run.refresh_from_db()
+        raise NotRunning(f"Run {run.pk} has ended; run {active.pk} of {run.expid} is active now.", run=active)
+    require_stop(user, active)
