@@ -22,7 +22,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -82,6 +82,7 @@ class Site:
             "HOME": str(self.home),
             "SECRET_KEY": kept_secret(self.folder / "secret_key"),
             "DATABASE_URL": f"sqlite:///{self.database}",
+            "PYTHONUNBUFFERED": "1",  # logs are read while they are written
             **self.env,
         }
 
@@ -126,29 +127,20 @@ class Site:
         return self.manage("create_token", "demo", "--create-user", "--days=1", "--name=make demo", quiet=True).strip()
 
 
-class Server:
-    """gunicorn with this service, from entering to leaving the `with` block."""
+class Background:
+    """A process of the installation, from entering to leaving the `with` block."""
 
-    def __init__(self, site: Site, port: int) -> None:
+    def __init__(self, site: Site, name: str, *argv: str) -> None:
         self.site = site
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = site.folder / "server.log"
+        self.log = site.folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._argv = [str(PYTHON), "-m", "gunicorn", "runners_project.wsgi", "--no-control-socket", "--workers=2"]
-        self._argv += ["--threads=8", "--timeout=600", f"--bind=127.0.0.1:{port}"]
+        self._argv = [str(PYTHON), *argv]
 
-    def __enter__(self) -> Server:
-        step(f"Starting the server on {self.url} (its log: {shown(self.log)})")
+    def __enter__(self) -> Self:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self._argv, cwd=ROOT, env=self.site.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__(None, None, None)
-                raise Failure(f"The server did not start. The end of its log:\n{self.log_end()}")
-            time.sleep(0.1)
         return self
 
     def __exit__(
@@ -162,6 +154,37 @@ class Server:
                 self.process.kill()
                 self.process.wait()
 
+    def log_end(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
+
+
+class Watch(Background):
+    """`watch_runs`, which knows of ends, and tells webhooks of them, while nobody asks."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site, "watch", str(ROOT / "manage.py"), "watch_runs", "--interval=5")
+
+
+class Server(Background):
+    """gunicorn with this service."""
+
+    def __init__(self, site: Site, port: int) -> None:
+        options = ["--no-control-socket", "--workers=2", "--threads=8", "--timeout=600", f"--bind=127.0.0.1:{port}"]
+        super().__init__(site, "server", "-m", "gunicorn", "runners_project.wsgi", *options)
+        self.url = f"http://127.0.0.1:{port}"
+
+    def __enter__(self) -> Self:
+        step(f"Starting the server on {self.url} (its log: {shown(self.log)})")
+        super().__enter__()
+        assert self.process
+        deadline = time.monotonic() + 60
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__(None, None, None)
+                raise Failure(f"The server did not start. The end of its log:\n{self.log_end()}")
+            time.sleep(0.1)
+        return self
+
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/openapi.json", timeout=30):  # noqa: S310
@@ -170,9 +193,6 @@ class Server:
             raise Failure(f"The server answers with {answer.code}. The end of its log:\n{self.log_end()}") from answer
         except OSError:
             return False
-
-    def log_end(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
 
 
 class Client:
@@ -288,8 +308,9 @@ def run() -> None:
         site.manage("createsuperuser", "--noinput", "--username=admin", "--email=admin@localhost", env=login)
     token = site.token()
     wanted = int(os.environ.get("PORT", "8000"))
-    with Server(site, wanted if is_free(wanted) else free_port()) as server:
+    with Server(site, wanted if is_free(wanted) else free_port()) as server, Watch(site) as watch:
         assert server.process
+        say(f"Watching the runs beside it (its log: {shown(watch.log)})")
         step("The service is running. Ctrl-C ends it.")
         say(f"  start page          {server.url}/")
         say(f"  admin               {server.url}/admin/     login: admin   password: {password}")
