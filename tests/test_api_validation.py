@@ -64,6 +64,35 @@ def test_an_unknown_command_param_is_refused_with_its_path(api: Api, command: st
     assert "Did you mean 'update_version'?" in text or "Known here: description" in text
 
 
+@pytest.mark.parametrize("command", ["run-experiment", "update-experiment-description"])
+def test_a_command_that_takes_no_command_params_refuses_them_by_name(api: Api, command: str) -> None:
+    body = {**COMMANDS[command], "command_params": {"final_status": "READY"}}
+    assert "this command takes none" in refused(api, command, body, "command_params.final_status")
+    for value in ("", [], "x", 0, False):
+        assert "this command takes none" in refused(api, command, body | {"command_params": value}, "command_params")
+    many = {f"member{number}": None for number in range(1000)}
+    assert len(api.post(command, body | {"command_params": many}, expect=400)["errors"]) == 10
+
+
+@pytest.mark.parametrize("command", ["run-experiment", "update-experiment-description"])
+@pytest.mark.parametrize("empty", [None, {}])
+def test_clients_of_the_autosubmit_api_may_send_empty_command_params(api: Api, command: str, empty: Any) -> None:
+    plan = api.post(command, {**COMMANDS[command], "command_params": empty, "profile_params": None, "dry_run": True})
+    assert "a001" in plan["argv"]
+
+
+def test_job_names_may_be_null_beside_a_filter(api: Api) -> None:
+    params: dict[str, Any] = {"final_status": "READY", "job_names_list": None, "filter_status": "FAILED"}
+    body = {**COMMANDS["set-job-status"], "command_params": params, "dry_run": True}
+    assert "--list" not in str(api.post("set-job-status", body)["argv"])
+    assert "Say which jobs" in refused(
+        api,
+        "set-job-status",
+        body | {"command_params": params | {"filter_status": None}},
+        "command_params.job_names_list",
+    )
+
+
 @pytest.mark.parametrize("command", [name for name in COMMANDS if "expid" in COMMANDS[name]])
 @pytest.mark.parametrize(
     "expid",

@@ -19,6 +19,7 @@ KNOWN_STATUSES = (
     *ACCEPTED_STATUSES,
     *("FAILED", "SUBMITTED", "QUEUING", "RUNNING", "PREPARED", "SKIPPED", "DELAYED"),
 )
+MAX_NAMED = 10  # unknown members that an answer names; looking for the nearest of 100,000 would take minutes
 JOB_NAMES_LIMIT = 100_000  # bytes, together: they are one argument of a command, which Linux limits to 131,071
 
 
@@ -146,7 +147,7 @@ class FinalStatusField(serializers.ChoiceField):
     {"type": "array", "items": {"type": "string", "pattern": f"^{JOB_NAME_PATTERN}$", "maxLength": 255}}
 )
 class JobNamesField(serializers.ListField):
-    """Full job names. That they belong to the experiment is checked where the expid is known."""
+    """Full job names; null means none. That they belong to the experiment is checked where the expid is known."""
 
     default_error_messages = {
         "not_a_list": 'Give a list of job names, such as ["a001_SIM"].',
@@ -159,7 +160,10 @@ class JobNamesField(serializers.ListField):
             rule="a job name is the experiment, _, and letters, digits or _ . + @ -, such as a001_SIM.",
             max_length=255,
         )
-        super().__init__(child=child, required=False, default=list, **kwargs)
+        super().__init__(child=child, required=False, allow_null=True, default=list, **kwargs)
+
+    def run_validation(self, data: Any = serializers.empty) -> list[str]:
+        return super().run_validation(data) or []
 
     def to_internal_value(self, data: Any) -> list[str]:
         if isinstance(data, list) and len(data) > JOB_NAMES_LIMIT // 6:
@@ -221,6 +225,26 @@ class ProfileParamsField(serializers.Field[Any, Any, Any, Any]):
 
     def to_internal_value(self, data: object) -> object:
         return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+@extend_schema_field({"type": "object", "maxProperties": 0})
+class NoParamsField(serializers.Field[Any, Any, Any, Any]):
+    """null or {}: clients of the Autosubmit API may send `command_params` to commands that take none."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            required=False, allow_null=True, help_text="This command takes none: null, {} or nothing.", **kwargs
+        )
+
+    def to_internal_value(self, data: object) -> None:
+        if isinstance(data, dict) and data:
+            names = list(map(str, data))[:MAX_NAMED]
+            raise serializers.ValidationError({name: ["Leave it out: this command takes none."] for name in names})
+        if data != {}:
+            raise serializers.ValidationError("Leave it out: this command takes none.", code="invalid")
 
     def to_representation(self, value: Any) -> Any:
         return value

@@ -16,12 +16,14 @@ from rest_framework import serializers
 from profiles.models import RunnerProfile
 from runners.api.fields import (
     KNOWN_STATUSES,
+    MAX_NAMED,
     DescriptionField,
     ExpidField,
     FilterField,
     FinalStatusField,
     FlagField,
     JobNamesField,
+    NoParamsField,
     OptionalExpidField,
     OptionalTextField,
     ProfileParamsField,
@@ -33,8 +35,6 @@ from runners.exceptions import ProfileNotFound
 from runners.services import access
 from runners.services.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
 
-MAX_UNKNOWN = 10  # looking for the nearest name of each of 100,000 would take minutes
-
 
 class StrictSerializer(serializers.Serializer[Any]):
     """Refuses unknown members by name."""
@@ -45,7 +45,7 @@ class StrictSerializer(serializers.Serializer[Any]):
         if not isinstance(data, Mapping):
             self.fail("invalid")
         strange = [name for name in data if name not in self.fields]
-        unknown = {name: [self._unknown(name)] for name in strange[:MAX_UNKNOWN]}
+        unknown = {name: [self._unknown(name)] for name in strange[:MAX_NAMED]}
         try:
             values: dict[str, Any] = super().to_internal_value(data)
         except serializers.ValidationError as error:
@@ -138,6 +138,7 @@ class RunExperimentRequest(ProfiledSerializer):
     """Which experiment, and how its machine is reached."""
 
     expid = ExpidField()
+    command_params = NoParamsField()
 
 
 class RunStatusRequest(StrictSerializer):
@@ -315,3 +316,4 @@ class UpdateDescriptionRequest(ProfiledSerializer):
 
     expid = ExpidField()
     description = DescriptionField(allow_blank=True, help_text="Any text of at most 32,000 characters; may be empty.")
+    command_params = NoParamsField()

@@ -217,6 +217,17 @@ def run_no_venv(side: Side) -> Reply:
     return side.post("run-experiment", body)
 
 
+@case("run-experiment, all that is optional is null")
+def run_nulls(side: Side) -> Reply:
+    body = {"expid": side.experiment(), "profile_name": "LOCAL", "profile_params": None, "command_params": None}
+    return side.post("run-experiment", body)
+
+
+@case("run-experiment, command_params that are empty")
+def run_no_params(side: Side) -> Reply:
+    return side.post("run-experiment", {"expid": side.experiment(), "profile_name": "LOCAL", "command_params": {}})
+
+
 def running(side: Side, profile: str, **headers: str) -> str:
     """An experiment that runs for a minute; its expid."""
     expid = side.experiment()
@@ -321,6 +332,13 @@ def set_ssh(side: Side) -> Reply:
     return side.post("set-job-status", set_status(side.experiment(), "SSH"))
 
 
+@case("set-job-status by filters, names and the other filters null")
+def set_by_filters(side: Side) -> Reply:
+    params = {"filter_status": "FAILED", "filter_type": "SIM", "filter_chunks": "[ 20000101 [ fc0 [1] ] ]"}
+    nulls = dict.fromkeys(("job_names_list", "filter_type_chunk", "filter_type_chunk_split"))
+    return side.post("set-job-status", set_status(side.experiment(), **params, **nulls))
+
+
 @case("set-job-status to FAILED, which the GUI offers and Autosubmit refuses")
 def set_failed(side: Side) -> Reply:
     expid = side.experiment()
@@ -353,6 +371,12 @@ def create_experiment(side: Side) -> Reply:
 @case("create-experiment over SSH")
 def create_ssh(side: Side) -> Reply:
     return side.post("create-experiment", {**create(), "profile_name": "SSH"})
+
+
+@case("create-experiment, only a description")
+def create_described(side: Side) -> Reply:
+    body = {"profile_name": "LOCAL", "command_params": {"description": "of the compatibility suite"}}
+    return side.post("create-experiment", body)
 
 
 @case("create-experiment, testcase")
@@ -392,6 +416,12 @@ def update(side: Side) -> Reply:
 @case("update-experiment-description over SSH")
 def update_ssh(side: Side) -> Reply:
     return side.post("update-experiment-description", describe(side.experiment(), "new", "SSH"))
+
+
+@case("update-experiment-description, all that is optional is null")
+def update_nulls(side: Side) -> Reply:
+    body = describe(side.experiment(), "new") | {"profile_params": None, "command_params": None}
+    return side.post("update-experiment-description", body)
 
 
 @case("update-experiment-description to nothing")
