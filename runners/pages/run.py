@@ -9,9 +9,10 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.views import View
 
 from profiles.config import Endpoint
@@ -32,7 +33,12 @@ STOP_POLLING = 286  # what htmx takes as "swap this, and do not ask again"
 
 def phase(run: RunnerRun) -> str:
     """Changes whenever the parts of the page that are not polled have to be made anew."""
-    return f"{run.status}.{run.pid or 0}.{int(run.stop_requested_at is not None)}"
+    return f"{run.status}.{run.pid or 0}.{int(run.stop_requested_at is not None)}.{int(is_being_stopped(run))}"
+
+
+def is_being_stopped(run: RunnerRun) -> bool:
+    """Whether a step of a stop is under way, as far as the row says: who takes it may have died."""
+    return run.is_active and bool(run.stop_steps) and run.stop_steps[-1]["seconds"] is None
 
 
 class RunView(PageView):
@@ -48,10 +54,23 @@ class RunView(PageView):
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         run = self.run
         self.title = f"Run {run.pk} of {run.expid}"
-        return super().get_context_data(**kwargs, run=run, phase=phase(run), may_stop=self._may_stop())
+        return super().get_context_data(
+            **kwargs,
+            run=run,
+            phase=phase(run),
+            hindrance=self._hindrance(),
+            is_being_stopped=is_being_stopped(run),
+        )
 
-    def _may_stop(self) -> bool:
-        return self.run.is_active and self._enabled() and access.user_may_stop(self.request.user, self.run)
+    def _hindrance(self) -> str:
+        """Why the person cannot stop the run, in words; empty when nothing hinders them."""
+        if not self.run.is_active:
+            return "It has ended."
+        if not self._enabled():
+            return "It cannot be stopped here: an admin has switched off starting and stopping for now."
+        if not access.user_may_stop(self.request.user, self.run):
+            return f"You may not stop it: the profile {self.run.profile_name} leaves that to others."
+        return ""
 
     def _enabled(self) -> bool:
         return EndpointToggle.is_enabled(Endpoint.RUNNER_RUN)
@@ -96,6 +115,8 @@ class DetailsFragment(RunPage):
 class RefreshRun(RunView):
     """Ask the machine of this run; what it says is in the row afterwards."""
 
+    http_method_names = ["post"]
+
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         if self.run.is_active and not experiments.is_fresh(self.run):
             lifecycle.refresh([self.run])
@@ -105,7 +126,7 @@ class RefreshRun(RunView):
 class StopPage(RunView):
     """Asks whether it is meant (for browsers without JavaScript a page, else a dialog of the run's page), and does it.
 
-    The request answers when the run has ended or could not be stopped, after some seven seconds; meanwhile the state
+    The request answers when the run has ended or could not be stopped, after about seven seconds; meanwhile the state
     fragment shows each step.
     """
 
@@ -133,7 +154,8 @@ class StopPage(RunView):
             response["HX-Trigger"] = "runChanged"
             return response
         if "error" in context:
-            return render(request, self.template_name, {**self.get_context_data(), **context}, status=409)
+            status = context["error"]["status"]
+            return render(request, self.template_name, {**self.get_context_data(), **context}, status=status)
         messages.success(request, f"Run {pk} of {self.run.expid} was stopped.")
         return redirect("pages:run", pk=pk)
 
@@ -143,7 +165,9 @@ class LogChunkView(RunView):
 
     `?from=OFFSET&style=...` goes on from there, `?before=OFFSET` gives what comes before, neither gives the end.
     Only whole lines are given while the run goes on. An unreachable machine is no error of this request: `problem`
-    says it in words, and the page asks again.
+    says it in words, and the page asks again. While somebody asks after a run that cannot be told about, or has just
+    done so, the answer is what they found (`was_asked`: false): each viewer would hold up a thread until the machine
+    has not answered him, too.
     """
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -154,7 +178,10 @@ class LogChunkView(RunView):
             limit = before - start
         else:
             start, limit = (-TAIL, TAIL) if offset is None else (offset, CHUNK)
-        answer: dict[str, Any] = {"active": not is_over, "html": "", "problem": "", "note": ""}
+        answer: dict[str, Any] = {"active": not is_over, "html": "", "problem": "", "note": "", "was_asked": True}
+        asking = self.run.probing_until
+        if not is_over and not self.run.reachable and asking and asking > timezone.now():
+            return JsonResponse(answer | {"problem": self.run.unreachable_detail, "was_asked": False})
         if limit == 0:
             return JsonResponse(answer | {"start": start, "next": before, "size": before, "done": is_over, "style": ""})
         try:
@@ -162,13 +189,9 @@ class LogChunkView(RunView):
         except RunnerServiceError as error:
             return JsonResponse(answer | {"problem": error.detail})
         if chunk is None:
-            if self.run.cleaned_at:
-                answer["note"] = f"The log was removed on {self.run.cleaned_at:%Y-%m-%d}."
-            elif is_over:
-                answer["note"] = "There is no log: the command was never started, or its directory was removed."
-            else:
-                answer["note"] = "Nothing was printed yet."
-            return JsonResponse(answer | {"start": 0, "next": 0, "size": 0, "done": is_over, "style": ""})
+            return JsonResponse(
+                answer | {"note": why_no_log(self.run), "start": 0, "next": 0, "size": 0, "done": is_over, "style": ""}
+            )
         data, begin = chunk.data, chunk.offset
         if begin > 0 and offset is None:  # begin with a whole line
             cut = data.find(b"\n") + 1
@@ -183,6 +206,14 @@ class LogChunkView(RunView):
         following = begin + len(data)
         answer |= {"html": html, "style": style.encode(), "start": begin, "next": following, "size": chunk.size}
         return JsonResponse(answer | {"done": is_over and following >= chunk.size})
+
+
+def why_no_log(run: RunnerRun) -> str:
+    if run.cleaned_at:
+        return f"The log was removed on {run.cleaned_at:%Y-%m-%d}."
+    if run.is_active:
+        return "Nothing was printed yet."
+    return "There is no log: the command was never started, or its directory was removed."
 
 
 def number(text: str | None) -> int | None:
@@ -206,7 +237,8 @@ class Download(SignedIn, View):
         except RunnerServiceError as error:
             return render(request, "pages/problem.html", {"error": in_words(error), "run": run}, status=502)
         if first is None:
-            raise Http404("This run has no log.")
+            nothing = {"title": "Nothing to download", "detail": why_no_log(run)}
+            return render(request, "pages/problem.html", {"error": nothing, "run": run}, status=404)
         chunks = whole_log(run, first)
         content = chunks if "colours" in request.GET else plain_lines(chunks)
         response = StreamingHttpResponse(content, content_type="text/plain; charset=utf-8")

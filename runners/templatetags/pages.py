@@ -11,7 +11,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from runners.models import RunnerRun, RunReason, RunStatus
+from runners.api.exception_handler import KINDS, SERVER_ERROR
+from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 
 register = template.Library()
 
@@ -88,6 +89,23 @@ def outcome(run: RunnerRun) -> str:
         case RunReason.KILLED:
             return f"ended by the signal {run.signal} that did not come from here{code}"
     return str(RunReason(run.reason).label) if run.reason in RunReason.values else "ended"
+
+
+# What the outcomes of audit records mean that are no codes of errors.
+RESULTS = {"ok": "done", "dry_run": "looked at only", "replayed": "answered again", "error": SERVER_ERROR.title}
+TITLES = {kind.code: kind.title for kind in KINDS.values()}
+
+
+@register.filter
+def result(record: AuditRecord) -> str:
+    """The outcome of an audit record, in words."""
+    return RESULTS.get(record.outcome) or TITLES.get(record.outcome) or record.outcome
+
+
+@register.filter
+def is_refusal(record: AuditRecord) -> bool:
+    """Whether a command was refused or has failed."""
+    return record.outcome not in ("ok", "dry_run", "replayed")
 
 
 @register.filter

@@ -80,6 +80,30 @@ def test_a_preview_shows_what_would_happen_and_does_nothing(
     assert account.calls() == []
 
 
+def test_a_preview_is_gone_once_the_form_says_something_else(
+    page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    account.experiment("a001")
+    account.control("setstatus", PRINT="Changes NOT saved to the JobList!!!!:  use -s option to save")
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/experiments/set-status?profile_name=THIS_MACHINE&expid=a001")
+    page.get_by_label("New status").select_option("COMPLETED")
+    page.get_by_label("Jobs by name").fill("a001_ONE")
+    primary = page.locator("button.primary")
+    expect(primary).to_have_text("Preview the changes")
+    for change in (
+        lambda: page.get_by_label("Jobs by name").press_sequentially("x"),
+        lambda: page.get_by_label("New status").select_option("READY"),
+    ):
+        page.get_by_label("Jobs by name").fill("a001_ONE")
+        page.get_by_role("button", name="Preview the changes").click()
+        expect(page.locator("#preview")).to_contain_text("1 job would change")
+        expect(primary).to_have_text("Set the status")
+        change()
+        expect(page.locator("#preview")).to_have_count(0)
+        expect(primary).to_have_text("Preview the changes")
+
+
 def test_a_refusal_of_the_machine_is_said_in_words(
     page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sshd: SSHServer, sign_in: SignIn
 ) -> None:
@@ -92,7 +116,7 @@ def test_a_refusal_of_the_machine_is_said_in_words(
     expect(alert).to_contain_text("does not let the service in")
     expect(page.get_by_label("Experiment")).to_have_value("a001")
     page.goto(f"{stub_site.url}/experiments/a001")
-    expect(page.get_by_text("authentication_failed")).to_be_visible()
+    expect(page.get_by_text("The machine does not let the service in")).to_be_visible()
 
 
 def test_an_experiment_is_created_listed_and_described(

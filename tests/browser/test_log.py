@@ -127,6 +127,27 @@ def test_a_long_log_begins_with_its_end_and_gives_the_rest_when_asked(
     assert lines == [f"number {number:06}" for number in range(10_000)]
 
 
+def test_a_log_that_grows_while_somebody_reads_stays_small(
+    page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    log = open_run(page, stub_site, account, sign_in, profile="THIS_MACHINE")
+    box, follow, status = page.locator("#log"), page.locator("#log-follow"), page.locator("#log-status")
+    append(log, "".join(f"line {number}\n" for number in range(300)))
+    expect(box).to_contain_text("line 299")
+    box.evaluate("box => { box.scrollTop = 0 }")
+    expect(follow).to_have_attribute("aria-pressed", "false")
+    append(log, "".join(f"{number:06} {'x' * 250}\n" for number in range(20_000)))  # 5 MB
+    expect(status).to_contain_text("Paused while you read", timeout=RESTART)
+    expect(box).to_contain_text("line 299")
+    length = "box => box.textContent.length"
+    assert box.evaluate(length) < 3_000_000
+    follow.click()
+    expect(box).to_contain_text("019999", timeout=RESTART)
+    expect(status).to_have_text("Live")
+    assert box.evaluate(length) < 3_000_000
+    expect(page.get_by_role("button", name="Show earlier lines")).to_be_attached()
+
+
 def test_a_database_that_does_not_answer_is_said_and_survived(
     page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:

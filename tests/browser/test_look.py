@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.watching import check_accessible, keep
+from tests.browser.watching import Watch, check_accessible, keep
 from tests.environments import StubAccount
 from tests.servers import AppServer
 
@@ -137,6 +137,31 @@ def test_a_run_is_started_and_stopped_with_the_keyboard_alone(
     page.keyboard.press("Enter")
     expect(page.locator("#state")).to_contain_text("stopped by ada", timeout=20_000)
     expect(page.locator("#state .steps")).to_contain_text("signal KILL")
+
+
+def test_a_stop_that_takes_long_can_be_made_a_kill(
+    page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    watch.allow("console error .* htmx:(sendAbort|afterRequest)")  # the kill takes the place of the first request
+    account.control("run", "a001", SLEEP=600, IGNORE="INT TERM")
+    account.control("stop", "a001", DELAY=60)
+    account.experiment("a001")
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/start?profile_name=THIS_MACHINE&expid=a001")
+    page.get_by_role("button", name="Start the run").click()
+    page.wait_for_url("**/runs/1")
+    page.get_by_role("link", name="Stop this run").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop the run").click()
+    expect(page.locator("#actions")).to_contain_text("Stopping…")
+    expect(page.locator("#state")).to_contain_text("under way")
+    check_accessible(page)
+    keep(page, "run-kill", full=False)
+    page.get_by_role("link", name="Kill it now").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("End it at once")).to_be_checked()
+    dialog.get_by_role("button", name="Stop the run").click()
+    expect(page.locator("#state")).to_contain_text("TERMINATED", timeout=15_000)  # long before the first stop gives up
+    expect(page.locator("#state")).to_contain_text("stopped by ada")
 
 
 def test_everything_but_the_live_log_works_without_javascript(

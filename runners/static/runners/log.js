@@ -3,7 +3,7 @@
 const QUICK = 1000; // ms between looks while lines come
 const SLOW = 3000; // ms when nothing came for a while, and between the first tries of a service that is away
 const LONGEST = 10000;
-const CHUNKS = 200; // pieces that are kept in the page; older ones can be fetched again
+const KEPT = 2 * 1024 * 1024; // bytes of the log that stay in the page; what came before can be fetched again
 
 const box = document.getElementById("log");
 const text = document.getElementById("log-text");
@@ -31,7 +31,9 @@ function setFollowing(value) {
   isFollowing = value;
   follow.setAttribute("aria-pressed", String(value));
   follow.textContent = value ? "Following" : "Follow";
-  if (value) box.scrollTop = box.scrollHeight;
+  if (!value) return;
+  box.scrollTop = box.scrollHeight;
+  look();
 }
 
 class Away extends Error {}
@@ -59,7 +61,9 @@ function chunk(html, start) {
 function append(answer) {
   if (!answer.html) return;
   text.append(chunk(answer.html, answer.start));
-  while (text.children.length > CHUNKS && isFollowing) text.firstElementChild.remove();
+  while (isFollowing && text.children.length > 1 && answer.next - Number(text.children[1].dataset.start) > KEPT) {
+    text.firstElementChild.remove();
+  }
   first = Number(text.firstElementChild.dataset.start);
   earlier.hidden = first === 0;
   if (isFollowing) box.scrollTop = box.scrollHeight;
@@ -68,13 +72,17 @@ function append(answer) {
 async function look() {
   if (isAsking || isDone) return;
   clearTimeout(timer);
+  if (!isFollowing && next !== null && next - first > KEPT) {
+    say("Paused while you read: Follow shows what came since."); // nothing can be let go that somebody reads
+    return;
+  }
   if (document.hidden) return; // visibilitychange goes on
   isAsking = true;
   try {
     const answer = await ask(next === null ? {} : { from: next, style });
     if (answer.problem) {
       say(`${answer.problem} Trying again…`, true);
-      wait = Math.min(Math.max(wait * 2, SLOW), LONGEST);
+      wait = answer.was_asked ? Math.min(Math.max(wait * 2, SLOW), LONGEST) : SLOW;
     } else {
       append(answer);
       next = answer.next;
@@ -129,4 +137,3 @@ earlier.addEventListener("click", async () => {
 document.addEventListener("visibilitychange", look);
 document.addEventListener("runChanged", look); // the end of the run brings its last lines
 setFollowing(true);
-look();

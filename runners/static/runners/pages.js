@@ -90,6 +90,7 @@ document.addEventListener("click", (event) => {
   const dialog = opener && document.getElementById(opener.dataset.dialog);
   if (dialog) {
     event.preventDefault();
+    for (const box of dialog.querySelectorAll("[type=checkbox]")) box.checked = box.name === opener.dataset.marks;
     dialog.showModal();
   } else if (event.target.closest("[data-closes-dialog]")) {
     event.target.closest("dialog").close();
@@ -116,6 +117,19 @@ window.addEventListener("pageshow", () => {
     if (busy) busy.textContent = "";
   }
 });
+
+// A preview is of what was in the form: once that changes it is gone, and previewing is what comes next.
+function outdate(event) {
+  const form = event.target.closest("form.command");
+  const preview = form?.querySelector("#preview");
+  if (!preview) return;
+  preview.remove();
+  for (const button of form.querySelectorAll("button[name=action]")) {
+    button.classList.toggle("primary", button.value === "preview");
+  }
+}
+document.addEventListener("input", outdate);
+document.addEventListener("change", outdate);
 
 // `autofocus` of an error or a preview is where the eye should be, too.
 document.querySelector(".alert[autofocus], .preview[autofocus]")?.scrollIntoView({ block: "nearest" });
