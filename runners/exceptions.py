@@ -3,6 +3,7 @@
 RunnerServiceError
 ├─ InvalidRequest            a value that no profile or rule allows
 ├─ EndpointDisabled          an admin switched the command off
+├─ TooManyRequests           this person asks for commands too often
 ├─ ProfileForbidden          the profile is not for this person, or not for this value
 ├─ ProfileNotFound
 ├─ RunNotFound               this experiment was never run here
@@ -51,6 +52,12 @@ class InvalidRequest(RunnerServiceError):
 
 class EndpointDisabled(RunnerServiceError):
     code = "endpoint_disabled"
+
+
+class TooManyRequests(RunnerServiceError):
+    """Fact: `retry_after`, seconds."""
+
+    code = "throttled"
 
 
 class ProfileForbidden(RunnerServiceError):

@@ -7,13 +7,15 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
+from runners.pages.login import slow_to_guess
 from runners_project import pages
 
 urlpatterns = [
     path("v4/", include("runners.api.urls")),
     path("", include("runners.pages.urls")),
-    path("login", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("login", slow_to_guess(LoginView.as_view(redirect_authenticated_user=True)), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
+    path("admin/login/", slow_to_guess(admin.site.login)),
     path("admin/", admin.site.urls),
     path("docs/errors", pages.errors, name="errors"),
     path("openapi.json", pages.openapi_json, name="openapi"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.core.cache import cache
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
@@ -19,6 +20,7 @@ from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.history import LANE, WIDTH, draw
 from runners.pages.run import plain_lines
+from runners.services import idempotency
 from runners.templatetags import pages as words
 from tests.environments import StubAccount
 from tests.servers import AppServer
@@ -139,6 +141,11 @@ def test_what_ended_last_is_found_by_an_index(db: None) -> None:
 # --- who may see and do what ------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _nothing_counted() -> None:
+    cache.clear()
+
+
 @pytest.fixture
 def ada(db: None) -> User:
     return User.objects.create_user("ada", password="x")
@@ -159,6 +166,13 @@ def test_a_part_of_a_page_sends_the_whole_page_to_the_login_when_the_session_is_
     assert elsewhere["HX-Redirect"] == "/login?next=%2F"
 
 
+def test_the_sign_in_may_be_somewhere_else(client: Client, settings: Any, db: None) -> None:
+    settings.LOGIN_URL = "openapi"  # as the recipe for OpenID Connect names a view of its own
+    assert 'href="/openapi.json">Sign in' in client.get("/").content.decode()
+    assert client.get("/start")["Location"] == "/openapi.json?next=/start"
+    assert client.get("/runs/list", headers={"HX-Request": "true"})["HX-Redirect"] == "/openapi.json?next=%2F"
+
+
 def test_only_profiles_that_a_person_may_use_are_offered_and_accepted(browser: Client, ada: User) -> None:
     profile = RunnerProfile.objects.create(name="GUARDED", runner_type="LOCAL", module_loader_type="NO_MODULE")
     RunnerProfile.objects.create(name="OFF", runner_type="LOCAL", module_loader_type="NO_MODULE", enabled=False)
@@ -170,7 +184,13 @@ def test_only_profiles_that_a_person_may_use_are_offered_and_accepted(browser: C
     assert "There is no profile that you may use" in page
     refused = browser.post("/start", {"profile_name": "GUARDED", "expid": "a001", "action": "do"})
     assert refused.status_code == 422
+    assert "an admin has given that to certain groups" in refused.content.decode()
     assert not RunnerRun.objects.exists()
+    record = AuditRecord.objects.get()
+    assert (record.outcome, record.actor, record.endpoint) == ("profile_forbidden", "ada", "run-experiment")
+    assert (record.expid, record.profile_name) == ("a001", "GUARDED")
+    browser.post("/start", {"profile_name": "OFF", "expid": "a001", "action": "preview"})
+    assert AuditRecord.objects.latest("id").outcome == "profile_not_found"
     ada.groups.add(group)
     assert "GUARDED" in browser.get("/start").content.decode()
 
@@ -221,6 +241,43 @@ def test_a_parameter_outside_of_the_admins_limits_is_refused_at_its_field(browse
     response = browser.post("/start", body)
     assert response.status_code == 422
     assert "param-SSH.USER" in response.context["form"].errors
+    record = AuditRecord.objects.get()
+    assert record.outcome == "profile_forbidden"
+    assert "ada_*" in record.detail
+
+
+def test_mistakes_and_previews_leave_the_records_that_they_leave_in_the_api(browser: Client) -> None:
+    RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    form = {"profile_name": "HERE", "expid": "a001"}
+    assert browser.post("/start", {**form, "action": "choose", "expid": "A001"}).status_code == 200
+    assert not AuditRecord.objects.exists()
+    browser.post("/start", {**form, "action": "do", "expid": "A\0" * 20})
+    browser.post("/start", {**form, "action": "preview"})
+    mistake, preview = AuditRecord.objects.order_by("id")
+    assert (mistake.outcome, mistake.profile_name) == ("invalid_request", "HERE")
+    assert mistake.expid == "A?" * 8
+    assert "expid" in mistake.detail
+    assert (preview.outcome, preview.argv) == ("dry_run", ["autosubmit", "run", "a001"])
+    page = browser.get("/experiments/a001").content.decode()
+    assert "looked at only" in page
+    assert "dry_run" not in page
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said", "is_bad"),
+    [
+        ("ok", "done", False),
+        ("dry_run", "looked at only", False),
+        ("replayed", "answered again", False),
+        ("command_failed", "The command ran and failed", True),
+        ("profile_forbidden", "The profile may not be used this way", True),
+        ("of_another_version", "of_another_version", True),
+    ],
+)
+def test_what_became_of_a_command_is_said_in_words(outcome: str, said: str, is_bad: bool) -> None:
+    record = AuditRecord(outcome=outcome)
+    assert words.result(record) == said
+    assert words.is_refusal(record) is is_bad
 
 
 def test_what_was_given_last_for_a_profile_is_offered_again(browser: Client) -> None:
@@ -235,7 +292,153 @@ def test_a_log_that_is_not_there_is_explained(browser: Client, account: StubAcco
     answer = browser.get(f"/runs/{row.pk}/log").json()
     assert answer["done"]
     assert "never started" in answer["note"]
-    assert browser.get(f"/runs/{row.pk}/log/download").status_code == 404
+    download = browser.get(f"/runs/{row.pk}/log/download")
+    assert download.status_code == 404
+    assert "There is no log: the command was never started" in download.content.decode()
+    assert f"Back to run {row.pk}" in download.content.decode()
+
+
+def test_what_somebody_else_is_asking_after_holds_up_no_viewer_of_the_log(
+    browser: Client, account: StubAccount
+) -> None:
+    """The log could be read all the time: only the row says that its machine cannot tell."""
+    row = run(reachable=False, unreachable_detail="no answer", probing_until=timezone.now() + timedelta(hours=1))
+    row.save()
+    log = account.home / ".autosubmit-runners" / row.key / "log"
+    log.parent.mkdir(parents=True)
+    log.write_text("a line\n")
+    answer = browser.get(f"/runs/{row.pk}/log").json()
+    assert (answer["problem"], answer["was_asked"], answer["html"]) == ("no answer", False, "")
+    RunnerRun.objects.update(probing_until=timezone.now() - timedelta(seconds=1))
+    answer = browser.get(f"/runs/{row.pk}/log").json()
+    assert (answer["problem"], answer["was_asked"], answer["html"]) == ("", True, "a line\n")
+
+
+def test_asking_a_machine_takes_a_post(browser: Client) -> None:
+    row = run(status="COMPLETED", exit_code=0)
+    row.save()
+    assert browser.get(f"/runs/{row.pk}/refresh").status_code == 405
+    assert browser.post(f"/runs/{row.pk}/refresh").status_code == 204
+
+
+def test_why_a_run_cannot_be_stopped_is_said(browser: Client) -> None:
+    row = run()
+    row.save()
+    assert "Stop this run" in browser.get(f"/runs/{row.pk}").content.decode()
+    EndpointToggle.objects.create(name="RUNNER_RUN", enabled=False)
+    for path in (f"/runs/{row.pk}", f"/runs/{row.pk}/stop"):
+        page = browser.get(path).content.decode()
+        assert "Stop this run" not in page
+        assert "an admin has switched off starting and stopping for now" in page
+
+
+def test_while_a_step_of_a_stop_is_under_way_only_a_kill_is_offered(browser: Client) -> None:
+    row = run(stop_requested_at=timezone.now(), stop_steps=[{"action": "autosubmit stop", "seconds": None}])
+    row.save()
+    page = browser.get(f"/runs/{row.pk}").content.decode()
+    assert "Stopping…" in page
+    assert "Kill it now" in page
+    assert "Stop it again" not in page
+    row.stop_steps[0] |= {"seconds": 20.0, "outcome": "exit code 0", "ended": False}
+    row.save()
+    assert "Stop it again" in browser.get(f"/runs/{row.pk}").content.decode()
+    assert "checked" in browser.get(f"/runs/{row.pk}/stop?force=1").content.decode()
+    assert "checked" not in browser.get(f"/runs/{row.pk}/stop").content.decode()
+
+
+# --- the same form twice ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def creation(browser: Client, account: StubAccount) -> dict[str, str]:
+    """The fields of a filled-in form."""
+    RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    page = browser.get("/experiments/create?profile_name=HERE")
+    return {"profile_name": "HERE", "description": "tides", "action": "do", "once": page.context["once"]}
+
+
+def test_a_form_that_is_sent_again_creates_nothing_twice(
+    browser: Client, account: StubAccount, creation: dict[str, str]
+) -> None:
+    first, again = (browser.post("/experiments/create", creation) for _ in range(2))
+    assert first.status_code == 302
+    assert first["Location"] == again["Location"] == "/experiments/job-list?expid=a000&profile_name=HERE"
+    assert (
+        "This form was sent before: it has created experiment a000" in browser.get(again["Location"]).content.decode()
+    )
+    assert len(account.calls("expid")) == 1
+    assert list(AuditRecord.objects.order_by("id").values_list("outcome", "expid")) == [
+        ("ok", "a000"),
+        ("replayed", "a000"),
+    ]
+    changed = browser.post("/experiments/create", {**creation, "description": "waves"})
+    fresh = browser.post("/experiments/create", {**creation, "once": "of another form"})
+    assert ["a001" in changed["Location"], "a002" in fresh["Location"]] == [True, True]
+
+
+def test_a_form_whose_command_has_failed_may_be_sent_again(
+    browser: Client, account: StubAccount, creation: dict[str, str]
+) -> None:
+    account.control("expid", FAIL="No space left")
+    refused = browser.post("/experiments/create", creation)
+    assert refused.status_code == 502
+    assert "No space left" in refused.content.decode()
+    assert refused.context["once"] == creation["once"]
+    account.control("expid")
+    assert "expid=a000" in browser.post("/experiments/create", creation)["Location"]
+
+
+def test_a_form_that_is_under_way_is_not_done_twice(
+    browser: Client, account: StubAccount, creation: dict[str, str]
+) -> None:
+    fields = {name: [value] for name, value in creation.items() if name != "once"}
+    key = idempotency.fingerprint(creation["once"], fields)
+    idempotency.claim(caller="ada", key=key, endpoint="create-experiment", mark=key)  # by this process, which lives
+    answer = browser.post("/experiments/create", creation)
+    assert answer.status_code == 409
+    assert "nothing is created twice" in answer.content.decode()
+    assert answer["Retry-After"]
+    assert answer.context["once"] == creation["once"]
+    assert account.calls() == []
+
+
+# --- how often --------------------------------------------------------------------------------------------------------
+
+
+def test_commands_of_pages_and_api_count_together(browser: Client, settings: Any) -> None:
+    settings.THROTTLE_COMMANDS = "3/min"
+    RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    row = run()
+    row.save()
+    form = {"profile_name": "HERE", "expid": "a001", "action": "preview"}
+    assert [browser.post("/start", form).status_code for _ in range(2)] == [200, 200]
+    assert browser.post("/v4/runners/command/run-experiment", {}, "application/json").status_code == 400
+    refused = browser.post("/start", form)
+    assert refused.status_code == 429
+    assert 1 <= int(refused["Retry-After"]) <= 60
+    assert "Too many requests" in refused.content.decode()
+    stop = browser.post(f"/runs/{row.pk}/stop")
+    assert stop.status_code == 429
+    row.refresh_from_db()
+    assert row.stop_requested_at is None
+    assert [record.outcome for record in AuditRecord.objects.order_by("-id")[:2]] == ["throttled"] * 2
+    assert browser.get("/start").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/login", "/admin/login/"])
+def test_guessing_passwords_is_slowed_down(client: Client, ada: User, settings: Any, path: str) -> None:
+    settings.THROTTLE_FAILED_LOGINS = "3/min"
+    User.objects.filter(pk=ada.pk).update(is_staff=True)
+    wrong = {"username": "ada", "password": "guessed"}
+    assert [client.post(path, wrong).status_code for _ in range(3)] == [200] * 3
+    for body in (wrong, {"username": "ada", "password": "x"}):  # also who has guessed it in the end
+        refused = client.post(path, body)
+        assert refused.status_code == 429
+        assert 1 <= int(refused["Retry-After"]) <= 60
+        assert "Too many attempts" in refused.content.decode()
+    assert client.get(path).status_code == 200
+    cache.clear()
+    assert client.post(path, {"username": "ada", "password": "x"}).status_code == 302
 
 
 @pytest.mark.parametrize("query", ["from=-1", "from=x", "before=1e9", "from=9999999999999999", "style=%22%3E"])

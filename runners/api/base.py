@@ -82,8 +82,8 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             body = request.data
         except exceptions.APIException as error:
             self.body_error, body = error, {}
-        self.audit.expid = _plain(body.get("expid"), 16)
-        self.audit.profile_name = _plain(body.get("profile_name"), 100)
+        self.audit.expid = plain(body.get("expid"), 16)
+        self.audit.profile_name = plain(body.get("profile_name"), 100)
         super().check_permissions(request)
 
     def handle_exception(self, exc: Exception) -> Response:
@@ -106,6 +106,6 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         return Response({"message": "Nothing was executed: this is what would be.", **plan.as_dict()})
 
 
-def _plain(value: object, limit: int) -> str:
+def plain(value: object, limit: int) -> str:
     """A claimed name as the database takes it: printable text of bounded length."""
     return "".join(c if c.isprintable() else "?" for c in value[:limit]) if isinstance(value, str) else ""

@@ -79,6 +79,7 @@ KINDS: dict[type[BaseException], Kind] = {
     drf.MethodNotAllowed: Kind(405, "method_not_allowed", "Wrong method"),
     TooLarge: Kind(413, "too_large", "The body is too large"),
     drf.UnsupportedMediaType: Kind(415, "unsupported_media_type", "The body has to be JSON"),
+    ours.TooManyRequests: Kind(429, "throttled", "Too many requests"),
     drf.Throttled: Kind(429, "throttled", "Too many requests"),
     OperationalError: DATABASE_UNAVAILABLE,
     InterfaceError: DATABASE_UNAVAILABLE,

@@ -55,8 +55,9 @@ class _Throttle(SimpleRateThrottle):
         return getattr(settings, f"THROTTLE_{self.scope.upper()}") or None
 
     def get_cache_key(self, request: Request, view: APIView) -> str | None:
-        if isinstance(request.auth, ApiToken):
-            who = request.auth.token_key
+        auth = getattr(request, "auth", None)  # requests of the pages have none: there it is the session
+        if isinstance(auth, ApiToken):
+            who = auth.token_key
         elif request.user.is_authenticated:
             who = f"user-{request.user.pk}"
         else:

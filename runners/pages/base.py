@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
 from typing import Any
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib.auth.mixins import AccessMixin
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import reverse
+from django.shortcuts import resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.generic import TemplateView
-from rest_framework.throttling import BaseThrottle
+from rest_framework.throttling import BaseThrottle, SimpleRateThrottle
 
 from profiles.models import RunnerProfile
+from runners.api.base import plain
 from runners.api.exception_handler import kind_of
-from runners.exceptions import RunnerServiceError
+from runners.api.permissions import CommandThrottle
+from runners.exceptions import RunnerServiceError, TooManyRequests
 from runners.models import AuditRecord
 from runners.services.access import Action, user_may
 from runners.services.audit import audited
@@ -34,7 +39,8 @@ class SignedIn(AccessMixin):
             return self.handle_no_permission()
         here = request.headers.get("HX-Current-URL", "")
         target = here if url_has_allowed_host_and_scheme(here, {request.get_host()}) else "/"
-        return HttpResponse(status=204, headers={"HX-Redirect": f"{reverse('login')}?{urlencode({'next': target})}"})
+        there = f"{resolve_url(settings.LOGIN_URL)}?{urlencode({'next': target})}"
+        return HttpResponse(status=204, headers={"HX-Redirect": there})
 
 
 class PageView(SignedIn, TemplateView):
@@ -54,10 +60,30 @@ def usable_profiles(user: Any, action: Action) -> list[RunnerProfile]:
     return [profile for profile in profiles if user_may(user, profile, action)]
 
 
-def recorded(request: HttpRequest, endpoint: str, **facts: str) -> AbstractContextManager[AuditRecord]:
-    """The audit record of a command that was asked for on a page. `endpoint` as on the wire."""
+@contextmanager
+def recorded(request: HttpRequest, endpoint: str, *, expid: str = "", profile_name: str = "") -> Iterator[AuditRecord]:
+    """The audit record of a command that was asked for on a page, refused or not. `endpoint` as on the wire.
+
+    It counts against the person's rate, together with those that came through the API. Raises TooManyRequests.
+    """
     address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
-    return audited(endpoint=endpoint, actor=request.user.get_username(), address=address[:64], **facts)
+    with audited(
+        endpoint=endpoint,
+        actor=request.user.get_username(),
+        address=address[:64],
+        expid=plain(expid, 16),
+        profile_name=plain(profile_name, 100),
+    ) as audit:
+        if wait := seconds_to_wait(request, CommandThrottle()):
+            raise TooManyRequests(f"You have asked for too many commands. Try again in {wait} s.", retry_after=wait)
+        yield audit
+
+
+def seconds_to_wait(request: HttpRequest, throttle: SimpleRateThrottle) -> int:
+    """0, and the request is counted; else how long its sender has to wait."""
+    if throttle.allow_request(request, None):  # type: ignore[arg-type]  # our throttles read what both requests have
+        return 0
+    return max(1, ceil(throttle.wait() or 1))
 
 
 def in_words(error: RunnerServiceError) -> dict[str, Any]:

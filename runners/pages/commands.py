@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any, ClassVar
+from uuid import uuid4
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils.functional import cached_property
 from django.utils.http import urlencode
 
 from profiles.config import Endpoint
 from profiles.models import EndpointToggle
-from runners.exceptions import EndpointDisabled, RunnerServiceError
+from runners.api.operations import WAIT_GRACE
+from runners.exceptions import (
+    CommandFailed,
+    CommandTimedOut,
+    EndpointDisabled,
+    IdempotencyInProgress,
+    RunnerServiceError,
+)
 from runners.models import AuditRecord, RunnerRun
+from runners.models_operations import IdempotencyRecord, OperationKind
 from runners.pages.base import PageView, in_words, recorded
 from runners.pages.forms import (
     PARAM,
@@ -24,7 +36,7 @@ from runners.pages.forms import (
     RunForm,
     SetStatusForm,
 )
-from runners.services import dry_run, experiments
+from runners.services import autosubmit, dry_run, experiments, idempotency, operations
 from runners.services.dry_run import Plan
 
 LAST_PARAMS = "page_params"  # in the session: what was given last, by profile
@@ -33,7 +45,8 @@ LAST_PARAMS = "page_params"  # in the session: what was given last, by profile
 class CommandPage(PageView):
     """GET shows the form. POST: `action` is `choose` (show the fields of another profile), `preview` or `do`.
 
-    `command` is its name on the wire and in the audit, `endpoint` the toggle that covers it.
+    `command` is its name on the wire and in the audit, `endpoint` the toggle that covers it. A preview and a form with
+    a mistake leave the records that a dry run and a bad request leave in the API.
     """
 
     template_name = "pages/command.html"
@@ -42,8 +55,10 @@ class CommandPage(PageView):
     command: ClassVar[str]
     intro = ""
     button = ""
+    is_once = False  # whether a form that is sent again must not do it again
     preview_button = "Preview"
     preview_template = "pages/_plan.html"
+    preview_command = ""  # in the audit, when a preview is more than a dry run of the command
 
     def plan(self, data: dict[str, Any]) -> Plan:
         """What would be executed, from the validated data."""
@@ -53,9 +68,11 @@ class CommandPage(PageView):
         """The use case. Answers with a redirection. Raises RunnerServiceError."""
         raise NotImplementedError
 
-    def preview(self, form: CommandForm) -> dict[str, Any]:
+    def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
         """What the preview's template needs. Raises RunnerServiceError."""
-        return {"plan": self.plan(form.validated)}
+        plan = self.plan(data)
+        audit.argv, audit.outcome = plan.argv, "dry_run"
+        return {"plan": plan}
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return self._page(self._fresh(request.GET.dict()))
@@ -65,23 +82,34 @@ class CommandPage(PageView):
         if action == "choose":
             return self._page(self._fresh(request.POST.dict()))
         form = self.form_class(request, data=request.POST)
-        if not form.is_valid():
-            return self._page(form, status=422)
-        self._remember(form)
+        is_preview = action == "preview"
+        command = self.preview_command if is_preview and self.preview_command else self.command
+        asked = {name: request.POST.get(name, "") for name in ("expid", "profile_name")}
         try:
-            if action == "preview":
-                return self._page(form, **self.preview(form))
-            facts = {name: form.validated.get(name, "") for name in ("expid", "profile_name")}
-            with recorded(request, self.command, **facts) as audit:
+            with recorded(request, command, **asked) as audit:
                 if not self._enabled():
                     raise EndpointDisabled(f"The {self.command} endpoint is currently disabled.")
+                if not form.is_valid():
+                    audit.outcome, audit.detail = form.refusal
+                    return self._page(form, status=422)
+                self._remember(form)
+                if is_preview:
+                    return self._page(form, **self.preview(form.validated, audit))
                 return self.execute(form.validated, audit)
         except RunnerServiceError as error:
             shown = in_words(error)
-            return self._page(form, error=shown, status=shown["status"])
+            response = self._page(form, error=shown, status=shown["status"])
+            if seconds := error.facts.get("retry_after"):
+                response["Retry-After"] = str(seconds)
+            return response
 
     def _enabled(self) -> bool:
         return EndpointToggle.is_enabled(self.endpoint)
+
+    @cached_property
+    def once(self) -> str:
+        """What tells one filled-in form from another: it stays with the form until it has done its work."""
+        return self.request.POST.get("once") or uuid4().hex
 
     def _fresh(self, given: dict[str, Any]) -> CommandForm:
         """An unbound form. Of a profile just chosen, what was given for it last is offered again."""
@@ -99,6 +127,8 @@ class CommandPage(PageView):
             self.request.session[LAST_PARAMS] = {**known, form.profile.name: given}
 
     def _page(self, form: CommandForm, *, status: int = 200, **context: Any) -> HttpResponse:
+        if self.is_once:
+            context["once"] = self.once
         context = self.get_context_data(form=form, enabled=self._enabled(), **context)
         return self.render_to_response(context, status=status)
 
@@ -125,9 +155,9 @@ class StartRun(CommandPage):
     def plan(self, data: dict[str, Any]) -> Plan:
         return dry_run.run_experiment(expid=data["expid"], config=data["config"])
 
-    def preview(self, form: CommandForm) -> dict[str, Any]:
-        active = RunnerRun.objects.active().filter(expid=form.validated["expid"]).first()
-        return {**super().preview(form), "active": active}
+    def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
+        active = RunnerRun.objects.active().filter(expid=data["expid"]).first()
+        return {**super().preview(data, audit), "active": active}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
         run = experiments.run_experiment(
@@ -143,14 +173,62 @@ class CreateExperiment(CommandPage):
     title = "Create an experiment"
     intro = "Autosubmit chooses its id. Edit its configuration on the machine, then make its job list."
     button = "Create the experiment"
+    is_once = True
 
     def plan(self, data: dict[str, Any]) -> Plan:
         return dry_run.create_experiment(config=data["config"], params=data["params"])
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        outcome = experiments.create_experiment(config=data["config"], params=data["params"], audit=audit)
-        self.done(f"Experiment {outcome.expid} was created. Its job list comes next.", outcome.warnings)
-        return redirect(link("pages:create-job-list", expid=outcome.expid, profile_name=data["profile_name"]))
+        """A form that is sent again (a double click, a reload, an answer that was lost) leads to what it has made.
+
+        What stands in it is part of the key: one that was changed is another request.
+        """
+        fields = {
+            name: values for name, values in self.request.POST.lists() if name not in ("csrfmiddlewaretoken", "once")
+        }
+        key = idempotency.fingerprint(self.once, fields)
+        try:
+            record = idempotency.claim(caller=audit.actor, key=key, endpoint=self.command, mark=key)
+        except IdempotencyInProgress as error:
+            raise IdempotencyInProgress(
+                "This form was sent before, and what it asks for is under way. Send it again in some seconds to see "
+                "what became of it: nothing is created twice.",
+                **error.facts,
+            ) from None
+        if record.answer_status is None:
+            expid, warnings = self._create(record, data, audit)
+            self.done(f"Experiment {expid} was created. Its job list comes next.", warnings)
+        else:
+            assert record.answer_body
+            expid = audit.expid = record.answer_body["expid"]
+            audit.outcome, audit.detail = "replayed", f"the answer of {record}"
+            self.done(f"This form was sent before: it has created experiment {expid}.", [])
+        return redirect(link("pages:create-job-list", expid=expid, profile_name=data["profile_name"]))
+
+    def _create(self, record: IdempotencyRecord, data: dict[str, Any], audit: AuditRecord) -> tuple[str, list[str]]:
+        """As an operation that is waited for, so that it is found when this server does not live to tell."""
+        try:
+            operation = idempotency.operation_of(record) or operations.start(
+                kind=OperationKind.CREATE_EXPERIMENT,
+                config=data["config"],
+                profile_name=data["profile_name"],
+                argv=autosubmit.expid(data["params"]),
+                timeout=ceil(settings.RUNNERS_COMMAND_TIMEOUT),
+                audit=audit,
+                on_insert=idempotency.link(record),
+            )
+            operations.wait(operation, seconds=operation.timeout + WAIT_GRACE)
+            outcome = operations.outcome(operation)
+        except (CommandFailed, CommandTimedOut):  # certainly over: the same form may try again
+            idempotency.forget_attempt(record)
+            idempotency.give_back(record)
+            raise
+        except BaseException:
+            idempotency.give_back(record)
+            raise
+        audit.expid = outcome.expid
+        idempotency.answer(record, status=200, body={"expid": outcome.expid}, headers={})
+        return outcome.expid, outcome.warnings
 
 
 class CreateJobList(CommandPage):
@@ -181,20 +259,16 @@ class SetJobStatus(CommandPage):
     button = "Set the status"
     preview_button = "Preview the changes"
     preview_template = "pages/_changes.html"
+    preview_command = "preview-job-status"
 
     def plan(self, data: dict[str, Any]) -> Plan:
         return dry_run.set_job_status(expid=data["expid"], config=data["config"], params=data["params"])
 
-    def preview(self, form: CommandForm) -> dict[str, Any]:
-        """Asks Autosubmit on the machine, without saving: some two seconds."""
-        data = form.validated
-        facts = {"expid": data["expid"], "profile_name": data["profile_name"]}
-        with recorded(self.request, "preview-job-status", **facts) as audit:
-            if not self._enabled():
-                raise EndpointDisabled(f"The {self.command} endpoint is currently disabled.")
-            changes = experiments.preview_job_status(
-                expid=data["expid"], config=data["config"], params=data["params"], audit=audit
-            )
+    def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
+        """Asks Autosubmit on the machine, without saving: about two seconds."""
+        changes = experiments.preview_job_status(
+            expid=data["expid"], config=data["config"], params=data["params"], audit=audit
+        )
         return {"plan": self.plan(data), "changes": changes}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:

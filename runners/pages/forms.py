@@ -16,9 +16,11 @@ from profiles.config import ModuleLoaderType, RunnerType
 from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile, UserSettings
 from runners.api import serializers
-from runners.api.exception_handler import flatten
-from runners.exceptions import RunnerServiceError
+from runners.api.exception_handler import flatten, sentence
+from runners.api.fields import shown
+from runners.exceptions import InvalidRequest, ProfileNotFound, RunnerServiceError
 from runners.pages.base import usable_profiles
+from runners.services import access
 from runners.services.autosubmit import ACCEPTED_STATUSES
 
 PARAM = "param-"  # what the names of the fields of open parameters begin with
@@ -55,8 +57,9 @@ class CommandForm(forms.Form):
         self.validated: dict[str, Any] = {}
         given = data if data is not None else initial or {}
         self.profiles = usable_profiles(request.user, self.serializer_class.action)
-        name = given.get("profile_name") or (self.profiles[0].name if len(self.profiles) == 1 else "")
-        self.profile = next((profile for profile in self.profiles if profile.name == name), None)
+        self.named = given.get("profile_name") or (self.profiles[0].name if len(self.profiles) == 1 else "")
+        self.profile = next((profile for profile in self.profiles if profile.name == self.named), None)
+        self._refusal: InvalidProfile | RunnerServiceError | None = None
         for field in self.fields.values():
             field.error_messages["required"] = CHOOSE if isinstance(field, forms.ChoiceField) else EMPTY
         if self.profile:
@@ -130,7 +133,7 @@ class CommandForm(forms.Form):
         return body
 
     def clean(self) -> dict[str, Any]:
-        if self.profile is None:
+        if not self.named:
             raise forms.ValidationError("Choose a profile." if self.profiles else "There is no profile to choose.")
         # What single fields have found is not repeated, but the rest is judged, too: all mistakes at once.
         missing = {name: "" for name in self.fields if name not in self.cleaned_data}
@@ -138,16 +141,30 @@ class CommandForm(forms.Form):
         body = self.body()
         serializer = self.serializer_class(data=body, context={"request": self.request})
         try:
+            if self.profile is None:  # not one of those offered: the API knows why
+                access.require(self.request.user, serializers.enabled_profile(self.named), self.serializer_class.action)
+                raise ProfileNotFound(f"The profile {shown(self.named)} has just changed. Try again.")
             if serializer.is_valid():
                 self.validated = serializer.validated_data
             else:
                 self._add(flatten(serializer.errors))
                 self.profile.resolve(body["profile_params"])
         except InvalidProfile as error:
+            self._refusal = error
             self._add(error.errors, PARAM)
         except RunnerServiceError as error:
+            self._refusal = error
             self.add_error(None, error.detail)
         return self.cleaned_data
+
+    @property
+    def refusal(self) -> tuple[str, str]:
+        """Of a form that is not valid: the code of the error, and the mistakes in one text, for the audit."""
+        code = self._refusal.code if self._refusal else InvalidRequest.code
+        found = {
+            "" if name == "__all__" else name: [str(text) for text in texts] for name, texts in self.errors.items()
+        }
+        return code, sentence(found)
 
     def _add(self, errors: dict[str, list[str]], prefix: str = "") -> None:
         for path, texts in errors.items():
