@@ -173,7 +173,7 @@ class RunnerProfileAdmin(ProfileAdmin):
     def environment(self, profile: RunnerProfile) -> str:
         return f"{profile.module_loader_type or OPEN} {', '.join(profile.module_list)}"
 
-    @admin.display(description="requests must give")
+    @admin.display(description="to be given")
     def still_open(self, profile: RunnerProfile) -> str:
         """What a request has to give, with a mark where that depends on what else it gives."""
         return ", ".join(
@@ -284,7 +284,8 @@ class EndpointToggleAdmin(ToggleAdmin):
         # A family without a row is enabled; here every one needs a row to be switched.
         rows = [EndpointToggle(name=name) for name in Endpoint.values]
         EndpointToggle.objects.bulk_create(rows, ignore_conflicts=True)
-        return super().changelist_view(request, extra_context)
+        title = "Endpoint toggles"  # there is nothing to select
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -36,10 +36,12 @@ def run(expid, hours, minutes, **fields):
 run("a000", 90, 700, status="COMPLETED", exit_code=0)
 run("a001", 50, 30, status="TERMINATED", reason="failed", exit_code=3, detail="No space left on device")
 run("a002", 30, 90, status="TERMINATED", reason="stopped", exit_code=88, stopped_by="root")
-run("a003", 3, 0, status="ACTIVE", reachable=False, unreachable_detail="login1:22 cannot be reached: no answer")
-last = run("a004", 2, 0, status="ACTIVE", runner="LOCAL", config=local, host="here", profile_name="THIS_MACHINE")
+run("a003", 3, 0, status="ACTIVE", reachable=False, unreachable_detail="login1:22 cannot be reached: no answer",
+    confirmed_at=now - timedelta(minutes=40))
+last = run("a004", 2, 0, status="ACTIVE", runner="LOCAL", config=local, host="here", profile_name="THIS_MACHINE",
+    identity={"host": "here", "boot_id": "51c7", "pid": 4711, "start_time": 4242})
 for number, (endpoint, outcome, detail) in enumerate([("run-experiment", "ok", ""), ("stop-experiment",
-    "runner_unreachable", "Experiment a004 was not stopped: no answer."), ("set-job-status", "dry_run", "")]):
+    "command_timed_out", "Experiment a004 was not stopped within 60 s."), ("set-job-status", "dry_run", "")]):
     AuditRecord.objects.create(endpoint=endpoint, actor="ada", expid="a004", run_id=last.pk, outcome=outcome,
         detail=detail, argv=["autosubmit", "run", "a004"], duration_ms=1000 + number, address="192.0.2.1")
 Operation.objects.create(key="k" * 32, kind="create-experiment", config=ssh, timeout=60, status="failed",
@@ -103,11 +105,17 @@ def test_an_admin_imports_profiles_checks_a_machine_and_approves_its_key(admin: 
     keep(page, "admin-import-mistake")
 
     text = page.get_by_label("YAML", exact=True)
-    text.fill(text.input_value().replace("22222222", str(sshd.port)))
+    text.fill(text.input_value().replace("22222222", "2222"))
     page.get_by_role("button", name="Show what it changes").click()
     plan = page.locator("#plan")
     expect(plan).to_contain_text("5 added")
-    expect(plan).to_contain_text("SSH.HOST=127.0.0.1")
+    text.fill(text.input_value().replace("PORT: 2222,", f"PORT: {sshd.port},"))
+    plan.get_by_role("button", name="Import: make these changes").click()
+    expect(page.locator(".messagelist")).to_contain_text("You have edited this after looking.")
+    expect(plan).to_contain_text(str(sshd.port))
+    page.get_by_role("button", name="Show what it changes").click()
+    expect(page.locator(".messagelist")).to_have_count(0)
+    expect(plan).to_contain_text(re.compile(r"SSH\.HOST\s*127\.0\.0\.1"))
     check_accessible(page)
     keep(page, "admin-import")
     plan.get_by_role("button", name="Import: make these changes").click()
@@ -215,7 +223,7 @@ def test_runs_and_all_other_pages_of_the_admin(admin: Page, app_of_admin: AppSer
     keep(page, "admin-runs")
     page.get_by_role("link", name="a004", exact=True).click()
     expect(page.locator("#log-tail")).to_contain_text("There is no log", timeout=MACHINE)
-    expect(page.locator("#audit-trail")).to_contain_text("runner_unreachable")
+    expect(page.locator("#audit-trail")).to_contain_text("command_timed_out")
     check_accessible(page)
     keep(page, "admin-run")
     page.goto(f"{base}/runners/runnerrun/")
@@ -236,11 +244,42 @@ def test_runs_and_all_other_pages_of_the_admin(admin: Page, app_of_admin: AppSer
         expect(page).to_have_url(re.compile("/change/$"))
         check_accessible(page)
         keep(page, f"admin-{model}-one")
-    for path in ("profiles/endpointtoggle/", "profiles/publishedsshkey/", "profiles/publishedsshkey/add/"):
+    for path in ("profiles/publishedsshkey/", "profiles/publishedsshkey/add/"):
         page.goto(f"{base}/{path}")
         check_accessible(page)
-    page.goto(f"{base}/profiles/endpointtoggle/")
+
+
+def test_a_toggle_is_switched_off_and_on_again(admin: Page, app_of_admin: AppServer) -> None:
+    page = admin
+    secret = app_of_admin.manage("create_token", "ada").strip().splitlines()[-1]
+    body = {"expid": "a000", "profile_name": "NONE"}
+
+    def code() -> str:
+        answer = app_of_admin.post("/v4/runners/command/run-experiment", body, Authorization=f"Bearer {secret}")
+        return f"{answer.status} {answer.body['code']}"
+
+    assert code() == "404 profile_not_found"  # of who may try
+    page.goto(f"{app_of_admin.url}/admin/profiles/endpointtoggle/")
+    running = page.get_by_label("runner-run is enabled")
+    expect(running).to_be_checked()
+    running.uncheck()
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".messagelist")).to_contain_text("1 endpoint toggle was changed")
+    expect(running).not_to_be_checked()
+    check_accessible(page)
     keep(page, "admin-toggles")
+    assert code() == "403 endpoint_disabled"
+
+    page.get_by_role("link", name="History of runner-run").click()
+    expect(page.locator("#change-history tbody tr")).to_have_count(1)
+    expect(page.locator("#change-history tbody tr")).to_contain_text(re.compile(r"root\s*Switched off\."))
+    check_accessible(page)
+    keep(page, "admin-toggle-history")
+    page.go_back()
+    running.check()
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".messagelist")).to_contain_text("1 endpoint toggle was changed")
+    assert code() == "404 profile_not_found"
 
 
 def test_the_admin_can_be_read_in_the_dark_and_on_a_phone(
@@ -284,3 +323,12 @@ def test_a_token_is_made_and_shown_once(admin: Page, app_of_admin: AppServer) ->
     expect(page.locator("#result_list")).to_contain_text("the nightly job")
     assert secret not in page.content()
     keep(page, "admin-tokens")
+    page.get_by_label("Select this object for an action").check()
+    page.get_by_label("Action:").select_option("Revoke the selected tokens")
+    page.get_by_role("button", name="Go").click()
+    expect(page.locator("#content")).to_contain_text("Are you sure")
+    expect(page.locator("#content")).to_contain_text("To delete a token is to revoke it")
+    check_accessible(page)
+    keep(page, "admin-token-revoke")
+    page.get_by_role("button", name="Yes").click()
+    expect(page.locator("#result_list")).to_have_count(0)
