@@ -39,8 +39,9 @@ test-browser: ## Only the tests in a real browser; screenshots are in .artifacts
 
 screenshots: test-browser ## Make the pictures of docs/images anew
 	@mkdir -p docs/images
-	@for pair in light-dashboard:dashboard run-stopping:run dark-history:history phone-dashboard:phone; do \
-	  cp .artifacts/$${pair%%:*}.png docs/images/$${pair##*:}.png; done
+	@for pair in light-dashboard:dashboard run-stopping:run dark-history:history phone-dashboard:phone \
+	    admin-check:admin-check admin-import:admin-import admin-runs:admin-runs; do \
+	  cp .artifacts/$${pair%%:*}.png docs/images/$${pair##*:}.png || exit; done
 
 lint: install-dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -173,6 +173,24 @@ def test_the_sign_in_may_be_somewhere_else(client: Client, settings: Any, db: No
     assert client.get("/runs/list", headers={"HX-Request": "true"})["HX-Redirect"] == "/openapi.json?next=%2F"
 
 
+def test_an_experiment_that_was_never_run_is_found_by_its_id(browser: Client) -> None:
+    assert 'action="/experiments"' in browser.get("/").content.decode()
+    assert browser.get("/experiments?expid=+A0b1+")["Location"] == "/experiments/a0b1"
+    assert "It was never run here." in browser.get("/experiments/a0b1").content.decode()
+    for text in ("", "../x", "1abc"):
+        refused = browser.get("/experiments", {"expid": text})
+        assert refused.status_code == 404
+        assert "An id has four or more" in refused.content.decode()
+
+
+def test_a_row_leads_to_its_experiment_and_to_its_run(browser: Client) -> None:
+    row = run()
+    row.save()
+    page = browser.get("/runs/list").content.decode()
+    assert 'href="/experiments/a001">a001</a>' in page
+    assert f'href="/runs/{row.pk}">run {row.pk}</a>' in page
+
+
 def test_only_profiles_that_a_person_may_use_are_offered_and_accepted(browser: Client, ada: User) -> None:
     profile = RunnerProfile.objects.create(name="GUARDED", runner_type="LOCAL", module_loader_type="NO_MODULE")
     RunnerProfile.objects.create(name="OFF", runner_type="LOCAL", module_loader_type="NO_MODULE", enabled=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import render, resolve_url
+from django.shortcuts import redirect, render, resolve_url
 from django.utils import timezone
 from django.views import View
 
@@ -16,6 +17,7 @@ from runners.models import AuditRecord, RunnerRun
 from runners.pages import history
 from runners.pages.base import PageView, SignedIn
 from runners.services import experiments, lifecycle
+from runners.services.autosubmit import EXPID_PATTERN
 
 ACTIVE_SHOWN = 200
 RECENT_SHOWN = 25
@@ -68,6 +70,19 @@ class Refresh(SignedIn, View):
         active = RunnerRun.objects.active().order_by("-id")[:ACTIVE_SHOWN]
         lifecycle.refresh([run for run in active if not experiments.is_fresh(run)])
         return HttpResponse(status=204)
+
+
+class FindExperiment(PageView):
+    """`?expid=` leads to the page of that experiment, whether it was ever run here or not."""
+
+    template_name = "pages/no_experiment.html"
+    title = "No such experiment"
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        expid = request.GET.get("expid", "").strip().lower()
+        if re.fullmatch(EXPID_PATTERN, expid):
+            return redirect("pages:experiment", expid=expid)
+        return self.render_to_response(self.get_context_data(expid=expid), status=404)
 
 
 class ExperimentPage(PageView):

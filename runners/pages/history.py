@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from runners.models import RunnerRun
 from runners.pages.base import PageView
+from runners.templatetags.pages import tone
 
 # Of the drawing, in pixels: it is never scaled, so its letters stay readable; a narrow screen scrolls it.
 WIDTH = 1000
@@ -33,6 +34,17 @@ STEPS = tuple(
     timedelta(seconds=seconds)
     for seconds in (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400, 7 * 86400, 14 * 86400)
 )
+
+
+# By the tone of a run (the template filter), in the order of the legend.
+LEGEND = {
+    "active": "active",
+    "unsure": "active, cannot tell now",
+    "completed": "completed",
+    "stopped": "stopped on request",
+    "failed": "failed by itself",
+    "other": "ended otherwise: killed, lost, never started, declared ended",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,7 @@ class Picture:
     rows: list[Row]
     bars: list[Bar]
     ticks: list[tuple[float, str]]
+    legend: list[tuple[str, str]]
     width: float = WIDTH
     labels: float = LABELS
     top: float = TOP
@@ -105,7 +118,9 @@ def draw(
         label = name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
         rows.append(Row(label, name, y, height, number % 2 == 1))
         y += height
-    return Picture(first, now, y, rows, bars, _ticks(first, now, x_of))
+    drawn = {tone(run) for run in ordered}
+    legend = [(name, words) for name, words in LEGEND.items() if name in drawn]
+    return Picture(first, now, y, rows, bars, _ticks(first, now, x_of), legend)
 
 
 def _ticks(start: datetime, end: datetime, x_of: Callable[[datetime], float]) -> list[tuple[float, str]]:

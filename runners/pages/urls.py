@@ -32,6 +32,7 @@ urlpatterns = [
     path("runs/<int:pk>/log", run.LogChunkView.as_view(), name="run-log"),
     path("runs/<int:pk>/log/download", run.Download.as_view(), name="run-download"),
     path("runs/<int:pk>/stop", run.StopPage.as_view(), name="stop"),
+    path("experiments", dashboard.FindExperiment.as_view(), name="find-experiment"),
     path("start", commands.StartRun.as_view(), name="start"),
     path("experiments/create", commands.CreateExperiment.as_view(), name="create-experiment"),
     path("experiments/job-list", commands.CreateJobList.as_view(), name="create-job-list"),

@@ -60,12 +60,12 @@ def lasted(run: RunnerRun) -> str:
 
 @register.filter
 def tone(run: RunnerRun) -> str:
-    """The class that colours a run: active, unsure, completed, stopped or failed."""
+    """The class that colours a run: active, unsure, completed, stopped, failed, or other for what ended otherwise."""
     if run.status == RunStatus.ACTIVE:
         return "active" if run.reachable else "unsure"
     if run.status == RunStatus.COMPLETED:
         return "completed"
-    return "stopped" if run.reason == RunReason.STOPPED else "failed"
+    return {RunReason.STOPPED.value: "stopped", RunReason.FAILED.value: "failed"}.get(run.reason, "other")
 
 
 @register.filter

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
+from django.template.loader import render_to_string
 from playwright.sync_api import Page, expect
 
 from tests.browser.watching import Watch, check_accessible, keep
@@ -37,7 +38,7 @@ for i in range(46):
     RunnerRun.objects.create(
         **(here if i % 3 == 2 else on_cluster), expid=f"a00{i % 6}", host=hosts[i % 3], identity={}, pid=4000 + i,
         status=status, reason=reason, exit_code=code, signal=signal, created=begin, modified=begin, confirmed_at=begin,
-        finished=begin + timedelta(hours=1 + i * 7 % 31), started_by=["ada", "grace"][i % 2],
+        finished=min(now, begin + timedelta(hours=1 + i * 7 % 31)), started_by=["ada", "grace"][i % 2],
         stopped_by="grace" if reason == "stopped" else "")
 for i, trouble in enumerate(["", "ada_l@cluster-login2:22 cannot be reached: no answer within 10 s"]):
     RunnerRun.objects.create(
@@ -67,6 +68,15 @@ def test_every_page_is_accessible_in_the_light_and_in_the_dark_and_fits_a_phone(
         "experiment": "/experiments/a001",
         "history": "/history?by=host&days=30",
         "run": "/runs/5",
+        "stop": "/runs/47/stop",
+        "job-list": "/experiments/job-list?profile_name=THIS_MACHINE&expid=a001",
+        "description": "/experiments/description?profile_name=THIS_MACHINE&expid=a001",
+        "no-experiment": "/experiments?expid=A+1",
+        "never-run": "/experiments/zzzz",
+        "not-found": "/nothing/here",
+        "no-log": "/runs/3/log/download",
+        "no-machine": "/runs/5/log/download",
+        "errors": "/docs/errors",
     }
     for look, options in {
         "light": {},
@@ -74,6 +84,8 @@ def test_every_page_is_accessible_in_the_light_and_in_the_dark_and_fits_a_phone(
         "phone": {"viewport": PHONE, "has_touch": True},
     }.items():
         page = new_page(**options)
+        page.watch.allow("^404 GET /(experiments|nothing/here|runs/3/log/download)$")  # type: ignore[attr-defined]
+        page.watch.allow("^502 GET /runs/5/log/download$")  # type: ignore[attr-defined]
         sign_in(page, busy_site, name="root" if look == "dark" else "ada")
         for name, path in paths.items():
             page.goto(f"{busy_site.url}{path}")
@@ -84,6 +96,19 @@ def test_every_page_is_accessible_in_the_light_and_in_the_dark_and_fits_a_phone(
             assert overflow <= 0, f"{path} is {overflow} px too wide on {look}"
 
 
+@pytest.mark.parametrize("name", ["400", "403", "403_csrf", "429", "500", "503"])
+def test_every_error_is_a_page_that_is_accessible(page: Page, watch: Watch, stub_site: AppServer, name: str) -> None:
+    """As the service renders it, without causing the error: the other tests do that."""
+    context = {"wait": 7, "origin": "https://runners.example.org", "here": "http://runners.example.org"}
+    body = render_to_string(f"{name}.html", {**context, "is_https_unknown": True})
+    page.route("**/an-error", lambda route: route.fulfill(status=500, body=body, content_type="text/html"))
+    watch.allow("^500 GET /an-error")
+    page.goto(f"{stub_site.url}/an-error")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    check_accessible(page)
+    keep(page, f"error-{name}", full=False)
+
+
 def test_the_history_draws_each_run_in_the_colour_of_its_outcome_and_says_it_as_a_table(
     page: Page, busy_site: AppServer, sign_in: SignIn
 ) -> None:
@@ -91,8 +116,13 @@ def test_the_history_draws_each_run_in_the_colour_of_its_outcome_and_says_it_as_
     page.goto(f"{busy_site.url}/history?by=experiment&days=30")
     bars = page.locator("svg a")
     expect(bars).to_have_count(48)
-    expect(page.locator("svg .bar.completed")).to_have_count(page.locator("svg a[aria-label*='ended well']").count())
-    expect(page.locator("svg .bar.unsure")).to_have_count(1)
+    for tone, said in {"completed": "ended well", "stopped": "stopped by", "failed": "failed (exit"}.items():
+        expect(page.locator(f"svg a .bar.{tone}")).to_have_count(page.locator(f"svg a[aria-label*='{said}']").count())
+        expect(page.locator(f"svg a .bar.{tone} + .hatch[fill='url(#hatch-{tone})']")).not_to_have_count(0)
+    lost = page.locator("svg a[aria-label*='its process is gone'], svg a[aria-label*='by the signal KILL']")
+    expect(page.locator("svg a .bar.other")).to_have_count(lost.count())
+    expect(page.locator("svg a .bar.unsure")).to_have_count(1)
+    expect(page.locator(".legend li")).to_have_count(6)
     page.get_by_text("The same as a table").click()
     expect(page.get_by_role("row")).to_have_count(49)
     page.get_by_label("One lane for each").select_option("host")
