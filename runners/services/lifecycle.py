@@ -9,6 +9,7 @@ own: `settle`.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ from runners.models_operations import Operation
 from runners.services import webhooks
 from runners.services.output import last_lines
 from runners.services.runners import Identity, Probe, ProbeTarget, Runner, get_runner
+
+logger = logging.getLogger(__name__)
 
 LAST_WORDS = 4096  # bytes of a log that are looked at for the last words of a failed run
 RETRY_UNREACHABLE = 5  # seconds before a machine that could not tell is asked again for a status
@@ -100,10 +103,15 @@ def refresh(runs: Iterable[Launched]) -> None:
 
 
 def by_target(runs: Iterable[Launched]) -> dict[tuple[str, ...], list[Launched]]:
-    """Runs grouped by the account of the machine they run in."""
+    """Runs by the account of the machine they run in. Those without a readable configuration are logged, left out."""
     groups: dict[tuple[str, ...], list[Launched]] = {}
     for run in runs:
-        groups.setdefault(get_runner(run.runner_config).target, []).append(run)
+        try:
+            target = get_runner(run.runner_config).target
+        except (KeyError, TypeError, ValueError):  # somebody has written into the table; the others are not to suffer
+            logger.exception("The stored configuration of %s cannot be read: nobody can ask after it.", run)
+            continue
+        groups.setdefault(target, []).append(run)
     return groups
 
 

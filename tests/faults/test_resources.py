@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -155,42 +156,48 @@ def test_a_strange_file_in_a_run_directory_tells_nothing_and_hides_no_other_run(
     tools.stop_run(force=True)
 
 
-def test_a_row_that_cannot_be_read_does_not_end_the_watch(
+HOPELESS = """
+from runners.models import RunnerRun as R
+local = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
+ssh = local | {"RUNNER_TYPE": "SSH", "SSH": {"HOST": "127.0.0.1", "PORT": 1, "USER": "u"}}
+R.objects.create(expid="b000", config={}, runner="LOCAL")  # no configuration
+R.objects.create(expid="b001", config=ssh, runner="SSH", identity={"host": "x"})  # no identity
+"""
+
+
+def test_rows_that_nobody_can_ask_after_do_not_hide_the_others(
     make_app: Callable[..., AppServer], account: StubAccount, tmp_path: Path
 ) -> None:
-    """Whatever a bug does to the look at runs: it is told with its traceback, and the watch takes its next step."""
+    """Whatever a bug does to the look at one machine: it is told with its traceback, and the watch goes on."""
     account.experiment(EXPID)
     account.control("create", SLEEP=3)
+    account.control("run", SLEEP=3)
     app = make_app(account=account)
-    app.manage(
-        "shell",
-        "-v0",
-        "-c",
-        "from runners.models import RunnerRun as R; R.objects.create(expid='b000', config={}, runner='LOCAL')",
-    )
+    app.manage("shell", "-v0", "-c", HOPELESS)
     body = {"expid": EXPID, **tools.profile_of(None)}
+    assert app.post(tools.COMMAND + "run-experiment", body).status == 200
     accepted = app.post(tools.COMMAND + "create-job-list", body, Prefer="respond-async")
     assert accepted.status == 202, accepted.body
     log = tmp_path / "watch.log"
     argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval", "0.2"]
     watch = start_server(argv, log=log, env=app.environment, cwd=ROOT)
     try:
-        wait_for(lambda: "create-job-list" in log.read_text(), what="the operation's end, which the watch has seen")
-        assert "Traceback" in log.read_text()
+        wait_for(
+            lambda: stored_status(app) == ("COMPLETED", "succeeded"), 40, what="both ends, which the watch has seen"
+        )
         assert watch.poll() is None
     finally:
         end(watch)
+    assert "The stored configuration of run 1 of b000 (ACTIVE) cannot be read" in log.read_text()
+    assert "A look at the runs was broken off; the watch goes on." in log.read_text()
+    with closing(sqlite3.connect(app.database)) as database, database:
+        database.execute("UPDATE runners_runnerrun SET probing_until = NULL")
+    once = subprocess.run(argv[:-2], env=app.environment, cwd=ROOT, capture_output=True, check=False)
+    assert once.returncode == 1  # who looks once is told by the exit code
 
 
-def test_a_watch_that_looks_once_tells_a_bug_by_its_exit_code(
-    make_app: Callable[..., AppServer], account: StubAccount
-) -> None:
-    app = make_app(account=account)
-    app.manage(
-        "shell",
-        "-v0",
-        "-c",
-        "from runners.models import RunnerRun as R; R.objects.create(expid='b000', config={}, runner='LOCAL')",
-    )
-    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs"]
-    assert subprocess.run(argv, env=app.environment, cwd=ROOT, capture_output=True, check=False).returncode == 1
+def stored_status(app: AppServer) -> tuple[str, str]:
+    with closing(sqlite3.connect(app.database)) as database:
+        (run,) = database.execute("SELECT status FROM runners_runnerrun WHERE expid = ?", [EXPID]).fetchone()
+        (operation,) = database.execute("SELECT status FROM runners_operation").fetchone()
+    return run, operation
