@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from profiles.config import Endpoint
 from tests.browser.watching import Watch, check_accessible, keep
 from tests.environments import StubAccount
+from tests.processes import wait_for
 from tests.servers import AppServer, SSHServer
 
 SignIn = Callable[..., None]
@@ -62,6 +63,24 @@ def test_a_mistake_is_said_at_its_field_and_what_was_typed_is_kept(
     expect(page.locator(".field", has=page.get_by_label("Experiment")).locator(".errorlist")).to_contain_text("A001")
     check_accessible(page)
     keep(page, "start-errors")
+
+
+def test_what_is_typed_while_a_choice_is_under_way_is_kept(
+    page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
+) -> None:
+    """The answer to a choice makes the form anew, from what was in it when the choice was made."""
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/start?profile_name=YOURS")
+    held: list[Route] = []
+    page.route("**/start", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    with page.expect_request(lambda request: request.method == "POST"):
+        page.get_by_label("How to reach the machine").select_option("SSH")
+    page.get_by_label("Experiment").fill("a001")
+    wait_for(lambda: held, what="the choice")
+    held[0].continue_()
+    expect(page.get_by_label("Account on that machine")).to_be_visible()  # only a form made anew has it
+    expect(page.get_by_label("Experiment")).to_have_value("a001")
+    expect(page.get_by_label("How to reach the machine")).to_have_value("SSH")
 
 
 def test_a_preview_shows_what_would_happen_and_does_nothing(

@@ -131,6 +131,23 @@ function outdate(event) {
 document.addEventListener("input", outdate);
 document.addEventListener("change", outdate);
 
+// A choice asks the service for the fields that it needs. What is typed meanwhile is newer than the answer.
+let typed = new Map();
+document.addEventListener("input", (event) => {
+  if (event.target.form?.matches("form.command") && event.target.type !== "radio") typed.set(event.target.name, event.target);
+});
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.detail.target.matches("form.command")) typed = new Map();
+});
+document.addEventListener("htmx:afterSwap", (event) => {
+  for (const [name, old] of event.detail.target.matches("form.command") ? typed : []) {
+    const field = document.querySelector("form.command")?.elements[name];
+    if (!field) continue;
+    field.value = old.value;
+    if (old.type === "checkbox") field.checked = old.checked;
+  }
+});
+
 // `autofocus` of an error or a preview is where the eye should be, too.
 document.querySelector(".alert[autofocus], .preview[autofocus]")?.scrollIntoView({ block: "nearest" });
 
