@@ -196,6 +196,8 @@ REST_FRAMEWORK: dict[str, Any] = {
         "runners.api.authentication.AdminSessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["runners.api.permissions.ScopeAllowed"],
+    "DEFAULT_THROTTLE_CLASSES": ["runners.api.permissions.ReadThrottle"],
+    "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_PARSER_CLASSES": ["runners.api.http.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["runners.api.http.CompactJSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runners.api.http.AlwaysJSON",

@@ -293,8 +293,18 @@ def test_the_level_decides_what_is_open(
     api = Api(client, headers)
     api.post(STATUS, STATUS_BODY, expect=status)
     api.post(COMMAND, RUN_BODY, expect=command)
-    for path in ("profiles", "endpoints", "ssh-public-keys"):
-        api.get(f"/v4/runners/configuration/{path}", expect=401 if status == 401 else 200)
+    reading = 401 if status == 401 else (200, 404)
+    for path in (
+        "configuration/profiles",
+        "configuration/endpoints",
+        "configuration/ssh-public-keys",
+        "runs",
+        "runs/1",
+    ):
+        api.get(f"/v4/runners/{path}", expect=reading)
+    for path in ("runs/1/log", "operations/1", "operations/1/log", "profiles/P/requirements"):
+        api.get(f"/v4/runners/{path}", expect=reading)
+    api.post("/v4/runners/profiles/P/check", {}, expect=401 if command == 401 else 404)
 
 
 def test_an_open_command_still_remembers_who_asked(client: Client, settings: Any, ana: User) -> None:
@@ -320,19 +330,37 @@ def test_too_many_commands_are_429_with_the_time_to_wait(client: Client, setting
     Api(client, bearer(token_of(User.objects.create_user("eva")))).post(COMMAND, RUN_BODY, expect=400)
 
 
-def test_status_can_be_throttled_too(client: Client, settings: Any, ana: User) -> None:
-    settings.THROTTLE_READS = "1/min"
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v4/runners/runs",
+        "/v4/runners/runs/1/log",
+        "/v4/runners/operations/1",
+        "/v4/runners/profiles/NONE/requirements",
+        "/v4/runners/configuration/profiles",
+        "/v4/runners/configuration/endpoints",
+        "/v4/runners/configuration/ssh-public-keys",
+        "/v4/user-settings/preferred-username",
+    ],
+)
+def test_what_only_reads_can_be_throttled_too(client: Client, settings: Any, ana: User, path: str) -> None:
     api = Api(client, bearer(token_of(ana)))
+    for _ in range(3):
+        api.post(STATUS, STATUS_BODY, expect=404)  # as it is by default
+    settings.THROTTLE_READS = "2/min"
     api.post(STATUS, STATUS_BODY, expect=404)
+    api.get(path, expect=(200, 404))
+    assert api.get(path, expect=429)["code"] == "throttled"
     api.post(STATUS, STATUS_BODY, expect=429)
+    api.post(COMMAND, RUN_BODY, expect=400)
 
 
-def test_guessing_tokens_is_slowed_down(client: Client, settings: Any) -> None:
-    settings.THROTTLE_FAILED_LOGINS = "2/min"
-    api = Api(client, bearer("asr_" + "0" * 64))
-    for _ in range(2):
-        api.post(COMMAND, RUN_BODY, expect=401)
-    api.post(COMMAND, RUN_BODY, expect=429)
+def test_nobody_is_held_up_by_the_wrong_tokens_of_others(client: Client, settings: Any, ana: User) -> None:
+    """Behind a proxy all have one address, and a GUI that is left open goes on sending a token that has expired."""
+    settings.THROTTLE_FAILED_LOGINS = "1/min"
+    for _ in range(3):
+        Api(client, bearer("asr_" + "0" * 64)).post(COMMAND, RUN_BODY, expect=401)
+    Api(client, bearer(token_of(ana))).post(COMMAND, RUN_BODY, expect=400)
 
 
 def test_the_address_in_a_header_is_believed_only_behind_proxies(client: Client, settings: Any) -> None:

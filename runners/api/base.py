@@ -12,9 +12,11 @@ from rest_framework import exceptions, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
 
 from profiles.config import Endpoint
-from runners.api.permissions import CommandThrottle, EndpointEnabled, FailedLoginThrottle, ScopeAllowed
+from runners.api.authentication import is_open
+from runners.api.permissions import CommandThrottle, EndpointEnabled, ScopeAllowed
 from runners.models import AuditRecord
 from runners.models_auth import ApiToken
 from runners.models_operations import IdempotencyRecord
@@ -22,6 +24,14 @@ from runners.services.audit import audited
 from runners.services.dry_run import Plan
 
 logger = logging.getLogger(__name__)
+
+
+class Reading(APIView):
+    """A view that changes nothing: while reading is open to everybody, it looks at no credentials."""
+
+    def perform_authentication(self, request: Request) -> None:
+        if not is_open(request):
+            super().perform_authentication(request)
 
 
 class CommandViewSet(viewsets.GenericViewSet[Any]):
@@ -35,7 +45,6 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
     throttle_classes = [CommandThrottle]
     pagination_class = None
     filter_backends = []
-    metadata_class = None
 
     command: str = ""
     endpoint: Endpoint | None = None
@@ -63,13 +72,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         return f"{record.endpoint} {record.expid} by {record.actor or 'nobody'}: {record.outcome}"
 
     def perform_authentication(self, request: Request) -> None:
-        try:
-            user = request.user
-        except exceptions.AuthenticationFailed:
-            throttle = FailedLoginThrottle()
-            if not throttle.allow_request(request, self):
-                raise exceptions.Throttled(throttle.wait()) from None
-            raise
+        user = request.user
         if user.is_authenticated:
             self.audit.actor = user.get_username()
         if isinstance(request.auth, ApiToken):

@@ -66,15 +66,19 @@ class _Throttle(SimpleRateThrottle):
 
 
 class CommandThrottle(_Throttle):
+    """Of the commands, through the API and on the pages together."""
+
     scope = "commands"
 
 
 class ReadThrottle(_Throttle):
+    """Of all other endpoints (settings: DEFAULT_THROTTLE_CLASSES)."""
+
     scope = "reads"
 
 
 class FailedLoginThrottle(_Throttle):
-    """Counts refused credentials by address. It never looks at `request.user`, which would raise again."""
+    """Of the sign-in forms, where passwords can be guessed, by address. Tokens cannot: see docs/decisions.md."""
 
     scope = "failed_logins"
 

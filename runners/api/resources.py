@@ -5,20 +5,15 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import BaseThrottle
-from rest_framework.views import APIView
 
 from runners.api import resource_schema as schema
-from runners.api.authentication import is_open
-from runners.api.base import CommandViewSet
+from runners.api.base import CommandViewSet, Reading, plain
 from runners.api.operations import RETRY_AFTER, operation_fields
-from runners.api.permissions import ReadThrottle, ScopeAllowed
 from runners.api.resource_serializers import (
     CheckProfileRequest,
     LogQuery,
@@ -35,20 +30,6 @@ from runners.services.check import check_profile
 from runners.services.wire import run_fields
 
 
-class ResourceView(APIView):
-    """A GET that changes nothing."""
-
-    permission_classes = [ScopeAllowed]
-    metadata_class = None
-
-    def get_throttles(self) -> list[BaseThrottle]:
-        return [ReadThrottle()] if settings.THROTTLE_READS else []
-
-    def perform_authentication(self, request: Request) -> None:
-        if not is_open(request):
-            super().perform_authentication(request)
-
-
 def query_of(request: Request, serializer_class: type[StrictSerializer]) -> tuple[dict[str, str], dict[str, Any]]:
     """The query as it was sent and as it was understood. Raises ValidationError by parameter."""
     sent = request.query_params
@@ -61,7 +42,7 @@ def query_of(request: Request, serializer_class: type[StrictSerializer]) -> tupl
     return sent.dict(), understood
 
 
-class RunsView(ResourceView):
+class RunsView(Reading):
     """Past and present runs. States are the last known ones: no machine is asked for a list."""
 
     @schema.list_runs
@@ -84,20 +65,20 @@ class RunsView(ResourceView):
         )
 
 
-class RunView(ResourceView):
+class RunView(Reading):
     @schema.get_run
     def get(self, request: Request, id: int) -> Response:
         return Response(run_fields(runs.get(pk=id)))
 
 
-class RunLogView(ResourceView):
+class RunLogView(Reading):
     @schema.get_run_log
     def get(self, request: Request, id: int) -> HttpResponseBase:
         _, query = query_of(request, LogQuery)
         return log_answer(request, runs.get(pk=id), query)
 
 
-class OperationView(ResourceView):
+class OperationView(Reading):
     @schema.get_operation
     def get(self, request: Request, id: int) -> Response:
         operation = operations.get(pk=id)
@@ -105,7 +86,7 @@ class OperationView(ResourceView):
         return Response(operation_fields(operation), headers=headers)
 
 
-class OperationLogView(ResourceView):
+class OperationLogView(Reading):
     @schema.get_operation_log
     def get(self, request: Request, id: int) -> HttpResponseBase:
         _, query = query_of(request, LogQuery)
@@ -141,7 +122,7 @@ def log_answer(request: Request, row: RunnerRun | Operation, query: dict[str, An
     )
 
 
-class ProfileRequirementsView(ResourceView):
+class ProfileRequirementsView(Reading):
     @schema.get_profile_requirements
     def get(self, request: Request, name: str) -> Response:
         profile = enabled_profile(name)
@@ -156,7 +137,8 @@ class ProfileCheck(CommandViewSet):
 
     @schema.check_profile
     def check(self, request: Request, name: str) -> Response:
-        self.audit.profile_name = name[:100]
+        self.audit.profile_name = plain(name, 100)
+        enabled_profile(name)
         body = self.validated(request)
         serializer = ProfiledSerializer(data={**body, "profile_name": name}, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)

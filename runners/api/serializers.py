@@ -105,7 +105,8 @@ class TypedProfileParamsField(ProfileParamsField):
 
 def enabled_profile(name: str) -> RunnerProfile:
     """Raises ProfileNotFound, with the nearest name."""
-    profile = RunnerProfile.objects.filter(name=name, enabled=True).first()
+    known = "\0" not in name  # which PostgreSQL's driver takes in no text
+    profile = RunnerProfile.objects.filter(name=name, enabled=True).first() if known else None
     if profile is None:
         names = RunnerProfile.objects.filter(enabled=True).values_list("name", flat=True)
         near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)

@@ -5,20 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from django.conf import settings
 from rest_framework.decorators import action
-from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import BaseThrottle
 
 from profiles.config import Endpoint
 from runners.api import schema
-from runners.api.authentication import is_open
-from runners.api.base import CommandViewSet
+from runners.api.base import CommandViewSet, Reading
 from runners.api.idempotency import idempotent
 from runners.api.operations import conduct
-from runners.api.permissions import ReadThrottle, ScopeAllowed
 from runners.api.serializers import (
     CreateExperimentRequest,
     CreateJobListRequest,
@@ -139,23 +134,13 @@ def _given(data: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: data[name] for name in names}
 
 
-class RunStatusView(GenericAPIView[Any]):
+class RunStatusView(Reading):
     """The last run of an experiment. A POST that only reads, and the one endpoint that everybody polls.
 
     No toggle covers it: with RUNNER_RUN off, what still runs has to stay visible. It leaves no audit record.
     """
 
     required_scope = TokenScope.READ
-    permission_classes = [ScopeAllowed]
-    serializer_class = RunStatusRequest
-    metadata_class = None
-
-    def get_throttles(self) -> list[BaseThrottle]:
-        return [ReadThrottle()] if settings.THROTTLE_READS else []
-
-    def perform_authentication(self, request: Request) -> None:
-        if not is_open(request):
-            super().perform_authentication(request)
 
     @schema.get_runner_run_status
     def post(self, request: Request) -> Response:
