@@ -72,6 +72,18 @@ def limit(profile_name: str, config: RunnerConfig, fixed: parameters.Values, lim
     return replace(config, venv_roots=limits.venv_roots)
 
 
+def describe(requirements: list[parameters.Requirement], fixed: parameters.Values, limits: Limits) -> None:
+    """Say in the requirements of a profile what `limit` allows."""
+    patterns = {parameters.SSH_HOST: limits.hosts, parameters.SSH_USER: limits.users}
+    loader = fixed.get(parameters.MODULE_LOADER_TYPE)
+    for item in requirements:
+        if allowed := patterns.get(item["parameter"]):
+            item["allowed_patterns"] = list(allowed)
+        may_be_path = item["parameter"] == parameters.MODULES and loader != ModuleLoaderType.LMOD
+        if may_be_path and limits.venv_roots:
+            item["allowed_roots"] = list(limits.venv_roots)
+
+
 def is_path(config: RunnerConfig) -> bool:
     """Whether the environment is given by its path: a virtual environment, or a conda environment that is no name."""
     loader = config.module_loader_type

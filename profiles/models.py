@@ -12,7 +12,7 @@ from django.db import models
 
 from profiles import parameters, validators
 from profiles.config import Endpoint, ModuleLoaderType, RunnerConfig, RunnerType
-from profiles.limits import Limits, limit, lines, validate_patterns, validate_roots
+from profiles.limits import Limits, describe, limit, lines, validate_patterns, validate_roots
 
 OPEN = "Leave empty to leave it open: requests then give it in profile_params."
 
@@ -214,8 +214,11 @@ class RunnerProfile(models.Model):
         return wire
 
     def requirements(self) -> list[parameters.Requirement]:
-        """What a launch may or must still be given."""
-        return parameters.requirements(self.values())
+        """What a launch may or must still be given, and what an admin allows for it."""
+        fixed = self.values()
+        open_ones = parameters.requirements(fixed)
+        describe(open_ones, fixed, self.limits)
+        return open_ones
 
 
 class EndpointToggle(models.Model):

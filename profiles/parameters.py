@@ -49,6 +49,8 @@ class Requirement(TypedDict, total=False):
     minimum: int
     maximum: int
     max_length: int
+    allowed_patterns: list[str]  # these and allowed_roots: see profiles.limits.describe
+    allowed_roots: list[str]
     default: int | str
     help: str
 

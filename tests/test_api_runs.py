@@ -118,6 +118,31 @@ def test_times_are_inclusive_at_the_beginning_and_exclusive_at_the_end(api: Api)
     assert numbers(page) == [run.pk for run in rows[39:19:-1]]
 
 
+@pytest.mark.parametrize("bound", ["created_after", "created_before"])
+@pytest.mark.parametrize(
+    ("moment", "is_early"),
+    [
+        ("0001-01-01T00:00:00Z", True),
+        ("0001-01-01T00:10:00Z", True),
+        ("9999-12-31T23:59:59Z", False),
+        ("9999-12-31T23:59:59.999999Z", False),
+    ],
+)
+def test_the_first_and_the_last_moment_are_bounds_like_others(
+    api: Api, bound: str, moment: str, is_early: bool
+) -> None:
+    rows = make(2)
+    found = numbers(api.get(f"{RUNS}?{bound}={moment}&ordering=created"))
+    assert found == ([row.pk for row in rows] if is_early == (bound == "created_after") else [])
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-12:00", "10000-01-01T00:00:00Z"]
+)
+def test_a_moment_beyond_all_is_refused(api: Api, moment: str) -> None:
+    assert "created_after" in api.get(f"{RUNS}?created_after={moment}", expect=400)["errors"]
+
+
 def test_a_time_zone_whose_plus_became_a_blank_is_understood(api: Api) -> None:
     rows = make(2)
     assert numbers(api.get(f"{RUNS}?created_after=2026-03-01T13:01:00+01:00")) == [rows[1].pk]
@@ -294,6 +319,17 @@ def test_the_tail_begins_with_a_whole_character(api: Api, account: StubAccount) 
         assert (chunk["size"], chunk["next_offset"], chunk["ended"]) == (400, 400, True)
 
 
+def test_the_tail_is_as_long_as_was_asked(api: Api, account: StubAccount) -> None:
+    run = end_of(start(account, account.config(), BYTES=150_000))
+    log = account.home / ".autosubmit-runners" / run.key / "log"
+    for tail in (70_000, 1_000_000):
+        chunk = api.get(f"{RUNS}/{run.pk}/log?tail={tail}")
+        assert chunk["text"].encode() == log.read_bytes()[-tail:]
+    for beside in ("offset=0", "limit=65536"):
+        body = api.get(f"{RUNS}/{run.pk}/log?tail=100&{beside}", expect=400)
+        assert "or tail" in body["errors"][beside.partition("=")[0]][0]
+
+
 def test_an_offset_behind_the_end_reads_nothing(api: Api, account: StubAccount) -> None:
     run = end_of(start(account, account.config()))
     chunk = api.get(f"{RUNS}/{run.pk}/log?offset=1000000")
@@ -340,6 +376,33 @@ def test_requirements_say_what_a_launch_still_needs(api: Api) -> None:
     assert by_name["SSH.USER"]["required"] is True
     assert (by_name["SSH.PORT"]["type"], by_name["SSH.PORT"]["maximum"]) == ("integer", 65535)
     assert api.get("/v4/runners/profiles/OPENED/requirements", expect=404)["code"] == "profile_not_found"
+
+
+def test_requirements_say_what_an_admin_allows(api: Api) -> None:
+    limits = {"allowed_hosts": "*.cluster\nlogin", "allowed_users": "project_*", "venv_roots": "/opt/a\n/opt/b"}
+    profile = RunnerProfile.objects.create(name="WIDE", runner_type="SSH", **limits)
+    path = "/v4/runners/profiles/WIDE/requirements"
+    by_name = {item["parameter"]: item for item in api.get(path)["requirements"]}
+    assert by_name["SSH.HOST"]["allowed_patterns"] == ["*.cluster", "login"]
+    assert by_name["SSH.USER"]["allowed_patterns"] == ["project_*"]
+    assert by_name["MODULES"]["allowed_roots"] == ["/opt/a", "/opt/b"]
+    assert not {"allowed_patterns", "allowed_roots"} & by_name["SSH.PORT"].keys()
+    profile.module_loader_type = "LMOD"  # modules are no paths
+    profile.save()
+    assert "allowed_roots" not in str(api.get(path))
+
+
+@pytest.mark.parametrize("name", ["a%00b", "%00", "x" * 5000])
+def test_a_name_that_no_profile_can_have_is_not_found(api: Api, name: str) -> None:
+    path = f"/v4/runners/profiles/{name}"
+    assert api.get(f"{path}/requirements", expect=404)["code"] == "profile_not_found"
+    assert api.post(f"{path}/check", {}, expect=404)["code"] == "profile_not_found"
+    assert "\0" not in AuditRecord.objects.get().profile_name  # PostgreSQL takes none
+
+
+def test_a_name_that_no_database_takes_is_not_looked_up(api: Api, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(1):  # for the nearest name
+        api.get("/v4/runners/profiles/a%00b/requirements", expect=404)
 
 
 def test_a_profile_is_checked_stage_by_stage(api: Api, account: StubAccount, sshd: SSHServer) -> None:

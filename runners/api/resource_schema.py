@@ -154,7 +154,15 @@ get_profile_requirements = reading(
     answer=RequirementsAnswer,
     answered={
         "profile_name": "MY_RUNNER_PROFILE_2_CUSTOM_USERNAME",
-        "requirements": [{"parameter": "SSH.USER", "type": "string", "required": True, "max_length": 32}],
+        "requirements": [
+            {
+                "parameter": "SSH.USER",
+                "type": "string",
+                "required": True,
+                "max_length": 32,
+                "allowed_patterns": ["project_*"],
+            }
+        ],
     },
     codes=("profile_not_found",),
     tag="configuration",

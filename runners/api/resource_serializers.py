@@ -75,21 +75,35 @@ class RunsQuery(StrictSerializer):
 class LogQuery(StrictSerializer):
     """From `offset`, or the last `tail` bytes."""
 
+    # No `default` here: clients made of the document would send it, beside `tail` too.
     offset = serializers.IntegerField(
-        min_value=0, max_value=LARGEST_NUMBER, default=0, help_text="The first byte. Go on with `next_offset`."
+        min_value=0,
+        max_value=LARGEST_NUMBER,
+        required=False,
+        help_text="The first byte, 0 unless given. Go on with `next_offset`.",
     )
     limit = serializers.IntegerField(
-        min_value=FEWEST_LOG_BYTES, max_value=MOST_LOG_BYTES, default=LOG_BYTES, help_text="At most so many bytes."
+        min_value=FEWEST_LOG_BYTES,
+        max_value=MOST_LOG_BYTES,
+        required=False,
+        help_text=f"At most so many bytes, {LOG_BYTES} unless given.",
     )
     tail = serializers.IntegerField(
         min_value=FEWEST_LOG_BYTES,
         max_value=MOST_LOG_BYTES,
         required=False,
-        help_text="The last bytes, instead of offset and limit.",
+        help_text="The last bytes; give neither offset nor limit with it.",
     )
     encoding = serializers.ChoiceField(
         choices=list(ENCODINGS), default="text", help_text="text: whole characters in `text`. base64: bytes in `data`."
     )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "tail" in attrs and (beside := [name for name in ("offset", "limit") if name in attrs]):
+            raise serializers.ValidationError(
+                {name: f"Leave out {name} or tail: tail is the end of the log by itself." for name in beside}
+            )
+        return {"limit": LOG_BYTES, **attrs}
 
 
 class RunPage(serializers.Serializer[Any]):
@@ -134,6 +148,17 @@ class RequirementSerializer(serializers.Serializer[Any]):
     minimum = serializers.IntegerField(required=False)
     maximum = serializers.IntegerField(required=False)
     max_length = serializers.IntegerField(required=False)
+    allowed_patterns = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="It has to match one of these: * stands for any text, ? for one character, [ab] for a or b. Case does "
+        "not count in hosts.",
+    )
+    allowed_roots = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="An environment that is given by its path has to lie in one of these directories, links followed.",
+    )
     default = serializers.JSONField(required=False, help_text="What is taken when it is not given.")
     help = serializers.CharField(required=False)
 

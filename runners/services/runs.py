@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.db.models import QuerySet
@@ -19,6 +19,7 @@ from runners.services.runners import get_runner
 # Runs are numbered in the order of their insertion, `created` is the clock of the process that inserts: how far the
 # one can lag behind the other (a database that makes writers wait, several servers' clocks).
 CLOCK_SLACK = timedelta(minutes=10)
+FIRST_MOMENT, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 LOG_HEADER = 128  # bytes of RUNNERS_OUTPUT_LIMIT that are not for the log itself
 LONGEST_CHARACTER = 4  # bytes of UTF-8
 
@@ -54,10 +55,12 @@ def find(
     runs = runs.filter(**{name: value for name, value in (telling | coarse).items() if value})
     by_time = RunnerRun.objects.order_by("-created").values_list("id", flat=True)
     if created_after:
-        earlier = by_time.filter(created__lt=created_after - CLOCK_SLACK).first()
+        surely = max(created_after, FIRST_MOMENT + CLOCK_SLACK) - CLOCK_SLACK
+        earlier = by_time.filter(created__lt=surely).first()
         runs = runs.filter(moment__gte=created_after, id__gt=earlier or 0)
     if created_before:
-        later = by_time.reverse().filter(created__gt=created_before + CLOCK_SLACK).first()
+        surely = min(created_before, LAST_MOMENT - CLOCK_SLACK) + CLOCK_SLACK
+        later = by_time.reverse().filter(created__gt=surely).first()
         runs = runs.filter(moment__lt=created_before)
         runs = runs.filter(id__lt=later) if later else runs
     if beyond is not None:
@@ -112,10 +115,11 @@ class LogPage:
 def read_log(row: RunnerRun | Operation, *, offset: int = 0, limit: int, tail: int | None = None) -> LogPage:
     """A part of what a run or an operation has printed: `limit` bytes at most from byte `offset`, or its last `tail`.
 
-    `tail` begins with a whole character of UTF-8. Raises LogNotFound; RunnerUnreachable and as `Runner.execute`.
+    `tail` alone counts when it is given; it begins with a whole character of UTF-8. Raises LogNotFound;
+    RunnerUnreachable and as `Runner.execute`.
     """
     was_over = not row.is_active  # looked at first: what is over before the reading writes nothing after it
-    most = min(tail if tail is not None else limit, limit, settings.RUNNERS_OUTPUT_LIMIT - LOG_HEADER)
+    most = min(limit if tail is None else tail, settings.RUNNERS_OUTPUT_LIMIT - LOG_HEADER)
     chunk = None
     if row.cleaned_at is None:
         chunk = get_runner(row.runner_config).read_log(
