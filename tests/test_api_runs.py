@@ -98,6 +98,7 @@ def test_oldest_first(api: Api) -> None:
         ("profile_name", "MINE"),
         ("runner", "SSH"),
         ("host", "login1"),
+        ("user", "climate1"),
         ("started_by", "ana"),
     ],
 )
@@ -188,6 +189,7 @@ def test_a_query_that_is_not_understood_is_refused_by_name(api: Api, query: str,
         {"profile_name": "P"},
         {"runner": "SSH"},
         {"host": "h"},
+        {"user": "climate1"},
         {"started_by": "ana"},
         {"created_after": NOW, "created_before": NOW + timedelta(minutes=5)},
     ],
@@ -205,6 +207,29 @@ def test_a_page_is_read_from_an_index_in_order_and_nothing_is_counted(
         plan = runs.find(**filters, oldest_first=oldest_first, beyond=5)[:51].explain()
         assert "TEMP B-TREE" not in plan, plan
         assert "SEARCH" in plan, plan
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({"expid": "a001", "host": "h", "status": "COMPLETED"}, "run_expid_latest"),
+        ({"profile_name": "P", "host": "h", "runner": "SSH"}, "run_profile_latest"),
+        ({"profile_name": "P", "host": "h", "status": "ACTIVE"}, "run_status_latest"),
+        ({"status": "TERMINATED", "runner": "SSH"}, "run_status_latest"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else value,
+)
+def test_of_several_filters_the_most_telling_finds_the_rows(filters: dict[str, Any], index: str) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("other databases know better")
+    plan = runs.find(**filters, created_before=NOW)[:51].explain()
+    assert f"USING INDEX {index}" in plan, plan
+    assert "TEMP B-TREE" not in plan, plan
+
+
+@pytest.mark.parametrize(("name", "near"), [("profile", "profile_name"), ("users", "user"), ("created", "created_")])
+def test_a_filter_that_nobody_knows_is_refused_with_the_nearest(api: Api, name: str, near: str) -> None:
+    assert f"Did you mean '{near}" in api.get(f"{RUNS}?{name}=x", expect=400)["errors"][name][0]
 
 
 def test_a_list_asks_no_machine_and_one_query(api: Api, django_assert_num_queries: Any) -> None:

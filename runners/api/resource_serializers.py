@@ -49,6 +49,7 @@ class RunsQuery(StrictSerializer):
     profile_name = StrictTextField(required=False, max_length=100, help_text="Runs started with this profile.")
     runner = serializers.ChoiceField(choices=RunnerType.values, required=False)
     host = StrictTextField(required=False, max_length=255, help_text="Runs on this machine, by its own name.")
+    user = StrictTextField(required=False, max_length=100, help_text="Runs that this account of a machine runs.")
     started_by = StrictTextField(required=False, max_length=150, help_text="Runs that this person has started.")
     created_after = MomentField(required=False, help_text="Runs created then or later.")
     created_before = MomentField(required=False, help_text="Runs created before then.")
@@ -151,8 +152,8 @@ class RequirementSerializer(serializers.Serializer[Any]):
     allowed_patterns = serializers.ListField(
         child=serializers.CharField(),
         required=False,
-        help_text="It has to match one of these: * stands for any text, ? for one character, [ab] for a or b. Case does "
-        "not count in hosts.",
+        help_text="It has to match one of these: * stands for any text, ? for one character, [ab] for a or b. In hosts "
+        "case does not count.",
     )
     allowed_roots = serializers.ListField(
         child=serializers.CharField(),

@@ -31,6 +31,7 @@ def find(
     profile_name: str = "",
     runner: str = "",
     host: str = "",
+    user: str = "",
     started_by: str = "",
     created_after: datetime | None = None,
     created_before: datetime | None = None,
@@ -40,36 +41,33 @@ def find(
     """Runs by number, newest first unless told otherwise, without anything but what was asked for; slice it.
 
     `beyond`: only runs that come after the run of that number in this order. `created_after` is inclusive,
-    `created_before` exclusive. Each single filter has an index that ends in the number, so the first rows come at
-    once however many there are; the times are first narrowed down to numbers for the same reason.
+    `created_before` exclusive. Each filter has an index that ends in the number, so the first rows of a single one come
+    at once however many there are; the times are first narrowed down to numbers for the same reason. Of several
+    filters one finds the rows and the others are checked on each: few hits among many rows take longer.
     """
     runs = RunnerRun.objects.order_by("id" if oldest_first else "-id")
-    telling = {"expid": expid, "profile_name": profile_name, "host": host, "started_by": started_by}
-    coarse = {"runner": runner, "status": status}
-    # COALESCE keeps a database from an index that helps little: that of `created`, after which it would have to sort
-    # what it finds, and those of columns with few values when there is a better one (SQLite cannot know that).
-    runs = runs.alias(moment=_unindexed("created"))
-    if any(telling.values()) and status != RunStatus.ACTIVE:
-        runs = runs.alias(**{f"any_{name}": _unindexed(name) for name in coarse})
-        coarse = {f"any_{name}": value for name, value in coarse.items()}
-    runs = runs.filter(**{name: value for name, value in (telling | coarse).items() if value})
+    # From the filter that usually leaves the fewest runs to the one that leaves the most. The first of them is looked
+    # up in its index; the others, and `created`, are hidden from the database by COALESCE. Left to itself, SQLite takes
+    # any of the indexes, or sorts: measured with 300,000 runs, half of all pairs and threes took 10 to 900 ms.
+    telling = {"expid": expid, "started_by": started_by, "user": user, "profile_name": profile_name, "host": host}
+    given = {name: value for name, value in (telling | {"status": status, "runner": runner}).items() if value}
+    best = "status" if status == RunStatus.ACTIVE else next(iter(given), "")
+    others = given.keys() - {best}
+    runs = runs.alias(**{f"checked_{name}": Coalesce(name, name) for name in (*others, "created")})
+    runs = runs.filter(**{f"checked_{name}" if name in others else name: value for name, value in given.items()})
     by_time = RunnerRun.objects.order_by("-created").values_list("id", flat=True)
     if created_after:
         surely = max(created_after, FIRST_MOMENT + CLOCK_SLACK) - CLOCK_SLACK
         earlier = by_time.filter(created__lt=surely).first()
-        runs = runs.filter(moment__gte=created_after, id__gt=earlier or 0)
+        runs = runs.filter(checked_created__gte=created_after, id__gt=earlier or 0)
     if created_before:
         surely = min(created_before, LAST_MOMENT - CLOCK_SLACK) + CLOCK_SLACK
         later = by_time.reverse().filter(created__gt=surely).first()
-        runs = runs.filter(moment__lt=created_before)
+        runs = runs.filter(checked_created__lt=created_before)
         runs = runs.filter(id__lt=later) if later else runs
     if beyond is not None:
         runs = runs.filter(id__gt=beyond) if oldest_first else runs.filter(id__lt=beyond)
     return runs
-
-
-def _unindexed(name: str) -> Coalesce:
-    return Coalesce(name, name)
 
 
 def get(*, pk: int) -> RunnerRun:
