@@ -53,17 +53,19 @@ def find(
     given = {name: value for name, value in (telling | {"status": status, "runner": runner}).items() if value}
     best = "status" if status == RunStatus.ACTIVE else next(iter(given), "")
     others = given.keys() - {best}
-    runs = runs.alias(**{f"checked_{name}": Coalesce(name, name) for name in (*others, "created")})
+    runs = runs.alias(
+        moment=Coalesce("created", "created"), **{f"checked_{each}": Coalesce(each, each) for each in others}
+    )
     runs = runs.filter(**{f"checked_{name}" if name in others else name: value for name, value in given.items()})
     by_time = RunnerRun.objects.order_by("-created").values_list("id", flat=True)
     if created_after:
         surely = max(created_after, FIRST_MOMENT + CLOCK_SLACK) - CLOCK_SLACK
         earlier = by_time.filter(created__lt=surely).first()
-        runs = runs.filter(checked_created__gte=created_after, id__gt=earlier or 0)
+        runs = runs.filter(moment__gte=created_after, id__gt=earlier or 0)
     if created_before:
         surely = min(created_before, LAST_MOMENT - CLOCK_SLACK) + CLOCK_SLACK
         later = by_time.reverse().filter(created__gt=surely).first()
-        runs = runs.filter(checked_created__lt=created_before)
+        runs = runs.filter(moment__lt=created_before)
         runs = runs.filter(id__lt=later) if later else runs
     if beyond is not None:
         runs = runs.filter(id__gt=beyond) if oldest_first else runs.filter(id__lt=beyond)
