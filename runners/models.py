@@ -129,6 +129,8 @@ class RunnerRun(models.Model):
             models.Index(fields=["host", "-id"], name="run_host_latest"),
             models.Index(fields=["runner", "-id"], name="run_runner_latest"),
             models.Index(fields=["-created"], name="run_created"),
+            models.Index(fields=["user", "-id"], name="run_account_latest"),
+            models.Index(fields=["reason", "-id"], name="run_reason_latest"),
             models.Index(fields=["-finished", "-id"], name="run_finished"),
         ]
 
@@ -175,6 +177,9 @@ class AuditRecord(models.Model):
             models.Index(fields=["expid", "-id"], name="audit_expid"),
             models.Index(fields=["actor", "-id"], name="audit_actor"),
             models.Index(fields=["run_id", "-id"], name="audit_run"),
+            models.Index(fields=["endpoint", "-id"], name="audit_endpoint"),
+            models.Index(fields=["outcome", "-id"], name="audit_outcome"),
+            models.Index(fields=["-created"], name="audit_created"),
         ]
 
     def __str__(self) -> str:

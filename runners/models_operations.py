@@ -41,7 +41,6 @@ class Operation(models.Model):
     config = models.JSONField(help_text="The whole resolved configuration, as it was at the start.")
     argv = models.JSONField(default=list)
     timeout = models.PositiveIntegerField(help_text="Seconds after which the command is ended on its machine.")
-    attempts = models.PositiveSmallIntegerField(default=1)
 
     status = models.CharField(max_length=16, choices=OperationStatus.choices, default=OperationStatus.RUNNING)
     exit_code = models.IntegerField(null=True, blank=True)

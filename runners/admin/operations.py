@@ -42,7 +42,7 @@ class OperationAdmin(ReadOnlyAdmin):
     sortable_by = ("id",)
     fieldsets = (
         (None, {"fields": ("kind", "expid", "shown_state", "exit_code", "shown_result", "shown_error")}),
-        ("Where", {"fields": ("profile_name", "host", "configuration", "command_line", "timeout", "attempts")}),
+        ("Where", {"fields": ("profile_name", "host", "configuration", "command_line", "timeout")}),
         ("When", {"fields": ("since", "ended", "lasted", "confirmed", "started_by")}),
         ("On its machine", {"fields": ("key", "pid", "shown_identity", "reachable", "unreachable_detail")}),
     )

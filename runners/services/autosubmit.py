@@ -163,11 +163,6 @@ def created_expid(text: str) -> str | None:
     return found[-1] if found else None
 
 
-def is_safe_to_repeat(text: str) -> bool:
-    """Whether a failed expid lost a race (7011) before it left a row: one may stay as soon as it says "registered"."""
-    return error_code(text) == 7011 and "has been registered" not in text
-
-
 def is_job_list_created(text: str) -> bool:
     return _has_line(text, "Job list created successfully")
 

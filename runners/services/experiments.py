@@ -168,16 +168,9 @@ def update_description(*, expid: str, config: RunnerConfig, description: str, au
 def create_experiment(
     *, config: RunnerConfig, params: autosubmit.CreateExperimentParams, audit: AuditRecord
 ) -> CommandOutcome:
-    """Create an experiment and return its id. Raises CommandFailed and as `Runner.execute`.
-
-    One careful retry: only when Autosubmit lost a race for the id and certainly left nothing behind.
-    """
-    argv = autosubmit.expid(params)
-    result = _execute(config, argv, audit)
+    """Create an experiment and return its id. Raises CommandFailed and as `Runner.execute`."""
+    result = _execute(config, autosubmit.expid(params), audit)
     expid = autosubmit.created_expid(result.text)
-    if expid is None and autosubmit.is_safe_to_repeat(result.text):
-        result = _execute(config, argv, audit)
-        expid = autosubmit.created_expid(result.text)
     if expid is None:
         raise failure(config, result)
     audit.expid = expid

@@ -119,17 +119,13 @@ def ask(runs: list[Launched]) -> list[Probe]:
     """Probe runs of one machine and apply the answers, without regard to who else is asking."""
     runner = get_runner(runs[0].runner_config)
     answers = runner.probe([target_of(run) for run in runs], timeout=settings.RUNNERS_PROBE_TIMEOUT)
-    probes = [answers[run.key] for run in runs]  # now: a row that is launched once more gets another key
-    pairs = list(zip(runs, probes, strict=True))
-    _confirm_all([run for run, probe in pairs if _is_as_known(run, probe)])
-    for run, probe in pairs:
-        if not _is_as_known(run, probe):
-            apply(run, runner, probe)
-    return probes
-
-
-def _is_as_known(run: RunnerRun | Operation, probe: Probe) -> bool:
-    return probe.answer == Probe.RUNNING and run.identity is not None
+    as_known = [run for run in runs if answers[run.key].answer == Probe.RUNNING and run.identity]
+    _confirm_all(as_known)
+    changed = {run.pk for run in runs} - {run.pk for run in as_known}
+    for run in runs:
+        if run.pk in changed:
+            apply(run, runner, answers[run.key])
+    return [answers[run.key] for run in runs]
 
 
 def _ask_in_thread(runs: list[Launched]) -> None:

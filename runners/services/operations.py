@@ -9,8 +9,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,20 +43,11 @@ CLOCK_SLACK = 2  # seconds: the machine tells the end in whole ones, and its clo
 READABLE = 4096  # bytes less than RUNNERS_OUTPUT_LIMIT that are read of a log: the answer has a header
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """How the output of one kind of command is read."""
-
-    is_success: Callable[[str], bool]
-    is_safe_to_repeat: Callable[[str], bool] = lambda text: False
-
-
-JUDGES: dict[str, Judge] = {
-    OperationKind.SET_JOB_STATUS: Judge(autosubmit.is_job_list_saved),
-    OperationKind.CREATE_JOB_LIST: Judge(autosubmit.is_job_list_created),
-    OperationKind.CREATE_EXPERIMENT: Judge(
-        lambda text: autosubmit.created_expid(text) is not None, autosubmit.is_safe_to_repeat
-    ),
+# Whether the output of a command says that it has done it.
+SUCCESS: dict[str, Callable[[str], bool]] = {
+    OperationKind.SET_JOB_STATUS: autosubmit.is_job_list_saved,
+    OperationKind.CREATE_JOB_LIST: autosubmit.is_job_list_created,
+    OperationKind.CREATE_EXPERIMENT: lambda text: autosubmit.created_expid(text) is not None,
 }
 UNREACHABLE = (RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed)
 ERRORS: dict[str, type[RunnerServiceError]] = {
@@ -189,11 +178,10 @@ def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
         lifecycle.apply(operation, runner, Probe(Probe.CANNOT_TELL, detail=error.detail))
         return
     data = chunk.data if chunk else b""
-    judge = JUDGES[operation.kind]
     when = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     duration = ((when or timezone.now()) - operation.created).total_seconds()
     result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", duration)
-    if judge.is_success(result.text):
+    if SUCCESS[operation.kind](result.text):
         expid = autosubmit.created_expid(result.text) if operation.kind == OperationKind.CREATE_EXPERIMENT else None
         finish(
             operation,
@@ -214,7 +202,7 @@ def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
                 output=result.last_words,
             ),
         )
-    elif not _repeat(operation, judge, result.text):
+    else:
         finish(
             operation,
             status=OperationStatus.FAILED,
@@ -235,20 +223,6 @@ def _failure(operation: Operation, runner: Runner, result: CommandResult) -> Run
             f"The command on {runner.where} was ended after {operation.timeout} s.", output=result.last_words
         )
     return failure(operation.runner_config, result)
-
-
-def _repeat(operation: Operation, judge: Judge, text: str) -> bool:
-    """One careful second attempt of a command that lost a race and certainly left nothing behind."""
-    if operation.attempts > 1 or not judge.is_safe_to_repeat(text):
-        return False
-    changes: dict[str, Any] = {"key": new_run_key(), "attempts": 2, "identity": None, "probing_until": None}
-    if Operation.objects.active().filter(pk=operation.pk, attempts=1).update(**changes):
-        operation.refresh_from_db()
-        with suppress(RunnerUnreachable, CommandFailed, ProfileForbidden):  # then it has ended, with this as its error
-            _launch(operation)
-    else:
-        operation.refresh_from_db()
-    return True
 
 
 def finish(
