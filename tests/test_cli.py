@@ -123,6 +123,7 @@ def test_what_is_not_understood(cli: Cli) -> None:
         "run --profile HERE a001 -p SSH.HOST=elsewhere",
         "runs --status DONE",
         "runs --limit 0",
+        "stop a001 --idempotency-key two\u00a0words",
         "set-status --profile HERE a001 FAILED a001_SIM",
     ):
         assert cli(*line.split(), expect=Exit.USAGE) == "", line
@@ -141,6 +142,8 @@ def test_credentials_that_are_not_accepted(make_app: Callable[..., AppServer]) -
 def test_nobody_at_home() -> None:
     cli = Cli(f"http://127.0.0.1:{free_port()}")
     cli("--patience", "0", "runs", expect=Exit.UNREACHABLE)
+    cli("--patience", "0", "stop", "a001", expect=Exit.UNREACHABLE)
+    assert "--idempotency-key" not in cli.told  # nothing was received
     cli("--url", "", "runs", expect=Exit.USAGE)
 
 
@@ -164,6 +167,53 @@ def test_a_create_survives_a_server_that_is_killed(cli: Cli, app: AppServer, acc
     assert len(account.calls("expid")) == 1
 
 
+def key_in(told: str) -> str:
+    return told.rpartition("--idempotency-key ")[2].split()[0]
+
+
+def test_a_create_that_may_have_been_received_can_be_taken_up_again(
+    cli: Cli, app: AppServer, account: StubAccount
+) -> None:
+    """The connection is lost and the patience is over: another call finds the one experiment by the key."""
+    account.control("expid", SLEEP=5)
+    words = ("create", *HERE, "--description", "of the tests")
+    client = cli.start("--patience", "0", *words)
+    wait_for(lambda: account.calls("expid"), 30, what="the call")
+    app.kill()
+    output, told = client.communicate(timeout=60)
+    assert (client.returncode, output) == (Exit.UNKNOWN, ""), told
+    app.start()
+    assert cli(*words, "--idempotency-key", key_in(told)) == "a000\n"
+    assert len(account.calls("expid")) == 1
+
+
+def test_a_command_whose_first_call_is_under_way_is_none_that_conflicts(cli: Cli, account: StubAccount) -> None:
+    account.control("expid", SLEEP=3)
+    words = ("create", *HERE, "--description", "of the tests", "--idempotency-key", "k")
+    first = cli.start(*words)
+    wait_for(lambda: account.calls("expid"), 30, what="the call")
+    cli("--patience", "0", *words, expect=Exit.UNKNOWN)
+    assert "--idempotency-key k " in cli.told
+    output, told = first.communicate(timeout=60)
+    assert (first.returncode, output) == (Exit.OK, "a000\n"), told
+    cli(*words, "--dummy", expect=Exit.USAGE)  # the key of another request
+
+
+def test_a_run_that_cannot_be_watched_any_more_was_started(cli: Cli, app: AppServer, account: StubAccount) -> None:
+    account.experiment("a001")
+    account.control("run", "a001", SLEEP=4)
+    words = ("run", *HERE, "a001", "--wait", "--interval", "0.2")
+    client = cli.start("--patience", "0", *words)
+    assert client.stderr
+    wait_for(lambda: "is ACTIVE" in client.stderr.readline(), 30, what="the watch")
+    app.stop()
+    _, told = client.communicate(timeout=60)
+    assert client.returncode == Exit.UNKNOWN, told
+    app.start()
+    assert cli(*words, "--idempotency-key", key_in(told)) == "COMPLETED\n"
+    assert len(account.calls("run")) == 1
+
+
 def test_a_watcher_outlives_a_restart_of_the_service(cli: Cli, app: AppServer, account: StubAccount) -> None:
     account.experiment("a001")
     account.control("run", "a001", SLEEP=4)
@@ -185,6 +235,7 @@ def test_interrupting_a_watcher_leaves_the_run(cli: Cli, account: StubAccount) -
     client.send_signal(signal.SIGINT)
     _, told = client.communicate(timeout=20)
     assert client.returncode == Exit.INTERRUPTED, told
+    assert key_in(told)
     cli("status", "a001", expect=Exit.ACTIVE)
 
 
@@ -206,6 +257,10 @@ def stranger(status: int, body: bytes, headers: dict[str, str]) -> Iterator[tupl
     seen: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
         def do_GET(self) -> None:
             seen.append(self.headers["Authorization"])
             self.send_response(status)
@@ -231,6 +286,22 @@ def test_something_else_that_answers_is_said_so() -> None:
             cli = Cli(url)
             cli("--patience", "0", "runs", expect=Exit.UNREACHABLE)
             assert "Traceback" not in cli.told
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, Exit.UNKNOWN), (502, Exit.UNKNOWN), (404, Exit.UNREACHABLE)])
+def test_an_error_that_is_not_the_services_own_says_nothing_about_a_command(status: int, code: Exit) -> None:
+    """A proxy, or a bug: what stands behind it may have executed the command."""
+    with stranger(status, b"oops", {}) as (url, _):
+        cli = Cli(url)
+        cli("--patience", "0", "stop", "a001", expect=code)
+        assert ("--idempotency-key" in cli.told) is (code == Exit.UNKNOWN)
+        cli("--patience", "0", "stop", "a001", "--dry-run", expect=Exit.UNREACHABLE)
+
+
+def test_a_request_that_came_too_often_was_not_executed() -> None:
+    body = json.dumps({"code": "throttled", "status": 429, "detail": "Too many requests."}).encode()
+    with stranger(429, body, {}) as (url, _):
+        Cli(url)("--patience", "0", "stop", "a001", expect=Exit.UNREACHABLE)
 
 
 def test_the_token_does_not_follow_a_redirect() -> None:

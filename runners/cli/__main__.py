@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -34,8 +35,14 @@ def parser() -> argparse.ArgumentParser:
     every.add_argument("--json", action="store_true", help="print the service's whole answer")
     patient = argparse.ArgumentParser(add_help=False)
     patient.add_argument("--interval", type=float, default=2, help="seconds between two looks (default %(default)g)")
-    dry = argparse.ArgumentParser(add_help=False)
-    dry.add_argument("--dry-run", action="store_true", help="print what would be executed, and do nothing")
+    once = argparse.ArgumentParser(add_help=False)
+    once.add_argument("--dry-run", action="store_true", help="print what would be executed, and do nothing")
+    once.add_argument(
+        "--idempotency-key",
+        type=key,
+        metavar="KEY",
+        help="of an earlier call whose outcome is not known, to learn it; what was executed is not executed again",
+    )
     profiled = argparse.ArgumentParser(add_help=False)
     profiled.add_argument("--profile", required=True, metavar="NAME", help="the profile that says where and how")
     profiled.add_argument(
@@ -54,12 +61,12 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(function=function)
         return made
 
-    it = add("run", commands.run, "Start an experiment.", profiled, dry, patient)
+    it = add("run", commands.run, "Start an experiment.", profiled, once, patient)
     it.add_argument("expid")
     it.add_argument("--wait", action="store_true", help="until it is over; the exit code tells how")
     it.add_argument("--follow", action="store_true", help="wait, and print its log meanwhile")
 
-    it = add("stop", commands.stop, "Stop an experiment; answers when its end was seen.", dry)
+    it = add("stop", commands.stop, "Stop an experiment; answers when its end was seen.", once)
     it.add_argument("expid")
     it.add_argument("--force", action="store_true", help="end it at once (KILL)")
     it.add_argument("--cancel-jobs", action="store_true", help="also cancel the jobs that it has submitted")
@@ -88,19 +95,21 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--oldest-first", action="store_true")
     it.add_argument("--limit", type=positive, default=50, help="how many (default %(default)s)")
 
-    it = add("create", commands.create, "Create an experiment and print its id.", profiled, dry, patient)
+    it = add("create", commands.create, "Create an experiment and print its id.", profiled, once, patient)
     it.add_argument("--description", required=True)
     for name in ("hpc", "copy", "git-repo", "git-branch", "config-path"):
         it.add_argument(f"--{name}")
     for name in ("minimal", "dummy", "operational", "testcase", "evaluation", "use-local-minimal"):
         it.add_argument(f"--{name}", action="store_true")
 
-    it = add("create-job-list", commands.create_job_list, "Make the job list of an experiment.", profiled, dry, patient)
+    it = add(
+        "create-job-list", commands.create_job_list, "Make the job list of an experiment.", profiled, once, patient
+    )
     it.add_argument("expid")
     for name in ("force", "check-wrapper", "update-version"):
         it.add_argument(f"--{name}", action="store_true")
 
-    it = add("set-status", commands.set_status, "Change the status of jobs.", profiled, dry, patient)
+    it = add("set-status", commands.set_status, "Change the status of jobs.", profiled, once, patient)
     it.add_argument("expid")
     it.add_argument("final_status", metavar="STATUS", help="READY, COMPLETED, WAITING, SUSPENDED, UNKNOWN or HELD")
     it.add_argument("jobs", nargs="*", metavar="JOB", help="full job names, such as a001_SIM")
@@ -109,6 +118,17 @@ def parser() -> argparse.ArgumentParser:
 
     add("check", commands.check, "Try a profile step by step.", profiled)
     return top
+
+
+def tell_key(service: Service) -> None:
+    if service.was_sent:
+        say(f"The same command with --idempotency-key {service.key} tells what became of it.")
+
+
+def key(word: str) -> str:
+    if not re.fullmatch(r"[!#-~]{1,255}", word):
+        raise ValueError
+    return word
 
 
 def positive(word: str) -> int:
@@ -121,19 +141,28 @@ def positive(word: str) -> int:
 def main(argv: list[str] | None = None) -> int:
     """The exit code."""
     args = parser().parse_args(argv)
+    service = Service(
+        args.url,
+        os.environ.get(TOKEN, ""),
+        timeout=args.timeout,
+        patience=args.patience,
+        key=getattr(args, "idempotency_key", None),
+    )
     try:
         if not args.url.startswith(("http://", "https://")):
             raise Problem(Exit.USAGE, f"Say where the service is: --url or {URL}, such as https://runners.example.org.")
-        service = Service(args.url, os.environ.get(TOKEN, ""), timeout=args.timeout, patience=args.patience)
         code: Exit = args.function(service, args)
         return int(code)
     except Problem as problem:
         say(f"error: {problem}")
+        if problem.code == Exit.UNKNOWN:
+            tell_key(service)
         if args.json and problem.body:
             put(json.dumps(problem.body, indent=2))
         return int(problem.code)
     except KeyboardInterrupt:
         say("Interrupted. What was started goes on.")
+        tell_key(service)
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:  # as in `... log | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

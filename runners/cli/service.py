@@ -13,6 +13,7 @@ import urllib.request
 import uuid
 from typing import Any
 
+KEY = "Idempotency-Key"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0  # seconds before a request is sent again
 
 
@@ -23,10 +24,10 @@ class Exit(enum.IntEnum):
     FAILED = 1  # the run was TERMINATED, or the command ran and failed
     USAGE = 2  # the command line, or the service does not accept it
     NOT_THERE = 3  # no such run, experiment, profile, log; or not running
-    UNREACHABLE = 4  # the service, or the machine behind it, cannot be reached
+    UNREACHABLE = 4  # the service, or the machine behind it, cannot be reached; nothing was executed
     REFUSED = 5  # credentials, permissions, or an endpoint that is switched off
     CONFLICT = 6  # already running
-    UNKNOWN = 7  # the outcome is not known: look before you repeat it
+    UNKNOWN = 7  # it may have been executed, but its outcome is not known: repeat it with its key, or look first
     ACTIVE = 8  # `status` without --watch: it runs
     INTERRUPTED = 130  # Ctrl-C
 
@@ -36,6 +37,7 @@ BY_CODE = {
     "stop_not_confirmed": Exit.FAILED,
     "command_timed_out": Exit.FAILED,
     "outcome_unknown": Exit.UNKNOWN,
+    "internal_error": Exit.UNKNOWN,
     "not_running": Exit.NOT_THERE,
     "already_running": Exit.CONFLICT,
 }
@@ -98,12 +100,17 @@ def put(text: str, end: str = "\n") -> None:
 class Service:
     """The service at `url`. Requests that change something carry a key, so sending them again does no harm."""
 
-    def __init__(self, url: str, token: str, *, timeout: float, patience: float) -> None:
-        """`timeout`: seconds to wait for an answer. `patience`: seconds to keep trying while none comes."""
+    def __init__(self, url: str, token: str, *, timeout: float, patience: float, key: str | None = None) -> None:
+        """`timeout`: seconds to wait for an answer. `patience`: seconds to keep trying while none comes.
+
+        `key`: of the one command that the program sends; of an earlier call, to learn what became of that.
+        """
         self.url = url.rstrip("/")
         self.token = token
         self.timeout = timeout
         self.patience = patience
+        self.key = key or str(uuid.uuid4())
+        self.was_sent = False  # whether the command may have been received
         self._open = urllib.request.build_opener(NoRedirect).open
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
@@ -115,7 +122,9 @@ class Service:
 
     def command(self, name: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
         """A command, executed once however often it has to be sent."""
-        return self.post(f"command/{name}", body, **{"Idempotency-Key": str(uuid.uuid4()), **headers})
+        if not body.get("dry_run"):
+            headers[KEY] = self.key
+        return self.post(f"command/{name}", body, **headers)
 
     def _ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
@@ -130,6 +139,8 @@ class Service:
                 first_failure = first_failure or now
                 wait = max(pause, later.seconds)
                 if now + wait > first_failure + self.patience:
+                    if self.was_sent:
+                        later.problem.code = Exit.UNKNOWN
                     raise later.problem from None
                 say(f"{later.problem} Trying again in {wait:g} s.")
                 time.sleep(wait)
@@ -145,13 +156,18 @@ class Service:
             request.add_header("Authorization", f"Bearer {self.token}")
         for name, value in headers.items():
             request.add_header(name, value)
+        was_sent, self.was_sent = self.was_sent, self.was_sent or KEY in headers
         try:
             with self._open(request, timeout=self.timeout) as response:
                 return self._json(response.read())
         except urllib.error.HTTPError as error:
+            if error.code == 429:  # refused before it was looked at
+                self.was_sent = was_sent
             with error:
                 raise self._problem(error, method) from None
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.URLError):  # no connection, or it broke before all was sent
+                self.was_sent = was_sent
             reason = getattr(error, "reason", None) or error
             raise Later(Problem(Exit.UNREACHABLE, f"{self.url} does not answer: {reason}.")) from None
 
@@ -172,7 +188,7 @@ class Service:
             body = {}
         if not isinstance(body, dict) or "code" not in body:
             problem = Problem(Exit.UNREACHABLE, f"{self.url} answers {error.code} {error.reason}.")
-            return Later(problem) if error.code in (502, 503, 504) else problem  # a proxy, without the service
+            return Later(problem) if error.code >= 500 else problem  # a proxy, without the service
         problem = Problem(exit_code_of(body), body["detail"], body)
         # A machine that cannot be reached is waited for by those who look, and told to those who want something done.
         if body["code"] in LATER or (method == "GET" and error.code in (502, 504)):
