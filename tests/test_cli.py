@@ -275,9 +275,11 @@ def stranger(status: int, body: bytes, headers: dict[str, str]) -> Iterator[tupl
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", seen
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", seen
+        finally:  # also of a test that fails, which would hang otherwise
+            server.shutdown()
+            thread.join()
 
 
 def test_something_else_that_answers_is_said_so() -> None:
