@@ -11,7 +11,6 @@ class TokenScope(models.TextChoices):
 
     READ = "read", "read: status, logs and configuration"
     RUN = "run", "run: read, and the commands"
-    MANAGE = "manage", "manage: run, and the administration of profiles and tokens"
 
 
 class ApiToken(AbstractAuthToken):

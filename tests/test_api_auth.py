@@ -139,7 +139,6 @@ def test_another_scheme_counts_as_no_credentials(client: Client, ana: User, head
         ("read", COMMAND, 403),
         ("run", COMMAND, 400),
         ("run", STATUS, 404),
-        ("manage", COMMAND, 400),
     ],
 )
 def test_a_token_may_do_what_its_scope_says(client: Client, ana: User, scope: str, command: str, expect: int) -> None:
