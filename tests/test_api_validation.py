@@ -227,13 +227,40 @@ def test_malformed_create_params_are_refused(api: Api, params: dict[str, Any], p
     assert refused(api, "create-experiment", body, f"command_params.{path}")
 
 
-@pytest.mark.parametrize("member", ["hpc", "git_repo", "git_branch", "config_path", "copy"])
-@pytest.mark.parametrize("nasty", NASTY)
+NAMES = ["hpc", "git_repo", "git_branch", "config_path", "copy"]
+PATHS = {"git_repo", "config_path"}  # where ../ is no name, but may be a path
+
+
+@pytest.mark.parametrize(
+    ("member", "nasty"),
+    [(member, nasty) for nasty in NASTY for member in NAMES if not (nasty.startswith("../") and member in PATHS)],
+)
 def test_hostile_texts_are_refused_where_a_name_is_due(api: Api, member: str, nasty: str) -> None:
-    if nasty.startswith("../") and member in {"git_repo", "config_path"}:
-        pytest.skip("a path is due")
     body = {**COMMANDS["create-experiment"], "command_params": {"description": "d", member: nasty}}
     assert refused(api, "create-experiment", body, f"command_params.{member}")
+
+
+@pytest.mark.parametrize(
+    "repository",
+    [
+        *("https://me:s3cr3t@example.org/x.git", "https://s3cr3t@example.org/x.git", "HTTP://me:s3cr3t@example.org/x"),
+        *("ssh://git:s3cr3t@example.org/x.git", "https://me:s3cr3t@example.org/x.git; id"),
+    ],
+)
+def test_credentials_in_a_repository_are_refused_and_repeated_nowhere(api: Api, repository: str) -> None:
+    body = {**COMMANDS["create-experiment"], "command_params": {"description": "d", "git_repo": repository}}
+    said = refused(api, "create-experiment", body, "command_params.git_repo")
+    assert "credential helper" in said
+    assert "s3cr3t" not in str(AuditRecord.objects.values().get()) + said
+
+
+@pytest.mark.parametrize(
+    "repository",
+    ["git@example.org:x/y.git", "ssh://git@example.org:2222/x.git", "https://example.org/@x/y.git", "/a/b"],
+)
+def test_addresses_of_repositories_without_credentials_are_accepted(api: Api, repository: str) -> None:
+    params = {"description": "d", "git_repo": repository}
+    api.post("create-experiment", {**COMMANDS["create-experiment"], "command_params": params, "dry_run": True})
 
 
 @pytest.mark.parametrize("params", ["x", 5, [], [{}], True])

@@ -103,6 +103,29 @@ class DescriptionField(StrictTextField):
         super().__init__(max_length=DESCRIPTION_LIMIT, **kwargs)
 
 
+class RepositoryField(OptionalTextField):
+    """The address of a git repository, without credentials: argv is kept in the audit log and shown by `ps`."""
+
+    _CREDENTIALS = re.compile(r"https?://[^/]*@|[a-z+]+://[^/@]*:[^/]*@", re.IGNORECASE)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            pattern=r"(?!.*::)[A-Za-z0-9./~][A-Za-z0-9._~:/@+=,%-]*",
+            rule="use the URL or path of a git repository, without blanks or shell characters.",
+            max_length=1000,
+            **kwargs,
+        )
+
+    def to_internal_value(self, data: object) -> str:
+        if isinstance(data, str) and self._CREDENTIALS.match(data):  # first: other refusals repeat what was sent
+            raise serializers.ValidationError(
+                "Leave out user and password: they would be stored readable. Use an SSH address (git@host:path), or a "
+                "credential helper of git on the machine.",
+                code="credentials",
+            )
+        return super().to_internal_value(data)
+
+
 class FilterField(OptionalTextField):
     """Autosubmit's nested lists, such as `[ 20000101 [ fc0 [1-2] ] ],SIM`."""
 

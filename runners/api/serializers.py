@@ -27,6 +27,7 @@ from runners.api.fields import (
     OptionalExpidField,
     OptionalTextField,
     ProfileParamsField,
+    RepositoryField,
     StrictTextField,
     WordsField,
     shown,
@@ -240,11 +241,7 @@ class CreateExperimentParamsSerializer(StrictSerializer):
         max_length=100,
         help_text="The default platform, HPCARCH. Autosubmit accepts unknown names here; a run would fail later.",
     )
-    git_repo = OptionalTextField(
-        pattern=r"(?!.*::)[A-Za-z0-9./~][A-Za-z0-9._~:/@+=,%-]*",
-        rule="use the URL or path of a git repository, without blanks or shell characters.",
-        max_length=1000,
-    )
+    git_repo = RepositoryField(help_text="The URL or path of a git repository, without user and password.")
     git_branch = OptionalTextField(
         pattern=r"[A-Za-z0-9_][A-Za-z0-9._/+@#=-]*",
         rule="use the name of a branch or tag, without blanks or shell characters.",

@@ -291,7 +291,7 @@ class CreateExperimentForm(CommandForm):
     dummy = flag("With example jobs", "Jobs that only sleep, to try things out.")
     minimal = flag("Minimal configuration", "One small file, minimal.yml.")
     use_local_minimal = flag("With a local project", "With a minimal configuration: no git repository.")
-    git_repo = text("Git repository", "URL or path.")
+    git_repo = text("Git repository", "URL or path, without user and password.")
     git_branch = text("Git branch")
     config_path = text("Configuration in the repository", "The path of its configuration files.")
     operational = flag("Operational", "The id begins with o.")
