@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import secrets
 import uuid
 from typing import Any
@@ -17,6 +18,7 @@ from django.utils import timezone
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  (Standard Webhooks; not itself a secret)
 SECRET_BYTES = range(24, 65)  # Standard Webhooks: between 24 and 64
+_SINGLE_LABEL = re.compile(r"^https?://[a-z0-9-]+(?![^:/?#])", re.IGNORECASE)  # URLValidator wants a dot behind it
 
 
 def new_secret() -> str:
@@ -51,8 +53,11 @@ def validate_secret(value: str) -> None:
 
 
 def validate_target(value: str) -> None:
-    """http(s), with a host and no password in it. Whether the address may be called is decided when it is called."""
-    URLValidator(schemes=["http", "https"])(value)
+    """http(s), with a host and no password in it. Whether the address may be called is decided when it is called.
+
+    The host may be a single label, as machines of one's own network and containers are called.
+    """
+    URLValidator(schemes=["http", "https"])(_SINGLE_LABEL.sub(r"\g<0>.example", value))
     parts = urlsplit(value)
     if parts.username or parts.password:
         raise ValidationError("The URL holds a user name or password. Messages are signed; give no password.")

@@ -412,6 +412,26 @@ def test_delivering_at_an_interval_goes_on_until_it_is_stopped(receiver: Receive
     assert not deliverer.is_alive()
 
 
+def test_an_error_of_ours_ends_one_attempt_and_not_the_deliveries(
+    receiver: Receiver, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = [None]  # nothing that settings.py would let through
+    hook(receiver)
+    ended_run()
+    stop = threading.Event()
+    deliverer = threading.Thread(target=webhooks.deliver_until, args=(stop, 0.05))
+    deliverer.start()
+    try:
+        wait_for(lambda: WebhookDelivery.objects.get().last_error, what="the attempt that fails")
+        settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = LOOPBACK
+        make_due()
+        wait_for(lambda: receiver.requests, what="the message")
+    finally:
+        stop.set()
+        deliverer.join(20)
+    assert "Traceback" in caplog.text
+
+
 @pytest.mark.parametrize("command", ["watch_runs", "deliver_webhooks"])
 def test_a_process_delivers_until_it_is_told_to_end(
     receiver: Receiver, tmp_path: Path, _migrated: Path, command: str
@@ -472,6 +492,10 @@ def test_an_address_of_this_network_is_refused_unless_allowed(receiver: Receiver
         "fd00::1",
         "ff02::1",
         "64:ff9b::7f00:1",
+        "64:ff9b:1::7f00:1",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "fec0::1",
         "2002:7f00:1::",
     ],
 )
@@ -480,14 +504,15 @@ def test_addresses_that_are_not_public(address: str, settings: Any) -> None:
     assert not is_allowed(address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_addresses_that_are_public(address: str, settings: Any) -> None:
     settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = []
     assert is_allowed(address)
 
 
 def test_networks_of_ones_own_can_be_allowed(settings: Any) -> None:
-    settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = [ip_network("10.1.0.0/16")]
+    settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = [ip_network("10.1.0.0/16"), ip_network("fec0::/10")]
+    assert is_allowed("fec0::1")
     assert is_allowed("10.1.2.3")
     assert is_allowed("::ffff:10.1.2.3")
     assert not is_allowed("10.2.2.3")
@@ -562,6 +587,10 @@ def test_tls_is_verified_and_bounded(
         {"url": "ftp://example.org/"},
         {"url": "https://user:password@example.org/"},
         {"url": "https://example.org/#fragment"},
+        {"url": "http://hooks:port/"},
+        {"url": "http://-/"},
+        {"url": "http://hooks:8080/\n"},
+        {"url": "http:///hooks"},
         {"secret": "whsec_short"},
         {"secret": "no prefix"},
         {"events": ["run.flew"]},
@@ -576,8 +605,11 @@ def test_what_is_no_webhook_is_refused(values: dict[str, Any]) -> None:
     assert set(caught.value.message_dict) == set(values)
 
 
-def test_a_webhook_needs_a_name_and_a_url() -> None:
-    Webhook(name="a", url="http://hooks.example.org:8080/x?y=1", events=WebhookEvent.values).full_clean()
+@pytest.mark.parametrize(
+    "url", ["http://hooks.example.org:8080/x?y=1", "http://hooks:8080/", "https://hooks", "http://[2001:db8::1]:80/"]
+)
+def test_a_webhook_needs_a_name_and_a_url(url: str) -> None:
+    Webhook(name="a", url=url, events=WebhookEvent.values).full_clean()
 
 
 def test_the_payload_is_json_whatever_the_run_says(receiver: Receiver) -> None:

@@ -25,6 +25,9 @@ TIMEOUT = 15.0  # seconds for one message, name resolution not included
 ANSWER_LIMIT = 500  # bytes of an answer that are read, to explain a failure
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# All of the public IPv6 internet. What is beyond it may lead into this network, or to IPv4 addresses unseen
+# from here (64:ff9b:1::/48, ::ffff:0:0:0/96, ::/96, fec0::/10); Python's is_global may call it public all the same.
+_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -97,7 +100,7 @@ def is_allowed(address: str) -> bool:
     ip = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
     if any(ip in network for network in settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS):
         return True
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in _PUBLIC_IPV6)
 
 
 def _unwrapped(ip: IPAddress) -> IPAddress:

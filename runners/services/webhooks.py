@@ -152,6 +152,9 @@ def _attempt(delivery: WebhookDelivery) -> Round:
         error = "" if response.is_success else f"HTTP {response.status}: {response.text}".rstrip(": ")
     except NotSent as failure:
         error = str(failure)
+    except Exception as bug:  # of ours: this message fails, and is given up in time; the others have to go on
+        log.exception("Webhook %s: %s could not be sent", hook.name, delivery.message_id)
+        error = f"an error in the service ({type(bug).__name__}); its log has more"
     milliseconds = round((time.monotonic() - start) * 1000)
     is_done = response is not None and response.is_success
     wanted_wait = response.retry_after if response else None
