@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from profiles.config import ModuleLoaderType, RunnerConfig, SSHTarget
+from runners.services import check as checking
 from runners.services.check import NETWORK, STAGES, Stage, check_profile
 from runners.services.ssh import POOL
 from tests.environments import StubAccount
@@ -77,6 +78,23 @@ def test_nothing_is_left_behind(remote: RunnerConfig, account: StubAccount, sshd
     wait_for(lambda: not account.processes(), what="end of the process that was started")
     wait_for(lambda: sshd.open_connections() == before, what="end of the check's connections")
     assert POOL.count() == 0  # it has connections of its own
+
+
+def test_nothing_is_left_behind_when_nobody_is_let_in_again(
+    remote: RunnerConfig, account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "LIFETIME", 2)
+    stages = check_profile(remote)
+    while next(stages).name != "run_directory":
+        pass
+    sshd.authorized = False
+    (last,) = stages
+    assert (last.name, last.ok) == ("survives_logout", False)
+    assert "refused the service's keys" in last.detail
+    runs = account.home / ".autosubmit-runners"
+    assert list(runs.iterdir())  # it is there still
+    wait_for(lambda: not list(runs.iterdir()), what="the end of its directory")
+    wait_for(lambda: not account.processes(), what="end of the process that was started")
 
 
 def test_a_check_that_nobody_watches_to_the_end_closes_its_connection(remote: RunnerConfig, sshd: SSHServer) -> None:

@@ -47,6 +47,7 @@ STAGES = {  # in their order, with what a page calls them
     "survives_logout": "Keep a process alive after the logout",
 }
 SURVIVAL = 2.0  # seconds after the logout in which a machine that ends left processes does so
+LIFETIME = 60  # seconds that the left process lives and its directory stays, if nobody can come back to remove them
 SLOW_LOGIN = 2.0  # seconds
 _TOOLS = ("timeout", "env", "flock", "head", "tail", "stat", "mkdir", "mv", "grep", "id")
 _MARK = "autosubmit-runners-login"
@@ -79,7 +80,8 @@ class Stage:
 def check_profile(config: RunnerConfig) -> Iterator[Stage]:
     """Yield every stage of STAGES, in order, as soon as its outcome is known. Nothing of it raises for a machine.
 
-    Starts one harmless process there (`sleep`) and removes all that it has made.
+    Starts one harmless process there (`sleep`). All that was made is removed; if the machine lets nobody in any more
+    after the logout, after LIFETIME.
     """
     if config.ssh is None:
         yield from _skipped(NETWORK, "LOCAL commands need no connection.")
@@ -350,14 +352,16 @@ def _survives_logout(runner: OwnConnectionRunner) -> Outcome:
     """Start a process as runs are started, close the connection, and look for it over another one."""
     assert runner.config.ssh
     key = new_run_key()
-    identity = runner.launch(key, "exec sleep 60", timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
+    # It tidies up itself, because the second connection may fail. An open log would keep the directory on NFS.
+    command = f"{{ sleep {LIFETIME}; exec >/dev/null 2>&1; cd .. && rm -rf {key}; }}"
+    identity = runner.launch(key, command, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
     ssh_connect.close(runner.clients)
     deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
     runner.clients = ssh_connect.connect(runner.config.ssh, deadline)
     try:
         return _judged(_watch(runner, ProbeTarget(key, identity)), runner.config.ssh.user)
     finally:
-        with suppress(RunnerServiceError):  # it ends by itself after a minute
+        with suppress(RunnerServiceError):  # then it does so itself
             _remove(runner, key, identity)
         ssh_connect.close(runner.clients)
 
