@@ -11,6 +11,7 @@ class TokenScope(models.TextChoices):
 
     READ = "read", "read: status, logs and configuration"
     RUN = "run", "run: read, and the commands"
+    MANAGE = "manage", "manage: run, and declaring runs ended whose machine cannot be asked"
 
 
 class ApiToken(AbstractAuthToken):

@@ -46,7 +46,7 @@ def test_only_ones_own_token_is_changed() -> None:
     page = client.get(url("runners_apitoken_change", theirs.pk)).content.decode()
     assert theirs.token_key in page
     assert 'name="scope"' not in page
-    assert rescope(client, theirs, "run") == 403
+    assert rescope(client, theirs, "manage") == 403
     assert (theirs.scope, theirs.name) == ("read", "")
     mine, _ = ApiToken.objects.create(user=User.objects.get(username="sam"), expiry=None, scope="run")
     assert rescope(client, mine, "read") == 302
@@ -59,11 +59,11 @@ def test_a_superuser_changes_any_token(admin_client: Client) -> None:
     assert theirs.scope == "run"
 
 
-@pytest.mark.parametrize(("permissions", "scope"), [((), "read"), (("runners.add_apitoken",), "run")])
+@pytest.mark.parametrize(("permissions", "scope"), [((), "run"), (("runners.add_apitoken",), "manage")])
 def test_a_token_is_widened_only_by_who_might_make_it(permissions: tuple[str, ...], scope: str) -> None:
     client = staff("runners.change_apitoken", *permissions)
-    mine, _ = ApiToken.objects.create(user=User.objects.get(username="sam"), expiry=None, scope="read")
-    rescope(client, mine, "run")
+    mine, _ = ApiToken.objects.create(user=User.objects.get(username="sam"), expiry=None, scope="run")
+    rescope(client, mine, "manage")
     assert mine.scope == scope
 
 

@@ -139,6 +139,7 @@ def test_another_scheme_counts_as_no_credentials(client: Client, ana: User, head
         ("read", COMMAND, 403),
         ("run", COMMAND, 400),
         ("run", STATUS, 404),
+        ("manage", COMMAND, 400),
     ],
 )
 def test_a_token_may_do_what_its_scope_says(client: Client, ana: User, scope: str, command: str, expect: int) -> None:
@@ -149,6 +150,18 @@ def test_a_token_may_do_what_its_scope_says(client: Client, ana: User, scope: st
         assert body["code"] == "permission_denied"
         assert "scope 'run'" in body["detail"]
         assert AuditRecord.objects.get().outcome == "permission_denied"
+
+
+@pytest.mark.parametrize(("scope", "expect"), [("read", 403), ("run", 403), ("manage", 404)])
+def test_declaring_a_run_ended_takes_the_scope_to_manage(client: Client, ana: User, scope: str, expect: int) -> None:
+    api = Api(client, bearer(token_of(ana, scope)))
+    api.post("/v4/runners/runs/4711/abandon", {"reason": "It was scrapped."}, expect=expect)
+
+
+def test_a_login_of_the_autosubmit_api_manages_nothing(client: Client) -> None:
+    User.objects.create_superuser("root")
+    body = {"reason": "It was scrapped."}
+    Api(client, bearer(jwt_of({"user_id": "root"}))).post("/v4/runners/runs/4711/abandon", body, expect=403)
 
 
 # --- JWTs of the Autosubmit API ---------------------------------------------------------------------------------------

@@ -390,6 +390,27 @@ def test_the_log_of_an_unreachable_machine_is_no_empty_log(
     assert api.get(f"{RUNS}/{run.pk}/log", expect=502)["code"] == "runner_unreachable"
 
 
+def test_only_a_run_that_nobody_can_ask_after_is_declared_ended_and_only_with_a_reason(
+    api: Api, account: StubAccount, sshd: SSHServer, settings: Any
+) -> None:
+    settings.RUNNERS_CONNECT_TIMEOUT = 2
+    run = start(account, sshd.config(), SLEEP=600)
+    path, body = f"{RUNS}/{run.pk}/abandon", {"reason": "The machine was scrapped."}
+    assert api.post(path, body, expect=409)["code"] == "still_reachable"
+    sshd.stop()
+    assert "reason" in api.post(path, {}, expect=400)["errors"]
+    assert "reason" in api.post(path, {"reason": ""}, expect=400)["errors"]
+    assert api.post(f"{RUNS}/4711/abandon", body, expect=404)["code"] == "run_not_found"
+    answer = api.post(path, body)
+    assert (answer["status"], answer["reason"], answer["reachable"]) == ("TERMINATED", "abandoned", False)
+    assert answer["explanation"] == "The machine was scrapped. (nobody is signed in)"
+    record = AuditRecord.objects.first()
+    assert record
+    assert (record.endpoint, record.outcome, record.detail) == ("abandon-run", "ok", "The machine was scrapped.")
+    assert (record.run_id, record.expid) == (run.pk, "a001")
+    assert api.post(path, body, expect=409)["code"] == "not_running"
+
+
 # --- profiles ---------------------------------------------------------------------------------------------------------
 
 

@@ -262,12 +262,10 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         form = AbandonForm(request.POST if request.method == "POST" else None)
         context: dict[str, Any] = {"form": form, "run": run, "title": f"Declare run {pk} of {run.expid} ended"}
         if request.method == "POST" and form.is_valid():
-            note = f"{form.cleaned_data['reason']} ({request.user.get_username()})"
+            authorize = partial(access.require_stop, request.user)
             try:
-                with recorded(request, "abandon-run", expid=run.expid, profile_name=run.profile_name) as audit:
-                    audit.run_id, audit.detail = run.pk, form.cleaned_data["reason"]
-                    access.require_stop(request.user, run)
-                    lifecycle.abandon(run, note=note)
+                with recorded(request, "abandon-run") as audit:
+                    experiments.abandon_run(pk=pk, audit=audit, authorize=authorize, **form.cleaned_data)
             except RunnerServiceError as error:
                 context["error"] = in_words(error)
             else:

@@ -12,7 +12,7 @@ from rest_framework.throttling import SimpleRateThrottle
 from profiles.models import EndpointToggle
 from runners.api.authentication import is_open, required_scope
 from runners.exceptions import EndpointDisabled
-from runners.models_auth import ApiToken
+from runners.models_auth import ApiToken, TokenScope
 
 if TYPE_CHECKING:  # importing views here would be a circle: DRF's views read the settings that name this module
     from rest_framework.views import APIView
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # importing views here would be a circle: DRF's views read th
 
 
 class ScopeAllowed(BasePermission):
-    """Credentials whose scope covers the request. Only our own tokens have one: all others may run."""
+    """Credentials whose scope covers the request. Sessions and JWTs may run; managing takes a staff account."""
 
     message = "This token may only {has}: the request needs the scope '{needs}'. Ask for another token."
 
@@ -34,7 +34,7 @@ class ScopeAllowed(BasePermission):
         if isinstance(request.auth, ApiToken):
             self.message = self.message.format(has=request.auth.scope, needs=scope)
             return request.auth.allows(scope)
-        return True
+        return scope != TokenScope.MANAGE or (request.auth is None and request.user.is_staff)
 
 
 class EndpointEnabled(BasePermission):

@@ -7,9 +7,10 @@ from typing import Any
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
-from runners.api.answers import RunSerializer
+from runners.api.answers import RunSerializer, RunStartedAnswer
 from runners.api.operations import OperationSerializer
 from runners.api.resource_serializers import (
+    AbandonRunRequest,
     CheckAnswer,
     CheckProfileRequest,
     LogChunkAnswer,
@@ -97,6 +98,38 @@ get_run = reading(
     answer=RunSerializer,
     answered=RUN,
     codes=("run_not_found",),
+)
+
+abandon_run = extend_schema(
+    operation_id="abandon_run",
+    summary="Declare a run ended whose machine cannot be asked any more",
+    description="Nothing is sent to the machine. It is asked once more first: 409 `still_reachable` when it answers, "
+    "because then the run can be stopped. The run becomes TERMINATED with the reason `abandoned`. Needs a token with "
+    "the scope `manage`, or a session of staff.",
+    tags=["runs"],
+    request=AbandonRunRequest,
+    responses={
+        200: RunStartedAnswer,
+        **problems(*COMMON, "profile_forbidden", "run_not_found", "not_running", "still_reachable"),
+    },
+    examples=[
+        OpenApiExample("Request", value={"reason": "The machine was taken out of service."}, request_only=True),
+        OpenApiExample(
+            "Answer",
+            value={
+                "message": "Run 17 of a001 counts as ended now.",
+                **STOPPED,
+                "reason": "abandoned",
+                "exit_code": None,
+                "stopped_by": "",
+                "reachable": False,
+                "unreachable_detail": "ana@login1:22 cannot be reached: no answer within 10 s",
+                "explanation": "The machine was taken out of service. (ana)",
+            },
+            response_only=True,
+            status_codes=["200"],
+        ),
+    ],
 )
 
 _LOG_HEADERS = [

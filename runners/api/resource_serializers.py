@@ -107,6 +107,12 @@ class LogQuery(StrictSerializer):
         return {"limit": LOG_BYTES, **attrs}
 
 
+class AbandonRunRequest(StrictSerializer):
+    """Why it is certain that nothing runs any more."""
+
+    reason = StrictTextField(max_length=1000, help_text="It stays with the run and in the audit log, with your name.")
+
+
 class RunPage(serializers.Serializer[Any]):
     """Some runs, and where the next ones are."""
 

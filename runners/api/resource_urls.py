@@ -9,6 +9,7 @@ from runners.api import resources
 urlpatterns = [
     path("runs", resources.RunsView.as_view(), name="api-runs"),
     path("runs/<int:id>", resources.RunView.as_view(), name="api-run"),
+    path("runs/<int:id>/abandon", resources.RunAbandon.as_view({"post": "abandon"}), name="api-run-abandon"),
     path("runs/<int:id>/log", resources.RunLogView.as_view(), name="api-run-log"),
     path("operations/<int:id>", resources.OperationView.as_view(), name="api-operation"),
     path("operations/<int:id>/log", resources.OperationLogView.as_view(), name="api-operation-log"),

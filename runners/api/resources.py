@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 from typing import Any
 
 from django.http import HttpResponse
@@ -15,6 +16,7 @@ from runners.api import resource_schema as schema
 from runners.api.base import CommandViewSet, Reading, plain
 from runners.api.operations import RETRY_AFTER, operation_fields
 from runners.api.resource_serializers import (
+    AbandonRunRequest,
     CheckProfileRequest,
     LogQuery,
     RunsQuery,
@@ -24,8 +26,9 @@ from runners.api.resource_serializers import (
 )
 from runners.api.serializers import ProfiledSerializer, StrictSerializer, enabled_profile
 from runners.models import RunnerRun
+from runners.models_auth import TokenScope
 from runners.models_operations import Operation
-from runners.services import operations, runs
+from runners.services import access, experiments, operations, runs
 from runners.services.check import check_profile
 from runners.services.wire import run_fields
 
@@ -69,6 +72,20 @@ class RunView(Reading):
     @schema.get_run
     def get(self, request: Request, id: int) -> Response:
         return Response(run_fields(runs.get(pk=id)))
+
+
+class RunAbandon(CommandViewSet):
+    """The end that only people can give: of a run whose machine will not be asked any more."""
+
+    required_scope = TokenScope.MANAGE
+    serializer_class = AbandonRunRequest
+    command = "abandon-run"
+
+    @schema.abandon_run
+    def abandon(self, request: Request, id: int) -> Response:
+        authorize = partial(access.require_stop, request.user)
+        run = experiments.abandon_run(pk=id, audit=self.audit, authorize=authorize, **self.validated(request))
+        return Response({"message": f"Run {run.pk} of {run.expid} counts as ended now.", **run_fields(run)})
 
 
 class RunLogView(Reading):

@@ -109,6 +109,10 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
             ],
         },
     ),
+    "still_reachable": (
+        "Run 17 of a001 was just confirmed by its machine: stop it instead.",
+        {"run_id": 17},
+    ),
     "database_unavailable": (
         "The service's database does not answer now. Nothing is lost; try again in some seconds.",
         {},

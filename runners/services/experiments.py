@@ -216,6 +216,21 @@ def active_run(*, expid: str) -> RunnerRun:
     return run
 
 
+def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable[[RunnerRun], None]) -> RunnerRun:
+    """Declare a run ended whose machine cannot be asked any more. Nothing is sent to the machine.
+
+    `reason`, with who gives it, stays with the run and in the audit log. `authorize` as in `stop_experiment`.
+    Raises RunNotFound, NotRunning, StillReachable.
+    """
+    run = RunnerRun.objects.filter(pk=pk).first()
+    if run is None:
+        raise RunNotFound(f"There is no run {pk}.")
+    audit.run_id, audit.expid, audit.profile_name, audit.detail = run.pk, run.expid, run.profile_name, reason
+    authorize(run)
+    lifecycle.abandon(run, note=f"{reason} ({audit.actor or 'nobody is signed in'})")
+    return run
+
+
 @dataclass(slots=True)
 class StopOutcome:
     """How a run was stopped. Each step: `action`, `outcome`, `seconds`. The run has ended, seen on its machine."""

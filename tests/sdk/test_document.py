@@ -22,7 +22,7 @@ OPERATIONS = {
     for method, operation in methods.items()
 }
 # Codes that no operation can answer: they come from outside of all of them.
-OUTSIDE = {"method_not_allowed", "still_reachable"}
+OUTSIDE = {"method_not_allowed"}
 
 
 def resolved(reference: str) -> Any:
