@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ class Client:
         """A `bytes` body is sent as it is, anything else but None as JSON."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         all_headers = {**self._headers, **({"Content-Type": "application/json"} if data else {}), **(headers or {})}
-        if time.monotonic() - self._used > KEPT:
+        if time.monotonic() - self._used > KEPT or self._is_dropped():
             self._connection.close()
         start = time.perf_counter()
         self._connection.request(method, path, data, all_headers)
@@ -50,6 +51,11 @@ class Client:
         self._used = time.monotonic()
         names = {name.lower(): value for name, value in response.getheaders()}
         return Reply(response.status, _parsed(content), names, seconds)
+
+    def _is_dropped(self) -> bool:
+        """Whether the server has closed the connection, which a busy one may do at any time."""
+        sock = self._connection.sock
+        return sock is not None and bool(select.select([sock], [], [], 0)[0])
 
     def close(self) -> None:
         self._connection.close()
