@@ -180,8 +180,10 @@ class SSHServer:
         return self._process is not None and self._process.poll() is None
 
     def drop_connections(self) -> None:
-        kill_all(self._sessions())
-        wait_for(lambda: not self._sessions(), 10, what="end of the connections")
+        """Those that are open now; a client may open the next one at once."""
+        dropped = self._sessions()
+        kill_all(dropped)
+        wait_for(lambda: not set(dropped) & set(self._sessions()), 10, what="end of the connections")
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

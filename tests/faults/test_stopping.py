@@ -72,12 +72,18 @@ def of_run(run: RunnerRun) -> list[int]:
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
     """A living process of the same account that has nothing to do with us."""
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        wait_for(lambda: ticks() > start_time(process.pid) + 1, what="another start time for what comes later")
         yield process
         process.kill()
 
 
 def start_time(pid: int) -> int:
+    """In ticks since boot, as the kernel keeps it: two processes of one hundredth of a second have the same."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
+
+
+def ticks() -> float:
+    return float(Path("/proc/uptime").read_text().split()[0]) * os.sysconf("SC_CLK_TCK")
 
 
 def test_a_run_that_ignores_int_and_term_is_killed(target: RunnerConfig, account: StubAccount) -> None:
