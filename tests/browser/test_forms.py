@@ -83,6 +83,24 @@ def test_what_is_typed_while_a_choice_is_under_way_is_kept(
     expect(page.get_by_label("How to reach the machine")).to_have_value("SSH")
 
 
+CHOOSE_AT_ONCE = """
+document.addEventListener("htmx:afterSwap", () => setTimeout(() => {
+  const loader = document.querySelector("[name='param-MODULE_LOADER_TYPE']");
+  loader.value = "VENV";
+  loader.dispatchEvent(new Event("change", {bubbles: true}));
+}), {once: true});
+"""
+
+
+def test_a_choice_made_as_soon_as_the_form_is_there_counts(page: Page, stub_site: AppServer, sign_in: SignIn) -> None:
+    """By default htmx lets a form settle for 20 ms before it listens to it."""
+    sign_in(page, stub_site)
+    page.goto(f"{stub_site.url}/start?profile_name=YOURS")
+    page.evaluate(CHOOSE_AT_ONCE)
+    page.get_by_label("How to reach the machine").select_option("SSH")
+    expect(page.get_by_text("The absolute path of one virtual environment.")).to_be_visible()
+
+
 def test_a_preview_shows_what_would_happen_and_does_nothing(
     page: Page, stub_site: AppServer, account: StubAccount, sshd: SSHServer, sign_in: SignIn
 ) -> None:
