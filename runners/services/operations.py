@@ -31,13 +31,12 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, new_run_key
 from runners.models_operations import Operation, OperationKind, OperationStatus
-from runners.services import autosubmit, lifecycle
+from runners.services import autosubmit, lifecycle, scripts
 from runners.services.experiments import CommandOutcome, failure, is_fresh
 from runners.services.module_loaders import get_module_loader
 from runners.services.runners import CommandResult, LogChunk, Probe, Runner, get_runner
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between looks of somebody who waits
-KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
 DEADLINE_CODES = (124, 128 + 9)  # what `timeout` ends with at the deadline; what is killed before ends so, too
 CLOCK_SLACK = 2  # seconds: the machine tells the end in whole ones, and its clock differs a little from ours
 READABLE = 4096  # bytes less than RUNNERS_OUTPUT_LIMIT that are read of a log: the answer has a header
@@ -92,7 +91,7 @@ def start(
 
 def _launch(operation: Operation) -> None:
     config = operation.runner_config
-    bounded = ["timeout", f"--kill-after={KILL_AFTER}", str(operation.timeout), *operation.argv]
+    bounded = ["timeout", f"--kill-after={scripts.KILL_AFTER}", str(operation.timeout), *operation.argv]
     # The directory above is the one in which commands that are waited for run, so that both find the same locks.
     command = f"cd .. && exec {shlex.join(bounded)}"
     loader = get_module_loader(config)
