@@ -17,6 +17,7 @@ from runners.api.operations import Preference, answer_of
 from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError
 from runners.models_operations import IdempotencyRecord
 from runners.services import idempotency
+from runners.services.stopping import HAD_ENDED
 from runners.services.wire import run_fields
 
 if TYPE_CHECKING:
@@ -128,6 +129,5 @@ def _stopped_before(view: CommandViewSet, record: IdempotencyRecord) -> Response
     if run is None:
         return None
     view.audit.run_id, view.audit.profile_name = run.pk, run.profile_name
-    steps = [{"action": "look", "outcome": "had already ended", "seconds": 0.0, "ended": True}]
     message = f"Experiment {run.expid} stopped successfully."
-    return Response({"message": message, **run_fields(run), "steps": steps}, headers={REPLAYED: "true"})
+    return Response({"message": message, **run_fields(run), "steps": [HAD_ENDED]}, headers={REPLAYED: "true"})

@@ -33,6 +33,7 @@ POLL = 0.5  # seconds between looks at a run that was signalled
 
 
 Step = dict[str, Any]  # action, outcome, seconds (None: under way), ended (the end of the run was seen)
+HAD_ENDED: Step = {"action": "look", "outcome": "had already ended", "seconds": 0.0, "ended": True}
 
 
 class Stop:
@@ -54,7 +55,7 @@ class Stop:
         """Raises RunnerUnreachable, NotRunning, OutcomeUnknown, StopNotConfirmed."""
         identity = self._require_running()
         if identity is None:
-            self.steps.append({"action": "look", "outcome": "had already ended", "seconds": 0.0, "ended": True})
+            self.steps.append(HAD_ENDED)
             self._show()
             return self.steps
         self._request()
