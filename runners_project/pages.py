@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
+from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.middleware.csrf import REASON_BAD_ORIGIN
 from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.views import defaults
-from django.views.decorators.http import require_safe
-from drf_spectacular.generators import SchemaGenerator
-from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+from django.views.decorators.http import condition, require_safe
 
+from runners.api.document import document
 from runners.api.exception_handler import (
     BAD_REQUEST,
     DATABASE_RETRY,
@@ -35,22 +34,19 @@ def errors(request: HttpRequest) -> HttpResponse:
     return render(request, "errors.html", {"kinds": sorted(kinds.values(), key=lambda kind: (kind.status, kind.code))})
 
 
-@cache
-def openapi_document(media: str) -> bytes:
-    """The OpenAPI document, made once per process: `json` or `yaml`."""
-    renderer = OpenApiJsonRenderer() if media == "json" else OpenApiYamlRenderer()
-    text: bytes = renderer.render(SchemaGenerator().get_schema(public=True), renderer_context={})
-    return text
+def _openapi(media: str, content_type: str) -> Callable[[HttpRequest], HttpResponse]:
+    """A view of the OpenAPI document. A client that has the current one (If-None-Match) gets 304."""
+
+    @require_safe
+    @condition(etag_func=lambda request: document(media).etag)
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(document(media).body, content_type=content_type)
+
+    return view
 
 
-@require_safe
-def openapi_json(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(openapi_document("json"), content_type="application/json")
-
-
-@require_safe
-def openapi_yaml(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(openapi_document("yaml"), content_type="application/yaml; charset=utf-8")
+openapi_json = _openapi("json", "application/json")
+openapi_yaml = _openapi("yaml", "application/yaml")
 
 
 def _wants_problem(request: HttpRequest) -> bool:

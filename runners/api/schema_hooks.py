@@ -133,8 +133,10 @@ def name_enums(result: Document, generator: Any, request: Any, public: bool) -> 
         for parameter in described.get("parameters", []):
             schema = parameter["schema"]
             if known := names.get(tuple(sorted(schema.get("enum", [])))):
-                default = {"default": schema["default"]} if "default" in schema else {}
-                parameter["schema"] = {"allOf": [{"$ref": f"#/components/schemas/{known}"}], **default}
+                reference = {"$ref": f"#/components/schemas/{known}"}
+                # Many generators ignore what stands beside a reference.
+                has_default = "default" in schema
+                parameter["schema"] = {"allOf": [reference], "default": schema["default"]} if has_default else reference
     result["components"]["schemas"] = dict(sorted(schemas.items()))
     return result
 

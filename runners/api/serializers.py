@@ -62,15 +62,18 @@ class StrictSerializer(serializers.Serializer[Any]):
         return f"{shown(name)} is not known here. {remedy}"
 
 
-# The next three only describe profile_params for the OpenAPI document: `RunnerProfile.resolve` reads and judges them.
+# The next four only describe profile_params for the OpenAPI document: `RunnerProfile.resolve` reads and judges them.
+# Their schemas leave out null: drf-spectacular adds it, because they have `allow_null`.
 
 
-@extend_schema_field({"type": ["integer", "string", "null"], "pattern": "^[0-9]*$", "maximum": 65535, "minimum": 1})
+@extend_schema_field(
+    {"oneOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string", "pattern": "^[0-9]*$"}]}
+)
 class PortField(serializers.IntegerField):
     """A number, or a text of digits."""
 
 
-@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]})
+@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
 class ModulesField(serializers.JSONField):
     """One text or several."""
 

@@ -7,6 +7,7 @@ the last result is used. What is here stands in .tools/sdk, which tools/sdk/inst
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ HERE = Path(__file__).parent
 SOURCES = ROOT / "tools" / "sdk"
 TOOLS = ROOT / ".tools" / "sdk"
 PYTHON = TOOLS / "bin" / "python"
+NODE = TOOLS / "bin" / "node"
 NODE_PACKAGES = TOOLS / "node" / "node_modules"
 DOCS = ROOT / "docs" / "sdk.md"
 PYTHON_CLIENT = TOOLS / "python"
@@ -64,7 +66,8 @@ def generate(language: str, folder: Path) -> None:
 def run(argv: list[object], folder: Path) -> str:
     """What a program printed. AssertionError, with that, when it fails."""
     words = [str(word) for word in argv]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    environment = {**os.environ, "PATH": f"{TOOLS / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
-from collections.abc import Iterator
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import Client
 from jsonschema import Draft202012Validator
 
+from runners.api.document import document
 from runners.api.exception_handler import KINDS, PROBLEM_TYPE
-from runners_project.pages import openapi_document
+from tests.conftest import need
+from tests.sdk import clients
+from tests.servers import Answer, AppServer
 
 ROOT = Path(__file__).parent.parent.parent
-DOCUMENT: dict[str, Any] = json.loads(openapi_document("json"))
+DOCUMENT: dict[str, Any] = json.loads(document("json").body)
 OPERATIONS = {
     operation["operationId"]: (method, path, operation)
     for path, methods in DOCUMENT["paths"].items()
@@ -127,3 +135,55 @@ def test_the_readmes_requests_are_the_examples() -> None:
         assert errors_of(content["schema"], body) == []
         asked += 1
     assert asked == 7
+
+
+def test_simultaneous_first_requests_all_get_the_document(make_app: Callable[..., AppServer]) -> None:
+    """drf-spectacular's generator is not thread-safe: without the lock, most of these answers are 500."""
+    app = make_app(workers=1, threads=12)
+    together = threading.Barrier(12)
+
+    def first(path: str) -> Answer:
+        together.wait(30)
+        return app.get(path)
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(first, ["/openapi.json", "/openapi.yaml"] * 6))
+    assert [answer.status for answer in answers] == [200] * 12
+    assert all(answer.body == DOCUMENT for answer in answers[::2])
+    assert {answer.body for answer in answers[1::2]} == {(ROOT / "openapi.yaml").read_text()}
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/openapi.yaml"])
+def test_a_client_that_has_the_document_gets_304(client: Client, path: str) -> None:
+    answer = client.get(path)
+    again = client.get(path, headers={"If-None-Match": answer["ETag"]})
+    assert (again.status_code, again.content, again["ETag"]) == (304, b"", answer["ETag"])
+    assert client.get(path, headers={"If-None-Match": '"another"'}).content == answer.content
+    head = client.head(path)
+    assert (head.status_code, head.content, head["ETag"]) == (200, b"", answer["ETag"])
+
+
+BREAK: dict[str, tuple[Callable[[dict[str, Any]], object], set[str]]] = {
+    "a type twice": (
+        lambda document: document["components"]["schemas"]["Run"]["properties"]["pid"].update(type=["null", "null"]),
+        {"openapi-spec-validator", "spectral", "redocly"},
+    ),
+    "no summary": (
+        lambda document: document["paths"]["/v4/runners/runs"]["get"].pop("summary"),
+        {"redocly"},
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BREAK)
+def test_the_linters_refuse_a_wrong_document(fault: str, tmp_path: Path) -> None:
+    """The committed document itself is checked by `make openapi-lint`, a step of CI."""
+    need(clients.NODE_PACKAGES.is_dir(), "Spectral and Redocly (tools/sdk/install)")
+    break_it, tools = BREAK[fault]
+    document = copy.deepcopy(DOCUMENT)
+    break_it(document)
+    path = tmp_path / "openapi.json"
+    path.write_text(json.dumps(document))
+    done = subprocess.run([clients.SOURCES / "lint", path], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert tools <= set(done.stderr.splitlines()[-1].rpartition(": ")[2].split())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from tests.conftest import need
@@ -15,8 +13,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_generated_typescript_client_does_the_main_job(service: Service) -> None:
-    node = shutil.which("node")
-    need(node and clients.NODE_PACKAGES.is_dir(), "node, or what tools/sdk/install installs with npm,")
+    need(clients.NODE_PACKAGES.is_dir(), "TypeScript (tools/sdk/install)")
     folder = clients.typescript_client(service.document)
-    argv = [node, folder / "dist" / "driver.js", service.app.url, service.token, PROFILE]
+    argv = [clients.NODE, folder / "dist" / "driver.js", service.app.url, service.token, PROFILE]
     assert clients.run(argv, folder).splitlines() == EXPECTED["typescript"]
