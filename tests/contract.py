@@ -9,7 +9,8 @@ from pathlib import Path
 from profiles.config import ModuleLoaderType, RunnerConfig
 from runners.models import new_run_key
 from runners.services.module_loaders import get_module_loader
-from runners.services.runners import CommandResult, Identity, Probe, ProbeTarget, get_runner
+from runners.services.probe import Identity, Probe, ProbeTarget
+from runners.services.runners import CommandResult, get_runner
 from tests.processes import is_alive, wait_for
 
 Configs = Callable[[ModuleLoaderType], RunnerConfig]

@@ -19,7 +19,7 @@ from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.models import RunnerProfile
 from runners.models import AuditRecord, RunnerRun, RunStatus
 from runners.services import experiments, lifecycle, runs
-from runners.services.runners import Identity
+from runners.services.probe import Identity
 from tests.api import Api
 from tests.environments import StubAccount
 from tests.processes import wait_for

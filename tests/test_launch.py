@@ -10,7 +10,8 @@ import pytest
 
 from profiles.config import ModuleLoaderType
 from runners.exceptions import CommandFailed, CommandTimedOut
-from runners.services.runners import LocalRunner, Probe, ProbeTarget, Runner
+from runners.services.probe import Probe, ProbeTarget
+from runners.services.runners import LocalRunner, Runner
 from tests.environments import StubAccount
 from tests.processes import is_alive, proc_status, wait_for
 

@@ -21,7 +21,8 @@ from runners.exceptions import (
     HostKeyUnknown,
     RunnerUnreachable,
 )
-from runners.services.runners import Probe, ProbeTarget, Runner, get_runner
+from runners.services.probe import Probe, ProbeTarget
+from runners.services.runners import Runner, get_runner
 from tests.contract import HOSTILE, TIMEOUT, Configs, commands_with, launch, probe
 from tests.environments import StubAccount
 from tests.processes import is_alive, kill_all, wait_for

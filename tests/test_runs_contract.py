@@ -13,7 +13,8 @@ from runners.exceptions import (
     CommandFailed,
 )
 from runners.models import new_run_key
-from runners.services.runners import Identity, Probe, ProbeTarget, Runner
+from runners.services.probe import Identity, Probe, ProbeTarget
+from runners.services.runners import Runner
 from tests.contract import TIMEOUT, commands_with, launch, log_of, probe, wait_over
 from tests.environments import StubAccount
 from tests.processes import is_alive, kill_all, proc_status, wait_for

@@ -23,7 +23,8 @@ from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import PageView, SignedIn, in_words, is_partial, recorded
 from runners.services import access, autosubmit, experiments, lifecycle
 from runners.services.output import plain_text
-from runners.services.runners import LogChunk, get_runner
+from runners.services.probe import LogChunk
+from runners.services.runners import get_runner
 
 TAIL = 64 * 1024  # bytes of a log that a page begins with, and that "earlier" adds
 CHUNK = 256 * 1024  # bytes that one look at a growing log brings at most

@@ -31,7 +31,8 @@ from runners.models import new_run_key
 from runners.services import autosubmit, scripts, ssh_connect
 from runners.services.module_loaders import get_module_loader
 from runners.services.output import BoundedOutput, last_lines
-from runners.services.runners import CommandResult, Identity, Probe, ProbeTarget, Runner, SSHRunner, get_runner
+from runners.services.probe import Identity, Probe, ProbeTarget
+from runners.services.runners import CommandResult, Runner, SSHRunner, get_runner
 from runners.services.ssh import run_on_channel
 
 NETWORK = ("resolve", "connect", "host_key", "authenticate")

@@ -27,7 +27,8 @@ from runners.models import RunnerRun, RunReason, RunStatus
 from runners.models_operations import Operation
 from runners.services import webhooks
 from runners.services.output import last_lines
-from runners.services.runners import Identity, Probe, ProbeTarget, Runner, get_runner
+from runners.services.probe import Identity, Probe, ProbeTarget
+from runners.services.runners import Runner, get_runner
 
 logger = logging.getLogger(__name__)
 

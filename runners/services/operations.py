@@ -34,7 +34,8 @@ from runners.models_operations import Operation, OperationKind, OperationStatus
 from runners.services import autosubmit, lifecycle, scripts
 from runners.services.experiments import CommandOutcome, failure, is_fresh
 from runners.services.module_loaders import get_module_loader
-from runners.services.runners import CommandResult, LogChunk, Probe, Runner, get_runner
+from runners.services.probe import LogChunk, Probe
+from runners.services.runners import CommandResult, Runner, get_runner
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between looks of somebody who waits
 DEADLINE_CODES = (124, 128 + 9)  # what `timeout` ends with at the deadline; what is killed before ends so, too

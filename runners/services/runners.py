@@ -17,15 +17,26 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 from django.conf import settings
 
 from profiles.config import RunnerConfig, RunnerType
 from runners.exceptions import CommandFailed, CommandTimedOut, OutcomeUnknown, RunnerUnreachable
 from runners.services import scripts
+from runners.services.answers import Unreadable
 from runners.services.output import BoundedOutput, last_lines, plain_text
+from runners.services.probe import (
+    Identity,
+    LogChunk,
+    Probe,
+    ProbeTarget,
+    cannot_tell,
+    parse_first_match,
+    parse_launch,
+    parse_log,
+    parse_probes,
+)
 from runners.services.ssh import POOL, run_on_channel
 
 CLIENT_GRACE = scripts.KILL_AFTER + 5  # seconds that the machine gets to end a command itself before we stop waiting
@@ -52,80 +63,6 @@ class CommandResult:
     def last_words(self) -> str:
         """The last lines of both streams, for an error."""
         return last_lines(self.stdout + b"\n" + self.stderr)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which process a run is. A pid alone is none: pids are reused, machines reboot, login aliases rotate."""
-
-    host: str
-    boot_id: str
-    pid_namespace: str
-    pid: int
-    start: int  # clock ticks since boot, /proc/PID/stat
-    supervisor_pid: int
-    supervisor_start: int
-
-    @classmethod
-    def parse(cls, line: str) -> Identity:
-        """From the line that the launch and probe scripts print. Raises ValueError when it is none."""
-        host, boot_id, space, *numbers = line.split()
-        pid, start, supervisor_pid, supervisor_start = map(int, numbers)
-        return cls(host, boot_id, space, pid, start, supervisor_pid, supervisor_start)
-
-    @property
-    def words(self) -> list[str]:
-        return [str(value) for value in self.as_dict().values()]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeTarget:
-    """A run to ask after. `claim`: its launch can no longer be under way, so no trace means that it never started."""
-
-    key: str
-    identity: Identity | None = None
-    claim: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The machine's answer. Only `cannot_tell` says nothing about the run."""
-
-    RUNNING: ClassVar = "running"
-    ENDED: ClassVar = "ended"
-    GONE: ClassVar = "gone"
-    REBOOTED: ClassVar = "rebooted"
-    NEVER_STARTED: ClassVar = "never_started"
-    STARTING: ClassVar = "starting"
-    CANNOT_TELL: ClassVar = "cannot_tell"
-
-    answer: str
-    identity: Identity | None = None
-    exit_code: int | None = None
-    signal: str = ""
-    finished: float | None = None  # epoch seconds, the machine's clock
-    interrupted: bool = False  # it ended as Autosubmit ends on an INT (exit code 88 and KeyboardInterrupt in its log)
-    detail: str = ""
-
-    @property
-    def is_over(self) -> bool:
-        return self.answer in (self.ENDED, self.GONE, self.REBOOTED, self.NEVER_STARTED)
-
-
-@dataclass(frozen=True, slots=True)
-class LogChunk:
-    """Bytes `offset` to `offset + len(data)` of a log that is `size` bytes long now."""
-
-    offset: int
-    size: int
-    data: bytes = field(repr=False)
-
-    @property
-    def next_offset(self) -> int:
-        return self.offset + len(self.data)
 
 
 class Runner(ABC):
@@ -198,8 +135,8 @@ class Runner(ABC):
 
         `prelude` lines run first, in the same login shell; the call waits for them but not for the command.
         Raises CommandFailed, with the last words, when the prelude fails or the run directory cannot be made: then
-        the command certainly did not start. After OutcomeUnknown or CommandTimedOut (the prelude goes on) it may start
-        yet, and a probe of `key` tells. Else as `execute`.
+        the command certainly did not start. After OutcomeUnknown (the connection was lost, or the answer is not valid)
+        or CommandTimedOut (the prelude goes on) it may start yet, and a probe of `key` tells. Else as `execute`.
         """
         script = scripts.launch(key, command, prelude=prelude, timeout=timeout)
         try:
@@ -211,7 +148,15 @@ class Runner(ABC):
                 **error.facts,
             ) from error
         if result.exit_code == 0:
-            return Identity.parse(result.text.strip().split("\n")[0])
+            try:
+                return parse_launch(_lines(result), scripts.READY)
+            except Unreadable as error:  # whatever answered may have started the command, too
+                raise OutcomeUnknown(
+                    f"The answer of {self.where} to the launch is not valid ({error}). Is there a forced command or a "
+                    "wrapper around the account's shell? Whether the command was started is not known: ask for its "
+                    "status before you start it again.",
+                    output=result.last_words,
+                ) from error
         raise CommandFailed(
             f"The command was not started on {self.where}: {result.last_words or 'no output'}",
             exit_code=result.exit_code,
@@ -225,20 +170,24 @@ class Runner(ABC):
         try:
             result = self.execute(script, timeout=timeout)
         except (RunnerUnreachable, OutcomeUnknown, CommandTimedOut) as error:
-            unknown = Probe(Probe.CANNOT_TELL, detail=error.detail)
-            return {target.key: unknown for target in targets}
-        return self._answers(targets, result)
+            return {target.key: cannot_tell(error.detail) for target in targets}
+        return self._answers((target.key for target in targets), result)
 
     def signal(self, key: str, identity: Identity, name: str, *, timeout: float) -> Probe:
         """Send a signal (`TERM`, `KILL`) to the run's own processes if the identity matches; answer as a probe does."""
-        target = ProbeTarget(key, identity)
         result = self.execute(scripts.signal(key, identity.words, name), timeout=timeout)
-        return self._answers([target], result)[key]
+        return self._answers([key], result)[key]
 
     def first_match(self, expid: str, *, timeout: float) -> int | None:
-        """The pid that `autosubmit stop` would take for the run of `expid`, maybe another home's. None: no process."""
-        words = self.execute(scripts.first_match(expid), timeout=timeout).text.split()
-        return int(words[0]) if words else None
+        """The pid that `autosubmit stop` would take for the run of `expid`, maybe another home's. None: no process.
+
+        Raises CommandFailed when the machine's answer is not valid, and as `execute`.
+        """
+        result = self.execute(scripts.first_match(expid), timeout=timeout)
+        try:
+            return parse_first_match(_lines(result))
+        except Unreadable as error:
+            raise self._not_valid(f"to the search for `autosubmit run {expid}`", error, result) from error
 
     def read_log(self, key: str, *, offset: int, limit: int, timeout: float) -> LogChunk | None:
         """At most `limit` bytes of the run's log from byte `offset` (negative: from the end). None: there is no log.
@@ -248,56 +197,26 @@ class Runner(ABC):
         result = self.execute(scripts.read_log(key, offset=offset, limit=limit), timeout=timeout)
         if result.exit_code == 66:
             return None
-        header, _, data = result.stdout.partition(b"\n")
         try:
-            size, start = map(int, header.split())
-        except ValueError as error:
-            raise CommandFailed(
-                f"The log cannot be read on {self.where}: {result.last_words or 'no output'}",
-                exit_code=result.exit_code,
-                output=result.last_words,
-            ) from error
-        return LogChunk(offset=start, size=size, data=data)
+            return parse_log(result.stdout, offset=offset, limit=limit)
+        except Unreadable as error:
+            raise self._not_valid("to the request for the log", error, result) from error
 
-    def _answers(self, targets: list[ProbeTarget], result: CommandResult) -> dict[str, Probe]:
-        lines = {line.split(" ", 1)[0]: line for line in result.text.splitlines() if line}
-        silent = Probe(Probe.CANNOT_TELL, detail=f"{self.where} gave no answer: {result.last_words}")
-        return {t.key: parse_probe(lines[t.key]) if t.key in lines else silent for t in targets}
+    def _answers(self, keys: Iterable[str], result: CommandResult) -> dict[str, Probe]:
+        return parse_probes(keys, _lines(result), f"{self.where} gave no answer: {result.last_words}")
 
-
-def parse_probe(line: str) -> Probe:
-    """Read one line of the probe script; see `scripts.probe` for the answers.
-
-    The account's owner can write what they like into its directories: what is no answer tells nothing about the run.
-    """
-    try:
-        return _parse_probe(line)
-    except ValueError:
-        return Probe(Probe.CANNOT_TELL, detail=f"the run's directory holds something else than it should: {line[:200]}")
-
-
-def _parse_probe(line: str) -> Probe:
-    _, answer, *rest = line.split(" ", 2)
-    facts = rest[0] if rest else ""
-    if answer == "ended":
-        name, interrupted = facts.split()
-        code, signal_name, epoch = name.split(".")
-        return Probe(
-            Probe.ENDED,
-            exit_code=int(code),
-            signal="" if signal_name == "-" else signal_name,
-            finished=float(epoch),
-            interrupted=interrupted == "interrupted",
+    def _not_valid(self, question: str, error: Unreadable, result: CommandResult) -> CommandFailed:
+        return CommandFailed(
+            f"The answer of {self.where} {question} is not valid: {error}. Its last words: "
+            f"{result.last_words or 'no output'}",
+            exit_code=result.exit_code,
+            output=result.last_words,
         )
-    if answer in (Probe.RUNNING, Probe.GONE, Probe.REBOOTED):
-        return Probe(answer, identity=Identity.parse(facts))
-    if answer in (Probe.STARTING, Probe.NEVER_STARTED):
-        return Probe(answer)
-    if answer == "elsewhere":
-        return Probe(
-            Probe.CANNOT_TELL, detail=f"another machine answered ({facts}), which cannot see the run's process"
-        )
-    return Probe(Probe.CANNOT_TELL, detail=facts or "no answer")
+
+
+def _lines(result: CommandResult) -> str:
+    """What our own scripts printed. Nothing of it is cleaned, so that nothing becomes the end of a line."""
+    return result.stdout.decode("utf-8", "replace")
 
 
 class LocalRunner(Runner):

@@ -5,7 +5,7 @@ cluster has. Whatever comes from outside is put in with `shlex.quote`.
 
 A run's directory `~/.autosubmit-runners/<key>/` (mode 0700) holds:
     command.sh   what is executed
-    identity     one line, see `Identity` in runners.py; created by the supervisor before the command may execute, or
+    identity     one line, see `Identity` in probe.py; created by the supervisor before the command may execute, or
                  by a probe past the launch deadline ("claimed"): whoever comes first decides
     log          standard output and error of the command
     running      an empty file; at the end it is renamed to ended.<exit code>.<signal name or ->.<epoch seconds>

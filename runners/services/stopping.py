@@ -27,7 +27,8 @@ from runners.exceptions import (
 from runners.models import AuditRecord, RunnerRun
 from runners.services import autosubmit, lifecycle
 from runners.services.module_loaders import get_module_loader
-from runners.services.runners import Identity, Probe, get_runner
+from runners.services.probe import Identity, Probe
+from runners.services.runners import get_runner
 
 POLL = 0.5  # seconds between looks at a run that was signalled
 

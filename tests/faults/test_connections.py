@@ -15,7 +15,8 @@ from profiles.config import RunnerConfig
 from runners.exceptions import HostKeyUnknown, OutcomeUnknown
 from runners.models import new_run_key
 from runners.services import runners, ssh
-from runners.services.runners import Probe, ProbeTarget, Runner, get_runner
+from runners.services.probe import Probe, ProbeTarget
+from runners.services.runners import Runner, get_runner
 from runners.services.ssh import POOL
 from tests.environments import StubAccount
 from tests.faults.tools import in_background

@@ -26,7 +26,8 @@ from runners.models import AuditRecord, RunnerRun
 from runners.services import lifecycle
 from runners.services.experiments import StopOutcome
 from runners.services.lifecycle import identity_of
-from runners.services.runners import Probe, get_runner
+from runners.services.probe import Probe
+from runners.services.runners import get_runner
 from tests.environments import AutosubmitAccount, StubAccount
 from tests.faults import tools
 from tests.faults.tools import COMMAND, add_control, in_background, profile_of, run_processes, stored, wait_ended
