@@ -7,7 +7,7 @@ PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
 # Management commands that need no data: a made-up key, no database of yours.
-CHECK_ENV := SECRET_KEY=only-for-checks DATABASE_URL=sqlite:///:memory:
+CHECK_ENV := SECRET_KEY=only-for-checks-signs-nothing-of-value DATABASE_URL=sqlite:///:memory:
 # What to test: make test TESTS="tests/test_runners_contract.py -k conda"
 TESTS ?= tests
 

@@ -1,7 +1,47 @@
+"""The application of runs. At its start the service's own files are made private, or the start is refused."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
 from django.apps import AppConfig
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS
+
+from runners_project import private
+
+logger = logging.getLogger(__name__)
 
 
 class RunnersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     name = "runners"
     verbose_name = "Runs"
+
+    def ready(self) -> None:
+        keep_private()
+
+
+def private_files() -> list[Path]:
+    """What only the service's account may use: an SQLite database with its WAL, the directory of runs, the SSH keys."""
+    database = settings.DATABASES[DEFAULT_DB_ALIAS]
+    is_sqlite = database["ENGINE"] == "django.db.backends.sqlite3"
+    files = private.database_files(str(database["NAME"])) if is_sqlite else []
+    files.append(Path("~/.autosubmit-runners").expanduser())
+    return [*files, *private.files_in(Path(settings.RUNNERS_SSH_KEY_DIR).expanduser())]
+
+
+def keep_private() -> list[str]:
+    """Tighten the files above; says in the log what was looser. Raises ImproperlyConfigured for files of others."""
+    try:
+        files = private_files()
+        if files[0].exists():
+            private.require_safe_parent(files[0])
+        changed = private.tighten_all(files)
+    except private.ForeignFile as error:
+        raise ImproperlyConfigured(str(error)) from None
+    for words in changed:
+        logger.warning("%s Whoever could read it before may have: make its secrets anew if that matters.", words)
+    return changed

@@ -16,6 +16,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from runners_project.env import weakness
+
 SECRET_PREFIX = "whsec_"  # noqa: S105  (Standard Webhooks; not itself a secret)
 SECRET_BYTES = range(24, 65)  # Standard Webhooks: between 24 and 64
 _SINGLE_LABEL = re.compile(r"^https?://[a-z0-9-]+(?![^:/?#])", re.IGNORECASE)  # URLValidator wants a dot behind it
@@ -40,6 +42,8 @@ def secret_bytes(secret: str) -> bytes:
         raise ValueError(f"what follows {SECRET_PREFIX} is not base64") from None
     if len(key) not in SECRET_BYTES:
         raise ValueError(f"it holds {len(key)} bytes, not {SECRET_BYTES.start} to {SECRET_BYTES.stop - 1}")
+    if why := weakness(secret.removeprefix(SECRET_PREFIX)):
+        raise ValueError(f"it {why}")
     return key
 
 

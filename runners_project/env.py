@@ -16,15 +16,50 @@ def envstr(name: str, default: str = "") -> str:
     return os.environ.get(name, "").strip() or default
 
 
-def envsecret(name: str, *, published: str, what: str) -> str:
-    """A secret, but not the one with the SHA-256 `published`, which is no secret: `what` says whose it is."""
+SECRET_LENGTH = 32  # characters
+SECRET_VARIETY = 8  # different characters
+PLACEHOLDERS = (
+    *("changeme", "change_me", "change-me", "replaceme", "replace_me", "replace-me", "placeholder", "django-insecure"),
+    *("your-secret", "your_secret", "yoursecret", "secret-key-here", "secret_key_here", "...", "\u2026", "xxxx"),
+)
+MAKE_ANOTHER = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(50))'"
+
+
+def weakness(secret: str) -> str:
+    """Why a text is no secret, in words; "" when nothing speaks against it. The text itself is not repeated."""
+    if len(secret) < SECRET_LENGTH:
+        return f"has {len(secret)} characters, and {SECRET_LENGTH} are needed"
+    if len(set(secret)) < SECRET_VARIETY:
+        return f"has only {len(set(secret))} different characters"
+    found = next((word for word in PLACEHOLDERS if word in secret.lower()), "")
+    return f"is a placeholder (it holds '{found}')" if found else ""
+
+
+def envsecret(name: str, *, published: str = "", what: str = "") -> str:
+    """A secret of at least 32 characters, or "" when the variable is not set. Raises ImproperlyConfigured.
+
+    Not the one with the SHA-256 `published`, which is no secret: `what` says whose it is.
+    """
     text = envstr(name)
-    if hashlib.sha256(text.encode()).hexdigest() == published:
+    if published and hashlib.sha256(text.encode()).hexdigest() == published:
         raise ImproperlyConfigured(
             f"{name} is {what}, which everybody can read: with it anybody could sign in as anybody. Make another with: "
             "python3 -c 'import secrets; print(secrets.token_urlsafe(50))' and give it to both services."
         )
+    if text and (why := weakness(text)):
+        both = "" if name == "SECRET_KEY" else " and give it to both services"
+        raise ImproperlyConfigured(f"{name} {why}: whoever guesses it can sign in as anybody. {MAKE_ANOTHER}{both}.")
     return text
+
+
+def envmask(name: str, default: int) -> int:
+    """A umask in octal, such as 027."""
+    text = envstr(name)
+    if not text:
+        return default
+    if len(text) > 4 or not set(text) <= set("01234567") or int(text, 8) > 0o777:
+        raise ImproperlyConfigured(f"{name} is '{text}': use a umask such as 022 or 027.")
+    return int(text, 8)
 
 
 def envbool(name: str, default: bool) -> bool:

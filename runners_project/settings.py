@@ -9,12 +9,14 @@ import dj_database_url
 from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 
+from runners_project import private  # first: it sets the umask
 from runners_project.env import (
     envbool,
     envchoice,
     envfloat,
     envint,
     envlist,
+    envmask,
     envnetworks,
     envrate,
     envsecret,
@@ -27,7 +29,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = envbool("DEBUG", False)
 
-SECRET_KEY = envstr("SECRET_KEY")
+SECRET_KEY = envsecret("SECRET_KEY")
 if not SECRET_KEY:
     if not DEBUG:
         raise ImproperlyConfigured(
@@ -137,9 +139,19 @@ LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "pages:home"
 # The header in which a reverse proxy says who has signed in there, such as X-Remote-User. Only behind a proxy that
 # removes what clients send by that name (docs/pages.md): whoever reaches the service past it can be anybody.
 RUNNERS_REMOTE_USER_HEADER = envstr("RUNNERS_REMOTE_USER_HEADER")
+# What proves that a request comes from that proxy: a secret in another header, or that it came through a Unix socket.
+RUNNERS_REMOTE_USER_SECRET = envsecret("RUNNERS_REMOTE_USER_SECRET")
+RUNNERS_REMOTE_USER_SOCKET = envbool("RUNNERS_REMOTE_USER_SOCKET", False)
 RUNNERS_REMOTE_USER_CREATE = envbool("RUNNERS_REMOTE_USER_CREATE", True)  # whether unknown people get an account
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
 if RUNNERS_REMOTE_USER_HEADER:
+    if not (RUNNERS_REMOTE_USER_SECRET or RUNNERS_REMOTE_USER_SOCKET):
+        raise ImproperlyConfigured(
+            "RUNNERS_REMOTE_USER_HEADER is set, so whoever reaches the service could be anybody by sending that "
+            "header. Let the proxy prove itself: set RUNNERS_REMOTE_USER_SECRET here, and let the proxy send the same "
+            "text in the header X-Remote-User-Secret; or bind the service to a Unix socket that only the proxy can "
+            "open, and set RUNNERS_REMOTE_USER_SOCKET=1."
+        )
     after = MIDDLEWARE.index("django.contrib.auth.middleware.AuthenticationMiddleware") + 1
     MIDDLEWARE.insert(after, "runners.pages.remote_user.ProxyUserMiddleware")
     AUTHENTICATION_BACKENDS.insert(0, "runners.pages.remote_user.ProxyUserBackend")
@@ -173,7 +185,7 @@ AS_API_JWT_SECRET = envsecret(
     published="54cb6bdb20862b49d07825ef156ea2a789260dafa8c5f4a587e11e2f4b26c312",
     what="the default SECRET_KEY of the Autosubmit API",
 )
-AS_API_SECRET_TOKEN = envstr("AS_API_SECRET_TOKEN")
+AS_API_SECRET_TOKEN = envsecret("AS_API_SECRET_TOKEN")
 TOKEN_DAYS = envint("TOKEN_DAYS", 90)
 
 # django-rest-knox brings the hashing and the abstract model; its own table stays unused, so it is not made.
@@ -249,6 +261,9 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+# Static files are public, and a web server of another account may serve them: the umask does not count for them.
+FILE_UPLOAD_PERMISSIONS = 0o644
+FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = envstr("TIME_ZONE", "UTC")
@@ -285,6 +300,8 @@ RUNNERS_KNOWN_HOSTS = envstr("RUNNERS_KNOWN_HOSTS")  # a file, beside ~/.ssh/kno
 RUNNERS_SSH_CONFIG = envstr("RUNNERS_SSH_CONFIG", "~/.ssh/config")
 RUNNERS_SSH_KEYS = envlist("RUNNERS_SSH_KEYS")
 RUNNERS_SSH_KEY_DIR = envstr("RUNNERS_SSH_KEY_DIR", "~/.autosubmit-runners/ssh")  # of create_ssh_key
+# The umask of LOCAL commands; the service itself has 077 (runners_project/private.py).
+RUNNERS_LOCAL_UMASK = envmask("RUNNERS_LOCAL_UMASK", private.ACCOUNT_UMASK)
 RUNNERS_LOCAL_ENV_PASS = envlist("RUNNERS_LOCAL_ENV_PASS", ["AUTOSUBMIT_CONFIGURATION", "LANG", "LC_ALL", "TZ"])
 # Networks that are not public and may still receive webhooks; without it none may.
 RUNNERS_WEBHOOK_PRIVATE_TARGETS = envnetworks("RUNNERS_WEBHOOK_PRIVATE_TARGETS")

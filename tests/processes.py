@@ -48,9 +48,14 @@ def die_with_parent() -> None:
 
 
 def start(
-    argv: list[str], *, log: Path, env: dict[str, str] | None = None, cwd: Path | None = None
+    argv: list[str],
+    *,
+    log: Path,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    umask: int = -1,
 ) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own; both streams are appended to `log`."""
+    """Start a server in a session of its own; both streams are appended to `log`. `umask` -1: as this process."""
     with log.open("ab") as stream:
         return subprocess.Popen(
             argv,
@@ -59,6 +64,7 @@ def start(
             stderr=subprocess.STDOUT,
             env=env,
             cwd=cwd,
+            umask=umask,
             start_new_session=True,
             preexec_fn=die_with_parent,
         )

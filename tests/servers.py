@@ -154,7 +154,9 @@ class SSHServer:
     def start(self) -> None:
         if os.geteuid() == 0:  # sshd wants its place of privilege separation, which Debian makes at boot
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        self._process = start([*self.prefix, self._sshd, "-D", "-e", "-f", str(self._config)], log=self.log)
+        self._process = start(
+            [*self.prefix, self._sshd, "-D", "-e", "-f", str(self._config)], log=self.log, umask=0o022
+        )
         wait_for(self._answers, 10, what=f"sshd on port {self.port}")
 
     def _answers(self) -> bool:

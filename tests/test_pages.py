@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +26,7 @@ from runners.pages.run import plain_lines
 from runners.services import idempotency
 from runners.templatetags import pages as words
 from tests.environments import StubAccount
-from tests.servers import AppServer
+from tests.servers import ROOT, AppServer
 
 LOCAL = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
 
@@ -513,10 +516,19 @@ def test_a_form_of_another_origin_and_one_that_has_expired_are_told_apart(ada: U
 # --- a reverse proxy that signs people in -----------------------------------------------------------------------------
 
 
+PROXY_SECRET = "that the proxy of the tests sends, 0123456789"
+
+
+def named(name: str, secret: str = PROXY_SECRET) -> dict[str, str]:
+    """The headers of the proxy."""
+    return {"X-Remote-User": name, "X-Remote-User-Secret": secret}
+
+
 @pytest.fixture
 def behind_proxy(settings: Any) -> None:
     settings.RUNNERS_REMOTE_USER_HEADER = "X-Remote-User"
     settings.RUNNERS_REMOTE_USER_CREATE = True
+    settings.RUNNERS_REMOTE_USER_SECRET = PROXY_SECRET
     place = settings.MIDDLEWARE.index("django.contrib.auth.middleware.AuthenticationMiddleware") + 1
     proxy = "runners.pages.remote_user.ProxyUserMiddleware"
     settings.MIDDLEWARE = [*settings.MIDDLEWARE[:place], proxy, *settings.MIDDLEWARE[place:]]
@@ -529,7 +541,7 @@ def behind_proxy(settings: Any) -> None:
 def test_a_proxys_header_signs_people_in_and_makes_an_account_without_rights(
     client: Client, behind_proxy: None, db: None
 ) -> None:
-    assert "grace" in client.get("/", headers={"X-Remote-User": "grace"}).content.decode()
+    assert "grace" in client.get("/", headers=named("grace")).content.decode()
     user = User.objects.get(username="grace")
     assert not user.is_staff
     assert not user.has_usable_password()
@@ -538,8 +550,8 @@ def test_a_proxys_header_signs_people_in_and_makes_an_account_without_rights(
 def test_somebody_else_in_the_header_ends_the_session_of_the_first(
     client: Client, behind_proxy: None, db: None
 ) -> None:
-    client.get("/", headers={"X-Remote-User": "grace"})
-    assert "ada" in client.get("/", headers={"X-Remote-User": "ada"}).content.decode()
+    client.get("/", headers=named("grace"))
+    assert "ada" in client.get("/", headers=named("ada")).content.decode()
     assert "Sign in" in client.get("/").content.decode()
 
 
@@ -547,10 +559,41 @@ def test_unknown_and_switched_off_people_stay_out_when_accounts_are_not_made(
     client: Client, behind_proxy: None, settings: Any, ada: User
 ) -> None:
     settings.RUNNERS_REMOTE_USER_CREATE = False
-    assert "Sign in" in client.get("/", headers={"X-Remote-User": "mallory"}).content.decode()
+    assert "Sign in" in client.get("/", headers=named("mallory")).content.decode()
     assert not User.objects.filter(username="mallory").exists()
     User.objects.filter(pk=ada.pk).update(is_active=False)
+    assert "Sign in" in client.get("/", headers=named("ada")).content.decode()
+
+
+@pytest.mark.parametrize("secret", ["", "wrong", PROXY_SECRET[:-1], PROXY_SECRET + "x", "\u00e9"])
+def test_a_header_without_the_proxys_secret_is_nobodys(
+    client: Client, behind_proxy: None, ada: User, secret: str
+) -> None:
+    assert "Sign in" in client.get("/", headers=named("ada", secret)).content.decode()
     assert "Sign in" in client.get("/", headers={"X-Remote-User": "ada"}).content.decode()
+    assert "ada" in client.get("/", headers=named("ada")).content.decode()
+
+
+def test_with_the_unix_socket_only_requests_from_it_count(
+    client: Client, behind_proxy: None, settings: Any, ada: User
+) -> None:
+    settings.RUNNERS_REMOTE_USER_SECRET, settings.RUNNERS_REMOTE_USER_SOCKET = "", True
+    assert "Sign in" in client.get("/", headers={"X-Remote-User": "ada"}).content.decode()  # from 127.0.0.1
+    assert "ada" in client.get("/", headers={"X-Remote-User": "ada"}, REMOTE_ADDR="").content.decode()
+
+
+def test_the_header_alone_stops_the_start() -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "SECRET_KEY": PROXY_SECRET,
+        "RUNNERS_REMOTE_USER_HEADER": "X-Remote-User",
+    }
+    environment["DATABASE_URL"] = "sqlite:///:memory:"
+    argv = [sys.executable, "manage.py", "check"]
+    refused = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode and "RUNNERS_REMOTE_USER_SECRET" in refused.stderr and "SOCKET=1" in refused.stderr
+    for proof in ({"RUNNERS_REMOTE_USER_SECRET": PROXY_SECRET}, {"RUNNERS_REMOTE_USER_SOCKET": "1"}):
+        assert not subprocess.run(argv, cwd=ROOT, env=environment | proof, capture_output=True, check=False).returncode
 
 
 def test_the_header_means_nothing_without_the_setting(client: Client, db: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Any
 
 from django.conf import settings
@@ -9,13 +10,40 @@ from django.contrib.auth.backends import RemoteUserBackend
 from django.contrib.auth.middleware import RemoteUserMiddleware
 from django.http import HttpRequest
 
+SECRET_HEADER = "X-Remote-User-Secret"  # noqa: S105  (its name, not its value)
+
 
 class ProxyUserMiddleware(RemoteUserMiddleware):
-    """Believes the header of the setting, whoever sends it: the proxy has to remove what clients send."""
+    """Believes the header of the setting, but only in requests that prove to come from the proxy.
+
+    Another local user can reach a service on 127.0.0.1, too. The proof is RUNNERS_REMOTE_USER_SECRET in a header of its
+    own, or with RUNNERS_REMOTE_USER_SOCKET that the request came through a Unix socket. Without it the header counts as
+    not sent.
+    """
 
     @property
     def header(self) -> str:  # type: ignore[override]  # Django has a class attribute here
-        return f"HTTP_{settings.RUNNERS_REMOTE_USER_HEADER.upper().replace('-', '_')}"
+        return _meta_name(settings.RUNNERS_REMOTE_USER_HEADER)
+
+    def process_request(self, request: HttpRequest) -> None:
+        if not is_from_proxy(request):
+            request.META.pop(self.header, None)
+        super().process_request(request)
+
+
+def is_from_proxy(request: HttpRequest) -> bool:
+    """Whether the request has the proof that the settings ask for; with both settings, both proofs."""
+    secret = settings.RUNNERS_REMOTE_USER_SECRET
+    if settings.RUNNERS_REMOTE_USER_SOCKET and request.META.get("REMOTE_ADDR"):
+        return False  # it came over TCP: servers have no address of a client for a Unix socket (seen: gunicorn 27)
+    if secret:
+        sent = request.META.get(_meta_name(SECRET_HEADER), "")
+        return hmac.compare_digest(sent.encode("utf-8", "replace"), secret.encode())
+    return bool(settings.RUNNERS_REMOTE_USER_SOCKET)
+
+
+def _meta_name(header: str) -> str:
+    return f"HTTP_{header.upper().replace('-', '_')}"
 
 
 class ProxyUserBackend(RemoteUserBackend):

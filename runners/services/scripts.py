@@ -1,7 +1,7 @@
 """The shell texts that run on the machine: one set for LOCAL and SSH, pure functions to `str`.
 
-They need bash 4.2, coreutils (`timeout`, `env`, `head`, `tail`, `stat`, `mkdir`, `mv`, `id`) and grep, as every Linux
-cluster has. Whatever comes from outside is put in with `shlex.quote`.
+They need bash 4.2, coreutils (`timeout`, `env`, `head`, `tail`, `stat`, `mkdir`, `mv`, `chmod`, `id`) and grep, as
+every Linux cluster has. Whatever comes from outside is put in with `shlex.quote`.
 
 A run's directory `~/.autosubmit-runners/<key>/` (mode 0700) holds:
     command.sh   what is executed
@@ -19,6 +19,10 @@ from shlex import quote
 BASE = ".autosubmit-runners"
 RUN_KEY_VARIABLE = "AUTOSUBMIT_RUNNERS_KEY"  # in the environment of a run's processes: how a stop finds them all
 END = "#end"
+FOREIGN = (
+    f"{{ echo '~/{BASE} belongs to another account, or its mode cannot be changed: remove it, or give it to this "
+    "account with mode 0700.' >&2; exit 73; }"
+)
 READY = "ready"  # the last line of a launch that succeeded
 KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
 CUT_SHORT = 125  # exit code when the script did not arrive whole; nothing of it was executed
@@ -68,14 +72,20 @@ def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -
     return f"exec sh -c {quote(f'{bounded} -lc {inner} 3<&0 </dev/null')}"  # csh has no `3<&0`
 
 
-def surroundings(directory: str = f'"$HOME"/{BASE}') -> str:
+_BASE_DIRECTORY = f'"$HOME"/{BASE}'
+
+
+def surroundings(directory: str = _BASE_DIRECTORY) -> str:
     """A shell list that gives a command the surroundings Autosubmit depends on.
 
     Autosubmit reads `./.autosubmitrc`, deletes `./autosubmit.lock` and finds its processes by the name in USER, so
     the working directory is one of ours and the names are the account's own.
     """
+    # Another account that can open the locks and logs in the base directory can block this one, or read them. A base
+    # directory with a looser mode is corrected, one of another account is refused. No other directory is changed.
+    private = f"{{ [ -O . ] && chmod 700 .; }} || {FOREIGN}; " if directory == _BASE_DIRECTORY else ""
     return (
-        f"{{ cd {directory} 2>/dev/null || {{ mkdir -p -m 700 {directory} && cd {directory}; }} || exit 73; "
+        f"{{ cd {directory} 2>/dev/null || {{ mkdir -p -m 700 {directory} && cd {directory}; }} || exit 73; {private}"
         # \u in a prompt is the account's name, at no cost; it has blanks ("I have no name!") when there is none.
         '[ $BASH_VERSINFO -ge 5 ] && USER=\'\\u\' && USER=${USER@P} && [ "${USER%% *}" = "$USER" ] || USER=$(id -un); '
         "LOGNAME=$USER; export USER LOGNAME; unset USERNAME; }"
@@ -101,6 +111,7 @@ supervise() {
   coproc command {
     exec bash -lc 'read -r go <&8 && exec 8<&- && . "$1/command.sh" >>"$1/log" 2>&1' "$0" "$dir" 8<&0 </dev/null >&2
   }
+  umask 077
   child=$command_PID
   trap '' PIPE
   mkdir -m 700 "$dir" && cd "$dir" || { echo exit 73; exit; }
@@ -114,6 +125,7 @@ supervise() {
   trap 'line=$(LC_ALL=C jobs -l) && last=${line:-$last}' CHLD
   { echo go >&"${command[1]}"; } 2>/dev/null
   exec >/dev/null 2>&1 9>&-
+  chmod 700 "$base"
   while wait "$child"; code=$?; kill -0 "$child"; do sleep 1; done
   case $last in *" Exit $code "*|*" Done "*|'') signal=- ;; *) signal=$(kill -l "$code") || signal=- ;; esac
   printf -v now '%(%s)T' -1
@@ -150,6 +162,7 @@ def launch(key: str, command: str, *, timeout: float, prelude: Sequence[str] = (
     return f"""{_DEFAULT_SIGNALS}
 base=$HOME/{BASE}; dir=$base/{quote(key)}; text={quote(text)}
 [ -d "$base" ] || mkdir -p -m 700 "$base" || exit 73
+[ -O "$base" ] || {FOREIGN}
 {_MACHINE}{_PROCESS}{_SUPERVISOR}
 exec 8< <(set -m; supervise </dev/null &)
 while IFS= read -r -t {timeout:g} -u 8 line; code=$?; [ $code -eq 0 ]; do

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 
 from runners.services.known_hosts import HostKey
+from runners_project.private import make_directory
 
 NAME = "id_ed25519"
 PREVIOUS = "id_ed25519.previous"
@@ -55,8 +56,7 @@ def create(*, comment: str, replace: bool = False) -> PublicKey:
 
     Raises FileExistsError when there is a pair and `replace` is not given; OSError when it cannot be written.
     """
-    folder = directory()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = make_directory(directory())
     key = Ed25519PrivateKey.generate()
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()

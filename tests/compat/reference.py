@@ -21,7 +21,7 @@ from tests.processes import end, free_port, is_listening, start, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE_VENV = ROOT / ".tools" / "autosubmit-api"  # made by tools/autosubmit-api-venv
 JWT_SECRET = "of the test run, signs nothing of value; 32 bytes and more"
-SCRIPT_TOKEN = "of-the-test-run-for-scripts"
+SCRIPT_TOKEN = "of-the-test-run-for-scripts-0123456789"
 
 
 class ReferenceServer:

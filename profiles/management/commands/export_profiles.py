@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from profiles.importer import export_configuration
 from profiles.yaml_config import dump
+from runners_project import private
 
 
 class Command(BaseCommand):
@@ -23,7 +24,7 @@ class Command(BaseCommand):
             self.stdout.write(text, ending="")
             return
         try:
-            Path(options["output"]).write_text(text, encoding="utf-8")
+            private.write(Path(options["output"]), text)
         except OSError as error:
             raise CommandError(f"Cannot write {options['output']}: {error.strerror}.") from None
         self.stdout.write(f"Written to {options['output']}.")

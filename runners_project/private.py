@@ -1,0 +1,106 @@
+"""Files of the service are private: mode 0600, directories 0700, from the first byte on.
+
+Importing this module sets the umask of the process to 077. The settings import it first, so every entry point
+(manage.py, gunicorn, a script that calls django.setup()) has it before it can create a file. An SQLite database, its
+WAL and its journal then have mode 0600, whatever the umask of the account.
+
+Commands of LOCAL profiles are not ours: they get the umask that the process was started with (ACCOUNT_UMASK).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+UMASK = 0o077
+ACCOUNT_UMASK = os.umask(UMASK)  # read once: the second import of a process does not run this line again
+SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
+
+
+class ForeignFile(Exception):
+    """A file of the service that somebody else could read or replace, and that the service cannot correct."""
+
+
+def make_directory(path: Path) -> Path:
+    """Create a directory with mode 0700, and missing parents, too. One that exists is tightened. Raises ForeignFile."""
+    missing = [path, *path.parents]
+    for folder in reversed(missing[: next((i for i, each in enumerate(missing) if each.exists()), len(missing))]):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    tighten(path)
+    return path
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file with mode 0600; one that exists is tightened before the text is in it. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # not /dev/stdout, not a pipe
+            os.fchmod(descriptor, 0o600)
+            os.ftruncate(descriptor, 0)
+        stream.write(text)
+
+
+def tighten(path: Path) -> str:
+    """Take the rights of group and others from a file or directory of ours.
+
+    Returns what was changed, in words; "" when nothing was to do or nothing is there. Raises ForeignFile when the file
+    belongs to another account: its owner can read and change it at any time.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except PermissionError as error:
+        raise ForeignFile(f"{path} cannot be looked at: {error.strerror}. Give it to {_name(os.geteuid())}.") from None
+    if found.st_uid != os.geteuid():
+        me = _name(os.geteuid())
+        raise ForeignFile(
+            f"{path} belongs to {_name(found.st_uid)}, who can read and change it, but the service runs as {me}. "
+            f"Run the service as {_name(found.st_uid)}, or give the file to {me}: chown {me} {path}"
+        )
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & 0o077:
+        return ""
+    path.chmod(mode & ~0o077)
+    return f"{path} had mode {mode:04o}: other accounts could use it. It has {mode & ~0o077:04o} now."
+
+
+def tighten_all(paths: Iterable[Path]) -> list[str]:
+    """`tighten` for each; what was changed. Raises ForeignFile."""
+    return [words for path in paths if (words := tighten(path))]
+
+
+def require_safe_parent(path: Path) -> None:
+    """Raises ForeignFile when every account can replace `path`, because all may write into its directory."""
+    try:
+        mode = path.parent.stat().st_mode
+    except OSError:
+        return
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise ForeignFile(
+            f"Every account can replace {path}: all may write into {path.parent}. Correct it: chmod o-w {path.parent}"
+        )
+
+
+def database_files(name: str) -> list[Path]:
+    """The files of an SQLite database, those that are not there included; none for a database in memory."""
+    if not name or name == ":memory:" or name.startswith("file:"):
+        return []
+    return [Path(f"{name}{suffix}") for suffix in SQLITE_SUFFIXES]
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """A directory and the files in it, if it is there. Public halves of keys may be read by all."""
+    if folder.is_dir():
+        yield folder
+        yield from (path for path in sorted(folder.iterdir()) if path.suffix != ".pub" and path.is_file())
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
