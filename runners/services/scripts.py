@@ -28,15 +28,15 @@ KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a comman
 CUT_SHORT = 125  # exit code when the script did not arrive whole; nothing of it was executed
 
 # /proc/PID/stat: the second field may hold blanks and brackets, so cut behind its last ") ". Then the state is $1 and
-# the start time in clock ticks since boot is $20. Source: proc(5). Redirect 2 first, or bash complains of a missing
-# file.
+# the process group is $3 and the start time in clock ticks since boot is $20. Source: proc(5). Redirect 2 first, or
+# bash complains of a missing file.
 _PROCESS = r"""
 stat_of() {
   local line=
   IFS= read -r -d '' line 2>/dev/null <"/proc/$1/stat"
   [ -n "$line" ] || return 1
   set -- ${line##*) }
-  state=$1 start=${20}
+  state=$1 group=$3 start=${20}
 }
 alive() { stat_of "$1" && [ "$start" = "$2" ] && case $state in [ZXx]) false ;; esac; }
 """
@@ -177,17 +177,44 @@ tail -c 4096 "$dir/log"; exit 70
 """
 
 
+# The owner of a run can write anything into its directory, FIFOs and names with line ends included. So what is found
+# there is opened only when it is a regular file, is read up to a limit, and is printed only when it matches a pattern:
+# no line can be forged, and no probe of other runs can be blocked. answers.py checks the exact bounds afterwards.
 _PROBE = r"""
-ended() {
-  set -- "$dir"/ended.*
-  [ -e "$1" ] || return 1
-  set -- ${1##*/ended.}
-  local interrupted=-
-  case $1 in 88.*) tail -c 4096 "$dir/log" 2>/dev/null | grep -q KeyboardInterrupt && interrupted=interrupted ;; esac
-  printf '%s ended %s %s\n' "$key" "$1" "$interrupted"
+end_pattern='^[0-9]+[.](-|[A-Z0-9]+|RTM(IN|AX)[-+][0-9]+)[.][0-9]+$'
+identity_pattern='^([A-Za-z0-9._-]+|[(]none[)]) [0-9A-Za-z-]+ [a-z_]+:[[][0-9]+[]]( [0-9]+){4}$'
+strange() {
+  local name=${1:0:100}
+  printf '%s unknown %s\n' "$key" \
+    "the run's directory holds something else than it should: ${name//[!A-Za-z0-9._:+-]/?}"
 }
-# Without its newline it is being written. A claim is no identity.
-read_identity() { read -r identity 2>/dev/null <"$dir/identity" && [ "${identity#claimed}" ] || { identity=; false; }; }
+# The supervisor renames `running` to `ended.*` once, after the command has ended. Arguments: the identity, if known.
+ended() {
+  local pid=$4 begin=$5 here=
+  [ "$2" = "$boot" ] && [ "$3" = "$space" ] && here=1
+  set -- "$dir"/ended.*
+  [ -e "$1" ] || [ -L "$1" ] || return 1
+  local name=${1##*/ended.} interrupted=-
+  if [ $# -gt 1 ] || [ ${#name} -gt 60 ] || [ -e "$dir/running" ] || ! [[ $name =~ $end_pattern ]] ||
+    { [ -n "$here" ] && alive "$pid" "$begin"; }; then
+    strange "ended.$name"; return
+  fi
+  case $name in
+    88.*) [ -f "$dir/log" ] && tail -c 4096 "$dir/log" 2>/dev/null | grep -q KeyboardInterrupt &&
+      interrupted=interrupted ;;
+  esac
+  printf '%s ended %s %s\n' "$key" "$name" "$interrupted"
+}
+# Set `identity` to the words of the file; to nothing while it is being written, and when it was claimed.
+read_identity() {
+  identity=()
+  [ -e "$dir/identity" ] || return 0
+  [ -f "$dir/identity" ] || { strange identity; return 1; }
+  IFS=' ' read -r -n 1024 -a identity 2>/dev/null <"$dir/identity" || { identity=(); return 0; }
+  [[ "${identity[*]}" =~ $identity_pattern ]] && return
+  [ "${identity[*]}" = claimed ] || { strange identity; return 1; }
+  identity=()
+}
 # Take the place of the identity, which is created once; then no launch of this key can start.
 claim() {
   [ -d "$dir" ] || { mkdir -p -m 700 "$base"; mkdir -m 700 "$dir" 2>/dev/null; }
@@ -196,18 +223,20 @@ claim() {
 }
 probe() {
   key=$1 dir=$base/$1; claim=$2; shift 2
-  ended && return
+  ended "$@" && return
   if [ $# -eq 0 ]; then
-    if ! read_identity && [ "$claim" = claim ]; then
+    read_identity || return
+    if [ ${#identity[@]} -eq 0 ] && [ "$claim" = claim ]; then
       claim || { printf '%s unknown %s\n' "$key" "cannot write into $dir"; return; }
-      read_identity || { ended || printf '%s never_started\n' "$key"; return; }
+      read_identity || return
+      [ ${#identity[@]} -gt 0 ] || { ended || printf '%s never_started\n' "$key"; return; }
     fi
-    [ -n "$identity" ] || { printf '%s starting\n' "$key"; return; }
-    set -- $identity
+    [ ${#identity[@]} -gt 0 ] || { printf '%s starting\n' "$key"; return; }
+    set -- "${identity[@]}"
   fi
   if [ "$2" = "$boot" ] && [ "$3" = "$space" ]; then
     if alive "$4" "$5" || alive "$6" "$7"; then printf '%s running %s\n' "$key" "$*"; return; fi
-    ended || printf '%s gone %s\n' "$key" "$*"
+    ended "$@" || printf '%s gone %s\n' "$key" "$*"
   elif [ "$1" = "$host" ] && [ "$2" != "$boot" ]; then
     printf '%s rebooted %s\n' "$key" "$*"
   else
@@ -234,17 +263,21 @@ def probe(targets: Iterable[tuple[str, bool, Sequence[str]]]) -> str:
 def signal(key: str, identity: Sequence[str], name: str) -> str:
     """Send `name` to the run's own processes, then print what a probe would.
 
-    Its own are: the process group of the command while the command is the process we started (pid *and* start time),
-    and whatever carries the run's key in its environment. A process that merely has the pid now is never touched, and
-    the supervisor is spared so that it can write the exit code.
+    Its own are: the process group of the command while the command is the process we started (pid *and* start time)
+    and the leader of that group, and whatever carries the run's key in its environment. A process that merely has the
+    pid now is never touched, and the supervisor is spared so that it can write the exit code. Nothing is ever sent to
+    pid 1 or below: `kill -- -1` means every process.
     """
-    host_pid, start, supervisor = identity[3], identity[4], identity[5]
+    pid, start, supervisor = identity[3], identity[4], identity[5]
     return f"""{probe([])}
 key={quote(key)}
 if [ {quote(identity[1])} = "$boot" ] && [ {quote(identity[2])} = "$space" ]; then
-  alive {quote(host_pid)} {quote(start)} && kill -s {quote(name)} -- -{quote(host_pid)} 2>/dev/null
+  leader={quote(pid)}
+  [ "$leader" -gt 1 ] && alive "$leader" {quote(start)} && [ "$group" = "$leader" ] &&
+    kill -s {quote(name)} -- "-$leader" 2>/dev/null
   for file in $(grep -lsazx {quote(f"{RUN_KEY_VARIABLE}={key}")} /proc/[0-9]*/environ); do
     pid=${{file#/proc/}}; pid=${{pid%/environ}}
+    [ "$pid" -gt 1 ] || continue
     [ "$pid" = {quote(supervisor)} ] || [ "$pid" = $$ ] || kill -s {quote(name)} "$pid" 2>/dev/null
   done
 fi
@@ -278,10 +311,10 @@ printf '%s\\n' "$first"
 def read_log(key: str, *, offset: int, limit: int) -> str:
     """Print `<size> <start>` on a line and then at most `limit` bytes of the run's log from byte `offset`.
 
-    A negative offset counts from the end. Exit code 66: there is no log.
+    A negative offset counts from the end. Exit code 66: there is no log, or something that is no regular file.
     """
     return f"""
-cd "$HOME/{BASE}/"{quote(key)} 2>/dev/null && size=$(stat -c %s log 2>/dev/null) || exit 66
+cd "$HOME/{BASE}/"{quote(key)} 2>/dev/null && [ -f log ] && size=$(stat -L -c %s log 2>/dev/null) || exit 66
 offset={offset}
 [ "$offset" -ge 0 ] || offset=$((size + offset)); [ "$offset" -ge 0 ] || offset=0
 printf '%s %s\\n' "$size" "$offset"
