@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything works with python3 (3.11 or newer), make and a network of packages.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo test test-browser screenshots lint format schema openapi-lint sdk migrations readme reference compat bench ci clean
+.PHONY: help install install-dev autosubmit run demo test test-browser screenshots lint format schema openapi-lint sdk lock migrations readme reference compat bench ci clean
 
 PYTHON ?= python3
 export PYTHON

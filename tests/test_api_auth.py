@@ -161,7 +161,8 @@ def test_declaring_a_run_ended_takes_the_scope_to_manage(client: Client, ana: Us
 def test_a_login_of_the_autosubmit_api_manages_nothing(client: Client) -> None:
     User.objects.create_superuser("root")
     body = {"reason": "It was scrapped."}
-    Api(client, bearer(jwt_of({"user_id": "root"}))).post("/v4/runners/runs/4711/abandon", body, expect=403)
+    refused = Api(client, bearer(jwt_of({"user_id": "root"}))).post("/v4/runners/runs/4711/abandon", body, expect=403)
+    assert "an account of staff" in refused["detail"]
 
 
 # --- JWTs of the Autosubmit API ---------------------------------------------------------------------------------------

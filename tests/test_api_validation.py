@@ -372,7 +372,8 @@ def test_a_body_that_is_too_large_is_413(api: Api, settings: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"]
+    "content_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x", "", "application/jsonp", "json"],
 )
 def test_another_content_type_is_415_with_the_remedy(api: Api, content_type: str) -> None:
     answer = api.raw("run-experiment", b'{"expid": "a001"}', content_type=content_type, expect=415)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-NAMED = re.findall(r"`((?:faults/)?test_\w+\.py)(?:::(\w+))?`", (ROOT / "docs/reliability.md").read_text())
+PROMISES = (ROOT / "docs/reliability.md").read_text() + (ROOT / "docs/security.md").read_text()
+NAMED = re.findall(r"`((?:faults/)?test_\w+\.py)(?:::(\w+))?`", PROMISES)
 LINKS = [
     (document, target)
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -513,6 +513,17 @@ def test_a_form_of_another_origin_and_one_that_has_expired_are_told_apart(ada: U
     assert "This form has expired" in expired.content.decode()
 
 
+# --- what browsers keep -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/history", "/login", "/admin/", "/docs", "/openapi.json", "/no-such-page"])
+def test_no_page_is_stored_by_a_browser(client: Client, ada: User, path: str) -> None:
+    """After signing out the button Back must not show them."""
+    for _ in ("signed out", "signed in"):
+        assert "no-store" in client.get(path).headers["Cache-Control"]
+        client.force_login(ada)
+
+
 # --- a reverse proxy that signs people in -----------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
 import subprocess
@@ -295,3 +296,11 @@ def test_a_mask_is_read_in_octal(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SOME_MASK", wrong)
         with pytest.raises(ImproperlyConfigured, match="SOME_MASK"):
             envmask("SOME_MASK", 0)
+
+
+def test_check_deploy_is_silent_for_the_documented_deployment() -> None:
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": "sqlite:///:memory:", "BEHIND_HTTPS_PROXY": "1"}
+    environment |= {"SECRET_KEY": secrets.token_urlsafe(50), "SECURE_HSTS_SECONDS": "31536000", "NUM_PROXIES": "1"}
+    argv = [sys.executable, "manage.py", "check", "--deploy", "--fail-level=WARNING"]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

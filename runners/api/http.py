@@ -83,8 +83,10 @@ class AlwaysJSON(BaseContentNegotiation):
     """There is one format: a client whose Accept header asks for another still gets it (RFC 9110, 12.4.1)."""
 
     def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:  # type: ignore[override]
+        # Only with the header, which browsers do not send to another origin without asking it first (CORS): with
+        # PROTECTION_LEVEL=NONE a page of another site could start a run otherwise.
         content_type = (request.content_type or "").partition(";")[0].strip().lower()
-        return parsers[0] if content_type in ("application/json", "") else None
+        return parsers[0] if content_type == "application/json" else None
 
     def select_renderer(  # type: ignore[override]
         self, request: Request, renderers: Sequence[Any], format_suffix: str | None = None

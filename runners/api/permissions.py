@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # importing views here would be a circle: DRF's views read th
 class ScopeAllowed(BasePermission):
     """Credentials whose scope covers the request. Sessions and JWTs may run; managing takes a staff account."""
 
-    message = "This token may only {has}: the request needs the scope '{needs}'. Ask for another token."
+    message = "The credentials do not cover this request."
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if is_open(request):
@@ -32,9 +32,13 @@ class ScopeAllowed(BasePermission):
             return False
         scope = required_scope(request)
         if isinstance(request.auth, ApiToken):
-            self.message = self.message.format(has=request.auth.scope, needs=scope)
+            has = request.auth.scope
+            self.message = f"This token may only {has}: the request needs the scope '{scope}'. Ask for another token."
             return request.auth.allows(scope)
-        return scope != TokenScope.MANAGE or (request.auth is None and request.user.is_staff)
+        if scope == TokenScope.MANAGE and not (request.auth is None and request.user.is_staff):
+            self.message = "This takes an account of staff, signed in to the admin, or a token of the scope 'manage'."
+            return False
+        return True
 
 
 class EndpointEnabled(BasePermission):

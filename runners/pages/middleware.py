@@ -1,4 +1,4 @@
-"""The Content-Security-Policy of everything that a browser shows."""
+"""What everything that a browser shows gets: a Content-Security-Policy, and that it is not stored."""
 
 from __future__ import annotations
 
@@ -15,4 +15,7 @@ class PagePolicy(CSPMiddleware):
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(API_PREFIX):
             return self.get_response(request)  # type: ignore[return-value]  # under WSGI it is never a coroutine
-        return super().__call__(request)  # type: ignore[return-value]
+        response: HttpResponseBase = super().__call__(request)  # type: ignore[assignment]
+        # After signing out, the button Back must not show what was there. Static files do not come this way.
+        response.headers["Cache-Control"] = "no-store, private"
+        return response
