@@ -28,16 +28,23 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from runners.services import answers
+
 
 class RunnerServiceError(Exception):
-    """Base of all. `code` is stable and documented; `facts` are extra JSON-able members for the caller."""
+    """Base of all. `code` is stable and documented; `facts` are extra JSON-able members for the caller.
+
+    Both may quote a machine, and go into rows and answers: texts are cut to `answers.TEXT_LIMIT` printable characters.
+    """
 
     code: ClassVar[str] = "runner_error"
 
     def __init__(self, detail: str, **facts: Any) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.facts = facts
+        self.detail = answers.text(detail)
+        super().__init__(self.detail)
+        self.facts: dict[str, Any] = {
+            name: answers.text(fact) if isinstance(fact, str) else fact for name, fact in facts.items()
+        }
 
 
 class InvalidRequest(RunnerServiceError):

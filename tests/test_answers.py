@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.services import answers, probe
+from runners.exceptions import CommandFailed
+from runners.services import answers, autosubmit, probe, retention
 from runners.services.answers import Unreadable
+from runners.services.output import last_lines
 from runners.services.probe import Identity, Probe
 from tests.hostile_answers import IDENTITY, KEY, PROBE_LINES, answers_like, bytes_like, hostile, mutated
 
@@ -204,3 +206,45 @@ def test_a_log_answer_is_within_its_bounds(output: bytes, offset: int, limit: in
         assert len(chunk.data) <= limit
         assert 0 <= chunk.offset <= chunk.next_offset <= max(chunk.size, chunk.offset) < 2**63
         assert offset < 0 or chunk.offset == offset
+
+
+CLEANED = [f"{KEY} removed 12\n{'f' * 32} absent 0\n", f"{KEY} kept 0\n"]
+
+
+@hostile
+@given(bytes_like(CLEANED))
+def test_an_answer_of_clean_runs_is_read_or_ignored(output: bytes) -> None:
+    for _, (answer, kibibytes) in retention.read_answers(output).items():
+        assert answer in ("removed", "absent", "kept")
+        assert 0 <= kibibytes < 2**63
+
+
+@hostile
+@given(st.binary(max_size=500), st.integers(1, 20), st.integers(1, 100))
+def test_last_words_are_printable_and_bounded(data: bytes, lines: int, characters: int) -> None:
+    words = last_lines(data * 3, lines=lines, characters=characters)
+    assert len(words) <= characters
+    assert is_clean(words)
+
+
+@hostile
+@given(answers_like(["the command failed: \x1b[31mno\n"]))
+def test_an_error_carries_printable_bounded_texts(words: str) -> None:
+    error = CommandFailed(words * 3, output=words, exit_code=1)
+    for text in (str(error), error.detail, error.facts["output"]):
+        assert len(text) <= answers.TEXT_LIMIT
+        assert is_clean(text)
+    assert error.facts["exit_code"] == 1
+
+
+@hostile
+@given(answers_like(["[CRITICAL] no [eCode=7014]\n", "CHANGED: job: a000_SIM status to: READY\n", "4.1.17\n"]))
+def test_numbers_of_autosubmit_are_read_or_ignored(text: str) -> None:
+    code = autosubmit.error_code(text)
+    assert code is None or 0 <= code < 10**9
+    expid = autosubmit.created_expid(text)
+    assert expid is None or len(expid) <= 16
+
+
+def test_an_error_code_of_5000_digits_is_none() -> None:
+    assert autosubmit.error_code(f"[CRITICAL] x [eCode={'7' * 5000}]") is None

@@ -17,7 +17,7 @@ DESCRIPTION_LIMIT = 32_000  # characters: in UTF-8 below the 131,071 bytes that 
 LINE_LIMIT = 2000  # characters of one line of output that are told
 
 _CREATED = re.compile(rf"^Experiment ({EXPID_PATTERN}) created\s*$", re.MULTILINE)
-_ECODE = re.compile(r"\[eCode=(\d+)\]")
+_ECODE = re.compile(r"\[eCode=([0-9]{1,9})\]")
 _CHANGED = re.compile(r"^CHANGED: job: (\S+) status to: (\S+)", re.MULTILINE)
 _DATE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ")
 _LINE_START = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ )?(?:\[WARNING\] )?"

@@ -28,7 +28,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import new_run_key
-from runners.services import autosubmit, scripts, ssh_connect
+from runners.services import answers, autosubmit, scripts, ssh_connect
 from runners.services.module_loaders import get_module_loader
 from runners.services.output import BoundedOutput, last_lines
 from runners.services.probe import Identity, Probe, ProbeTarget
@@ -52,7 +52,7 @@ LIFETIME = 60  # seconds that the left process lives and its directory stays, if
 SLOW_LOGIN = 2.0  # seconds
 _TOOLS = ("timeout", "env", "flock", "head", "tail", "stat", "mkdir", "mv", "chmod", "grep", "id")
 _MARK = "autosubmit-runners-login"
-_VERSION = re.compile(r"^(\d+\.\d+\S*)\s*$", re.MULTILINE)
+_VERSION = re.compile(r"^([0-9]{1,4}\.[0-9]{1,4}[0-9A-Za-z.+-]{0,40})\s*$", re.MULTILINE)
 _UNREACHED = "Not tried, because an earlier step failed."
 
 _MODULE_REMEDIES = {
@@ -285,9 +285,19 @@ printf '\\n%s.%s\\n' "${{BASH_VERSINFO[0]}}" "${{BASH_VERSINFO[1]}}"
     missing, _, version = rest.decode("ascii", "replace").strip("\n").rpartition("\n")
     if missing.strip():
         return Outcome(
-            False, f"Not found there: {missing.strip()}.", "Install coreutils, grep and util-linux on the machine."
+            False,
+            f"Not found there: {answers.line(missing.strip())}.",
+            "Install coreutils, grep and util-linux on the machine.",
         )
-    if tuple(map(int, version.split("."))) < (4, 2):
+    try:
+        major, minor = (answers.integer(word, 0, 999) for word in version.split(".")[:3])
+    except ValueError:  # Unreadable, or another number of words
+        return Outcome(
+            False,
+            f"Its bash tells no version: {answers.line(version) or 'no output'}",
+            "A forced command or a wrapper answers in place of bash; it has to execute what it is given.",
+        )
+    if (major, minor) < (4, 2):
         return Outcome(False, f"Its bash is {version}.", "bash 4.2 or newer has to come first on PATH.")
     detail = f"bash {version}"
     if said:
@@ -344,9 +354,14 @@ exit $code
             f"~/{scripts.BASE} has to be a directory that the account can write to: look at its owner, at the quota "
             "and at the free space of the home directory.",
         )
-    available, base = result.text.strip().split("\n")[-2:]
-    free = f", {int(available) / 2**20:.1f} GiB free" if available.isdecimal() else ""
-    return Outcome(True, base + free)
+    told = result.text.strip().split("\n")[-2:]
+    if len(told) != 2 or not told[1].endswith(f"/{scripts.BASE}"):
+        return _refusal(result, "A forced command or a wrapper answers in place of bash; it has to execute our script.")
+    try:
+        free = f", {answers.size(told[0]) / 2**20:.1f} GiB free"
+    except answers.Unreadable:  # a file system of which `df` tells nothing
+        free = ""
+    return Outcome(True, answers.line(told[1]) + free)
 
 
 def _survives_logout(runner: OwnConnectionRunner) -> Outcome:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+from runners.services import answers
+
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+LAST_BYTES = 65_536  # of an output that are looked at for its last words
 NOISE_LIMIT = 4096  # bytes of a login shell's chatter that are kept, for the error when nothing else comes
 
 
@@ -70,6 +73,6 @@ def plain_text(data: bytes) -> str:
 
 
 def last_lines(data: bytes, *, lines: int = 15, characters: int = 2000) -> str:
-    """The last words of a command: its last non-empty lines as plain text."""
-    kept = [line.rstrip() for line in plain_text(data).splitlines() if line.strip()]
-    return "\n".join(kept[-lines:])[-characters:]
+    """The last words of a command: its last non-empty lines, printable, at most `characters`."""
+    kept = [line.rstrip() for line in plain_text(data[-LAST_BYTES:]).splitlines() if line.strip()]
+    return answers.last_text("\n".join(kept[-lines:]), characters)

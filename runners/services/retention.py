@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from shlex import quote
@@ -21,10 +22,11 @@ from runners.exceptions import RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunStatus
 from runners.models_operations import Operation, OperationStatus
 from runners.models_webhooks import WebhookDelivery
-from runners.services import lifecycle, scripts
+from runners.services import answers, lifecycle, scripts
 from runners.services.runners import Runner, get_runner
 
 ROWS_AT_ONCE = 10_000  # rows in memory, and directories in one round trip
+KIBIBYTES_MOST = 2**43  # 8 EiB, the size of the largest file
 DELETE_AT_ONCE = 500  # rows in one statement, so that others get to write in between
 _KEY = re.compile(r"[0-9a-f]{32}")
 _ACTIVE = {RunnerRun: Q(status=RunStatus.ACTIVE), Operation: Q(status=OperationStatus.RUNNING)}
@@ -106,18 +108,28 @@ def _clean(runner: Runner, rows: list[Any], done: Cleaned, *, dry_run: bool) -> 
         done.problem = error.detail
         return
     gone = []
-    for line in result.text.splitlines():
-        key, answer, kibibytes = line.split()
-        if key not in by_key:
-            continue
+    told = read_answers(result.stdout)
+    for key, row in by_key.items():
+        answer, kibibytes = told.get(key, ("kept", 0))  # a directory that nothing is said of is still there
         setattr(done, answer, getattr(done, answer) + 1)
-        done.kibibytes += int(kibibytes)
+        done.kibibytes += kibibytes
         if answer != "kept":
-            gone.append(by_key[key].pk)
+            gone.append(row.pk)
     if not dry_run:
         for start in range(0, len(gone), DELETE_AT_ONCE):
             chunk = gone[start : start + DELETE_AT_ONCE]
             type(rows[0]).objects.filter(pk__in=chunk).update(cleaned_at=timezone.now())
+
+
+def read_answers(output: bytes) -> dict[str, tuple[str, int]]:
+    """What became of each directory, and its size in KiB, by its key. Lines that are not valid are ignored."""
+    told = {}
+    for line in output.decode("utf-8", "replace").split("\n"):
+        words = line.split(" ") if len(line) < answers.LINE_LIMIT else []
+        if len(words) == 3 and words[1] in ("removed", "absent", "kept"):
+            with suppress(answers.Unreadable):
+                told[words[0]] = (words[1], answers.integer(words[2], 0, KIBIBYTES_MOST))
+    return told
 
 
 # Without an exit code, the process decides: a run that was declared ended may live. `starting` has left no process.

@@ -19,9 +19,11 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from runners.services import answers
 from runners.services.output import plain_text
 
 TIMEOUT = 15.0  # seconds for one message, name resolution not included
+RETRY_AFTER_MOST = 10**9  # seconds
 ANSWER_LIMIT = 500  # bytes of an answer that are read, to explain a failure
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -137,7 +139,11 @@ def _converse(stream: socket.socket, url: str, body: bytes, headers: Mapping[str
     is_refused = not 200 <= answer.status < 300
     text = plain_text(answer.read(ANSWER_LIMIT)) if is_refused else ""
     wait = answer.headers.get("Retry-After", "").strip()
-    return Response(answer.status, int(wait) if wait.isdecimal() and len(wait) < 10 else None, text.strip())
+    try:
+        seconds = answers.integer(wait, 0, RETRY_AFTER_MOST)
+    except answers.Unreadable:  # absent, or a date: nothing that is asked for
+        seconds = None
+    return Response(answer.status, seconds, answers.text(text.strip()))
 
 
 def _cut(sock: socket.socket) -> None:
