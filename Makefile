@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything works with python3 (3.11 or newer), make and a network of packages.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo test test-browser screenshots lint format schema openapi-lint sdk lock migrations readme reference compat bench ci clean
+.PHONY: help install install-dev autosubmit run demo test test-slurm test-browser screenshots lint format schema openapi-lint sdk lock migrations readme reference compat bench ci clean
 
 PYTHON ?= python3
 export PYTHON
@@ -32,7 +32,11 @@ run: install autosubmit ## Start a server with the demo's data and an admin logi
 test: install-dev autosubmit ## Install what the tests need (Debian packages as root or with sudo) and run them
 	@tools/install-test-tools
 	@tools/sdk/install
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -m "not slurm" $(TESTS)
+
+test-slurm: install-dev autosubmit ## Run workflows on a real Slurm of one node (as root; installs Slurm and MariaDB, starts no service)
+	@tools/install-test-tools tools/test-tools.txt tools/slurm-packages.txt
+	@$(BIN)/python -m pytest tests/slurm
 
 test-browser: ## Only the tests in a real browser; screenshots are in .artifacts
 	@$(MAKE) --no-print-directory test TESTS=tests/browser

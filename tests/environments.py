@@ -235,24 +235,19 @@ class AutosubmitAccount(Account):
 
     def job_statuses(self, expid: str) -> dict[str, str]:
         """The status of every job in Autosubmit's own job list, e.g. {"k3x1_ONE": "COMPLETED"}."""
-        done = subprocess.run(
-            [
-                str(self.programs / "python"),
-                "-c",
-                _JOB_STATUSES,
-                str(self.root / expid / "pkl" / f"job_list_{expid}.pkl"),
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return dict(line.split() for line in done.stdout.splitlines())
+        return job_statuses(self.programs / "python", self.root, expid)
 
     def description(self, expid: str) -> str:
         """The description in Autosubmit's own database."""
         with closing(sqlite3.connect(self.root / "autosubmit.db")) as database:
             return str(database.execute("SELECT description FROM experiment WHERE name = ?", [expid]).fetchone()[0])
+
+
+def job_statuses(python: Path, root: Path, expid: str) -> dict[str, str]:
+    """The status of every job in the job list of an experiment below `root`; `python` can import Autosubmit."""
+    argv = [str(python), "-c", _JOB_STATUSES, str(root / expid / "pkl" / f"job_list_{expid}.pkl")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    return dict(line.split() for line in done.stdout.splitlines())
 
 
 def write_short(root: Path, expid: str, script: str, jobs: tuple[str, ...] = ("ONE",)) -> None:

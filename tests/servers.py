@@ -67,17 +67,22 @@ class SSHServer:
         env: Mapping[str, str] | None = None,
         max_sessions: int | None = None,
         options: Mapping[str, str] | None = None,
+        user: str | None = None,
     ) -> None:
-        """`env` is set in its sessions; `options` are more sshd_config lines, e.g. {"ForceCommand": "..."}."""
+        """`env` is set in its sessions; `options` are more sshd_config lines, e.g. {"ForceCommand": "..."}.
+
+        `user`: the account that it leads to, when that is not the one that runs the tests (needs root). `folder` must
+        then lie where this account may enter.
+        """
         sshd = find_sshd()
         assert sshd, "sshd is not installed"
         self._sshd = sshd
         self.folder = folder
         self.home = home
         self.port = free_port()
-        self.user = current_user()
+        self.user = user or current_user()
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        folder.chmod(0o711 if user else 0o700)  # sshd reads authorized_keys as the account that it leads to
         self.client_key = folder / "client_key"
         self.known_hosts = folder / "known_hosts"
         self.log = folder / "sshd.log"

@@ -1,0 +1,99 @@
+"""The main job on a real Slurm: what the service says is compared with squeue, sacct and Autosubmit's job list."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.processes import kill_all, wait_for
+from tests.slurm.site import Site
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+QUICK = {"SCRIPT": "true", "RUNNING": "once"}
+LONG = {"SCRIPT": "sleep 600", "RUNNING": "chunk"}
+
+
+def test_a_workflow_runs_to_its_end(site: Site) -> None:
+    second = {**QUICK, "DEPENDENCIES": "ONE"}
+    expid = site.create({"ONE": QUICK, "TWO": second})
+    site.run(expid)
+    ended = site.ended(expid)
+    assert (ended["status"], ended["exit_code"], ended["reason"]) == ("COMPLETED", 0, "")
+    assert site.job_list(expid) == {"ONE": "COMPLETED", "TWO": "COMPLETED"}
+    assert site.history(expid) == {"ONE": ["COMPLETED"], "TWO": ["COMPLETED"]}
+
+
+def test_a_failing_job_is_submitted_again_as_often_as_its_retrials_say(site: Site) -> None:
+    expid = site.create({"BAD": {**QUICK, "SCRIPT": "exit 3", "RETRIALS": 1}, "GOOD": QUICK})
+    site.run(expid)
+    ended = site.ended(expid)
+    assert (ended["status"], ended["exit_code"], ended["reason"]) == ("TERMINATED", 1, "failed")
+    assert f"{expid}_BAD" in ended["explanation"]
+    assert site.job_list(expid) == {"BAD": "FAILED", "GOOD": "COMPLETED"}
+    assert site.history(expid) == {"BAD": ["FAILED", "FAILED"], "GOOD": ["COMPLETED"]}
+
+
+def test_a_stop_without_cancel_leaves_the_slurm_jobs_alone(site: Site) -> None:
+    expid = site.create({"SIM": LONG}, chunks=2)
+    site.run(expid)
+    before = site.running(expid, 2)
+    stopped = site.stop(expid)
+    assert (stopped["status"], stopped["reason"]) == ("TERMINATED", "stopped")
+    assert site.account.run_pids(expid) == []
+    assert site.jobs(expid) == before
+    assert set(site.job_list(expid).values()) == {"RUNNING"}
+
+
+def test_a_stop_with_cancel_empties_the_queue(site: Site) -> None:
+    expid = site.create({"SIM": LONG}, chunks=2)
+    site.run(expid)
+    site.running(expid, 2)
+    stopped = site.stop(expid, cancel_jobs=True)
+    assert (stopped["status"], stopped["reason"]) == ("TERMINATED", "stopped")
+    site.no_jobs(expid)
+    assert site.history(expid) == dict.fromkeys(site.job_list(expid), ["CANCELLED"])
+
+
+def test_the_jobs_of_a_run_that_was_stopped_can_still_be_cancelled(site: Site) -> None:
+    expid = site.create({"SIM": LONG}, chunks=2)
+    site.run(expid)
+    site.running(expid, 2)
+    site.stop(expid)
+    assert len(site.jobs(expid)) == 2
+    site.stop(expid, cancel_jobs=True)
+    site.no_jobs(expid)
+
+
+def test_a_killed_run_is_told_and_the_next_one_takes_its_jobs_over(site: Site) -> None:
+    release = site.account.home / "release"
+    wait = {"SCRIPT": f"until [ -e {release} ]; do sleep 0.5; done", "RUNNING": "chunk"}
+    expid = site.create({"SIM": wait}, chunks=2)
+    site.run(expid)
+    before = site.running(expid, 2)
+    kill_all(site.account.run_pids(expid))
+    ended = site.ended(expid)
+    assert (ended["status"], ended["reason"]) == ("TERMINATED", "killed")
+    assert site.jobs(expid) == before
+    site.run(expid)
+    wait_for(lambda: site.status(expid)["status"] == "ACTIVE", 5)
+    release.touch()
+    ended = site.ended(expid)
+    assert (ended["status"], ended["exit_code"]) == ("COMPLETED", 0)
+    # One Slurm job per chunk: the second run submitted nothing again.
+    assert site.history(expid) == {name: ["COMPLETED"] for name in site.job_list(expid)}
+
+
+def test_a_workflow_of_three_hundred_jobs(site: Site) -> None:
+    expid = site.create({"SIM": LONG}, chunks=300)
+    names = sorted(site.job_list(expid))
+    assert len(names) == 300
+    for status in ("SUSPENDED", "READY"):
+        wanted = {"final_status": status, "job_names_list": [f"{expid}_{name}" for name in names]}
+        site.with_profile("set-job-status", expid=expid, command_params=wanted)
+        assert set(site.job_list(expid).values()) == {status}
+    site.run(expid)
+    wait_for(lambda: len(site.jobs(expid)) == 300, 120, what="300 Slurm jobs", interval=0.5)
+    site.list_has(expid, "READY", 0)
+    stopped = site.stop(expid, cancel_jobs=True)
+    assert (stopped["status"], stopped["reason"]) == ("TERMINATED", "stopped")
+    site.no_jobs(expid)
