@@ -64,9 +64,9 @@ openapi-lint: ## Check openapi.yaml: the meta-schema of OpenAPI 3.1, Spectral, R
 	@tools/sdk/install
 	@tools/sdk/lint openapi.yaml
 
-sdk: ## Make the Python and TypeScript clients of openapi.yaml in sdk/ (docs/sdk.md)
+sdk: ## Make the Python, Java, R and TypeScript clients of openapi.yaml in sdk/ (docs/sdk.md)
 	@tools/sdk/install
-	@for language in python typescript; do tools/sdk/generate $$language openapi.yaml sdk/$$language || exit; done
+	@for language in python java r typescript; do tools/sdk/generate $$language openapi.yaml sdk/$$language || exit; done
 
 migrations: install ## Fail when a model changed and its migration is missing
 	$(CHECK_ENV) $(BIN)/python manage.py makemigrations --check --dry-run

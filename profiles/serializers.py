@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from drf_spectacular.drainage import set_override
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, extend_schema_field
@@ -28,7 +29,24 @@ class ProfileSSHSerializer(BaseSerializer):
     USERNAME = serializers.CharField(required=False, help_text="The same as USER, which today's GUI does not read.")
 
 
-@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+F = TypeVar("F", bound=type)
+
+
+def text_or_texts(field: F) -> F:
+    """Describe a field as one text or a list of texts: one named component, so that generated clients have one type."""
+    schema = {
+        "oneOf": [
+            {"type": "string", "maxLength": 10_000},
+            {"type": "array", "items": {"type": "string"}, "maxItems": 1_000},
+        ],
+        "description": "One text, or a list of texts.",
+    }
+    set_override(field, "suppress_collision_warning", True)  # several fields share the component
+    described: F = extend_schema_field(schema, component_name="TextOrTexts")(field)
+    return described
+
+
+@text_or_texts
 class ModulesField(serializers.JSONField):
     """A text for one module, a list for several."""
 

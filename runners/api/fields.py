@@ -12,6 +12,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from profiles.serializers import text_or_texts
 from runners.services.autosubmit import ACCEPTED_STATUSES, DESCRIPTION_LIMIT, EXPID_PATTERN
 
 JOB_NAME_PATTERN = rf"{EXPID_PATTERN}_[A-Za-z0-9_.+@-]+"
@@ -197,14 +198,7 @@ class JobNamesField(serializers.ListField):
         return names
 
 
-@extend_schema_field(
-    {
-        "oneOf": [
-            {"type": "string", "maxLength": 10_000},
-            {"type": "array", "items": {"type": "string"}, "maxItems": 1_000},
-        ]
-    }
-)
+@text_or_texts
 class WordsField(serializers.Field[Any, Any, Any, Any]):
     """Several words, as a list or as one text in which blanks or commas separate them. Gives a tuple.
 

@@ -32,8 +32,9 @@ Clients have to ignore members that they do not know: new ones may come.
 
 EMPTY_TEXT = {"type": "string", "maxLength": 0}
 
-# Generated code needs words where the values of an enumeration give none.
-ENUM_WORDS = {
+# Generated code needs names where the values of an enumeration give none: `create-job-list` is no name in any language.
+ENUM_WORDS: dict[str, dict[str, str]] = {
+    "OperationKind": {},
     "RunReason": {"": "NOT_TERMINATED"},
     "RunOrdering": {"-created": "NEWEST_FIRST", "created": "OLDEST_FIRST"},
 }
@@ -127,7 +128,9 @@ def name_enums(result: Document, generator: Any, request: Any, public: bool) -> 
     for name, choices in QUERY_ENUMS.items():
         schemas[name] = {"enum": choices, "type": "string"}
     for name, words in ENUM_WORDS.items():
-        schemas[name]["x-enum-varnames"] = [words.get(value, value.upper()) for value in schemas[name]["enum"]]
+        schemas[name]["x-enum-varnames"] = [
+            words.get(value, value.upper().replace("-", "_")) for value in schemas[name]["enum"]
+        ]
     names = {tuple(sorted(schema["enum"])): name for name, schema in schemas.items() if "enum" in schema}
     for _, _, described in operations(result):
         for parameter in described.get("parameters", []):

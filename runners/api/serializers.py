@@ -14,6 +14,7 @@ from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from profiles.models import RunnerProfile
+from profiles.serializers import ModulesField
 from runners.api.fields import (
     KNOWN_STATUSES,
     MAX_NAMED,
@@ -62,7 +63,7 @@ class StrictSerializer(serializers.Serializer[Any]):
         return f"{shown(name)} is not known here. {remedy}"
 
 
-# The next four only describe profile_params for the OpenAPI document: `RunnerProfile.resolve` reads and judges them.
+# The next three only describe profile_params for the OpenAPI document: `RunnerProfile.resolve` reads and judges them.
 # Their schemas leave out null: drf-spectacular adds it, because they have `allow_null`.
 
 
@@ -71,11 +72,6 @@ class StrictSerializer(serializers.Serializer[Any]):
 )
 class PortField(serializers.IntegerField):
     """A number, or a text of digits."""
-
-
-@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
-class ModulesField(serializers.JSONField):
-    """One text or several."""
 
 
 class ProfileSSHParamsSerializer(serializers.Serializer[Any]):

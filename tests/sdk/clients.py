@@ -1,7 +1,7 @@
-"""Clients that generators make of the served OpenAPI document, type-checked together with a program that uses them.
+"""Clients that generators make of the served OpenAPI document, checked together with a program that uses them.
 
-Making and checking takes half a minute, so both are remembered: as long as document, programs and tools are the same,
-the last result is used. What is here stands in .tools/sdk, which tools/sdk/install makes.
+To make and check one takes up to half a minute, so the result is kept: it is used again as long as document, programs
+and tools are the same. All of it is in .tools/sdk, which tools/sdk/install makes.
 """
 
 from __future__ import annotations
@@ -22,22 +22,49 @@ TOOLS = ROOT / ".tools" / "sdk"
 PYTHON = TOOLS / "bin" / "python"
 NODE = TOOLS / "bin" / "node"
 NODE_PACKAGES = TOOLS / "node" / "node_modules"
+GENERATOR = TOOLS / "bin" / "openapi-generator-cli"
 DOCS = ROOT / "docs" / "sdk.md"
-PYTHON_CLIENT = TOOLS / "python"
-TYPESCRIPT_CLIENT = TOOLS / "node" / "client"  # below node, so that it finds node_modules
 
 
 def python_client(document: bytes) -> Path:
-    """The folder with the generated package, which `mypy --strict` accepts with driver.py and the docs' sample."""
+    """The folder with the generated package. `mypy --strict` accepts driver.py and the sample of the docs with it."""
 
     def make(folder: Path) -> None:
         generate("python", folder)
         (folder / "sample.py").write_text(sample("python"))
-        argv = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--python-executable={PYTHON}"]
-        argv += [f"--cache-dir={TOOLS / 'mypy'}", "autosubmit_runners_client", HERE / "driver.py", "sample.py"]
+        # What openapi-generator makes is typed, but not as `--strict` asks: only its users are checked.
+        argv = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file="]
+        argv += [f"--python-executable={PYTHON}", f"--cache-dir={TOOLS / 'mypy'}", HERE / "driver.py", "sample.py"]
         run(argv, folder)
 
-    return made(PYTHON_CLIENT, document, HERE / "driver.py", make)
+    return made(TOOLS / "python", document, [HERE / "driver.py"], make)
+
+
+def java_client(document: bytes) -> Path:
+    """The folder with the generated sources and classes/Driver.class, compiled by `javac`."""
+
+    def make(folder: Path) -> None:
+        generate("java", folder)
+        sources = [*(folder / "src" / "main").rglob("*.java"), *(HERE / "java").rglob("*.java")]
+        run(["javac", "-nowarn", "-d", "classes", "-cp", java_libraries(), *sources], folder)
+
+    return made(TOOLS / "java", document, sorted((HERE / "java").rglob("*.java")), make)
+
+
+def java_libraries() -> Path:
+    """Jackson, which the Java client needs, is in the generator's own file."""
+    (jar,) = TOOLS.glob("lib/python*/site-packages/openapi_generator_cli/openapi-generator.jar")
+    return jar
+
+
+def r_client(document: bytes) -> Path:
+    """The folder with the generated package. R evaluates each of its files."""
+
+    def make(folder: Path) -> None:
+        generate("r", folder)
+        run(["Rscript", "-e", 'for (file in list.files("R", full.names = TRUE)) source(file)'], folder)
+
+    return made(TOOLS / "r", document, [], make)
 
 
 def typescript_client(document: bytes) -> Path:
@@ -50,7 +77,8 @@ def typescript_client(document: bytes) -> Path:
         shutil.copy(SOURCES / "tsconfig.json", folder)
         run([NODE_PACKAGES / ".bin" / "tsc", "--project", "."], folder)
 
-    return made(TYPESCRIPT_CLIENT, document, HERE / "driver.ts", make)
+    # Below node, so that it finds node_modules.
+    return made(TOOLS / "node" / "client", document, [HERE / "driver.ts"], make)
 
 
 def sample(language: str) -> str:
@@ -72,9 +100,9 @@ def run(argv: list[object], folder: Path) -> str:
     return done.stdout
 
 
-def made(folder: Path, document: bytes, driver: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made anew unless it was made of the same things."""
-    sources = [driver, DOCS, Path(__file__), *sorted(path for path in SOURCES.iterdir() if path.is_file())]
+def made(folder: Path, document: bytes, programs: list[Path], make: Callable[[Path], None]) -> Path:
+    """`folder`, made anew unless it was made of the same document, programs and tools."""
+    sources = [*programs, DOCS, Path(__file__), *sorted(path for path in SOURCES.iterdir() if path.is_file())]
     state = hashlib.sha256(document + b"".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = folder / ".made-of"
     if not stamp.exists() or stamp.read_text() != state:

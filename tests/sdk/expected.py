@@ -1,4 +1,4 @@
-"""What both drivers print when everything is as it should be; `True` is `true` in TypeScript."""
+"""What the drivers print when everything is as it should be."""
 
 from __future__ import annotations
 
@@ -14,8 +14,20 @@ again: 409 already_running True
 stopped: TERMINATED True True
 stop again: not_running
 operation: create-job-list succeeded
+filter: --filter_status=FAILED
+filter: --filter_status=FAILED READY
 unknown: run_not_found
 refused: 400 invalid_request ['expid']
 stranger: invalid_credentials
-"""
-EXPECTED = {"python": _LINES.splitlines(), "typescript": _LINES.replace("True", "true").splitlines()}
+""".splitlines()
+
+
+def _without(*names: str) -> list[str]:
+    return [line for line in _LINES if line.partition(":")[0] not in names]
+
+
+EXPECTED = {
+    "python": _LINES,
+    "typescript": [line.replace("True", "true") for line in _without("filter")],
+    "java": [line for line in _LINES if line.partition(":")[0] in ("profile", "plan", "started", "ended", "unknown")],
+}

@@ -1,0 +1,46 @@
+"""Generated clients: each is made of the document that a live server serves, checked, and does the main job with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from tests.conftest import need
+from tests.sdk import clients
+from tests.sdk.conftest import PROFILE, Service
+from tests.sdk.expected import EXPECTED
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_the_generated_python_client_does_the_main_job(service: Service) -> None:
+    need(clients.GENERATOR.exists(), "openapi-generator (tools/sdk/install)")
+    folder = clients.python_client(service.document)
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
+    argv += [clients.PYTHON, "-W", "error", clients.HERE / "driver.py", service.app.url, service.token, PROFILE]
+    assert clients.run(argv, folder).splitlines() == EXPECTED["python"]
+
+
+def test_the_generated_java_client_does_the_main_job(service: Service) -> None:
+    need(clients.GENERATOR.exists(), "openapi-generator (tools/sdk/install)")
+    need(shutil.which("javac"), "javac (tools/install-test-tools)")
+    folder = clients.java_client(service.document)
+    argv = ["java", "-cp", f"{folder / 'classes'}{os.pathsep}{clients.java_libraries()}"]
+    argv += ["Driver", service.app.url, service.token, PROFILE]
+    assert clients.run(argv, folder).splitlines() == EXPECTED["java"]
+
+
+def test_r_accepts_the_generated_r_client(service: Service) -> None:
+    need(clients.GENERATOR.exists(), "openapi-generator (tools/sdk/install)")
+    need(shutil.which("Rscript"), "R (tools/install-test-tools)")
+    assert len(list((clients.r_client(service.document) / "R").glob("*_api.R"))) == 5
+
+
+def test_the_generated_typescript_client_does_the_main_job(service: Service) -> None:
+    need(clients.NODE_PACKAGES.is_dir(), "TypeScript (tools/sdk/install)")
+    folder = clients.typescript_client(service.document)
+    argv = [clients.NODE, folder / "dist" / "driver.js", service.app.url, service.token, PROFILE]
+    assert clients.run(argv, folder).splitlines() == EXPECTED["typescript"]
