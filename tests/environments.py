@@ -31,8 +31,14 @@ from tests.processes import is_alive, kill_all, wait_for, with_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 STUB = ROOT / "tests" / "bin"
-AUTOSUBMIT_VENV = ROOT / ".tools" / "autosubmit"  # made by tools/autosubmit-venv
+NEWEST = "4.1.17.1"
+AUTOSUBMIT_VENV = ROOT / ".tools" / "autosubmit"  # of NEWEST, made by tools/autosubmit-venv
 LMOD_INITS = ("/usr/share/lmod/lmod/init/bash", "/opt/apps/lmod/lmod/init/bash", "/usr/share/lmod/init/bash")
+
+
+def autosubmit_venv(version: str) -> Path:
+    """Where `tools/autosubmit-venv VERSION` installs."""
+    return AUTOSUBMIT_VENV if version == NEWEST else AUTOSUBMIT_VENV.with_name(f"autosubmit-{version}")
 
 
 def find_lmod() -> str | None:
@@ -189,8 +195,10 @@ class AutosubmitAccount(Account):
     the user whatever their home, so two homes with the same ids (two test runs at once) would stop each other's runs.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, programs=AUTOSUBMIT_VENV / "bin", venv_path=AUTOSUBMIT_VENV)
+    def __init__(self, folder: Path, version: str = NEWEST) -> None:
+        place = autosubmit_venv(version)
+        super().__init__(folder, programs=place / "bin", venv_path=place)
+        self.version = version
         self.root = folder / "autosubmit"
         self.autosubmit("configure")
         self.autosubmit("install")
@@ -199,7 +207,7 @@ class AutosubmitAccount(Account):
         with closing(sqlite3.connect(self.root / "autosubmit.db")) as database, database:
             database.execute(
                 "INSERT INTO experiment (name, description, autosubmit_version) VALUES (?, ?, ?)",
-                [f"{first}{middle}0", "where ids begin", "4.1.17.1"],
+                [f"{first}{middle}0", "where ids begin", version],
             )
 
     def autosubmit(self, *args: str, check: bool = True) -> str:
@@ -217,17 +225,59 @@ class AutosubmitAccount(Account):
         assert done.returncode == 0 or not check, f"autosubmit {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def make_short(self, expid: str, script: str = "true", jobs: tuple[str, ...] = ("ONE",)) -> None:
+    def make_short(
+        self, expid: str, script: str = "true", jobs: tuple[str, ...] = ("ONE",), *, chunked: tuple[str, ...] = ()
+    ) -> None:
         """Replace an experiment's jobs by independent local ones that take no time: its run lasts about 3.5 s.
 
         `script` is shell; "exit 3" makes the run fail (code 1), "sleep 600" makes it long. `create -np` comes next.
+        `chunked` jobs run once per chunk of the experiment (date 20000101, member fc0).
         """
-        write_short(self.root, expid, script, jobs)
+        running = dict.fromkeys(jobs, "once") | dict.fromkeys(chunked, "chunk")
+        if self.version.startswith("3."):
+            self._make_short_ini(expid, script, running)
+        elif self.version.startswith("4.0."):
+            self._make_short_file(expid, script, running)
+        else:
+            write_short(self.root, expid, script, running)
+
+    def _make_short_file(self, expid: str, script: str, running: dict[str, str]) -> None:
+        """4.0 does not know SCRIPT: the job's text is a file of a local project."""
+        write_short(self.root, expid, script, running)
+        folder = self.root / expid / "conf"
+        content = {name: {"FILE": "job.sh", "RUNNING": each, "PLATFORM": "LOCAL"} for name, each in running.items()}
+        (folder / f"jobs_{expid}.yml").write_text(yaml.safe_dump({"JOBS": content}))
+        project = self._project(expid, script)
+        definition = folder / f"expdef_{expid}.yml"
+        text = definition.read_text().replace("PROJECT_TYPE: none", "PROJECT_TYPE: local")
+        definition.write_text(text.replace("PROJECT_PATH: ''", f"PROJECT_PATH: '{project}'"))
+
+    def _make_short_ini(self, expid: str, script: str, running: dict[str, str]) -> None:
+        """3.14 has configuration files in the INI format."""
+        folder = self.root / expid / "conf"
+        general = folder / f"autosubmit_{expid}.conf"
+        general.write_text(general.read_text().replace("SAFETYSLEEPTIME = 10", "SAFETYSLEEPTIME = 1"))
+        lines = [f"[{name}]\nFILE = job.sh\nRUNNING = {each}\nPLATFORM = LOCAL\n" for name, each in running.items()]
+        (folder / f"jobs_{expid}.conf").write_text("\n".join(lines))
+        definition = folder / f"expdef_{expid}.conf"
+        text = definition.read_text().replace("PROJECT_TYPE = none", "PROJECT_TYPE = local")
+        text = text.replace("\nPROJECT_PATH =", f"\nPROJECT_PATH = {self._project(expid, script)}")
+        definition.write_text(text.replace("NUMCHUNKS = 1", "NUMCHUNKS = 2"))
+
+    def _project(self, expid: str, script: str) -> Path:
+        folder = self.home / f"project-{expid}"
+        folder.mkdir(exist_ok=True)
+        (folder / "job.sh").write_text(script + "\n")
+        return folder
 
     def short_experiment(self, script: str = "true", *, jobs: tuple[str, ...] = ("ONE",), job_list: bool = True) -> str:
         """A new real experiment, ready to run; its expid."""
         output = self.autosubmit("expid", "-H", "local", "-dm", "--description=of the tests")
-        expid = output.rpartition("Experiment ")[2].split()[0]
+        expid = (
+            output.rpartition('xperiment "' if self.version.startswith("3.") else "Experiment ")[2]
+            .split()[0]
+            .strip('"')
+        )
         self.make_short(expid, script, jobs)
         if job_list:
             self.autosubmit("create", "-np", expid)
@@ -250,15 +300,18 @@ def job_statuses(python: Path, root: Path, expid: str) -> dict[str, str]:
     return dict(line.split() for line in done.stdout.splitlines())
 
 
-def write_short(root: Path, expid: str, script: str, jobs: tuple[str, ...] = ("ONE",)) -> None:
-    """Edit the two configuration files of an experiment below `root`; see `AutosubmitAccount.make_short`."""
+def write_short(root: Path, expid: str, script: str, running: dict[str, str]) -> None:
+    """Edit the two configuration files of an experiment below `root`; see `AutosubmitAccount.make_short`.
+
+    `running`: RUNNING of each job, e.g. {"ONE": "once"}.
+    """
     folder = root / expid / "conf"
     general = folder / f"autosubmit_{expid}.yml"
     lines = general.read_text().splitlines()
     general.write_text(
         "\n".join("  SAFETYSLEEPTIME: 1" if "SAFETYSLEEPTIME" in line else line for line in lines) + "\n"
     )
-    content = {"JOBS": {job: {"SCRIPT": script, "RUNNING": "once"} for job in jobs}}
+    content = {"JOBS": {job: {"SCRIPT": script, "RUNNING": each} for job, each in running.items()}}
     (folder / f"jobs_{expid}.yml").write_text(yaml.safe_dump(content))
 
 
@@ -266,14 +319,22 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-# Autosubmit's own classes are needed to read its own file.
+# Autosubmit's own classes are needed to read its own file: a dictionary since 4.1.12, before that a graph, in 4.0 and
+# 3.14 a list of tuples. Python 2.7 executes this, too.
 _JOB_STATUSES = """
 import pickle, sys
 from autosubmit.job.job_common import Status
 sys.setrecursionlimit(100000)
 with open(sys.argv[1], "rb") as file:
-    for name, state in pickle.load(file).items():
-        print(name, Status.VALUE_TO_KEY[state["_status"]])
+    found = pickle.load(file)
+if hasattr(found, "nodes"):
+    pairs = [(name, found.nodes[name]["job"].status) for name in found.nodes]
+elif isinstance(found, dict):
+    pairs = [(name, state["_status"]) for name, state in found.items()]
+else:
+    pairs = [(job[0], job[2]) for job in found]
+for pair in pairs:
+    sys.stdout.write("%s %s\\n" % (pair[0], Status.VALUE_TO_KEY[pair[1]]))
 """
 
 _CONDA = r"""#!/bin/bash

@@ -202,3 +202,16 @@ def test_a_command_that_takes_too_long_is_504(api: Api, account: StubAccount, se
     account.control("create", SLEEP=30)
     assert api.post("create-job-list", {"expid": "a001", **PROFILE}, expect=504)["code"] == "command_timed_out"
     wait_for(lambda: not account.processes(), 10, what="end of the command")
+
+
+def test_an_option_that_the_version_does_not_have_is_refused_with_its_parameter(api: Api, account: StubAccount) -> None:
+    words = "autosubmit: error: unrecognized arguments: --force"
+    account.control("create", PRINT_ERR=words, FAIL="nothing", EXIT=1)
+    body = {"expid": "a001", **PROFILE, "command_params": {"force": True}}
+    refused = api.post("create-job-list", body, expect=400)
+    assert refused["code"] == "invalid_request"
+    assert refused["detail"] == (
+        "Autosubmit 4.1.17.1 does not accept force: unrecognized arguments: --force. Nothing was changed."
+    )
+    assert refused["errors"].keys() == {"command_params.force"}
+    assert [call[-1] for call in account.calls()] == ["--force", "-v"]

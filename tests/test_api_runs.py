@@ -513,7 +513,7 @@ def test_a_dry_run_shows_the_command_and_does_nothing(
 def test_a_dry_run_of_a_stop_shows_it_and_stops_nothing(api: Api, account: StubAccount) -> None:
     run = start(account, account.config(), SLEEP=30)
     plan = api.post("stop-experiment", {"expid": "a001", "cancel_jobs": True, "dry_run": True})
-    assert plan["argv"] == ["autosubmit", "stop", "-y", "--cancel", "a001"]
+    assert plan["argv"] == ["autosubmit", "stop", "--cancel", "a001"]
     lifecycle.ask([run])
     assert run.is_active
     assert isinstance(lifecycle.identity_of(run), Identity)

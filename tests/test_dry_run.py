@@ -79,6 +79,6 @@ def test_the_plan_of_a_stop(account: StubAccount) -> None:
     config = account.config(ModuleLoaderType.VENV)
     run = RunnerRun(expid="a001", config=config.as_dict())
     planned = dry_run.stop_experiment(run=run, cancel_jobs=True)
-    assert planned.argv == ["autosubmit", "stop", "-y", "--cancel", "a001"]
+    assert planned.argv == ["autosubmit", "stop", "--cancel", "a001"]
     assert planned.profile == config.as_dict()
     assert str(account.venv) in planned.script

@@ -1,5 +1,6 @@
-"""What to run, and how to read what it says. Pure functions; the facts were measured on Autosubmit 4.1.17.1.
+"""What to run, and how to read what it says. Pure functions.
 
+The facts were measured on every version of docs/autosubmit-versions.md; tests/versions/outputs holds real outputs.
 Every value is one argv item in the `--option=value` form, so a value that begins with a dash is still a value.
 Success is the success line, never the exit code alone: several commands exit 0 on failure, and others do not on
 success.
@@ -10,19 +11,29 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from runners.services import answers
+
 # The statuses that `setstatus -t` takes. FAILED, RUNNING and others exist in Autosubmit but are refused there.
 ACCEPTED_STATUSES = ("READY", "COMPLETED", "WAITING", "SUSPENDED", "UNKNOWN", "HELD")
 EXPID_PATTERN = r"[a-z][a-z0-9]{3,15}"
 DESCRIPTION_LIMIT = 32_000  # characters: in UTF-8 below the 131,071 bytes that Linux allows for one argument
 LINE_LIMIT = 2000  # characters of one line of output that are told
 
+# 4.x ends with the first. 3.14 says the second and, when all is done, the third.
 _CREATED = re.compile(rf"^Experiment ({EXPID_PATTERN}) created\s*$", re.MULTILINE)
+_REGISTERED = re.compile(rf'^The new experiment "({EXPID_PATTERN})" has been registered\.\s*$', re.MULTILINE)
+_REGISTERED_WELL = "Experiment registered successfully"
 _ECODE = re.compile(r"\[eCode=([0-9]{1,9})\]")
 _CHANGED = re.compile(r"^CHANGED: job: (\S+) status to: (\S+)", re.MULTILINE)
+_VERSION = re.compile(r"^([0-9]{1,4}\.[0-9]{1,4}[0-9A-Za-z.+-]{0,40})\s*$", re.MULTILINE)
+_USAGE_ERROR = re.compile(r"^autosubmit(?: [a-z]{1,40})?: error: (.{1,2000})", re.MULTILINE)
+_LONG_OPTION = re.compile(r"--[A-Za-z_]{1,40}")
 _DATE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ")
 _LINE_START = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ )?(?:\[WARNING\] )?"
 # Autosubmit says these and still exits 0: the configuration is wrong, and a run will fail.
 _WARNINGS = ("contain some issues ignored", "Critical Issues", "No changes were performed")
+_NOT_SAVED, _UNCHANGED = "Changes NOT saved to the JobList", "No changes were performed"
+DEFAULT_HPC = "local"  # the default of 4.x; 3.14 demands one
 EXPID_LOCK = "expid.lock"  # in the service's own directory on the machine
 LOCK_WAIT, LOCK_BUSY = 120, 75  # seconds that one expid waits for another's end; its exit code when it waits no longer
 
@@ -69,9 +80,37 @@ class CreateJobListParams:
     force: bool = False
 
 
-def _options(*pairs: tuple[str, object]) -> list[str]:
+# The option that carries each member of `command_params`.
+OPTIONS = {
+    "final_status": "--status_final",
+    "job_names_list": "--list",
+    "filter_chunks": "--filter_chunks",
+    "filter_status": "--filter_status",
+    "filter_type": "--filter_type",
+    "filter_type_chunk": "--filter_type_chunk",
+    "filter_type_chunk_split": "--filter_type_chunk_split",
+    "check_wrapper": "--check_wrapper",
+    "update_version": "--update_version",
+    "force": "--force",
+    "description": "--description",
+    "hpc": "--HPC",
+    "copy": "--copy",
+    "minimal": "--minimal_configuration",
+    "git_repo": "--git_repo",
+    "git_branch": "--git_branch",
+    "config_path": "--git_as_conf",
+    "use_local_minimal": "--use_local_minimal",
+    "operational": "--operational",
+    "evaluation": "--evaluation",
+    "testcase": "--testcase",
+    "dummy": "--dummy",
+}
+
+
+def _options(**params: object) -> list[str]:
     """`--name` for True, `--name=value` for texts; nothing for False, None and empty texts."""
-    return [name if value is True else f"{name}={value}" for name, value in pairs if value]
+    options = ((OPTIONS[name], value) for name, value in params.items() if value)
+    return [option if value is True else f"{option}={value}" for option, value in options]
 
 
 def version() -> list[str]:
@@ -82,12 +121,17 @@ def run(expid: str) -> list[str]:
     return ["autosubmit", "run", expid]
 
 
-def stop(expid: str, *, force: bool = False, cancel_jobs: bool = False) -> list[str]:
-    """INT, the safe way (KILL with `force`); `--cancel` also cancels the experiment's jobs.
+# Standard input for `stop`, which asks whether it may. 4.1.16 and newer also have an option for that, `-y`. Older ones
+# end with a usage error when they get it, so the answer is always given this way.
+STOP_STDIN = b"y\n"
 
-    It waits for the end of the run without limit: bound it.
+
+def stop(expid: str, *, force: bool = False, cancel_jobs: bool = False) -> list[str]:
+    """INT, the safe way (KILL with `force`); `--cancel` also cancels the experiment's jobs. Needs STOP_STDIN.
+
+    It waits for the end of the run without limit: bound it. 4.0 and 3.14 have no such command.
     """
-    return ["autosubmit", "stop", "-y", *_options(("--force", force), ("--cancel", cancel_jobs)), expid]
+    return ["autosubmit", "stop", *(["--force"] if force else []), *(["--cancel"] if cancel_jobs else []), expid]
 
 
 def expid(params: CreateExperimentParams) -> list[str]:
@@ -96,17 +140,17 @@ def expid(params: CreateExperimentParams) -> list[str]:
         *("flock", "--close", "--wait", str(LOCK_WAIT), "--conflict-exit-code", str(LOCK_BUSY), EXPID_LOCK),
         *("autosubmit", "expid", f"--description={params.description}"),
         *_options(
-            ("--HPC", params.hpc),
-            ("--copy", params.copy),
-            ("--minimal_configuration", params.minimal),
-            ("--git_repo", params.git_repo),
-            ("--git_branch", params.git_branch),
-            ("--git_as_conf", params.config_path),
-            ("--use_local_minimal", params.use_local_minimal),
-            ("--operational", params.operational),
-            ("--evaluation", params.evaluation),
-            ("--testcase", params.testcase),
-            ("--dummy", params.dummy),
+            hpc=params.hpc or DEFAULT_HPC,
+            copy=params.copy,
+            minimal=params.minimal,
+            git_repo=params.git_repo,
+            git_branch=params.git_branch,
+            config_path=params.config_path,
+            use_local_minimal=params.use_local_minimal,
+            operational=params.operational,
+            evaluation=params.evaluation,
+            testcase=params.testcase,
+            dummy=params.dummy,
         ),
     ]
 
@@ -115,11 +159,7 @@ def create(expid: str, params: CreateJobListParams) -> list[str]:
     """Make the job list, without a plot."""
     return [
         *("autosubmit", "create", "-np", expid),
-        *_options(
-            ("--check_wrapper", params.check_wrapper),
-            ("--update_version", params.update_version),
-            ("--force", params.force),
-        ),
+        *_options(check_wrapper=params.check_wrapper, update_version=params.update_version, force=params.force),
     ]
 
 
@@ -128,18 +168,24 @@ def setstatus(expid: str, params: SetJobStatusParams, *, save: bool = True) -> l
 
     A preview leaves out what would still change something, or takes long: the version and the wrappers.
     """
+    filters = {
+        "job_names_list": " ".join(params.job_names_list),
+        "filter_chunks": params.filter_chunks,
+        # 4.1.17 takes ANY, older versions look for a status of that name. Without the filter it is the same.
+        "filter_status": None if "ANY" in params.filter_status else " ".join(params.filter_status),
+        "filter_type": params.filter_type,
+        "filter_type_chunk": params.filter_type_chunk,
+        "filter_type_chunk_split": params.filter_type_chunk_split,
+    }
+    if not any(filters.values()):
+        filters["filter_type"] = "Any"  # one filter has to be there
     return [
         *("autosubmit", "setstatus", expid, *(["--save"] if save else []), "-np"),
-        f"--status_final={params.final_status}",
         *_options(
-            ("--list", " ".join(params.job_names_list)),
-            ("--filter_chunks", params.filter_chunks),
-            ("--filter_status", " ".join(params.filter_status)),
-            ("--filter_type", params.filter_type),
-            ("--filter_type_chunk", params.filter_type_chunk),
-            ("--filter_type_chunk_split", params.filter_type_chunk_split),
-            ("--check_wrapper", params.check_wrapper and save),
-            ("--update_version", params.update_version and save),
+            final_status=params.final_status,
+            **filters,
+            check_wrapper=params.check_wrapper and save,
+            update_version=params.update_version and save,
         ),
     ]
 
@@ -158,22 +204,37 @@ def _has_line(text: str, beginning: str) -> bool:
 
 
 def created_expid(text: str) -> str | None:
-    """The id in `Experiment a000 created`. The earlier line "... has been registered" is no proof of success."""
+    """The id in `Experiment a000 created`; of 3.14, the id that was registered when all was done.
+
+    The line "... has been registered" alone is no proof of success: 4.x prints it before it makes the experiment.
+    """
     found = _CREATED.findall(text)
+    if not found and _has_line(text, _REGISTERED_WELL):
+        found = _REGISTERED.findall(text)
     return found[-1] if found else None
 
 
-def is_job_list_created(text: str) -> bool:
+# What follows judges a command by its exit code (-1: unknown) and its output.
+
+
+def is_job_list_created(exit_code: int, text: str) -> bool:
     return _has_line(text, "Job list created successfully")
 
 
-def is_job_list_saved(text: str) -> bool:
-    return _has_line(text, "JobList saved in ") or _has_line(text, "No changes were performed")
+def is_job_list_saved(exit_code: int, text: str) -> bool:
+    """Of a setstatus that saves. 4.1.16 and newer say when they have saved; older ones say which jobs they changed, and
+    their exit code tells whether these changes were saved.
+    """
+    if _has_line(text, "[CRITICAL]") or _has_line(text, _NOT_SAVED):
+        return False
+    if _has_line(text, "JobList saved in ") or _has_line(text, _UNCHANGED):
+        return True
+    return exit_code == 0 and bool(changed_jobs(text))
 
 
-def is_job_list_shown(text: str) -> bool:
+def is_job_list_shown(exit_code: int, text: str) -> bool:
     """Of a setstatus without `save`."""
-    return _has_line(text, "Changes NOT saved to the JobList") or _has_line(text, "No changes were performed")
+    return _has_line(text, _NOT_SAVED) or _has_line(text, _UNCHANGED)
 
 
 def changed_jobs(text: str) -> dict[str, str]:
@@ -181,8 +242,9 @@ def changed_jobs(text: str) -> dict[str, str]:
     return dict(_CHANGED.findall(text))
 
 
-def is_description_set(text: str) -> bool:
-    return re.search(rf"^Setting {EXPID_PATTERN} description to '", text, re.MULTILINE) is not None
+def is_description_set(exit_code: int, text: str) -> bool:
+    """Autosubmit says its line before it writes, so the line alone is no proof."""
+    return exit_code == 0 and re.search(rf"^Setting {EXPID_PATTERN} description to '", text, re.MULTILINE) is not None
 
 
 def warnings(text: str) -> list[str]:
@@ -200,6 +262,35 @@ def complaint(text: str) -> str:
     """The last line that carries an error code, without Autosubmit's date; empty if there is none."""
     lines = [line.strip() for line in text.splitlines() if _ECODE.search(line)]
     return _DATE.sub("", lines[-1])[-LINE_LIMIT:] if lines else ""
+
+
+def version_in(text: str) -> str:
+    """The version that `autosubmit -v` printed; empty when there is none. 3.14 prints it on standard error."""
+    found = _VERSION.search(text)
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageError:
+    """What the installed version does not take. Nothing was executed. `parameters` are members of `command_params`."""
+
+    parameters: tuple[str, ...]
+    words: str
+
+
+def usage_error(text: str, argv: list[str]) -> UsageError | None:
+    """The usage error that argparse ended `argv` with, if that is what `text` (both streams) tells.
+
+    It says "unrecognized arguments: --force", "argument -fs/--filter_status: not allowed with argument -fl/--list",
+    "argument -t/--status_final: invalid choice: 'SKIPPED' (choose from ...)".
+    """
+    found = _USAGE_ERROR.search(text)
+    if found is None:
+        return None
+    given = {word.partition("=")[0] for word in argv if word.startswith("--")}
+    named = [option for option in _LONG_OPTION.findall(found[1]) if option in given]
+    names = [name for name, option in OPTIONS.items() if option in named]
+    return UsageError(tuple(names), answers.line(found[1])) if names else None
 
 
 def silence(exit_code: int) -> str:

@@ -6,7 +6,6 @@ a pooled one would prove nothing about keys, and closing it would disturb others
 
 from __future__ import annotations
 
-import re
 import shlex
 import socket
 import time
@@ -29,6 +28,7 @@ from runners.exceptions import (
 )
 from runners.models import new_run_key
 from runners.services import answers, autosubmit, scripts, ssh_connect
+from runners.services.installation import ask_version
 from runners.services.module_loaders import get_module_loader
 from runners.services.output import BoundedOutput, last_lines
 from runners.services.probe import Identity, Probe, ProbeTarget
@@ -52,7 +52,6 @@ LIFETIME = 60  # seconds that the left process lives and its directory stays, if
 SLOW_LOGIN = 2.0  # seconds
 _TOOLS = ("timeout", "env", "flock", "head", "tail", "stat", "mkdir", "mv", "chmod", "grep", "id")
 _MARK = "autosubmit-runners-login"
-_VERSION = re.compile(r"^([0-9]{1,4}\.[0-9]{1,4}[0-9A-Za-z.+-]{0,40})\s*$", re.MULTILINE)
 _UNREACHED = "Not tried, because an earlier step failed."
 
 _MODULE_REMEDIES = {
@@ -319,17 +318,15 @@ def _module_loader(runner: Runner) -> Outcome:
 
 
 def _autosubmit(runner: Runner) -> Outcome:
-    argv = autosubmit.version()
-    lines = [*get_module_loader(runner.config).steps(argv), f"exec {shlex.join(argv)}"]
-    result = runner.execute(_in_root(lines), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
-    version = _VERSION.search(result.text)
+    result = ask_version(runner)
+    version = autosubmit.version_in(result.all_text)
     if result.exit_code or not version:
         return _refusal(
             result,
             "Autosubmit has to be on PATH once the environment is prepared: correct MODULE_LOADER_TYPE and MODULES, "
             "or install it there.",
         )
-    return Outcome(True, f"Autosubmit {version[1]}")
+    return Outcome(True, f"Autosubmit {version}")
 
 
 def _in_root(lines: list[str]) -> str:

@@ -20,6 +20,7 @@ from runners.exceptions import (
     AlreadyRunning,
     CommandFailed,
     CommandTimedOut,
+    InvalidRequest,
     NotRunning,
     OutcomeUnknown,
     RunnerServiceError,
@@ -29,6 +30,7 @@ from runners.exceptions import (
 from runners.models import AuditRecord, RunnerRun, RunReason, new_run_key
 from runners.models_operations import Operation
 from runners.services import autosubmit, lifecycle
+from runners.services.installation import installed_version
 from runners.services.module_loaders import get_module_loader
 from runners.services.runners import CommandResult, get_runner, own_account
 from runners.services.stopping import Stop
@@ -158,10 +160,7 @@ def create_job_list(
 
 def update_description(*, expid: str, config: RunnerConfig, description: str, audit: AuditRecord) -> CommandOutcome:
     """Replace the description. Raises CommandFailed and as `Runner.execute`."""
-    result = _execute(config, autosubmit.updatedescrip(expid, description), audit)
-    # Autosubmit says its line before it writes, so the line alone is no proof.
-    if result.exit_code or not autosubmit.is_description_set(result.text):
-        raise failure(config, result)
+    _command(config, autosubmit.updatedescrip(expid, description), audit, autosubmit.is_description_set)
     return CommandOutcome(expid)
 
 
@@ -169,21 +168,22 @@ def create_experiment(
     *, config: RunnerConfig, params: autosubmit.CreateExperimentParams, audit: AuditRecord
 ) -> CommandOutcome:
     """Create an experiment and return its id. Raises CommandFailed and as `Runner.execute`."""
-    result = _execute(config, autosubmit.expid(params), audit)
+    argv = autosubmit.expid(params)
+    result = _execute(config, argv, audit)
     expid = autosubmit.created_expid(result.text)
     if expid is None:
-        raise failure(config, result)
+        raise failure(config, argv, result)
     audit.expid = expid
     return CommandOutcome(expid, autosubmit.warnings(result.text))
 
 
 def _command(
-    config: RunnerConfig, argv: list[str], audit: AuditRecord, is_success: Callable[[str], bool]
+    config: RunnerConfig, argv: list[str], audit: AuditRecord, is_success: Callable[[int, str], bool]
 ) -> CommandResult:
-    """Execute an Autosubmit command and judge it by its success line."""
+    """Execute an Autosubmit command and judge it by its exit code and its success line."""
     result = _execute(config, argv, audit)
-    if not is_success(result.text):
-        raise failure(config, result)
+    if not is_success(result.exit_code, result.text):
+        raise failure(config, argv, result)
     return result
 
 
@@ -193,8 +193,13 @@ def _execute(config: RunnerConfig, argv: list[str], audit: AuditRecord) -> Comma
     return get_runner(config).execute(text, login=True, timeout=settings.RUNNERS_COMMAND_TIMEOUT)
 
 
-def failure(config: RunnerConfig, result: CommandResult) -> RunnerServiceError:
-    """What Autosubmit, or the shell before it, complained of."""
+def failure(config: RunnerConfig, argv: list[str], result: CommandResult) -> RunnerServiceError:
+    """What Autosubmit, or the shell before it, complained of.
+
+    InvalidRequest when the installed version does not take what was asked for: then nothing was executed.
+    """
+    if result.exit_code and (usage := autosubmit.usage_error(result.all_text, argv)):
+        return _not_accepted(config, usage)
     complaint = autosubmit.complaint(result.text) or result.last_words or autosubmit.silence(result.exit_code)
     error = CommandFailed(
         f"The command failed on {get_runner(config).where} with exit code {result.exit_code}: {complaint}",
@@ -203,6 +208,15 @@ def failure(config: RunnerConfig, result: CommandResult) -> RunnerServiceError:
         output=result.last_words,
     )
     return get_module_loader(config).explain(error)
+
+
+def _not_accepted(config: RunnerConfig, usage: autosubmit.UsageError) -> InvalidRequest:
+    """Names the version, which is asked for only here: that costs as much as a command."""
+    version = installed_version(get_runner(config))
+    subject = f"Autosubmit {version}" if version else "The installed version of Autosubmit"
+    errors = {f"command_params.{name}": [f"{subject} does not accept it: {usage.words}"] for name in usage.parameters}
+    names = " with ".join(usage.parameters)
+    return InvalidRequest(f"{subject} does not accept {names}: {usage.words}. Nothing was changed.", errors=errors)
 
 
 def active_run(*, expid: str) -> RunnerRun:

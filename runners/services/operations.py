@@ -23,6 +23,7 @@ from runners.exceptions import (
     CommandTimedOut,
     HostKeyChanged,
     HostKeyUnknown,
+    InvalidRequest,
     OperationNotFound,
     OutcomeUnknown,
     ProfileForbidden,
@@ -43,15 +44,16 @@ CLOCK_SLACK = 2  # seconds: the machine tells the end in whole ones, and its clo
 READABLE = 4096  # bytes less than RUNNERS_OUTPUT_LIMIT that are read of a log: the answer has a header
 
 
-# Whether the output of a command says that it has done it.
-SUCCESS: dict[str, Callable[[str], bool]] = {
+# Whether the exit code (-1: unknown) and the output of a command say that it has done it.
+SUCCESS: dict[str, Callable[[int, str], bool]] = {
     OperationKind.SET_JOB_STATUS: autosubmit.is_job_list_saved,
     OperationKind.CREATE_JOB_LIST: autosubmit.is_job_list_created,
-    OperationKind.CREATE_EXPERIMENT: lambda text: autosubmit.created_expid(text) is not None,
+    OperationKind.CREATE_EXPERIMENT: lambda exit_code, text: autosubmit.created_expid(text) is not None,
 }
 UNREACHABLE = (RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed)
 ERRORS: dict[str, type[RunnerServiceError]] = {
-    error.code: error for error in (CommandFailed, CommandTimedOut, OutcomeUnknown, ProfileForbidden, *UNREACHABLE)
+    error.code: error
+    for error in (CommandFailed, CommandTimedOut, InvalidRequest, OutcomeUnknown, ProfileForbidden, *UNREACHABLE)
 }
 
 
@@ -181,7 +183,7 @@ def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
     when = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     duration = ((when or timezone.now()) - operation.created).total_seconds()
     result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", duration)
-    if SUCCESS[operation.kind](result.text):
+    if SUCCESS[operation.kind](result.exit_code, result.text):
         expid = autosubmit.created_expid(result.text) if operation.kind == OperationKind.CREATE_EXPERIMENT else None
         finish(
             operation,
@@ -222,7 +224,7 @@ def _failure(operation: Operation, runner: Runner, result: CommandResult) -> Run
         return CommandTimedOut(
             f"The command on {runner.where} was ended after {operation.timeout} s.", output=result.last_words
         )
-    return failure(operation.runner_config, result)
+    return failure(operation.runner_config, operation.argv, result)
 
 
 def finish(
@@ -240,7 +242,7 @@ def finish(
     if error is None:
         stored = None
     else:
-        members = {"errors": error.errors} if isinstance(error, ProfileForbidden) else {}
+        members = {"errors": error.errors} if isinstance(error, InvalidRequest | ProfileForbidden) else {}
         stored = {"code": error.code, "detail": error.detail, "facts": error.facts | members}
     changes = {
         "status": status,

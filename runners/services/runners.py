@@ -60,6 +60,11 @@ class CommandResult:
         return plain_text(self.stdout)
 
     @property
+    def all_text(self) -> str:
+        """Both streams, for what Autosubmit says on standard error: its version (3.14) and usage errors."""
+        return plain_text(self.stdout + b"\n" + self.stderr)
+
+    @property
     def last_words(self) -> str:
         """The last lines of both streams, for an error."""
         return last_lines(self.stdout + b"\n" + self.stderr)

@@ -140,7 +140,9 @@ class Stop:
                 return False
             text = get_module_loader(self.config).wrap(self.audit.argv)
             try:
-                result = self.runner.execute(text, login=True, timeout=settings.RUNNERS_STOP_TIMEOUT)
+                result = self.runner.execute(
+                    text, stdin=autosubmit.STOP_STDIN, login=True, timeout=settings.RUNNERS_STOP_TIMEOUT
+                )
                 step["outcome"] = f"exit code {result.exit_code}"
                 if result.exit_code:
                     step["outcome"] += f": {autosubmit.complaint(result.text) or result.last_words}"

@@ -1,0 +1,229 @@
+"""Record what each installed version of Autosubmit prints: python -m tests.versions.record [VERSION...]
+
+No part of the service takes part, but for the functions that make its command lines. Takes about two minutes a version.
+`make test-versions` calls it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runners.services import autosubmit
+from runners.services.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+from tests.environments import NEWEST, AutosubmitAccount, autosubmit_venv
+from tests.processes import wait_for
+from tests.versions.outputs import VERSIONS, Output, write
+
+DEADLINE = 120  # seconds for one command
+LONGEST = 6000  # characters of one stream that are kept: its beginning and its end
+NOTHING = CreateJobListParams()
+
+
+class Recorder:
+    """Executes commands in an account of one version and keeps their outputs."""
+
+    def __init__(self, account: AutosubmitAccount) -> None:
+        self.account = account
+        self.outputs: dict[str, Output] = {}
+        (path,) = account.programs.parent.resolve().parents[0:1]
+        self.folders = {str(account.home): "/home/scientist", str(account.programs.parent): "/opt/autosubmit"}
+        self.folders |= {str(path / account.programs.parent.name): "/opt/autosubmit"}
+        self.begin = ""  # of this account's expids, whose last character counts
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "HOME": str(self.account.home),
+            "PATH": f"{self.account.programs}:{os.defpath}",
+            "TERM": "dumb",
+            "PYTHONWARNINGS": "ignore",
+        }
+
+    def __call__(self, name: str, argv: list[str], *, stdin: bytes = b"", keep: bool = True) -> Output:
+        done = subprocess.run(
+            argv,
+            env=self.environment(),
+            cwd=self.account.home,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=DEADLINE,
+        )
+        stdout, stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        if keep:
+            command = shlex.join(argv if argv[0] == "autosubmit" else argv[argv.index("autosubmit") :])
+            self.keep(name, done.returncode, command, stdout, stderr)
+        return Output(done.returncode, shlex.join(argv), stdout, stderr)
+
+    def keep(self, name: str, exit_code: int, command: str, stdout: str, stderr: str) -> None:
+        self.outputs[name] = Output(exit_code, self.clean(command), self.clean(stdout), self.clean(stderr))
+        print(self.account.version, name, exit_code, flush=True)
+
+    def clean(self, text: str) -> str:
+        """No names of this machine, no times, and expids that are the same each time."""
+        for path, other in self.folders.items():
+            text = text.replace(path, other)
+        if self.begin:
+            text = re.sub(rf"\b{self.begin}(?=[0-9a-z]\b|[0-9a-z]_)", "a00", text)
+        text = text.replace(os.uname().nodename, "machine")
+        text = re.sub(r"\b\d{4}-\d\d-\d\d[ T_]\d\d:\d\d:\d\d([.,]\d+)?", "2026-01-01 00:00:00,000", text)
+        text = re.sub(r"\b2\d{7}_\d{6}(?=_)", "20260101_000000", text)
+        if len(text) > LONGEST:
+            text = text[: LONGEST // 3] + "\n[...]\n" + text[-LONGEST * 2 // 3 :]
+        return text
+
+    @contextmanager
+    def running(self, expid: str, name: str = "") -> Iterator[subprocess.Popen[bytes]]:
+        """`autosubmit run` while the block executes; its output is kept under `name`."""
+        log = self.account.home / f"{expid}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                autosubmit.run(expid),
+                env=self.environment(),
+                cwd=self.account.home,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                wait_for(lambda: "RUNNING" in self.account.job_statuses(expid).values(), 60, what="a job", interval=0.5)
+                yield process
+                code = process.wait(60)
+                if name:
+                    self.keep(name, code, f"autosubmit run {expid}", log.read_text(errors="replace"), "")
+            finally:
+                process.kill()
+                process.wait()
+
+
+def record(account: AutosubmitAccount) -> dict[str, Output]:
+    run = Recorder(account)
+    first = account.short_experiment("sleep 5", job_list=False)
+    run.begin = first[:-1]
+    run("version", autosubmit.version())
+    _experiments(run, first)
+    account.make_short(first, "true", ("ONE", "TWO"), chunked=("SIM",))
+    run("setstatus-before-create", _set(first, job_names_list=(f"{first}_ONE",)))
+    run("run-before-create", autosubmit.run(first))
+    run("create", autosubmit.create(first, NOTHING))
+    run("create-force", autosubmit.create(first, CreateJobListParams(force=True)))
+    run("create-check-wrapper", autosubmit.create(first, CreateJobListParams(check_wrapper=True)))
+    run("create-unknown-experiment", autosubmit.create("zzzz", NOTHING))
+    run("updatedescrip", autosubmit.updatedescrip(first, "another one"))
+    run("updatedescrip-unknown-experiment", autosubmit.updatedescrip("zzzz", "another one"))
+    run("stop-not-running", autosubmit.stop(first), stdin=autosubmit.STOP_STDIN)
+    run("stop-unknown-experiment", autosubmit.stop("zzzz"), stdin=autosubmit.STOP_STDIN)
+    run("run-unknown-experiment", autosubmit.run("zzzz"))
+    _statuses(run, first)
+    _other_version(run, first)
+    _runs(run)
+    return run.outputs
+
+
+def _experiments(run: Recorder, first: str) -> None:
+    def create(name: str, **params: object) -> None:
+        params = {"description": "x", "hpc": "local"} | params
+        run(name, autosubmit.expid(CreateExperimentParams(**params)))  # type: ignore[arg-type]
+
+    create("expid")
+    create("expid-dummy", dummy=True)
+    create("expid-no-hpc", hpc=None)
+    create("expid-copy", copy=first)
+    create("expid-copy-unknown", copy="zzzz")
+    create("expid-minimal", minimal=True)
+    create("expid-testcase-dummy", testcase=True, dummy=True)
+    create("expid-evaluation", evaluation=True)
+    create("expid-operational", operational=True)
+    create("expid-git", git_repo="https://git.example.org/x.git", git_branch="main", config_path="conf")
+
+
+def _set(expid: str, status: str = "COMPLETED", **params: object) -> list[str]:
+    return autosubmit.setstatus(expid, SetJobStatusParams(status, **params))  # type: ignore[arg-type]
+
+
+def _statuses(run: Recorder, expid: str) -> None:
+    one, two = f"{expid}_ONE", f"{expid}_TWO"
+    run("setstatus-preview", autosubmit.setstatus(expid, SetJobStatusParams("SUSPENDED", (one,)), save=False))
+    run("setstatus", _set(expid, "SUSPENDED", job_names_list=(one, two)))
+    run("setstatus-unchanged", _set(expid, "SUSPENDED", job_names_list=(one,)))
+    run("setstatus-filter-status", _set(expid, "READY", filter_status=("SUSPENDED",)))
+    run("setstatus-filter-status-any", _set(expid, "WAITING", filter_status=("ANY",)))
+    run("setstatus-filter-status-absent", _set(expid, filter_status=("FAILED",)))
+    run("setstatus-filter-status-wrong", _set(expid, filter_status=("NONSENSE",)))
+    run("setstatus-filter-type", _set(expid, filter_type="TWO"))
+    run("setstatus-filter-type-any", _set(expid, filter_type="Any"))
+    run("setstatus-filter-type-unknown", _set(expid, filter_type="NONSENSE"))
+    run("setstatus-filter-chunks", _set(expid, "READY", filter_chunks="[ 20000101 [ fc0 [1] ] ]"))
+    run("setstatus-filter-chunks-none", _set(expid, "READY", filter_chunks="[ 20000101 [ fc0 [7] ] ]"))
+    run("setstatus-filter-chunks-wrong", _set(expid, "READY", filter_chunks="[ 20000101 [ fc0"))
+    run("setstatus-filter-type-chunk", _set(expid, "SUSPENDED", filter_type_chunk="[ 20000101 [ fc0 [1] ] ],SIM"))
+    split = "[ 20000101 [ fc0 [1] ] ],SIM"
+    run("setstatus-filter-type-chunk-split", _set(expid, "READY", filter_type_chunk_split=split))
+    run("setstatus-two-filters", _set(expid, "SUSPENDED", job_names_list=(one,), filter_type="ONE"))
+    run("setstatus-unknown-job", _set(expid, "READY", job_names_list=(one, f"{expid}_NONSENSE")))
+    run("setstatus-wrong-status", _set(expid, "NONSENSE", job_names_list=(one,)))
+    for status in ("FAILED", "RUNNING", "HELD", "SKIPPED"):
+        run(f"setstatus-{status.lower()}", _set(expid, status, job_names_list=(one,)))
+    run("setstatus-unknown-experiment", _set("zzzz", job_names_list=("zzzz_ONE",)))
+
+
+def _other_version(run: Recorder, expid: str) -> None:
+    """The experiment says that it was made with another version."""
+    (file,) = (run.account.root / expid / "conf").glob(f"autosubmit_{expid}.*")
+    text = file.read_text()
+    file.write_text(re.sub(r"^( *AUTOSUBMIT_VERSION *[:=]).*$", r"\1 4.1.1", text, flags=re.MULTILINE))
+    run("create-other-version", autosubmit.create(expid, NOTHING))
+    run("setstatus-other-version", _set(expid, job_names_list=(f"{expid}_ONE",)))
+    run("run-other-version", autosubmit.run(expid))
+    run("create-update-version", autosubmit.create(expid, CreateJobListParams(update_version=True)))
+
+
+def _runs(run: Recorder) -> None:
+    account = run.account
+    run("run", autosubmit.run(account.short_experiment("true")))
+    run("run-failing", autosubmit.run(account.short_experiment("exit 3", jobs=("ONE", "TWO"))))
+    # Not for ever: an unfinished job of an earlier part must not hold up the next ones.
+    expid = account.short_experiment("sleep 100", jobs=("ONE", "TWO"))
+    with run.running(expid, "run-stopped"):
+        run("run-locked", autosubmit.run(expid))
+        run("create-locked", autosubmit.create(expid, NOTHING))
+        run("setstatus-locked", _set(expid, "READY", job_names_list=(f"{expid}_ONE",)))
+        time.sleep(1)
+        if run("stop", autosubmit.stop(expid), stdin=autosubmit.STOP_STDIN).exit_code != 0:
+            wait_for(lambda: _interrupt(account, expid), 30, what="end of the run", interval=1)
+    for name, options in {"stop-cancel": {"cancel_jobs": True}, "stop-force": {"force": True}}.items():
+        if run.outputs["stop"].exit_code == 0:
+            expid = account.short_experiment("sleep 100", jobs=("ONE", "TWO"))
+            with run.running(expid, f"run-{name}"):
+                run(name, autosubmit.stop(expid, **options), stdin=autosubmit.STOP_STDIN)
+
+
+def _interrupt(account: AutosubmitAccount, expid: str) -> bool:
+    """INT to the run, as the service does when there is no `stop`."""
+    return subprocess.run(["pkill", "-INT", "-f", f"autosubmit run {expid}"], check=False).returncode == 1
+
+
+def main(versions: list[str]) -> None:
+    for version in versions or VERSIONS:
+        if not (autosubmit_venv(version) / "bin" / "autosubmit").exists():
+            print(f"{version}: not installed; tools/autosubmit-venv {version if version != NEWEST else ''}")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            account = AutosubmitAccount(Path(folder) / "home", version)
+            try:
+                write(version, record(account))
+            finally:
+                account.kill()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
