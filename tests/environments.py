@@ -58,6 +58,10 @@ class LmodTree:
         file = self.folder / name / f"{version}.lua"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n")
+        # Lmod skips what not everybody may read, and the umask of the service (runners_project/private.py) is 077.
+        file.chmod(0o644)
+        for folder in (file.parent, self.folder):
+            folder.chmod(0o755)
 
     def profile(self) -> str:
         """Lines for ~/.bash_profile. On Debian /etc/profile.d/lmod.sh has defined `module` already."""
