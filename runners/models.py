@@ -110,6 +110,9 @@ class RunnerRun(models.Model):
     stop_steps = models.JSONField(
         default=list, blank=True, editable=False, help_text="What the last stop has tried so far, as it happens."
     )
+    cancel = models.JSONField(
+        null=True, blank=True, editable=False, help_text="What the last cancel of its jobs has brought."
+    )
     cleaned_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="When clean_runs removed its directory, log included."
     )

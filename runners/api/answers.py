@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from profiles.config import ModuleLoaderType, RunnerType
 from runners.models import RunnerRun, RunReason, RunStatus
+from runners.services.cancelling import MAX_JOBS, JobOutcome, Outcome
 from runners.services.wire import run_fields
 
 REASONS = [("", "not TERMINATED"), *RunReason.choices]
@@ -22,7 +23,9 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
     module_loader = serializers.ChoiceField(choices=ModuleLoaderType.choices)
     modules = serializers.CharField(allow_blank=True, help_text="Several modules stand on lines of their own.")
     status = serializers.ChoiceField(
-        choices=RunStatus.choices, help_text="COMPLETED: ended with exit code 0. TERMINATED: ended in any other way."
+        choices=RunStatus.choices,
+        help_text="COMPLETED: ended with exit code 0 and no stop under way, or its log says that it was complete "
+        "before the stop. TERMINATED: ended in any other way.",
     )
     pid = serializers.IntegerField(allow_null=True, help_text="null until the process is known.")
     created = serializers.DateTimeField()
@@ -64,11 +67,50 @@ class StopStep(serializers.Serializer[Any]):
     ended = serializers.BooleanField(help_text="Whether the end of the run was seen then.")
 
 
-class RunStoppedAnswer(RunSerializer):
-    """`message`, the run, and what was done to end it."""
+class JobCounts(serializers.Serializer[Any]):
+    """How many jobs had which outcome."""
 
-    message = serializers.CharField()
+    cancelled = serializers.IntegerField()
+    may_go_on = serializers.IntegerField()
+    not_cancelled = serializers.IntegerField()
+
+
+class CancelAnswer(serializers.Serializer[Any]):
+    """What became of the jobs that were to be cancelled."""
+
+    requested = serializers.BooleanField(help_text="Whether the request had cancel_jobs.")
+    outcome = serializers.ChoiceField(
+        choices=["", *Outcome],
+        help_text="cancelled: Autosubmit reports all of them as cancelled. not_cancelled: not all, or none. unknown: "
+        "some may go on, or the cancel was cut off. nothing_to_cancel: Autosubmit knows of no active job. Empty when "
+        "it was not requested.",
+    )
+    counts = JobCounts()
+    jobs = serializers.DictField(
+        child=serializers.ChoiceField(choices=list(JobOutcome)),
+        help_text=f"The outcome of each job, of {MAX_JOBS} at most. cancelled: the platform was asked and reported no "
+        "error. may_go_on: it was asked, but platforms of its type are not known to obey. not_cancelled: Autosubmit "
+        "reports that it could not ask.",
+    )
+    verified = serializers.BooleanField(
+        help_text="Whether the service itself has seen the end of all these jobs. false: there is only Autosubmit's "
+        "report."
+    )
+    detail = serializers.CharField(allow_blank=True)
+
+
+class RunStoppedAnswer(RunSerializer):
+    """`message`, the run, what was done to end it, and what became of its jobs."""
+
+    message = serializers.CharField(
+        help_text="'Experiment a001 stopped successfully.' only when the run was stopped and no job that was to be "
+        "cancelled may go on."
+    )
     steps = StopStep(many=True, help_text="What was tried, in order.")
+    cancel = CancelAnswer()
+    warnings = serializers.ListField(
+        child=serializers.CharField(), help_text="What may go on, and what has to be done before the next run."
+    )
 
 
 class CommandAnswer(serializers.Serializer[Any]):

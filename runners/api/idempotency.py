@@ -15,8 +15,10 @@ from rest_framework.response import Response
 from runners.api.exception_handler import PROBLEM_TYPE
 from runners.api.operations import Preference, answer_of
 from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError
+from runners.models import RunReason
 from runners.models_operations import IdempotencyRecord
 from runners.services import idempotency
+from runners.services.cancelling import NOT_REQUESTED
 from runners.services.stopping import HAD_ENDED
 from runners.services.wire import run_fields
 
@@ -129,5 +131,7 @@ def _stopped_before(view: CommandViewSet, record: IdempotencyRecord) -> Response
     if run is None:
         return None
     view.audit.run_id, view.audit.profile_name = run.pk, run.profile_name
-    message = f"Experiment {run.expid} stopped successfully."
-    return Response({"message": message, **run_fields(run), "steps": [HAD_ENDED]}, headers={REPLAYED: "true"})
+    how = "stopped successfully" if run.reason == RunReason.STOPPED else "had already ended"
+    message = f"Experiment {run.expid} {how}."
+    body = {"message": message, **run_fields(run), "steps": [HAD_ENDED], "cancel": NOT_REQUESTED, "warnings": []}
+    return Response(body, headers={REPLAYED: "true"})

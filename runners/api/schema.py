@@ -38,6 +38,7 @@ from runners.api.serializers import (
     StopExperimentRequest,
     UpdateDescriptionRequest,
 )
+from runners.services.cancelling import NOT_REQUESTED
 
 READING = ("not_authenticated", "invalid_credentials", "permission_denied", "throttled", "database_unavailable")
 COMMON = (*READING, "invalid_request", "invalid_json", "too_large", "unsupported_media_type")
@@ -221,7 +222,9 @@ stop_experiment = command(
     "Stop an experiment",
     "Answers when the end of the run was seen on its machine: first `autosubmit stop`, then, if that does not help "
     "within its time, signals to the run's own processes. `steps` says what was done. Jobs that are already submitted "
-    "go on, unless `cancel_jobs` is given.",
+    "go on, unless `cancel_jobs` is given: then Autosubmit cancels them after the end of the run, within "
+    "RUNNERS_CANCEL_TIMEOUT, and `cancel` and `warnings` say what became of them. When nothing runs, `cancel_jobs` "
+    "cancels the jobs that the last run has left.",
     request=StopExperimentRequest,
     answer=RunStoppedAnswer,
     codes=("endpoint_disabled", "profile_forbidden", "run_not_found", "not_running", "stop_not_confirmed", *ON_MACHINE),
@@ -230,6 +233,8 @@ stop_experiment = command(
         "message": "Experiment a001 stopped successfully.",
         **STOPPED,
         "steps": [{"action": "autosubmit stop", "outcome": "exit code 0", "seconds": 6.5, "ended": True}],
+        "cancel": NOT_REQUESTED,
+        "warnings": [],
     },
 )
 

@@ -153,7 +153,9 @@ class StopExperimentRequest(StrictSerializer):
 
     expid = ExpidField()
     force = FlagField(help_text="End it at once (KILL) instead of asking it first.")
-    cancel_jobs = FlagField(help_text="Also cancel the jobs that it has submitted.")
+    cancel_jobs = FlagField(
+        help_text="Also cancel the jobs that it has submitted. When nothing runs: those that the last run has left."
+    )
     dry_run = FlagField(help_text=DRY_RUN)
 
 

@@ -27,6 +27,7 @@ from runners.models import RunnerRun
 from runners.models_auth import TokenScope
 from runners.models_operations import OperationKind
 from runners.services import access, autosubmit, dry_run, experiments, idempotency
+from runners.services.cancelling import NOT_REQUESTED
 from runners.services.wire import run_fields
 
 
@@ -73,12 +74,11 @@ class ExperimentCommands(CommandViewSet):
                 idempotency.aim(self.record, run)
 
         if data.pop("dry_run"):
-            run = experiments.active_run(expid=data.pop("expid"))
+            run = experiments.run_to_stop(expid=data.pop("expid"), cancel_jobs=data["cancel_jobs"])
             authorize(run)
             return self.planned(dry_run.stop_experiment(run=run, **data))
         outcome = experiments.stop_experiment(**data, audit=self.audit, authorize=authorize)
-        message = f"Experiment {outcome.run.expid} stopped successfully."
-        return Response({"message": message, **run_fields(outcome.run), "steps": outcome.steps})
+        return Response(stopped_answer(outcome))
 
     @schema.set_job_status
     @command("set-job-status", endpoint=Endpoint.SET_JOB_STATUS, serializer_class=SetJobStatusRequest)
@@ -127,6 +127,17 @@ class ExperimentCommands(CommandViewSet):
         outcome = experiments.update_description(**given, audit=self.audit)
         message = f"Description for experiment {data['expid']} updated successfully."
         return Response({"message": message, "warnings": outcome.warnings})
+
+
+def stopped_answer(outcome: experiments.StopOutcome) -> dict[str, Any]:
+    """The members of `RunStoppedAnswer`."""
+    return {
+        "message": outcome.message,
+        **run_fields(outcome.run),
+        "steps": outcome.steps,
+        "cancel": outcome.cancellation.as_dict() if outcome.cancellation else NOT_REQUESTED,
+        "warnings": outcome.warnings,
+    }
 
 
 def _given(data: dict[str, Any], *names: str) -> dict[str, Any]:

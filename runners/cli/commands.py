@@ -39,8 +39,12 @@ def stop(service: Service, args: argparse.Namespace) -> Exit:
     for step in stopped["steps"]:
         say(f"{step['action']}: {step['outcome']} ({step['seconds']:g} s)")
     say(stopped["message"])
+    if stopped["cancel"]["requested"]:
+        say(stopped["cancel"]["detail"])
+    for warning in stopped["warnings"]:
+        say(f"warning: {warning}")
     show_run(stopped, args)
-    return Exit.OK
+    return {"unknown": Exit.UNKNOWN, "not_cancelled": Exit.FAILED}.get(stopped["cancel"]["outcome"], Exit.OK)
 
 
 def status(service: Service, args: argparse.Namespace) -> Exit:

@@ -60,6 +60,7 @@ class RunView(PageView):
             run=run,
             phase=phase(run),
             hindrance=self._hindrance(),
+            can_cancel_jobs=self._can_cancel_jobs(),
             is_being_stopped=is_being_stopped(run),
         )
 
@@ -67,11 +68,21 @@ class RunView(PageView):
         """Why the person cannot stop the run, in words; empty when nothing hinders them."""
         if not self.run.is_active:
             return "It has ended."
+        return self._prohibition()
+
+    def _prohibition(self) -> str:
+        """Why the person may neither stop the run nor cancel its jobs, in words; empty when they may."""
         if not self._enabled():
             return "It cannot be stopped here: an admin has switched off starting and stopping for now."
         if not access.user_may_stop(self.request.user, self.run):
             return f"You may not stop it: the profile {self.run.profile_name} leaves that to others."
         return ""
+
+    def _can_cancel_jobs(self) -> bool:
+        """Whether the run has ended, is the last one of its experiment, and the person may cancel what it has left."""
+        if self.run.is_active or self._prohibition():
+            return False
+        return not RunnerRun.objects.filter(expid=self.run.expid, pk__gt=self.run.pk).exists()
 
     def _enabled(self) -> bool:
         return EndpointToggle.is_enabled(Endpoint.RUNNER_RUN)
@@ -127,8 +138,9 @@ class RefreshRun(RunView):
 class StopPage(RunView):
     """Asks whether it is meant (for browsers without JavaScript a page, else a dialog of the run's page), and does it.
 
-    The request answers when the run has ended or could not be stopped, after about seven seconds; meanwhile the state
-    fragment shows each step.
+    The request answers when the run has ended or could not be stopped, after about seven seconds, and with its jobs'
+    cancel within RUNNERS_CANCEL_TIMEOUT more; meanwhile the state fragment shows each step. Of a run that has ended it
+    cancels the jobs.
     """
 
     template_name = "pages/stop.html"
@@ -147,7 +159,7 @@ class StopPage(RunView):
                     cancel_jobs=cancel_jobs,
                     authorize=partial(access.require_stop_of, request.user, self.run),
                 )
-            context["steps"] = outcome.steps
+            context["outcome"] = outcome
         except RunnerServiceError as error:
             context["error"] = in_words(error)
         if is_partial(request):
@@ -157,7 +169,8 @@ class StopPage(RunView):
         if "error" in context:
             status = context["error"]["status"]
             return render(request, self.template_name, {**self.get_context_data(), **context}, status=status)
-        messages.success(request, f"Run {pk} of {self.run.expid} was stopped.")
+        say = messages.warning if outcome.cancellation and not outcome.cancellation.is_complete else messages.success
+        say(request, " ".join([outcome.message, *outcome.warnings]))
         return redirect("pages:run", pk=pk)
 
 

@@ -23,6 +23,7 @@ LINE_LIMIT = 2000  # characters of one line of output that are told
 _CREATED = re.compile(rf"^Experiment ({EXPID_PATTERN}) created\s*$", re.MULTILINE)
 _REGISTERED = re.compile(rf'^The new experiment "({EXPID_PATTERN})" has been registered\.\s*$', re.MULTILINE)
 _REGISTERED_WELL = "Experiment registered successfully"
+_SUBMITTING = re.compile(r'^ *File "[^"\n]*", line \d+, in \w*submit\w*', re.MULTILINE)
 _ECODE = re.compile(r"\[eCode=([0-9]{1,9})\]")
 _CHANGED = re.compile(r"^CHANGED: job: (\S+) status to: (\S+)", re.MULTILINE)
 _VERSION = re.compile(r"^([0-9]{1,4}\.[0-9]{1,4}[0-9A-Za-z.+-]{0,40})\s*$", re.MULTILINE)
@@ -212,6 +213,17 @@ def created_expid(text: str) -> str | None:
     if not found and _has_line(text, _REGISTERED_WELL):
         found = _REGISTERED.findall(text)
     return found[-1] if found else None
+
+
+def is_run_complete(log: str) -> bool:
+    """Whether a run says that it has come to its own end. Every version does; none does so after an INT."""
+    return _has_line(log, "Run successful")
+
+
+def was_submitting(log: str) -> bool:
+    """Whether the traceback of the INT that ended a run says that it was submitting jobs."""
+    _, found, traceback = log.rpartition("Traceback (most recent call last)")
+    return bool(found) and "KeyboardInterrupt" in traceback and _SUBMITTING.search(traceback) is not None
 
 
 # What follows judges a command by its exit code (-1: unknown) and its output.

@@ -27,9 +27,10 @@ from runners.exceptions import (
     RunnerUnreachable,
     RunNotFound,
 )
-from runners.models import AuditRecord, RunnerRun, RunReason, new_run_key
+from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models_operations import Operation
 from runners.services import autosubmit, lifecycle
+from runners.services.cancelling import Cancellation
 from runners.services.installation import installed_version
 from runners.services.module_loaders import get_module_loader
 from runners.services.runners import CommandResult, get_runner, own_account
@@ -219,14 +220,20 @@ def _not_accepted(config: RunnerConfig, usage: autosubmit.UsageError) -> Invalid
     return InvalidRequest(f"{subject} does not accept {names}: {usage.words}. Nothing was changed.", errors=errors)
 
 
-def active_run(*, expid: str) -> RunnerRun:
-    """The run that a stop would stop. Raises RunNotFound, NotRunning."""
-    run = RunnerRun.objects.active().filter(expid=expid).first()
+def run_to_stop(*, expid: str, cancel_jobs: bool = False) -> RunnerRun:
+    """The run that a stop is about: the active one, or, to cancel its jobs, the last one.
+
+    Raises RunNotFound, NotRunning.
+    """
+    run = RunnerRun.objects.active().filter(expid=expid).first() or RunnerRun.objects.last_of(expid)
     if run is None:
-        last = RunnerRun.objects.last_of(expid)
-        if last is None:
-            raise RunNotFound(f"Experiment {expid} was never run here.")
-        raise NotRunning(f"Experiment {expid} is not running: its last run (run {last.pk}) is {last.status}.", run=last)
+        raise RunNotFound(f"Experiment {expid} was never run here.")
+    if not run.is_active and not cancel_jobs:
+        raise NotRunning(
+            f"Experiment {expid} is not running: its last run (run {run.pk}) is {run.status}. To cancel jobs that it "
+            "has left on their platforms, send cancel_jobs.",
+            run=run,
+        )
     return run
 
 
@@ -247,10 +254,17 @@ def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable
 
 @dataclass(slots=True)
 class StopOutcome:
-    """How a run was stopped. Each step: `action`, `outcome`, `seconds`. The run has ended, seen on its machine."""
+    """How a run was stopped. Each step: `action`, `outcome`, `seconds`. The run has ended, seen on its machine.
+
+    `cancellation`: what became of the jobs; None when nobody asked to cancel them. `warnings`: what may go on, and what
+    has to be done before the next run.
+    """
 
     run: RunnerRun
+    message: str
     steps: list[dict[str, Any]] = field(default_factory=list)
+    cancellation: Cancellation | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def stop_experiment(
@@ -264,12 +278,40 @@ def stop_experiment(
     """Stop the active run of an experiment and answer when its end was seen on the machine.
 
     `autosubmit stop` first, bounded; then TERM, then KILL to the run's own processes, each step only while the
-    identity matches and each verified. `force` goes to KILL at once. `cancel_jobs` also cancels the experiment's
-    jobs. A run that has just ended by itself is no failure. `authorize` is asked about the run that would be stopped
-    and raises when the caller may not.
+    identity matches and each verified. `force` goes to KILL at once. `cancel_jobs` then cancels the experiment's jobs;
+    when nothing runs, it cancels those of the last run. A run that has just ended by itself is no failure. `authorize`
+    is asked about the run that would be stopped and raises when the caller may not.
     Raises RunNotFound, NotRunning, RunnerUnreachable (state unchanged), StopNotConfirmed.
     """
-    run = active_run(expid=expid)
+    run = run_to_stop(expid=expid, cancel_jobs=cancel_jobs)
     audit.run_id, audit.profile_name = run.pk, run.profile_name
     authorize(run)
-    return StopOutcome(run, Stop(run, audit, force=force, cancel_jobs=cancel_jobs).execute())
+    stop = Stop(run, audit, force=force, cancel_jobs=cancel_jobs)
+    was_active = run.is_active
+    steps = stop.execute() if was_active else stop.cancel_after_the_end()
+    cancellation = stop.cancellation
+    warnings = [*(cancellation.warnings if cancellation else ()), *stop.warnings]
+    message = _stop_message(run, stop, was_active)
+    if cancellation and not cancellation.is_complete:
+        audit.detail = f"{message} {cancellation.detail}"
+    return StopOutcome(run, message, steps, cancellation, warnings)
+
+
+def _stop_message(run: RunnerRun, stop: Stop, was_active: bool) -> str:
+    """The fixed sentence for a full success; another one for whatever is less."""
+    jobs = stop.cancellation
+    who = f"Experiment {run.expid}"
+    if not was_active:
+        assert jobs
+        if not jobs.is_complete:
+            return f"{who} is not running, but its jobs may go on."
+        if jobs.jobs:
+            return f"{who} is not running; its jobs were cancelled."
+        return f"{who} is not running and has no job to cancel."
+    if stop.had_ended:
+        how = "had already completed" if run.status == RunStatus.COMPLETED else "had already ended"
+    else:
+        how = "stopped"
+    if jobs and not jobs.is_complete:
+        return f"{who} {how}, but its jobs may go on."
+    return f"{who} {how}." if stop.had_ended else f"{who} stopped successfully."

@@ -22,16 +22,17 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from runners.exceptions import NotRunning, RunnerServiceError, StillReachable
+from runners.exceptions import CommandFailed, NotRunning, RunnerServiceError, StillReachable
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.models_operations import Operation
-from runners.services import webhooks
-from runners.services.output import last_lines
+from runners.services import autosubmit, webhooks
+from runners.services.output import last_lines, plain_text
 from runners.services.probe import Identity, Probe, ProbeTarget
 from runners.services.runners import Runner, get_runner
 
 logger = logging.getLogger(__name__)
 
+END_OF_LOG = 16_384  # bytes of a log in which Autosubmit says that all is done, or where it was interrupted
 LAST_WORDS = 4096  # bytes of a log that are looked at for the last words of a failed run
 RETRY_UNREACHABLE = 5  # seconds before a machine that could not tell is asked again for a status
 MACHINES_AT_ONCE = 8
@@ -66,12 +67,12 @@ def finish(
     confirmed: bool = True,
     detail: str = "",
 ) -> bool:
-    """End a run: COMPLETED for exit code 0, else TERMINATED. False: another process ended it first."""
+    """End a run: COMPLETED without a reason, else TERMINATED. False: another process ended it first."""
     now = timezone.now()
-    is_completed = exit_code == 0
+    is_completed = not reason
     changes = {
         "status": RunStatus.COMPLETED if is_completed else RunStatus.TERMINATED,
-        "reason": "" if is_completed else reason,
+        "reason": reason,
         "exit_code": exit_code,
         "signal": signal,
         # The machine's clock may be off; an end before the start or in the future helps nobody.
@@ -214,18 +215,34 @@ def settle(row: object, runner: Runner, probe: Probe) -> None:
 
 @settle.register
 def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
+    """COMPLETED: exit code 0 and no stop under way, or a log that proves that all was done before the stop.
+
+    Up to 4.1.16 Autosubmit also ends with exit code 0 after an INT, so during a stop only the log can tell.
+    """
     detail = ""
     finished = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     is_stopped = _ended_by_a_stop(run, finished)
     if probe.answer == Probe.ENDED:
-        if is_stopped or probe.interrupted:
+        is_completed = probe.exit_code == 0
+        if is_stopped:
+            try:
+                is_completed = autosubmit.is_run_complete(end_of_log(run, runner))
+            except CommandFailed:  # there is something else in its place, so it proves nothing
+                is_completed = False
+            except RunnerServiceError as error:  # the next look reads it
+                apply(run, runner, Probe(Probe.CANNOT_TELL, detail=error.detail))
+                return
+        if is_completed:
+            reason = ""
+            detail = "It had completed before the stop reached it." if is_stopped else ""
+        elif is_stopped or probe.interrupted:
             reason = RunReason.STOPPED
         else:
             reason = RunReason.KILLED if probe.signal else RunReason.FAILED
-        if probe.exit_code and not probe.interrupted and not (is_stopped and probe.signal):
+        if reason and probe.exit_code and not probe.interrupted and not (is_stopped and probe.signal):
             detail = _last_words(run, runner)
     elif probe.answer == Probe.NEVER_STARTED:
-        reason = RunReason.NEVER_STARTED
+        reason = RunReason.STOPPED if is_stopped else RunReason.NEVER_STARTED
         detail = "The machine has no trace of it: the service died or lost the connection before the launch."
     else:
         is_rebooted = probe.answer == Probe.REBOOTED
@@ -252,6 +269,15 @@ def _ended_by_a_stop(run: RunnerRun, finished: datetime | None) -> bool:
         return False
     now = timezone.now()
     return min(finished or now, now) <= run.stop_requested_at + stop_window()
+
+
+def end_of_log(run: RunnerRun, runner: Runner) -> str:
+    """The last END_OF_LOG bytes of what a run has printed, without colours; empty when there is no log.
+
+    Raises as `Runner.read_log`.
+    """
+    chunk = runner.read_log(run.key, offset=-END_OF_LOG, limit=END_OF_LOG, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    return plain_text(chunk.data) if chunk else ""
 
 
 def _last_words(run: RunnerRun, runner: Runner) -> str:

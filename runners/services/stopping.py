@@ -3,13 +3,16 @@
 1. `autosubmit stop`, which sends an INT, bounded; left out when it would hit another home's run of the same name.
 2. INT to the run's own processes: the first one is lost when it comes while Autosubmit is still importing.
 3. TERM, then KILL, to the run's own processes.
+4. After the end: TERM and KILL to what is left of the run, but for jobs of the local platform.
+5. With `cancel_jobs`: Autosubmit's own cancel, with a time limit of its own (cancelling.py), and the end of the local
+   jobs. A run has to be ended first: Autosubmit cancels nothing before.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -24,13 +27,15 @@ from runners.exceptions import (
     RunnerUnreachable,
     StopNotConfirmed,
 )
-from runners.models import AuditRecord, RunnerRun
-from runners.services import autosubmit, lifecycle
+from runners.models import AuditRecord, RunnerRun, RunStatus
+from runners.services import autosubmit, leftovers, lifecycle
+from runners.services.cancelling import Cancellation, cancel
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Identity, Probe
 from runners.services.runners import get_runner
 
 POLL = 0.5  # seconds between looks at a run that was signalled
+EARLIER_RUNS = 20  # runs of the experiment whose jobs may still be there
 
 
 Step = dict[str, Any]  # action, outcome, seconds (None: under way), ended (the end of the run was seen)
@@ -40,7 +45,8 @@ HAD_ENDED: Step = {"action": "look", "outcome": "had already ended", "seconds": 
 class Stop:
     """One request to stop one run. `execute` returns its steps when the end was seen.
 
-    Whatever it raises once something was sent carries the steps so far, as the fact `steps`.
+    `cancellation`: with `cancel_jobs`, what became of the jobs. `had_ended`: there was nothing to stop any more.
+    Whatever `execute` raises once something was sent carries the steps so far, as the fact `steps`.
     """
 
     def __init__(self, run: RunnerRun, audit: AuditRecord, *, force: bool, cancel_jobs: bool) -> None:
@@ -51,29 +57,43 @@ class Stop:
         self.config = run.runner_config
         self.runner = get_runner(self.config)
         self.steps: list[Step] = []
+        self.had_ended = False
+        self.ended_by = ""  # the signal, when Autosubmit's own stop has not brought about the end
+        self.cancellation: Cancellation | None = None
+        self.warnings: list[str] = []
 
     def execute(self) -> list[Step]:
         """Raises RunnerUnreachable, NotRunning, OutcomeUnknown, StopNotConfirmed."""
         identity = self._require_running()
         if identity is None:
+            self.had_ended = True
             self.steps.append(HAD_ENDED)
             self._show()
-            return self.steps
-        self._request()
-        self.audit.argv = autosubmit.stop(self.run.expid, force=self.force, cancel_jobs=self.cancel_jobs)
-        if not self._end(identity):
-            raise self._not_confirmed()
+        else:
+            self._request()
+            self.audit.argv = autosubmit.stop(self.run.expid, force=self.force)
+            if not self._end(identity):
+                raise self._not_confirmed()
+            self.had_ended = self.run.status == RunStatus.COMPLETED
+            self._end_leftovers(identity, is_fresh=True)
         if self.cancel_jobs:
-            self._end_jobs(identity)
+            self._cancel_jobs(identity)
+        return self.steps
+
+    def cancel_after_the_end(self) -> list[Step]:
+        """Cancel the jobs of a run that has ended before. Raises RunnerUnreachable: nothing was cancelled."""
+        self.had_ended = True
+        self._cancel_jobs(lifecycle.identity_of(self.run), must_reach=True)
         return self.steps
 
     def _end(self, identity: Identity) -> bool:
         """Take one step after the other until the run's end was seen."""
-        if (not self.force or self.cancel_jobs) and self._autosubmit_stop(identity):
+        if not self.force and self._autosubmit_stop(identity):
             return True
         for name in ("KILL",) if self.force else ("INT", "TERM", "KILL"):
             wait = settings.RUNNERS_KILL_WAIT if name == "KILL" else settings.RUNNERS_TERM_WAIT
             if self._signal(identity, name, wait):
+                self.ended_by = name
                 return True
         return False
 
@@ -92,16 +112,73 @@ class Stop:
             **facts,
         )
 
-    def _end_jobs(self, identity: Identity) -> None:
-        """End what is left of the jobs on the run's own machine, whichever step ended the run.
+    def _end_leftovers(self, identity: Identity, *, is_fresh: bool, jobs: bool = False) -> bool:
+        """End what is left of the run on its machine, with `jobs` jobs of the local platform, too.
 
-        Autosubmit sends them an INT, which they ignore, and calls them FAILED; and it sends nothing when its stop was
-        left out or has hung. The run has ended already, so that what goes wrong here is told and no failure.
+        True: nothing of that is left. The run has ended already, so what goes wrong here is told and no failure. There
+        is no step when nothing was left.
         """
-        with suppress(RunnerServiceError), self._step("signal TERM to jobs", ended=True) as step:
-            step["outcome"] = "jobs may go on"
-            self.runner.signal(self.run.key, identity, "TERM", timeout=settings.RUNNERS_PROBE_TIMEOUT)
-            step["outcome"] = "sent to what was left of the run's processes"
+        action = "end of the local jobs" if jobs else "end of what was left"
+        whose = leftovers.Run(self.run.expid, identity, self._keys() if jobs else [self.run.key], group=is_fresh)
+        start = time.monotonic()
+        try:
+            before, left = leftovers.end(self.runner, whose, jobs=jobs)
+        except RunnerServiceError as error:
+            before, left, outcome = [], None, f"cannot be told: {error.detail}"
+        if left is None or left:
+            outcome = outcome if left is None else f"still there after a KILL: {leftovers.in_words(left)}"
+            self.warnings.append(f"Processes of the run may live on {self.runner.where}: {outcome}")
+        elif before:
+            outcome = f"ended: {leftovers.in_words(before)}"
+        else:
+            return True
+        seconds = round(time.monotonic() - start, 1)
+        self.steps.append({"action": action, "outcome": outcome, "seconds": seconds, "ended": True})
+        self._show()
+        return left == []
+
+    def _keys(self) -> list[str]:
+        """The keys of this run and of earlier ones: a run that goes on where another was stopped keeps its jobs."""
+        runs = RunnerRun.objects.filter(expid=self.run.expid, pk__lte=self.run.pk, config=self.run.config)
+        return list(runs.order_by("-pk").values_list("key", flat=True)[:EARLIER_RUNS])
+
+    def _cancel_jobs(self, identity: Identity | None, *, must_reach: bool = False) -> None:
+        """Autosubmit's own cancel, and the end of the jobs on the run's own machine.
+
+        To those Autosubmit sends an INT, which they ignore, and calls them FAILED.
+        """
+        self.audit.argv = autosubmit.stop(self.run.expid, cancel_jobs=True)
+        with self._step("autosubmit stop --cancel", ended=True) as step:
+            try:
+                self.cancellation = cancel(self.run.expid, self.runner)
+            except RunnerUnreachable as error:
+                if must_reach:
+                    raise
+                self.cancellation = Cancellation(failure=f"Nothing was cancelled: {error.detail}")
+            step["outcome"] = f"{self.cancellation.outcome}: {self.cancellation.detail}"
+        if identity and self._end_leftovers(identity, is_fresh=False, jobs=True):
+            self.cancellation.local_jobs_ended()
+        self._suspect_submissions()
+        RunnerRun.objects.filter(pk=self.run.pk).update(cancel=self.cancellation.as_dict())
+
+    def _suspect_submissions(self) -> None:
+        """A run that was ended while it submitted jobs has not noted all of them: Autosubmit cannot cancel those."""
+        assert self.cancellation
+        if self.ended_by in ("TERM", "KILL"):
+            self.warnings.append(
+                f"Autosubmit was ended by {self.ended_by}: a job that it was just submitting is not in its list and "
+                "may go on. Look for it on the platform."
+            )
+        elif not self.had_ended:
+            try:
+                is_suspect = autosubmit.was_submitting(lifecycle.end_of_log(self.run, self.runner))
+            except RunnerServiceError:
+                is_suspect = True
+            if is_suspect:
+                self.cancellation.reasons.append(
+                    "The run was ended while it submitted jobs, or its log cannot tell: jobs that it had not noted yet "
+                    "may go on. Look for them on the platform."
+                )
 
     def _require_running(self) -> Identity | None:
         """The identity of the running process; None when it has ended meanwhile. Raises when nobody can tell."""
@@ -135,10 +212,8 @@ class Stop:
             if victim not in (None, identity.pid):
                 others = f"another home's `autosubmit run {self.run.expid}`"
                 step["outcome"] = f"left out: it would stop process {victim}, {others}"
-                if self.cancel_jobs:
-                    step["outcome"] += "; the jobs were not cancelled"
                 return False
-            text = get_module_loader(self.config).wrap(self.audit.argv)
+            text = get_module_loader(self.config).wrap(autosubmit.stop(self.run.expid))
             try:
                 result = self.runner.execute(
                     text, stdin=autosubmit.STOP_STDIN, login=True, timeout=settings.RUNNERS_STOP_TIMEOUT
@@ -153,9 +228,12 @@ class Stop:
 
     def _signal(self, identity: Identity, name: str, wait: float) -> bool:
         with self._step(f"signal {name}") as step:
-            probe = self.runner.signal(self.run.key, identity, name, timeout=settings.RUNNERS_PROBE_TIMEOUT)
-            step["outcome"] = "sent to the run's own processes"
-            lifecycle.apply(self.run, self.runner, probe)
+            try:
+                probe = self.runner.signal(self.run.key, identity, name, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+                step["outcome"] = "sent to the run's own processes"
+                lifecycle.apply(self.run, self.runner, probe)
+            except (OutcomeUnknown, CommandTimedOut) as error:  # it may have been sent: the looks that follow tell
+                step["outcome"] = error.detail
             step["ended"] = not self.run.is_active or self._wait(wait)
             return bool(step["ended"])
 

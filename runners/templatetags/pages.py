@@ -109,6 +109,12 @@ def is_refusal(record: AuditRecord) -> bool:
 
 
 @register.filter
+def cut_underscores(word: str) -> str:
+    """A word of the wire as people read it: `not_cancelled` is `not cancelled`."""
+    return word.replace("_", " ")
+
+
+@register.filter
 def command_line(argv: list[str]) -> str:
     """An argv as a person would type it."""
     return shlex.join(argv)

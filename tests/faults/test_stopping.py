@@ -31,7 +31,7 @@ from runners.services.runners import get_runner
 from tests.environments import AutosubmitAccount, StubAccount
 from tests.faults import tools
 from tests.faults.tools import COMMAND, add_control, in_background, profile_of, run_processes, stored, wait_ended
-from tests.processes import is_alive, kill_all, wait_for, with_environment
+from tests.processes import is_alive, kill_all, processes, wait_for, with_environment
 from tests.servers import AppServer, SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -124,24 +124,78 @@ def test_force_kills_at_once_and_asks_autosubmit_nothing(target: RunnerConfig, a
     wait_for(lambda: not of_run(run), what="the end of the children")
 
 
+JOB = "tmp/LOG_{0}/{0}_ONE.cmd"
+
+
+def local_job(account: StubAccount, expid: str = EXPID, *, deaf: str = "INT HUP") -> str:
+    """Shell lines that start a job as Autosubmit's local platform does: it ignores INT, and writes into its folder."""
+    script = account.home / "autosubmit" / expid / JOB.format(expid)
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(f"trap '' {deaf}; while :; do sleep 0.2; done\n")
+    return f"nohup bash {script} >{script}.out.0 2>{script}.err.0 &\n"
+
+
 @pytest.mark.parametrize("hangs", [False, True], ids=["autosubmit ends it", "signals end it"])
-def test_cancel_jobs_ends_the_jobs_whichever_step_ends_the_run(
-    target: RunnerConfig, account: StubAccount, hangs: bool
+@pytest.mark.parametrize("deaf", ["INT HUP", "INT HUP TERM"])
+def test_cancel_jobs_ends_the_local_jobs_whichever_step_ends_the_run(
+    target: RunnerConfig, account: StubAccount, hangs: bool, deaf: str
 ) -> None:
-    run = start(target, account, more="setsid bash -c \"trap '' INT HUP; while :; do sleep 0.2; done\" &\n")
-    if hangs:
-        account.control("stop", DELAY=60)
+    run = start(target, account, more=local_job(account, deaf=deaf))
+    account.control("stop", JOBS=f"{EXPID}_ONE", PLATFORM="local", **({"DELAY": 4} if hangs else {}))
     outcome = tools.stop_run(EXPID, cancel_jobs=True)
     steps = [("autosubmit stop", not hangs)] + [("signal INT", True)] * hangs
-    assert actions(outcome) == [*steps, ("signal TERM to jobs", True)]
+    assert actions(outcome) == [*steps, ("autosubmit stop --cancel", True), ("end of the local jobs", True)]
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 88)
-    wait_for(lambda: not of_run(run), what="the end of the jobs")
+    assert not of_run(run)
+    assert outcome.cancellation
+    assert outcome.cancellation.as_dict() | {"detail": ""} == {
+        "requested": True,
+        "outcome": "cancelled",
+        "counts": {"cancelled": 1, "may_go_on": 0, "not_cancelled": 0},
+        "jobs": {f"{EXPID}_ONE": "cancelled"},
+        "verified": True,
+        "detail": "",
+    }
+    assert outcome.message == f"Experiment {EXPID} stopped successfully."
+    assert any("set-job-status with final_status READY" in warning for warning in outcome.warnings)
 
 
-def test_without_cancel_jobs_they_go_on(target: RunnerConfig, account: StubAccount) -> None:
-    run = start(target, account, more=CHILD)
-    assert actions(tools.stop_run(EXPID)) == [("autosubmit stop", True)]
-    assert of_run(run)
+def test_without_cancel_jobs_local_jobs_go_on_and_helpers_are_ended(target: RunnerConfig, account: StubAccount) -> None:
+    """The helper overwrites its environment, as Autosubmit's log recovery does with its title: the group tells."""
+    helper = (
+        "env -u AUTOSUBMIT_RUNNERS_KEY bash -c \"trap '' INT TERM HUP; while :; do sleep 0.2; done\" log-recovery &\n"
+    )
+    run = start(target, account, more=local_job(account) + helper + CHILD)
+    wait_for(lambda: len(of_group(run)) >= 3, what="the run's processes")
+    outcome = tools.stop_run(EXPID)
+    assert actions(outcome) == [("autosubmit stop", True), ("end of what was left", True)]
+    assert "log-recovery" in outcome.steps[-1]["outcome"]
+    left = {*of_run(run), *of_group(run)}
+    assert left
+    assert all(JOB.format(EXPID) in command_line(pid) or "sleep" in command_line(pid) for pid in left)
+    assert any(JOB.format(EXPID) in command_line(pid) for pid in left)
+    assert outcome.message == f"Experiment {EXPID} stopped successfully."
+
+
+def of_group(run: RunnerRun) -> list[int]:
+    """The living members of the process group of the run's command."""
+    assert run.identity
+    found = []
+    for pid, _, _ in processes():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == run.identity["pid"] and fields[0] not in "ZX":
+            found.append(pid)
+    return found
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def test_two_simultaneous_stops_both_succeed_and_there_is_one_end(

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import sqlite3
 import stat
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -225,6 +226,21 @@ def start_run(config: RunnerConfig, expid: str = EXPID) -> RunnerRun:
 def stop_run(expid: str = EXPID, **options: bool) -> experiments.StopOutcome:
     audit = AuditRecord(endpoint="stop-experiment", actor="somebody else")
     return experiments.stop_experiment(expid=expid, audit=audit, **options)
+
+
+def start_by_hand(account: StubAccount, expid: str = EXPID) -> subprocess.Popen[bytes]:
+    """`autosubmit run EXPID` as a person starts it in a terminal of the account."""
+    before = len(account.calls("run"))
+    environment = {"HOME": str(account.home), "PATH": f"{account.home}/bin:{os.defpath}"}
+    process = subprocess.Popen(
+        ["autosubmit", "run", expid],
+        env=environment,
+        cwd=account.home,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for(lambda: len(account.calls("run")) > before, what="the run by hand")
+    return process
 
 
 def set_status(config: RunnerConfig, expid: str = EXPID) -> experiments.CommandOutcome:

@@ -1,0 +1,252 @@
+"""Cancel the jobs of an experiment whose run has ended, and say which were cancelled and which may go on.
+
+`autosubmit stop --cancel` does it; `scripts.cancelling` says how it is made to do so after the end. What it prints is
+read here. Autosubmit reports what it asked of a platform. It does not look whether the jobs have ended, and neither
+does this service, but for jobs of the local platform, whose processes it can see.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from django.conf import settings
+
+from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError
+from runners.services import autosubmit, scripts
+from runners.services.installation import installed_version
+from runners.services.module_loaders import get_module_loader
+from runners.services.runners import CommandResult, Runner
+
+MAX_JOBS = 200  # jobs that an answer names; all are counted
+SHOWN = 10  # jobs that one sentence names
+MAX_FILES = 50  # configuration files that are looked at for the types of platforms
+NAME_LIMIT = 200  # characters
+LOCAL = "LOCAL"  # the name of the platform that every experiment has
+# Types whose scheduler ends a job that it was asked to cancel. On `ps` and `local` a job only gets an INT, which its
+# shell ignores (measured), and of other types nothing is known.
+OBEDIENT = frozenset({"slurm", "pbs", "pjm", "ecaccess"})
+
+
+class Outcome(StrEnum):
+    """What a cancel has brought, as a whole."""
+
+    CANCELLED = "cancelled"
+    NOT_CANCELLED = "not_cancelled"
+    UNKNOWN = "unknown"
+    NOTHING_TO_CANCEL = "nothing_to_cancel"
+
+
+class JobOutcome(StrEnum):
+    """What became of one job."""
+
+    CANCELLED = "cancelled"  # Autosubmit asked the platform and reports no error, or its processes were seen to be gone
+    MAY_GO_ON = "may_go_on"  # the platform was asked, but it may not obey
+    NOT_CANCELLED = "not_cancelled"  # Autosubmit reports that it could not ask
+
+
+@dataclass(slots=True)
+class Cancellation:
+    """The answer to `cancel_jobs`."""
+
+    jobs: dict[str, JobOutcome] = field(default_factory=dict)
+    platforms: dict[str, str] = field(default_factory=dict)  # of each job, as Autosubmit calls it
+    failure: str = ""  # why nothing, or not all, was cancelled
+    is_unknown: bool = False  # the cancel was cut off, so that some jobs may have been cancelled
+    reasons: list[str] = field(default_factory=list)  # why jobs may go on that Autosubmit does not report
+    verified: bool = False  # the service has seen the end of all jobs; else there is only Autosubmit's report
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.is_unknown:
+            return Outcome.UNKNOWN
+        if self.failure or self.count(JobOutcome.NOT_CANCELLED):
+            return Outcome.NOT_CANCELLED
+        if self.reasons or self.count(JobOutcome.MAY_GO_ON):
+            return Outcome.UNKNOWN
+        return Outcome.CANCELLED if self.jobs else Outcome.NOTHING_TO_CANCEL
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no job is known, or suspected, to go on."""
+        return self.outcome in (Outcome.CANCELLED, Outcome.NOTHING_TO_CANCEL)
+
+    @property
+    def detail(self) -> str:
+        """What was done, in a sentence or two."""
+        if not self.jobs:
+            return self.failure or "Autosubmit knows of no submitted, queuing or running job."
+        counts = [f"{self.count(each)} {words}" for each, words in _IN_WORDS.items() if self.count(each)]
+        how = "their end was seen" if self.verified else "this is Autosubmit's report; the platform was not asked again"
+        text = f"Jobs: {', '.join(counts)} ({how})."
+        return f"{text} {self.failure}".strip()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person has to know or to do: which jobs may go on and why, and that the next run needs a reset."""
+        found = []
+        for each in (JobOutcome.NOT_CANCELLED, JobOutcome.MAY_GO_ON):
+            if names := [name for name, outcome in self.jobs.items() if outcome == each]:
+                where = ", ".join(dict.fromkeys(self.platforms[name] or "no platform" for name in names))
+                why = _WHY[each] if len(names) > 1 else _WHY[each].replace("were ", "was ", 1)
+                found.append(f"{_named(names)} {why} ({where}). Look on the platform.")
+        if not self.jobs and not self.is_complete:
+            found.append(f"The experiment's jobs may go on. {self.failure}".strip())
+        found += self.reasons
+        if self.jobs:
+            found.append(
+                "Autosubmit has set these jobs to FAILED, so the next run would end at once. Before it, set them to "
+                "READY: set-job-status with final_status READY and filter_status FAILED."
+            )
+        return found
+
+    def count(self, outcome: JobOutcome) -> int:
+        return sum(each == outcome for each in self.jobs.values())
+
+    def local_jobs_ended(self) -> None:
+        """No process of a job of the local platform is left: what Autosubmit had asked in vain is done."""
+        for name in self.jobs:
+            if self.platforms[name].upper() == LOCAL:
+                self.jobs[name] = JobOutcome.CANCELLED
+        self.verified = bool(self.jobs) and all(each.upper() == LOCAL for each in self.platforms.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """As on the wire."""
+        return {
+            "requested": True,
+            "outcome": str(self.outcome),
+            "counts": {str(each): self.count(each) for each in JobOutcome},
+            "jobs": {name: str(each) for name, each in list(self.jobs.items())[:MAX_JOBS]},
+            "verified": self.verified,
+            "detail": self.detail,
+        }
+
+
+NOT_REQUESTED: dict[str, Any] = {
+    "requested": False,
+    "outcome": "",
+    "counts": {str(each): 0 for each in JobOutcome},
+    "jobs": {},
+    "verified": False,
+    "detail": "",
+}
+_IN_WORDS = {
+    JobOutcome.CANCELLED: "cancelled",
+    JobOutcome.MAY_GO_ON: "asked to end, may go on",
+    JobOutcome.NOT_CANCELLED: "not cancelled",
+}
+_WHY = {
+    JobOutcome.NOT_CANCELLED: "were not cancelled",
+    JobOutcome.MAY_GO_ON: "may go on: a platform of this type is not known to end jobs that it is asked to cancel",
+}
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ("Job " if len(names) == 1 else "Jobs ") + ", ".join(names[:SHOWN]) + more
+
+
+def cancel(expid: str, runner: Runner) -> Cancellation:
+    """Cancel the active jobs of an experiment that does not run, within RUNNERS_CANCEL_TIMEOUT.
+
+    What goes wrong is told in the answer. Raises only RunnerUnreachable: nothing was executed.
+    """
+    text = scripts.cancelling(expid, get_module_loader(runner.config).wrap(autosubmit.stop(expid, cancel_jobs=True)))
+    try:
+        result = runner.execute(text, stdin=autosubmit.STOP_STDIN, login=True, timeout=settings.RUNNERS_CANCEL_TIMEOUT)
+    except CommandTimedOut:
+        failure = (
+            f"Autosubmit's cancel on {runner.where} was cut off after {settings.RUNNERS_CANCEL_TIMEOUT:g} s "
+            "(RUNNERS_CANCEL_TIMEOUT); what it has cancelled until then is not known."
+        )
+        return Cancellation(failure=failure, is_unknown=True)
+    except OutcomeUnknown as error:
+        return Cancellation(failure=f"What was cancelled is not known: {error.detail}", is_unknown=True)
+    return judged(expid, runner, result)
+
+
+def judged(expid: str, runner: Runner, result: CommandResult) -> Cancellation:
+    """What the output of a cancel means. It may ask the machine for the types of the platforms."""
+    text = result.text
+    if result.exit_code == scripts.BUSY:
+        pid = next((line.partition(" ")[2] for line in text.splitlines() if _BUSY.fullmatch(line)), "unknown")
+        return Cancellation(
+            failure=f"Nothing was cancelled: process {pid} on {runner.where} runs `autosubmit run {expid}`. It was "
+            "started by hand or in another home; stop it there first."
+        )
+    jobs, platforms, failures = _jobs(text)
+    if result.exit_code or not (jobs or _NO_JOBS.search(text)):
+        version = installed_version(runner)
+        who = f"Autosubmit {version}" if version else "Autosubmit"
+        if _USAGE.search(result.all_text):
+            return Cancellation(
+                failure=f"{who} on {runner.where} cannot cancel jobs: it has no `stop --cancel`. Cancel them on their "
+                "platforms."
+            )
+        reason = autosubmit.complaint(text) or result.last_words or "no output"
+        return Cancellation(
+            jobs,
+            platforms,
+            failure=f"The cancel of {who} on {runner.where} ended with exit code {result.exit_code}: {reason}",
+            is_unknown=bool(jobs or _CANCELLING.search(text)),
+        )
+    types = _types(runner, text) if JobOutcome.CANCELLED in jobs.values() else {}
+    for name, outcome in jobs.items():
+        platform = platforms[name].upper()
+        kind = "local" if platform == LOCAL else types.get(platform, "")
+        if outcome == JobOutcome.CANCELLED and kind not in OBEDIENT:
+            jobs[name] = JobOutcome.MAY_GO_ON
+    return Cancellation(jobs, platforms, failure=" ".join(failures[:3]))
+
+
+# 4.1.17.1 cancels the jobs of a platform at once and names their ids, <= 4.1.16 one by one, by name. All then say of
+# each job to which status they have set it.
+_CANCELLING = re.compile(r"^Cancelling jobs? .+ on platform (\S+)[ \t]*$", re.MULTILINE)
+_USAGE = re.compile(r"^(?:autosubmit[^\n]{0,60}: )?error: [^\n]{0,2000}|^usage: autosubmit", re.MULTILINE)
+_BUSY = re.compile(r"busy [0-9]{1,10}")
+_FAILED = re.compile(r"^(?:\[WARNING\] )?Failed to cancel jobs? ")
+_TROUBLE = re.compile(r"^(?:\[(?:WARNING|ERROR)\] )?(?:Command .* warning: |Execution failed on |Unexpected error )")
+_NO_ID = re.compile(r"^(?:\[WARNING\] )?Skipping cancellation of job \[(\S{1,200})\]")
+_CHANGED = re.compile(r"^Changing status of job (\S{1,200}) to (\S{1,20})[ \t]*$")
+_NO_JOBS = re.compile(r"^No active jobs found for expid ", re.MULTILINE)
+_FILE = re.compile(r"^[ \t]+(/[^\x00-\x1f]{1,500}\.ya?ml)[ \t]*$", re.MULTILINE)
+
+
+def _jobs(text: str) -> tuple[dict[str, JobOutcome], dict[str, str], list[str]]:
+    """What Autosubmit reports of each job, its platform, and Autosubmit's words about what failed."""
+    jobs: dict[str, JobOutcome] = {}
+    platforms: dict[str, str] = {}
+    failures: list[str] = []
+    without_id: set[str] = set()
+    platform, has_failed = "", False
+    for line in text.splitlines():
+        if found := _CANCELLING.match(line):
+            platform, has_failed = found[1], False
+        elif found := _NO_ID.match(line):
+            without_id.add(found[1])
+        elif _FAILED.match(line) or (platform and _TROUBLE.match(line)):
+            has_failed = True
+            failures.append(line.strip()[: autosubmit.LINE_LIMIT])
+        elif found := _CHANGED.match(line):
+            name = found[1]
+            is_asked = platform and not has_failed and name not in without_id
+            platforms[name] = platform
+            jobs[name] = JobOutcome.CANCELLED if is_asked else JobOutcome.NOT_CANCELLED
+    return jobs, platforms, failures
+
+
+def _types(runner: Runner, text: str) -> dict[str, str]:
+    """The type of each platform, both in the case that comparisons need, from the files that Autosubmit says it has
+    read. Empty when the machine cannot tell: then no platform is known to obey.
+    """
+    files = list(dict.fromkeys(_FILE.findall(text)))[:MAX_FILES]
+    if not files:
+        return {}
+    try:
+        result = runner.execute(scripts.platform_types(files), timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    except RunnerServiceError:
+        return {}
+    pairs = [line.split() for line in result.text.splitlines() if len(line) < 2 * NAME_LIMIT]
+    return {pair[0].upper(): pair[1].lower() for pair in pairs if len(pair) == 2}

@@ -1,0 +1,288 @@
+"""The cancel of an experiment's jobs: with a stop and after the end, with what Autosubmit and platforms make of it.
+
+Promise: no answer calls a job cancelled that may go on, and a cancel is never cut at the time limit of the stop.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiles.config import RunnerConfig
+from runners.exceptions import NotRunning, RunnerUnreachable
+from runners.models import RunnerRun
+from runners.services.cancelling import Outcome
+from tests.environments import AutosubmitAccount, StubAccount
+from tests.faults import tools
+from tests.processes import wait_for
+from tests.servers import SSHServer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+EXPID = f"c{secrets.token_hex(2)}"
+SUCCESS = f"Experiment {EXPID} stopped successfully."
+MAY_GO_ON = f"Experiment {EXPID} stopped, but its jobs may go on."
+
+
+@pytest.fixture
+def run(there: RunnerConfig, account: StubAccount, settings: Any) -> RunnerRun:
+    """An active run, with short time limits for the stop alone."""
+    settings.RUNNERS_STOP_TIMEOUT, settings.RUNNERS_TERM_WAIT = 2.0, 1.0
+    account.experiment(EXPID)
+    account.control("run", EXPID, SLEEP=600)
+    run = tools.start_run(there, EXPID)
+    log = account.home / ".autosubmit-runners" / run.key / "log"
+    wait_for(lambda: "Autosubmit is running" in log.read_text(), what="the run's first words")
+    return run
+
+
+def configure(account: StubAccount, kind: str, name: str = "slurmy") -> str:
+    """Configure the type of a platform. Returns the lines with which Autosubmit names the file."""
+    file = account.home / "autosubmit" / EXPID / "conf" / f"platforms_{EXPID}.yml"
+    file.write_text(
+        f"# Platforms\nPlatforms:\n  other:\n    TYPE: ps\n  {name}:\n    HOST: there\n    type: '{kind}'\n"
+    )
+    return f"YAML configuration loaded:\n  {file}"
+
+
+def start_with_answer_to_int(config: RunnerConfig, account: StubAccount, printed: str, code: int) -> RunnerRun:
+    """A run that on an INT prints these lines and ends with this code."""
+    account.experiment(EXPID)
+    answer = f"on_int() {{ printf '%s\\n' {shlex.quote(printed)}; exit {code}; }}\ntrap on_int INT\n"
+    tools.add_control(account, f"run.{EXPID}", f"{answer}echo ready for signals\nsleep 600 & wait\n")
+    run = tools.start_run(config, EXPID)
+    log = account.home / ".autosubmit-runners" / run.key / "log"
+    wait_for(lambda: "ready for signals" in log.read_text(), what="the run's answer to INT")
+    return run
+
+
+def test_the_cancel_has_a_time_limit_of_its_own(run: RunnerRun, account: StubAccount) -> None:
+    words = configure(account, "slurm")
+    account.control("stop", JOBS=f"{EXPID}_A {EXPID}_B", PRINT=words, CANCEL_DELAY=4)  # twice RUNNERS_STOP_TIMEOUT
+    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    assert outcome.message == SUCCESS
+    assert outcome.cancellation
+    assert outcome.cancellation.as_dict() == {
+        "requested": True,
+        "outcome": "cancelled",
+        "counts": {"cancelled": 2, "may_go_on": 0, "not_cancelled": 0},
+        "jobs": {f"{EXPID}_A": "cancelled", f"{EXPID}_B": "cancelled"},
+        "verified": False,
+        "detail": "Jobs: 2 cancelled (this is Autosubmit's report; the platform was not asked again).",
+    }
+    assert ["--cancel" in words for words in account.calls("stop")] == [False, True]
+    run.refresh_from_db()
+    assert run.cancel == outcome.cancellation.as_dict()
+    assert any("set-job-status with final_status READY" in warning for warning in outcome.warnings)
+
+
+def test_a_cancel_that_is_cut_off_is_no_success(run: RunnerRun, account: StubAccount, settings: Any) -> None:
+    settings.RUNNERS_CANCEL_TIMEOUT = 2.0
+    account.control("stop", JOBS=f"{EXPID}_A", CANCEL_DELAY=60)
+    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    assert (outcome.run.status, outcome.run.reason) == ("TERMINATED", "stopped")
+    assert outcome.message == MAY_GO_ON
+    assert outcome.cancellation
+    assert outcome.cancellation.outcome == Outcome.UNKNOWN
+    assert "cut off after 2 s" in outcome.cancellation.detail
+    assert any("may go on" in warning for warning in outcome.warnings)
+    wait_for(lambda: not placeholders(account), what="the end of the placeholder")
+
+
+@pytest.mark.parametrize(
+    ("kind", "platform", "outcome", "message"),
+    [
+        ("slurm", "SLURMY", "cancelled", SUCCESS),
+        ("PBS", "slurmy", "cancelled", SUCCESS),
+        ("ps", "SLURMY", "unknown", MAY_GO_ON),
+        ("lsf", "SLURMY", "unknown", MAY_GO_ON),  # nothing is known of it
+        ("slurm", "OTHER", "unknown", MAY_GO_ON),  # a ps platform beside it
+        ("slurm", "ELSEWHERE", "unknown", MAY_GO_ON),  # not in the configuration
+    ],
+)
+def test_a_platform_that_does_not_obey_is_not_believed(
+    run: RunnerRun, account: StubAccount, kind: str, platform: str, outcome: str, message: str
+) -> None:
+    account.control("stop", JOBS=f"{EXPID}_A", PLATFORM=platform, PRINT=configure(account, kind))
+    answer = tools.stop_run(EXPID, cancel_jobs=True)
+    assert answer.cancellation
+    assert (answer.cancellation.outcome, answer.message) == (outcome, message)
+    assert (f"{EXPID}_A may go on" in " ".join(answer.warnings)) is (outcome == "unknown")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[WARNING] Failed to cancel jobs 101, 102 on platform SLURMY: SSH transport issue",
+        f"[WARNING] Skipping cancellation of job [{EXPID}_A] with invalid ID: None",
+        "[WARNING] Command scancel 101,102 in there warning: scancel: error: Invalid job id 101",
+    ],
+)
+def test_what_autosubmit_could_not_cancel_is_named(run: RunnerRun, account: StubAccount, words: str) -> None:
+    account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"), CANCEL_PRINT=words)
+    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    assert outcome.message == MAY_GO_ON
+    assert outcome.cancellation
+    assert outcome.cancellation.as_dict()["jobs"] == {f"{EXPID}_A": "not_cancelled"}
+    assert outcome.cancellation.outcome == Outcome.NOT_CANCELLED
+    assert f"Job {EXPID}_A was not cancelled" in outcome.warnings[0]
+
+
+def test_a_cancel_that_fails_says_why(run: RunnerRun, account: StubAccount) -> None:
+    tools.add_control(
+        account, "stop", '[[ " ${options[*]} " != *" --cancel "* ]] || FAIL="Corrupted job_list" ECODE=7040 EXIT=128\n'
+    )
+    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    assert outcome.message == MAY_GO_ON
+    assert outcome.cancellation
+    assert outcome.cancellation.outcome == Outcome.NOT_CANCELLED
+    assert "Corrupted job_list" in outcome.cancellation.detail
+    assert any("The experiment's jobs may go on" in warning for warning in outcome.warnings)
+
+
+def test_a_version_without_a_cancel_is_named(run: RunnerRun, account: StubAccount) -> None:
+    """4.0 and 3.14 have no `stop` at all: the run is ended with signals."""
+    words = "autosubmit: error: argument command: invalid choice: 'stop' (choose from 'run', 'expid')"
+    tools.add_control(account, "stop", f"echo {shlex.quote(words)} >&2; exit 2\n")
+    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    assert (outcome.run.reason, outcome.message) == ("stopped", MAY_GO_ON)
+    assert outcome.cancellation
+    assert outcome.cancellation.outcome == Outcome.NOT_CANCELLED
+    assert "Autosubmit 4.1.17.1 on " in outcome.cancellation.detail
+    assert "cannot cancel jobs" in outcome.cancellation.detail
+
+
+@pytest.mark.parametrize(("frame", "message"), [("submit_ready_jobs", MAY_GO_ON), ("sleep_a_while", SUCCESS)])
+def test_jobs_that_were_being_submitted_may_go_on(
+    there: RunnerConfig, account: StubAccount, frame: str, message: str
+) -> None:
+    """Autosubmit then knows of no job, and the platform goes on to take them."""
+    traceback = (
+        "[CRITICAL] Traceback (most recent call last):",
+        f'  File "/x/autosubmit/autosubmit.py", line 908, in {frame}',
+        "KeyboardInterrupt",
+    )
+    start_with_answer_to_int(there, account, "\n".join(traceback), 88)
+    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    assert outcome.run.exit_code == 88, outcome.steps
+    assert outcome.message == message
+    assert ("while it submitted jobs" in " ".join(outcome.warnings)) is (message == MAY_GO_ON)
+
+
+# --- after the end ----------------------------------------------------------------------------------------------------
+
+
+def test_jobs_can_be_cancelled_after_the_end(run: RunnerRun, account: StubAccount) -> None:
+    tools.stop_run(EXPID)
+    with pytest.raises(NotRunning, match="send cancel_jobs"):
+        tools.stop_run(EXPID)
+    account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"))
+    before = RunnerRun.objects.values("status", "reason", "exit_code", "stopped_by").get()
+    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    assert outcome.message == f"Experiment {EXPID} is not running; its jobs were cancelled."
+    assert outcome.cancellation
+    assert outcome.cancellation.outcome == Outcome.CANCELLED
+    assert [step["action"] for step in outcome.steps] == ["autosubmit stop --cancel"]
+    assert RunnerRun.objects.values("status", "reason", "exit_code", "stopped_by").get() == before
+    assert not placeholders(account)
+    account.control("stop")
+    again = tools.stop_run(EXPID, cancel_jobs=True)
+    assert again.message == f"Experiment {EXPID} is not running and has no job to cancel."
+
+
+def test_a_run_that_was_started_by_hand_is_not_touched_by_a_cancel(run: RunnerRun, account: StubAccount) -> None:
+    tools.stop_run(EXPID)
+    account.control("stop", JOBS=f"{EXPID}_A")
+    by_hand = tools.start_by_hand(account, EXPID)
+    try:
+        outcome = tools.stop_run(EXPID, cancel_jobs=True)
+        assert outcome.message == f"Experiment {EXPID} is not running, but its jobs may go on."
+        assert f"process {by_hand.pid} " in outcome.cancellation.detail  # type: ignore[union-attr]
+        assert by_hand.poll() is None
+        assert len(account.calls("stop")) == 1  # that of the first stop
+    finally:
+        by_hand.kill()
+        by_hand.wait()
+
+
+def test_a_machine_that_is_away_cancels_nothing_and_can_be_asked_again(
+    account: StubAccount, sshd: SSHServer, settings: Any
+) -> None:
+    settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = 3.0
+    account.experiment(EXPID)
+    tools.start_run(sshd.config(), EXPID)
+    tools.wait_ended(EXPID)
+    sshd.stop()
+    with pytest.raises(RunnerUnreachable):
+        tools.stop_run(EXPID, cancel_jobs=True)
+    sshd.start()
+    assert (
+        tools.stop_run(EXPID, cancel_jobs=True).message
+        == f"Experiment {EXPID} is not running and has no job to cancel."
+    )
+
+
+def placeholders(account: StubAccount) -> list[int]:
+    return tools.run_processes(account, EXPID)
+
+
+# --- what an end means ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("printed", "code", "status"),
+    [
+        ("Run successful", 0, "COMPLETED"),
+        ("Autosubmit will interrupt at the next safe occasion", 0, "TERMINATED"),  # <= 4.1.16
+        ("", 0, "TERMINATED"),
+        ("Run successful", 88, "COMPLETED"),  # interrupted while it tidied up
+        ("not Run successful", 0, "TERMINATED"),
+    ],
+)
+def test_an_end_during_a_stop_is_judged_by_the_log(
+    there: RunnerConfig, account: StubAccount, printed: str, code: int, status: str
+) -> None:
+    start_with_answer_to_int(there, account, printed, code)
+    outcome = tools.stop_run(EXPID)
+    run = outcome.run
+    assert (run.status, run.exit_code) == (status, code), outcome.steps
+    assert run.reason == ("" if status == "COMPLETED" else "stopped")
+    completed = f"Experiment {EXPID} had already completed."
+    assert outcome.message == (completed if status == "COMPLETED" else SUCCESS)
+
+
+# --- real Autosubmit --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+def test_real_jobs_are_cancelled_after_the_end(autosubmit: AutosubmitAccount) -> None:
+    expid = autosubmit.short_experiment("sleep 7660")
+    job = f"{expid}_ONE"
+    tools.start_run(autosubmit.config(), expid)
+    wait_for(lambda: autosubmit.job_statuses(expid)[job] == "RUNNING", 60, what="the job", interval=1)
+    stopped = tools.stop_run(expid)
+    assert stopped.message == f"Experiment {expid} stopped successfully."
+    assert autosubmit.job_statuses(expid)[job] == "RUNNING"
+    assert sleepers()
+    outcome = tools.stop_run(expid, cancel_jobs=True)
+    assert outcome.message == f"Experiment {expid} is not running; its jobs were cancelled.", outcome
+    assert outcome.cancellation
+    assert outcome.cancellation.verified
+    assert autosubmit.job_statuses(expid)[job] == "FAILED"
+    assert not sleepers()
+
+
+def sleepers() -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if file.read_bytes() == b"sleep\0" + b"7660\0":
+                found.append(file.parent.name)
+        except OSError:
+            continue
+    return found
