@@ -6,12 +6,13 @@ RunnerServiceError
 ├─ TooManyRequests           this person asks for commands too often
 ├─ ProfileForbidden          the profile is not for this person, or not for this value
 ├─ ProfileNotFound
+├─ ExperimentNotFound        Autosubmit knows no experiment of this name there
 ├─ RunNotFound               this experiment was never run here
 ├─ LogNotFound               the run's directory has no log (any more)
 ├─ OperationNotFound
 ├─ IdempotencyKeyReused      another request came with this Idempotency-Key before
 ├─ IdempotencyInProgress     the first request with this Idempotency-Key is still under way
-├─ AlreadyRunning            carries the active run
+├─ AlreadyRunning            carries the active run, if this service has started it
 ├─ NotRunning                carries the last run
 ├─ StillReachable            only a run whose machine cannot be asked may be abandoned
 ├─ RunnerUnreachable         no connection; nothing was started
@@ -81,6 +82,12 @@ class ProfileNotFound(RunnerServiceError):
     code = "profile_not_found"
 
 
+class ExperimentNotFound(RunnerServiceError):
+    """Facts as of CommandFailed."""
+
+    code = "experiment_not_found"
+
+
 class RunNotFound(RunnerServiceError):
     code = "run_not_found"
 
@@ -104,11 +111,11 @@ class IdempotencyInProgress(RunnerServiceError):
 
 
 class AlreadyRunning(RunnerServiceError):
-    """`run` is the active RunnerRun."""
+    """`run` is the active RunnerRun; None when the experiment was started without this service."""
 
     code = "already_running"
 
-    def __init__(self, detail: str, run: Any, **facts: Any) -> None:
+    def __init__(self, detail: str, run: Any = None, **facts: Any) -> None:
         super().__init__(detail, **facts)
         self.run = run
 

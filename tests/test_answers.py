@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners.exceptions import CommandFailed
-from runners.services import answers, autosubmit, probe, retention
+from runners.services import answers, autosubmit, probe, reasons, retention
 from runners.services.answers import Unreadable
 from runners.services.output import last_lines
 from runners.services.probe import Identity, Probe
@@ -240,11 +240,12 @@ def test_an_error_carries_printable_bounded_texts(words: str) -> None:
 @hostile
 @given(answers_like(["[CRITICAL] no [eCode=7014]\n", "CHANGED: job: a000_SIM status to: READY\n", "4.1.17\n"]))
 def test_numbers_of_autosubmit_are_read_or_ignored(text: str) -> None:
-    code = autosubmit.error_code(text)
-    assert code is None or 0 <= code < 10**9
+    found = reasons.complaint(text.encode("utf-8", "replace"))
+    assert found is None or found.code is None or 0 <= found.code < 10**9
     expid = autosubmit.created_expid(text)
     assert expid is None or len(expid) <= 16
 
 
 def test_an_error_code_of_5000_digits_is_none() -> None:
-    assert autosubmit.error_code(f"[CRITICAL] x [eCode={'7' * 5000}]") is None
+    found = reasons.complaint(f"[CRITICAL] x [eCode={'7' * 5000}]".encode())
+    assert found is not None and found.code is None

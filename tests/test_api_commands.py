@@ -82,21 +82,29 @@ def test_set_job_status_hands_every_filter_on(api: Api, account: StubAccount) ->
         "job_names_list": ["a001_ONE", "a001_20000101_fc0_1_SIM"],
         "filter_chunks": "[ 20000101 [ fc0 [1-2] ] ]",
         "filter_status": "ready, FAILED",
-        "filter_type": ["SIM", "POST"],
+        "filter_type": ["ONE", "POST"],
         "filter_type_chunk": None,
         "filter_type_chunk_split": "",
         "check_wrapper": True,
         "update_version": False,
     }
     body = api.post("set-job-status", {"expid": "a001", **PROFILE, "command_params": params})
-    assert body == {"message": "Job status for experiment a001 set successfully.", "warnings": []}
+    assert body == {
+        "message": "Job status for experiment a001 set successfully.",
+        "warnings": [
+            "No job of section POST was selected, so none was changed. Autosubmit leaves out sections without splits "
+            "when filter_type names another section that has splits: send them one by one."
+        ],
+        "changed": {"a001_ONE": "COMPLETED"},
+        "counts": {"selected": 1, "changed": 1, "unchanged": 0},
+    }
     (call,) = account.calls("setstatus")
     assert set(call) >= {
         "--status_final=SUSPENDED",
         "--list=a001_ONE a001_20000101_fc0_1_SIM",
         "--filter_chunks=[ 20000101 [ fc0 [1-2] ] ]",
         "--filter_status=READY FAILED",
-        "--filter_type=SIM,POST",
+        "--filter_type=ONE,POST",
         "--check_wrapper",
     }
     assert "--update_version" not in call
@@ -184,6 +192,72 @@ def test_create_job_list_needs_no_params(api: Api, account: StubAccount) -> None
         body = api.post("create-job-list", {"expid": "a001", **PROFILE, **extra})
         assert body["message"] == "Job list for experiment a001 created successfully."
     assert account.calls("create")[0] == ["create", "-np", "a001"]
+
+
+REFUSED = """[CRITICAL] Trace:
+## Job Validation Message ##
+\tSpecified job(s) : [['a001_NONE']] not found in the experiment a001.
+[CRITICAL] Error in the supplied input for -fl. [eCode=7011]"""
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
+def test_what_autosubmit_refuses_is_400_with_the_member(
+    api: Api, account: StubAccount, headers: dict[str, str]
+) -> None:
+    account.control("setstatus", PRINT=REFUSED, LAST=1, EXIT=99)
+    api.headers = headers
+    body = {"expid": "a001", **PROFILE, "command_params": {"final_status": "READY", "job_names_list": ["a001_NONE"]}}
+    refused = api.post("set-job-status", body, expect=400)
+    assert refused["code"] == "invalid_request"
+    assert list(refused["errors"]) == ["command_params.job_names_list"]
+    assert "not found in the experiment a001" in refused["errors"]["command_params.job_names_list"][0]
+    assert "nothing was changed" in refused["detail"]
+    assert refused["exit_code"] == 99
+
+
+def test_an_experiment_that_autosubmit_does_not_know_is_404(api: Api, account: StubAccount) -> None:
+    account.control("create", FAIL="Experiment does not exist", ECODE=7012, EXIT=100)
+    assert api.post("create-job-list", {"expid": "a001", **PROFILE}, expect=404)["code"] == "experiment_not_found"
+
+
+JOBS = {"final_status": "READY", "job_names_list": ["a001_ONE"]}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
+@pytest.mark.parametrize(("command", "params"), [("set-job-status", JOBS), ("create-job-list", {})])
+def test_while_the_experiment_runs_its_jobs_are_left_alone(
+    api: Api, account: StubAccount, headers: dict[str, str], command: str, params: dict[str, Any]
+) -> None:
+    account.control("run", SLEEP=60)
+    run = api.post("run-experiment", {"expid": "a001", **PROFILE})
+    api.headers = headers
+    refused = api.post(command, {"expid": "a001", **PROFILE, "command_params": params}, expect=409)
+    assert refused["code"] == "already_running"
+    assert refused["run"]["runner_id"] == run["runner_id"] and f"run {run['runner_id']}" in refused["detail"]
+    assert not account.calls("setstatus") and not account.calls("create")  # it was not even asked
+
+
+def test_a_run_that_has_just_ended_is_in_nobodys_way(api: Api, account: StubAccount) -> None:
+    run = api.post("run-experiment", {"expid": "a001", **PROFILE})
+    log = account.home / ".autosubmit-runners" / RunnerRun.objects.get(pk=run["runner_id"]).key
+    wait_for(lambda: list(log.glob("ended.*")), 20, what="end of the run")
+    assert RunnerRun.objects.get().status == "ACTIVE"  # nobody has looked yet
+    api.post("set-job-status", {"expid": "a001", **PROFILE, "command_params": JOBS})
+
+
+def test_the_lock_of_a_run_that_was_started_by_hand_is_409(api: Api, account: StubAccount) -> None:
+    account.control("create", PRINT="[WARNING] Another Autosubmit instance using the experiment", EXIT=1, FAIL="x")
+    refused = api.post("create-job-list", {"expid": "a001", **PROFILE}, expect=409)
+    assert refused["code"] == "already_running" and "run" not in refused
+    assert "started by hand" in refused["detail"]
+
+
+def test_when_nothing_was_changed_the_message_says_so(api: Api, account: StubAccount) -> None:
+    said = "The selected number of jobs to change is: 0\n[WARNING] No changes were performed.\nJobList saved in 0.1 s."
+    account.control("setstatus", PRINT=said, LAST=1, EXIT=0)
+    body = api.post("set-job-status", {"expid": "a001", **PROFILE, "command_params": JOBS})
+    assert body["message"] == "No job of experiment a001 was changed: the filters select none."
+    assert body["counts"] == {"selected": 0, "changed": 0, "unchanged": 0} and body["changed"] == {}
 
 
 def test_a_command_that_fails_is_502_with_its_last_words(api: Api, account: StubAccount) -> None:

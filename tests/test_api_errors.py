@@ -37,6 +37,7 @@ PROMISED = {
     "profile_forbidden": 403,
     "not_found": 404,
     "profile_not_found": 404,
+    "experiment_not_found": 404,
     "run_not_found": 404,
     "log_not_found": 404,
     "operation_not_found": 404,

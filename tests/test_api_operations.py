@@ -263,5 +263,5 @@ def test_real_autosubmit_creates_an_experiment_and_its_job_list_in_the_backgroun
     assert set(autosubmit.job_statuses(expid).values()) == {"READY", "WAITING"}
 
     missing = app.post(COMMAND + "create-job-list", {**body, "expid": "zzzz"}, Idempotency_Key="other")
-    assert (missing.status, missing.body["code"]) == (502, "command_failed")
+    assert (missing.status, missing.body["code"]) == (404, "experiment_not_found")
     assert missing.body["error_code"] == 7012  # does not exist

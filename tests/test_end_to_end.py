@@ -120,15 +120,17 @@ def test_a_job_status_that_was_set_is_in_autosubmits_own_job_list(client: Client
         command_params={"final_status": "SUSPENDED", "job_names_list": [f"{expid}_ONE"]},
     )
     assert answer["message"] == f"Job status for experiment {expid} set successfully."
+    assert answer["changed"] == {f"{expid}_ONE": "SUSPENDED"}
+    assert answer["counts"] == {"selected": 1, "changed": 1, "unchanged": 0}
     assert client.account.job_statuses(expid) == {f"{expid}_ONE": "SUSPENDED"}
     refused = client.with_profile(
         "set-job-status",
-        502,
+        400,
         expid=expid,
         command_params={"final_status": "READY", "job_names_list": [f"{expid}_NONE"]},
     )
-    assert refused["code"] == "command_failed" and refused["exit_code"] == 99
-    assert f"{expid}_NONE" in refused["output"]
+    assert refused["code"] == "invalid_request" and refused["exit_code"] == 99
+    assert f"{expid}_NONE" in refused["errors"]["command_params.job_names_list"][0]
     assert client.account.job_statuses(expid) == {f"{expid}_ONE": "SUSPENDED"}
 
 
@@ -141,7 +143,7 @@ def test_a_description_is_updated_as_it_was_typed(client: Client) -> None:
 
 
 def test_autosubmits_own_words_reach_the_caller(client: Client) -> None:
-    failed = client.with_profile("create-job-list", 502, expid="zzzz")
-    assert failed["code"] == "command_failed"
+    failed = client.with_profile("create-job-list", 404, expid="zzzz")
+    assert failed["code"] == "experiment_not_found"
     assert "does not exist" in failed["output"] or "zzzz" in failed["output"]
     assert "\x1b" not in failed["output"]

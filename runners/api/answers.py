@@ -120,6 +120,31 @@ class CommandAnswer(serializers.Serializer[Any]):
     )
 
 
+class ChangeCounts(serializers.Serializer[Any]):
+    """How many jobs a set-job-status met."""
+
+    selected = serializers.IntegerField(
+        allow_null=True, help_text="Jobs that the filters select; null when this version of Autosubmit does not say."
+    )
+    changed = serializers.IntegerField(help_text="Jobs that have a new status.")
+    unchanged = serializers.IntegerField(
+        allow_null=True,
+        help_text="Selected jobs that were not changed: they had the status already, or a warning says why. null as "
+        "`selected`.",
+    )
+
+
+class JobStatusAnswer(CommandAnswer):
+    """What was changed."""
+
+    changed = serializers.DictField(
+        child=serializers.CharField(),
+        help_text="The new status of each job that was changed: at most 1,000 of them, `counts.changed` tells how many "
+        "there are.",
+    )
+    counts = ChangeCounts(help_text="How many jobs were selected, changed and left as they were.")
+
+
 class ExperimentCreatedAnswer(CommandAnswer):
     expid = serializers.CharField(help_text="The id of the new experiment.")
 

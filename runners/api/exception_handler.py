@@ -51,6 +51,7 @@ KINDS: dict[type[BaseException], Kind] = {
     ours.ProfileForbidden: Kind(403, "profile_forbidden", "The profile may not be used this way"),
     ForbiddenParameter: Kind(403, "profile_forbidden", "The profile may not be used this way"),
     ours.ProfileNotFound: Kind(404, "profile_not_found", "No such profile"),
+    ours.ExperimentNotFound: Kind(404, "experiment_not_found", "Autosubmit knows no such experiment there"),
     ours.RunNotFound: Kind(404, "run_not_found", "The experiment was never run here"),
     ours.LogNotFound: Kind(404, "log_not_found", "The run has no log any more"),
     ours.OperationNotFound: Kind(404, "operation_not_found", "No such operation"),

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from runners.api.answers import Problem
+from runners.api.answers import ChangeCounts, Problem
 from runners.api.exception_handler import kind_of, problem
 from runners.models_operations import Operation, OperationKind, OperationStatus
 from runners.services import idempotency, operations
@@ -101,8 +101,24 @@ def answer_of(view: CommandViewSet, operation: Operation, preference: Preference
 
 def body_of(kind: OperationKind, outcome: CommandOutcome) -> dict[str, Any]:
     """The answer to one of the long commands that has done it."""
-    body: dict[str, Any] = {"message": MESSAGES[kind].format(expid=outcome.expid), "warnings": outcome.warnings}
-    return {"expid": outcome.expid, **body} if kind is OperationKind.CREATE_EXPERIMENT else body
+    body: dict[str, Any] = {"message": message_of(kind, outcome), "warnings": outcome.warnings}
+    if kind is OperationKind.CREATE_EXPERIMENT:
+        return {"expid": outcome.expid, **body}
+    if kind is OperationKind.SET_JOB_STATUS and (changes := outcome.changes):
+        counts = {"selected": changes.selected, "changed": changes.changed, "unchanged": changes.unchanged}
+        return {**body, "changed": changes.jobs, "counts": counts}
+    return body
+
+
+def message_of(kind: OperationKind, outcome: CommandOutcome) -> str:
+    """The sentence about a long command that has done it."""
+    changes = outcome.changes
+    if kind is not OperationKind.SET_JOB_STATUS or changes is None or changes.changed:
+        return MESSAGES[kind].format(expid=outcome.expid)
+    if changes.selected == 0:
+        return f"No job of experiment {outcome.expid} was changed: the filters select none."
+    which = f"the {changes.selected} selected jobs" if changes.selected else "the selected jobs"
+    return f"No job of experiment {outcome.expid} was changed: {which} have this status already, or see the warnings."
 
 
 class OperationResult(serializers.Serializer[Any]):
@@ -110,6 +126,10 @@ class OperationResult(serializers.Serializer[Any]):
 
     message = serializers.CharField()
     warnings = serializers.ListField(child=serializers.CharField())
+    changed = serializers.DictField(
+        child=serializers.CharField(), required=False, help_text="set-job-status: as the command answers it."
+    )
+    counts = ChangeCounts(required=False, help_text="set-job-status: as the command answers it.")
     expid = serializers.CharField(required=False, help_text="create-experiment: the id of the new experiment.")
 
 
@@ -171,4 +191,6 @@ def _result(operation: Operation) -> dict[str, Any] | None:
 def _error(operation: Operation) -> dict[str, Any] | None:
     error = operations.error_of(operation)
     kind = kind_of(error) if error else None
-    return problem(kind, error.detail, **error.facts) if error and kind else None
+    if error is None or kind is None:
+        return None
+    return problem(kind, error.detail, errors=getattr(error, "errors", None), **error.facts)

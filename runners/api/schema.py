@@ -20,6 +20,7 @@ from drf_spectacular.utils import (
 from runners.api.answers import (
     CommandAnswer,
     ExperimentCreatedAnswer,
+    JobStatusAnswer,
     Problem,
     RunSerializer,
     RunStartedAnswer,
@@ -243,15 +244,20 @@ set_job_status = long_command(
     "Change the status of jobs",
     "Executes `autosubmit setstatus` and saves the result. Not possible while the experiment runs.",
     request=SetJobStatusRequest,
-    answer=CommandAnswer,
-    codes=WITH_PROFILE,
+    answer=JobStatusAnswer,
+    codes=(*WITH_PROFILE, "experiment_not_found", "already_running"),
     asked={
         "expid": "a001",
         "profile_name": "MY_RUNNER_PROFILE_1",
         "profile_params": {},
         "command_params": {"final_status": "COMPLETED", "job_names_list": ["a001_LOCAL_SETUP"]},
     },
-    answered={"message": "Job status for experiment a001 set successfully.", "warnings": []},
+    answered={
+        "message": "Job status for experiment a001 set successfully.",
+        "warnings": [],
+        "changed": {"a001_LOCAL_SETUP": "COMPLETED"},
+        "counts": {"selected": 1, "changed": 1, "unchanged": 0},
+    },
 )
 
 create_experiment = long_command(
@@ -276,7 +282,7 @@ create_job_list = long_command(
     "`warnings`.",
     request=CreateJobListRequest,
     answer=CommandAnswer,
-    codes=WITH_PROFILE,
+    codes=(*WITH_PROFILE, "experiment_not_found", "already_running"),
     asked={"expid": "a001", "profile_name": "MY_RUNNER_PROFILE_1", "profile_params": {}, "command_params": {}},
     answered={"message": "Job list for experiment a001 created successfully.", "warnings": []},
 )
@@ -287,7 +293,7 @@ update_experiment_description = command(
     "Executes `autosubmit updatedescrip`. Also possible while the experiment runs.",
     request=UpdateDescriptionRequest,
     answer=CommandAnswer,
-    codes=WITH_PROFILE,
+    codes=(*WITH_PROFILE, "experiment_not_found"),
     asked={
         "expid": "a001",
         "profile_name": "MY_RUNNER_PROFILE_1",

@@ -10,7 +10,11 @@ _HOST_KEY = {"host": "autosubmit.example.com", "key_type": "ssh-ed25519"}
 _NEW_KEY = "SHA256:Nb1h4jZ3kZl0Cm2bVSV8sC7Ih5o2FJbYc0m5W2d6nYQ"
 _OLD_KEY = "SHA256:2kqv1iB3l4cQ0N7uT9oH2a8WcE5rXyZ6dGfMjKpSsLw"
 _WHERE = "autosubmit_user@autosubmit.example.com:22"
-_LAST_WORDS = "[CRITICAL] The experiment a001 does not exist [eCode=7012]"
+_NO_EXPERIMENT = "[CRITICAL] Experiment does not exist [eCode=7012]"
+_CLONE_FAILED = (
+    "Can not clone main https://git.example.com/model.git into /home/autosubmit_user/autosubmit/a001/proj\n"
+    "fatal: Remote branch main not found in upstream origin"
+)
 _OPEN_USER = "The profile leaves open as which user to connect: give SSH.USER in profile_params."
 _NOT_FAILED = (
     "Autosubmit does not set a job to 'FAILED'. It accepts READY, COMPLETED, WAITING, SUSPENDED, UNKNOWN, HELD."
@@ -40,6 +44,10 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
         {},
     ),
     "profile_not_found": ("There is no profile 'MY_RUNNER'. Did you mean 'MY_RUNNER_PROFILE_1'?", {}),
+    "experiment_not_found": (
+        f"Autosubmit on {_WHERE} knows no experiment a001.",
+        {"exit_code": 100, "error_code": 7012, "output": _NO_EXPERIMENT},
+    ),
     "run_not_found": ("Experiment a001 was never run here.", {}),
     "log_not_found": (
         "There is no log: nothing was started, or its directory was removed from the machine.",
@@ -91,8 +99,8 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
         {"host": "autosubmit.example.com"},
     ),
     "command_failed": (
-        f"The command failed on {_WHERE} with exit code 100: {_LAST_WORDS}",
-        {"exit_code": 100, "error_code": 7012, "output": _LAST_WORDS},
+        f"The command failed on {_WHERE} with exit code 153: {_CLONE_FAILED}",
+        {"exit_code": 153, "error_code": 7065, "output": _CLONE_FAILED},
     ),
     "command_timed_out": (
         f"The command on {_WHERE} was ended after 300 s.",

@@ -16,12 +16,13 @@ from django.utils.http import urlencode
 
 from profiles.config import Endpoint
 from profiles.models import EndpointToggle
-from runners.api.operations import WAIT_GRACE
+from runners.api.operations import WAIT_GRACE, message_of
 from runners.exceptions import (
     CommandFailed,
     CommandTimedOut,
     EndpointDisabled,
     IdempotencyInProgress,
+    InvalidRequest,
     RunnerServiceError,
 )
 from runners.models import AuditRecord, RunnerRun
@@ -219,7 +220,7 @@ class CreateExperiment(CommandPage):
             )
             operations.wait(operation, seconds=operation.timeout + WAIT_GRACE)
             outcome = operations.outcome(operation)
-        except (CommandFailed, CommandTimedOut):  # certainly over: the same form may try again
+        except (CommandFailed, CommandTimedOut, InvalidRequest):  # certainly over: the same form may try again
             idempotency.forget_attempt(record)
             idempotency.give_back(record)
             raise
@@ -266,16 +267,23 @@ class SetJobStatus(CommandPage):
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
         """Asks Autosubmit on the machine, without saving: about two seconds."""
-        changes = experiments.preview_job_status(
+        outcome = experiments.preview_job_status(
             expid=data["expid"], config=data["config"], params=data["params"], audit=audit
         )
-        return {"plan": self.plan(data), "changes": changes}
+        return {"plan": self.plan(data), "changes": outcome.changes, "warnings": outcome.warnings}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
         outcome = experiments.set_job_status(
             expid=data["expid"], config=data["config"], params=data["params"], audit=audit
         )
-        self.done(f"The jobs of {outcome.expid} were set to {data['params'].final_status}.", outcome.warnings)
+        changes = outcome.changes
+        if changes and changes.changed:
+            jobs = "1 job" if changes.changed == 1 else f"{changes.changed} jobs"
+            rest = f" {changes.unchanged} of those selected stayed as they were." if changes.unchanged else ""
+            text = f"{jobs} of {outcome.expid} set to {data['params'].final_status}.{rest}"
+        else:
+            text = message_of(OperationKind.SET_JOB_STATUS, outcome)
+        self.done(text, outcome.warnings)
         return redirect(link("pages:experiment", outcome.expid, profile_name=data["profile_name"]))
 
 

@@ -17,22 +17,16 @@ from runners.services import answers
 ACCEPTED_STATUSES = ("READY", "COMPLETED", "WAITING", "SUSPENDED", "UNKNOWN", "HELD")
 EXPID_PATTERN = r"[a-z][a-z0-9]{3,15}"
 DESCRIPTION_LIMIT = 32_000  # characters: in UTF-8 below the 131,071 bytes that Linux allows for one argument
-LINE_LIMIT = 2000  # characters of one line of output that are told
 
 # 4.x ends with the first. 3.14 says the second and, when all is done, the third.
 _CREATED = re.compile(rf"^Experiment ({EXPID_PATTERN}) created\s*$", re.MULTILINE)
 _REGISTERED = re.compile(rf'^The new experiment "({EXPID_PATTERN})" has been registered\.\s*$', re.MULTILINE)
 _REGISTERED_WELL = "Experiment registered successfully"
 _SUBMITTING = re.compile(r'^ *File "[^"\n]*", line \d+, in \w*submit\w*', re.MULTILINE)
-_ECODE = re.compile(r"\[eCode=([0-9]{1,9})\]")
-_CHANGED = re.compile(r"^CHANGED: job: (\S+) status to: (\S+)", re.MULTILINE)
 _VERSION = re.compile(r"^([0-9]{1,4}\.[0-9]{1,4}[0-9A-Za-z.+-]{0,40})\s*$", re.MULTILINE)
-_USAGE_ERROR = re.compile(r"^autosubmit(?: [a-z]{1,40})?: error: (.{1,2000})", re.MULTILINE)
+_USAGE_ERROR = re.compile(r"^(?:autosubmit(?: [a-z]{1,40})?: )?error: (.{1,2000})", re.MULTILINE)
 _LONG_OPTION = re.compile(r"--[A-Za-z_]{1,40}")
-_DATE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ")
 _LINE_START = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ )?(?:\[WARNING\] )?"
-# Autosubmit says these and still exits 0: the configuration is wrong, and a run will fail.
-_WARNINGS = ("contain some issues ignored", "Critical Issues", "No changes were performed")
 _NOT_SAVED, _UNCHANGED = "Changes NOT saved to the JobList", "No changes were performed"
 DEFAULT_HPC = "local"  # the default of 4.x; 3.14 demands one
 EXPID_LOCK = "expid.lock"  # in the service's own directory on the machine
@@ -195,6 +189,12 @@ def updatedescrip(expid: str, description: str) -> list[str]:
     return ["autosubmit", "updatedescrip", "--", expid, description]
 
 
+def sections_of(filter_type: str) -> list[str]:
+    """The names of the sections in `DN [1-2], SIM`, without `ANY`."""
+    names = [part.partition("[")[0].strip() for part in filter_type.split(",")]
+    return [name for name in names if name and name.upper() != "ANY"]
+
+
 def _has_line(text: str, beginning: str) -> bool:
     """Whether a line begins so.
 
@@ -241,7 +241,7 @@ def is_job_list_saved(exit_code: int, text: str) -> bool:
         return False
     if _has_line(text, "JobList saved in ") or _has_line(text, _UNCHANGED):
         return True
-    return exit_code == 0 and bool(changed_jobs(text))
+    return exit_code == 0 and _has_line(text, "CHANGED: job: ")
 
 
 def is_job_list_shown(exit_code: int, text: str) -> bool:
@@ -249,31 +249,9 @@ def is_job_list_shown(exit_code: int, text: str) -> bool:
     return _has_line(text, _NOT_SAVED) or _has_line(text, _UNCHANGED)
 
 
-def changed_jobs(text: str) -> dict[str, str]:
-    """What a setstatus has changed, or would change: the new status of each job, in Autosubmit's order."""
-    return dict(_CHANGED.findall(text))
-
-
 def is_description_set(exit_code: int, text: str) -> bool:
     """Autosubmit says its line before it writes, so the line alone is no proof."""
     return exit_code == 0 and re.search(rf"^Setting {EXPID_PATTERN} description to '", text, re.MULTILINE) is not None
-
-
-def warnings(text: str) -> list[str]:
-    """Lines that mean trouble although the command succeeded."""
-    return [line.strip()[-LINE_LIMIT:] for line in text.splitlines() if any(sign in line for sign in _WARNINGS)]
-
-
-def error_code(text: str) -> int | None:
-    """The number in the last `[eCode=7014]`."""
-    found = _ECODE.findall(text)
-    return int(found[-1]) if found else None
-
-
-def complaint(text: str) -> str:
-    """The last line that carries an error code, without Autosubmit's date; empty if there is none."""
-    lines = [line.strip() for line in text.splitlines() if _ECODE.search(line)]
-    return _DATE.sub("", lines[-1])[-LINE_LIMIT:] if lines else ""
 
 
 def version_in(text: str) -> str:

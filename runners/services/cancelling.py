@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError
-from runners.services import autosubmit, scripts
+from runners.services import autosubmit, reasons, scripts
 from runners.services.installation import installed_version
 from runners.services.module_loaders import get_module_loader
 from runners.services.runners import CommandResult, Runner
@@ -185,7 +185,7 @@ def judged(expid: str, runner: Runner, result: CommandResult) -> Cancellation:
                 failure=f"{who} on {runner.where} cannot cancel jobs: it has no `stop --cancel`. Cancel them on their "
                 "platforms."
             )
-        reason = autosubmit.complaint(text) or result.last_words or "no output"
+        reason = reasons.reason_of(result.stdout, result.stderr) or "no output"
         return Cancellation(
             jobs,
             platforms,
@@ -228,7 +228,7 @@ def _jobs(text: str) -> tuple[dict[str, JobOutcome], dict[str, str], list[str]]:
             without_id.add(found[1])
         elif _FAILED.match(line) or (platform and _TROUBLE.match(line)):
             has_failed = True
-            failures.append(line.strip()[: autosubmit.LINE_LIMIT])
+            failures.append(line.strip()[: reasons.TEXT_LIMIT])
         elif found := _CHANGED.match(line):
             name = found[1]
             is_asked = platform and not has_failed and name not in without_id

@@ -20,6 +20,7 @@ from runners.exceptions import (
     AlreadyRunning,
     CommandFailed,
     CommandTimedOut,
+    ExperimentNotFound,
     InvalidRequest,
     NotRunning,
     OutcomeUnknown,
@@ -29,20 +30,25 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models_operations import Operation
-from runners.services import autosubmit, lifecycle
+from runners.services import autosubmit, lifecycle, reasons
 from runners.services.cancelling import Cancellation
 from runners.services.installation import installed_version
 from runners.services.module_loaders import get_module_loader
+from runners.services.probe import Probe
 from runners.services.runners import CommandResult, get_runner, own_account
 from runners.services.stopping import Stop
 
 
 @dataclass(frozen=True, slots=True)
 class CommandOutcome:
-    """What a finished command brought. `warnings`: Autosubmit's words about trouble that it did not call an error."""
+    """What a finished command brought. `warnings`: Autosubmit's words about trouble that it did not call an error.
+
+    `changes`: of set-job-status.
+    """
 
     expid: str
     warnings: list[str] = field(default_factory=list)
+    changes: reasons.Changes | None = None
 
 
 def run_experiment(
@@ -135,56 +141,104 @@ def is_fresh(run: RunnerRun | Operation) -> bool:
     return run.reachable and run.confirmed_at is not None and abs(timezone.now() - run.confirmed_at) < window
 
 
+def require_idle(*, expid: str, config: RunnerConfig) -> None:
+    """Check that no run of ours holds the experiment. Autosubmit itself would answer only after 10 to 20 s.
+
+    Its machine confirms it first, so a run that has just ended is in nobody's way. While the machine cannot be asked,
+    the command itself tells. A run in another account belongs to another installation. Raises AlreadyRunning.
+    """
+    run = _run_in_the_way(expid, config)
+    if run is None:
+        return
+    (probe,) = lifecycle.ask([run])
+    if run.is_active and probe.answer in (Probe.RUNNING, Probe.STARTING):
+        raise AlreadyRunning(_in_use(run), run=run)
+
+
+def _run_in_the_way(expid: str, config: RunnerConfig) -> RunnerRun | None:
+    target = get_runner(config).target
+    active = RunnerRun.objects.active().filter(expid=expid)
+    return next(iter(lifecycle.by_target(active).get(target, [])), None)
+
+
+def _in_use(run: RunnerRun) -> str:
+    return (
+        f"Experiment {run.expid} is running since {run.created:%Y-%m-%d %H:%M:%S %Z} (run {run.pk}), and nothing was "
+        "changed. Wait for its end, or stop it first."
+    )
+
+
 def set_job_status(
     *, expid: str, config: RunnerConfig, params: autosubmit.SetJobStatusParams, audit: AuditRecord
 ) -> CommandOutcome:
-    """Change the status of jobs and save it. Raises CommandFailed and as `Runner.execute`."""
-    result = _command(config, autosubmit.setstatus(expid, params), audit, autosubmit.is_job_list_saved)
-    return CommandOutcome(expid, autosubmit.warnings(result.text))
+    """Change the status of jobs and save it.
+
+    Raises AlreadyRunning, InvalidRequest (Autosubmit refuses a parameter, nothing was changed), ExperimentNotFound,
+    CommandFailed and as `Runner.execute`.
+    """
+    require_idle(expid=expid, config=config)
+    argv = autosubmit.setstatus(expid, params)
+    result = _command(expid, config, argv, audit, autosubmit.is_job_list_saved)
+    return job_status_outcome(expid, argv, result)
+
+
+def job_status_outcome(expid: str, argv: list[str], result: CommandResult) -> CommandOutcome:
+    """What a set-job-status that has succeeded brought, with a warning for sections that Autosubmit left out."""
+    found = reasons.changes(result.stdout)
+    told = reasons.warnings(result.stdout)
+    filter_type = next((word.partition("=")[2] for word in argv if word.startswith("--filter_type=")), "")
+    for section in reasons.sections_left_out(found, autosubmit.sections_of(filter_type)):
+        told.append(
+            f"No job of section {section} was selected, so none was changed. Autosubmit leaves out sections without "
+            "splits when filter_type names another section that has splits: send them one by one."
+        )
+    return CommandOutcome(expid, told, found)
 
 
 def preview_job_status(
     *, expid: str, config: RunnerConfig, params: autosubmit.SetJobStatusParams, audit: AuditRecord
-) -> dict[str, str]:
-    """Which jobs `set_job_status` would change, and to what; nothing is saved. Raises as `set_job_status`."""
+) -> CommandOutcome:
+    """What `set_job_status` would change; nothing is saved. Raises as `set_job_status`."""
+    require_idle(expid=expid, config=config)
     argv = autosubmit.setstatus(expid, params, save=False)
-    return autosubmit.changed_jobs(_command(config, argv, audit, autosubmit.is_job_list_shown).text)
+    return job_status_outcome(expid, argv, _command(expid, config, argv, audit, autosubmit.is_job_list_shown))
 
 
 def create_job_list(
     *, expid: str, config: RunnerConfig, params: autosubmit.CreateJobListParams, audit: AuditRecord
 ) -> CommandOutcome:
-    """Make the job list of an experiment. Raises CommandFailed and as `Runner.execute`."""
-    result = _command(config, autosubmit.create(expid, params), audit, autosubmit.is_job_list_created)
-    return CommandOutcome(expid, autosubmit.warnings(result.text))
+    """Make the job list of an experiment. Raises as `set_job_status`."""
+    require_idle(expid=expid, config=config)
+    result = _command(expid, config, autosubmit.create(expid, params), audit, autosubmit.is_job_list_created)
+    return CommandOutcome(expid, reasons.warnings(result.stdout))
 
 
 def update_description(*, expid: str, config: RunnerConfig, description: str, audit: AuditRecord) -> CommandOutcome:
-    """Replace the description. Raises CommandFailed and as `Runner.execute`."""
-    _command(config, autosubmit.updatedescrip(expid, description), audit, autosubmit.is_description_set)
+    """Replace the description. Raises ExperimentNotFound, CommandFailed and as `Runner.execute`."""
+    _command(expid, config, autosubmit.updatedescrip(expid, description), audit, autosubmit.is_description_set)
     return CommandOutcome(expid)
 
 
 def create_experiment(
     *, config: RunnerConfig, params: autosubmit.CreateExperimentParams, audit: AuditRecord
 ) -> CommandOutcome:
-    """Create an experiment and return its id. Raises CommandFailed and as `Runner.execute`."""
+    """Create an experiment and return its id. Raises InvalidRequest, CommandFailed and as `Runner.execute`."""
     argv = autosubmit.expid(params)
     result = _execute(config, argv, audit)
     expid = autosubmit.created_expid(result.text)
     if expid is None:
         raise failure(config, argv, result)
     audit.expid = expid
-    return CommandOutcome(expid, autosubmit.warnings(result.text))
+    return CommandOutcome(expid, reasons.warnings(result.stdout))
 
 
 def _command(
-    config: RunnerConfig, argv: list[str], audit: AuditRecord, is_success: Callable[[int, str], bool]
+    expid: str, config: RunnerConfig, argv: list[str], audit: AuditRecord, is_success: Callable[[int, str], bool]
 ) -> CommandResult:
-    """Execute an Autosubmit command and judge it by its exit code and its success line."""
+    """Execute an Autosubmit command for an experiment and judge it by its exit code and its success line."""
     result = _execute(config, argv, audit)
     if not is_success(result.exit_code, result.text):
-        raise failure(config, argv, result)
+        raise failure(config, argv, result, expid=expid)
     return result
 
 
@@ -194,19 +248,39 @@ def _execute(config: RunnerConfig, argv: list[str], audit: AuditRecord) -> Comma
     return get_runner(config).execute(text, login=True, timeout=settings.RUNNERS_COMMAND_TIMEOUT)
 
 
-def failure(config: RunnerConfig, argv: list[str], result: CommandResult) -> RunnerServiceError:
+def failure(config: RunnerConfig, argv: list[str], result: CommandResult, *, expid: str = "") -> RunnerServiceError:
     """What Autosubmit, or the shell before it, complained of.
 
-    InvalidRequest when the installed version does not take what was asked for: then nothing was executed.
+    InvalidRequest: Autosubmit refuses a parameter and has changed nothing. ExperimentNotFound, AlreadyRunning: as their
+    names say. All else is CommandFailed.
     """
     if result.exit_code and (usage := autosubmit.usage_error(result.all_text, argv)):
         return _not_accepted(config, usage)
-    complaint = autosubmit.complaint(result.text) or result.last_words or autosubmit.silence(result.exit_code)
+    runner = get_runner(config)
+    found = reasons.complaint(result.stdout, result.stderr)
+    facts: dict[str, Any] = {
+        "exit_code": result.exit_code,
+        "error_code": found.code if found else None,
+        "output": result.last_words,
+    }
+    if found:
+        if reasons.is_locked(found):
+            return _locked(config, expid, facts)
+        if refusal := reasons.refusal(argv, found):
+            paths = [f"command_params.{name}" for name in refusal.fields]
+            detail = (
+                f"{' or '.join(paths)}: Autosubmit on {runner.where} refuses it, and nothing was changed: "
+                f"{refusal.sentence}"
+            )
+            return InvalidRequest(detail, {path: [refusal.sentence] for path in paths}, **facts)
+        if reasons.is_experiment_missing(argv, found):
+            return ExperimentNotFound(f"Autosubmit on {runner.where} knows no experiment {expid}.", **facts)
+    words = reasons.reason_of(result.stdout, result.stderr) or autosubmit.silence(result.exit_code)
+    remedy = reasons.remedy(words)
     error = CommandFailed(
-        f"The command failed on {get_runner(config).where} with exit code {result.exit_code}: {complaint}",
-        exit_code=result.exit_code,
-        error_code=autosubmit.error_code(result.text),
-        output=result.last_words,
+        f"The command failed on {runner.where} with exit code {result.exit_code}: {words}"
+        + (f"\n{remedy}" if remedy else ""),
+        **facts,
     )
     return get_module_loader(config).explain(error)
 
@@ -218,6 +292,17 @@ def _not_accepted(config: RunnerConfig, usage: autosubmit.UsageError) -> Invalid
     errors = {f"command_params.{name}": [f"{subject} does not accept it: {usage.words}"] for name in usage.parameters}
     names = " with ".join(usage.parameters)
     return InvalidRequest(f"{subject} does not accept {names}: {usage.words}. Nothing was changed.", errors=errors)
+
+
+def _locked(config: RunnerConfig, expid: str, facts: dict[str, Any]) -> AlreadyRunning:
+    """Another Autosubmit process holds the experiment: our run, or one that was started by hand."""
+    if run := _run_in_the_way(expid, config):
+        return AlreadyRunning(_in_use(run), run=run, **facts)
+    return AlreadyRunning(
+        f"Another Autosubmit process on {get_runner(config).where} holds experiment {expid}, such as a run that was "
+        "started by hand, and nothing was changed. Wait for its end, or stop it there.",
+        **facts,
+    )
 
 
 def run_to_stop(*, expid: str, cancel_jobs: bool = False) -> RunnerRun:

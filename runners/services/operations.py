@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,9 +19,11 @@ from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from runners.exceptions import (
+    AlreadyRunning,
     AuthenticationFailed,
     CommandFailed,
     CommandTimedOut,
+    ExperimentNotFound,
     HostKeyChanged,
     HostKeyUnknown,
     InvalidRequest,
@@ -32,8 +35,8 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, new_run_key
 from runners.models_operations import Operation, OperationKind, OperationStatus
-from runners.services import autosubmit, lifecycle, scripts
-from runners.services.experiments import CommandOutcome, failure, is_fresh
+from runners.services import autosubmit, lifecycle, reasons, scripts
+from runners.services.experiments import CommandOutcome, failure, is_fresh, job_status_outcome, require_idle
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import LogChunk, Probe
 from runners.services.runners import CommandResult, Runner, get_runner
@@ -50,10 +53,14 @@ SUCCESS: dict[str, Callable[[int, str], bool]] = {
     OperationKind.CREATE_JOB_LIST: autosubmit.is_job_list_created,
     OperationKind.CREATE_EXPERIMENT: lambda exit_code, text: autosubmit.created_expid(text) is not None,
 }
+NEEDS_IDLE = (OperationKind.SET_JOB_STATUS, OperationKind.CREATE_JOB_LIST)  # an experiment that does not run
 UNREACHABLE = (RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed)
 ERRORS: dict[str, type[RunnerServiceError]] = {
     error.code: error
-    for error in (CommandFailed, CommandTimedOut, InvalidRequest, OutcomeUnknown, ProfileForbidden, *UNREACHABLE)
+    for error in (
+        *(AlreadyRunning, CommandFailed, CommandTimedOut, ExperimentNotFound, InvalidRequest, OutcomeUnknown),
+        *(ProfileForbidden, *UNREACHABLE),
+    )
 }
 
 
@@ -70,11 +77,13 @@ def start(
 ) -> Operation:
     """Start a command detached and return its row; the command is ended on its machine after `timeout` seconds.
 
-    The row is there before anything starts; `on_insert` runs in the transaction that inserts it. Raises
+    The row is there before anything starts; `on_insert` runs in the transaction that inserts it. Raises AlreadyRunning,
     RunnerUnreachable, CommandFailed or ProfileForbidden when the command certainly did not start. When that cannot be
     told now, the row is returned and the next look at it tells.
     """
     audit.argv = argv
+    if kind in NEEDS_IDLE:
+        require_idle(expid=expid, config=config)
     operation = Operation(
         key=new_run_key(),
         kind=kind,
@@ -140,7 +149,9 @@ def wait(operation: Operation, *, seconds: float) -> None:
 def outcome(operation: Operation) -> CommandOutcome:
     """What a finished operation brought. Raises what the command would have raised if it had been waited for."""
     if operation.result is not None:
-        return CommandOutcome(operation.expid, operation.result["warnings"])
+        stored = operation.result.get("changes")
+        changes = reasons.Changes(**stored) if stored else None
+        return CommandOutcome(operation.expid, operation.result["warnings"], changes)
     raise error_of(operation) or OutcomeUnknown(
         f"Operation {operation.pk} is not finished; ask again later.", operation_id=operation.pk
     )
@@ -184,12 +195,12 @@ def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
     duration = ((when or timezone.now()) - operation.created).total_seconds()
     result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", duration)
     if SUCCESS[operation.kind](result.exit_code, result.text):
-        expid = autosubmit.created_expid(result.text) if operation.kind == OperationKind.CREATE_EXPERIMENT else None
+        done = _outcome(operation, result)
         finish(
             operation,
             status=OperationStatus.SUCCEEDED,
-            expid=expid or operation.expid,
-            result={"warnings": autosubmit.warnings(result.text)},
+            expid=done.expid,
+            result={"warnings": done.warnings, "changes": asdict(done.changes) if done.changes else None},
             exit_code=probe.exit_code,
             finished=when,
         )
@@ -214,6 +225,14 @@ def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
         )
 
 
+def _outcome(operation: Operation, result: CommandResult) -> CommandOutcome:
+    """What a command that has succeeded brought."""
+    if operation.kind == OperationKind.SET_JOB_STATUS:
+        return job_status_outcome(operation.expid, operation.argv, result)
+    expid = autosubmit.created_expid(result.text) if operation.kind == OperationKind.CREATE_EXPERIMENT else None
+    return CommandOutcome(expid or operation.expid, reasons.warnings(result.stdout))
+
+
 def _read_all(operation: Operation, runner: Runner) -> LogChunk | None:
     limit = settings.RUNNERS_OUTPUT_LIMIT - READABLE
     return runner.read_log(operation.key, offset=-limit, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
@@ -224,7 +243,7 @@ def _failure(operation: Operation, runner: Runner, result: CommandResult) -> Run
         return CommandTimedOut(
             f"The command on {runner.where} was ended after {operation.timeout} s.", output=result.last_words
         )
-    return failure(operation.runner_config, operation.argv, result)
+    return failure(operation.runner_config, operation.argv, result, expid=operation.expid)
 
 
 def finish(
@@ -242,7 +261,11 @@ def finish(
     if error is None:
         stored = None
     else:
-        members = {"errors": error.errors} if isinstance(error, InvalidRequest | ProfileForbidden) else {}
+        members: dict[str, Any] = {}
+        if isinstance(error, InvalidRequest | ProfileForbidden):
+            members["errors"] = error.errors
+        elif isinstance(error, AlreadyRunning) and error.run:
+            members["run_id"] = error.run.pk
         stored = {"code": error.code, "detail": error.detail, "facts": error.facts | members}
     changes = {
         "status": status,

@@ -28,7 +28,7 @@ from runners.exceptions import (
     StopNotConfirmed,
 )
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import autosubmit, leftovers, lifecycle
+from runners.services import autosubmit, leftovers, lifecycle, reasons
 from runners.services.cancelling import Cancellation, cancel
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Identity, Probe
@@ -220,7 +220,7 @@ class Stop:
                 )
                 step["outcome"] = f"exit code {result.exit_code}"
                 if result.exit_code:
-                    step["outcome"] += f": {autosubmit.complaint(result.text) or result.last_words}"
+                    step["outcome"] += f": {reasons.reason_of(result.stdout, result.stderr)}"
             except (CommandTimedOut, OutcomeUnknown) as error:
                 step["outcome"] = error.detail
             step["ended"] = self._wait(1.0)

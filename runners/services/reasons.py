@@ -1,0 +1,430 @@
+"""Why an Autosubmit command failed, what it warned of, and which of its parameters it refused. Pure functions.
+
+The input is the raw output of a command: it is untrusted, so each function is linear in its length and returns at most
+TEXT_LIMIT characters per text. The formats were recorded from Autosubmit 4.0.105 to 4.1.17.1 (tests/reasons/). The
+words that mean success are in `autosubmit.py`.
+
+Autosubmit tags its messages: `[WARNING] text`, `[ERROR] text` and ` [CRITICAL] text`. A message can have several
+lines. On a terminal and in a pipe each message is coloured, so the code that resets the colour ends the message. In the
+files of ASLOGS there are no colours; then the next tag or a blank line ends it.
+
+A command that fails prints its traceback as a [CRITICAL] message, then `[CRITICAL] Trace: details` (4.1.17; before,
+the details follow "Details:" in the traceback), then `[CRITICAL] reason [eCode=7011]`, then "More info at ...".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from runners.services import answers, autosubmit
+from runners.services.output import last_lines, plain_text
+
+LINE_LIMIT = 4000  # characters of a line that are looked at
+TEXT_LIMIT = 2000  # characters of a reason, and of a warning
+WARNINGS_LIMIT = 50  # warnings that an answer lists
+CHANGED_LIMIT = 1000  # jobs that an answer lists
+NAMES_LIMIT = 10  # failed jobs that a sentence names
+
+_RESET = b"\x1b[0m"
+_END = "\x1e"  # stands for a reset of the colour; no text of Autosubmit's holds this control character
+_DATE = r"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ )?"
+_TAG = re.compile(rf"^ ?\[(WARNING|ERROR|CRITICAL)\] ?{_DATE}(.*)$", re.DOTALL)
+_TRACEBACK = "Traceback (most recent call last)"
+_FRAME = re.compile(r'^ {0,4}File "')
+_PYTHON_WARNING = re.compile(r"/[^ :]+\.py:\d+: [A-Za-z]+Warning: ")
+_EXCEPTION = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]{0,200}: ?")
+_CODE = re.compile(r"\[eCode=([0-9]{1,6})\]")
+# Lines that say nothing about the cause: numbers that a reason has already, headings, and advice for a terminal.
+_NOISE = re.compile(
+    r"Error code: \d+$|## .* ##$|Please report it to Autosubmit|This file and the correctness of its content|"
+    r"To suppress this check see|https://yaml\.dev/|Process stopped\. Review the format|"
+    r"Remember that this option expects|"
+    r"Details:$|Arguments provided: |This is the experiment: |More info at https?:|"
+    r"Unhandled error: If you see this message"
+)
+# Warnings that every command of a good experiment prints.
+_HARMLESS = re.compile(
+    r"Remember to MODIFY the MODEL config files|File \S+ does not exist|Joblist will be created from scratch due|"
+    r"Failed to set last Autosubmit command, using fallback|Arguments provided: |This is the experiment: "
+)
+_UNKNOWN_ARGUMENT = "this version of Autosubmit does not know one of the arguments: it only printed its usage"
+_LOCKED = "Another Autosubmit instance using the experiment"
+_GIT = re.compile(
+    r"(fatal|remote|error|warning|ERROR|ssh|kex_exchange_identification|Host key verification|Load key|"
+    r"Permission denied|[A-Za-z0-9._-]{1,64}@[A-Za-z0-9._-]{1,255})(:| |$)"
+)
+_ARGPARSE = re.compile(r"^(?:autosubmit[a-z ]{0,40}: )?error: (.+)$")
+_CHANGED = re.compile(r"^CHANGED: job: (.{1,255}?) status to: ([A-Z]{1,32})\s*$")
+_SELECTED = re.compile(r"^The selected number of jobs to change is: ([0-9]{1,9})\s*$")
+
+
+@dataclass(slots=True)
+class Message:
+    """One message of Autosubmit: its tag, and its lines without tag and date."""
+
+    tag: str
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def is_traceback(self) -> bool:
+        return self.lines[0].startswith(_TRACEBACK)
+
+
+def _lines(data: bytes) -> list[str]:
+    """The lines of an output, without colours, each of at most LINE_LIMIT characters.
+
+    _END stands where a coloured message ends.
+    """
+    text = plain_text(data.replace(_END.encode(), b"").replace(_RESET, _END.encode()))
+    return [line if len(line) <= LINE_LIMIT else _cut(line) for line in text.split("\n")]
+
+
+def _cut(line: str) -> str:
+    """The beginning of a long line, so that no pattern sees more. The end of its message is kept."""
+    return line[:LINE_LIMIT] + (_END if _END in line[LINE_LIMIT:] else "")
+
+
+def messages(data: bytes) -> list[Message]:
+    """The tagged messages of an output, in order."""
+    lines = _lines(data)
+    is_coloured = any(_END in line for line in lines)
+    found: list[Message] = []
+    current: Message | None = None
+    for line in lines:
+        before, end, _ = line.partition(_END)
+        if tag := _TAG.match(before):
+            current = Message(tag[1], [tag[2]])
+            found.append(current)
+        elif before.startswith("More info at http"):
+            current = None
+        elif current is not None and (is_coloured or _continues(current, before)):
+            current.lines.append(before)
+        else:
+            current = None
+        if end:
+            current = None
+    return found
+
+
+def _continues(message: Message, line: str) -> bool:
+    """Whether a line without a colour belongs to the message above it."""
+    if message.tag == "CRITICAL":
+        return True
+    # A heading has a block below it. Other warnings have one line, and what follows is another message.
+    is_heading = message.lines[0].rstrip().endswith(":")
+    return is_heading and bool(line.strip()) and _CODE.search(message.lines[-1]) is None
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """Why a command failed.
+
+    `reason` is Autosubmit's sentence, `details` are the lines that belong to it (its "Trace:" block, lines of git).
+    `raw` holds both as Autosubmit printed them. `code`: the N of `[eCode=N]`.
+    """
+
+    reason: str
+    details: str = ""
+    raw: str = ""
+    code: int | None = None
+
+    @property
+    def text(self) -> str:
+        """Reason and details, for people."""
+        return answers.text("\n".join(part for part in (self.reason, self.details) if part), TEXT_LIMIT)
+
+
+def complaint(stdout: bytes, stderr: bytes = b"") -> Complaint | None:
+    """Autosubmit's reason; None when the output holds none (a shell, a module or a signal ended the command).
+
+    Never a traceback, a usage line or a path of the installation.
+    """
+    found = messages(stdout)
+    critical = [message for message in found if message.tag == "CRITICAL"]
+    locked = next((message for message in found if message.lines[0].startswith(_LOCKED)), None)
+    if locked:
+        return Complaint(_LOCKED + ".", raw=_LOCKED)
+    traces = [message for message in found if message.lines[0].startswith("Trace:")]
+    if critical:
+        reason, details = _of_critical(critical, traces)
+    elif traces:  # 4.0, of an experiment that does not exist
+        reason, details = _trace(traces[-1]), []
+    else:
+        lines = [line.replace(_END, "") for line in _lines(stdout) + _lines(stderr)]
+        if usage := next((match[1] for line in lines if (match := _ARGPARSE.match(line))), None):
+            return Complaint(answers.line(usage, TEXT_LIMIT), raw=usage[:TEXT_LIMIT])
+        if not any(line.startswith(_TRACEBACK) for line in lines):
+            is_usage = any(line.startswith("usage: autosubmit") for line in lines)
+            return Complaint(_UNKNOWN_ARGUMENT, raw=_UNKNOWN_ARGUMENT) if is_usage else None
+        reason, details = _exception(lines)
+    raw = "\n".join([*reason, *details])[: 4 * TEXT_LIMIT]
+    codes = _CODE.findall("\n".join(reason))
+    reason_text = "\n".join(_clean(reason))
+    known = set(reason_text.split("\n"))
+    lines = [line for line in _clean(details) if line not in known]
+    if "clone" in reason_text or "git" in reason_text.lower():
+        lines += _git_lines(_lines(stdout) + _lines(stderr))
+    if not reason_text and not lines:
+        return None
+    return Complaint(
+        answers.text(reason_text, TEXT_LIMIT),
+        answers.text("\n".join(lines), TEXT_LIMIT),
+        raw,
+        int(codes[-1]) if codes else None,
+    )
+
+
+def _of_critical(critical: Sequence[Message], traces: Sequence[Message]) -> tuple[list[str], list[str]]:
+    """The lines of the reason, and those of the details."""
+    last = critical[-1]
+    if last.is_traceback:
+        return _exception(last.lines)
+    if traces:
+        return last.lines, _trace(traces[-1])
+    if len(critical) > 1 and critical[-2].is_traceback:
+        return last.lines, _exception(critical[-2].lines)[1]
+    return last.lines, []
+
+
+def _trace(message: Message) -> list[str]:
+    """The lines of a "Trace:" block; of a traceback in it only what its exception says."""
+    block = [message.lines[0].removeprefix("Trace:"), *message.lines[1:]]
+    return _exception(block)[0] if any(_TRACEBACK in line for line in block) else block
+
+
+def _exception(lines: Iterable[str]) -> tuple[list[str], list[str]]:
+    """What the last exception of a traceback says, and what follows "Details:" there."""
+    said: list[str] = []
+    in_frame = False
+    for line in lines:
+        if _FRAME.match(line):
+            said, in_frame = [], True
+        elif line.lstrip().startswith(_TRACEBACK):
+            said, in_frame = [], False
+        elif not (in_frame and line.startswith("    ")):
+            in_frame = False
+            said.append(line)
+    if said:
+        said[0] = _EXCEPTION.sub("", said[0], count=1) or said[0]
+    place = next((index for index, line in enumerate(said) if line.strip() == "Details:"), len(said))
+    code = next((index for index, line in enumerate(said) if line.startswith("Error code: ")), place)
+    return said[: min(place, code)], said[place + 1 :]
+
+
+def _clean(lines: Iterable[str]) -> list[str]:
+    """Without codes, noise, blank lines and frames of tracebacks."""
+    kept = []
+    for line in lines:
+        line = _CODE.sub(" ", line).strip()
+        if line and not _NOISE.match(line) and "/site-packages/" not in line:
+            kept.append(line.removesuffix(".") if line.endswith("..") else line)
+    return list(dict.fromkeys(kept))
+
+
+def _git_lines(lines: Iterable[str]) -> list[str]:
+    """The lines of git's last `fatal:`: it, and the lines of git and ssh directly above it."""
+    block: list[str] = []
+    found: list[str] = []
+    for line in lines:
+        line = line.replace(_END, "").strip()
+        if not _GIT.match(line):
+            block = []
+            continue
+        block = [*block[-4:], line[:500]]
+        if line.startswith("fatal:"):
+            found = block
+    return found
+
+
+def last_words(stdout: bytes, stderr: bytes = b"") -> str:
+    """The last lines of an output without a complaint: no frames of tracebacks, no usage."""
+    kept: list[str] = []
+    in_frame = in_usage = False
+    for line in _lines(stdout) + _lines(stderr):
+        line = line.replace(_END, "")
+        if line.startswith("usage: "):
+            in_usage = True
+        elif in_usage and line and not line.startswith((" ", "positional arguments", "options", "optional arguments")):
+            in_usage = not _ARGPARSE.match(line)
+        if _FRAME.match(line) or line.startswith(_TRACEBACK) or _PYTHON_WARNING.match(line):
+            in_frame = True
+        elif in_frame and not line.startswith("  "):
+            in_frame = False
+        if not in_frame and not in_usage:
+            kept.append(line)
+    return last_lines("\n".join(kept).encode())
+
+
+def reason_of(stdout: bytes, stderr: bytes = b"") -> str:
+    """The complaint, or else the last words; empty when the command printed nothing that says why."""
+    found = complaint(stdout, stderr)
+    return found.text if found else last_words(stdout, stderr)
+
+
+# --- what to do about it ----------------------------------------------------------------------------------------------
+
+_REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"uses \(\s*\) which is not the running|has no yml data"),
+        "The experiment tells no version. A configuration of Autosubmit 3 (.conf files) has to be converted first, "
+        "with `autosubmit upgrade EXPID` on the machine; of any other, send `update_version: true`.",
+    ),
+    (
+        re.compile(r"which is not the running Autosubmit version"),
+        "Send `update_version: true` in command_params of set-job-status or create-job-list: the experiment then uses "
+        "the running version.",
+    ),
+    (
+        re.compile(r"exceeded the timeout limit|database is locked"),
+        "Another process holds Autosubmit's database. Try again later; if it stays so, ask the installation's admins.",
+    ),
+    (
+        re.compile(r"couldn't load the workflow graph|Please run autosubmit create first"),
+        "The experiment has no job list: make it first, with create-job-list.",
+    ),
+    (
+        re.compile(r"No configuration file ?\(autosubmitrc\)"),
+        "Run `autosubmit configure` in the account, or let its login shell set AUTOSUBMIT_CONFIGURATION.",
+    ),
+    (
+        re.compile(r"database not found|database .{0,200}does not exist"),
+        "Run `autosubmit install` in the account, or correct the path of the database in its .autosubmitrc.",
+    ),
+    (
+        re.compile(r"'NoneType' object (is not iterable|has no attribute)"),
+        "A section of the configuration is probably empty or incomplete, such as JOBS, or a wrapper without "
+        "JOBS_IN_WRAPPER.",
+    ),
+    (
+        re.compile(r"'utf-8' codec can't decode"),
+        "A file of the configuration is not in UTF-8: save it in UTF-8.",
+    ),
+)
+
+
+def remedy(text: str) -> str:
+    """What to do about a complaint, in a sentence; empty when nobody can say."""
+    return next((words for pattern, words in _REMEDIES if pattern.search(text)), "")
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+_CHUNKS = ("--filter_chunks", "--filter_type_chunk", "--filter_type_chunk_split")
+_FILTERS = ("--list", "--filter_status", "--filter_type", *_CHUNKS)
+# A sentence of Autosubmit's -> the options that it may refuse, of which the given ones count. Tried in order: up to
+# 4.1.16 `-ft` heads errors of job names, too, so the headings of the details come first.
+_REFUSALS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (re.compile(r"Specified job\(s\)|Job Validation Message|List of jobs has a format error"), ("--list",)),
+    (re.compile(r"-fc // -ftc|Chunk Validation Message|chunk formula"), _CHUNKS),
+    (re.compile(r"Section Validation Message|Specified section"), ("--filter_type",)),
+    (re.compile(r"Status Validation Message|There are no jobs with status"), ("--filter_status",)),
+    (re.compile(r"supplied input for -fl"), ("--list",)),
+    (re.compile(r"supplied input for -fs"), ("--filter_status",)),
+    (re.compile(r"supplied input for -ftc|supplied input for -fc"), _CHUNKS),
+    (re.compile(r"supplied input for -ft"), ("--filter_type", "--list")),
+    # 4.1.12 says this of any filter, and no more.
+    (re.compile(r"while setting some of the workflow jobs, no changes were made"), _FILTERS),
+    (re.compile(r"Cannot set jobs to the active status|Invalid status '"), ("--status_final",)),
+    (re.compile(r"^Experiment [a-z0-9]{4,16} doesn't exists?"), ("--copy",)),
+)
+_UNEXPLAINED = (
+    "Autosubmit says no more than '{}'. A job, section, status or chunk that does not exist is the usual cause."
+)
+_NO_EXPERIMENT = re.compile(r"^(?:[A-Z][a-z ]{1,80}: )?Experiment (?:[a-z0-9]{4,16} )?does(?: not|n't) exists?")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Autosubmit refuses a parameter and has changed nothing."""
+
+    fields: tuple[str, ...]  # of command_params; several when Autosubmit does not say which
+    sentence: str
+
+
+def _names(option: str) -> list[str]:
+    return [name for name, each in autosubmit.OPTIONS.items() if each == option]
+
+
+def refusal(argv: Sequence[str], found: Complaint) -> Refusal | None:
+    """Which parameter of the command Autosubmit refuses; None when it failed otherwise.
+
+    Of usage errors `autosubmit.usage_error` tells.
+    """
+    options = {word.partition("=")[0] for word in argv if word.startswith("--")}
+    for pattern, candidates in _REFUSALS:
+        given = tuple(name for each in candidates if each in options for name in _names(each))
+        if given and pattern.search(found.raw):
+            sentence = found.details or found.reason.partition("\n")[2]
+            if not sentence:
+                is_whole = candidates[0] in ("--copy", "--status_final")
+                sentence = found.reason if is_whole else _UNEXPLAINED.format(found.reason)
+            return Refusal(given, sentence)
+    return None
+
+
+def is_experiment_missing(argv: Sequence[str], found: Complaint) -> bool:
+    """Whether Autosubmit says that the experiment of the command does not exist."""
+    return "expid" not in argv and _NO_EXPERIMENT.match(found.reason) is not None
+
+
+def is_locked(found: Complaint) -> bool:
+    """Whether another Autosubmit process, such as a run, holds the experiment."""
+    return found.raw.startswith(_LOCKED)
+
+
+# --- warnings and changes ---------------------------------------------------------------------------------------------
+
+
+def warnings(stdout: bytes) -> list[str]:
+    """What Autosubmit warned of although the command succeeded: each a heading with its block."""
+    told: dict[str, None] = {}
+    for message in messages(stdout):
+        text = answers.text("\n".join(_clean(message.lines)), TEXT_LIMIT)
+        if text and message.tag != "CRITICAL" and not _HARMLESS.match(text):
+            told[text] = None
+    texts = list(told)
+    if len(texts) > WARNINGS_LIMIT:
+        texts[WARNINGS_LIMIT - 1 :] = [f"{len(texts) - WARNINGS_LIMIT + 1} more warnings are in the command's log."]
+    return texts
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a setstatus has changed. `jobs`: the new status of each job, at most CHANGED_LIMIT of `changed`.
+
+    `selected`: how many jobs the filters select; None when this version does not say.
+    """
+
+    jobs: dict[str, str]
+    changed: int
+    selected: int | None
+
+    @property
+    def unchanged(self) -> int | None:
+        return None if self.selected is None else max(self.selected - self.changed, 0)
+
+
+def changes(stdout: bytes) -> Changes:
+    """Read a setstatus, saved or not."""
+    jobs: dict[str, str] = {}
+    selected = None
+    for line in _lines(stdout):
+        line = line.replace(_END, "")
+        if line.startswith("CHANGED: ") and (found := _CHANGED.match(line[:400])):
+            jobs[answers.line(found[1])] = found[2]
+        elif line.startswith("The selected") and (found := _SELECTED.match(line[:100])):
+            selected = int(found[1])
+    return Changes(dict(list(jobs.items())[:CHANGED_LIMIT]), len(jobs), selected)
+
+
+def sections_left_out(found: Changes, sections: Iterable[str]) -> list[str]:
+    """Sections of which a setstatus has certainly selected no job, although it selected others.
+
+    4.1.17.1 leaves out sections without splits when another one has splits.
+    """
+    if not found.changed or found.unchanged != 0 or found.changed > len(found.jobs):
+        return []  # nobody can say of which sections the selected jobs are that were not changed
+    names = [name.upper() for name in found.jobs]
+    return [each for each in sections if not any(name.endswith(f"_{each.upper()}") for name in names)]

@@ -1,0 +1,217 @@
+"""What `reasons` reads in real outputs: tests/reasons/outputs/VERSION/NAME.out and .err, recorded from Autosubmit.
+
+Paths were shortened (home and installation); nothing else was changed. How each was made stands beside its name here.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from runners.services import autosubmit, reasons
+from runners.services.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+
+OUTPUTS = Path(__file__).parent / "reasons" / "outputs"
+NEWEST = "4.1.17.1"
+ALL = ("4.1.17.1", "4.1.16", "4.1.15", "4.1.12", "4.1.8", "4.0.105")
+
+SET = autosubmit.setstatus("a000", SetJobStatusParams("READY", job_names_list=("a000_NOSUCH",)))
+SET_TYPE = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_type="NOPE"))
+SET_STATUS = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_status=("FAILED",)))
+SET_CHUNKS = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_chunks="[ 2000 [ fc0 ] ]"))
+SET_TYPE_CHUNK = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_type_chunk="[ 2000 [ fc0 [1] ] ],NO"))
+COPY = autosubmit.expid(CreateExperimentParams("x", copy="zzzz", operational=True, testcase=True))
+CREATE = autosubmit.create("a000", CreateJobListParams(force=True))
+
+# (name, versions, words that the complaint holds)
+COMPLAINTS = [
+    ("noconf", [NEWEST], "No configuration file(autosubmitrc) found"),
+    ("nodb", [NEWEST], "Experiments database not found"),
+    ("c_tab", ["4.1.17.1", "4.1.16", "4.1.12", "4.1.8", "4.0.105"], "jobs_a00"),
+    ("c_tab", ["4.1.17.1", "4.1.16", "4.1.12", "4.1.8", "4.0.105"], '.yml", line 2, column 1'),
+    ("c_dup", [NEWEST], 'found duplicate key "ONE"'),
+    ("c_latin1", [NEWEST], "'utf-8' codec can't decode byte 0xc9"),
+    ("c_version", ["4.1.17.1", "4.1.8"], "Current experiment uses (4.1.0) which is not the running Autosubmit version"),
+    ("c_wrapnojobs", [NEWEST], "Unexpected error: 'NoneType' object is not iterable"),
+    ("c_clonebranch", ["4.1.17.1", "4.1.12"], "fatal: Remote branch nobranch not found in upstream origin"),
+    ("c_clonehttps", [NEWEST], "fatal: unable to access 'https://localhost:1/x/y.git/'"),
+    ("c_confnosuch", [NEWEST], "Job list is empty"),
+    ("c_confnosuch", [NEWEST], "proj/git_project/conf/nosuch"),
+    ("c_norepo", [NEWEST], "Incorrect git Configuration"),
+    ("d_expid", [NEWEST], "The database process exceeded the timeout limit 15s"),
+    ("d_desc", [NEWEST], "database is locked"),
+    ("s_before", [NEWEST], "Please run autosubmit create first"),
+    ("run_before", [NEWEST], "Please run autosubmit create first"),
+    ("set_badname", ["4.1.17.1", "4.1.16", "4.0.105"], "Specified job(s) : [['a000_NOSUCH'"),
+]
+
+
+def read(version: str, name: str) -> tuple[bytes, bytes]:
+    """Standard output and error."""
+    out, err = (OUTPUTS / version / f"{name}.{end}" for end in ("out", "err"))
+    return out.read_bytes() if out.exists() else b"", err.read_bytes() if err.exists() else b""
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "words"),
+    [(version, name, words) for name, versions, words in COMPLAINTS for version in versions],
+)
+def test_the_complaint_is_the_reason_with_the_lines_that_belong_to_it(version: str, name: str, words: str) -> None:
+    found = reasons.complaint(*read(version, name))
+    assert found is not None
+    assert words in found.text
+
+
+RECORDED = sorted({(file.parent.name, file.stem) for file in OUTPUTS.glob("*/*")})
+
+
+@pytest.mark.parametrize(("version", "name"), RECORDED)
+def test_no_text_is_a_traceback_a_usage_line_a_path_of_the_installation_or_a_number(version: str, name: str) -> None:
+    out, err = read(version, name)
+    for data in ((out, err), (out + b"\n" + err, b"")):  # two streams, and one log
+        texts = [reasons.reason_of(*data), *reasons.warnings(data[0])]
+        for text in texts:
+            assert "Traceback" not in text and 'File "' not in text, text
+            assert "/opt/autosubmit" not in text and "site-packages" not in text, text
+            assert "usage:" not in text and "Namespace(" not in text, text
+            assert "\x1b" not in text and "\x1e" not in text, text
+            assert len(text) <= reasons.TEXT_LIMIT
+            lines = text.split("\n")
+            assert not any(line.strip().isdecimal() or line.startswith("Error code:") for line in lines), text
+
+
+REFUSALS = [
+    ("set_badname", ["4.1.17.1", "4.1.16", "4.1.15", "4.1.12", "4.1.8", "4.0.105"], SET, "job_names_list"),
+    ("set_badsection", ["4.1.17.1", "4.1.16", "4.1.12", "4.0.105"], SET_TYPE, "filter_type"),
+    ("set_badsplit", [NEWEST], SET_TYPE, "filter_type"),
+    ("set_badstatus", ["4.1.17.1", "4.1.16", "4.1.15", "4.1.8", "4.0.105"], SET_STATUS, "filter_status"),
+    ("set_badchunk", ["4.1.17.1", "4.1.16"], SET_CHUNKS, "filter_chunks"),
+    ("set_badftc", ["4.1.17.1", "4.0.105"], SET_TYPE_CHUNK, "filter_type_chunk"),
+    ("copy_unknown", ["4.1.17.1", "4.1.16", "4.1.15"], COPY, "copy"),
+]
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "argv", "field"),
+    [(version, name, argv, field) for name, versions, argv, field in REFUSALS for version in versions],
+)
+def test_a_refusal_names_the_parameter(version: str, name: str, argv: list[str], field: str) -> None:
+    found = reasons.complaint(*read(version, name))
+    assert found is not None
+    refusal = reasons.refusal(argv, found)
+    assert refusal is not None and refusal.fields == (field,)
+    assert refusal.sentence
+
+
+USAGE = [
+    ("4.1.17.1", "set_argparse", SET, ("final_status",), "choose from 'READY', 'COMPLETED', 'WAITING', 'SUSPENDED'"),
+    ("4.1.17.1", "e_argparse1", COPY, ("operational", "testcase"), "not allowed with argument"),
+    ("4.0.105", "create_force", CREATE, ("force",), "unrecognized arguments: --force"),
+]
+
+
+@pytest.mark.parametrize(("version", "name", "argv", "fields", "words"), USAGE)
+def test_a_usage_error_names_the_parameter(
+    version: str, name: str, argv: list[str], fields: tuple[str, ...], words: str
+) -> None:
+    out, err = read(version, name)
+    usage = autosubmit.usage_error((out + b"\n" + err).decode(), argv)
+    assert usage is not None
+    assert set(usage.parameters) == set(fields) and words in usage.words
+
+
+@pytest.mark.parametrize("name", ["c_tab", "c_version", "c_clonebranch", "d_expid", "noconf", "s_before"])
+def test_a_failure_is_no_refusal(name: str) -> None:
+    found = reasons.complaint(*read(NEWEST, name))
+    assert found is not None
+    assert reasons.refusal([*SET, *COPY, *CREATE], found) is None
+    assert not reasons.is_experiment_missing(SET, found)
+    assert reasons.remedy(found.text) or name in ("c_tab", "c_clonebranch")
+
+
+@pytest.mark.parametrize("version", ALL)
+def test_an_unknown_experiment_is_told_from_an_unknown_copy(version: str) -> None:
+    found = reasons.complaint(*read(version, "create_unknown"))
+    assert found is not None and reasons.is_experiment_missing(CREATE, found)
+    copied = reasons.complaint(*read(version, "copy_unknown"))
+    assert copied is not None and not reasons.is_experiment_missing(COPY, copied)
+
+
+def test_the_lock_of_another_process_is_known() -> None:
+    found = reasons.complaint(*read(NEWEST, "l_set"))
+    assert found is not None and reasons.is_locked(found)
+
+
+WARNINGS = [
+    ("c_depnope", ["[ONE] Dependency parameter is invalid, job NOPE is not configured"]),
+    ("c_hpcarch", ["[Default] Main platform is not defined! check if [HPCARCH = SLURMY] has any typo"]),
+    ("c_customnone", ["YAML file not found: /nowhere/x.yml"]),
+    ("c_wrapppn", ["[W] MAX_WALLCLOCK no exist in the vertical-wrapper platform", "Wrappers will not be generated"]),
+    ("create", []),
+    ("set_ok", []),
+    ("set_none", ["No changes were performed."]),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), WARNINGS)
+def test_a_warning_is_its_heading_with_its_block(name: str, words: list[str]) -> None:
+    found = reasons.warnings(read(NEWEST, name)[0])
+    assert len(found) == len(words)
+    for text, expected in zip(found, words, strict=True):
+        assert expected in text
+        assert "Loading parameters" not in text and "is correct" not in text  # the message after it
+
+
+def test_a_warning_without_colours_ends_at_a_blank_line() -> None:
+    block = "On Configuration files:\nCritical Issues on [Jobs] config file:\n[ONE] no SCRIPT"
+    assert reasons.warnings(f"[WARNING] {block}\n\nLoading parameters\n".encode()) == [block]
+
+
+@pytest.mark.parametrize("version", ["4.1.17.1", "4.1.16"])
+def test_changes_are_counted(version: str) -> None:
+    found = reasons.changes(read(version, "set_ok")[0])
+    assert found.changed == len(found.jobs) > 0
+    assert found.selected == found.changed and found.unchanged == 0
+    assert set(found.jobs.values()) in ({"READY"}, {"SUSPENDED"})
+
+
+def test_what_was_selected_and_not_changed_is_counted() -> None:
+    found = reasons.changes(read(NEWEST, "set_none")[0])
+    assert (found.jobs, found.changed, found.selected, found.unchanged) == ({}, 0, 2, 2)
+
+
+def test_a_section_that_was_left_out_is_told() -> None:
+    """`--filter_type=DN,SIM` with splits in DN only: 4.1.17.1 changes DN and leaves out SIM."""
+    found = reasons.changes(read(NEWEST, "set_fail")[0])
+    assert reasons.sections_left_out(found, ["DN", "SIM"]) == ["SIM"]
+    assert reasons.sections_left_out(found, ["DN"]) == []
+
+
+def test_many_changes_are_bounded() -> None:
+    text = b"".join(b"CHANGED: job: a000_%d_SIM status to: READY\n" % number for number in range(3000))
+    found = reasons.changes(text)
+    assert (len(found.jobs), found.changed) == (reasons.CHANGED_LIMIT, 3000)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"[CRITICAL] x",
+        b"[WARNING] x:\n",
+        b"Traceback (most recent call last):\n",
+        b"CHANGED: job: ",
+        b"fatal: x\n",
+        b"[eCode=7",
+    ]
+    + [b"\x1b[0m", b"\x1b[", b" ", b"\n", b"error: argument ", b"a" * 100, b"[ERROR] Trace:\n"],
+)
+def test_a_flood_is_read_in_linear_time(piece: bytes) -> None:
+    data = piece * (1024 * 1024 // len(piece))
+    start = time.process_time()
+    reasons.complaint(data, data)
+    reasons.warnings(data)
+    reasons.changes(data)
+    reasons.last_words(data, data)
+    assert time.process_time() - start < 15
