@@ -31,6 +31,7 @@ run: install autosubmit ## Start a server with the demo's data and an admin logi
 
 test: install-dev autosubmit ## Install what the tests need (Debian packages as root or with sudo) and run them
 	@tools/install-test-tools
+	@tools/conda
 	@tools/sdk/install
 	@$(BIN)/python -m pytest -m "not slurm" $(TESTS)
 

@@ -1,6 +1,7 @@
 """Fixtures: the real things that tests talk to. What each object can do is told at the top of its module.
 
     account          StubAccount (tests/environments.py): a home with the stand-in autosubmit; cleaned after each test
+    at_login         at_login(text): lines before those of `account`'s login profile, for this test
     sshd             SSHServer (tests/servers.py) that leads into `account`; healed after each test
     autosubmit       AutosubmitAccount: a home with real Autosubmit 4.1.17.1, for tests marked `real` (one per session)
     autosubmit_sshd  SSHServer that leads into `autosubmit`
@@ -28,7 +29,7 @@ import pytest
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from runners.services.runners import Runner, get_runner
 from runners.services.ssh import POOL
-from tests.environments import AUTOSUBMIT_VENV, Account, AutosubmitAccount, StubAccount, find_lmod
+from tests.environments import AUTOSUBMIT_VENV, Account, AutosubmitAccount, StubAccount, find_lmod, loader_id
 from tests.servers import AppServer, SSHServer, find_sshd
 
 REMEDY = "run tools/install-test-tools and tools/autosubmit-venv (`make test` does)"
@@ -55,6 +56,18 @@ def account(_account: StubAccount, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     live_in(_account, monkeypatch)
     yield _account
     _account.reset()
+
+
+@pytest.fixture
+def at_login(account: StubAccount) -> Iterator[Callable[[str], None]]:
+    profile = account.home / ".bash_profile"
+    before = profile.read_text()
+
+    def add(text: str) -> None:
+        profile.write_text(text + before)
+
+    yield add
+    profile.write_text(before)
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +165,7 @@ def runner_type(request: pytest.FixtureRequest) -> RunnerType:
     return RunnerType(request.param)
 
 
-@pytest.fixture(params=list(ModuleLoaderType), ids=str)
+@pytest.fixture(params=list(ModuleLoaderType), ids=loader_id)
 def loader_type(request: pytest.FixtureRequest) -> ModuleLoaderType:
     loader = ModuleLoaderType(request.param)
     if loader is ModuleLoaderType.LMOD:

@@ -8,7 +8,7 @@
 
 `StubAccount` has the stand-in `tests/bin/autosubmit`, `AutosubmitAccount` the real one. All four loaders find it: on
 the login PATH (`NO_MODULE`), in `~/venvs/autosubmit`, as module `autosubmit` and as conda environment `autosubmit`.
-Lmod is Debian's real one. conda is a stand-in: see `fake_conda`.
+Lmod is Debian's real one. conda is a real one where tools/conda could make it, else a stand-in: see `conda_kind`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STUB = ROOT / "tests" / "bin"
 NEWEST = "4.1.17.1"
 AUTOSUBMIT_VENV = ROOT / ".tools" / "autosubmit"  # of NEWEST, made by tools/autosubmit-venv
+REAL_CONDA = ROOT / ".tools" / "conda"  # made by tools/conda
 LMOD_INITS = ("/usr/share/lmod/lmod/init/bash", "/opt/apps/lmod/lmod/init/bash", "/usr/share/lmod/init/bash")
 
 
@@ -70,12 +71,32 @@ class LmodTree:
         return source + f"export MODULEPATH='{self.folder}'${{MODULEPATH:+:$MODULEPATH}}\n"
 
 
+def conda_kind() -> str:
+    """Which conda the accounts have, for the ids of tests: "real" or "stand-in".
+
+    No package registry has a conda that could be installed everywhere, so `tools/conda` makes one where it can.
+    """
+    return "real" if (REAL_CONDA / "bin" / "conda").exists() else "stand-in"
+
+
+def loader_id(loader: ModuleLoaderType) -> str:
+    """Its id in parametrized tests."""
+    return f"CONDA-{conda_kind()}" if loader is ModuleLoaderType.CONDA else str(loader)
+
+
+def install_conda(root: Path) -> None:
+    """Put conda at `root`. A real one is a link: all accounts share its files, and have environments of their own."""
+    if conda_kind() == "real":
+        root.symlink_to(REAL_CONDA)
+    else:
+        fake_conda(root)
+
+
 def fake_conda(root: Path) -> None:
-    """A STAND-IN for conda at `root`: there is no conda to install from the registries that the tests may use.
+    """A STAND-IN for conda at `root`, for machines where no real one can be made.
 
     It answers `conda shell.posix hook` and, through the function that this defines, `conda activate ENV` with shell
-    text, exit codes and errors like conda's, including the activation of `base` in the hook. Environments are the
-    folders `root/envs/NAME` that hold `conda-meta/history`. Nothing else of conda is there.
+    text, exit codes and errors like conda's, including the activation of `base` in the hook. Nothing else is there.
     """
     (root / "bin").mkdir(parents=True)
     (root / "conda-meta").mkdir()
@@ -85,9 +106,12 @@ def fake_conda(root: Path) -> None:
     conda.chmod(0o755)
 
 
-def conda_environment(root: Path, name: str, programs: Path) -> Path:
-    """Make the environment `name`, whose bin folder is `programs`."""
-    prefix = root / "envs" / name
+def conda_environment(home: Path, name: str, programs: Path) -> Path:
+    """Make the environment `name`, whose bin folder is `programs`, where conda keeps those of a shared conda's users.
+
+    An environment is a folder with the file `conda-meta/history`. Source: conda's PREFIX_MAGIC_FILE.
+    """
+    prefix = home / ".conda" / "envs" / name
     (prefix / "conda-meta").mkdir(parents=True)
     (prefix / "conda-meta" / "history").touch()
     (prefix / "bin").symlink_to(programs)
@@ -105,8 +129,8 @@ class Account:
         folder.mkdir(parents=True, exist_ok=True)
         self.lmod = LmodTree(folder / "modulefiles")
         self.lmod.write("autosubmit", "4.1.17", f'prepend_path("PATH", "{programs}")')
-        fake_conda(self.conda_root)
-        conda_environment(self.conda_root, "autosubmit", programs)
+        install_conda(self.conda_root)
+        self.conda_environment = conda_environment(folder, "autosubmit", programs)
         self._make_venv(venv_path)
         (folder / "bin").mkdir()
         (folder / "bin" / "autosubmit").symlink_to(programs / "autosubmit")
@@ -374,14 +398,14 @@ if [ -z "${CONDA_SHLVL+x}" ]; then
     PATH="$(\dirname "$(\dirname "$CONDA_EXE")")/condabin${PATH:+":${PATH}"}"
     \export PATH
 fi
-conda activate 'base'
 END
+    [ "$CONDA_AUTO_ACTIVATE_BASE" = false ] || echo "conda activate 'base'"
     ;;
   "shell.posix activate")
     case $3 in
       base) prefix=$root ;;
       /*) prefix=$3 ;;
-      *) prefix=$root/envs/$3 ;;
+      *) prefix=$HOME/.conda/envs/$3 ;;
     esac
     if [ ! -e "$prefix/conda-meta/history" ]; then
       case $3 in

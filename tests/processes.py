@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +68,16 @@ def start(
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """The umask of this process. (The service's settings, which the tests import, set 077.)"""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def end(process: subprocess.Popen[bytes], *, patience: float = 10) -> None:

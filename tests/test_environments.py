@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from profiles.config import ModuleLoaderType
-from tests.environments import Account, AutosubmitAccount, StubAccount
+from tests.environments import Account, AutosubmitAccount, StubAccount, loader_id
 from tests.processes import wait_for
 from tests.servers import AppServer, SSHServer
 
@@ -117,7 +117,7 @@ def test_what_real_autosubmit_keeps(autosubmit: AutosubmitAccount) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("loader", list(ModuleLoaderType), ids=str)
+@pytest.mark.parametrize("loader", list(ModuleLoaderType), ids=loader_id)
 def test_every_loader_finds_the_real_autosubmit(
     loader: ModuleLoaderType, autosubmit: AutosubmitAccount, autosubmit_sshd: SSHServer
 ) -> None:

@@ -1,4 +1,4 @@
-"""The module loaders' part of the contract, over LOCAL and SSH. conda is a stand-in: tests/environments.py says why."""
+"""The module loaders' part of the contract, over LOCAL and SSH. Ids tell whether conda is real or a stand-in."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from runners.exceptions import (
     CommandFailed,
 )
 from tests.contract import HOSTILE, Configs, launch, run_loaded
-from tests.environments import StubAccount
+from tests.environments import StubAccount, loader_id
 from tests.servers import SSHServer
 
 pytestmark = pytest.mark.django_db
+Conda = Callable[[str], RunnerConfig]
 
 
 def test_the_environment_has_the_program(config: RunnerConfig) -> None:
@@ -46,7 +47,7 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("loader", MISSING, ids=str)
+@pytest.mark.parametrize("loader", MISSING, ids=loader_id)
 def test_a_missing_module_stops_the_command_with_its_own_words(
     loader: ModuleLoaderType, config_of: Configs, account: StubAccount
 ) -> None:
@@ -101,16 +102,66 @@ def test_no_lmod_there(
     assert "module: not found" in result.last_words
 
 
-def test_conda_environment_by_path_and_conda_missing(config_of: Configs, account: StubAccount) -> None:
-    base = config_of(ModuleLoaderType.CONDA)
-    by_path = (str(account.conda_root / "envs" / "autosubmit"),)
-    config = RunnerConfig(base.runner_type, ModuleLoaderType.CONDA, by_path, base.ssh)
-    assert run_loaded(config, ["printenv", "CONDA_PREFIX"]).text.strip() == by_path[0]
-    conda = account.conda_root / "bin" / "conda"
-    conda.chmod(0o644)
+@pytest.fixture(params=[ModuleLoaderType.CONDA], ids=loader_id)
+def conda(request: pytest.FixtureRequest, config_of: Configs) -> Conda:
+    """conda(environment) -> RunnerConfig, for each runner type."""
+    base = config_of(request.param)
+    return lambda environment: RunnerConfig(base.runner_type, request.param, (environment,), base.ssh)
+
+
+def conda_state(config: RunnerConfig) -> list[str]:
+    """The values of conda's variables that tell which environment is active."""
+    return run_loaded(config, ["printenv", "CONDA_PREFIX", "CONDA_DEFAULT_ENV"]).text.splitlines()
+
+
+def test_a_conda_environment_by_name_and_by_path(conda: Conda, account: StubAccount) -> None:
+    prefix = str(account.conda_environment)
+    assert conda_state(conda("autosubmit")) == [prefix, "autosubmit"]
+    assert conda_state(conda(prefix))[0] == prefix
+
+
+def test_the_base_environment_of_conda(conda: Conda, account: StubAccount) -> None:
+    prefix, name = conda_state(conda("base"))
+    assert (Path(prefix).resolve(), name) == (account.conda_root.resolve(), "base")
+
+
+def test_a_path_that_is_no_conda_environment_is_told_in_condas_words(conda: Conda, account: StubAccount) -> None:
+    config = conda(str(account.home))
+    with pytest.raises(CommandFailed, match=f"Not a conda environment: {account.home}"):
+        launch(config, ["autosubmit", "-v"])
+    assert account.calls() == []
+
+
+def test_a_conda_environment_from_another_one_that_the_profile_activates(
+    conda: Conda, account: StubAccount, at_login: Callable[[str], None]
+) -> None:
+    at_login(f"eval \"$('{account.conda_root}/bin/conda' shell.posix hook)\"; conda activate base\n")
+    config = conda("autosubmit")
+    assert conda_state(config) == [str(account.conda_environment), "autosubmit"]
+
+
+@pytest.mark.parametrize(
+    "line", ["set -u", "set -e", "set -o noclobber", "shopt -s failglob", "CONDA_EXE=/nowhere/conda"]
+)
+@pytest.mark.parametrize("environment", ["autosubmit", "nosuchenv"])
+def test_conda_under_the_shell_options_of_a_login_profile(
+    environment: str, line: str, conda: Conda, at_login: Callable[[str], None]
+) -> None:
+    at_login(f"export CONDA_AUTO_ACTIVATE=true\n{line}\n")
+    config = conda(environment)
+    result = run_loaded(config, ["autosubmit", "-v"])
+    if environment == "autosubmit":
+        assert (result.exit_code, result.text, result.stderr) == (0, "4.1.17.1\n", b"")
+    else:
+        assert result.exit_code != 0
+        assert f"Could not find conda environment: {environment}" in result.last_words
+
+
+def test_conda_missing(conda: Conda, account: StubAccount) -> None:
+    away = account.conda_root.rename(account.home / "conda-is-away")
     try:
-        result = run_loaded(config, ["autosubmit", "-v"])
+        result = run_loaded(conda("autosubmit"), ["autosubmit", "-v"])
     finally:
-        conda.chmod(0o755)
+        away.rename(account.conda_root)
     assert result.exit_code != 0
     assert "conda: not found" in result.last_words

@@ -330,7 +330,7 @@ def test_roots_that_are_links_mean_where_they_lead(world: World, places: Path) -
 
 
 def test_conda_environment_by_path_is_bound_like_a_virtual_one(world: World, account: StubAccount) -> None:
-    root = account.conda_root / "envs"
+    root = account.conda_environment.parent
     other = account.home / "elsewhere"
     if not other.exists():
         shutil.copytree(root / "autosubmit", other, symlinks=True)

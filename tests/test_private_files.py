@@ -11,7 +11,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from runners.services.runners import LocalRunner, Runner
 from runners_project import private
 from runners_project.env import SECRET_LENGTH, envmask, envsecret, weakness
 from tests.environments import StubAccount
-from tests.processes import is_listening, wait_for
+from tests.processes import is_listening, umask, wait_for
 from tests.servers import ROOT, AppServer
 
 NOBODY = 65534
@@ -39,15 +39,6 @@ def public_folder() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def mode(path: Path) -> int:

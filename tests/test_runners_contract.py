@@ -1,6 +1,6 @@
 """One contract for LOCAL and SSH, with each module loader: what `runners/services` promises about running a command.
 
-Real sshd, real Lmod, a real virtual environment; conda is a stand-in (tests/environments.py says why).
+Real sshd, real Lmod, a real virtual environment; conda is a real one where there is one (tests/environments.py).
 """
 
 from __future__ import annotations

@@ -116,7 +116,11 @@ class CondaModuleLoader(ModuleLoader):
     """One conda environment, by name or absolute path.
 
     Does not rely on `conda init`, which non-interactive shells do not read, nor on `conda run`, which buffers the
-    output and puts processes between us and the command. Source: tried with conda 26.
+    output and puts processes between us and the command. Source: tried with conda 26.7.
+
+    conda's hook would activate the environment `base` first, with another conda process that takes half a second.
+    CONDA_AUTO_ACTIVATE_BASE is understood by conda 4.6 and newer; since 25.5 it is an alias of CONDA_AUTO_ACTIVATE, and
+    conda refuses to start when both are set.
     """
 
     def prelude(self) -> list[str]:
@@ -124,7 +128,7 @@ class CondaModuleLoader(ModuleLoader):
         is_path = environment.startswith("/")
         candidates = " ".join(f"{root}/bin/conda" for root in CONDA_ROOTS)
         find = (
-            f'for conda_exe in "$CONDA_EXE" "$(type -P conda)" {candidates}; do '
+            f'for conda_exe in "${{CONDA_EXE-}}" "$(type -P conda)" {candidates}; do '
             '[ -x "$conda_exe" ] && break; conda_exe=; done'
         )
         missing = "conda: not found by CONDA_EXE, on PATH, or in the usual places"
@@ -132,7 +136,7 @@ class CondaModuleLoader(ModuleLoader):
             *(self.within_roots(environment) if is_path else ()),
             f"{{ {find}; }}",
             _or_say('[ -n "$conda_exe" ]', missing),
-            'conda_hook=$("$conda_exe" shell.posix hook)',
+            'conda_hook=$(unset CONDA_AUTO_ACTIVATE; CONDA_AUTO_ACTIVATE_BASE=false "$conda_exe" shell.posix hook)',
             'eval "$conda_hook"',
             f"conda activate {self.judged(environment) if is_path else shlex.quote(environment)}",
         ]

@@ -1,7 +1,6 @@
 """Fixtures of the fault tests.
 
     make_gate       make_gate() -> Gate: stops the next shell at an exact step
-    at_login        at_login(text): more lines for the account's login profile, for this test
     there, over_ssh RunnerConfig of the stub account, which has the experiment EXPID
     launch_gates    two gates of a launch, `before` and `after` the run directory is made, for servers and this process
     service         Service in front of the stub account, for each of LOCAL and SSH
@@ -67,18 +66,6 @@ def make_gate(tmp_path: Path) -> Iterator[Callable[[], Gate]]:
     yield make
     for gate in gates:
         gate.close()
-
-
-@pytest.fixture
-def at_login(account: StubAccount) -> Iterator[Callable[[str], None]]:
-    profile = account.home / ".bash_profile"
-    before = profile.read_text()
-
-    def add(text: str) -> None:
-        profile.write_text(text + before)
-
-    yield add
-    profile.write_text(before)
 
 
 @pytest.fixture

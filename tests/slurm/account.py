@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from tests.environments import AUTOSUBMIT_VENV, Account, job_statuses
-from tests.processes import is_alive, kill_all, processes, wait_for
+from tests.processes import is_alive, kill_all, processes, umask, wait_for
 from tests.servers import SSHServer
 from tests.slurm.cluster import Slurm
 
@@ -51,7 +51,8 @@ class SlurmAccount:
 
     def __enter__(self) -> SlurmAccount:
         try:
-            self._make()
+            with umask(0o022):  # the account enters the folders that we make for it
+                self._make()
         except BaseException:
             self.remove()
             raise
@@ -240,6 +241,7 @@ def _run(
             check=False,
             timeout=120,
             cwd=home or "/",
+            umask=0o022,
             env=environment,
             **as_user,
         )

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tests.processes import end, free_port, is_listening, start, wait_for
+from tests.processes import end, free_port, is_listening, start, umask, wait_for
 
 SBIN = "/usr/sbin:/sbin"  # rarely on the PATH of a person, but all daemons are there
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "squeue", "sacct")
@@ -69,7 +69,8 @@ class Slurm:
 
     def __enter__(self) -> Slurm:
         try:
-            self._start()
+            with umask(0o022):  # accounts read the configuration and enter the folders
+                self._start()
         except BaseException:
             self.stop()
             raise
@@ -214,7 +215,7 @@ PartitionName=short Nodes=node1 Default=YES MaxTime=60 State=UP
 
     def _daemon(self, name: str, *args: str) -> None:
         log = self.folder / "logs" / f"{name}.log"
-        self._daemons[name] = start([str(_find(name)), *args], log=log, env=self._environment())
+        self._daemons[name] = start([str(_find(name)), *args], log=log, env=self._environment(), umask=0o022)
 
     def _environment(self) -> dict[str, str]:
         passed: Mapping[str, str] = {name: os.environ[name] for name in ("LANG", "TZ") if name in os.environ}

@@ -45,7 +45,9 @@ def _folder() -> Iterator[Path]:
     need((AUTOSUBMIT_VENV / "bin" / "autosubmit").exists(), "Autosubmit")
     folder = Path(tempfile.mkdtemp(prefix="as-slurm-"))
     folder.chmod(0o755)
-    (folder / "account").mkdir(0o755)
+    account = folder / "account"
+    account.mkdir()
+    account.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
