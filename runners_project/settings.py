@@ -239,7 +239,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "RunReason": "runners.api.answers.REASONS",
         "RunnerType": "profiles.config.RunnerType",
         "ModuleLoaderType": "profiles.config.ModuleLoaderType",
-        "FinalStatus": "runners.services.autosubmit.ACCEPTED_STATUSES",
+        "FinalStatus": "runners.services.autosubmit.STATUSES",
         "OperationKind": "runners.models_operations.OperationKind",
         "OperationStatus": "runners.models_operations.OperationStatus",
         "CheckStageName": "runners.api.resource_serializers.STAGE_CHOICES",

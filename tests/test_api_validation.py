@@ -9,7 +9,9 @@ from django.test import Client
 
 from profiles.models import RunnerProfile
 from runners.models import AuditRecord, RunnerRun
+from runners.services import autosubmit
 from tests.api import NASTY, Api
+from tests.environments import StubAccount
 
 pytestmark = pytest.mark.django_db
 
@@ -130,10 +132,68 @@ def test_each_required_member_is_asked_for_by_name(api: Api, command: str) -> No
     assert all(name in answer["detail"] for name in list(required)[:1])
 
 
-def test_failed_is_refused_with_what_autosubmit_accepts(api: Api) -> None:
+@pytest.mark.parametrize("status", autosubmit.STATUSES)
+def test_every_status_that_autosubmit_knows_is_handed_on(api: Api, account: StubAccount, status: str) -> None:
+    """Which ones it sets jobs to, the installed version decides."""
+    account.experiment("a001")
+    body = {**COMMANDS["set-job-status"], "command_params": {"final_status": status, "job_names_list": ["a001_SIM"]}}
+    api.post("set-job-status", body)
+    assert f"--status_final={status}" in account.calls("setstatus")[0]
+
+
+def test_a_status_that_the_installed_version_refuses_is_400_with_its_list(api: Api, account: StubAccount) -> None:
+    said = "error: argument -t/--status_final: invalid choice: 'FAILED' (choose from 'READY', 'COMPLETED')"
+    account.experiment("a001")
+    account.control("setstatus", PRINT_ERR=said, LAST=1, EXIT=1)
     body = {**COMMANDS["set-job-status"], "command_params": {"final_status": "FAILED", "job_names_list": ["a001_SIM"]}}
     text = refused(api, "set-job-status", body, "command_params.final_status")
-    assert "READY, COMPLETED, WAITING, SUSPENDED, UNKNOWN, HELD" in text
+    assert "choose from 'READY', 'COMPLETED'" in text
+
+
+# What is sent, and the option that Autosubmit gets.
+TAKEN = [
+    ("set-job-status", {"filter_type": "DN [1-2]"}, "--filter_type=DN [1-2]"),
+    ("set-job-status", {"filter_type": "DN [1 2],SIM"}, "--filter_type=DN [1 2],SIM"),
+    ("set-job-status", {"filter_type": "\n DN[ 1-2 ]\n SIM , POST"}, "--filter_type=DN [ 1-2 ],SIM,POST"),
+    ("set-job-status", {"filter_type": ["DN [Any]", "SIM"]}, "--filter_type=DN [Any],SIM"),
+    ("set-job-status", {"filter_type": "DN SIM"}, "--filter_type=DN,SIM"),
+    ("set-job-status", {"filter_type": "RÉGRID,SIM:OCE"}, "--filter_type=RÉGRID,SIM:OCE"),
+    ("set-job-status", {"job_names_list": ["a001_RÉGRID", "a001_SIM:OCE"]}, "--list=a001_RÉGRID a001_SIM:OCE"),
+    (
+        "set-job-status",
+        {"filter_chunks": "  [ 20000101\n  [ fc0 [1-2] ] ]\n"},
+        "--filter_chunks=[ 20000101 [ fc0 [1-2] ] ]",
+    ),
+    (
+        "set-job-status",
+        {"filter_type_chunk": "[ 2000 [ fc0 [1] ] ],RÉGRID"},
+        "--filter_type_chunk=[ 2000 [ fc0 [1] ] ],RÉGRID",
+    ),
+    ("create-experiment", {"config_path": "conf/a.yml"}, "--git_as_conf=conf/a.yml"),
+    (
+        "create-experiment",
+        {"config_path": "conf/a.yml, %PROJDIR%/conf/b.yml"},
+        "--git_as_conf=conf/a.yml,%PROJDIR%/conf/b.yml",
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "params", "option"), TAKEN)
+def test_what_the_terminal_takes_is_taken(
+    api: Api, account: StubAccount, command: str, params: dict[str, Any], option: str
+) -> None:
+    account.experiment("a001")
+    more = {"final_status": "READY"} if command == "set-job-status" else {"description": "x"}
+    api.post(command, {**COMMANDS[command], "command_params": {**more, **params}})
+    assert option in account.calls("setstatus" if command == "set-job-status" else "expid")[0]
+
+
+def test_a_second_path_that_autosubmit_would_not_find_is_refused_with_the_right_one(api: Api) -> None:
+    body = {
+        **COMMANDS["create-experiment"],
+        "command_params": {"description": "x", "config_path": "conf/a.yml,conf/b.yml"},
+    }
+    assert "'%PROJDIR%/conf/b.yml'" in refused(api, "create-experiment", body, "command_params.config_path")
 
 
 @pytest.mark.parametrize("status", [None, "ready", "", 1, "NOPE", *NASTY])
@@ -175,6 +235,11 @@ def test_set_job_status_needs_to_know_which_jobs(api: Api, params: dict[str, Any
         ("filter_type", "SIM;id", "filter_type"),
         ("filter_type", ["--help"], "filter_type"),
         ("filter_type", 5, "filter_type"),
+        ("filter_type", "SIM [1", "filter_type"),
+        ("filter_type", "[1] SIM", "filter_type"),
+        ("filter_type", "SIM [$(id)]", "filter_type"),
+        ("filter_type", "[" * 10_000, "filter_type"),
+        ("filter_type", "SIM " * 2_500 + "[", "filter_type"),
         ("filter_status", "READY SLEEPY", "filter_status"),
         ("filter_status", {"READY": True}, "filter_status"),
         ("check_wrapper", "true", "check_wrapper"),

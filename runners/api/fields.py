@@ -13,13 +13,12 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from profiles.serializers import text_or_texts
-from runners.services.autosubmit import ACCEPTED_STATUSES, DESCRIPTION_LIMIT, EXPID_PATTERN
+from runners.services.autosubmit import DESCRIPTION_LIMIT, EXPID_PATTERN, STATUSES
 
-JOB_NAME_PATTERN = rf"{EXPID_PATTERN}_[A-Za-z0-9_.+@-]+"
-KNOWN_STATUSES = (
-    *ACCEPTED_STATUSES,
-    *("FAILED", "SUBMITTED", "QUEUING", "RUNNING", "PREPARED", "SKIPPED", "DELAYED"),
-)
+# What the name of a job section may hold: letters of any alphabet (no blanks, no signs that a shell reads), digits, and
+# these. The ranges mean the same to Python and to JavaScript, whose classes such as \w differ.
+SECTION = r"A-Za-z0-9_.+@:\u00c0-\u167f\u1681-\u1fff\u2c00-\u2fef\u3001-\ud7ff-"
+JOB_NAME_PATTERN = rf"{EXPID_PATTERN}_[{SECTION}]+"
 MAX_NAMED = 10  # unknown members that an answer names; looking for the nearest of 100,000 would take minutes
 JOB_NAMES_LIMIT = 100_000  # bytes, together: they are one argument of a command, which Linux limits to 131,071
 
@@ -128,18 +127,18 @@ class RepositoryField(OptionalTextField):
 
 
 class FilterField(OptionalTextField):
-    """Autosubmit's nested lists, such as `[ 20000101 [ fc0 [1-2] ] ],SIM`."""
+    """Autosubmit's nested lists, such as `[ 20000101 [ fc0 [1-2] ] ],SIM`, on one line or several."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
-            pattern=r"[A-Za-z0-9_\[(][A-Za-z0-9_ \[\]().,:*+@-]*",
+            pattern=rf"\s*[{SECTION[:-1]}\[(][{SECTION[:-1]} \t\r\n\[\](),*-]*",
             rule="use letters, digits, blanks and _ , . : * + @ - [ ], as in [ 20000101 [ fc0 [1-2] ] ].",
             max_length=10_000,
             **kwargs,
         )
 
     def to_internal_value(self, data: object) -> str:
-        text = super().to_internal_value(data)
+        text = " ".join(super().to_internal_value(data).split())
         depth = 0
         for character in text:
             depth += (character == "[") - (character == "]")
@@ -151,18 +150,17 @@ class FilterField(OptionalTextField):
 
 
 class FinalStatusField(serializers.ChoiceField):
-    """What `autosubmit setstatus` accepts. FAILED, which today's GUI offers, is not among it."""
+    """A status that Autosubmit knows. Whether it sets jobs to it, the installed version decides."""
 
-    default_error_messages = {"null": f"Give one of {', '.join(ACCEPTED_STATUSES)}."}
+    default_error_messages = {"null": f"Give one of {', '.join(STATUSES)}."}
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(choices=ACCEPTED_STATUSES, **kwargs)
+        super().__init__(choices=STATUSES, **kwargs)
 
     def to_internal_value(self, data: object) -> str:
-        if not isinstance(data, str) or data not in ACCEPTED_STATUSES:
-            accepted = ", ".join(ACCEPTED_STATUSES)
+        if not isinstance(data, str) or data not in STATUSES:
             raise serializers.ValidationError(
-                f"Autosubmit does not set a job to {shown(data)}. It accepts {accepted}.", code="invalid_choice"
+                f"Autosubmit knows no status {shown(data)}. It knows {', '.join(STATUSES)}.", code="invalid_choice"
             )
         return data
 
@@ -181,7 +179,7 @@ class JobNamesField(serializers.ListField):
     def __init__(self, **kwargs: Any) -> None:
         child = StrictTextField(
             pattern=JOB_NAME_PATTERN,
-            rule="a job name is the experiment, _, and letters, digits or _ . + @ -, such as a001_SIM.",
+            rule="a job name is the experiment, _, and letters, digits or _ . : + @ -, such as a001_SIM.",
             max_length=255,
         )
         super().__init__(child=child, required=False, allow_null=True, default=list, **kwargs)
@@ -193,7 +191,7 @@ class JobNamesField(serializers.ListField):
         if isinstance(data, list) and len(data) > JOB_NAMES_LIMIT // 6:
             self.fail("too_long")  # before each of them is judged
         names: list[str] = super().to_internal_value(data)
-        if sum(len(name) + 1 for name in names) > JOB_NAMES_LIMIT:
+        if sum(len(name.encode()) + 1 for name in names) > JOB_NAMES_LIMIT:
             self.fail("too_long")
         return names
 
@@ -232,6 +230,81 @@ class WordsField(serializers.Field[Any, Any, Any, Any]):
         if isinstance(item, str) and len(item) <= 255 and self.pattern and self.pattern.fullmatch(item):
             return item
         raise serializers.ValidationError(f"{shown(item)} is not accepted: {self.rule}", code="pattern")
+
+
+_SPLITS = r"\[[A-Za-z0-9 ,:-]{1,200}\]"
+_ONE_SECTION = re.compile(r"([^\s,\[\]]{1,255})\s*(\[[^\[\]]{0,1000}\])?[\s,]*")
+
+
+class SectionsField(WordsField):
+    """Job sections, each with its splits or without: `DN [1-2], SIM`, `["DN [1-2]", "SIM"]`, `SIM POST`.
+
+    Gives a tuple of `NAME` and `NAME [splits]`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            pattern=rf"[{SECTION[:-1]}][{SECTION}]*( {_SPLITS})?",
+            rule="use the names of job sections, such as SIM, and splits in brackets, as in DN [1-2].",
+            **kwargs,
+        )
+
+    def to_internal_value(self, data: object) -> tuple[str, ...]:
+        if isinstance(data, str) and len(data) <= 10_000:
+            return super().to_internal_value(self._sections(data))
+        if isinstance(data, list) and len(data) <= 1_000:
+            is_text = all(isinstance(item, str) and len(item) <= 1_000 for item in data)
+            return super().to_internal_value(
+                [part for item in data for part in self._sections(item)] if is_text else data
+            )
+        return super().to_internal_value(data)
+
+    def _sections(self, text: str) -> list[str]:
+        """The items of a text; what is no item is one, too, and is refused by its pattern."""
+        found: list[str] = []
+        place = len(text) - len(text.lstrip(" \t\r\n,"))
+        while place < len(text):
+            item = _ONE_SECTION.match(text, place)
+            if item is None:
+                return [*found, text[place : place + 300]]
+            splits = f" {' '.join(item[2].split())}" if item[2] else ""
+            found.append(item[1] + splits)
+            place = item.end()
+        return found
+
+
+_PATH = r"[A-Za-z0-9_./][A-Za-z0-9._/+@=-]*"
+_PLACEHOLDER = r"%[A-Z][A-Z0-9_.]*%/"
+
+
+class ConfigPathField(OptionalTextField):
+    """One or several paths, separated by commas, as `autosubmit expid --git_as_conf` takes them.
+
+    Autosubmit puts `%PROJDIR%/`, the clone of the repository, in front of the whole text, so only the first path is
+    looked for there. The others have to begin with a placeholder, or be absolute.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            pattern=rf"{_PATH}([ ]?,[ ]?({_PLACEHOLDER})?{_PATH})*",
+            rule="use paths inside the repository, without .., blanks or shell characters.",
+            max_length=1000,
+            **kwargs,
+        )
+
+    def to_internal_value(self, data: object) -> str:
+        first, *others = (part.strip() for part in super().to_internal_value(data).split(","))
+        for path in (first, *others):
+            if ".." in path.split("/"):
+                raise serializers.ValidationError(f"{shown(path)} is not accepted: {self.rule}", code="pattern")
+        for path in others:
+            if not path.startswith(("%", "/")):
+                raise serializers.ValidationError(
+                    f"Autosubmit would not find {shown(path)}: only the first path is looked for in the repository. "
+                    f"Write {shown('%PROJDIR%/' + path)}.",
+                    code="not_found",
+                )
+        return ",".join([first, *others])
 
 
 class ProfileParamsField(serializers.Field[Any, Any, Any, Any]):

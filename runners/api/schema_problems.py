@@ -16,9 +16,7 @@ _CLONE_FAILED = (
     "fatal: Remote branch main not found in upstream origin"
 )
 _OPEN_USER = "The profile leaves open as which user to connect: give SSH.USER in profile_params."
-_NOT_FAILED = (
-    "Autosubmit does not set a job to 'FAILED'. It accepts READY, COMPLETED, WAITING, SUSPENDED, UNKNOWN, HELD."
-)
+_NOT_FAILED = "Autosubmit knows no status 'DONE'. It knows READY, COMPLETED, WAITING, SUSPENDED, UNKNOWN, HELD, ..."
 
 # For each code: what `detail` says, and the members that come with it.
 EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -16,8 +16,8 @@ from rest_framework import serializers
 from profiles.models import RunnerProfile
 from profiles.serializers import ModulesField
 from runners.api.fields import (
-    KNOWN_STATUSES,
     MAX_NAMED,
+    ConfigPathField,
     DescriptionField,
     ExpidField,
     FilterField,
@@ -29,13 +29,14 @@ from runners.api.fields import (
     OptionalTextField,
     ProfileParamsField,
     RepositoryField,
+    SectionsField,
     StrictTextField,
     WordsField,
     shown,
 )
 from runners.exceptions import ProfileNotFound
 from runners.services import access
-from runners.services.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+from runners.services.autosubmit import STATUSES, CreateExperimentParams, CreateJobListParams, SetJobStatusParams
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -162,19 +163,15 @@ class StopExperimentRequest(StrictSerializer):
 class SetJobStatusParamsSerializer(StrictSerializer):
     """Which jobs get which status. At least one filter has to be given; several are combined with AND."""
 
-    final_status = FinalStatusField(help_text="The new status. Autosubmit accepts no others here, FAILED included.")
+    final_status = FinalStatusField(help_text="The new status. Not every version of Autosubmit sets jobs to each.")
     job_names_list = JobNamesField(help_text="Full job names, such as a001_SIM.")
     filter_chunks = FilterField(help_text="Such as [ 20000101 [ fc0 [1-2] ] ].")
     filter_status = WordsField(
-        words=(*KNOWN_STATUSES, "ANY"),
+        words=(*STATUSES, "ANY"),
         rule="use Autosubmit's statuses, such as READY or FAILED.",
         help_text="Jobs that have one of these statuses now. Autosubmit refuses a status that no job has.",
     )
-    filter_type = WordsField(
-        pattern=r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*",
-        rule="use the names of job sections, such as SIM.",
-        help_text="Jobs of these sections.",
-    )
+    filter_type = SectionsField(help_text="Jobs of these sections, such as SIM, or DN [1-2] for some of its splits.")
     filter_type_chunk = FilterField(help_text="Such as [ 20000101 [ fc0 [1] ] ],SIM.")
     filter_type_chunk_split = FilterField(help_text="Such as [ 20000101 [ fc0 [1] ] ],SIM.")
     check_wrapper = FlagField(help_text="Also generate and check the wrappers.")
@@ -248,11 +245,9 @@ class CreateExperimentParamsSerializer(StrictSerializer):
         rule="use the name of a branch or tag, without blanks or shell characters.",
         max_length=255,
     )
-    config_path = OptionalTextField(
-        pattern=r"(?!(.*/)?\.\.(/|$))[A-Za-z0-9_./][A-Za-z0-9._/+@,=-]*",
-        rule="use a path inside the repository, without .., blanks or shell characters.",
-        max_length=1000,
-        help_text="Where the repository keeps the configuration files.",
+    config_path = ConfigPathField(
+        help_text="Where the repository keeps the configuration files. Several paths are separated by commas; all but "
+        "the first begin with %PROJDIR%/ (the repository), as in conf/a.yml,%PROJDIR%/conf/b.yml."
     )
     copy = OptionalExpidField(help_text="An experiment whose configuration is copied.")
     minimal = FlagField(help_text="Only one small configuration file, minimal.yml.")

@@ -111,7 +111,11 @@ def parser() -> argparse.ArgumentParser:
 
     it = add("set-status", commands.set_status, "Change the status of jobs.", profiled, once, patient)
     it.add_argument("expid")
-    it.add_argument("final_status", metavar="STATUS", help="READY, COMPLETED, WAITING, SUSPENDED, UNKNOWN or HELD")
+    it.add_argument(
+        "final_status",
+        metavar="STATUS",
+        help="READY, COMPLETED, WAITING, SUSPENDED, FAILED, ...; the installed Autosubmit decides",
+    )
     it.add_argument("jobs", nargs="*", metavar="JOB", help="full job names, such as a001_SIM")
     for name in ("chunks", "status", "type", "type-chunk", "type-chunk-split"):
         it.add_argument(f"--filter-{name}")

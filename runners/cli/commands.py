@@ -143,7 +143,13 @@ def set_status(service: Service, args: argparse.Namespace) -> Exit:
     params |= {name: getattr(args, name) for name in names if getattr(args, name)}
     if args.jobs:
         params["job_names_list"] = args.jobs
-    long(service, "set-job-status", {"expid": args.expid, **profile(args), "command_params": params}, args)
+    answer = long(service, "set-job-status", {"expid": args.expid, **profile(args), "command_params": params}, args)
+    if not args.dry_run and not args.json:
+        answer = answer.get("result") or answer  # of an operation
+        for job, status in answer["changed"].items():
+            put(f"{job} {status}")
+        if answer["counts"]["changed"] > len(answer["changed"]):
+            say(f"{answer['counts']['changed']} jobs were changed; the first {len(answer['changed'])} are listed")
     return Exit.OK
 
 

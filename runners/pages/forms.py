@@ -21,7 +21,7 @@ from runners.api.fields import shown
 from runners.exceptions import InvalidRequest, ProfileNotFound, RunnerServiceError
 from runners.pages.base import usable_profiles
 from runners.services import access
-from runners.services.autosubmit import ACCEPTED_STATUSES
+from runners.services.autosubmit import STATUSES
 
 PARAM = "param-"  # what the names of the fields of open parameters begin with
 TYPES: dict[str, type[RunnerType | ModuleLoaderType]] = {
@@ -262,12 +262,12 @@ class SetStatusForm(CommandForm):
     expid = expid_field()
     final_status = forms.ChoiceField(
         label="New status",
-        choices=[("", "Choose…"), *((status, status) for status in ACCEPTED_STATUSES)],
+        choices=[("", "Choose…"), *((status, status) for status in STATUSES)],
         help_text="Autosubmit sets jobs to no others.",
     )
     job_names_list = text("Jobs by name", "Full names, separated by blanks or lines.", rows=3, placeholder="a000_SIM")
     filter_status = text("Jobs by status", "Those that have one of these now.", placeholder="FAILED WAITING")
-    filter_type = text("Jobs by section", "The names of job sections.", placeholder="SIM POST")
+    filter_type = text("Jobs by section", "The names of job sections; splits in brackets.", placeholder="DN [1-2], SIM")
     filter_chunks = text("Jobs by chunk", placeholder="[ 20000101 [ fc0 [1-2] ] ]")
     filter_type_chunk = text("Jobs by chunk and section", placeholder="[ 20000101 [ fc0 [1] ] ],SIM")
     filter_type_chunk_split = text("Jobs by chunk, section and split", placeholder="[ 20000101 [ fc0 [1] ] ],SIM")

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 
 from runners.services import answers
 
-# The statuses that `setstatus -t` takes. FAILED, RUNNING and others exist in Autosubmit but are refused there.
-ACCEPTED_STATUSES = ("READY", "COMPLETED", "WAITING", "SUSPENDED", "UNKNOWN", "HELD")
+# Every status that Autosubmit knows. Which of them `setstatus -t` takes depends on the version: 4.1.17.1 the first six,
+# 4.1.16 also FAILED and RUNNING. So Autosubmit itself is asked, and its refusal is the answer.
+STATUSES = (
+    *("READY", "COMPLETED", "WAITING", "SUSPENDED", "UNKNOWN", "HELD"),
+    *("FAILED", "SUBMITTED", "QUEUING", "RUNNING", "PREPARED", "SKIPPED", "DELAYED"),
+)
 EXPID_PATTERN = r"[a-z][a-z0-9]{3,15}"
 DESCRIPTION_LIMIT = 32_000  # characters: in UTF-8 below the 131,071 bytes that Linux allows for one argument
 
