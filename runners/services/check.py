@@ -28,12 +28,14 @@ from runners.exceptions import (
 )
 from runners.models import new_run_key
 from runners.services import answers, autosubmit, scripts, ssh_connect
+from runners.services.exchange import Exchange
 from runners.services.installation import ask_version
 from runners.services.module_loaders import get_module_loader
-from runners.services.output import BoundedOutput, last_lines
+from runners.services.output import last_lines
+from runners.services.paramiko_fixes import GONE, Channel
 from runners.services.probe import Identity, Probe, ProbeTarget
 from runners.services.runners import CommandResult, Runner, SSHRunner, get_runner
-from runners.services.ssh import run_on_channel
+from runners.services.ssh import open_session, run_on_channel
 
 NETWORK = ("resolve", "connect", "host_key", "authenticate")
 STAGES = {  # in their order, with what a page calls them
@@ -192,26 +194,15 @@ class OwnConnectionRunner(SSHRunner):
         super().__init__(config)
         self.clients = clients
 
-    def _exchange(
-        self,
-        command_line: str,
-        script: bytes,
-        stdin: bytes,
-        stdout: BoundedOutput,
-        stderr: BoundedOutput,
-        deadline: float,
-    ) -> int | None:
+    def _exchange(self, exchange: Exchange) -> None:
         assert self.config.ssh
-        return run_on_channel(self, self.config.ssh, command_line, script, stdin, stdout, stderr, deadline)
+        run_on_channel(self, self.config.ssh, exchange)
 
     @contextmanager
-    def channel(self, ssh: SSHTarget, deadline: float) -> Iterator[paramiko.Channel]:
-        transport = self.clients[-1].get_transport()
+    def channel(self, ssh: SSHTarget, deadline: float) -> Iterator[Channel]:
         try:
-            if transport is None:
-                raise EOFError
-            channel = transport.open_session(timeout=settings.RUNNERS_CONNECT_TIMEOUT)
-        except (paramiko.SSHException, EOFError, OSError) as error:
+            channel = open_session(self.clients[-1], settings.RUNNERS_CONNECT_TIMEOUT)
+        except GONE as error:
             raise RunnerUnreachable(f"{self.where} closed the connection or opens no session on it.") from error
         with closing(channel):
             yield channel

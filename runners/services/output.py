@@ -8,34 +8,51 @@ from runners.services import answers
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 LAST_BYTES = 65_536  # of an output that are looked at for its last words
+_CODE_DIGITS = 3  # of an exit code
 NOISE_LIMIT = 4096  # bytes of a login shell's chatter that are kept, for the error when nothing else comes
 
 
 class BoundedOutput:
-    """Collects one stream: drops what comes before the marker line, then keeps the last `limit` bytes.
+    """Collects one stream: what stands between the marker line and the marker's second line, its last `limit` bytes.
 
-    `last_line`: the stream says all there is to say with it, so nobody has to wait for its end.
+    The second line, `<marker> <exit code>`, is the word of the shell that started the script. What comes later is of
+    processes that the script has left behind. `last_line`: the stream says all there is to say with it, so nobody has
+    to wait for its end.
     """
 
     def __init__(self, marker: str, limit: int, *, last_line: str = "") -> None:
         self._marker = f"\n{marker}\n".encode()
+        self._end = f"\n{marker} ".encode()
         self._limit = limit
-        self._end = f"\n{last_line}\n".encode() if last_line else b""
+        self._last_line = f"\n{last_line}\n".encode() if last_line else b""
         self._buffer = bytearray()
         self.started = False
+        self.exit_code: int | None = None  # 0 to 255
         self._dropped = 0
 
     def feed(self, chunk: bytes) -> None:
+        if self.is_ended:
+            return
+        # An end that the last chunk cut in two is found from there on.
+        seen = max(0, len(self._buffer) - len(self._end) - _CODE_DIGITS)
         self._buffer += chunk
-        if not self.started:
-            place = self._buffer.find(self._marker)
-            if place < 0:
-                del self._buffer[: -max(NOISE_LIMIT, len(self._marker))]
-                return
+        if not self.started and (place := self._buffer.find(self._marker)) >= 0:
             self.started = True
             del self._buffer[: place + len(self._marker)]
-        if len(self._buffer) > 2 * self._limit:  # trimmed now and then, so that a flood costs linear time
+            seen = 0
+        self._find_end(seen)
+        if not self.started:
+            del self._buffer[:-NOISE_LIMIT]
+        elif len(self._buffer) > 2 * self._limit:  # trimmed now and then, so that a flood costs linear time
             self._trim()
+
+    def _find_end(self, start: int) -> None:
+        while (place := self._buffer.find(self._end, start)) >= 0:
+            start = place + len(self._end)
+            code, newline, _ = bytes(self._buffer[start : start + _CODE_DIGITS + 1]).partition(b"\n")
+            if newline and code.isdigit() and int(code) <= 255:
+                self.exit_code = int(code)
+                del self._buffer[place:]
 
     def _trim(self) -> None:
         excess = len(self._buffer) - self._limit
@@ -44,8 +61,12 @@ class BoundedOutput:
             del self._buffer[:excess]
 
     @property
-    def is_complete(self) -> bool:
-        return self.started and bool(self._end) and self._buffer.endswith(self._end)
+    def is_ended(self) -> bool:
+        return self.exit_code is not None
+
+    @property
+    def has_last_line(self) -> bool:
+        return self.started and bool(self._last_line) and self._buffer.endswith(self._last_line)
 
     @property
     def data(self) -> bytes:

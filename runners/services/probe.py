@@ -119,6 +119,18 @@ def parse_launch(output: str, ready: str) -> Identity:
     return Identity.parse(line)
 
 
+def parse_failed_launch(output: str, failed: str) -> tuple[int, str]:
+    """The answer of a launch that certainly has not started its command: its exit code, and words for people.
+
+    Raises Unreadable for any other answer.
+    """
+    line, _, words = output.strip("\n").partition("\n")
+    word, _, code = line.partition(" ")
+    if word != failed:
+        raise Unreadable(f"a line with {failed!r}", line)
+    return answers.exit_code(code), words
+
+
 def parse_probes(keys: Iterable[str], output: str, silence: str) -> dict[str, Probe]:
     """One answer for each key, out of the lines of the probe script. `silence`: what to say of a key without a line.
 

@@ -23,15 +23,17 @@ from django.conf import settings
 
 from profiles.config import RunnerConfig, RunnerType
 from runners.exceptions import CommandFailed, CommandTimedOut, OutcomeUnknown, RunnerUnreachable
-from runners.services import scripts
+from runners.services import scripts, startup
 from runners.services.answers import Unreadable
-from runners.services.output import BoundedOutput, last_lines, plain_text
+from runners.services.exchange import Exchange, converse
+from runners.services.output import last_lines, plain_text
 from runners.services.probe import (
     Identity,
     LogChunk,
     Probe,
     ProbeTarget,
     cannot_tell,
+    parse_failed_launch,
     parse_first_match,
     parse_launch,
     parse_log,
@@ -39,9 +41,8 @@ from runners.services.probe import (
 )
 from runners.services.ssh import POOL, run_on_channel
 
+AT_DEADLINE = (124, 128 + 9)  # exit codes at the deadline: of `timeout` and our reader after a TERM, after a KILL
 CLIENT_GRACE = scripts.KILL_AFTER + 5  # seconds that the machine gets to end a command itself before we stop waiting
-# Seconds of silence, and in all, after which the output of an ended command is complete if others hold its pipes.
-DRAIN, DRAIN_MOST = 0.2, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +88,10 @@ class Runner(ABC):
         """Equal for runners that reach the same account of the same machine: one round trip then serves many runs."""
 
     @abstractmethod
-    def _exchange(
-        self,
-        command_line: str,
-        script: bytes,
-        stdin: bytes,
-        stdout: BoundedOutput,
-        stderr: BoundedOutput,
-        deadline: float,
-    ) -> int | None:
-        """Run a short command line with `script` and `stdin` as its standard input and return its exit code.
+    def _exchange(self, exchange: Exchange) -> None:
+        """Start the exchange's command line and `converse`.
 
-        0 as soon as `stdout.is_complete`; None: it was ended at the deadline (of `time.monotonic`). Raises
-        RunnerUnreachable when it certainly did not start, OutcomeUnknown when the connection was lost later.
+        Raises RunnerUnreachable when the script was certainly not handed over because the machine was not reached.
         """
 
     def execute(
@@ -109,63 +101,93 @@ class Runner(ABC):
 
         `timeout` in seconds is a total deadline which also ends the processes there. With `login` the script runs in
         a login shell, which has what site profiles give (`module`, `conda`). `until`: the script keeps the deadline
-        itself (exit code 124), has succeeded as soon as it prints this line, and what it leaves behind lives on. An
-        exit code other than 0 is a result.
-        Raises RunnerUnreachable (certainly not started), CommandTimedOut, OutcomeUnknown.
+        itself, has succeeded as soon as it prints this line, and what it leaves behind lives on. An exit code other
+        than 0 is a result.
+        Raises RunnerUnreachable (certainly not started), CommandTimedOut (ended there at the deadline), OutcomeUnknown.
         """
-        payload = f"{script}\n{scripts.END}".encode()
+        payload = scripts.encoded(script)
         marker = f"autosubmit-runners-{secrets.token_hex(8)}"
-        stdout = BoundedOutput(marker, settings.RUNNERS_OUTPUT_LIMIT, last_line=until)
-        stderr = BoundedOutput(marker, settings.RUNNERS_OUTPUT_LIMIT)
-        line = scripts.bootstrap(len(payload), marker=marker, login=login, timeout=None if until else timeout)
+        limit = None if until else timeout
+        argv = scripts.bootstrap(len(payload), marker=marker, login=login, timeout=limit)
         start = time.monotonic()
-        exit_code = self._exchange(line, payload, stdin, stdout, stderr, start + timeout + CLIENT_GRACE)
+        exchange = Exchange(
+            argv, payload, stdin, marker, settings.RUNNERS_OUTPUT_LIMIT, start + timeout + CLIENT_GRACE, until
+        )
+        self._exchange(exchange)
+        if exchange.was_slow:
+            exchange.patience = None
+            exchange.restart()
+            self._exchange(exchange)
         duration = time.monotonic() - start
-        # `timeout` answers 124 after its TERM; after its KILL it is killed itself.
-        if exit_code is None or (duration >= timeout and exit_code in (124, 137)):
+        stdout, stderr, code = exchange.stdout, exchange.stderr, exchange.exit_code
+        if not until and code in AT_DEADLINE and duration >= timeout:
+            not_begun = "" if stdout.started else " " + self._not_evaluated(exchange, timeout)
             raise CommandTimedOut(
-                f"The command on {self.where} was ended after {timeout:g} s.",
+                f"The command on {self.where} was ended after {timeout:g} s.{not_begun}",
                 output=last_lines(stdout.data + b"\n" + stderr.data),
             )
-        if not stdout.started:
-            words = last_lines(stdout.noise + b"\n" + stderr.noise) or "no output"
-            raise RunnerUnreachable(
-                f"The shell of the account on {self.where} ended with exit code {exit_code} before running anything: "
-                f"{words}"
+        if not exchange.is_handed_over or (
+            code == scripts.CUT_SHORT and stdout.data.strip() == scripts.UNREAD.encode()
+        ):
+            raise RunnerUnreachable(self._not_evaluated(exchange, timeout))
+        if code is None:
+            if exchange.is_late:
+                why = f"{self.where} gave no answer within the deadline. The command is bounded there, too"
+            else:
+                why = (
+                    f"The connection to {self.where}, or the shell that was to report, was lost while the command ran; "
+                    "it may have gone on and ended there"
+                )
+            raise OutcomeUnknown(
+                f"{why}. Check the experiment before you repeat it.",
+                output=last_lines(stdout.data + b"\n" + stderr.data),
+                **({"host": self.config.ssh.host} if self.config.ssh else {}),
             )
-        return CommandResult(exit_code, stdout.data, stderr.data, duration, stdout.truncated or stderr.truncated)
+        return CommandResult(code, stdout.data, stderr.data, duration, stdout.truncated or stderr.truncated)
+
+    def _not_evaluated(self, exchange: Exchange, timeout: float) -> str:
+        return startup.explain(self.where, exchange, timeout, is_remote=self.config.ssh is not None)
 
     def launch(self, key: str, command: str, *, timeout: float, prelude: Sequence[str] = ()) -> Identity:
         """Start a command detached, in the run directory `key`, and return its identity.
 
         `prelude` lines run first, in the same login shell; the call waits for them but not for the command.
-        Raises CommandFailed, with the last words, when the prelude fails or the run directory cannot be made: then
-        the command certainly did not start. After OutcomeUnknown (the connection was lost, or the answer is not valid)
-        or CommandTimedOut (the prelude goes on) it may start yet, and a probe of `key` tells. Else as `execute`.
+        Raises CommandFailed, with the last words, when the launch script says that the prelude failed or that the run
+        directory cannot be made, and RunnerUnreachable when it says that start-up files have replaced the login shell:
+        then the command certainly did not start. After OutcomeUnknown (the connection or the reporting shell was lost,
+        or the answer is not valid) or CommandTimedOut (the prelude goes on) it may start yet, and a probe of `key`
+        tells. Else as `execute`.
         """
         script = scripts.launch(key, command, prelude=prelude, timeout=timeout)
-        try:
-            result = self.execute(script, timeout=timeout, until=scripts.READY)
-        except CommandTimedOut as error:
+        result = self.execute(script, timeout=timeout, until=scripts.READY)
+        answer = _lines(result)
+        if answer.strip() == scripts.LATE:
             raise CommandTimedOut(
                 f"The environment on {self.where} was not ready within {timeout:g} s. The command may still begin: ask "
                 "for its status before you start it again.",
-                **error.facts,
+                output=result.last_words,
+            )
+        try:
+            if result.exit_code == 0:
+                return parse_launch(answer, scripts.READY)
+            code, words = parse_failed_launch(answer, scripts.FAILED)
+        except Unreadable as error:  # whatever answered may have started the command, too
+            raise OutcomeUnknown(
+                f"The answer of {self.where} to the launch is not valid ({error}). The shell that was to report was "
+                "ended, or there is a forced command or a wrapper around the account's shell. Whether the command was "
+                "started is not known: ask for its status before you start it again.",
+                output=result.last_words,
             ) from error
-        if result.exit_code == 0:
-            try:
-                return parse_launch(_lines(result), scripts.READY)
-            except Unreadable as error:  # whatever answered may have started the command, too
-                raise OutcomeUnknown(
-                    f"The answer of {self.where} to the launch is not valid ({error}). Is there a forced command or a "
-                    "wrapper around the account's shell? Whether the command was started is not known: ask for its "
-                    "status before you start it again.",
-                    output=result.last_words,
-                ) from error
+        last_words = last_lines(words.encode() + b"\n" + result.stderr)
+        if code == scripts.NO_LOGIN_SHELL:
+            raise RunnerUnreachable(
+                f"The login shell on {self.where} ended before our command: {startup.REPLACED}. {startup.REMEDY} "
+                f"{last_words}".strip()
+            )
         raise CommandFailed(
-            f"The command was not started on {self.where}: {result.last_words or 'no output'}",
-            exit_code=result.exit_code,
-            output=result.last_words,
+            f"The command was not started on {self.where}: {last_words or 'no output'}",
+            exit_code=code,
+            output=last_words,
         )
 
     def probe(self, targets: Iterable[ProbeTarget], *, timeout: float) -> dict[str, Probe]:
@@ -235,102 +257,122 @@ class LocalRunner(Runner):
     def target(self) -> tuple[str, ...]:
         return ("LOCAL",)
 
-    def _exchange(
-        self,
-        command_line: str,
-        script: bytes,
-        stdin: bytes,
-        stdout: BoundedOutput,
-        stderr: BoundedOutput,
-        deadline: float,
-    ) -> int | None:
+    def _exchange(self, exchange: Exchange) -> None:
         with ExitStack() as stack:
-            try:  # the script comes only later: without descriptors, processes or memory nothing of it is executed
+            try:
                 selector = stack.enter_context(selectors.DefaultSelector())
-                process = subprocess.Popen(  # noqa: S603 -- the one short line of scripts.bootstrap
-                    ["/bin/sh", "-c", command_line],
+                process = subprocess.Popen(  # noqa: S603 -- the argv of scripts.bootstrap
+                    exchange.argv,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     bufsize=0,
                     cwd="/",
                     env=local_environment(),
-                    umask=settings.RUNNERS_LOCAL_UMASK,
                     start_new_session=True,
                 )
-                stack.callback(self._clean_up, process)
+                link = ProcessLink(process, selector)
+                stack.callback(link.close)
                 ended = os.pidfd_open(process.pid)
                 stack.callback(os.close, ended)
             except OSError as error:
                 raise RunnerUnreachable(
                     f"{self.where.capitalize()} cannot start a process now: {error.strerror}. Nothing was started."
                 ) from error
-            return self._converse(process, ended, selector, script + stdin, stdout, stderr, deadline)
+            link.watch(ended)
+            converse(exchange, link)
 
-    @staticmethod
-    def _clean_up(process: subprocess.Popen[bytes]) -> None:
-        if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe:
-                pipe.close()
 
-    @staticmethod
-    def _converse(
-        process: subprocess.Popen[bytes],
-        ended: int,
-        selector: selectors.BaseSelector,
-        data: bytes,
-        stdout: BoundedOutput,
-        stderr: BoundedOutput,
-        deadline: float,
-    ) -> int | None:
-        """Feed and read all three pipes at once until the process has ended.
+class ProcessLink:
+    """A command line in a process of this machine. See `exchange.Link`.
 
-        The end is seen on the process itself (`ended`, its pidfd), never as end of file: what a command leaves behind
-        may hold its pipes, and go on writing into them.
-        """
+    The end is seen on the process itself (its pidfd), never as end of file: what a command leaves behind may hold its
+    pipes, and go on writing into them.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> None:
         assert process.stdin and process.stdout and process.stderr
-        os.set_blocking(process.stdin.fileno(), False)
-        pending = memoryview(data)
-        selector.register(process.stdin, selectors.EVENT_WRITE)
-        selector.register(process.stdout, selectors.EVENT_READ, stdout)
-        selector.register(process.stderr, selectors.EVENT_READ, stderr)
-        selector.register(ended, selectors.EVENT_READ)
-        is_over, end = False, deadline
-        while True:
-            if not is_over and process.poll() is not None:
-                is_over, end = True, time.monotonic() + DRAIN_MOST
-            left = end - time.monotonic()
-            wait = min(left, DRAIN) if is_over else left
-            ready = selector.select(wait) if wait > 0 and selector.get_map() else []
-            if not ready:
-                return exit_code(process) if is_over else None
-            for key, _ in ready:
-                if key.fileobj is process.stdin:
-                    try:
-                        pending = pending[os.write(key.fd, pending) :]
-                    except BrokenPipeError:  # it ended without reading all
-                        pending = pending[:0]
-                    if not pending:
-                        selector.unregister(process.stdin)
-                        process.stdin.close()
-                elif key.fileobj == ended:
-                    selector.unregister(ended)
-                elif chunk := os.read(key.fd, 65536):
-                    key.data.feed(chunk)
+        self.process = process
+        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
+        self._selector = selector
+        self._ended = -1
+        self._is_waiting_to_send = False
+        self._open_streams = {self.stdout, self.stderr}
+
+    def watch(self, ended: int) -> None:
+        """`ended`: the process's pidfd."""
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            os.set_blocking(pipe.fileno(), False)
+        self._ended = ended
+        for source in (self.stdout, self.stderr, ended):
+            self._selector.register(source, selectors.EVENT_READ)
+
+    def send(self, data: memoryview) -> int:
+        sent = 0
+        try:
+            while sent < len(data):
+                sent += os.write(self.stdin.fileno(), data[sent:])
+        except BlockingIOError:
+            return sent
+        except BrokenPipeError:  # nobody reads any more
+            return len(data)
+        return sent
+
+    def end_input(self) -> None:
+        self._wait_to_send(False)
+        self.stdin.close()
+
+    def receive(self, exchange: Exchange) -> bool:
+        if exchange.status is None and not exchange.signal and self.process.poll() is not None:
+            self._selector.unregister(self._ended)
+            code = self.process.returncode
+            if code >= 0:
+                exchange.status = code
+            else:
+                exchange.signal = signal.Signals(-code).name.removeprefix("SIG")
+        got = False
+        for stream, output in ((self.stdout, exchange.stdout), (self.stderr, exchange.stderr)):
+            while stream in self._open_streams:
+                try:
+                    chunk = os.read(stream.fileno(), 65536)
+                except BlockingIOError:
+                    break
+                if chunk:
+                    output.feed(chunk)
+                    got = True
+                    if len(chunk) < 65536:
+                        break
                 else:
-                    selector.unregister(key.fileobj)
-            if stdout.is_complete:
-                return 0
+                    self._selector.unregister(stream)
+                    self._open_streams.remove(stream)
+        return got
 
+    @property
+    def is_over(self) -> bool:
+        return not self._open_streams and self.process.returncode is not None
 
-def exit_code(process: subprocess.Popen[bytes]) -> int:
-    """The exit code as a shell tells it: 128 + the signal, when one ended the process."""
-    code: int = process.wait()
-    return code if code >= 0 else 128 - code
+    def wait(self, seconds: float, *, is_full: bool) -> None:
+        self._wait_to_send(is_full)
+        self._selector.select(seconds)
+
+    def _wait_to_send(self, is_waiting: bool) -> None:
+        if is_waiting and not self._is_waiting_to_send:
+            self._selector.register(self.stdin, selectors.EVENT_WRITE)
+        elif self._is_waiting_to_send and not is_waiting:
+            self._selector.unregister(self.stdin)
+        self._is_waiting_to_send = is_waiting
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the process if it has not ended, and close the pipes."""
+        self.kill()
+        self.process.wait()
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            pipe.close()
 
 
 def own_account() -> pwd.struct_passwd:
@@ -375,17 +417,9 @@ class SSHRunner(Runner):
     def target(self) -> tuple[str, ...]:
         return ("SSH", self.where)
 
-    def _exchange(
-        self,
-        command_line: str,
-        script: bytes,
-        stdin: bytes,
-        stdout: BoundedOutput,
-        stderr: BoundedOutput,
-        deadline: float,
-    ) -> int | None:
+    def _exchange(self, exchange: Exchange) -> None:
         assert self.config.ssh
-        return run_on_channel(POOL, self.config.ssh, command_line, script, stdin, stdout, stderr, deadline)
+        run_on_channel(POOL, self.config.ssh, exchange)
 
 
 RUNNERS: dict[RunnerType, type[Runner]] = {RunnerType.LOCAL: LocalRunner, RunnerType.SSH: SSHRunner}

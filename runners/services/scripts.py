@@ -8,13 +8,16 @@ A run's directory `~/.autosubmit-runners/<key>/` (mode 0700) holds:
     identity     one line, see `Identity` in probe.py; created by the supervisor before the command may execute, or
                  by a probe past the launch deadline ("claimed"): whoever comes first decides
     log          standard output and error of the command
+    begun        an empty file, made when the prelude has succeeded, right before the command
     running      an empty file; at the end it is renamed to ended.<exit code>.<signal name or ->.<epoch seconds>
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Sequence
-from shlex import quote
+from shlex import join, quote
 
 BASE = ".autosubmit-runners"
 RUN_KEY_VARIABLE = "AUTOSUBMIT_RUNNERS_KEY"  # in the environment of a run's processes: how a stop finds them all
@@ -24,8 +27,15 @@ FOREIGN = (
     "account with mode 0700.' >&2; exit 73; }"
 )
 READY = "ready"  # the last line of a launch that succeeded
+FAILED = "failed"  # the first word of a launch that certainly has not started its command; its exit code follows
+LATE = "late"  # the first line of a launch whose command may begin yet
+# Exit codes of a launch that failed.
+PRELUDE_FAILED, NO_LOGIN_SHELL, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 73, 74
 KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
-CUT_SHORT = 125  # exit code when the script did not arrive whole; nothing of it was executed
+OPENING = b"exit 125\n"  # ends any shell that reads it: bash, dash, ksh, zsh, tcsh, fish
+OTHER_SHELL = 125  # exit code of a shell that is not our reader and has executed OPENING
+UNREAD = "#unread"  # what our reader prints instead of evaluating a script that did not arrive whole
+CUT_SHORT = 126  # exit code when the script did not arrive whole; nothing of it was executed
 
 # /proc/PID/stat: the second field may hold blanks and brackets, so cut behind its last ") ". Then the state is $1 and
 # the process group is $3 and the start time in clock ticks since boot is $20. Source: proc(5). Redirect 2 first, or
@@ -52,26 +62,61 @@ done 2>/dev/null 7</proc/self/ns/pid </proc/self/fdinfo/7
 """
 
 
-def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -> str:
-    """The command line that reads a script of `length` bytes from standard input and evaluates it.
+# Undo what start-up files may have changed: aliases, traps, options, the separators of words.
+_NORMAL = (
+    "builtin shopt -u expand_aliases; builtin trap - DEBUG ERR RETURN EXIT; builtin set +aefuvxC; builtin unset -v IFS"
+)
 
-    It is one short line whatever the script (no argument limit, nothing to see in `ps`), and any login shell can
-    parse it, csh included. The profile scripts of a login shell get /dev/null, so that they cannot swallow the
-    script; what they print comes before `marker`, which is printed on both streams. A script that arrives cut short
-    is not executed at all. `timeout` in seconds ends all that it started; None: the script ends by itself.
+
+def encoded(script: str) -> bytes:
+    """A script as one word without blanks, quotes or line ends, for `printf %b` of bash.
+
+    No shell and no interpreter does anything with such a word, or with any part of it, but complain.
     """
-    inner = (
-        f"LC_ALL=C IFS= read -r -N {length} script || exit {CUT_SHORT}; "
-        f"printf '\\n%s\\n' {marker}; printf '\\n%s\\n' {marker} >&2; "
-        f"case $script in *'{END}') eval \"$script\" ;; *) exit {CUT_SHORT} ;; esac"
-    )
-    bounded = "exec bash" if timeout is None else f"exec timeout -k {KILL_AFTER} {timeout:g} bash"
-    if not login:
-        return f"{bounded} -c {quote(inner)}"
-    inner = quote(f"exec <&3 3<&-; {inner}")
-    return f"exec sh -c {quote(f'{bounded} -lc {inner} 3<&0 </dev/null')}"  # csh has no `3<&0`
+    return _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], f"{script}\n{END}".encode())
 
 
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_./,:+@-]")
+
+
+def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -> list[str]:
+    """The argv that starts our reader: it evaluates the script that comes as `length` bytes of `encoded`.
+
+    It is short whatever the script (no argument limit, nothing to see in `ps`), and joined by `shlex.join` any login
+    shell can parse it, csh and fish included. The profile scripts of a login shell get /dev/null, so that they cannot
+    swallow the script.
+
+    The reader prints `marker` on both streams when it is ready. What comes before is the chatter of start-up files.
+    Then it expects OPENING and the script. Anything else is not evaluated, and UNREAD is printed. The last line on both
+    streams is `<marker> <exit code>`; a script that ends with `exec` outside of a login shell has none. The marker
+    stands in the command line in two parts, so that nobody prints it by repeating the command line.
+
+    `timeout` in seconds ends all that it started; None: the script ends by itself.
+    """
+    marks = quote(marker[: len(marker) // 2]) + " " + quote(marker[len(marker) // 2 :])
+    say = f"builtin printf '\\n%s%s\\n' {marks}"
+    tell = f"code=$?; printf '\\n%s%s %s\\n' {marks} $code >&2; printf '\\n%s%s %s\\n' {marks} $code; exit $code"
+    refuse = f"{{ echo {quote(UNREAD)}; exit {CUT_SHORT}; }}"
+    reader = [
+        _NORMAL,
+        f"{say} >&2 && {say} || exit {CUT_SHORT}",
+        f'IFS= builtin read -r line && [ "$line" = {quote(OPENING.decode().strip())} ] || {refuse}',
+        f"LC_ALL=C IFS= builtin read -r -N {length} script || {refuse}",
+        'builtin printf -v script %b "$script"',
+        f'case $script in *{quote(END)}) builtin eval "$script" ;; *) {refuse} ;; esac',
+    ]
+    bounded = [] if timeout is None else ["timeout", "-k", str(KILL_AFTER), f"{timeout:g}"]
+    if login:  # the shell that opens a way around the login shell's /dev/null also tells the exit code
+        reader.insert(0, f"exec <&3 3<&- || exit {CUT_SHORT}")
+        shell = join([*bounded, "bash", "-lc", "; ".join(reader)])
+        return ["sh", "-c", f"{shell} 3<&0 </dev/null; {tell}"]
+    # One process less to start. The TERM is that of `timeout`; without a trap for it, `$?` would be any command's.
+    reader.insert(1, f"tell={quote(tell)}; builtin trap -- \"$tell\" EXIT; builtin trap 'exit 124' TERM")
+    return [*bounded, *_BASH, "-c", "; ".join(reader)]
+
+
+# sshd's bash has read ~/.bashrc already. A bash that finds SSH_CLIENT would read it once more.
+_BASH = ("bash", "--norc")
 _BASE_DIRECTORY = f'"$HOME"/{BASE}'
 
 
@@ -100,8 +145,14 @@ def surroundings(directory: str = _BASE_DIRECTORY) -> str:
 # The command's login shell starts first, because its profiles take longest, and waits for `go`. That comes only when
 # its identity is on disk; when the supervisor ends before, the shell ends, too. `set -C` opens `identity` with O_EXCL:
 # a probe that claims a launch past its deadline creates the same file, so exactly one of the two comes first. Whoever
-# asked for the launch may be gone when it is told: that must not end the run (PIPE).
-_SUPERVISOR = r"""
+# asked for the launch may be gone when it is told: that must not end the run (PIPE). A shell that ends with 0 without
+# having begun the command, because a start-up file has replaced it, has failed.
+_IN_LOGIN_SHELL = (
+    f"{_NORMAL}; trap '' PIPE; {{ echo shell >&9 || :; }} 2>/dev/null; trap - PIPE; "
+    'builtin read -r go <&8 && exec 8<&- && . "$1/command.sh" >>"$1/log" 2>&1'
+)
+_SUPERVISOR = (
+    r"""
 supervise() {
   trap : HUP INT QUIT TERM
   set -m
@@ -109,7 +160,9 @@ supervise() {
   stat_of "$BASHPID"; own="$BASHPID $start"
   exec 9>&1
   coproc command {
-    exec bash -lc 'read -r go <&8 && exec 8<&- && . "$1/command.sh" >>"$1/log" 2>&1' "$0" "$dir" 8<&0 </dev/null >&2
+    exec bash -lc """
+    + quote(_IN_LOGIN_SHELL)
+    + r""" "$0" "$dir" 8<&0 </dev/null >&2
   }
   umask 077
   child=$command_PID
@@ -128,6 +181,7 @@ supervise() {
   chmod 700 "$base"
   while wait "$child"; code=$?; kill -0 "$child"; do sleep 1; done
   case $last in *" Exit $code "*|*" Done "*|'') signal=- ;; *) signal=$(kill -l "$code") || signal=- ;; esac
+  [ "$code" -eq 0 ] && ! [ -e begun ] && code=70
   printf -v now '%(%s)T' -1
   for try in {1..360}; do
     [ -e running ] || exit
@@ -136,12 +190,14 @@ supervise() {
   done
 }
 """
+)
 # Signals that were ignored when a shell started stay so in all that it starts: they are reset by starting once more.
 # (Bash itself always ignores QUIT, without passing that on.)
 _DEFAULT_SIGNALS = r"""
 IFS= read -r -d '' status </proc/self/status
 [[ $status =~ SigIgn:[[:space:]]*([0-9a-f]+) ]] && (( 0x${BASH_REMATCH[1]} & 0x4003 )) &&
-  exec env --default-signal=HUP,INT,QUIT,TERM bash -c "${script:?}"
+  printf -v script 'tell=%q; trap -- "$tell" EXIT\n%s' "$tell" "${script:?}" &&
+  exec env --default-signal=HUP,INT,QUIT,TERM bash --norc -c "$script"
 """
 
 
@@ -150,30 +206,48 @@ def launch(key: str, command: str, *, timeout: float, prelude: Sequence[str] = (
     execute.
 
     `mkdir` of the run directory fails when it exists, so one key is launched once at most, however often this text
-    arrives. Not being able to write there is found before anything starts. Without `ready`, the last words of the log
-    follow. Exit codes: 0 it runs, 70 the prelude failed, 73 no run directory, 74 cannot write, 124 the prelude takes
-    longer than `timeout` seconds.
+    arrives. Not being able to write there is found before anything starts.
+
+    Prints the identity and `ready`; or `failed CODE` when the command certainly was not and will not be started, and
+    then the last words of the log; or `late` when the prelude takes longer than `timeout` seconds. Any other answer
+    means that nobody knows. Codes: 70 the prelude failed, 71 start-up files replaced or ended the login shell, 73 no
+    run directory, 74 cannot write.
     """
     directory = f'"$HOME"/{BASE}/{quote(key)}'
+    begin = ': >"$autosubmit_runners_begun"'
     # Nobody may be listening any more; what is ignored stays so in the command, hence the second trap.
-    tell = f"trap '' PIPE && {{ echo {READY} >&9 || :; }} 2>/dev/null && trap - PIPE && exec 9>&-"
-    lines = [surroundings(directory), *prelude, tell]
-    text = f"export {RUN_KEY_VARIABLE}={quote(key)}\n{' && '.join(lines)} && {command}\n"
+    tell = f"trap '' PIPE && {{ echo {READY} >&9 || :; }} 2>/dev/null && trap - HUP INT QUIT TERM PIPE && exec 9>&-"
+    lines = [surroundings(directory), *prelude, begin, tell]
+    exports = f"export {RUN_KEY_VARIABLE}={quote(key)}; autosubmit_runners_begun=$1/begun"
+    text = f"{exports}\n{' && '.join(lines)} && {command}\n"
     return f"""{_DEFAULT_SIGNALS}
+failed() {{ printf '{FAILED} %s\\n' "$1"; [ "$1" -ne {PRELUDE_FAILED} ] || tail -c 4096 "$dir/log"; exit "$1"; }}
+is_ready() {{ printf '%s\\n' "$found" {READY}; exit; }}
+is_late() {{ echo {LATE}; exit 124; }}
 base=$HOME/{BASE}; dir=$base/{quote(key)}; text={quote(text)}
-[ -d "$base" ] || mkdir -p -m 700 "$base" || exit 73
-[ -O "$base" ] || {FOREIGN}
+[ -d "$base" ] || mkdir -p -m 700 "$base" || failed {NO_RUN_DIRECTORY}
+[ -O "$base" ] || {{ echo {FAILED} {NO_RUN_DIRECTORY}; {FOREIGN}; }}
 {_MACHINE}{_PROCESS}{_SUPERVISOR}
+found= shell=
 exec 8< <(set -m; supervise </dev/null &)
 while IFS= read -r -t {timeout:g} -u 8 line; code=$?; [ $code -eq 0 ]; do
   case $line in
-    {READY}) printf '%s\\n' "$found" {READY}; exit ;;
-    'exit '*) exit "${{line#exit }}" ;;
+    {READY}) is_ready ;;
+    shell) shell=$line ;;
+    'exit '*) failed "${{line#exit }}" ;;
+    *) found=$line ;;
   esac
-  found=$line
 done
-[ $code -gt 128 ] && exit 124
-tail -c 4096 "$dir/log"; exit 70
+[ $code -gt 128 ] && is_late
+[ -n "$found" ] || exit 1
+set -- $found
+while alive "$4" "$5" && ! [ -e "$dir/begun" ]; do
+  [ $SECONDS -lt {math.ceil(timeout)} ] || is_late
+  sleep 0.05
+done
+[ -e "$dir/begun" ] && is_ready
+[ -n "$shell" ] && failed {PRELUDE_FAILED}
+failed {NO_LOGIN_SHELL}
 """
 
 

@@ -8,11 +8,11 @@ share one attempt, because sshd drops unauthenticated connections beyond `MaxSta
 from __future__ import annotations
 
 import os
-import select
+import shlex
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,9 +20,10 @@ import paramiko
 from django.conf import settings
 
 from profiles.config import SSHTarget
-from runners.exceptions import OutcomeUnknown, RunnerServiceError, RunnerUnreachable
+from runners.exceptions import RunnerServiceError, RunnerUnreachable
 from runners.services import ssh_connect
-from runners.services.output import BoundedOutput
+from runners.services.exchange import Exchange, converse
+from runners.services.paramiko_fixes import GONE, Channel, Transport
 
 CHANNELS_PER_CONNECTION = 8  # sshd's default MaxSessions is 10
 CONNECTIONS_PER_TARGET = 4
@@ -31,13 +32,9 @@ IDLE = 120  # seconds after which an unused connection is closed
 OLDEST = 3600  # seconds after which a connection gets no new commands: a host key that was revoked stops counting
 ATTEMPTS = 6  # connections that may turn out to be broken before a command has started
 REFUSALS, REFUSED_PAUSE = 100, 0.05  # sessions that may be refused before a command has started; seconds between them
+UNGRANTED = 5  # commands that a server may refuse to execute before it is believed
 LIMIT_MEMORY = 30  # seconds for which a refused session tells how many sessions a server allows
 OPENING_PAUSE = 1  # seconds before a further connection is tried again when one could not be had
-FULL_WINDOW = 0.005  # seconds between looks whether the other side takes more input
-KILLED = 137  # exit code of a command that a signal ended: paramiko does not tell which; `timeout` ends with KILL
-ENDING = 0.2  # seconds in which a lost connection is noticed after its channels
-# Seconds of silence, and in all, after which the output of an ended command is complete.
-QUIET, QUIET_MOST = 0.2, 1.0
 
 
 class Stale(Exception):
@@ -46,6 +43,10 @@ class Stale(Exception):
 
 class Refused(Stale):
     """The connection works but takes no further session now."""
+
+
+class Ungranted(Refused):
+    """The session was opened, but the server refuses to execute a command in it."""
 
 
 @dataclass(eq=False)
@@ -86,7 +87,7 @@ class Target:
 class Channels(Protocol):
     """Where `run_on_channel` gets its channels from."""
 
-    def channel(self, ssh: SSHTarget, deadline: float) -> AbstractContextManager[paramiko.Channel]: ...
+    def channel(self, ssh: SSHTarget, deadline: float) -> AbstractContextManager[Channel]: ...
 
     def discard(self, ssh: SSHTarget) -> None: ...
 
@@ -106,7 +107,7 @@ class ConnectionPool:
         self._reaper: threading.Thread | None = None
 
     @contextmanager
-    def channel(self, ssh: SSHTarget, deadline: float) -> Iterator[paramiko.Channel]:
+    def channel(self, ssh: SSHTarget, deadline: float) -> Iterator[Channel]:
         """A new session channel.
 
         Raises RunnerUnreachable and its kinds, or Stale when a shared connection turned out to be broken.
@@ -241,24 +242,18 @@ class ConnectionPool:
         self._start_reaper()
         return connection
 
-    def _open_channel(self, target: Target, connection: Connection, deadline: float) -> paramiko.Channel:
-        transport = connection.client.get_transport()
-        if transport is None:
-            raise Stale
+    def _open_channel(self, target: Target, connection: Connection, deadline: float) -> Channel:
+        timeout = max(0.1, min(settings.RUNNERS_CONNECT_TIMEOUT, deadline - time.monotonic()))
         try:
-            return transport.open_session(
-                timeout=max(0.1, min(settings.RUNNERS_CONNECT_TIMEOUT, deadline - time.monotonic()))
-            )
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            # paramiko keeps one refusal per connection: of two threads that are refused at once, the second gets a
-            # plain SSHException on a connection that works, and other threads' commands are on it.
-            if transport.is_active() and "Timeout" not in str(error):
-                # This server allows fewer sessions than the default: remember what it does allow, and ask again.
-                with target.condition:
-                    target.limit = max(1, connection.channels - 1)
-                    # It may also still be closing sessions that we have closed, so this is not true for ever.
-                    target.limit_until = time.monotonic() + LIMIT_MEMORY
-                raise Refused from error
+            return open_session(connection.client, timeout)
+        except paramiko.ChannelException as error:
+            # This server allows fewer sessions than the default: remember what it does allow, and ask again.
+            with target.condition:
+                target.limit = max(1, connection.channels - 1)
+                # It may also still be closing sessions that we have closed, so this is not true for ever.
+                target.limit_until = time.monotonic() + LIMIT_MEMORY
+            raise Refused from error
+        except GONE as error:
             self._discard(target, [connection])  # other commands may still get their answers on it
             raise Stale from error
 
@@ -292,147 +287,123 @@ class ConnectionPool:
 POOL = ConnectionPool()
 
 
-def run_on_channel(
-    pool: Channels,
-    ssh: SSHTarget,
-    command_line: str,
-    script: bytes,
-    stdin: bytes,
-    stdout: BoundedOutput,
-    stderr: BoundedOutput,
-    deadline: float,
-) -> int:
-    """`Runner._exchange` over SSH. While the command has certainly not started, a broken connection is replaced."""
-    broken = refused = 0
-    while broken < ATTEMPTS and refused < REFUSALS:
+def open_session(client: paramiko.SSHClient, timeout: float) -> Channel:
+    """A new session channel. Raises ChannelException when the server refuses one, else GONE."""
+    transport = client.get_transport()
+    if not isinstance(transport, Transport):
+        raise EOFError
+    return transport.open_channel("session", timeout=timeout)
+
+
+def run_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
+    """Hold an exchange over SSH. While the script was certainly not handed over, a broken connection is replaced.
+
+    Raises RunnerUnreachable when it was not handed over. A connection that was lost later, or had no answer within the
+    deadline, gets no new commands; the exchange then has no exit code.
+    """
+    broken = refused = ungranted = 0
+    while broken < ATTEMPTS and refused < REFUSALS and ungranted < UNGRANTED:
         try:
-            with pool.channel(ssh, deadline) as channel:
-                try:
-                    channel.fileno()  # paramiko makes a pipe for it, by which `_converse` waits
-                except OSError as error:
-                    raise RunnerUnreachable(
-                        f"This service has no room for another command now: {error.strerror}. Nothing was started."
-                    ) from error
-                _start(channel, command_line, script)
-                return _converse(channel, ssh, script[-1:] + stdin, stdout, stderr, deadline)
+            with pool.channel(ssh, exchange.deadline) as channel:
+                link = ChannelLink(channel)
+                link.start("exec " + shlex.join(exchange.argv))
+                converse(exchange, link)
+                if link.is_lost and not exchange.is_handed_over:
+                    raise Stale
+                if exchange.is_late or link.is_lost:
+                    pool.discard(ssh)
+                return
+        except Ungranted:
+            ungranted += 1
+            time.sleep(REFUSED_PAUSE)
         except Refused:
             refused += 1
             time.sleep(REFUSED_PAUSE)
         except Stale:
             broken += 1
-        except OutcomeUnknown:
-            pool.discard(ssh)
-            raise
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= exchange.deadline:
             break
+        exchange.restart()
+    if ungranted:
+        raise RunnerUnreachable(
+            f"{ssh.host} refuses to execute a command. It may have reached its limit of processes or open files. "
+            "Nothing was started. Try again."
+        )
     raise RunnerUnreachable(f"The connection to {ssh.host} broke before the command was started. Try again.")
 
 
-def _start(channel: paramiko.Channel, command_line: str, script: bytes) -> None:
-    """Hand over the command line and the script but for its last byte: without that, nothing of it is ever executed."""
-    transport = channel.get_transport()
-    # paramiko waits for the answer to an exec request without limit; closing the transport ends the wait.
-    watchdog = threading.Timer(settings.RUNNERS_CONNECT_TIMEOUT, transport.close)
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        channel.exec_command(command_line.encode())
-        channel.settimeout(settings.RUNNERS_CONNECT_TIMEOUT)
-        channel.sendall(script[:-1])
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        if transport.is_active() and channel.closed:
-            return  # the shell ended without reading its input: its words tell why
-        transport.close()
-        raise Stale from error
-    finally:
-        watchdog.cancel()
+class ChannelLink:
+    """A command line on a session channel. See `exchange.Link`."""
 
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        channel.settimeout(0)
+        self._answer_by = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
 
-def _converse(
-    channel: paramiko.Channel,
-    ssh: SSHTarget,
-    data: bytes,
-    stdout: BoundedOutput,
-    stderr: BoundedOutput,
-    deadline: float,
-) -> int:
-    """Give the rest of the input and read both streams until the exit status is known or `stdout` is complete.
+    def start(self, command_line: str) -> None:
+        try:
+            self.channel.request_exec(command_line.encode())
+        except GONE as error:
+            raise Stale from error
 
-    The streams share one window, so neither may be left unread. What a command leaves behind may hold them open and go
-    on writing, so the exit status counts, not their end. Raises OutcomeUnknown when the connection or the deadline ends
-    first.
-    """
-    pending = memoryview(data)
-    channel.settimeout(0)
-    poll = select.poll()
-    poll.register(channel.fileno(), select.POLLIN)
-    is_over, end = False, deadline
-    while True:
-        if not is_over and channel.exit_status_ready():
-            is_over, end = True, time.monotonic() + QUIET_MOST
-        if pending or not channel.eof_sent:
-            pending = _feed(channel, pending)
-        got = _drain(channel, stdout, stderr)
-        if stdout.is_complete:
-            return 0
-        left = end - time.monotonic()
-        if left <= 0 and not is_over:
-            raise OutcomeUnknown(
-                f"{ssh.host} gave no answer within the deadline. The command is bounded there, too; check the "
-                "experiment before you repeat it.",
-                host=ssh.host,
-            )
-        if left <= 0:  # what was left behind writes and writes
-            break
-        if got:
-            continue
-        if channel.closed:
-            break
-        if channel.eof_received:  # keeps the descriptor readable for ever, so wait for the status itself
-            if channel.status_event.wait(min(left, 1)):
-                break
-        elif not poll.poll(min(left, FULL_WINDOW if pending else QUIET) * 1000) and is_over:
-            break
-    if channel.exit_status != -1:
-        return channel.exit_status
-    if channel.eof_received and _is_alive(channel.get_transport()):
-        return KILLED
-    raise OutcomeUnknown(
-        f"The connection to {ssh.host} was lost while the command ran; it may have gone on and ended there. Check the "
-        "experiment before you repeat it.",
-        host=ssh.host,
-    )
+    def send(self, data: memoryview) -> int:
+        sent = 0
+        try:
+            while sent < len(data) and not self._is_deaf and self.channel.send_ready():
+                sent += self.channel.send(data[sent : sent + 32768].tobytes())
+        except TimeoutError:
+            return sent
+        except GONE:  # the end is seen by what arrives, or does not
+            return sent
+        return len(data) if self._is_deaf else sent
 
+    @property
+    def _is_deaf(self) -> bool:
+        return self.channel.closed or self.channel.is_closed_there
 
-def _is_alive(transport: paramiko.Transport) -> bool:
-    """Whether the connection outlives the end of a channel: else that end was the connection's."""
-    transport.join(ENDING)
-    return transport.is_active()
+    def end_input(self) -> None:
+        with suppress(*GONE):
+            self.channel.shutdown_write()
 
+    def receive(self, exchange: Exchange) -> bool:
+        """Raises Ungranted when the server refuses to execute the command line, Stale when it does not answer."""
+        channel = self.channel
+        channel.news.clear()
+        if channel.is_granted is False:
+            raise Ungranted
+        if channel.is_granted is None and (self.is_lost or time.monotonic() > self._answer_by):
+            raise Stale
+        # Before the streams: what was written before the end is in front of it.
+        if channel.exit_status != -1:
+            exchange.status = channel.exit_status
+        exchange.signal = channel.exit_signal
+        got = False
+        for ready, receive, output in (
+            (channel.recv_ready, channel.recv, exchange.stdout),
+            (channel.recv_stderr_ready, channel.recv_stderr, exchange.stderr),
+        ):
+            while ready():
+                output.feed(receive(65536))
+                got = True
+        return got
 
-def _feed(channel: paramiko.Channel, pending: memoryview) -> memoryview:
-    """Send what the window takes now; after the last byte, the end of the input."""
-    try:
-        while pending and channel.send_ready():
-            pending = pending[channel.send(pending[:32768].tobytes()) :]
-        if not pending:
-            channel.shutdown_write()
-    except TimeoutError:
-        pass
-    except (paramiko.SSHException, EOFError, OSError):  # closed: the reading side tells why
-        pending = pending[:0]
-        channel.eof_sent = True
-    return pending
+    @property
+    def is_over(self) -> bool:
+        channel = self.channel
+        has_no_more = channel.eof_received and (channel.exit_status != -1 or channel.exit_signal)
+        return bool(self.is_lost or channel.is_closed_there or has_no_more) and not (
+            channel.recv_ready() or channel.recv_stderr_ready()
+        )
 
+    @property
+    def is_lost(self) -> bool:
+        """The connection has ended, not only the channel."""
+        return self.channel.closed or not self.channel.transport.is_active()
 
-def _drain(channel: paramiko.Channel, stdout: BoundedOutput, stderr: BoundedOutput) -> bool:
-    """Take what has arrived; whether there was anything."""
-    got = False
-    for ready, receive, output in (
-        (channel.recv_ready, channel.recv, stdout),
-        (channel.recv_stderr_ready, channel.recv_stderr, stderr),
-    ):
-        while ready():
-            output.feed(receive(65536))
-            got = True
-    return got
+    def wait(self, seconds: float, *, is_full: bool) -> None:
+        if self.channel.is_granted is None:
+            seconds = min(seconds, max(0.01, self._answer_by - time.monotonic()))
+        self.channel.news.wait(seconds)
+
+    def kill(self) -> None:
+        self.channel.request_signal("KILL")

@@ -18,6 +18,7 @@ from profiles.ssh_config import SSHHostOptions, lookup
 from runners.exceptions import AuthenticationFailed, RunnerServiceError, RunnerUnreachable
 from runners.services import known_hosts, ssh_keys
 from runners.services.output import last_lines
+from runners.services.paramiko_fixes import Transport
 
 KEEPALIVE = 20  # seconds
 MAX_JUMPS = 4
@@ -188,7 +189,7 @@ def _transport_preferring(known: known_hosts.KnownHost) -> Any:
     """A transport factory for `SSHClient.connect` that asks for keys of the types that are trusted first."""
 
     def make(sock: Any, **options: Any) -> paramiko.Transport:
-        transport = paramiko.Transport(sock, **options)
+        transport = Transport(sock, **options)
         security = transport.get_security_options()
         security.key_types = known.preferred(security.key_types)
         return transport

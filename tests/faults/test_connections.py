@@ -12,7 +12,7 @@ import pytest
 from django.db import connections
 
 from profiles.config import RunnerConfig
-from runners.exceptions import HostKeyUnknown, OutcomeUnknown
+from runners.exceptions import HostKeyUnknown, RunnerUnreachable
 from runners.models import new_run_key
 from runners.services import runners, ssh
 from runners.services.probe import Probe, ProbeTarget
@@ -125,7 +125,8 @@ def test_a_lost_connection_does_not_take_others_commands_with_it(
     profile = account.home / ".bashrc"
     profile.write_text("exec sleep 30\n")  # sshd's bash reads it before our own deadline begins there
     try:
-        with pytest.raises(OutcomeUnknown):
+        # Our reader has not said that it is there, so it was not given the script.
+        with pytest.raises(RunnerUnreachable, match="Nothing was executed"):
             runner.execute("true", timeout=1)
     finally:
         profile.unlink()

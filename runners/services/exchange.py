@@ -1,0 +1,166 @@
+"""One script: what is said to its machine and what is heard from there. The same for LOCAL and SSH.
+
+The process that is started is our reader (`scripts.bootstrap`). A start-up file or the server may put another program
+in its place. So the input begins with `scripts.OPENING`, a line that ends any shell, and the script is one word that
+means nothing to any program but our reader. The last byte is held back until the reader has said a secret word (the
+marker), and without that byte the reader evaluates nothing. So without the marker nothing was executed, certainly.
+
+At the end, our own shell says the marker once more, with the exit code. Nothing else is believed to be the end of the
+script, but the end of both streams together with an exit code or signal that sshd or the kernel tells: not a channel
+that was closed without one, and not the death of the shell that was to report while others hold its streams.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from runners.services import scripts
+from runners.services.output import BoundedOutput
+
+# Seconds of silence after which nothing more is expected: of a process whose end is known, but which has not said its
+# end on both streams. What it left behind may hold the streams.
+SILENCE = 1.0
+# The same when only standard error lacks its end: a wrapper may have joined the streams, or the line is slow.
+SILENCE_OF_STDERR = 5.0
+# Seconds after which the input ends when our reader has not said its marker. Programs such as `cat` and `python` read
+# to the end of their input. A login that takes longer is waited for in a second try.
+PATIENCE = 10.0
+RELEASED = 2.0  # seconds: a marker that comes so soon after the end of the input came because of it
+
+
+@dataclass(slots=True)
+class Exchange:
+    """`deadline` and the other times are of `time.monotonic`. `patience`: see PATIENCE; None: to the deadline.
+
+    `limit`: bytes that are kept of each stream. `last_line`: the script has said all with it, see BoundedOutput.
+    """
+
+    argv: list[str]
+    script: bytes
+    stdin: bytes
+    marker: str
+    limit: int
+    deadline: float
+    last_line: str = ""
+    patience: float | None = PATIENCE
+    stdout: BoundedOutput = field(init=False)
+    stderr: BoundedOutput = field(init=False)
+    start: float = field(init=False)
+    is_handed_over: bool = field(init=False)  # the last byte of the script was sent: it may have been executed
+    closed_at: float | None = field(init=False)  # when the input was ended without the script
+    begun_at: float | None = field(init=False)  # when the marker came
+    status: int | None = field(init=False)  # exit code of the command line, said by sshd or the kernel
+    signal: str = field(init=False)  # what ended the command line, said by sshd or the kernel
+    is_over: bool = field(init=False)  # both streams have come to their end, and so has what was started
+    is_late: bool = field(init=False)  # the deadline has passed
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was heard: the process is started once more."""
+        self.stdout = BoundedOutput(self.marker, self.limit, last_line=self.last_line)
+        self.stderr = BoundedOutput(self.marker, self.limit)
+        self.start = time.monotonic()
+        self.closed_at = self.begun_at = self.status = None
+        self.is_handed_over = self.is_over = self.is_late = False
+        self.signal = ""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the script, 128 + the signal that ended it; None: nobody has said one."""
+        if self.stdout.has_last_line:
+            return 0
+        if self.stdout.exit_code is not None or not self.is_over:
+            return self.stdout.exit_code
+        return self.status if not self.signal else 128 + getattr(signal, f"SIG{self.signal}", 0)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether everything was heard."""
+        return self.stdout.has_last_line or (self.stdout.is_ended and self.stderr.is_ended)
+
+    @property
+    def was_slow(self) -> bool:
+        """Our reader came when the input had ended, and for another reason than that: it deserves another try."""
+        return bool(self.closed_at and self.begun_at and self.begun_at - self.closed_at > RELEASED)
+
+
+class Link(Protocol):
+    """The command line's process, as its starter sees it. No method waits, but for `wait`."""
+
+    def send(self, data: memoryview) -> int:
+        """Give input and return how many bytes were taken. All of them when nobody reads any more."""
+
+    def end_input(self) -> None: ...
+
+    def receive(self, exchange: Exchange) -> bool:
+        """Feed the exchange what has arrived, and its `status` or `signal`; whether there was any output."""
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more can arrive."""
+
+    def wait(self, seconds: float, *, is_full: bool) -> None:
+        """Return when there is something to receive, or room to send if `is_full`."""
+
+    def kill(self) -> None:
+        """End the process and its group."""
+
+
+def converse(exchange: Exchange, link: Link) -> None:
+    """Say and hear everything, to the end or the deadline. Raises what the link raises."""
+    pending = memoryview(scripts.OPENING + exchange.script[:-1])
+    rest = len(exchange.stdin)  # bytes behind the last one of the script
+    is_open, is_offered = True, False  # the input; the whole script
+    heard = time.monotonic()  # since when there is silence
+    is_ending = False
+    while True:
+        got = link.receive(exchange)
+        if exchange.is_told:
+            return
+        now = time.monotonic()
+        silence = _silence(exchange)
+        if got or (silence is not None and not is_ending):
+            heard = now
+        is_ending = silence is not None
+        if exchange.stdout.started and exchange.begun_at is None:
+            exchange.begun_at = now
+        if is_open:
+            if exchange.stdout.started and not is_offered:
+                pending, is_offered = memoryview(bytes(pending) + exchange.script[-1:] + exchange.stdin), True
+            pending = pending[link.send(pending) :]
+            exchange.is_handed_over = is_offered and len(pending) <= rest
+            has_no_patience = exchange.patience is not None and now - exchange.start > exchange.patience
+            if (is_offered and not pending) or (not is_offered and has_no_patience):
+                link.end_input()
+                is_open = False
+                exchange.closed_at = None if is_offered else now
+        if link.is_over:
+            exchange.is_over = True
+            return
+        left = exchange.deadline - now
+        if left <= 0:
+            exchange.is_late = True
+            link.kill()
+            return
+        if silence is not None:
+            left = min(left, heard + silence - now)
+            if left <= 0:
+                return
+        elif is_open and not is_offered and exchange.patience is not None:
+            left = min(left, max(0.01, exchange.start + exchange.patience - now))
+        if not got:
+            link.wait(left, is_full=is_open and bool(pending))
+
+
+def _silence(exchange: Exchange) -> float | None:
+    """Seconds of silence that end the exchange. None: only the deadline does."""
+    if exchange.stdout.is_ended:
+        return SILENCE_OF_STDERR
+    if exchange.signal or (exchange.status is not None and not exchange.is_handed_over):
+        return SILENCE
+    return None  # the reporting shell's last words are on their way, however slow it is
