@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything works with python3 (3.11 or newer), make and a network of packages.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo test test-slurm test-browser screenshots lint format schema openapi-lint sdk lock migrations readme reference compat bench ci clean
+.PHONY: help install install-dev autosubmit run demo test test-slurm test-versions test-browser screenshots lint format schema openapi-lint sdk lock migrations readme reference compat bench ci clean
 
 PYTHON ?= python3
 export PYTHON
@@ -39,6 +39,12 @@ test-slurm: install-dev autosubmit ## Run workflows on a real Slurm of one node 
 	@tools/install-test-tools tools/test-tools.txt tools/slurm-packages.txt
 	@$(BIN)/python -m pytest tests/slurm
 
+VERSIONS ?=
+test-versions: install-dev ## Every command on every version of Autosubmit (VERSIONS="4.1.15 ..."; 10 minutes each)
+	@tools/install-test-tools
+	@DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -m tests.versions.record $(VERSIONS)
+	@VERSIONS_WRITE=1 VERSIONS="$(VERSIONS)" $(BIN)/python -m pytest tests/versions
+
 test-browser: ## Only the tests in a real browser; screenshots are in .artifacts
 	@$(MAKE) --no-print-directory test TESTS=tests/browser
 
@@ -68,10 +74,6 @@ openapi-lint: ## Check openapi.yaml: the meta-schema of OpenAPI 3.1, Spectral, R
 sdk: ## Make the Python, Java, R and TypeScript clients of openapi.yaml in sdk/ (docs/sdk.md)
 	@tools/sdk/install
 	@for language in python java r typescript; do tools/sdk/generate $$language openapi.yaml sdk/$$language || exit; done
-
-lock: install-dev ## Pin what deployments install, with hashes: requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	    --no-annotate requirements.txt -o requirements.lock
 
 migrations: install ## Fail when a model changed and its migration is missing
 	$(CHECK_ENV) $(BIN)/python manage.py makemigrations --check --dry-run

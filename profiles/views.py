@@ -29,13 +29,12 @@ _SETTINGS = {
 
 
 class ProfilesView(APIView):
-    """The profiles that are switched on and that the caller may use for something, by name."""
+    """The profiles that are switched on, by name."""
 
     @extend_schema(
         operation_id="list_profiles",
         summary="List the profiles",
-        description="The profiles that you may use, by name. What a profile leaves out is open: give it in "
-        "`profile_params`.",
+        description="The profiles by name. What a profile leaves out is open: give it in `profile_params`.",
         tags=CONFIGURATION,
         responses=OpenApiResponse(
             ProfileMapSerializer,
@@ -56,7 +55,7 @@ class ProfilesView(APIView):
         ),
     )
     def get(self, request: Request) -> Response:
-        return Response({row.name: row.as_wire() for row in RunnerProfile.usable_by(request.user)})
+        return Response({row.name: row.as_wire() for row in RunnerProfile.objects.filter(enabled=True)})
 
 
 class EndpointsView(APIView):

@@ -50,11 +50,11 @@ def test_the_platform_is_always_given_because_3_14_demands_one() -> None:
     assert "--HPC=mn5" in autosubmit.expid(CreateExperimentParams("x", hpc="mn5"))
 
 
-def test_any_status_is_no_filter_because_only_4_1_17_knows_it() -> None:
+def test_any_status_is_no_filter_beside_another_because_only_4_1_17_knows_it() -> None:
     argv = autosubmit.setstatus("a000", SetJobStatusParams("READY", ("a000_ONE",), filter_status=("ANY",)))
     assert [word for word in argv if word.startswith(("--filter", "--list"))] == ["--list=a000_ONE"]
     argv = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_status=("ANY",)))
-    assert [word for word in argv if word.startswith(("--filter", "--list"))] == ["--filter_type=Any"]
+    assert [word for word in argv if word.startswith(("--filter", "--list"))] == ["--filter_status=ANY"]
 
 
 def test_stop_is_confirmed_on_standard_input_because_older_versions_have_no_option_for_it() -> None:
@@ -85,6 +85,16 @@ def test_stop_is_confirmed_on_standard_input_because_older_versions_have_no_opti
             "autosubmit setstatus: error: argument -t/--status_final: invalid choice: 'SKIPPED' (choose from 'READY')",
             autosubmit.setstatus("a000", SetJobStatusParams("SKIPPED", ("a000_ONE",))),
             ("final_status",),
+        ),
+        (
+            "[CRITICAL] Error in the supplied input for -fs. [eCode=7011]",
+            autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_status=("ANY",))),
+            ("filter_status",),
+        ),
+        (
+            "[CRITICAL] Error in the supplied input for -fs. [eCode=7011]",
+            autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_status=("FAILED",))),
+            None,
         ),
         ("autosubmit: error: unrecognized arguments: --force", autosubmit.setstatus("a000", NAMED), None),
         ("x autosubmit: error: unrecognized arguments: --list=a", autosubmit.setstatus("a000", NAMED), None),

@@ -217,7 +217,6 @@ check_profile = extend_schema(
                 "profile_name": "MY_RUNNER_PROFILE_1",
                 "ok": False,
                 "milliseconds": 12,
-                "warnings": [],
                 "stages": [
                     {
                         "name": "resolve",

@@ -29,9 +29,14 @@ _REGISTERED_WELL = "Experiment registered successfully"
 _SUBMITTING = re.compile(r'^ *File "[^"\n]*", line \d+, in \w*submit\w*', re.MULTILINE)
 _VERSION = re.compile(r"^([0-9]{1,4}\.[0-9]{1,4}[0-9A-Za-z.+-]{0,40})\s*$", re.MULTILINE)
 _USAGE_ERROR = re.compile(r"^(?:autosubmit(?: [a-z]{1,40})?: )?error: (.{1,2000})", re.MULTILINE)
+# What versions before 4.1.17 say of `--filter_status=ANY`. (ANY is then the only filter.)
+_NOT_ANY = re.compile(
+    r"There are no jobs with status ANY|supplied input for -f[st]\b|while setting some of the workflow jobs"
+)
 _LONG_OPTION = re.compile(r"--[A-Za-z_]{1,40}")
 _LINE_START = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ )?(?:\[WARNING\] )?"
 _NOT_SAVED, _UNCHANGED = "Changes NOT saved to the JobList", "No changes were performed"
+ANY = "ANY"  # in `filter_status`: jobs of every status
 DEFAULT_HPC = "local"  # the default of 4.x; 3.14 demands one
 EXPID_LOCK = "expid.lock"  # in the service's own directory on the machine
 LOCK_WAIT, LOCK_BUSY = 120, 75  # seconds that one expid waits for another's end; its exit code when it waits no longer
@@ -170,14 +175,14 @@ def setstatus(expid: str, params: SetJobStatusParams, *, save: bool = True) -> l
     filters = {
         "job_names_list": " ".join(params.job_names_list),
         "filter_chunks": params.filter_chunks,
-        # 4.1.17 takes ANY, older versions look for a status of that name. Without the filter it is the same.
-        "filter_status": None if "ANY" in params.filter_status else " ".join(params.filter_status),
+        "filter_status": " ".join(params.filter_status),
         "filter_type": params.filter_type,
         "filter_type_chunk": params.filter_type_chunk,
         "filter_type_chunk_split": params.filter_type_chunk_split,
     }
-    if not any(filters.values()):
-        filters["filter_type"] = "Any"  # one filter has to be there
+    if ANY in params.filter_status:  # 4.1.17 takes it, older versions do not. Beside another filter it changes nothing.
+        filters["filter_status"] = ""
+        filters["filter_status"] = "" if any(filters.values()) else ANY
     return [
         *("autosubmit", "setstatus", expid, *(["--save"] if save else []), "-np"),
         *_options(
@@ -275,11 +280,14 @@ class UsageError:
 def usage_error(text: str, argv: list[str]) -> UsageError | None:
     """The usage error that argparse ended `argv` with, if that is what `text` (both streams) tells.
 
-    It says "unrecognized arguments: --force", "argument -fs/--filter_status: not allowed with argument -fl/--list",
-    "argument -t/--status_final: invalid choice: 'SKIPPED' (choose from ...)".
+    The same for `filter_status` ANY alone, which is refused up to 4.1.16. argparse says "unrecognized arguments:
+    --force", "argument -fs/--filter_status: not allowed with argument -fl/--list", "argument -t/--status_final: invalid
+    choice: 'SKIPPED' (choose from ...)".
     """
     found = _USAGE_ERROR.search(text)
     if found is None:
+        if f"{OPTIONS['filter_status']}={ANY}" in argv and _NOT_ANY.search(text):
+            return UsageError(("filter_status",), "it knows no ANY; give statuses that jobs have, or job_names_list")
         return None
     given = {word.partition("=")[0] for word in argv if word.startswith("--")}
     named = [option for option in _LONG_OPTION.findall(found[1]) if option in given]

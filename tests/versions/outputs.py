@@ -4,7 +4,7 @@
     recorded("setstatus")         -> {"4.1.15": Output, ...} of all versions that have it
 
 A file holds a part per command: `=== NAME: exit code N`, `$ COMMAND LINE`, standard output, `--- stderr`, standard
-error. The experiment is always `a000`; paths and times are replaced. The colour codes are Autosubmit's own.
+error. The experiment is always `a001`; paths and times are replaced. The colour codes are Autosubmit's own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from runners.services.output import plain_text
 FOLDER = Path(__file__).parent / "outputs"
 # Newest first. See tools/autosubmit-venv.
 VERSIONS = ("4.1.17.1", "4.1.16", "4.1.15", "4.1.12", "4.1.10", "4.1.8", "4.0.105", "3.14.1")
+RECORDED = tuple(version for version in VERSIONS if (FOLDER / f"{version}.txt").is_file())
 _PART = re.compile(r"^=== ([a-z0-9-]+): exit code (-?\d+)\n\$ (.*)\n", re.MULTILINE)
 _STDERR = "--- stderr\n"
 
@@ -56,7 +57,7 @@ def load(version: str) -> dict[str, Output]:
 
 
 def recorded(name: str) -> dict[str, Output]:
-    return {version: load(version)[name] for version in VERSIONS if name in load(version)}
+    return {version: load(version)[name] for version in RECORDED if name in load(version)}
 
 
 def _ended(text: str) -> str:

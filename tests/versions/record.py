@@ -1,4 +1,4 @@
-"""Record what each installed version of Autosubmit prints: python -m tests.versions.record [VERSION...]
+"""Install versions of Autosubmit and record what each prints: python -m tests.versions.record [VERSION...]
 
 No part of the service takes part, but for the functions that make its command lines. Takes about two minutes a version.
 `make test-versions` calls it.
@@ -19,12 +19,13 @@ from pathlib import Path
 
 from runners.services import autosubmit
 from runners.services.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
-from tests.environments import NEWEST, AutosubmitAccount, autosubmit_venv
+from tests.environments import ROOT, AutosubmitAccount, write_short
 from tests.processes import wait_for
 from tests.versions.outputs import VERSIONS, Output, write
 
 DEADLINE = 120  # seconds for one command
 LONGEST = 6000  # characters of one stream that are kept: its beginning and its end
+NO_PYTHON = 3  # exit code of tools/autosubmit-venv
 NOTHING = CreateJobListParams()
 
 
@@ -47,24 +48,24 @@ class Recorder:
             "PYTHONWARNINGS": "ignore",
         }
 
-    def __call__(self, name: str, argv: list[str], *, stdin: bytes = b"", keep: bool = True) -> Output:
+    def __call__(self, name: str, argv: list[str], *, stdin: bytes = b"") -> int:
+        """The exit code; that of `timeout`, 124, when the command was ended at its deadline."""
         done = subprocess.run(
-            argv,
+            ["timeout", f"--kill-after={DEADLINE}", str(DEADLINE), *argv],
             env=self.environment(),
             cwd=self.account.home,
             input=stdin,
             capture_output=True,
             check=False,
-            timeout=DEADLINE,
         )
         stdout, stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        if keep:
-            command = shlex.join(argv if argv[0] == "autosubmit" else argv[argv.index("autosubmit") :])
-            self.keep(name, done.returncode, command, stdout, stderr)
-        return Output(done.returncode, shlex.join(argv), stdout, stderr)
+        command = shlex.join(argv[argv.index("autosubmit") :])  # expid has `flock` before it
+        self.keep(name, done.returncode, command, stdout, stderr)
+        return done.returncode
 
     def keep(self, name: str, exit_code: int, command: str, stdout: str, stderr: str) -> None:
         self.outputs[name] = Output(exit_code, self.clean(command), self.clean(stdout), self.clean(stderr))
+        write(self.account.version, self.outputs)
         print(self.account.version, name, exit_code, flush=True)
 
     def clean(self, text: str) -> str:
@@ -105,7 +106,7 @@ class Recorder:
                 process.wait()
 
 
-def record(account: AutosubmitAccount) -> dict[str, Output]:
+def record(account: AutosubmitAccount) -> None:
     run = Recorder(account)
     first = account.short_experiment("sleep 5", job_list=False)
     run.begin = first[:-1]
@@ -120,13 +121,20 @@ def record(account: AutosubmitAccount) -> dict[str, Output]:
     run("create-unknown-experiment", autosubmit.create("zzzz", NOTHING))
     run("updatedescrip", autosubmit.updatedescrip(first, "another one"))
     run("updatedescrip-unknown-experiment", autosubmit.updatedescrip("zzzz", "another one"))
+    if account.version.startswith("4.0"):  # which knows FILE only
+        run("create-script-jobs", autosubmit.create(_script_jobs(account), NOTHING))
     run("stop-not-running", autosubmit.stop(first), stdin=autosubmit.STOP_STDIN)
     run("stop-unknown-experiment", autosubmit.stop("zzzz"), stdin=autosubmit.STOP_STDIN)
     run("run-unknown-experiment", autosubmit.run("zzzz"))
     _statuses(run, first)
     _other_version(run, first)
     _runs(run)
-    return run.outputs
+
+
+def _script_jobs(account: AutosubmitAccount) -> str:
+    expid = account.short_experiment(job_list=False)
+    write_short(account.root, expid, "true", {"ONE": "once"})
+    return expid
 
 
 def _experiments(run: Recorder, first: str) -> None:
@@ -198,7 +206,7 @@ def _runs(run: Recorder) -> None:
         run("create-locked", autosubmit.create(expid, NOTHING))
         run("setstatus-locked", _set(expid, "READY", job_names_list=(f"{expid}_ONE",)))
         time.sleep(1)
-        if run("stop", autosubmit.stop(expid), stdin=autosubmit.STOP_STDIN).exit_code != 0:
+        if run("stop", autosubmit.stop(expid), stdin=autosubmit.STOP_STDIN) != 0:
             wait_for(lambda: _interrupt(account, expid), 30, what="end of the run", interval=1)
     for name, options in {"stop-cancel": {"cancel_jobs": True}, "stop-force": {"force": True}}.items():
         if run.outputs["stop"].exit_code == 0:
@@ -214,13 +222,12 @@ def _interrupt(account: AutosubmitAccount, expid: str) -> bool:
 
 def main(versions: list[str]) -> None:
     for version in versions or VERSIONS:
-        if not (autosubmit_venv(version) / "bin" / "autosubmit").exists():
-            print(f"{version}: not installed; tools/autosubmit-venv {version if version != NEWEST else ''}")
+        if subprocess.run([ROOT / "tools" / "autosubmit-venv", version], check=False).returncode == NO_PYTHON:
             continue
         with tempfile.TemporaryDirectory() as folder:
             account = AutosubmitAccount(Path(folder) / "home", version)
             try:
-                write(version, record(account))
+                record(account)
             finally:
                 account.kill()
 
