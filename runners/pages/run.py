@@ -24,7 +24,6 @@ from runners.pages.base import PageView, SignedIn, in_words, is_partial, recorde
 from runners.services import access, autosubmit, experiments, lifecycle
 from runners.services.output import plain_text
 from runners.services.probe import LogChunk
-from runners.services.runners import get_runner
 
 TAIL = 64 * 1024  # bytes of a log that a page begins with, and that "earlier" adds
 CHUNK = 256 * 1024  # bytes that one look at a growing log brings at most
@@ -237,7 +236,7 @@ def number(text: str | None) -> int | None:
 
 def read(run: RunnerRun, offset: int, limit: int) -> LogChunk | None:
     """Raises RunnerServiceError."""
-    runner = get_runner(run.runner_config)
+    runner = lifecycle.runner_of(run)
     return runner.read_log(run.key, offset=offset, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from profiles.config import RunnerConfig
 from runners.models import RunnerRun
-from runners.services import autosubmit, scripts
+from runners.services import autosubmit, lifecycle, scripts
 from runners.services.module_loaders import get_module_loader
 from runners.services.runners import get_runner
 
@@ -50,7 +50,7 @@ def run_experiment(*, expid: str, config: RunnerConfig) -> Plan:
 
 def stop_experiment(*, run: RunnerRun, force: bool = False, cancel_jobs: bool = False) -> Plan:
     """Its first step: `autosubmit stop`. Signals follow only when that does not end the run, or with `force`."""
-    return plan(run.runner_config, autosubmit.stop(run.expid, force=force, cancel_jobs=cancel_jobs))
+    return plan(lifecycle.runner_of(run).config, autosubmit.stop(run.expid, force=force, cancel_jobs=cancel_jobs))
 
 
 def set_job_status(*, expid: str, config: RunnerConfig, params: autosubmit.SetJobStatusParams) -> Plan:

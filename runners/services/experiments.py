@@ -110,14 +110,17 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key:
                 if is_last:
                     raise
                 continue
-            lifecycle.refresh([active])
+            lifecycle.refresh_now(active)
             if active.is_active or is_last:
-                raise AlreadyRunning(
-                    f"Experiment {expid} is already running since {active.created:%Y-%m-%d %H:%M:%S %Z} (run "
-                    f"{active.pk}).",
-                    run=active,
-                ) from None
+                raise AlreadyRunning(_already_running(active), run=active) from None
     raise AssertionError("unreachable")
+
+
+def _already_running(run: RunnerRun) -> str:
+    words = f"Experiment {run.expid} is already running since {run.created:%Y-%m-%d %H:%M:%S %Z} (run {run.pk})."
+    if run.is_active and not run.reachable:
+        words += f" That is its last known state, because its machine cannot be asked now: {run.unreachable_detail}"
+    return words
 
 
 def get_run(*, expid: str) -> RunnerRun:
@@ -130,7 +133,7 @@ def get_run(*, expid: str) -> RunnerRun:
     if run is None:
         raise RunNotFound(f"Experiment {expid} was never run here.")
     if run.is_active and not is_fresh(run):
-        lifecycle.refresh([run])
+        lifecycle.refresh([run], patient=True)
     return run
 
 

@@ -11,23 +11,27 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import TypeVar
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from runners.exceptions import CommandFailed, NotRunning, RunnerServiceError, StillReachable
+from runners.exceptions import CommandFailed, NotRunning, RunnerServiceError, RunnerUnreachable, StillReachable
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.models_operations import Operation
 from runners.services import autosubmit, webhooks
+from runners.services.answers import Unreadable
 from runners.services.output import last_lines, plain_text
-from runners.services.probe import Identity, Probe, ProbeTarget
+from runners.services.probe import Identity, Probe, ProbeTarget, cannot_tell
 from runners.services.runners import Runner, get_runner
 
 logger = logging.getLogger(__name__)
@@ -36,20 +40,26 @@ END_OF_LOG = 16_384  # bytes of a log in which Autosubmit says that all is done,
 LAST_WORDS = 4096  # bytes of a log that are looked at for the last words of a failed run
 RETRY_UNREACHABLE = 5  # seconds before a machine that could not tell is asked again for a status
 MACHINES_AT_ONCE = 8
+ROWS_AT_ONCE = 2000  # rows that are asked after in one round trip: their answers stay below RUNNERS_OUTPUT_LIMIT
+# Seconds that one caller has the asking after a row for itself. It is renewed while the caller asks, so that a slow
+# machine is asked once, and the lease of a process that was killed ends soon.
+LEASE, LEASE_RENEWAL = 3.0, 1.0
+PATIENCE = 1.0  # seconds that a request waits for the answer to somebody else's question
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.1  # seconds between its looks at the row
 LAUNCH_GRACE = 30  # seconds beyond RUNNERS_LAUNCH_TIMEOUT after which no launch can still be under way
 
 Launched = TypeVar("Launched", RunnerRun, Operation)  # rows of commands that were launched; one call takes one kind
 
 
-def confirm_running(run: RunnerRun | Operation, identity: Identity) -> None:
-    """Store which process the run is."""
+def confirm_running(run: RunnerRun | Operation, identity: Identity, *, asked: datetime | None = None) -> None:
+    """Store which process the run is. `asked` as in `apply`."""
     now = timezone.now()
     _set(
         run,
         identity=identity.as_dict(),
         pid=identity.pid,
         host=identity.host,
-        confirmed_at=now,
+        confirmed_at=asked or now,
         modified=now,
         reachable=True,
         unreachable_detail="",
@@ -90,18 +100,42 @@ def finish(
     return is_first
 
 
-def refresh(runs: Iterable[Launched]) -> None:
+def refresh(runs: Iterable[Launched], *, patient: bool = False) -> None:
     """Bring ACTIVE rows up to what their machines say, with one round trip per machine and account.
 
-    A run that another process is asking after is left alone: what it finds is in the row soon. Never raises for a
-    machine. Several machines are asked side by side, so that a slow one does not delay the others.
+    A row that another caller is asking after is left alone: what that caller finds is in the row soon. With `patient`
+    its answer is waited for and loaded, for PATIENCE seconds at most; without an answer by then the row says for this
+    caller that its machine cannot be asked. Never raises for a machine. Several machines are asked side by side, so
+    that a slow one does not delay the others.
     """
-    groups = list(by_target(_lease([run for run in runs if run.is_active])).values())
+    groups = [
+        group[start : start + ROWS_AT_ONCE]
+        for group in by_target(run for run in runs if run.is_active).values()
+        for start in range(0, len(group), ROWS_AT_ONCE)
+    ]
+    end = time.monotonic() + PATIENCE if patient else None
     if len(groups) == 1:
-        ask(groups[0])
-    elif groups:
-        with ThreadPoolExecutor(MACHINES_AT_ONCE) as pool:
-            list(pool.map(_ask_in_thread, groups))
+        unanswered = look(groups[0], end=end)
+    else:
+        with ThreadPoolExecutor(min(MACHINES_AT_ONCE, len(groups) or 1)) as pool:
+            unanswered = [run for rest in pool.map(partial(_look_in_thread, end=end), groups) for run in rest]
+    for run in unanswered:  # of this caller only: nothing is stored
+        run.reachable, run.unreachable_detail = False, "Its machine is being asked and has not answered yet."
+
+
+def refresh_now(run: RunnerRun) -> None:
+    """Bring an ACTIVE row up to what its machine says after this call has begun, for an answer that refuses something.
+
+    What was known before does not count, unless the machine has failed to answer within RETRY_UNREACHABLE seconds.
+    """
+    since, end = timezone.now(), time.monotonic() + PATIENCE
+    while run.is_active and (run.confirmed_at is None or run.confirmed_at < since):
+        if not run.reachable and run.probing_until and run.probing_until > timezone.now():
+            return
+        if time.monotonic() >= end:
+            ask([run])
+            return
+        look([run], end=end)
 
 
 def by_target(runs: Iterable[Launched]) -> dict[tuple[str, ...], list[Launched]]:
@@ -109,39 +143,144 @@ def by_target(runs: Iterable[Launched]) -> dict[tuple[str, ...], list[Launched]]
     groups: dict[tuple[str, ...], list[Launched]] = {}
     for run in runs:
         try:
-            target = get_runner(run.runner_config).target
-        except (KeyError, TypeError, ValueError):  # somebody has written into the table; the others are not to suffer
-            logger.exception("The stored configuration of %s cannot be read: nobody can ask after it.", run)
+            target = runner_of(run).target
+        except RunnerUnreachable as error:  # somebody has written into the table; the others are not to suffer
+            logger.error("%s", error.detail)
+            if run.is_active and run.unreachable_detail != error.detail:
+                _set(run, reachable=False, unreachable_detail=error.detail)
             continue
         groups.setdefault(target, []).append(run)
     return groups
 
 
-def ask(runs: list[Launched]) -> list[Probe]:
-    """Probe runs of one machine and apply the answers, without regard to who else is asking."""
-    runner = get_runner(runs[0].runner_config)
-    answers = runner.probe([target_of(run) for run in runs], timeout=settings.RUNNERS_PROBE_TIMEOUT)
-    as_known = [run for run in runs if answers[run.key].answer == Probe.RUNNING and run.identity]
-    _confirm_all(as_known)
-    changed = {run.pk for run in runs} - {run.pk for run in as_known}
-    for run in runs:
-        if run.pk in changed:
-            apply(run, runner, answers[run.key])
-    return [answers[run.key] for run in runs]
-
-
-def _ask_in_thread(runs: list[Launched]) -> None:
+def runner_of(run: RunnerRun | Operation) -> Runner:
+    """How to reach the machine of a row. Raises RunnerUnreachable when its stored configuration cannot be read."""
     try:
-        ask(runs)
+        return get_runner(run.runner_config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunnerUnreachable(
+            f"The stored configuration of {run} cannot be read ({type(error).__name__}): nobody knows its machine. An "
+            "admin has to repair or abandon it."
+        ) from error
+
+
+def is_readable(run: RunnerRun | Operation) -> bool:
+    """Whether the row holds a configuration and an identity, so that its machine can be asked after it."""
+    try:
+        runner_of(run)
+        identity_of(run)
+    except (RunnerUnreachable, Unreadable):
+        return False
+    return True
+
+
+def look(runs: list[Launched], *, end: float | None = None) -> list[Launched]:
+    """Ask one machine after those of its rows that nobody else is asking after.
+
+    Until `end` (of `time.monotonic`) the answers that others get are waited for. Returns the rows without one.
+    """
+    pause = FIRST_PAUSE
+    while True:
+        got = _ask_leased(runs)
+        runs = [run for run in runs if run.pk not in got]
+        if end is None:
+            return []
+        runs = _unanswered(runs)
+        while runs and not any(map(_is_free, runs)) and time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            runs = _unanswered(runs)
+        if not runs or time.monotonic() >= end:
+            return runs
+
+
+def _look_in_thread(runs: list[Launched], *, end: float | None) -> list[Launched]:
+    try:
+        return look(runs, end=end)
     finally:
         connection.close()
 
 
-def _confirm_all(runs: list[Launched]) -> None:
+def _ask_leased(runs: list[Launched]) -> set[int]:
+    """Ask after the rows whose lease can be had now; returns their numbers."""
+    with _lease(runs) as got:
+        if got:
+            ask(got)
+    return {run.pk for run in got}
+
+
+def _is_free(run: RunnerRun | Operation) -> bool:
+    return run.probing_until is None or run.probing_until < timezone.now()
+
+
+def _unanswered(runs: list[Launched]) -> list[Launched]:
+    """Load rows that others are asking after; returns those that have no answer yet."""
+    if not runs:
+        return []
+    stored = type(runs[0]).objects.in_bulk([run.pk for run in runs])
+    waiting = []
+    for run in runs:
+        found = stored.get(run.pk)
+        if found is None:  # deleted meanwhile
+            continue
+        is_answered = not found.is_active or not found.reachable or found.confirmed_at != run.confirmed_at
+        for column in found._meta.concrete_fields:
+            setattr(run, column.attname, getattr(found, column.attname))
+        if not is_answered:
+            waiting.append(run)
+    return waiting
+
+
+def ask(runs: list[Launched]) -> list[Probe]:
+    """Probe runs of one machine and apply the answers, without regard to who else is asking.
+
+    One row whose answer cannot be applied is logged and does not keep the others from theirs.
+    """
+    asked = timezone.now()
+    try:
+        runner = runner_of(runs[0])
+        answers = _probe(runner, runs)
+    except RunnerUnreachable as error:
+        return [_cannot_be_read(run, error.detail) for run in runs]
+    as_known = [run for run in runs if answers[run.key].answer == Probe.RUNNING and run.identity]
+    _confirm_all(as_known, asked)
+    changed = {run.pk for run in runs} - {run.pk for run in as_known}
+    for run in runs:
+        if run.pk in changed:
+            try:
+                apply(run, runner, answers[run.key], asked=asked)
+            except (DataError, IntegrityError) as error:
+                logger.exception("What the machine says of %s cannot be stored.", run)
+                answers[run.key] = _cannot_be_read(run, f"The answer cannot be stored: {error}")
+    return [answers[run.key] for run in runs]
+
+
+def _probe(runner: Runner, runs: list[Launched]) -> dict[str, Probe]:
+    """Rows whose stored identity cannot be read are not asked after: nobody knows which process they mean."""
+    targets, answers = [], {}
+    for run in runs:
+        try:
+            targets.append(target_of(run))
+        except Unreadable as error:
+            logger.error("Nobody can ask after %s: %s", run, error)
+            answers[run.key] = cannot_tell(f"The stored identity of this row cannot be read: {error}")
+    if targets:
+        answers |= runner.probe(targets, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    return answers
+
+
+def _cannot_be_read(run: RunnerRun | Operation, detail: str) -> Probe:
+    probe = cannot_tell(detail)
+    until = timezone.now() + timedelta(seconds=RETRY_UNREACHABLE)
+    _set(run, reachable=False, unreachable_detail=probe.detail, probing_until=until)
+    return probe
+
+
+def _confirm_all(runs: list[Launched], asked: datetime) -> None:
     """What `apply` does for a running run, for any number of them in one statement."""
     if not runs:
         return
-    changes = {"confirmed_at": timezone.now(), "reachable": True, "unreachable_detail": "", "probing_until": None}
+    changes = {"confirmed_at": asked, "reachable": True, "unreachable_detail": "", "probing_until": None}
     active = type(runs[0]).objects.active().filter(pk__in=[run.pk for run in runs])
     is_all = active.update(**changes) == len(runs)
     still_active = None if is_all else set(active.values_list("pk", flat=True))
@@ -183,12 +322,17 @@ def target_of(run: RunnerRun | Operation) -> ProbeTarget:
 
 
 def identity_of(run: RunnerRun | Operation) -> Identity | None:
-    return Identity(**run.identity) if run.identity else None
+    """Raises Unreadable when somebody has written something else into the table."""
+    return Identity.from_dict(run.identity) if run.identity else None
 
 
-def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe) -> None:
-    """Change the row as the machine's answer demands. "Cannot tell" changes nothing but `reachable`."""
+def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe, *, asked: datetime | None = None) -> None:
+    """Change the row as the machine's answer demands. "Cannot tell" changes nothing but `reachable`.
+
+    `asked`: when the question was sent. The state is confirmed as of then, not as of the arrival of the answer.
+    """
     now = timezone.now()
+    asked = asked or now
     if probe.answer == Probe.CANNOT_TELL:
         _set(
             run,
@@ -198,11 +342,11 @@ def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe) -> None:
         )
     elif probe.answer == Probe.RUNNING:
         if run.identity is None and probe.identity:  # we died, or lost the line, between launching and storing
-            confirm_running(run, probe.identity)
+            confirm_running(run, probe.identity, asked=asked)
         else:
-            _set(run, confirmed_at=now, reachable=True, unreachable_detail="", probing_until=None)
+            _set(run, confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
     elif probe.answer == Probe.STARTING:
-        _set(run, reachable=True, unreachable_detail="", probing_until=None)
+        _set(run, confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
     else:
         settle(run, runner, probe)
 
@@ -289,25 +433,69 @@ def _last_words(run: RunnerRun, runner: Runner) -> str:
     return last_lines(chunk.data) if chunk else ""
 
 
-def _lease(runs: list[Launched]) -> list[Launched]:
-    """Reserve the asking after runs for this caller; returns those it got."""
-    if not runs:
-        return []
+@contextmanager
+def _lease(runs: list[Launched]) -> Iterator[list[Launched]]:
+    """Reserve the asking after rows of one machine for this caller; yields those it got, and frees them at the end.
+
+    The lease is renewed by a thread while the block is executed.
+    """
     now = timezone.now()
-    # The random microseconds tell this lease from any other, so one statement suffices for all runs.
-    seconds = settings.RUNNERS_PROBE_TIMEOUT + settings.RUNNERS_CONNECT_TIMEOUT
-    until = now + timedelta(seconds=seconds, microseconds=secrets.randbelow(1_000_000))
-    wanted = type(runs[0]).objects.active().filter(pk__in=[run.pk for run in runs])
+    # The random microseconds tell this lease from any other, so one statement suffices for all rows.
+    until = now + timedelta(seconds=LEASE, microseconds=secrets.randbelow(1_000_000))
+    rows = type(runs[0]).objects.active()
+    wanted = rows.filter(pk__in=[run.pk for run in runs])
     # No lease is that long: one that ends later was made before the clock jumped.
-    longest = now + timedelta(seconds=max(seconds, RETRY_UNREACHABLE) + 2)
+    longest = now + timedelta(seconds=max(LEASE, RETRY_UNREACHABLE, settings.RUNNERS_PROBE_TIMEOUT) + 2)
     is_free = Q(probing_until=None) | Q(probing_until__lt=now) | Q(probing_until__gt=longest)
     # Who read a row before another's look was stored has that look's answer to read, and no reason to ask again.
     seen = max((run.confirmed_at for run in runs if run.confirmed_at), default=None)
     is_as_read = Q(confirmed_at=None) | Q(confirmed_at__lte=seen) if seen else Q(confirmed_at=None)
     if not wanted.filter(is_free, is_as_read).update(probing_until=until):
-        return []
+        yield []
+        return
     got = set(wanted.filter(probing_until=until).values_list("pk", flat=True))
-    return [run for run in runs if run.pk in got]
+    leased = [run for run in runs if run.pk in got]
+    for run in leased:
+        run.probing_until = until
+    renewal = _Renewal(type(runs[0]), got, until)
+    renewal.start()
+    try:
+        yield leased
+    finally:
+        renewal.end()
+        left = [run.pk for run in leased if run.probing_until == until]  # the others were freed with their answers
+        if left:
+            rows.filter(pk__in=left, probing_until=renewal.until).update(probing_until=None)
+
+
+class _Renewal(threading.Thread):
+    """Moves the end of a lease ahead until `end` is called. It opens no connection unless the asking takes long."""
+
+    def __init__(self, model: type[RunnerRun] | type[Operation], keys: set[int], until: datetime) -> None:
+        super().__init__(name="lease", daemon=True)
+        self.until = until
+        self._model, self._keys = model, keys
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        while not self._is_over.wait(LEASE_RENEWAL):
+            until = timezone.now() + timedelta(seconds=LEASE, microseconds=secrets.randbelow(1_000_000))
+            try:
+                rows = self._model.objects.active().filter(pk__in=self._keys, probing_until=self.until)
+                if not rows.update(probing_until=until):
+                    break  # all rows have their answers, or somebody else has the lease
+            except (
+                DatabaseError,
+                InterfaceError,
+            ) as error:  # then the lease ends early, and the machine is asked twice
+                logger.warning("The lease of %s rows cannot be renewed: %s", len(self._keys), error)
+                break
+            self.until = until
+        connection.close()
+
+    def end(self) -> None:
+        self._is_over.set()
+        self.join()
 
 
 def _set(run: RunnerRun | Operation, **changes: object) -> bool:

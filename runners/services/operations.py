@@ -129,7 +129,7 @@ def get(*, pk: int) -> Operation:
     if operation is None:
         raise OperationNotFound(f"There is no operation {pk}.")
     if operation.is_active and not is_fresh(operation):
-        lifecycle.refresh([operation])
+        lifecycle.refresh([operation], patient=True)
     return operation
 
 
@@ -163,13 +163,6 @@ def error_of(operation: Operation) -> RunnerServiceError | None:
         return None
     error = operation.error
     return ERRORS[error["code"]](error["detail"], **error["facts"])
-
-
-def refresh_all() -> list[Operation]:
-    """Bring all active operations up to date, one round trip per machine; returns those that have ended."""
-    operations = list(Operation.objects.active())
-    lifecycle.refresh(operations)
-    return [operation for operation in operations if not operation.is_active]
 
 
 @lifecycle.settle.register

@@ -99,7 +99,7 @@ def _delete(rows: QuerySet[Any], *, dry_run: bool) -> int:
 
 
 def _clean(runner: Runner, rows: list[Any], done: Cleaned, *, dry_run: bool) -> None:
-    by_key = {row.key: row for row in rows if _KEY.fullmatch(row.key)}
+    by_key = {row.key: row for row in rows if _KEY.fullmatch(row.key) and lifecycle.is_readable(row)}
     done.kept += len(rows) - len(by_key)
     script = _script(list(by_key.values()), dry_run=dry_run)
     try:

@@ -14,7 +14,6 @@ from runners.models import RunnerRun, RunStatus
 from runners.models_operations import Operation
 from runners.services import lifecycle
 from runners.services.experiments import is_fresh
-from runners.services.runners import get_runner
 
 # Runs are numbered in the order of their insertion, `created` is the clock of the process that inserts: how far the
 # one can lag behind the other (a database that makes writers wait, several servers' clocks).
@@ -81,7 +80,7 @@ def get(*, pk: int) -> RunnerRun:
     if run is None:
         raise RunNotFound(f"There is no run {pk}.")
     if run.is_active and not is_fresh(run):
-        lifecycle.refresh([run])
+        lifecycle.refresh([run], patient=True)
     return run
 
 
@@ -122,7 +121,7 @@ def read_log(row: RunnerRun | Operation, *, offset: int = 0, limit: int, tail: i
     most = min(limit if tail is None else tail, settings.RUNNERS_OUTPUT_LIMIT - LOG_HEADER)
     chunk = None
     if row.cleaned_at is None:
-        chunk = get_runner(row.runner_config).read_log(
+        chunk = lifecycle.runner_of(row).read_log(
             row.key, offset=offset if tail is None else -most, limit=most, timeout=settings.RUNNERS_PROBE_TIMEOUT
         )
     if chunk is None:

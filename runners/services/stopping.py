@@ -32,7 +32,6 @@ from runners.services import autosubmit, leftovers, lifecycle, reasons
 from runners.services.cancelling import Cancellation, cancel
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Identity, Probe
-from runners.services.runners import get_runner
 
 POLL = 0.5  # seconds between looks at a run that was signalled
 EARLIER_RUNS = 20  # runs of the experiment whose jobs may still be there
@@ -54,8 +53,8 @@ class Stop:
         self.audit = audit
         self.force = force
         self.cancel_jobs = cancel_jobs
-        self.config = run.runner_config
-        self.runner = get_runner(self.config)
+        self.runner = lifecycle.runner_of(run)
+        self.config = self.runner.config
         self.steps: list[Step] = []
         self.had_ended = False
         self.ended_by = ""  # the signal, when Autosubmit's own stop has not brought about the end

@@ -9,17 +9,20 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from runners.models import RunnerRun
-from runners.services import idempotency, lifecycle, operations, webhooks
+from runners.models_operations import Operation
+from runners.services import idempotency, lifecycle, webhooks
+from runners.services.watching import Watch
 
 logger = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
     help = "Ask the machines after all active runs and operations, once or every --interval seconds."
+    has_failed = False  # of a single look: whether it is not complete
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--interval", type=float, help="Seconds between two looks; without it, look once.")
@@ -27,10 +30,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         interval = options["interval"]
         if interval is None:
-            for step in self.steps:
-                step()
-            webhooks.deliver_due()
+            for step in (self.look_at_runs, self.look_at_operations, idempotency.clean, webhooks.deliver_due):
+                self.patiently(step)
+            if self.has_failed:
+                raise CommandError("The look is not complete; see above.")
             return
+        watch = Watch(self.report, self.complain)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -38,34 +43,46 @@ class Command(BaseCommand):
         # In a thread: a receiver that does not answer delays no look at a run.
         threading.Thread(target=webhooks.deliver_until, args=(stop, interval), name="webhooks", daemon=True).start()
         while not stop.is_set():
-            for step in self.steps:
-                self.patiently(step)
+            self.patiently(watch.look)
+            self.patiently(idempotency.clean)
             close_old_connections()
             stop.wait(interval)
+        watch.close()
 
     def patiently(self, step: Callable[[], object]) -> None:
         """Take a step; what goes wrong is told, and the next one is taken: nobody else watches meanwhile."""
         try:
             step()
         except (DatabaseError, InterfaceError) as error:  # it may come back; the runs go on
-            self.stderr.write(f"The database cannot be asked now: {error}")
+            self.complain(f"The database cannot be asked now: {error}")
         except Exception:  # a bug, told with its traceback: it must not blind the watch for all other runs
+            self.has_failed = True
             logger.exception("A look at the runs was broken off; the watch goes on.")
 
-    @property
-    def steps(self) -> tuple[Callable[[], object], ...]:
-        return self.look_at_runs, self.look_at_operations, idempotency.clean
-
     def look_at_runs(self) -> None:
-        runs = list(RunnerRun.objects.active())
-        lifecycle.refresh(runs)
-        for run in runs:
-            if not run.is_active:
-                ending = f"{run.reason}, exit code {run.exit_code}" if run.reason else "exit code 0"
-                self.stdout.write(f"{run.expid}: run {run.pk} is {run.status} ({ending})")
-            elif not run.reachable:
-                self.stdout.write(f"{run.expid}: run {run.pk} cannot be confirmed: {run.unreachable_detail}")
+        self.look_at(list(RunnerRun.objects.active()))
 
     def look_at_operations(self) -> None:
-        for operation in operations.refresh_all():
-            self.stdout.write(f"operation {operation.pk} ({operation.kind} {operation.expid}) has {operation.status}")
+        self.look_at(list(Operation.objects.active()))
+
+    def look_at(self, rows: list[Any]) -> None:
+        lifecycle.refresh(rows)
+        for row in rows:
+            self.report(row)
+        if not all(map(lifecycle.is_readable, rows)):
+            self.has_failed = True
+
+    def complain(self, words: str) -> None:
+        self.has_failed = True
+        self.stderr.write(words)
+
+    def report(self, row: RunnerRun | Operation) -> None:
+        """Tell of a row that has ended, or whose machine could not be asked."""
+        if isinstance(row, Operation):
+            if not row.is_active:
+                self.stdout.write(f"operation {row.pk} ({row.kind} {row.expid}) has {row.status}")
+        elif not row.is_active:
+            ending = f"{row.reason}, exit code {row.exit_code}" if row.reason else "exit code 0"
+            self.stdout.write(f"{row.expid}: run {row.pk} is {row.status} ({ending})")
+        elif not row.reachable:
+            self.stdout.write(f"{row.expid}: run {row.pk} cannot be confirmed: {row.unreachable_detail}")

@@ -1,0 +1,175 @@
+"""Who asks a machine: one caller at a time, whose answer serves the others, and nobody for long after he has died.
+
+Promise: a run that has ended is refused as running, or shown as ACTIVE and reachable, by nobody who asks after its end.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from profiles.config import RunnerConfig
+from runners.exceptions import AlreadyRunning
+from runners.models import RunnerRun, RunStatus
+from runners.services import experiments, lifecycle
+from tests.environments import StubAccount
+from tests.faults.tools import COMMAND, EXPID, in_background, profile_of, run_processes, start_run
+from tests.processes import end, kill_all, wait_for
+from tests.processes import start as start_server
+from tests.servers import ROOT, AppServer, SSHServer
+
+OTHER = "b777"
+
+
+def lease(seconds: float) -> None:
+    """Somebody else, who was killed since, began to ask just now."""
+    RunnerRun.objects.update(probing_until=timezone.now() + timedelta(seconds=seconds))
+
+
+def kill_run(account: StubAccount, expid: str = EXPID) -> None:
+    kill_all(wait_for(lambda: run_processes(account, expid), what="the process of the run"))
+
+
+def wait_end_on_machine(account: StubAccount, run: RunnerRun) -> None:
+    """The run has ended, and its row does not know yet."""
+    folder = account.home / ".autosubmit-runners" / run.key
+    wait_for(lambda: list(folder.glob("ended.*")), what="the end on the machine")
+    assert RunnerRun.objects.get(pk=run.pk).is_active
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_refuses_asks_the_machine_itself(there: RunnerConfig, account: StubAccount) -> None:
+    """However fresh the row is, and whoever else has begun to ask."""
+    account.control("run", EXPID, SLEEP=600)
+    first = start_run(there)
+    with pytest.raises(AlreadyRunning):
+        start_run(there)
+    kill_run(account)
+    wait_end_on_machine(account, first)
+    RunnerRun.objects.update(confirmed_at=timezone.now(), probing_until=None)
+    second = start_run(there)
+    assert second.pk != first.pk
+    kill_run(account)
+    wait_end_on_machine(account, second)
+    lease(lifecycle.LEASE)
+    begin = time.monotonic()
+    assert start_run(there).pk != second.pk
+    assert time.monotonic() - begin < 10  # it waited for the other's answer, for PATIENCE seconds
+    kill_run(account)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_status_never_says_that_it_was_confirmed_when_it_was_not(
+    there: RunnerConfig, account: StubAccount, settings: Any
+) -> None:
+    settings.RUNNERS_STATUS_FRESHNESS = 0.2
+    account.control("run", EXPID, SLEEP=600)
+    run = start_run(there)
+    kill_run(account)
+    wait_end_on_machine(account, run)
+    RunnerRun.objects.update(confirmed_at=timezone.now() - timedelta(seconds=1))
+    lease(lifecycle.LEASE)
+    begin = time.monotonic()
+    found = experiments.get_run(expid=EXPID)
+    assert found.is_active
+    assert not found.reachable  # of this answer only: nobody has said so in the row
+    assert "has not answered yet" in found.unreachable_detail
+    assert RunnerRun.objects.get(pk=run.pk).reachable
+    # The lease of who has died ends soon, and the next one asks.
+    wait_for(lambda: not experiments.get_run(expid=EXPID).is_active, lifecycle.LEASE + 5, what="the end")
+    assert time.monotonic() - begin < 15
+
+
+@pytest.mark.django_db(transaction=True)
+def test_another_callers_answer_is_waited_for(over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer) -> None:
+    account.control("run", EXPID, SLEEP=600)
+    run = start_run(over_ssh)
+    kill_run(account)
+    wait_end_on_machine(account, run)
+    RunnerRun.objects.update(confirmed_at=None)
+
+    def status() -> RunnerRun:
+        try:
+            return experiments.get_run(expid=EXPID)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [each.result(30) for each in [pool.submit(status) for _ in range(8)]]
+    assert {each.status for each in found} == {RunStatus.TERMINATED}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lease_is_renewed_while_a_slow_machine_is_asked(
+    over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "LEASE", 1.0)
+    monkeypatch.setattr(lifecycle, "LEASE_RENEWAL", 0.3)
+    account.control("run", EXPID, SLEEP=600)
+    run = start_run(over_ssh)
+    RunnerRun.objects.update(confirmed_at=None)
+    with sshd.frozen():
+        asking = in_background(lambda: lifecycle.refresh([RunnerRun.objects.get(pk=run.pk)]) or connection.close())
+        wait_for(lambda: RunnerRun.objects.get().probing_until, what="the lease")
+        first = RunnerRun.objects.get().probing_until
+        assert first
+        wait_for(lambda: timezone.now() > first + timedelta(seconds=1), what="a moment after its first end")
+        row = RunnerRun.objects.get()
+        assert row.probing_until and row.probing_until > timezone.now()
+        begin = time.monotonic()
+        lifecycle.refresh([row])  # nobody asks a second time
+        assert time.monotonic() - begin < 1
+    asking.result(40)
+    row = RunnerRun.objects.get()
+    assert (row.is_active, row.reachable, row.probing_until) == (True, True, None)
+    kill_run(account)
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Callable[[AppServer], subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(app: AppServer) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"]
+        started.append(start_server(argv, log=tmp_path / "watch.log", env=app.environment, cwd=ROOT))
+        wait_for(lambda: "Watching" in (tmp_path / "watch.log").read_text(), 60, what="the watch")
+        return started[-1]
+
+    yield begin
+    for process in started:
+        end(process)
+
+
+def test_a_machine_that_hangs_delays_the_watch_over_no_other(
+    make_app: Callable[..., AppServer],
+    account: StubAccount,
+    sshd: SSHServer,
+    watch: Callable[[AppServer], subprocess.Popen[bytes]],
+    tmp_path: Path,
+) -> None:
+    account.experiment(EXPID)
+    account.experiment(OTHER)
+    account.control("run", SLEEP=600)
+    app = make_app(account=account, sshd=sshd)
+    for expid, server in ((EXPID, sshd), (OTHER, None)):
+        answer = app.post(COMMAND + "run-experiment", {"expid": expid, **profile_of(server)})
+        assert answer.status == 200, answer.body
+    with sshd.frozen():
+        watch(app)
+        time_to_hang = time.monotonic() + 2  # several looks
+        wait_for(lambda: time.monotonic() > time_to_hang, what="looks at the machine that hangs")
+        kill_run(account, OTHER)
+        begin = time.monotonic()
+        wait_for(lambda: f"{OTHER}: run" in (tmp_path / "watch.log").read_text(), 8, what="the other one's end")
+        assert time.monotonic() - begin < 8  # the machine that hangs takes 20 s
+    kill_run(account)
