@@ -130,6 +130,16 @@ class NotRunning(RunnerServiceError):
         self.run = run
 
 
+class StoppedDuringLaunch(RunnerServiceError):
+    """Somebody has stopped the run while it was being started. `run` is the RunnerRun."""
+
+    code = "stopped_during_launch"
+
+    def __init__(self, detail: str, run: Any, **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.run = run
+
+
 class StillReachable(RunnerServiceError):
     code = "still_reachable"
 

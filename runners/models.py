@@ -110,6 +110,10 @@ class RunnerRun(models.Model):
     stop_steps = models.JSONField(
         default=list, blank=True, editable=False, help_text="What the last stop has tried so far, as it happens."
     )
+    stop_owner = models.CharField(
+        max_length=200, blank=True, editable=False, help_text="The process that carries out a stop now."
+    )
+    stop_until = models.DateTimeField(null=True, blank=True, editable=False)
     cancel = models.JSONField(
         null=True, blank=True, editable=False, help_text="What the last cancel of its jobs has brought."
     )
@@ -135,6 +139,7 @@ class RunnerRun(models.Model):
             models.Index(fields=["user", "-id"], name="run_account_latest"),
             models.Index(fields=["reason", "-id"], name="run_reason_latest"),
             models.Index(fields=["-finished", "-id"], name="run_finished"),
+            models.Index(fields=["stop_owner"], condition=Q(stop_owner__gt=""), name="run_being_stopped"),
         ]
 
     def __str__(self) -> str:

@@ -45,6 +45,7 @@ PROMISED = {
     "already_running": 409,
     "not_running": 409,
     "still_reachable": 409,
+    "stopped_during_launch": 409,
     "idempotency_in_progress": 409,
     "too_large": 413,
     "unsupported_media_type": 415,

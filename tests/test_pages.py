@@ -23,7 +23,7 @@ from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.history import LANE, WIDTH, draw
 from runners.pages.run import plain_lines
-from runners.services import idempotency
+from runners.services import idempotency, own_process
 from runners.templatetags import pages as words
 from tests.environments import StubAccount
 from tests.servers import ROOT, AppServer
@@ -354,17 +354,61 @@ def test_why_a_run_cannot_be_stopped_is_said(browser: Client) -> None:
 
 
 def test_while_a_step_of_a_stop_is_under_way_only_a_kill_is_offered(browser: Client) -> None:
-    row = run(stop_requested_at=timezone.now(), stop_steps=[{"action": "autosubmit stop", "seconds": None}])
+    row = run(
+        stop_requested_at=timezone.now(),
+        stop_steps=[{"action": "autosubmit stop", "outcome": "", "seconds": None, "ended": False}],
+        stop_owner=own_process.owner(),
+        stop_until=timezone.now() + timedelta(minutes=1),
+    )
     row.save()
     page = browser.get(f"/runs/{row.pk}").content.decode()
     assert "Stopping…" in page
     assert "Kill it now" in page
     assert "Stop it again" not in page
     row.stop_steps[0] |= {"seconds": 20.0, "outcome": "exit code 0", "ended": False}
+    row.stop_owner = ""
     row.save()
     assert "Stop it again" in browser.get(f"/runs/{row.pk}").content.decode()
     assert "checked" in browser.get(f"/runs/{row.pk}/stop?force=1").content.decode()
     assert "checked" not in browser.get(f"/runs/{row.pk}/stop").content.decode()
+
+
+def test_a_stop_that_nobody_carries_out_any_more_is_called_interrupted(browser: Client) -> None:
+    """Its process is gone, or has had all the time that a stop may take."""
+    mine = own_process.owner()
+    for owner, until in ((mine, -1), (f"{mine.rsplit(' ', 3)[0]} 999999999 1 aa", 60)):
+        row = run(
+            expid=f"a00{until % 7}",
+            identity={"pid": 2},
+            stop_requested_at=timezone.now(),
+            stopped_by="ada",
+            stop_steps=[{"action": "autosubmit stop", "outcome": "", "seconds": None, "ended": False}],
+            stop_owner=owner,
+            stop_until=timezone.now() + timedelta(seconds=until),
+        )
+        row.save()
+        page = browser.get(f"/runs/{row.pk}").content.decode()
+        assert "the stop by ada was interrupted" in page
+        assert "the service ended during this step" in page
+        assert "Stopping…" not in page
+        assert "Stop it again" in page
+        assert AuditRecord.objects.filter(run_id=row.pk, outcome="interrupted", actor="ada").count() == 1
+
+
+def test_what_an_ended_run_has_left_can_be_cancelled_on_its_page(browser: Client, account: StubAccount) -> None:
+    account.experiment("a001")
+    row = run(status="TERMINATED", reason="stopped", config=account.config().as_dict(), finished=timezone.now())
+    row.save()
+    assert "Cancel its jobs" in browser.get(f"/runs/{row.pk}").content.decode()
+    assert "Cancel the jobs of a001?" in browser.get(f"/runs/{row.pk}/stop").content.decode()
+    account.control("stop", JOBS="a001_SIM", PLATFORM="elsewhere")
+    done = browser.post(f"/runs/{row.pk}/stop", {"cancel_jobs": "on"}, headers={"HX-Request": "true"}).content.decode()
+    assert "Experiment a001 is not running, but its jobs may go on." in done
+    assert "a001_SIM may go on" in done
+    assert "set-job-status with final_status READY" in done
+    assert "Jobs: 1 asked to end, may go on" in browser.get(f"/runs/{row.pk}").content.decode()
+    run(status="TERMINATED", reason="stopped").save()  # a newer one of the same experiment
+    assert "Cancel its jobs" not in browser.get(f"/runs/{row.pk}").content.decode()
 
 
 # --- the same form twice ----------------------------------------------------------------------------------------------

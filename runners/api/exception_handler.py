@@ -59,6 +59,7 @@ KINDS: dict[type[BaseException], Kind] = {
     ours.IdempotencyKeyReused: Kind(422, "idempotency_key_reused", "This key came with another request"),
     ours.AlreadyRunning: Kind(409, "already_running", "The experiment is running"),
     ours.NotRunning: Kind(409, "not_running", "The experiment is not running"),
+    ours.StoppedDuringLaunch: Kind(409, "stopped_during_launch", "The run was stopped while it was being started"),
     ours.StillReachable: Kind(409, "still_reachable", "The machine answers, so the run can be stopped"),
     ours.RunnerUnreachable: Kind(502, "runner_unreachable", "The machine cannot be reached; nothing was started"),
     ours.HostKeyUnknown: Kind(502, "host_key_unknown", "The machine's host key is not trusted yet"),

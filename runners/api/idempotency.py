@@ -14,7 +14,7 @@ from rest_framework.response import Response
 
 from runners.api.exception_handler import PROBLEM_TYPE
 from runners.api.operations import Preference, answer_of
-from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError
+from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError, StoppedDuringLaunch
 from runners.models import RunReason
 from runners.models_operations import IdempotencyRecord
 from runners.services import idempotency
@@ -75,6 +75,8 @@ def idempotent(method: Method) -> Method:
         view.record = record
         try:
             response = _resumed(view, request, record) or method(view, request)
+        except StoppedDuringLaunch as error:  # sent again, the request must not start a second run
+            response = view.handle_exception(error)
         except NotRunning:
             stopped = _stopped_before(view, record)
             if stopped is None:

@@ -200,7 +200,7 @@ run_experiment = command(
     "of the client or of this service. A second request for a running experiment gets 409 and that run.",
     request=RunExperimentRequest,
     answer=RunStartedAnswer,
-    codes=(*WITH_PROFILE, "already_running"),
+    codes=(*WITH_PROFILE, "already_running", "stopped_during_launch"),
     asked={"expid": "a001", "profile_name": "MY_RUNNER_PROFILE_1", "profile_params": {}},
     answered={"message": "Experiment a001 started successfully.", **RUN},
 )

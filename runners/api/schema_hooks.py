@@ -159,7 +159,7 @@ def complete_errors(result: Document, generator: Any, request: Any, public: bool
                 content["examples"] = {code: {"$ref": f"#/components/examples/{code}"} for code in named}
             if status in HEADERS:
                 answer.setdefault("headers", {}).update(HEADERS[status])
-    runs = {"already_running": {"run": RUN}, "not_running": {"run": STOPPED}}
+    runs = {"already_running": {"run": RUN}, "not_running": {"run": STOPPED}, "stopped_during_launch": {"run": STOPPED}}
     result["components"]["examples"] = {
         code: {"summary": example(code)["title"], "value": example(code, **runs.get(code, {}))} for code in EXAMPLES
     }

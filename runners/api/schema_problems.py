@@ -62,6 +62,11 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
         "send the same key only with the same body.",
         {},
     ),
+    "stopped_during_launch": (
+        "Experiment a001 was stopped by ana while it was being started (run 17). To start it all the same, send a new "
+        "request, with another Idempotency-Key.",
+        {},
+    ),
     "already_running": ("Experiment a001 is already running since 2026-01-20 09:30:00 UTC (run 17).", {}),
     "not_running": ("Experiment a001 is not running: its last run (run 17) is TERMINATED.", {}),
     "too_large": ("The body has more than 1048576 bytes.", {}),

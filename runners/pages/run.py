@@ -21,7 +21,7 @@ from runners.exceptions import EndpointDisabled, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import PageView, SignedIn, in_words, is_partial, recorded
-from runners.services import access, autosubmit, experiments, lifecycle
+from runners.services import access, autosubmit, experiments, interrupted, lifecycle
 from runners.services.output import plain_text
 from runners.services.probe import LogChunk
 
@@ -37,8 +37,8 @@ def phase(run: RunnerRun) -> str:
 
 
 def is_being_stopped(run: RunnerRun) -> bool:
-    """Whether a step of a stop is under way, as far as the row says: who takes it may have died."""
-    return run.is_active and bool(run.stop_steps) and run.stop_steps[-1]["seconds"] is None
+    """Whether a stop, or the cancel of what it has left, is under way."""
+    return interrupted.is_under_way(run)
 
 
 class RunView(PageView):
@@ -50,6 +50,7 @@ class RunView(PageView):
         super().setup(request, *args, **kwargs)
         if request.user.is_authenticated:
             self.run = get_object_or_404(RunnerRun, pk=kwargs["pk"])
+            interrupted.settle(self.run)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         run = self.run

@@ -27,10 +27,11 @@ from runners.exceptions import (
     RunnerServiceError,
     RunnerUnreachable,
     RunNotFound,
+    StoppedDuringLaunch,
 )
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models_operations import Operation
-from runners.services import autosubmit, lifecycle, reasons
+from runners.services import autosubmit, interrupted, lifecycle, reasons
 from runners.services.cancelling import Cancellation
 from runners.services.installation import installed_version
 from runners.services.module_loaders import get_module_loader
@@ -58,8 +59,9 @@ def run_experiment(
 
     `key` names the run directory; whoever chose it finds the run by it, whatever becomes of this call.
 
-    Raises AlreadyRunning; RunnerUnreachable or CommandFailed when it certainly did not start; OutcomeUnknown or
-    CommandTimedOut when it may have: then the run stays ACTIVE and the next look at it tells.
+    Raises AlreadyRunning; StoppedDuringLaunch when somebody stops the run meanwhile; RunnerUnreachable or CommandFailed
+    when it certainly did not start; OutcomeUnknown or CommandTimedOut when it may have: then the run stays ACTIVE and
+    the next look at it tells.
     """
     argv = autosubmit.run(expid)
     audit.argv = argv
@@ -72,13 +74,35 @@ def run_experiment(
             run.key, f"exec {shlex.join(argv)}", prelude=loader.steps(argv), timeout=settings.RUNNERS_LAUNCH_TIMEOUT
         )
     except (RunnerUnreachable, CommandFailed) as error:
-        lifecycle.finish(run, reason=RunReason.NEVER_STARTED, detail=error.detail)
+        lifecycle.finish(run, reason=RunReason.NEVER_STARTED, detail=error.detail, unless_stopped=True)
+        _require_not_stopped(run)
         raise loader.explain(error) from error
     except (OutcomeUnknown, CommandTimedOut) as error:
+        run.refresh_from_db()
+        _require_not_stopped(run)
         error.facts["run_id"] = run.pk
         raise
     lifecycle.confirm_running(run, identity)
+    if run.reason == RunReason.STOPPED:
+        _require_not_stopped(run)
     return run
+
+
+def _require_not_stopped(run: RunnerRun) -> None:
+    """A stop that was asked for during the launch ends the run; the launch leaves the row to it.
+
+    Raises StoppedDuringLaunch.
+    """
+    if run.stop_requested_at is None:
+        return
+    if run.is_active:
+        lifecycle.ask([run])
+    by = f" by {run.stopped_by}" if run.stopped_by else ""
+    raise StoppedDuringLaunch(
+        f"Experiment {run.expid} was stopped{by} while it was being started (run {run.pk}). To start it all the same, "
+        "send a new request, with another Idempotency-Key.",
+        run=run,
+    )
 
 
 def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key: str) -> RunnerRun:
@@ -132,6 +156,7 @@ def get_run(*, expid: str) -> RunnerRun:
     run = RunnerRun.objects.last_of(expid)
     if run is None:
         raise RunNotFound(f"Experiment {expid} was never run here.")
+    interrupted.settle(run)
     if run.is_active and not is_fresh(run):
         lifecycle.refresh([run], patient=True)
     return run

@@ -9,13 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import secrets
 from collections.abc import Callable
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -25,7 +20,7 @@ from django.utils import timezone
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
 from runners.models import RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models_operations import IdempotencyRecord, Operation, OperationStatus
-from runners.services import lifecycle
+from runners.services import lifecycle, own_process
 
 SHORTEST_LEASE = 900  # seconds
 RETRY_AFTER = 2  # seconds
@@ -45,7 +40,7 @@ def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyReco
     Raises IdempotencyKeyReused and IdempotencyInProgress.
     """
     for _ in range(ATTEMPTS):
-        owner = f"{_process()} {secrets.token_hex(8)}"
+        owner = own_process.owner()
         until = timezone.now() + lease()
         try:
             with transaction.atomic():
@@ -82,7 +77,7 @@ def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyReco
 
 def _take_over(record: IdempotencyRecord, owner: str) -> bool:
     """Become the one who answers a record whose owner is gone, or not needed. Of several who try, one succeeds."""
-    if _is_alive(record) and (_is_here(record) or not _goes_on_alone(record)):
+    if _is_alive(record) and (own_process.is_here(record.owner) or not _goes_on_alone(record)):
         return False
     unanswered = IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
     until = timezone.now() + lease()
@@ -225,34 +220,4 @@ def _own(record: IdempotencyRecord) -> Any:
 
 
 def _is_alive(record: IdempotencyRecord) -> bool:
-    if not record.owner or record.owned_until < timezone.now():
-        return False
-    _, pid, start, _ = record.owner.rsplit(" ", 3)
-    # A process of another machine cannot be looked at from here: it is believed to live as long as its lease.
-    return not _is_here(record) or _start_of(int(pid)) == start
-
-
-def _is_here(record: IdempotencyRecord) -> bool:
-    return record.owner.rsplit(" ", 3)[0] == _machine()
-
-
-def _process() -> str:
-    pid = os.getpid()
-    return f"{_machine()} {pid} {_start_of(pid)}"
-
-
-@cache
-def _machine() -> str:
-    """One boot of one kernel, and one pid namespace: within it a pid and its start time name one process."""
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot_id} {os.readlink('/proc/self/ns/pid')}"
-
-
-def _start_of(pid: int) -> str:
-    """When a process was started, in clock ticks since boot; empty when it is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return ""
-    fields = re.split(r"\s+", text.rpartition(") ")[2])
-    return "" if fields[0] in "ZXx" else fields[19]
+    return bool(record.owner) and record.owned_until >= timezone.now() and own_process.may_live(record.owner)

@@ -18,11 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial, singledispatch
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from runners.exceptions import CommandFailed, NotRunning, RunnerServiceError, RunnerUnreachable, StillReachable
@@ -76,8 +76,13 @@ def finish(
     finished: datetime | None = None,
     confirmed: bool = True,
     detail: str = "",
+    unless_stopped: bool = False,
 ) -> bool:
-    """End a run: COMPLETED without a reason, else TERMINATED. False: another process ended it first."""
+    """End a run: COMPLETED without a reason, else TERMINATED.
+
+    False: another process ended it first, or, with `unless_stopped`, somebody has asked to stop it: then that is what
+    ends it.
+    """
     now = timezone.now()
     is_completed = not reason
     changes = {
@@ -94,7 +99,7 @@ def finish(
     if confirmed:
         changes |= {"confirmed_at": now, "reachable": True, "unreachable_detail": ""}
     with transaction.atomic():  # the messages about the end are written with it, or neither is
-        is_first = _set(run, **changes)
+        is_first = _set(run, RunnerRun.objects.filter(stop_requested_at=None) if unless_stopped else None, **changes)
         if is_first:
             webhooks.run_ended(run)
     return is_first
@@ -498,9 +503,13 @@ class _Renewal(threading.Thread):
         self.join()
 
 
-def _set(run: RunnerRun | Operation, **changes: object) -> bool:
-    """Update an ACTIVE row; when it is not any more, load what it became. Either way `run` is true afterwards."""
-    done = bool(type(run).objects.active().filter(pk=run.pk).update(**changes))
+def _set(run: RunnerRun | Operation, among: QuerySet[Any] | None = None, **changes: object) -> bool:
+    """Update an ACTIVE row (one of `among`, if they are given); when it is not any more, load what it became.
+
+    Either way `run` is true afterwards.
+    """
+    rows = type(run).objects.active().filter(pk=run.pk)
+    done = bool((rows if among is None else rows & among).update(**changes))
     if done:
         for name, value in changes.items():
             setattr(run, name, value)

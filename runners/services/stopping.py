@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -28,7 +29,7 @@ from runners.exceptions import (
     StopNotConfirmed,
 )
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import autosubmit, leftovers, lifecycle, reasons
+from runners.services import autosubmit, interrupted, leftovers, lifecycle, own_process, reasons
 from runners.services.cancelling import Cancellation, cancel
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Identity, Probe
@@ -56,6 +57,7 @@ class Stop:
         self.runner = lifecycle.runner_of(run)
         self.config = self.runner.config
         self.steps: list[Step] = []
+        self.owner = own_process.owner()
         self.had_ended = False
         self.ended_by = ""  # the signal, when Autosubmit's own stop has not brought about the end
         self.cancellation: Cancellation | None = None
@@ -63,27 +65,43 @@ class Stop:
 
     def execute(self) -> list[Step]:
         """Raises RunnerUnreachable, NotRunning, OutcomeUnknown, StopNotConfirmed."""
-        identity = self._require_running()
-        if identity is None:
-            self.had_ended = True
-            self.steps.append(HAD_ENDED)
-            self._show()
-        else:
-            self._request()
-            self.audit.argv = autosubmit.stop(self.run.expid, force=self.force)
-            if not self._end(identity):
-                raise self._not_confirmed()
-            self.had_ended = self.run.status == RunStatus.COMPLETED
-            self._end_leftovers(identity, is_fresh=True)
-        if self.cancel_jobs:
-            self._cancel_jobs(identity)
-        return self.steps
+        with self._owned():
+            identity = self._require_running()
+            if identity and not self._request():
+                identity = None
+            if identity is None:
+                self.had_ended = True
+                self.steps.append(HAD_ENDED)
+                self._show()
+            else:
+                self.audit.argv = autosubmit.stop(self.run.expid, force=self.force)
+                if not self._end(identity):
+                    raise self._not_confirmed()
+                self.had_ended = self.run.status == RunStatus.COMPLETED
+                self._end_leftovers(identity, is_fresh=True)
+            if self.cancel_jobs:
+                self._cancel_jobs(identity or lifecycle.identity_of(self.run))
+            return self.steps
 
     def cancel_after_the_end(self) -> list[Step]:
         """Cancel the jobs of a run that has ended before. Raises RunnerUnreachable: nothing was cancelled."""
         self.had_ended = True
-        self._cancel_jobs(lifecycle.identity_of(self.run), must_reach=True)
-        return self.steps
+        with self._owned():
+            self._cancel_jobs(lifecycle.identity_of(self.run), must_reach=True)
+            return self.steps
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Tell other processes that this one carries out a stop, until it has an outcome."""
+        interrupted.settle(self.run)
+        row = RunnerRun.objects.filter(pk=self.run.pk)
+        seconds = settings.RUNNERS_CANCEL_TIMEOUT + 10 * settings.RUNNERS_PROBE_TIMEOUT
+        until = timezone.now() + 2 * lifecycle.stop_window() + timedelta(seconds=seconds)
+        row.update(stop_owner=self.owner, stop_until=until)
+        try:
+            yield
+        finally:
+            row.filter(stop_owner=self.owner).update(stop_owner="", stop_until=None)
 
     def _end(self, identity: Identity) -> bool:
         """Take one step after the other until the run's end was seen."""
@@ -147,7 +165,7 @@ class Stop:
         To those Autosubmit sends an INT, which they ignore, and calls them FAILED.
         """
         self.audit.argv = autosubmit.stop(self.run.expid, cancel_jobs=True)
-        with self._step("autosubmit stop --cancel", ended=True) as step:
+        with self._step(interrupted.CANCEL, ended=True) as step:
             try:
                 self.cancellation = cancel(self.run.expid, self.runner)
             except RunnerUnreachable as error:
@@ -192,10 +210,11 @@ class Stop:
             raise NotRunning(f"Experiment {self.run.expid} is just being started; stop it in a moment.", run=self.run)
         return lifecycle.identity_of(self.run) if probe.answer == Probe.RUNNING else None
 
-    def _request(self) -> None:
+    def _request(self) -> bool:
         """Remember that a stop was asked for, and by whom first, before anything is sent: it explains the end.
 
-        A stop that can no longer be under way explains nothing any more: this one takes its place.
+        A stop that can no longer be under way explains nothing any more: this one takes its place. False: the run has
+        ended, or its launch has failed, before this could be remembered.
         """
         now = timezone.now()
         is_open = Q(stop_requested_at=None) | Q(stop_requested_at__lt=now - lifecycle.stop_window())
@@ -204,6 +223,7 @@ class Stop:
             self.run.stop_requested_at, self.run.stopped_by = now, self.audit.actor
         else:
             self.run.refresh_from_db()
+        return self.run.is_active
 
     def _autosubmit_stop(self, identity: Identity) -> bool:
         with self._step("autosubmit stop") as step:

@@ -74,6 +74,8 @@ def outcome(run: RunnerRun) -> str:
     code = f" (exit code {run.exit_code})" if run.exit_code is not None else ""
     by = f" by {run.stopped_by}" if run.stopped_by else ""
     if run.status == RunStatus.ACTIVE:
+        if run.stop_steps and run.stop_steps[-1].get("interrupted"):
+            return f"running; the stop{by} was interrupted, because the service ended meanwhile"
         if run.stop_requested_at:
             return f"being stopped{by}"
         if not run.reachable:
@@ -92,7 +94,13 @@ def outcome(run: RunnerRun) -> str:
 
 
 # What the outcomes of audit records mean that are no codes of errors.
-RESULTS = {"ok": "done", "dry_run": "looked at only", "replayed": "answered again", "error": SERVER_ERROR.title}
+RESULTS = {
+    "ok": "done",
+    "dry_run": "looked at only",
+    "replayed": "answered again",
+    "error": SERVER_ERROR.title,
+    "interrupted": "interrupted, because the service ended meanwhile",
+}
 TITLES = {kind.code: kind.title for kind in KINDS.values()}
 
 

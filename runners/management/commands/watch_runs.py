@@ -14,7 +14,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from runners.models import RunnerRun
 from runners.models_operations import Operation
-from runners.services import idempotency, lifecycle, webhooks
+from runners.services import idempotency, interrupted, lifecycle, webhooks
 from runners.services.watching import Watch
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         interval = options["interval"]
         if interval is None:
-            for step in (self.look_at_runs, self.look_at_operations, idempotency.clean, webhooks.deliver_due):
+            for step in (*self.looks, *self.duties, webhooks.deliver_due):
                 self.patiently(step)
             if self.has_failed:
                 raise CommandError("The look is not complete; see above.")
@@ -43,8 +43,8 @@ class Command(BaseCommand):
         # In a thread: a receiver that does not answer delays no look at a run.
         threading.Thread(target=webhooks.deliver_until, args=(stop, interval), name="webhooks", daemon=True).start()
         while not stop.is_set():
-            self.patiently(watch.look)
-            self.patiently(idempotency.clean)
+            for step in (watch.look, *self.duties):
+                self.patiently(step)
             close_old_connections()
             stop.wait(interval)
         watch.close()
@@ -58,6 +58,15 @@ class Command(BaseCommand):
         except Exception:  # a bug, told with its traceback: it must not blind the watch for all other runs
             self.has_failed = True
             logger.exception("A look at the runs was broken off; the watch goes on.")
+
+    @property
+    def looks(self) -> tuple[Callable[[], object], ...]:
+        return self.look_at_runs, self.look_at_operations
+
+    @property
+    def duties(self) -> tuple[Callable[[], object], ...]:
+        """What is done after each look."""
+        return interrupted.settle_all, idempotency.clean
 
     def look_at_runs(self) -> None:
         self.look_at(list(RunnerRun.objects.active()))

@@ -1,0 +1,62 @@
+"""Stops that their own service's death has interrupted: tell them from those that are under way, once and for all.
+
+A stop writes its process into its row (`stop_owner`), with the time until which it can take at most (`stop_until`), and
+removes both when it has its outcome. What is left there without a living process was interrupted: by a KILL, by a
+restart, by a worker that was ended at its graceful timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.utils import timezone
+
+from runners.models import AuditRecord, RunnerRun
+from runners.services import own_process
+from runners.services.cancelling import Cancellation
+
+OUTCOME = "interrupted"  # of the audit record
+SENTENCE = "interrupted: the service ended during this step"
+CANCEL = "autosubmit stop --cancel"  # the step of a stop in which its jobs are cancelled
+
+
+def is_under_way(run: RunnerRun) -> bool:
+    """Whether a stop, or a cancel, of the run is being carried out now."""
+    if not run.stop_owner or run.stop_until is None or run.stop_until < timezone.now():
+        return False
+    return own_process.may_live(run.stop_owner)
+
+
+def settle(run: RunnerRun) -> None:
+    """Write down that the run's stop was interrupted, if it was: its steps, what is known of its jobs, and its audit
+    record. Of several processes that see it, one does so.
+    """
+    if not run.stop_owner or is_under_way(run):
+        return
+    changes: dict[str, object] = {"stop_owner": "", "stop_until": None}
+    if run.stop_steps and run.stop_steps[-1]["seconds"] is None:
+        step = {**run.stop_steps[-1], "outcome": SENTENCE, "seconds": 0.0, "interrupted": True}
+        changes["stop_steps"] = [*run.stop_steps[:-1], step]
+        if step["action"] == CANCEL:
+            failure = "The service ended during the cancel; what was cancelled until then is not known."
+            changes["cancel"] = Cancellation(failure=failure, is_unknown=True).as_dict()
+    mine = RunnerRun.objects.filter(pk=run.pk, stop_owner=run.stop_owner)
+    if mine.update(**changes):
+        actions = ", ".join(step["action"] for step in run.stop_steps) or "none"
+        AuditRecord.objects.create(
+            actor=run.stopped_by,
+            endpoint="stop-experiment",
+            profile_name=run.profile_name,
+            expid=run.expid,
+            run_id=run.pk,
+            outcome=OUTCOME,
+            detail=f"The service ended during a stop of run {run.pk}. Its steps so far: {actions}. Stop it again if it "
+            "is ACTIVE.",
+        )
+    run.refresh_from_db()
+
+
+def settle_all(runs: Iterable[RunnerRun] | None = None) -> None:
+    """All of them; without `runs`, all that the database knows."""
+    for run in RunnerRun.objects.filter(stop_owner__gt="") if runs is None else runs:
+        settle(run)

@@ -1,0 +1,43 @@
+"""Which process of this service does something, so that others can tell whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from functools import cache
+from pathlib import Path
+
+
+def owner() -> str:
+    """A name of this process, for one piece of work: boot id, pid namespace, pid, start time, random word."""
+    pid = os.getpid()
+    return f"{_machine()} {pid} {_start_of(pid)} {secrets.token_hex(8)}"
+
+
+def is_here(name: str) -> bool:
+    """Whether the process of that name is, or was, in this boot and pid namespace, so that it can be looked at."""
+    return name.rsplit(" ", 3)[0] == _machine()
+
+
+def may_live(name: str) -> bool:
+    """Whether it lives. A process of another machine cannot be looked at from here: it may live."""
+    _, pid, start, _ = name.rsplit(" ", 3)
+    return not is_here(name) or _start_of(int(pid)) == start
+
+
+@cache
+def _machine() -> str:
+    """One boot of one kernel, and one pid namespace: within it a pid and its start time name one process."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot_id} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _start_of(pid: int) -> str:
+    """When a process was started, in clock ticks since boot; empty when it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    fields = re.split(r"\s+", text.rpartition(") ")[2])
+    return "" if fields[0] in "ZXx" else fields[19]
