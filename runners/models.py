@@ -47,9 +47,10 @@ class RunnerRunQuerySet(models.QuerySet["RunnerRun"]):
         return self.filter(finished__gte=start).order_by("-finished", "-id")
 
     def last_of(self, expid: str) -> RunnerRun | None:
+        """The last run of the experiment that has this id now."""
         sql, names, converters = _reading(self.db)
         with connections[self.db].cursor() as cursor:
-            cursor.execute(f"{sql} WHERE expid = %s ORDER BY id DESC LIMIT 1", [expid])
+            cursor.execute(f"{sql} WHERE expid = %s AND NOT superseded ORDER BY id DESC LIMIT 1", [expid])
             row = cursor.fetchone()
         if row is None:
             return None
@@ -90,6 +91,16 @@ class RunnerRun(models.Model):
     exit_code = models.IntegerField(null=True, blank=True, help_text="Of the command; 128 + signal when one ended it.")
     signal = models.CharField(max_length=32, blank=True, help_text="The signal that ended the command, if one did.")
     detail = models.TextField(blank=True, help_text="Last words of a run that failed, or why it was declared ended.")
+
+    jobs = models.JSONField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="What became of its jobs: total (null: not known), failed, not_run, failed_jobs (50 names at most).",
+    )
+    superseded = models.BooleanField(
+        default=False, editable=False, help_text="Its experiment was deleted: a newer one has the same id."
+    )
 
     pid = models.IntegerField(null=True, blank=True)
     identity = models.JSONField(null=True, blank=True, help_text="Host, boot id, pids and their start times.")

@@ -109,7 +109,9 @@ def test_a_run_whose_job_fails_is_terminated_with_its_exit_code(client: Client) 
     client.with_profile("run-experiment", expid=expid)
     ended = client.ended(expid)
     assert (ended["status"], ended["reason"], ended["exit_code"]) == ("TERMINATED", "failed", 1)
+    assert ended["explanation"].startswith(f"1 of 1 job failed: {expid}_ONE (1 attempt).")
     assert "maximum retrials" in ended["explanation"]
+    assert ended["jobs"] == {"total": 1, "failed": 1, "not_run": 0, "failed_jobs": [f"{expid}_ONE"]}
 
 
 def test_a_job_status_that_was_set_is_in_autosubmits_own_job_list(client: Client) -> None:

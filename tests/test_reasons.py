@@ -5,6 +5,7 @@ Paths were shortened (home and installation); nothing else was changed. How each
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -189,6 +190,32 @@ def test_a_section_that_was_left_out_is_told() -> None:
     assert reasons.sections_left_out(found, ["DN"]) == []
 
 
+JOBS_OF_RUNS = [
+    ("4.1.17.1", "run_failed", 7, {"a001_BAD": 2}, 1),
+    ("4.1.17.1", "run_left", 7, {}, 3),
+    *((version, "run_failed", 6, {"a000_BAD": 2}, 1) for version in ("4.1.16", "4.1.15", "4.1.12", "4.1.8")),
+    *((version, "run_left", 6, {}, 3) for version in ("4.1.16", "4.1.15", "4.1.12", "4.1.8")),
+]
+
+
+@pytest.mark.parametrize(("version", "name", "total", "failed", "not_run"), JOBS_OF_RUNS)
+def test_a_runs_log_tells_which_jobs_failed_and_how_many_were_not_run(
+    version: str, name: str, total: int, failed: dict[str, int], not_run: int
+) -> None:
+    """Made with 3 DN, SIM, BAD (`exit 3`, one retrial) and AFTER, which depends on BAD. run_left: three SUSPENDED."""
+    data = read(version, name)[0]
+    lines = b"\n".join(line for line in data.split(b"\n") if re.search(reasons.JOB_LINES.encode(), line))
+    assert reasons.jobs(lines) == reasons.Jobs(total, failed, not_run)
+
+
+def test_the_sentence_about_jobs_is_short() -> None:
+    assert reasons.Jobs(13, {"a008_BAD": 1}, 0).sentence == "1 of 13 jobs failed: a008_BAD (1 attempt)."
+    assert reasons.Jobs(4, {}, 2).sentence == "2 of 4 jobs were not run."
+    assert reasons.Jobs(4, {}, 0).sentence == ""
+    many = reasons.Jobs(None, {f"a000_{number}_SIM": 2 for number in range(500)}, 0).sentence
+    assert many.startswith("500 jobs failed: a000_0_SIM (2 attempts), ") and many.endswith(" and 490 more.")
+
+
 def test_many_changes_are_bounded() -> None:
     text = b"".join(b"CHANGED: job: a000_%d_SIM status to: READY\n" % number for number in range(3000))
     found = reasons.changes(text)
@@ -205,7 +232,7 @@ def test_many_changes_are_bounded() -> None:
         b"fatal: x\n",
         b"[eCode=7",
     ]
-    + [b"\x1b[0m", b"\x1b[", b" ", b"\n", b"error: argument ", b"a" * 100, b"[ERROR] Trace:\n"],
+    + [b"\x1b[0m", b"\x1b[", b" ", b"\n", b"error: argument ", b"a" * 100, b"[ERROR] Trace:\n", b"Job x changed from "],
 )
 def test_a_flood_is_read_in_linear_time(piece: bytes) -> None:
     data = piece * (1024 * 1024 // len(piece))
@@ -214,4 +241,5 @@ def test_a_flood_is_read_in_linear_time(piece: bytes) -> None:
     reasons.warnings(data)
     reasons.changes(data)
     reasons.last_words(data, data)
+    reasons.jobs(data)
     assert time.process_time() - start < 15

@@ -32,7 +32,6 @@ from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.models_webhooks import Webhook, WebhookDelivery, WebhookEvent, new_secret
 from runners.services import experiments, lifecycle, webhooks
 from runners.services.webhook_http import NotSent, is_allowed, post
-from runners.services.wire import run_fields
 from tests.environments import StubAccount
 from tests.processes import end, start, wait_for
 from tests.servers import ROOT, AppServer
@@ -116,7 +115,7 @@ def active_run(expid: str = "a001", profile_name: str = "MACHINE") -> RunnerRun:
 
 def ended_run(expid: str = "a001", *, exit_code: int = 0, **values: Any) -> RunnerRun:
     run = active_run(expid, **values)
-    assert lifecycle.finish(run, reason=RunReason.FAILED, exit_code=exit_code)
+    assert lifecycle.finish(run, reason=RunReason.FAILED if exit_code else "", exit_code=exit_code)
     return run
 
 
@@ -148,9 +147,20 @@ def test_the_end_of_a_run_is_written_to_the_outbox(receiver: Receiver, end: dict
     assert delivery.payload == {
         "type": event,
         "timestamp": run.modified.isoformat(timespec="seconds"),
-        "data": run_fields(RunnerRun.objects.get(pk=run.pk)),
+        "data": webhooks.message_fields(RunnerRun.objects.get(pk=run.pk)),
     }
     assert not receiver.requests  # writing is all that happens here
+
+
+def test_a_message_has_counts_and_job_names_and_no_text_of_a_log(receiver: Receiver) -> None:
+    hook(receiver)
+    run = active_run()
+    jobs = {"total": 13, "failed": 1, "not_run": 2, "failed_jobs": ["a001_BAD"]}
+    lifecycle.finish(run, reason=RunReason.FAILED, exit_code=1, detail="password=hunter2 in a log", jobs=jobs)
+    payload = WebhookDelivery.objects.get().payload
+    assert payload["data"]["jobs"] == jobs
+    assert payload["data"]["explanation"] == "1 of 13 jobs failed: a001_BAD. 2 of 13 jobs were not run."
+    assert "hunter2" not in str(payload)
 
 
 def test_a_launch_that_fails_is_told_as_never_started(receiver: Receiver, account: StubAccount) -> None:

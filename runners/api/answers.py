@@ -14,6 +14,15 @@ from runners.services.wire import run_fields
 REASONS = [("", "not TERMINATED"), *RunReason.choices]
 
 
+class JobsOfRun(serializers.Serializer[Any]):
+    """What became of the jobs of a run that has ended, by its log."""
+
+    total = serializers.IntegerField(allow_null=True, help_text="Jobs of the experiment; null: the log does not tell.")
+    failed = serializers.IntegerField(help_text="Jobs whose last attempt failed.")
+    not_run = serializers.IntegerField(help_text="Jobs that are neither completed nor failed.")
+    failed_jobs = serializers.ListField(child=serializers.CharField(), help_text="Their names, 50 at most.")
+
+
 class RunSerializer(serializers.Serializer[RunnerRun]):
     """One `autosubmit run`. The members up to `modified` are those of the Autosubmit API."""
 
@@ -44,7 +53,15 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
     reachable = serializers.BooleanField(help_text="false: the last known state is shown, the machine cannot tell now.")
     unreachable_detail = serializers.CharField(allow_blank=True, help_text="Why the machine could not tell.")
     explanation = serializers.CharField(
-        allow_blank=True, help_text="The last words of a run that failed, or why it was declared ended."
+        allow_blank=True,
+        help_text="Why it ended so: the failed jobs, how many were not run, Autosubmit's reason or its last words; or "
+        "why it was declared ended.",
+    )
+    jobs = JobsOfRun(
+        allow_null=True, help_text="What became of its jobs; null while it runs, after a stop, and when nobody knows."
+    )
+    superseded = serializers.BooleanField(
+        help_text="true: its experiment was deleted, and a newer one has its id. Status does not tell of it any more."
     )
 
     def to_representation(self, instance: RunnerRun) -> dict[str, Any]:

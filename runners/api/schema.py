@@ -70,6 +70,8 @@ RUN: dict[str, Any] = {
     "reachable": True,
     "unreachable_detail": "",
     "explanation": "",
+    "jobs": None,
+    "superseded": False,
 }
 STOPPED: dict[str, Any] = {
     **RUN,

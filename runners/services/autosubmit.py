@@ -13,6 +13,11 @@ from dataclasses import dataclass
 
 from runners.services import answers
 
+# Measured with `expid --copy` of 4.1.8 to 4.1.17.1: conf/*.yml is copied, and HPCARCH is written anew.
+NOT_COPIED = (
+    "Only the configuration files were copied. The default platform (HPCARCH) is the one of `hpc`, or else local; the "
+    "description, the job list, its progress and the logs are not copied."
+)
 # Every status that Autosubmit knows. Which of them `setstatus -t` takes depends on the version: 4.1.17.1 the first six,
 # 4.1.16 also FAILED and RUNNING. So Autosubmit itself is asked, and its refusal is the answer.
 STATUSES = (

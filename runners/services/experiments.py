@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -252,12 +252,32 @@ def create_experiment(
 ) -> CommandOutcome:
     """Create an experiment and return its id. Raises InvalidRequest, CommandFailed and as `Runner.execute`."""
     argv = autosubmit.expid(params)
+    start = timezone.now()
     result = _execute(config, argv, audit)
     expid = autosubmit.created_expid(result.text)
     if expid is None:
         raise failure(config, argv, result)
     audit.expid = expid
-    return CommandOutcome(expid, reasons.warnings(result.stdout))
+    forget_earlier_runs(expid=expid, config=config, before=start)
+    return creation_outcome(expid, argv, result)
+
+
+def creation_outcome(expid: str, argv: list[str], result: CommandResult) -> CommandOutcome:
+    """What a create-experiment that has succeeded brought."""
+    told = reasons.warnings(result.stdout)
+    if any(word.startswith("--copy=") for word in argv):
+        told.append(autosubmit.NOT_COPIED)
+    return CommandOutcome(expid, told)
+
+
+def forget_earlier_runs(*, expid: str, config: RunnerConfig, before: datetime) -> None:
+    """Mark the ended runs of a deleted experiment whose id was given to a new one: they stay in the history only.
+
+    Runs in other accounts belong to other installations. `before`: when the new experiment was asked for.
+    """
+    ended = RunnerRun.objects.exclude(status=RunStatus.ACTIVE).filter(expid=expid, created__lt=before, superseded=False)
+    earlier = lifecycle.by_target(ended).get(get_runner(config).target, [])
+    RunnerRun.objects.filter(pk__in=[run.pk for run in earlier]).update(superseded=True)
 
 
 def _command(

@@ -28,16 +28,16 @@ from django.utils import timezone
 from runners.exceptions import CommandFailed, NotRunning, RunnerServiceError, RunnerUnreachable, StillReachable
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.models_operations import Operation
-from runners.services import autosubmit, webhooks
+from runners.services import answers, autosubmit, reasons, webhooks
 from runners.services.answers import Unreadable
-from runners.services.output import last_lines, plain_text
+from runners.services.output import plain_text
 from runners.services.probe import Identity, Probe, ProbeTarget, cannot_tell
 from runners.services.runners import Runner, get_runner
 
 logger = logging.getLogger(__name__)
 
 END_OF_LOG = 16_384  # bytes of a log in which Autosubmit says that all is done, or where it was interrupted
-LAST_WORDS = 4096  # bytes of a log that are looked at for the last words of a failed run
+MAX_FAILED_NAMES = 50  # failed jobs whose names are kept with a run
 RETRY_UNREACHABLE = 5  # seconds before a machine that could not tell is asked again for a status
 MACHINES_AT_ONCE = 8
 ROWS_AT_ONCE = 2000  # rows that are asked after in one round trip: their answers stay below RUNNERS_OUTPUT_LIMIT
@@ -77,6 +77,7 @@ def finish(
     confirmed: bool = True,
     detail: str = "",
     unless_stopped: bool = False,
+    jobs: dict[str, Any] | None = None,
 ) -> bool:
     """End a run: COMPLETED without a reason, else TERMINATED.
 
@@ -94,6 +95,7 @@ def finish(
         "finished": max(min(finished or now, now), run.created),
         "modified": now,
         "detail": detail,
+        "jobs": jobs,
         "probing_until": None,
     }
     if confirmed:
@@ -369,6 +371,7 @@ def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
     Up to 4.1.16 Autosubmit also ends with exit code 0 after an INT, so during a stop only the log can tell.
     """
     detail = ""
+    jobs: reasons.Jobs | None = None
     finished = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     is_stopped = _ended_by_a_stop(run, finished)
     if probe.answer == Probe.ENDED:
@@ -388,8 +391,12 @@ def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
             reason = RunReason.STOPPED
         else:
             reason = RunReason.KILLED if probe.signal else RunReason.FAILED
+        if reason != RunReason.STOPPED:  # after a stop, nobody expects all jobs to be done
+            jobs = _jobs(run, runner)
         if reason and probe.exit_code and not probe.interrupted and not (is_stopped and probe.signal):
-            detail = _last_words(run, runner)
+            detail = _reason(run, runner, jobs)
+        if reason != RunReason.STOPPED:
+            detail = answers.text("\n".join(part for part in (jobs.sentence if jobs else "", detail) if part))
     elif probe.answer == Probe.NEVER_STARTED:
         reason = RunReason.STOPPED if is_stopped else RunReason.NEVER_STARTED
         detail = "The machine has no trace of it: the service died or lost the connection before the launch."
@@ -404,7 +411,25 @@ def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         signal=probe.signal,
         finished=finished,
         detail=detail,
+        jobs=_counts(jobs),
     )
+
+
+def _jobs(run: RunnerRun, runner: Runner) -> reasons.Jobs | None:
+    """What became of the run's jobs. If it cannot be had, the end of the run is stored without."""
+    try:
+        lines = runner.grep_log(run.key, reasons.JOB_LINES, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    except RunnerServiceError:
+        return None
+    return reasons.jobs(lines)
+
+
+def _counts(jobs: reasons.Jobs | None) -> dict[str, Any] | None:
+    """As RunnerRun.jobs keeps it."""
+    if jobs is None:
+        return None
+    names = list(jobs.failed)[:MAX_FAILED_NAMES]
+    return {"total": jobs.total, "failed": len(jobs.failed), "not_run": jobs.not_run, "failed_jobs": names}
 
 
 def _ended_by_a_stop(run: RunnerRun, finished: datetime | None) -> bool:
@@ -429,13 +454,17 @@ def end_of_log(run: RunnerRun, runner: Runner) -> str:
     return plain_text(chunk.data) if chunk else ""
 
 
-def _last_words(run: RunnerRun, runner: Runner) -> str:
-    """The end of a failed run's log. A comfort: if it cannot be had, the end of the run is stored without."""
+def _reason(run: RunnerRun, runner: Runner, jobs: reasons.Jobs | None) -> str:
+    """Autosubmit's reason for the end of a failed run, or else its last words. If they cannot be had: nothing."""
     try:
-        chunk = runner.read_log(run.key, offset=-LAST_WORDS, limit=LAST_WORDS, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+        chunk = runner.read_log(run.key, offset=-END_OF_LOG, limit=END_OF_LOG, timeout=settings.RUNNERS_PROBE_TIMEOUT)
     except RunnerServiceError:
         return ""
-    return last_lines(chunk.data) if chunk else ""
+    if chunk is None:
+        return ""
+    found = reasons.reason_of_run(chunk.data, has_failed_jobs=bool(jobs and jobs.failed))
+    remedy = reasons.remedy(found)
+    return f"{found}\n{remedy}" if remedy else found
 
 
 @contextmanager

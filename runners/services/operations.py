@@ -36,7 +36,15 @@ from runners.exceptions import (
 from runners.models import AuditRecord, new_run_key
 from runners.models_operations import Operation, OperationKind, OperationStatus
 from runners.services import autosubmit, lifecycle, reasons, scripts
-from runners.services.experiments import CommandOutcome, failure, is_fresh, job_status_outcome, require_idle
+from runners.services.experiments import (
+    CommandOutcome,
+    creation_outcome,
+    failure,
+    forget_earlier_runs,
+    is_fresh,
+    job_status_outcome,
+    require_idle,
+)
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import LogChunk, Probe
 from runners.services.runners import CommandResult, Runner, get_runner
@@ -222,8 +230,11 @@ def _outcome(operation: Operation, result: CommandResult) -> CommandOutcome:
     """What a command that has succeeded brought."""
     if operation.kind == OperationKind.SET_JOB_STATUS:
         return job_status_outcome(operation.expid, operation.argv, result)
-    expid = autosubmit.created_expid(result.text) if operation.kind == OperationKind.CREATE_EXPERIMENT else None
-    return CommandOutcome(expid or operation.expid, reasons.warnings(result.stdout))
+    if operation.kind == OperationKind.CREATE_EXPERIMENT:
+        expid = autosubmit.created_expid(result.text) or operation.expid
+        forget_earlier_runs(expid=expid, config=operation.runner_config, before=operation.created)
+        return creation_outcome(expid, operation.argv, result)
+    return CommandOutcome(operation.expid, reasons.warnings(result.stdout))
 
 
 def _read_all(operation: Operation, runner: Runner) -> LogChunk | None:

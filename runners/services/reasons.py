@@ -263,6 +263,18 @@ def reason_of(stdout: bytes, stderr: bytes = b"") -> str:
     return found.text if found else last_words(stdout, stderr)
 
 
+_JOBS_FAILED = "Some jobs have failed and reached maximum retrials"
+
+
+def reason_of_run(log: bytes, *, has_failed_jobs: bool) -> str:
+    """Why a run failed, by the end of its log: the complaint; else, when its jobs failed, that; else its last words."""
+    if found := complaint(log):
+        return found.text
+    if has_failed_jobs:
+        return f"{_JOBS_FAILED}." if _JOBS_FAILED.encode() in log else ""
+    return last_words(log)
+
+
 # --- what to do about it ----------------------------------------------------------------------------------------------
 
 _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -428,3 +440,87 @@ def sections_left_out(found: Changes, sections: Iterable[str]) -> list[str]:
         return []  # nobody can say of which sections the selected jobs are that were not changed
     names = [name.upper() for name in found.jobs]
     return [each for each in sections if not any(name.endswith(f"_{each.upper()}") for name in names)]
+
+
+# --- the jobs of a run ------------------------------------------------------------------------------------------------
+
+# For grep -E: the lines of a run's log that tell what became of its jobs, in every version.
+JOB_LINES = (
+    "changed from [A-Z]+ to |is COMPLETED|completion check failed|COMPLETED file|jobs remaining|submitted with job_id|"
+    "[^ ]_[^ ]+ submitted$"
+)
+_NAME = r"([^\s\x1e]{1,255})"
+_REMAINING = re.compile(r"^([0-9]{1,7}) of ([0-9]{1,7}) jobs remaining")
+_JOB_CHANGED = re.compile(rf"^Job {_NAME} changed from [A-Z]{{1,32}} to ([A-Z]{{1,32}})")  # 4.1.17
+_JOB_COMPLETED = re.compile(rf"^Job {_NAME} is COMPLETED")  # up to 4.1.16
+_JOB_FAILED = re.compile(
+    rf"^\[WARNING\] Couldn't find {_NAME} COMPLETED file|^\[ERROR\] Job {_NAME} completion check failed"
+)
+_JOB_SUBMITTED = re.compile(rf"^Job: {_NAME} submitted with job_id|^{_NAME} submitted$")
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """What became of the jobs of a run that has ended.
+
+    `failed`: attempts of each job whose last attempt failed, in order; `not_run`: jobs that are neither completed nor
+    failed. `total` is None when the log does not tell.
+    """
+
+    total: int | None
+    failed: dict[str, int]
+    not_run: int
+
+    @property
+    def sentence(self) -> str:
+        """As `jobs_sentence`, with the attempts of each failed job."""
+        named = [f"{name} ({count} attempt{'s' if count > 1 else ''})" for name, count in self.failed.items()]
+        return jobs_sentence(self.total, len(named), named[:NAMES_LIMIT], self.not_run)
+
+
+def jobs_sentence(total: int | None, failed: int, names: Sequence[str], not_run: int) -> str:
+    """As "1 of 13 jobs failed: a008_BAD. 2 of 13 jobs were not run."; empty when all were completed."""
+    parts = []
+    if failed:
+        named = ", ".join(names[:NAMES_LIMIT])
+        more = f" and {failed - NAMES_LIMIT} more" if failed > NAMES_LIMIT else ""
+        parts.append(f"{_of(failed, total)} failed: {named}{more}.")
+    if not_run:
+        parts.append(f"{_of(not_run, total)} {'was' if not_run == 1 else 'were'} not run.")
+    return " ".join(parts)
+
+
+def _of(count: int, total: int | None) -> str:
+    noun = "job" if (count if total is None else total) == 1 else "jobs"
+    return f"{count} {noun}" if total is None else f"{count} of {total} {noun}"
+
+
+def jobs(lines: bytes) -> Jobs | None:
+    """Read the JOB_LINES of a log, the last ones when there are too many. None: they tell nothing."""
+    status: dict[str, bool] = {}  # whether the last that is known of a job is its completion
+    attempts: dict[str, int] = {}
+    older: dict[str, int] = {}  # the same in the words of 4.1.8; 4.1.10 to 4.1.16 print both
+    counts: tuple[int, int] | None = None
+    completed: set[str] = set()  # since the last "N of M jobs remaining"
+    for line in _lines(lines):
+        line = line.replace(_END, "").rstrip()
+        if found := _REMAINING.match(line):
+            counts, completed = (int(found[1]), int(found[2])), set()
+        elif found := _JOB_SUBMITTED.match(line):
+            name = answers.line(found[1] or found[2], 255)
+            counted = attempts if found[1] else older
+            counted[name] = counted.get(name, 0) + 1
+        elif (found := _JOB_COMPLETED.match(line)) or ((found := _JOB_CHANGED.match(line)) and found[2] == "COMPLETED"):
+            name = answers.line(found[1], 255)
+            status[name] = True
+            completed.add(name)
+        elif (found := _JOB_FAILED.match(line)) or ((found := _JOB_CHANGED.match(line)) and found[2] == "FAILED"):
+            name = answers.line(found[1] or found[2], 255)
+            status[name] = False
+            completed.discard(name)
+    failed = {
+        name: attempts.get(name) or older.get(name, 1) for name, is_completed in status.items() if not is_completed
+    }
+    if counts is None:
+        return Jobs(None, failed, 0) if failed else None
+    return Jobs(counts[1], failed, max(counts[0] - len(completed) - len(failed), 0))

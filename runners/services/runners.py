@@ -229,6 +229,14 @@ class Runner(ABC):
         except Unreadable as error:
             raise self._not_valid("to the request for the log", error, result) from error
 
+    def grep_log(self, key: str, pattern: str, *, timeout: float) -> bytes:
+        """The lines of the run's log that match `pattern` (as `grep -E` reads it), as many of the last as may be kept.
+
+        The whole log is searched, on its machine. Empty without a log. Raises as `execute`.
+        """
+        limit = settings.RUNNERS_OUTPUT_LIMIT
+        return self.execute(scripts.grep_log(key, pattern, limit=limit), timeout=timeout).stdout
+
     def _answers(self, keys: Iterable[str], result: CommandResult) -> dict[str, Probe]:
         return parse_probes(keys, _lines(result), f"{self.where} gave no answer: {result.last_words}")
 

@@ -496,6 +496,17 @@ fi
 """
 
 
+def grep_log(key: str, pattern: str, *, limit: int) -> str:
+    """Print the lines of the run's log that match an extended regular expression: the last `limit` bytes of them.
+
+    Exit code 66: there is no log, or something that is no regular file.
+    """
+    return f"""
+cd "$HOME/{BASE}/"{quote(key)} 2>/dev/null && [ -f log ] || exit 66
+LC_ALL=C grep -aE -e {quote(pattern)} log | tail -c {limit}
+"""
+
+
 def read_log(key: str, *, offset: int, limit: int) -> str:
     """Print `<size> <start>` on a line and then at most `limit` bytes of the run's log from byte `offset`.
 

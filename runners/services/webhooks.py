@@ -17,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 from django.db.models import QuerySet
@@ -24,6 +25,7 @@ from django.utils import timezone
 
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.models_webhooks import Webhook, WebhookDelivery, WebhookEvent, secret_bytes
+from runners.services import reasons
 from runners.services.webhook_http import TIMEOUT, NotSent, Response, post
 from runners.services.wire import moment, run_fields
 
@@ -45,10 +47,22 @@ def run_ended(run: RunnerRun) -> None:
     hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
     if hooks:
         run.refresh_from_db()  # what others wrote meanwhile, such as who asked for the stop
-        payload = {"type": event, "timestamp": moment(run.modified), "data": run_fields(run)}
+        payload = {"type": event, "timestamp": moment(run.modified), "data": message_fields(run)}
         WebhookDelivery.objects.bulk_create(
             WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks
         )
+
+
+def message_fields(run: RunnerRun) -> dict[str, Any]:
+    """The run for receivers: as the API tells it, but `explanation` has no text of a log.
+
+    Receivers are outside; a log can hold anything. Counts and names of jobs are in `jobs`.
+    """
+    if run.reason in (RunReason.LOST, RunReason.ABANDONED):  # then it is our sentence, or the admin's
+        return run_fields(run)
+    jobs = run.jobs
+    told = reasons.jobs_sentence(jobs["total"], jobs["failed"], jobs["failed_jobs"], jobs["not_run"]) if jobs else ""
+    return {**run_fields(run), "explanation": told}
 
 
 def event_of(run: RunnerRun) -> WebhookEvent:

@@ -38,4 +38,6 @@ def run_fields(run: RunnerRun) -> dict[str, Any]:
         "reachable": run.reachable,
         "unreachable_detail": run.unreachable_detail,
         "explanation": run.detail,
+        "jobs": run.jobs,
+        "superseded": run.superseded,
     }
