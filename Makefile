@@ -75,6 +75,10 @@ sdk: ## Make the Python, Java, R and TypeScript clients of openapi.yaml in sdk/ 
 	@tools/sdk/install
 	@for language in python java r typescript; do tools/sdk/generate $$language openapi.yaml sdk/$$language || exit; done
 
+lock: install-dev ## Pin what deployments install, with hashes: requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	    --no-annotate requirements.txt -o requirements.lock
+
 migrations: install ## Fail when a model changed and its migration is missing
 	$(CHECK_ENV) $(BIN)/python manage.py makemigrations --check --dry-run
 

@@ -24,7 +24,8 @@ from profiles.admin_import import NEEDED, import_view, switched
 from profiles.config import Endpoint, RunnerType
 from profiles.groups import profiles_that_need
 from profiles.importer import export_configuration, settings_of
-from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
+from profiles.limits import BOUND
+from profiles.models import AccountMap, EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
 from profiles.validators import is_public_key
 from profiles.yaml_config import Configuration, dump
 
@@ -33,15 +34,16 @@ if TYPE_CHECKING:
     ToggleAdmin = admin.ModelAdmin[EndpointToggle]
     KeyAdmin = admin.ModelAdmin[PublishedSSHKey]
     SettingsAdmin = admin.ModelAdmin[UserSettings]
+    AccountsAdmin = admin.ModelAdmin[AccountMap]
 else:
-    ProfileAdmin = ToggleAdmin = KeyAdmin = SettingsAdmin = admin.ModelAdmin
+    ProfileAdmin = ToggleAdmin = KeyAdmin = SettingsAdmin = AccountsAdmin = admin.ModelAdmin
 
 OPEN = "(open)"
 
 
 @admin.register(RunnerProfile)
 class RunnerProfileAdmin(ProfileAdmin):
-    list_display = ("name", "enabled", "target", "environment", "still_open")
+    list_display = ("name", "enabled", "target", "acts_as", "environment", "still_open")
     list_filter = ("enabled", "runner_type", "module_loader_type")
     search_fields = ("name", "description", "modules", "ssh_host", "ssh_user")
     search_help_text = "Name, description, modules, SSH host or user"
@@ -53,7 +55,11 @@ class RunnerProfileAdmin(ProfileAdmin):
             {
                 "fields": ("name", "enabled", "description"),
                 "description": "A profile says where and how commands run. What you leave empty is <em>open</em>: a "
-                "request may or must give it in profile_params. What you fill in is fixed: no request can change it.",
+                "request may or must give it in profile_params. What you fill in is fixed: no request can change it. "
+                "Whoever may change profiles can run programs as the account of this service (a LOCAL profile with an "
+                "environment of their own), read its database and SSH key, and act as every account that accepts the "
+                "key. Give this permission only to people who may do all of that. RUNNERS_VENV_ROOTS and "
+                "RUNNERS_ALLOW_LOCAL bound it from outside.",
             },
         ),
         (
@@ -75,7 +81,7 @@ class RunnerProfileAdmin(ProfileAdmin):
         (
             "Who may",
             {
-                "fields": ("run_groups", "stop_groups", "status_groups"),
+                "fields": ("run_groups", "stop_groups", "status_groups", "view_groups"),
                 "description": "People get into groups under Authentication. Superusers always may.",
             },
         ),
@@ -130,7 +136,13 @@ class RunnerProfileAdmin(ProfileAdmin):
                 raise PermissionDenied
             if profile := RunnerProfile.objects.filter(pk=copied).first():
                 return copy_of(profile)
-        return dict(super().get_changeform_initial_data(request))
+        # A new profile is bound to the person who asks, unless an admin decides otherwise.
+        return {"allowed_users": "\n".join(BOUND), **super().get_changeform_initial_data(request)}
+
+    def save_model(self, request: HttpRequest, obj: RunnerProfile, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        for text in obj.warnings:
+            self.message_user(request, text, messages.WARNING)
 
     def preview(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
         """What the posted form would stand for, as a piece of HTML. Nothing is written."""
@@ -168,6 +180,14 @@ class RunnerProfileAdmin(ProfileAdmin):
         host = f"[{profile.ssh_host}]" if port and ":" in profile.ssh_host else profile.ssh_host
         is_named = bool(user or host or port)
         return " ".join(filter(None, [profile.runner_type or OPEN, f"{user}{host or OPEN}{port}" if is_named else ""]))
+
+    @admin.display(description="acts as")
+    def acts_as(self, profile: RunnerProfile) -> str | SafeString:
+        if profile.is_anybody:
+            return format_html('<span class="badge failed">{}</span>', "anybody as anybody")
+        if profile.runner_type == RunnerType.LOCAL:
+            return "the service's account"
+        return profile.ssh_user or ", ".join(profile.limits.users)
 
     @admin.display(description="environment", ordering="modules")
     def environment(self, profile: RunnerProfile) -> str:
@@ -312,6 +332,22 @@ class PublishedSSHKeyAdmin(KeyAdmin):
     @admin.display(description="OpenSSH key", boolean=True)
     def is_real(self, key: PublishedSSHKey) -> bool:
         return is_public_key(key.line)
+
+
+@admin.register(AccountMap)
+class AccountMapAdmin(AccountsAdmin):
+    list_display = ("person", "accounts")
+    search_fields = ("person", "accounts")
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": ("person", "accounts"),
+                "description": "Profiles whose allowed users say <code>{accounts}</code> let this person act as these "
+                "accounts.",
+            },
+        ),
+    )
 
 
 @admin.register(UserSettings)

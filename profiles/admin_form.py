@@ -58,6 +58,7 @@ class Preview:
     yaml: str
     open: list[OpenParameter]
     problems: list[tuple[str, str]]
+    warnings: list[str]
 
 
 def preview(profile: RunnerProfile) -> Preview:
@@ -84,7 +85,7 @@ def _preview(profile: RunnerProfile, access: dict[str, tuple[str, ...]]) -> Prev
     settings = settings_of(profile)
     settings = replace(settings, access=access) if access else settings
     text = dump(Configuration(profiles={profile.name or "NAME": settings}))
-    return Preview(text, [_open(item, profile) for item in profile.requirements()], [])
+    return Preview(text, [_open(item, profile) for item in profile.requirements()], [], profile.warnings)
 
 
 def _open(item: parameters.Requirement, profile: RunnerProfile) -> OpenParameter:

@@ -25,9 +25,10 @@ from profiles.yaml_config import MAX_CHARACTERS, PROFILES, Configuration, Invali
 NEEDED = (  # an import writes all of these
     *("profiles.add_runnerprofile", "profiles.change_runnerprofile"),
     *("profiles.add_publishedsshkey", "profiles.change_endpointtoggle"),
+    *("profiles.add_accountmap", "profiles.change_accountmap"),
 )
 WORDS = {"add": (ADDITION, "Imported."), "remove": (DELETION, "Removed by an import.")}  # of a row's history
-NEEDED_TO_PRUNE = ("profiles.delete_runnerprofile", "profiles.delete_publishedsshkey")
+NEEDED_TO_PRUNE = (*("profiles.delete_runnerprofile", "profiles.delete_publishedsshkey", "profiles.delete_accountmap"),)
 
 
 class ImportForm(forms.Form):

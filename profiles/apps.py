@@ -7,4 +7,4 @@ class ProfilesConfig(AppConfig):
     verbose_name = "Configuration"
 
     def ready(self) -> None:
-        from profiles import groups  # noqa: F401  # its receiver
+        from profiles import checks, groups, names  # noqa: F401  # their receivers

@@ -15,9 +15,10 @@ from django.db.models import Model
 from profiles import parameters
 from profiles.config import Endpoint
 from profiles.limits import lines
-from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
+from profiles.models import AccountMap, EndpointToggle, PublishedSSHKey, RunnerProfile
 from profiles.yaml_config import (
     ACCESS,
+    ACCOUNTS,
     DESCRIPTION,
     ENABLED,
     ENDPOINTS,
@@ -61,10 +62,15 @@ class Change:
 
 @dataclass(slots=True)
 class Plan:
-    """What an import changes. `kept`: what the text does not name and is left alone because nobody asked to prune."""
+    """What an import changes.
+
+    `kept`: what the text does not name and is left alone because nobody asked to prune. `warnings`: what an admin
+    should know of the profiles in the text.
+    """
 
     changes: list[Change] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     _steps: list[Callable[[], object]] = field(default_factory=list, repr=False)
 
     def count(self, action: str) -> int:
@@ -98,6 +104,7 @@ def export_configuration() -> Configuration:
             row.name: settings_of(row) for row in RunnerProfile.objects.prefetch_related(*RunnerProfile.ACCESS.values())
         },
         ssh_public_keys=tuple(PublishedSSHKey.objects.values_list("line", flat=True)),
+        accounts={row.person: lines(row.accounts) for row in AccountMap.objects.all()},
         endpoints=EndpointToggle.states(),
     )
 
@@ -114,6 +121,8 @@ def _plan(configuration: Configuration, *, prune: bool) -> Plan:
         _plan_profiles(plan, configuration.profiles, prune, mistakes)
     if configuration.ssh_public_keys is not None:
         _plan_keys(plan, configuration.ssh_public_keys, prune)
+    if configuration.accounts is not None:
+        _plan_accounts(plan, configuration.accounts, prune)
     if configuration.endpoints is not None:
         _plan_endpoints(plan, configuration.endpoints)
     if mistakes:
@@ -134,6 +143,7 @@ def _plan_profiles(plan: Plan, wanted: dict[str, ProfileSettings], prune: bool, 
         else:
             changes += _changed(row, path, settings)
         if not changes:
+            plan.warnings += row.warnings
             continue
         row.set_values(settings.values)
         for key, items in (settings.limits or {}).items():
@@ -147,6 +157,7 @@ def _plan_profiles(plan: Plan, wanted: dict[str, ProfileSettings], prune: bool, 
                 Mistake(f"{ROOT}.{path}.{_wire_name(name)}", " ".join(m)) for name, m in error.message_dict.items()
             ]
         plan.changes += changes
+        plan.warnings += row.warnings
         plan._steps.append(row.save)
         if settings.access is not None:
             _plan_groups(plan, settings.access, groups)
@@ -218,6 +229,22 @@ def _plan_keys(plan: Plan, wanted: tuple[str, ...], prune: bool) -> None:
             plan._steps.append(row.save)
     for row in rows.values():
         _plan_removal(plan, Change("remove", SSH_PUBLIC_KEYS, before=str(row), row=row), row.delete, prune)
+
+
+def _plan_accounts(plan: Plan, wanted: dict[str, tuple[str, ...]], prune: bool) -> None:
+    rows = {row.person: row for row in AccountMap.objects.select_for_update()}
+    for person, accounts in wanted.items():
+        row = rows.pop(person, None)
+        before, after = (_list(lines(row.accounts)) if row else ""), _list(accounts)
+        if row is None or before != after:
+            row = row or AccountMap(person=person)
+            change = Change("change" if row.pk else "add", f"{ACCOUNTS}.{person}", before, after, row=row)
+            row.accounts = "\n".join(accounts)
+            plan.changes.append(change)
+            plan._steps.append(row.save)
+    for person, row in rows.items():
+        gone = Change("remove", f"{ACCOUNTS}.{person}", before=_list(lines(row.accounts)), row=row)
+        _plan_removal(plan, gone, row.delete, prune)
 
 
 def _plan_endpoints(plan: Plan, wanted: dict[Endpoint, bool]) -> None:

@@ -1,7 +1,9 @@
 """What an admin allows in the parameters that a profile leaves open. No rows and no HTTP here.
 
-Hosts and users are patterns (`*`, `?`, `[a-c]`). Environments given by a path have to lie within roots by their *real*
-path, which only the machine knows: the roots travel with the RunnerConfig and are checked where the command runs.
+Hosts and users are patterns (`*`, `?`, `[a-c]`). In patterns of users `{username}` stands for the name of the person
+who asks, and `{accounts}` alone for the accounts that an admin has mapped to that person. Environments given by a path
+have to lie within roots by their *real* path, which only the machine knows: the roots travel with the RunnerConfig and
+are checked where the command runs.
 """
 
 from __future__ import annotations
@@ -9,15 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from glob import escape
+from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
 
 from profiles import parameters, validators
-from profiles.config import ModuleLoaderType, RunnerConfig
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.exceptions import ForbiddenParameter
 from profiles.validators import shown
 
+if TYPE_CHECKING:  # its module knows rows
+    from profiles.people import Person
+
 MAX_PATTERNS = 100
+USERNAME, ACCOUNTS = "{username}", "{accounts}"
+BOUND = (USERNAME, ACCOUNTS)  # the limits of a profile that binds SSH.USER to the person who asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,39 @@ def validate_patterns(items: Sequence[str]) -> None:
             raise ValidationError(f"{shown(item)} is no pattern: use names with * and ?, such as *.example.com.")
 
 
+def validate_user_patterns(items: Sequence[str]) -> None:
+    """Patterns of accounts, maybe with placeholders. Raises ValidationError."""
+    validate_patterns(items)
+    for item in items:
+        if item != ACCOUNTS and set("{}") & set(item.replace(USERNAME, "")):
+            raise ValidationError(
+                f"{shown(item)} is no pattern of accounts: use {USERNAME}, alone or within a name, {ACCOUNTS} alone, "
+                "or names with * and ?."
+            )
+
+
+def is_anybody(fixed: parameters.Values, limits: Limits) -> bool:
+    """Whether a profile lets whoever may use it act as any account of its machine: SSH.USER is open, and not bound."""
+    if parameters.SSH_USER in fixed or fixed.get(parameters.RUNNER_TYPE) == RunnerType.LOCAL:
+        return False
+    return not limits.users or any(not set(item) - set("*?") for item in limits.users)
+
+
+def accounts_for(patterns: Sequence[str], person: Person) -> list[str]:
+    """The patterns of accounts for one person, without placeholders."""
+    found: list[str] = []
+    for pattern in patterns:
+        if person.is_admin and (USERNAME in pattern or pattern == ACCOUNTS):
+            found.append("*")
+        elif pattern == ACCOUNTS:
+            found += [escape(account) for account in person.accounts()]
+        elif USERNAME not in pattern:
+            found.append(pattern)
+        elif person.username:
+            found.append(pattern.replace(USERNAME, escape(person.username)))
+    return found
+
+
 def validate_roots(items: Sequence[str]) -> None:
     """Directories. Raises ValidationError."""
     if len(items) > MAX_PATTERNS:
@@ -51,25 +93,37 @@ def validate_roots(items: Sequence[str]) -> None:
         validators.validate_path(item)
 
 
-def limit(profile_name: str, config: RunnerConfig, fixed: parameters.Values, limits: Limits) -> RunnerConfig:
-    """The configuration, if what the profile does not fix is allowed. Raises ForbiddenParameter.
+def limit(
+    profile_name: str, config: RunnerConfig, fixed: parameters.Values, limits: Limits, person: Person
+) -> RunnerConfig:
+    """The configuration, if what the profile does not fix is allowed to the person. Raises ForbiddenParameter.
 
     The paths of environments are judged on the machine, by the roots in the returned configuration.
     """
     errors: dict[str, list[str]] = {}
     if config.ssh:
-        checks = (
-            (parameters.SSH_HOST, config.ssh.host.lower(), [pattern.lower() for pattern in limits.hosts]),
-            (parameters.SSH_USER, config.ssh.user, limits.users),
-        )
-        for path, value, patterns in checks:
-            if path not in fixed and patterns and not any(fnmatchcase(value, pattern) for pattern in patterns):
-                errors[path] = [f"The profile {profile_name} does not allow {shown(value)}, only {in_words(patterns)}."]
+        hosts = [pattern.lower() for pattern in limits.hosts]
+        if parameters.SSH_HOST not in fixed and hosts and not _fits(config.ssh.host.lower(), hosts):
+            errors[parameters.SSH_HOST] = [_refusal(profile_name, config.ssh.host.lower(), hosts)]
+        if parameters.SSH_USER not in fixed and limits.users:
+            users = accounts_for(limits.users, person)
+            if not _fits(config.ssh.user, users):
+                errors[parameters.SSH_USER] = [_refusal(profile_name, config.ssh.user, users)]
     if errors:
         raise ForbiddenParameter(errors)
     if parameters.MODULES in fixed or not is_path(config):
         return config
     return replace(config, venv_roots=limits.venv_roots)
+
+
+def _fits(value: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(value, pattern) for pattern in patterns)
+
+
+def _refusal(profile_name: str, value: str, patterns: Sequence[str]) -> str:
+    if not patterns:
+        return f"The profile {profile_name} does not allow {shown(value)}: you have no account here. Ask an admin."
+    return f"The profile {profile_name} does not allow {shown(value)}, only {in_words(patterns)}."
 
 
 def describe(requirements: list[parameters.Requirement], fixed: parameters.Values, limits: Limits) -> None:
@@ -94,3 +148,11 @@ def in_words(items: Sequence[str]) -> str:
     """For an error: what is allowed, at reasonable length."""
     more = f" and {len(items) - 10} more" if len(items) > 10 else ""
     return ", ".join(items[:10]) + more
+
+
+def validate_accounts(items: Sequence[str]) -> None:
+    """The accounts of one person. Raises ValidationError."""
+    if len(items) > MAX_PATTERNS:
+        raise ValidationError(f"Give at most {MAX_PATTERNS} accounts. These are {len(items)}.")
+    for item in items:
+        validators.validate_user(item)

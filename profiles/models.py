@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth.models import Group
@@ -12,7 +12,22 @@ from django.db import models
 
 from profiles import parameters, validators
 from profiles.config import Endpoint, ModuleLoaderType, RunnerConfig, RunnerType
-from profiles.limits import Limits, describe, limit, lines, validate_patterns, validate_roots
+from profiles.exceptions import ForbiddenParameter
+from profiles.limits import (
+    BOUND,
+    Limits,
+    describe,
+    is_anybody,
+    limit,
+    lines,
+    validate_accounts,
+    validate_patterns,
+    validate_roots,
+    validate_user_patterns,
+)
+
+if TYPE_CHECKING:
+    from profiles.people import Person
 
 OPEN = "Leave empty to leave it open: requests then give it in profile_params."
 
@@ -76,14 +91,22 @@ class RunnerProfile(models.Model):
         blank=True,
         related_name="+",
         verbose_name="groups that may stop",
-        help_text="Who may stop runs that were started with the profile. Empty: everybody who may use the service.",
+        help_text="Who may stop runs that were started with the profile. Empty: the groups that may run.",
     )
     status_groups = models.ManyToManyField(
         Group,
         blank=True,
         related_name="+",
         verbose_name="groups that may set statuses",
-        help_text="Who may use the profile to set the status of jobs. Empty: everybody who may use the service.",
+        help_text="Who may use the profile to set the status of jobs. Empty: the groups that may run.",
+    )
+    view_groups = models.ManyToManyField(
+        Group,
+        blank=True,
+        related_name="+",
+        verbose_name="groups that may see",
+        help_text="Who sees runs that were started with the profile, and their logs; who started a run always sees it. "
+        "Empty: everybody who may use the service.",
     )
     allowed_hosts = models.TextField(
         "allowed SSH hosts",
@@ -93,7 +116,9 @@ class RunnerProfile(models.Model):
     allowed_users = models.TextField(
         "allowed SSH users",
         blank=True,
-        help_text="Patterns, one per line, such as project_*: what SSH.USER may be when it is open. Empty: any.",
+        help_text="Patterns, one per line: what SSH.USER may be when it is open. {username} is the name of the person "
+        "who asks, {accounts} the accounts that an admin has mapped to that person (Accounts of people); project_* is "
+        "for everybody. Empty: any account, so anybody can act as anybody.",
     )
     venv_roots = models.TextField(
         "directories of environments",
@@ -150,7 +175,13 @@ class RunnerProfile(models.Model):
         self.ssh_user = values.get(parameters.SSH_USER, "")
 
     # Which column holds the groups of which action, and the patterns of which limit, by their names in YAML.
-    ACCESS = {"RUN_GROUPS": "run_groups", "STOP_GROUPS": "stop_groups", "STATUS_GROUPS": "status_groups"}
+    ACCESS = {
+        "RUN_GROUPS": "run_groups",
+        "STOP_GROUPS": "stop_groups",
+        "STATUS_GROUPS": "status_groups",
+        "VIEW_GROUPS": "view_groups",
+    }
+    ACTIONS = ("run_groups", "stop_groups", "status_groups")
     LIMITS = {"HOSTS": "allowed_hosts", "USERS": "allowed_users", "VENV_ROOTS": "venv_roots"}
 
     @property
@@ -164,6 +195,24 @@ class RunnerProfile(models.Model):
             return dict.fromkeys(self.ACCESS, ())
         return {name: tuple(sorted(g.name for g in getattr(self, field).all())) for name, field in self.ACCESS.items()}
 
+    def permits(self, user: Any, field: str, own: set[int] | None = None) -> bool:
+        """Whether `user` (maybe anonymous) is in one of the groups of `field` (of ACTIONS), or there are none.
+
+        Without groups of their own, stopping and setting statuses are for the groups that may run. Superusers always
+        may. `own`: the numbers of the user's groups, if they are known.
+        """
+        if user.is_active and user.is_superuser:
+            return True
+        groups = {group.pk for group in getattr(self, field).all()} or {group.pk for group in self.run_groups.all()}
+        return not groups or bool(groups & (groups_of(user) if own is None else own))
+
+    @classmethod
+    def usable_by(cls, user: Any) -> list[RunnerProfile]:
+        """The enabled profiles that `user` may use for something, by name."""
+        rows = cls.objects.filter(enabled=True).prefetch_related(*cls.ACTIONS)
+        own = groups_of(user)
+        return [row for row in rows if any(row.permits(user, field, own) for field in cls.ACTIONS)]
+
     def clean(self) -> None:
         """All rules of a profile, for admin, import and API. Raises ValidationError by model field; trims texts."""
         for field in ("name", "ssh_host", "ssh_user"):
@@ -175,7 +224,7 @@ class RunnerProfile(models.Model):
         rules: list[tuple[str, Callable[[Any], None], object]] = [
             ("name", validators.validate_name, self.name),
             ("allowed_hosts", validate_patterns, self.limits.hosts),
-            ("allowed_users", validate_patterns, self.limits.users),
+            ("allowed_users", validate_user_patterns, self.limits.users),
             ("venv_roots", validate_roots, self.limits.venv_roots),
         ]
         for field, validate, value in rules:
@@ -186,14 +235,38 @@ class RunnerProfile(models.Model):
         if errors:
             raise ValidationError(errors)
 
-    def resolve(self, profile_params: object) -> RunnerConfig:
-        """The complete configuration for a request. Raises InvalidProfile, whatever `profile_params` holds.
+    @property
+    def is_anybody(self) -> bool:
+        """Whether whoever may use the profile can act as any account of its machine."""
+        return is_anybody(self.values(), self.limits)
 
-        Parameters fill what the profile leaves open and never overwrite what it fixes. What an admin does not allow for
-        them raises ForbiddenParameter.
+    @property
+    def warnings(self) -> list[str]:
+        """What an admin should know of the profile, for the admin, the import, the checks."""
+        if not self.is_anybody:
+            return []
+        return [
+            f"Anybody as anybody: {self.name} leaves SSH.USER open, so whoever may use it can act as every account "
+            f"that lets the service in. Bind it to the person who asks: manage.py bind_profile {self.name}"
+        ]
+
+    def bind(self) -> None:
+        """Bind an open SSH.USER to the person who asks. Not saved."""
+        self.allowed_users = "\n".join(BOUND)
+
+    def resolve(self, profile_params: object, person: Person | None = None) -> RunnerConfig:
+        """The complete configuration for a person's request. Raises InvalidProfile, whatever `profile_params` holds.
+
+        `person`: see `profiles.people`; None is somebody who is not signed in. Parameters fill what the profile leaves
+        open and never overwrite what it fixes. What an admin does not allow for them raises ForbiddenParameter.
         """
         fixed = self.values()
-        return limit(self.name, parameters.complete(self.name, fixed, profile_params), fixed, self.limits)
+        from profiles.people import Person  # it reads the map, a model of this module
+
+        config = parameters.complete(self.name, fixed, profile_params)
+        if config.ssh is None and not settings.RUNNERS_ALLOW_LOCAL:
+            raise ForbiddenParameter({parameters.RUNNER_TYPE: ["This service does not allow LOCAL commands."]})
+        return limit(self.name, config, fixed, self.limits, person or Person())
 
     def as_wire(self) -> dict[str, Any]:
         """The form of GET configuration/profiles. A profile of RUNNER_TYPE SSH always has `SSH`, maybe empty."""
@@ -219,6 +292,13 @@ class RunnerProfile(models.Model):
         open_ones = parameters.requirements(fixed)
         describe(open_ones, fixed, self.limits)
         return open_ones
+
+
+def groups_of(user: Any) -> set[int]:
+    """The numbers of a user's groups; none of somebody who is not signed in, or switched off."""
+    if not (user.is_authenticated and user.is_active):
+        return set()
+    return set(user.groups.values_list("pk", flat=True))
 
 
 class EndpointToggle(models.Model):
@@ -266,6 +346,31 @@ class PublishedSSHKey(models.Model):
 
     def __str__(self) -> str:
         return self.line if len(self.line) <= 60 else f"{self.line[:30]}…{self.line[-25:]}"
+
+
+class AccountMap(models.Model):
+    """Which accounts on the machines are one person's, where a profile's allowed users say `{accounts}`."""
+
+    person = models.CharField(
+        max_length=150, unique=True, help_text="The name that the person signs in with, exactly as it is there."
+    )
+    accounts = models.TextField(help_text="Accounts on the machines, one per line, such as abc012345.")
+
+    class Meta:
+        ordering = ["person"]
+        verbose_name = "accounts of a person"
+        verbose_name_plural = "accounts of people"
+
+    def __str__(self) -> str:
+        return f"{self.person}: {', '.join(lines(self.accounts))}"
+
+    def clean(self) -> None:
+        self.person = self.person.strip()
+        self.accounts = "\n".join(lines(self.accounts))
+        try:
+            validate_accounts(lines(self.accounts))
+        except ValidationError as error:
+            raise ValidationError({"accounts": error.messages}) from None
 
 
 class UserSettings(models.Model):

@@ -12,7 +12,7 @@ from rest_framework import serializers
 
 from profiles.config import Endpoint, ModuleLoaderType, RunnerType
 from profiles.models import UserSettings
-from profiles.validators import validate_preferred_username
+from profiles.validators import MAX_USER, validate_preferred_username
 
 if TYPE_CHECKING:
     BaseSerializer = serializers.Serializer[Any]
@@ -105,7 +105,7 @@ class PreferredUsernameSerializer(BaseSerializer):
     """What a person wants to be offered as SSH user. It is trimmed."""
 
     preferred_username = TextField(
-        max_length=128,
+        max_length=MAX_USER,
         validators=[validate_preferred_username],
         error_messages={
             "required": "Give a name.",

@@ -168,5 +168,5 @@ def is_public_key(line: str) -> bool:
 
 
 def validate_preferred_username(value: str) -> None:
-    if not value.strip() or not value.isprintable():
-        raise ValidationError("Give a name of printable characters.")
+    """The account that a person wants to be offered as SSH.USER: it has to be one."""
+    validate_user(value)

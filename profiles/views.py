@@ -29,12 +29,13 @@ _SETTINGS = {
 
 
 class ProfilesView(APIView):
-    """The profiles that are switched on, by name."""
+    """The profiles that are switched on and that the caller may use for something, by name."""
 
     @extend_schema(
         operation_id="list_profiles",
         summary="List the profiles",
-        description="The profiles by name. What a profile leaves out is open: give it in `profile_params`.",
+        description="The profiles that you may use, by name. What a profile leaves out is open: give it in "
+        "`profile_params`.",
         tags=CONFIGURATION,
         responses=OpenApiResponse(
             ProfileMapSerializer,
@@ -55,7 +56,7 @@ class ProfilesView(APIView):
         ),
     )
     def get(self, request: Request) -> Response:
-        return Response({row.name: row.as_wire() for row in RunnerProfile.objects.filter(enabled=True)})
+        return Response({row.name: row.as_wire() for row in RunnerProfile.usable_by(request.user)})
 
 
 class EndpointsView(APIView):

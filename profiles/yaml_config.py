@@ -12,21 +12,22 @@ from django.core.exceptions import ValidationError
 
 from profiles import parameters, validators
 from profiles.config import Endpoint
-from profiles.limits import validate_patterns, validate_roots
+from profiles.limits import validate_accounts, validate_patterns, validate_roots, validate_user_patterns
 from profiles.parameters import Values
 from profiles.validators import kind, shown
 
 ROOT = "RUNNER_CONFIGURATION"
 PROFILES, SSH_PUBLIC_KEYS, ENDPOINTS = "PROFILES", "SSH_PUBLIC_KEYS", "ENDPOINTS"
+ACCOUNTS = "ACCOUNTS"  # ours: the accounts of each person
 # Ours, beside the parameters: what a row holds and the wire has no name for. Exported only when they say something.
 ENABLED, DESCRIPTION, ACCESS, LIMITS = "ENABLED", "DESCRIPTION", "ACCESS", "LIMITS"
-GROUPS = ("RUN_GROUPS", "STOP_GROUPS", "STATUS_GROUPS")
+GROUPS = ("RUN_GROUPS", "STOP_GROUPS", "STATUS_GROUPS", "VIEW_GROUPS")
 LIMIT_RULES: dict[str, Callable[[Sequence[str]], None]] = {
     "HOSTS": validate_patterns,
-    "USERS": validate_patterns,
+    "USERS": validate_user_patterns,
     "VENV_ROOTS": validate_roots,
 }
-MAX_GROUP_NAME = 150  # of django.contrib.auth
+MAX_GROUP_NAME = MAX_PERSON = 150  # of django.contrib.auth
 MAX_CHARACTERS = 1_000_000
 MAX_ERRORS = 100
 
@@ -72,6 +73,7 @@ class Configuration:
 
     profiles: dict[str, ProfileSettings] | None = None
     ssh_public_keys: tuple[str, ...] | None = None
+    accounts: dict[str, tuple[str, ...]] | None = None
     endpoints: dict[Endpoint, bool] | None = None
 
 
@@ -178,8 +180,8 @@ class _Reader:
         self.mistakes.append(Mistake(path, message, self.lines.get(place)))
 
     def configuration(self, section: object) -> Configuration:
-        parts = self.mapping(section, ROOT, (PROFILES, SSH_PUBLIC_KEYS, ENDPOINTS))
-        profiles = endpoints = keys = None
+        parts = self.mapping(section, ROOT, (PROFILES, SSH_PUBLIC_KEYS, ENDPOINTS, ACCOUNTS))
+        profiles = endpoints = keys = accounts = None
         if parts.get(PROFILES) is not None:
             path = f"{ROOT}.{PROFILES}"
             found = self.mapping(parts[PROFILES], path)
@@ -190,7 +192,22 @@ class _Reader:
             path = f"{ROOT}.{ENDPOINTS}"
             found = self.mapping(parts[ENDPOINTS], path, Endpoint.values)
             endpoints = {Endpoint(name): self.endpoint(f"{path}.{name}", value) for name, value in found.items()}
-        return Configuration(profiles=profiles, ssh_public_keys=keys, endpoints=endpoints)
+        if parts.get(ACCOUNTS) is not None:
+            path = f"{ROOT}.{ACCOUNTS}"
+            found = self.mapping(parts[ACCOUNTS], path)
+            accounts = {name: self.accounts_of(f"{path}.{name}", name, value) for name, value in found.items()}
+        return Configuration(profiles=profiles, ssh_public_keys=keys, endpoints=endpoints, accounts=accounts)
+
+    def accounts_of(self, path: str, person: str, value: object) -> tuple[str, ...]:
+        """The accounts of one person, in their order, each once."""
+        accounts = tuple(dict.fromkeys(self.texts(value, path)))
+        try:
+            if not person.strip() or len(person) > MAX_PERSON or not person.isprintable():
+                raise ValidationError("Give the name that the person signs in with.")
+            validate_accounts(accounts)
+        except ValidationError as error:
+            self.wrong(path if len(person) <= MAX_PERSON else path.removesuffix(f".{person}"), " ".join(error.messages))
+        return accounts
 
     def mapping(self, value: object, path: str, names: Iterable[str] | None = None) -> dict[str, Any]:
         """The members of a mapping whose keys are texts, and known if `names` are given; the others are mistakes."""
@@ -312,6 +329,8 @@ def dump(configuration: Configuration) -> str:
         tree[PROFILES] = {name: _profile_tree(found) for name, found in sorted(configuration.profiles.items())}
     if configuration.ssh_public_keys is not None:
         tree[SSH_PUBLIC_KEYS] = list(configuration.ssh_public_keys)
+    if configuration.accounts:
+        tree[ACCOUNTS] = {person: list(accounts) for person, accounts in sorted(configuration.accounts.items())}
     if configuration.endpoints is not None:
         tree[ENDPOINTS] = {str(name): {ENABLED: enabled} for name, enabled in configuration.endpoints.items()}
     return yaml.safe_dump({ROOT: tree}, sort_keys=False, allow_unicode=True, width=1_000_000)

@@ -21,6 +21,8 @@ class RunnersConfig(AppConfig):
     verbose_name = "Runs"
 
     def ready(self) -> None:
+        from runners.services import people  # noqa: F401  # its receiver
+
         keep_private()
 
 

@@ -93,6 +93,15 @@ def envlist(name: str, default: list[str] | None = None) -> list[str]:
     return [item for item in items if item] or list(default or [])
 
 
+def envpaths(name: str) -> list[str]:
+    """Absolute paths, separated by commas."""
+    paths = envlist(name)
+    for path in paths:
+        if not path.startswith("/") or "/../" in f"{path}/" or not path.isprintable():
+            raise ImproperlyConfigured(f"{name}: '{path}' is no absolute path without '..'.")
+    return paths
+
+
 def envchoice(name: str, default: str, choices: tuple[str, ...]) -> str:
     value = envstr(name, default).upper()
     if value not in choices:

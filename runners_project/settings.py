@@ -18,6 +18,7 @@ from runners_project.env import (
     envlist,
     envmask,
     envnetworks,
+    envpaths,
     envrate,
     envsecret,
     envstr,
@@ -306,6 +307,9 @@ RUNNERS_SSH_KEYS = envlist("RUNNERS_SSH_KEYS")
 RUNNERS_SSH_KEY_DIR = envstr("RUNNERS_SSH_KEY_DIR", "~/.autosubmit-runners/ssh")  # of create_ssh_key
 # The umask of LOCAL commands; the service itself has 077 (runners_project/private.py).
 RUNNERS_LOCAL_UMASK = envmask("RUNNERS_LOCAL_UMASK", private.ACCOUNT_UMASK)
+# What no profile widens: where environments given by a path must lie, and whether there are LOCAL commands at all.
+RUNNERS_VENV_ROOTS = envpaths("RUNNERS_VENV_ROOTS")
+RUNNERS_ALLOW_LOCAL = envbool("RUNNERS_ALLOW_LOCAL", True)
 RUNNERS_LOCAL_ENV_PASS = envlist("RUNNERS_LOCAL_ENV_PASS", ["AUTOSUBMIT_CONFIGURATION", "LANG", "LC_ALL", "TZ"])
 # Networks that are not public and may still receive webhooks; without it none may.
 RUNNERS_WEBHOOK_PRIVATE_TARGETS = envnetworks("RUNNERS_WEBHOOK_PRIVATE_TARGETS")

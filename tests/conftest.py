@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from runners.services import access
 from runners.services.runners import Runner, get_runner
 from runners.services.ssh import POOL
 from tests.environments import AUTOSUBMIT_VENV, Account, AutosubmitAccount, StubAccount, find_lmod, loader_id
@@ -231,6 +232,12 @@ def make_app(_migrated: Path, tmp_path: Path) -> Iterator[Callable[..., AppServe
 @pytest.fixture
 def app(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer) -> AppServer:
     return make_app(account=account, sshd=sshd)
+
+
+@pytest.fixture(autouse=True)
+def _no_rules_of_another_test() -> None:
+    """A process believes the rules of who sees which runs for a second; a test's database is rolled back before."""
+    access.forget_view_rules()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -134,7 +134,7 @@ def test_long_lists_are_neither_counted_nor_faceted(
     assert " 0 audit records" in text_of(opened(admin_client, f"{url}?command=stop-experiment"))
     for name in READ_ONLY:
         html = opened(admin_client, reverse(f"admin:runners_{name}_changelist") + "?_facets=True")
-        assert "counts" not in text_of(html).lower()
+        assert not re.search(r"\bcounts\b", text_of(html).lower())  # "accounts" is a name in the menu
 
 
 def test_all_of_a_list_are_selected_only_when_it_is_known_how_many(

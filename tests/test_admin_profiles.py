@@ -271,6 +271,7 @@ RUNNER_CONFIGURATION:
         "RUN_GROUPS": ("night shift",),
         "STOP_GROUPS": ("old hands",),
         "STATUS_GROUPS": (),
+        "VIEW_GROUPS": (),
     }
 
 

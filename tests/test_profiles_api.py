@@ -111,8 +111,8 @@ class TestPreferredUsername:
             moment = datetime.fromisoformat(stored[name])
             assert moment.tzinfo
             assert not moment.microsecond
-        post(client, {"preferred_username": "x" * 128}, headers=headers)
-        assert UserSettings.objects.get().preferred_username == "x" * 128
+        post(client, {"preferred_username": "x" * 64}, headers=headers)
+        assert UserSettings.objects.get().preferred_username == "x" * 64
 
     def test_each_person_has_an_own_one(self, client: Client, ana: User, django_user_model: type[User]) -> None:
         eva = django_user_model.objects.create_user("eva")

@@ -25,6 +25,7 @@ from profiles.admin import RunnerProfileAdmin
 from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile
+from profiles.people import Person
 from runners.pages.base import recorded
 from runners.pages.forms import open_parameter
 from runners.services.check import STAGES, Stage, check_profile
@@ -55,7 +56,7 @@ class CheckForm(forms.Form):
             else:
                 given[head] = value.splitlines() if name == parameters.MODULES else value
         try:
-            self.config = self.profile.resolve(given)
+            self.config = self.profile.resolve(given, Person(is_admin=True))
         except InvalidProfile as error:
             for name, texts in error.errors.items():
                 field = name if name in self.fields else None

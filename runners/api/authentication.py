@@ -118,7 +118,9 @@ def _api_user(user_id: object) -> AbstractBaseUser:
                 raise ValidationError("no text")
             name = model._meta.get_field("username").clean(user_id, None)
         except ValidationError:
-            raise exceptions.AuthenticationFailed("The token names no valid user.") from None
+            raise exceptions.AuthenticationFailed(
+                "The token names no valid user, or one whose name looks like another account's."
+            ) from None
         user, _ = model.objects.get_or_create(username=name, defaults={"password": make_password(None)})
     _require_active(user)
     user.is_staff = user.is_superuser = False  # of this request; the row keeps what it has

@@ -217,6 +217,7 @@ check_profile = extend_schema(
                 "profile_name": "MY_RUNNER_PROFILE_1",
                 "ok": False,
                 "milliseconds": 12,
+                "warnings": [],
                 "stages": [
                     {
                         "name": "resolve",

@@ -202,6 +202,9 @@ class CheckAnswer(serializers.Serializer[Any]):
     ok = serializers.BooleanField(help_text="No stage has failed.")
     milliseconds = serializers.IntegerField()
     stages = CheckStage(many=True)
+    warnings = serializers.ListField(
+        child=serializers.CharField(), help_text="What an admin should know of the profile, whatever the stages say."
+    )
 
 
 def stage_fields(stage: Stage) -> dict[str, Any]:

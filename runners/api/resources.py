@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runners.api import resource_schema as schema
-from runners.api.base import CommandViewSet, Reading, plain
+from runners.api.base import CommandViewSet, Reading, plain, viewer
 from runners.api.operations import RETRY_AFTER, operation_fields
 from runners.api.resource_serializers import (
     AbandonRunRequest,
@@ -53,9 +53,12 @@ class RunsView(Reading):
         sent, query = query_of(request, RunsQuery)
         size = query.pop("page_size")
         found = list(
-            runs.find(oldest_first=query.pop("ordering") == "created", beyond=query.pop("cursor", None), **query)[
-                : size + 1
-            ]
+            runs.find(
+                oldest_first=query.pop("ordering") == "created",
+                beyond=query.pop("cursor", None),
+                viewer=viewer(request),
+                **query,
+            )[: size + 1]
         )
         page = found[:size]
         cursor = cursor_of(page[-1].pk) if len(found) > size else None
@@ -71,7 +74,7 @@ class RunsView(Reading):
 class RunView(Reading):
     @schema.get_run
     def get(self, request: Request, id: int) -> Response:
-        return Response(run_fields(runs.get(pk=id)))
+        return Response(run_fields(runs.get(pk=id, viewer=viewer(request))))
 
 
 class RunAbandon(CommandViewSet):
@@ -92,13 +95,13 @@ class RunLogView(Reading):
     @schema.get_run_log
     def get(self, request: Request, id: int) -> HttpResponseBase:
         _, query = query_of(request, LogQuery)
-        return log_answer(request, runs.get(pk=id), query)
+        return log_answer(request, runs.get(pk=id, viewer=viewer(request)), query)
 
 
 class OperationView(Reading):
     @schema.get_operation
     def get(self, request: Request, id: int) -> Response:
-        operation = operations.get(pk=id)
+        operation = operations.get(pk=id, viewer=viewer(request))
         headers = {"Retry-After": str(RETRY_AFTER)} if operation.is_active else {}
         return Response(operation_fields(operation), headers=headers)
 
@@ -107,7 +110,7 @@ class OperationLogView(Reading):
     @schema.get_operation_log
     def get(self, request: Request, id: int) -> HttpResponseBase:
         _, query = query_of(request, LogQuery)
-        return log_answer(request, operations.get(pk=id), query)
+        return log_answer(request, operations.get(pk=id, viewer=viewer(request)), query)
 
 
 def log_answer(request: Request, row: RunnerRun | Operation, query: dict[str, Any]) -> HttpResponseBase:
@@ -142,7 +145,7 @@ def log_answer(request: Request, row: RunnerRun | Operation, query: dict[str, An
 class ProfileRequirementsView(Reading):
     @schema.get_profile_requirements
     def get(self, request: Request, name: str) -> Response:
-        profile = enabled_profile(name)
+        profile = enabled_profile(name, viewer(request))
         return Response({"profile_name": profile.name, "requirements": profile.requirements()})
 
 
@@ -155,7 +158,7 @@ class ProfileCheck(CommandViewSet):
     @schema.check_profile
     def check(self, request: Request, name: str) -> Response:
         self.audit.profile_name = plain(name, 100)
-        enabled_profile(name)
+        profile = enabled_profile(name, viewer(request))
         body = self.validated(request)
         serializer = ProfiledSerializer(data={**body, "profile_name": name}, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
@@ -168,5 +171,6 @@ class ProfileCheck(CommandViewSet):
                 "ok": not failed,
                 "milliseconds": sum(stage.milliseconds for stage in stages),
                 "stages": [stage_fields(stage) for stage in stages],
+                "warnings": profile.warnings,
             }
         )

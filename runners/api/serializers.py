@@ -14,6 +14,7 @@ from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from profiles.models import RunnerProfile
+from profiles.people import person_of
 from profiles.serializers import ModulesField
 from runners.api.fields import (
     MAX_NAMED,
@@ -104,13 +105,13 @@ class TypedProfileParamsField(ProfileParamsField):
     """ProfileParamsField with its members in the OpenAPI document."""
 
 
-def enabled_profile(name: str) -> RunnerProfile:
-    """Raises ProfileNotFound, with the nearest name."""
+def enabled_profile(name: str, user: Any) -> RunnerProfile:
+    """Raises ProfileNotFound, with the nearest name of those that `user` may use."""
     known = "\0" not in name  # which PostgreSQL's driver takes in no text
     profile = RunnerProfile.objects.filter(name=name, enabled=True).first() if known else None
     if profile is None:
-        names = RunnerProfile.objects.filter(enabled=True).values_list("name", flat=True)
-        near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+        names = [row.name for row in RunnerProfile.usable_by(user)]
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         remedy = f"Did you mean '{near[0]}'?" if near else "GET configuration/profiles lists them."
         raise ProfileNotFound(f"There is no profile {shown(name)}. {remedy}")
     return profile
@@ -130,9 +131,10 @@ class ProfiledSerializer(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Raises ProfileNotFound, ProfileForbidden and InvalidProfile."""
-        profile = enabled_profile(attrs["profile_name"])
-        access.require(self.context["request"].user, profile, self.action)
-        attrs["config"] = profile.resolve(attrs["profile_params"])
+        user = self.context["request"].user
+        profile = enabled_profile(attrs["profile_name"], user)
+        access.require(user, profile, self.action)
+        attrs["config"] = profile.resolve(attrs["profile_params"], person_of(user))
         return attrs
 
 

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from profiles.config import Endpoint
 from runners.api import schema
-from runners.api.base import CommandViewSet, Reading
+from runners.api.base import CommandViewSet, Reading, viewer
 from runners.api.idempotency import idempotent
 from runners.api.operations import conduct
 from runners.api.serializers import (
@@ -157,4 +157,4 @@ class RunStatusView(Reading):
     def post(self, request: Request) -> Response:
         body = RunStatusRequest(data=request.data)
         body.is_valid(raise_exception=True)
-        return Response(run_fields(experiments.get_run(expid=body.validated_data["expid"])))
+        return Response(run_fields(experiments.get_run(expid=body.validated_data["expid"], viewer=viewer(request))))

@@ -56,7 +56,7 @@ def is_partial(request: HttpRequest) -> bool:
 
 def usable_profiles(user: Any, action: Action) -> list[RunnerProfile]:
     """The profiles that a person may choose for a command, by name."""
-    profiles = RunnerProfile.objects.filter(enabled=True).order_by("name")
+    profiles = RunnerProfile.objects.filter(enabled=True).prefetch_related(*RunnerProfile.ACTIONS).order_by("name")
     return [profile for profile in profiles if user_may(user, profile, action)]
 
 

@@ -37,7 +37,7 @@ from runners.pages.forms import (
     RunForm,
     SetStatusForm,
 )
-from runners.services import autosubmit, dry_run, experiments, idempotency, operations
+from runners.services import access, autosubmit, dry_run, experiments, idempotency, operations
 from runners.services.dry_run import Plan
 
 LAST_PARAMS = "page_params"  # in the session: what was given last, by profile
@@ -157,7 +157,8 @@ class StartRun(CommandPage):
         return dry_run.run_experiment(expid=data["expid"], config=data["config"])
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
-        active = RunnerRun.objects.active().filter(expid=data["expid"]).first()
+        found = RunnerRun.objects.active().filter(expid=data["expid"])
+        active = access.visible(found, self.request.user).first()
         return {**super().preview(data, audit), "active": active}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:

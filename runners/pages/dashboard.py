@@ -16,7 +16,7 @@ from django.views import View
 from runners.models import AuditRecord, RunnerRun
 from runners.pages import history
 from runners.pages.base import PageView, SignedIn
-from runners.services import experiments, lifecycle
+from runners.services import access, experiments, lifecycle
 from runners.services.autosubmit import EXPID_PATTERN
 
 ACTIVE_SHOWN = 200
@@ -24,14 +24,14 @@ RECENT_SHOWN = 25
 RECENT = timedelta(days=14)
 
 
-def overview() -> dict[str, Any]:
+def overview(user: Any) -> dict[str, Any]:
     """Rows only: no machine is asked, so the page comes at once whatever the machines do. `Refresh` asks them."""
-    active = list(RunnerRun.objects.active().order_by("-id")[: ACTIVE_SHOWN + 1])
+    active = list(access.visible(RunnerRun.objects.active(), user).order_by("-id")[: ACTIVE_SHOWN + 1])
     return {
         "active": active[:ACTIVE_SHOWN],
         "is_cut": len(active) > ACTIVE_SHOWN,
         "shown": ACTIVE_SHOWN,
-        "recent": RunnerRun.objects.ended_since(timezone.now() - RECENT)[:RECENT_SHOWN],
+        "recent": access.visible(RunnerRun.objects.ended_since(timezone.now() - RECENT), user)[:RECENT_SHOWN],
         "now": timezone.now(),
     }
 
@@ -48,7 +48,7 @@ class Home(PageView):
         return super().dispatch(request, *args, **kwargs)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(**kwargs, **overview())
+        return super().get_context_data(**kwargs, **overview(self.request.user))
 
 
 class RunsFragment(PageView):
@@ -57,7 +57,7 @@ class RunsFragment(PageView):
     template_name = "pages/_runs.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(**kwargs, **overview())
+        return super().get_context_data(**kwargs, **overview(self.request.user))
 
 
 class Refresh(SignedIn, View):
@@ -67,7 +67,7 @@ class Refresh(SignedIn, View):
     """
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        active = RunnerRun.objects.active().order_by("-id")[:ACTIVE_SHOWN]
+        active = access.visible(RunnerRun.objects.active(), request.user).order_by("-id")[:ACTIVE_SHOWN]
         lifecycle.refresh([run for run in active if not experiments.is_fresh(run)])
         return HttpResponse(status=204)
 
@@ -93,7 +93,9 @@ class ExperimentPage(PageView):
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         expid = kwargs["expid"]
         self.title = f"Experiment {expid}"
-        runs = list(RunnerRun.objects.filter(expid=expid).order_by("-id")[:RECENT_SHOWN])
+        user = self.request.user
+        runs = list(access.visible(RunnerRun.objects.filter(expid=expid), user).order_by("-id")[:RECENT_SHOWN])
+        audit = AuditRecord.objects.filter(expid=expid).exclude(profile_name__in=access.hidden_profiles(user))
         return super().get_context_data(
             **kwargs,
             runs=runs,
@@ -101,5 +103,5 @@ class ExperimentPage(PageView):
             profile=self.request.GET.get("profile_name") or (runs[0].profile_name if runs else ""),
             active=next((run for run in runs if run.is_active), None),
             picture=history.draw(runs, group=lambda run: run.expid) if runs else None,
-            audit=AuditRecord.objects.filter(expid=expid).order_by("-id")[:RECENT_SHOWN],
+            audit=audit.order_by("-id")[:RECENT_SHOWN],
         )

@@ -15,6 +15,7 @@ from profiles import parameters
 from profiles.config import ModuleLoaderType, RunnerType
 from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile, UserSettings
+from profiles.people import person_of
 from runners.api import serializers
 from runners.api.exception_handler import flatten, sentence
 from runners.api.fields import shown
@@ -142,13 +143,17 @@ class CommandForm(forms.Form):
         serializer = self.serializer_class(data=body, context={"request": self.request})
         try:
             if self.profile is None:  # not one of those offered: the API knows why
-                access.require(self.request.user, serializers.enabled_profile(self.named), self.serializer_class.action)
+                access.require(
+                    self.request.user,
+                    serializers.enabled_profile(self.named, self.request.user),
+                    self.serializer_class.action,
+                )
                 raise ProfileNotFound(f"The profile {shown(self.named)} has just changed. Try again.")
             if serializer.is_valid():
                 self.validated = serializer.validated_data
             else:
                 self._add(flatten(serializer.errors))
-                self.profile.resolve(body["profile_params"])
+                self.profile.resolve(body["profile_params"], person_of(self.request.user))
         except InvalidProfile as error:
             self._refusal = error
             self._add(error.errors, PARAM)

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from runners.models import RunnerRun
 from runners.pages.base import PageView
+from runners.services import access
 from runners.templatetags.pages import tone
 
 # Of the drawing, in pixels: it is never scaled, so its letters stay readable; a narrow screen scrolls it.
@@ -136,14 +137,14 @@ def _ticks(start: datetime, end: datetime, x_of: Callable[[datetime], float]) ->
     return ticks
 
 
-def newest(start: datetime, *, expid: str = "") -> list[RunnerRun]:
-    """At most RUNS runs that went on at `start` or later: the active ones, then what ended last.
+def newest(start: datetime, user: Any, *, expid: str = "") -> list[RunnerRun]:
+    """At most RUNS runs that `user` may see: the active ones, then what ended last, at `start` or later.
 
     Two queries with an index each: with an OR the database would read and sort all of them.
     """
     runs = RunnerRun.objects.filter(expid=expid) if expid else RunnerRun.objects.all()
-    active = list(runs.active().order_by("-id")[:RUNS])
-    return active + list(runs.ended_since(start)[: RUNS - len(active)])
+    active = list(access.visible(runs.active(), user).order_by("-id")[:RUNS])
+    return active + list(access.visible(runs.ended_since(start), user)[: RUNS - len(active)])
 
 
 class History(PageView):
@@ -162,7 +163,7 @@ class History(PageView):
         label, group = GROUPINGS[by]
         runs: list[RunnerRun] = []
         names: set[str] = set()
-        for run in newest(start, expid=expid):
+        for run in newest(start, self.request.user, expid=expid):
             names.add(group(run))
             if len(names) > GROUPS:
                 break

@@ -41,6 +41,11 @@ def is_being_stopped(run: RunnerRun) -> bool:
     return interrupted.is_under_way(run)
 
 
+def visible_run(request: HttpRequest, pk: int) -> RunnerRun:
+    """Raises Http404, for a run that the person may not see, too."""
+    return get_object_or_404(access.visible(RunnerRun.objects.all(), request.user), pk=pk)
+
+
 class RunView(PageView):
     """Something about one run, whose number is in the path."""
 
@@ -49,7 +54,7 @@ class RunView(PageView):
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().setup(request, *args, **kwargs)
         if request.user.is_authenticated:
-            self.run = get_object_or_404(RunnerRun, pk=kwargs["pk"])
+            self.run = visible_run(request, kwargs["pk"])
             interrupted.settle(self.run)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
@@ -92,14 +97,14 @@ class RunPage(RunView):
     template_name = "pages/run.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(**kwargs, **details(self.run))
+        return super().get_context_data(**kwargs, **details(self.run, self.request.user))
 
 
-def details(run: RunnerRun) -> dict[str, Any]:
+def details(run: RunnerRun, user: Any) -> dict[str, Any]:
     return {
         "argv": autosubmit.run(run.expid),
         "audit": AuditRecord.objects.filter(run_id=run.pk).order_by("id")[:100],
-        "newer": RunnerRun.objects.filter(expid=run.expid, pk__gt=run.pk).order_by("-id").first(),
+        "newer": access.visible(RunnerRun.objects.filter(expid=run.expid, pk__gt=run.pk), user).order_by("-id").first(),
     }
 
 
@@ -245,7 +250,7 @@ class Download(SignedIn, View):
     """The whole log as a text file. `?colours` leaves the terminal's colour codes in it."""
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        run = get_object_or_404(RunnerRun, pk=pk)
+        run = visible_run(request, pk)
         try:
             first = read(run, 0, DOWNLOAD_CHUNK)
         except RunnerServiceError as error:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
-from profiles.models import RunnerProfile
+from django.db.models import Model, Q, QuerySet
+from django.db.models.signals import m2m_changed, post_delete, post_save
+
+from profiles.models import RunnerProfile, groups_of
 from runners.exceptions import NotRunning, ProfileForbidden
 from runners.models import RunnerRun
+from runners.models_operations import Operation
+
+Row = TypeVar("Row", bound=Model)
 
 
 class Action(StrEnum):
@@ -27,16 +34,65 @@ _IN_WORDS = {
 
 
 def user_may(user: Any, profile: RunnerProfile, action: Action) -> bool:
-    """Whether `user` (maybe anonymous) is in one of the action's groups, or the profile names none.
+    """Whether `user` (maybe anonymous) may, by the groups of the profile; superusers always may.
 
-    Superusers always may. Whether anonymous people get this far is PROTECTION_LEVEL's matter.
+    Whether anonymous people get this far is PROTECTION_LEVEL's matter.
     """
-    if user.is_active and user.is_superuser:
+    return profile.permits(user, _GROUPS[action])
+
+
+# --- Seeing runs and logs ---------------------------------------------------------------------------------------------
+
+VIEW_RULES_AGE = 1.0  # seconds that a process believes the rules that it has read: every status asks for them
+_view_rules: tuple[float, dict[str, frozenset[int]]] | None = None
+
+
+def view_rules() -> dict[str, frozenset[int]]:
+    """The groups that see the runs of a profile, by its name; profiles whose runs everybody sees are left out."""
+    global _view_rules
+    now = time.monotonic()
+    if _view_rules is None or now - _view_rules[0] > VIEW_RULES_AGE:
+        rules: dict[str, set[int]] = {}
+        pairs = RunnerProfile.objects.filter(view_groups__isnull=False).values_list("name", "view_groups")
+        for name, group in pairs:
+            rules.setdefault(name, set()).add(group)
+        _view_rules = now, {name: frozenset(groups) for name, groups in rules.items()}
+    return _view_rules[1]
+
+
+def forget_view_rules(**kwargs: Any) -> None:
+    """At once in the process where they were changed; the others follow within VIEW_RULES_AGE."""
+    global _view_rules
+    _view_rules = None
+
+
+post_save.connect(forget_view_rules, RunnerProfile)
+post_delete.connect(forget_view_rules, RunnerProfile)
+m2m_changed.connect(forget_view_rules, RunnerProfile.view_groups.through)
+
+
+def hidden_profiles(user: Any) -> list[str]:
+    """The profiles whose runs `user` does not see. `user` is not looked at while no profile has such a rule."""
+    rules = view_rules()
+    if not rules or (user.is_active and user.is_superuser):
+        return []
+    own = groups_of(user)
+    return [name for name, groups in rules.items() if not groups & own]
+
+
+def visible(rows: QuerySet[Row], user: Any) -> QuerySet[Row]:
+    """Those of `rows` (runs, operations) that `user` may see: all but others' with a profile that hides them."""
+    hidden = hidden_profiles(user)
+    return rows.exclude(Q(profile_name__in=hidden) & ~Q(started_by=user.get_username())) if hidden else rows
+
+
+def may_see(user: Any, row: RunnerRun | Operation) -> bool:
+    """The same for one row."""
+    if not row.profile_name or row.profile_name not in view_rules():
         return True
-    groups = set(getattr(profile, _GROUPS[action]).values_list("pk", flat=True))
-    if not groups:
-        return True
-    return bool(user.is_authenticated and user.is_active and user.groups.filter(pk__in=groups).exists())
+    return row.profile_name not in hidden_profiles(user) or (
+        user.is_authenticated and row.started_by == user.get_username()
+    )
 
 
 def require(user: Any, profile: RunnerProfile, action: Action) -> None:

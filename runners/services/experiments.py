@@ -31,7 +31,7 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models_operations import Operation
-from runners.services import autosubmit, interrupted, lifecycle, reasons
+from runners.services import access, autosubmit, interrupted, lifecycle, reasons
 from runners.services.cancelling import Cancellation
 from runners.services.installation import installed_version
 from runners.services.module_loaders import get_module_loader
@@ -147,13 +147,16 @@ def _already_running(run: RunnerRun) -> str:
     return words
 
 
-def get_run(*, expid: str) -> RunnerRun:
-    """The last run of an experiment, with a state that its machine confirmed within the freshness window if it can be
-    asked.
+def get_run(*, expid: str, viewer: Any) -> RunnerRun:
+    """The last run of an experiment that `viewer` may see.
+
+    Its machine confirmed its state within the freshness window, if it can be asked.
 
     Raises RunNotFound.
     """
     run = RunnerRun.objects.last_of(expid)
+    if run and not access.may_see(viewer, run):
+        run = access.visible(RunnerRun.objects.filter(expid=expid).order_by("-id"), viewer).first()
     if run is None:
         raise RunNotFound(f"Experiment {expid} was never run here.")
     interrupted.settle(run)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 
+from django.conf import settings
+
 from profiles.config import ModuleLoaderType, RunnerConfig
 from profiles.limits import in_words
 from runners.exceptions import ProfileForbidden, RunnerServiceError
@@ -21,6 +23,7 @@ CONDA_ROOTS = (
     *("/opt/" + name for name in ("conda", "miniforge3", "miniconda3", "anaconda3")),
 )
 OUTSIDE = "The profile does not allow the environment"
+OUTSIDE_SITE = "This service does not allow the environment"
 
 
 def _or_say(test: str, sentence: str) -> str:
@@ -32,11 +35,15 @@ class ModuleLoader(ABC):
     """Prepares a login shell for a command. `modules` come validated from a RunnerConfig and are quoted here.
 
     `roots`: directories, one of which must hold an environment that is given by its path. Empty: it may be anywhere.
+    `site_roots`: the same for every profile (RUNNERS_VENV_ROOTS), also where the profile fixes the environment.
     """
 
-    def __init__(self, modules: tuple[str, ...] = (), roots: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, modules: tuple[str, ...] = (), roots: tuple[str, ...] = (), site_roots: tuple[str, ...] = ()
+    ) -> None:
         self.modules = modules
         self.roots = roots
+        self.site_roots = site_roots
 
     @abstractmethod
     def prelude(self) -> list[str]:
@@ -58,30 +65,34 @@ class ModuleLoader(ABC):
 
     def within_roots(self, path: str) -> list[str]:
         """Lines that fail unless `path` lies within the roots, all links followed. Only the machine can tell."""
-        if not self.roots:
-            return []
-        # Both sides are resolved, so a root may be a link itself. -m: what does not exist is resolved, too, so that the
-        # answer for a path elsewhere says nothing about what is there.
-        look = (
-            f"real=$(readlink -m -- {shlex.quote(path)}) && for root in {shlex.join(self.roots)}; do "
-            'root=$(readlink -m -- "$root") && case $real/ in "${root%/}"/*) break ;; esac; root=; done'
-        )
-        sentence = f"{OUTSIDE} {path}, only what lies within {in_words(self.roots)} (links are followed)."
-        return [f"{{ {look}; }}", _or_say('[ -n "$root" ]', sentence)]
+        lines = []
+        for roots, sentence in ((self.roots, OUTSIDE), (self.site_roots, OUTSIDE_SITE)):
+            if not roots:
+                continue
+            # Both sides are resolved, so a root may be a link itself. -m: what does not exist is resolved, too, so that
+            # the answer for a path elsewhere says nothing about what is there.
+            look = (
+                f"real=$(readlink -m -- {shlex.quote(path)}) && for root in {shlex.join(roots)}; do "
+                'root=$(readlink -m -- "$root") && case $real/ in "${root%/}"/*) break ;; esac; root=; done'
+            )
+            words = f"{sentence} {path}, only what lies within {in_words(roots)} (links are followed)."
+            lines += [f"{{ {look}; }}", _or_say('[ -n "$root" ]', words)]
+        return lines
 
     def judged(self, path: str) -> str:
         """The shell word for the path that `within_roots` has judged, even if a link is changed in between."""
-        return '"$real"' if self.roots else shlex.quote(path)
+        return '"$real"' if self.roots or self.site_roots else shlex.quote(path)
 
     def explain(self, error: RunnerServiceError) -> RunnerServiceError:
         """ProfileForbidden when the prelude has found the environment outside of the roots, else the error itself."""
         output = str(error.facts.get("output", ""))
-        if not self.roots or OUTSIDE not in output:
-            return error
-        sentence = OUTSIDE + output.partition(OUTSIDE)[2].split("\n")[0]
-        return ProfileForbidden(
-            f"MODULES: {sentence}", errors={"profile_params.MODULES": [sentence]}, allowed=list(self.roots)
-        )
+        for roots, words in ((self.roots, OUTSIDE), (self.site_roots, OUTSIDE_SITE)):
+            if roots and words in output:
+                sentence = words + output.partition(words)[2].split("\n")[0]
+                return ProfileForbidden(
+                    f"MODULES: {sentence}", errors={"profile_params.MODULES": [sentence]}, allowed=list(roots)
+                )
+        return error
 
 
 class NoModuleLoader(ModuleLoader):
@@ -151,4 +162,5 @@ MODULE_LOADERS: dict[ModuleLoaderType, type[ModuleLoader]] = {
 
 
 def get_module_loader(config: RunnerConfig) -> ModuleLoader:
-    return MODULE_LOADERS[config.module_loader_type](config.modules, config.venv_roots)
+    loader = MODULE_LOADERS[config.module_loader_type]
+    return loader(config.modules, config.venv_roots, tuple(settings.RUNNERS_VENV_ROOTS))

@@ -35,7 +35,7 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, new_run_key
 from runners.models_operations import Operation, OperationKind, OperationStatus
-from runners.services import autosubmit, lifecycle, reasons, scripts
+from runners.services import access, autosubmit, lifecycle, reasons, scripts
 from runners.services.experiments import (
     CommandOutcome,
     creation_outcome,
@@ -131,10 +131,13 @@ def _launch(operation: Operation) -> None:
     lifecycle.confirm_running(operation, identity)
 
 
-def get(*, pk: int) -> Operation:
-    """An operation, with a state that its machine confirmed just now if it can be asked. Raises OperationNotFound."""
+def get(*, pk: int, viewer: Any) -> Operation:
+    """An operation that `viewer` may see. Raises OperationNotFound.
+
+    Its machine confirmed its state just now, if it can be asked.
+    """
     operation = Operation.objects.filter(pk=pk).first()
-    if operation is None:
+    if operation is None or not access.may_see(viewer, operation):
         raise OperationNotFound(f"There is no operation {pk}.")
     if operation.is_active and not is_fresh(operation):
         lifecycle.refresh([operation], patient=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db.models import QuerySet
@@ -12,7 +13,7 @@ from django.db.models.functions import Coalesce
 from runners.exceptions import LogNotFound, RunNotFound
 from runners.models import RunnerRun, RunStatus
 from runners.models_operations import Operation
-from runners.services import lifecycle
+from runners.services import access, lifecycle
 from runners.services.experiments import is_fresh
 
 # Runs are numbered in the order of their insertion, `created` is the clock of the process that inserts: how far the
@@ -36,15 +37,18 @@ def find(
     created_before: datetime | None = None,
     oldest_first: bool = False,
     beyond: int | None = None,
+    viewer: Any,
 ) -> QuerySet[RunnerRun]:
     """Runs by number, newest first unless told otherwise, without anything but what was asked for; slice it.
+
+    `viewer`: the user who asks, and sees only what `access.visible` leaves.
 
     `beyond`: only runs that come after the run of that number in this order. `created_after` is inclusive,
     `created_before` exclusive. Each filter has an index that ends in the number, so the first rows of a single one come
     at once however many there are; the times are first narrowed down to numbers for the same reason. Of several
     filters one finds the rows and the others are checked on each: few hits among many rows take longer.
     """
-    runs = RunnerRun.objects.order_by("id" if oldest_first else "-id")
+    runs = access.visible(RunnerRun.objects.order_by("id" if oldest_first else "-id"), viewer)
     # From the filter that usually leaves the fewest runs to the one that leaves the most. The first of them is looked
     # up in its index; the others, and `created`, are hidden from the database by COALESCE. Left to itself, SQLite takes
     # any of the indexes, or sorts: measured with 300,000 runs, half of all pairs and threes took 10 to 900 ms.
@@ -71,13 +75,13 @@ def find(
     return runs
 
 
-def get(*, pk: int) -> RunnerRun:
-    """One run, with a state that its machine confirmed within the freshness window if it can be asked.
+def get(*, pk: int, viewer: Any) -> RunnerRun:
+    """One run that `viewer` may see. Raises RunNotFound.
 
-    Raises RunNotFound.
+    Its machine confirmed its state within the freshness window, if it can be asked.
     """
     run = RunnerRun.objects.filter(pk=pk).first()
-    if run is None:
+    if run is None or not access.may_see(viewer, run):
         raise RunNotFound(f"There is no run {pk}.")
     if run.is_active and not is_fresh(run):
         lifecycle.refresh([run], patient=True)

@@ -43,6 +43,8 @@ class Command(BaseCommand):
             self.stdout.write(str(change))
         for path in plan.kept:
             self.stdout.write(f"  {path} is not in the file; kept (--prune removes it)")
+        for text in plan.warnings:
+            self.stderr.write(f"Warning: {text}")
         for key in configuration.ssh_public_keys or ():
             if not is_public_key(key):
                 self.stderr.write(f"Warning: this published SSH key is no OpenSSH public key: {key[:60]}")

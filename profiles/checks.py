@@ -1,0 +1,21 @@
+"""What `manage.py check --database default` says of the configuration in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Tags, Warning, register
+from django.db import DatabaseError
+
+from profiles.models import RunnerProfile
+
+
+@register(Tags.database)
+def profiles_are_bound(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """A warning for each profile by which anybody can act as anybody. Nothing before the first migration."""
+    try:
+        rows = list(RunnerProfile.objects.all()) if databases else []
+    except DatabaseError:
+        return []
+    return [Warning(text, obj=row, id="profiles.W001") for row in rows for text in row.warnings]

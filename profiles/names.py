@@ -1,0 +1,60 @@
+"""Names of people: two that look the same are one, so that nobody is taken for somebody else."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db.models.signals import post_save, pre_save
+from django.dispatch import receiver
+
+from profiles.models import AccountMap
+
+MAX_USERNAME = 150  # of django.contrib.auth
+
+
+def canonical(name: str) -> str:
+    """What two names have in common that look the same: NFKC, without regard to case."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def validate_unlike_others(name: str, *, pk: int = 0) -> None:
+    """Raises ValidationError when another account's name looks like this one. `pk`: the account that has the name.
+
+    Reads all names: it is asked only when somebody gets a name.
+    """
+    if len(name) > MAX_USERNAME:
+        return  # refused by its own rule
+    mine = canonical(name)
+    others = get_user_model()._default_manager.exclude(pk=pk).values_list("username", flat=True)
+    for other in others.iterator():
+        if other != name and canonical(other) == mine:
+            raise ValidationError(
+                f"This name looks like that of the account {other}. Choose another, or use that account."
+            )
+
+
+@receiver(pre_save)
+def refuse_lookalikes(sender: type, instance: Any, raw: bool = False, **kwargs: Any) -> None:
+    """For every way to make or rename an account. Raises ValidationError."""
+    if raw or sender is not get_user_model():
+        return
+    fields = kwargs.get("update_fields")
+    if fields is not None and "username" not in fields:
+        return
+    known = sender.objects.filter(pk=instance.pk, username=instance.username).exists() if instance.pk else False
+    if not known:
+        validate_unlike_others(instance.username, pk=instance.pk or 0)
+
+
+@receiver(post_save)
+def forget_the_mapping_of_who_is_switched_off(sender: type, instance: Any, **kwargs: Any) -> None:
+    """Whoever is switched off loses the accounts. Tokens and sessions: runners.services.people."""
+    if sender is get_user_model() and not instance.is_active:
+        AccountMap.objects.filter(person=instance.username).delete()
+
+
+# For forms and createsuperuser, which then say it at the field.
+get_user_model()._meta.get_field("username").validators.append(validate_unlike_others)

@@ -1,0 +1,34 @@
+"""What a person loses who is switched off: tokens and sessions at once, and what would act in the person's name later.
+
+Each request asks anyway whether the account is active. Deleting makes it last: nothing of it comes back when the
+account is switched on again. Runs go on, and admins see and stop them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+from django.utils import timezone
+
+from runners.models_auth import ApiToken
+
+
+@receiver(post_save)
+def take_from_who_is_switched_off(sender: type, instance: Any, created: bool = False, **kwargs: Any) -> None:
+    if sender is get_user_model() and not created and not instance.is_active:
+        ApiToken.objects.filter(user=instance).delete()
+        end_sessions(instance)
+
+
+def end_sessions(user: Any) -> int:
+    """Delete the sessions of one account; how many there were. They hold the account's number only in their data."""
+    ended = [
+        session.session_key
+        for session in Session.objects.filter(expire_date__gt=timezone.now()).iterator()
+        if session.get_decoded().get("_auth_user_id") == str(user.pk)
+    ]
+    return Session.objects.filter(session_key__in=ended).delete()[0] if ended else 0
