@@ -169,7 +169,7 @@ def test_files_of_a_run_are_private_and_the_command_keeps_the_umask_of_its_accou
     wait_for(lambda: (base / key / "by-command").exists(), what="the command")
     modes = {path.name: oct(mode(path)) for path in (base / key).iterdir()}
     made = modes.pop("by-command")
-    assert set(modes) == {"command.sh", "identity", "log", "running"}
+    assert set(modes) == {"begun", "command.sh", "identity", "log", "running"}
     assert set(modes.values()) == {"0o600"}, modes
     assert mode(base / key) == mode(base) == 0o700
     said = int((base / key / "log").read_text(), 8)

@@ -277,6 +277,7 @@ class LocalRunner(Runner):
                     bufsize=0,
                     cwd="/",
                     env=local_environment(),
+                    umask=settings.RUNNERS_LOCAL_UMASK,
                     start_new_session=True,
                 )
                 link = ProcessLink(process, selector)
