@@ -214,7 +214,7 @@ def launch(key: str, command: str, *, timeout: float, prelude: Sequence[str] = (
     run directory, 74 cannot write.
     """
     directory = f'"$HOME"/{BASE}/{quote(key)}'
-    begin = ': >"$autosubmit_runners_begun"'
+    begin = '(umask 077; : >"$autosubmit_runners_begun")'
     # Nobody may be listening any more; what is ignored stays so in the command, hence the second trap.
     tell = f"trap '' PIPE && {{ echo {READY} >&9 || :; }} 2>/dev/null && trap - HUP INT QUIT TERM PIPE && exec 9>&-"
     lines = [surroundings(directory), *prelude, begin, tell]
