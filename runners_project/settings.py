@@ -71,6 +71,7 @@ CORS_PREFLIGHT_MAX_AGE = 600
 # Each layer costs every request: get-runner-run-status has to answer more than 1100 times a second on two cores.
 MIDDLEWARE = [
     "runners.api.middleware.ApiPathMiddleware",
+    "runners.pages.middleware.NoNul",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

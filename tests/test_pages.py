@@ -19,11 +19,14 @@ from django.test import Client
 from django.utils import timezone
 
 from profiles.models import EndpointToggle, RunnerProfile
+from runners.exceptions import CommandFailed
 from runners.models import AuditRecord, RunnerRun
+from runners.pages import run as run_pages
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.history import LANE, WIDTH, draw
-from runners.pages.run import plain_lines
+from runners.pages.run import DOWNLOAD_CHUNK, plain_lines, whole_log
 from runners.services import idempotency, own_process
+from runners.services.probe import LogChunk
 from runners.templatetags import pages as words
 from tests.environments import StubAccount
 from tests.servers import ROOT, AppServer
@@ -75,6 +78,43 @@ def test_a_download_is_plain_text_wherever_the_pieces_are_cut() -> None:
     for size in range(1, len(text)):
         pieces = iter([text[i : i + size] for i in range(0, len(text), size)])
         assert b"".join(plain_lines(pieces)).decode() == "rød\ntwo\nlast"
+
+
+@pytest.mark.parametrize(
+    ("answers", "ends_with"),
+    [
+        ([(0, 10**18, b"x" * DOWNLOAD_CHUNK)] * 100, "a download ends after"),
+        ([(0, 10**18, b"x")], "the machine sends no more]"),
+        ([(0, 10**18, b"")], "the machine sends no more]"),
+        ([(0, DOWNLOAD_CHUNK * 2, b"x" * DOWNLOAD_CHUNK), None], "the log was removed]"),
+        ([(0, DOWNLOAD_CHUNK * 2, b"x" * DOWNLOAD_CHUNK), CommandFailed("no disk")], "no disk]"),
+        ([(0, DOWNLOAD_CHUNK + 1, b"x" * DOWNLOAD_CHUNK), (0, DOWNLOAD_CHUNK, b"y")], "xy"),
+    ],
+)
+def test_a_download_ends_whatever_the_machine_answers(
+    answers: list[Any], ends_with: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_pages, "DOWNLOAD_LIMIT", 10 * DOWNLOAD_CHUNK)
+    left = iter(answers)
+
+    def read(run: RunnerRun, offset: int, limit: int) -> LogChunk | None:
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return LogChunk(offset, answer[1], answer[2]) if answer else None  # parse_log refuses another offset
+
+    monkeypatch.setattr(run_pages, "read", read)
+    first = read(run(), 0, DOWNLOAD_CHUNK)
+    assert first
+    parts = list(whole_log(run(), first))
+    assert sum(map(len, parts)) <= 11 * DOWNLOAD_CHUNK
+    assert ends_with in parts[-1].decode().strip() or b"".join(parts).endswith(ends_with.encode())
+
+
+def test_a_log_without_line_ends_is_sent_in_pieces() -> None:
+    pieces = list(plain_lines(iter([b"x" * DOWNLOAD_CHUNK] * 20)))
+    assert sum(map(len, pieces)) == 20 * DOWNLOAD_CHUNK
+    assert max(map(len, pieces)) <= 2 * 1024**2
 
 
 # --- words and the picture --------------------------------------------------------------------------------------------

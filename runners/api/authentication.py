@@ -111,7 +111,9 @@ def _api_user(user_id: object) -> AbstractBaseUser:
     reach past the groups of a profile.
     """
     model = get_user_model()
-    user = model.objects.filter(username=user_id).first() if isinstance(user_id, str) else None
+    # PostgreSQL compares no text that holds a NUL.
+    is_text = isinstance(user_id, str) and "\0" not in user_id
+    user = model.objects.filter(username=user_id).first() if is_text else None
     if user is None:
         try:
             if not isinstance(user_id, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -28,6 +29,9 @@ from runners.services.probe import LogChunk
 TAIL = 64 * 1024  # bytes of a log that a page begins with, and that "earlier" adds
 CHUNK = 256 * 1024  # bytes that one look at a growing log brings at most
 DOWNLOAD_CHUNK = 512 * 1024
+DOWNLOAD_LIMIT = 1024**3  # bytes
+DOWNLOAD_SECONDS = 600.0
+LONGEST_LINE = 1024**2  # bytes
 STOP_POLLING = 286  # what htmx takes as "swap this, and do not ask again"
 
 
@@ -266,17 +270,37 @@ class Download(SignedIn, View):
 
 
 def whole_log(run: RunnerRun, first: LogChunk) -> Iterator[bytes]:
-    """Up to the size that the log had at first: one that grows faster than it is read would never end."""
+    """Up to the size that the log had at first: one that grows faster than it is read would never end.
+
+    A machine may tell any size and send anything, so it ends after DOWNLOAD_LIMIT bytes, after DOWNLOAD_SECONDS, and at
+    a part that is shorter than it was asked for. Then, and on an error, a last line says how much is missing.
+    """
+    deadline = time.monotonic() + DOWNLOAD_SECONDS
     chunk: LogChunk | None = first
-    while chunk and chunk.data:
+    done, why = 0, ""
+    while chunk and not why:
         yield chunk.data
-        if chunk.next_offset >= first.size:
+        done = chunk.next_offset
+        if done >= first.size:
             return
-        chunk = read(run, chunk.next_offset, DOWNLOAD_CHUNK)
+        if len(chunk.data) < min(DOWNLOAD_CHUNK, first.size - chunk.offset):
+            why = "the machine sends no more"
+        elif done >= DOWNLOAD_LIMIT or time.monotonic() > deadline:
+            why = f"a download ends after {DOWNLOAD_LIMIT} bytes or {DOWNLOAD_SECONDS:g} s; use the API for the rest"
+        else:
+            try:
+                chunk = read(run, done, DOWNLOAD_CHUNK)
+            except RunnerServiceError as error:
+                why = error.detail
+    why = why or "the log was removed"
+    yield f"\n[{done} of {first.size} bytes of the log: {why}]\n".encode()
 
 
 def plain_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Without terminal escapes. Cut at line ends, so that no escape and no character is torn."""
+    """Without terminal escapes. Cut at line ends, so that no escape and no character is torn.
+
+    A line of LONGEST_LINE bytes and more is cut all the same: a log without line ends is not to fill the memory.
+    """
     rest = b""
     for chunk in chunks:
         head, newline, tail = chunk.rpartition(b"\n")
@@ -285,5 +309,8 @@ def plain_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
             rest = tail
         else:
             rest += tail
+        if len(rest) >= LONGEST_LINE:
+            yield plain_text(rest).encode()
+            rest = b""
     if rest:
         yield plain_text(rest).encode()
