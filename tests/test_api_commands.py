@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import pickle
+import shutil
 from typing import Any
 
 import pytest
@@ -289,3 +291,26 @@ def test_an_option_that_the_version_does_not_have_is_refused_with_its_parameter(
     )
     assert refused["errors"].keys() == {"command_params.force"}
     assert [call[-1] for call in account.calls()] == ["--force", "-v"]
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_a_job_list_without_jobs_is_a_success_with_a_warning(
+    api: Api, account: StubAccount, is_elsewhere: bool
+) -> None:
+    """Autosubmit 4.0 knows no SCRIPT, makes an empty list and calls it created."""
+    root = account.home / ("data of experiments" if is_elsewhere else "autosubmit")
+    configuration = account.home / ".autosubmitrc"
+    if is_elsewhere:
+        configuration.write_text(f"[database]\npath = /nowhere\n\n[local]\npath = {root}\n\n[globallogs]\npath = /\n")
+    job_list = root / "a001" / "pkl" / "job_list_a001.pkl"
+    job_list.parent.mkdir(parents=True, exist_ok=True)
+    body = {"expid": "a001", **PROFILE}
+    try:
+        job_list.write_bytes(pickle.dumps([]))
+        (warning,) = api.post("create-job-list", body)["warnings"]
+        assert warning.startswith("The job list has no job.")
+        job_list.write_bytes(pickle.dumps([("a001_ONE", 0, 1, 0, "ONE", None, None, None, "", "", "", "", None)]))
+        assert api.post("create-job-list", body)["warnings"] == []
+    finally:
+        configuration.unlink(missing_ok=True)
+        shutil.rmtree(root)

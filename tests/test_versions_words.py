@@ -87,6 +87,11 @@ def test_stop_is_confirmed_on_standard_input_because_older_versions_have_no_opti
             ("final_status",),
         ),
         (
+            "autosubmit setstatus: error: one of the arguments -fl/--list -ft/--filter_type is required",  # 4.0, 3.14
+            autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_type_chunk_split="[ 2000 [ fc0 [1] ] ],X")),
+            ("filter_type_chunk_split",),
+        ),
+        (
             "[CRITICAL] Error in the supplied input for -fs. [eCode=7011]",
             autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_status=("ANY",))),
             ("filter_status",),

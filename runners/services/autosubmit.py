@@ -296,6 +296,9 @@ def usage_error(text: str, argv: list[str]) -> UsageError | None:
         return None
     given = {word.partition("=")[0] for word in argv if word.startswith("--")}
     named = [option for option in _LONG_OPTION.findall(found[1]) if option in given]
+    if not named and found[1].startswith("one of the arguments "):
+        # It misses one of the filters that it knows, because it does not know the filter that was given.
+        named = [option for option in given if option.startswith("--filter_")]
     names = [name for name, option in OPTIONS.items() if option in named]
     return UsageError(tuple(names), answers.line(found[1])) if names else None
 

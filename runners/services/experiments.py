@@ -33,7 +33,7 @@ from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run
 from runners.models_operations import Operation
 from runners.services import access, autosubmit, interrupted, lifecycle, reasons
 from runners.services.cancelling import Cancellation
-from runners.services.installation import installed_version
+from runners.services.installation import has_empty_job_list, installed_version
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Probe
 from runners.services.runners import CommandResult, get_runner, own_account
@@ -241,7 +241,18 @@ def create_job_list(
     """Make the job list of an experiment. Raises as `set_job_status`."""
     require_idle(expid=expid, config=config)
     result = _command(expid, config, autosubmit.create(expid, params), audit, autosubmit.is_job_list_created)
-    return CommandOutcome(expid, reasons.warnings(result.stdout))
+    return job_list_outcome(expid, config, result)
+
+
+def job_list_outcome(expid: str, config: RunnerConfig, result: CommandResult) -> CommandOutcome:
+    """What a create-job-list that has succeeded brought, with a warning when the list has no job."""
+    told = reasons.warnings(result.stdout)
+    if has_empty_job_list(get_runner(config), expid):
+        told.append(
+            "The job list has no job. Does the experiment's configuration have JOBS, and does the installed version of "
+            "Autosubmit know how they are written? (Before 4.1 each job needs FILE; SCRIPT is ignored.)"
+        )
+    return CommandOutcome(expid, told)
 
 
 def update_description(*, expid: str, config: RunnerConfig, description: str, audit: AuditRecord) -> CommandOutcome:

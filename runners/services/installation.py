@@ -1,4 +1,4 @@
-"""Which Autosubmit an environment has."""
+"""Which Autosubmit an environment has, and what only its files tell."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import shlex
 from django.conf import settings
 
 from runners.exceptions import RunnerServiceError
-from runners.services import autosubmit, scripts
+from runners.services import answers, autosubmit, scripts
 from runners.services.module_loaders import get_module_loader
 from runners.services.runners import CommandResult, Runner
+
+# A pickled empty list (3.14, 4.0) or dictionary (4.1.12 and newer) has 4 to 9 bytes, one job has more than 100.
+EMPTY_JOB_LIST = 16
 
 
 def ask_version(runner: Runner) -> CommandResult:
@@ -30,3 +33,15 @@ def installed_version(runner: Runner) -> str:
     except RunnerServiceError:
         return ""
     return "" if result.exit_code else autosubmit.version_in(result.all_text)
+
+
+def has_empty_job_list(runner: Runner, expid: str) -> bool:
+    """Whether Autosubmit's own file certainly holds no job.
+
+    4.0 knows no SCRIPT: of jobs that have it, `create` makes an empty list and says that it was created successfully.
+    """
+    try:
+        result = runner.execute(scripts.job_list_size(expid), timeout=settings.RUNNERS_PROBE_TIMEOUT)
+        return answers.size(result.text.strip()) <= EMPTY_JOB_LIST
+    except (RunnerServiceError, answers.Unreadable):
+        return False

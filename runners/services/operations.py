@@ -42,6 +42,7 @@ from runners.services.experiments import (
     failure,
     forget_earlier_runs,
     is_fresh,
+    job_list_outcome,
     job_status_outcome,
     require_idle,
 )
@@ -237,7 +238,7 @@ def _outcome(operation: Operation, result: CommandResult) -> CommandOutcome:
         expid = autosubmit.created_expid(result.text) or operation.expid
         forget_earlier_runs(expid=expid, config=operation.runner_config, before=operation.created)
         return creation_outcome(expid, operation.argv, result)
-    return CommandOutcome(operation.expid, reasons.warnings(result.stdout))
+    return job_list_outcome(operation.expid, operation.runner_config, result)
 
 
 def _read_all(operation: Operation, runner: Runner) -> LogChunk | None:

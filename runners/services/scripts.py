@@ -519,3 +519,22 @@ offset={offset}
 printf '%s %s\\n' "$size" "$offset"
 [ "$offset" -ge "$size" ] || tail -c "+$((offset + 1))" log | head -c {limit}
 """
+
+
+def job_list_size(expid: str) -> str:
+    """Print the size in bytes of an experiment's job list (`pkl/job_list_EXPID.pkl`); nothing when it is not found.
+
+    Experiments are where `path` in `[local]` of ~/.autosubmitrc says, else in ~/autosubmit. Source: `autosubmit
+    configure` of 3.14 to 4.1.
+    """
+    return f"""
+root=$HOME/autosubmit; section=
+while IFS= read -r line; do
+  case $line in
+    '['*) section=$line ;;
+    path*=*) [ "$section" = '[local]' ] && root=${{line#*=}} && root=${{root# }} ;;
+  esac
+done 2>/dev/null <"$HOME/.autosubmitrc"
+file=$root/{quote(expid)}/pkl/job_list_{quote(expid)}.pkl
+[ -f "$file" ] && stat -L -c %s -- "$file"
+"""
