@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from profiles.config import ModuleLoaderType, RunnerConfig, SSHTarget
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
 from runners.services import check as checking
 from runners.services.check import NETWORK, STAGES, Stage, check_profile
 from runners.services.ssh import POOL
-from tests.environments import StubAccount
+from tests.conftest import need
+from tests.environments import NEWEST, StubAccount, autosubmit_venv
 from tests.processes import free_port, wait_for
 from tests.servers import SSHServer
 
@@ -240,6 +243,26 @@ def test_autosubmit_that_is_missing(remote: RunnerConfig, home: Path) -> None:
     assert stages["autosubmit"].ok is False
     assert stages["autosubmit"].detail == "autosubmit: not found in the login environment"
     assert stages["run_directory"].ok is True
+
+
+@pytest.mark.real
+@pytest.mark.timeout(200)
+def test_an_account_without_autosubmitrc_or_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real Autosubmit: `autosubmit -v` is content with both, and each command fails."""
+    place = autosubmit_venv(NEWEST)
+    need(place.is_dir(), "Autosubmit")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.VENV, (str(place),))
+    stages = check(config)
+    assert stages["autosubmit"].ok is True
+    assert stages["installation"].ok is False
+    assert "autosubmitrc" in stages["installation"].detail and "`autosubmit configure`" in stages["installation"].remedy
+    program = str(place / "bin" / "autosubmit")
+    subprocess.run([program, "configure"], env={**os.environ, "HOME": str(tmp_path)}, check=True, cwd=tmp_path)
+    stages = check(config)
+    assert "database" in stages["installation"].detail and "`autosubmit install`" in stages["installation"].remedy
+    subprocess.run([program, "install"], env={**os.environ, "HOME": str(tmp_path)}, check=True, cwd=tmp_path)
+    assert check(config)["installation"].ok is True
 
 
 def test_an_autosubmit_that_fails(remote: RunnerConfig, home: Path, tmp_path: Path) -> None:

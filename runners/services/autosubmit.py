@@ -126,6 +126,14 @@ def version() -> list[str]:
     return ["autosubmit", "-v"]
 
 
+NO_EXPERIMENT = "zzzzzzzzzz"  # a name that Autosubmit's counter of experiments does not reach
+
+
+def describe(expid: str) -> list[str]:
+    """Changes nothing. Of a missing experiment it says so once it has found its configuration and database."""
+    return ["autosubmit", "describe", expid]
+
+
 def run(expid: str) -> list[str]:
     return ["autosubmit", "run", expid]
 

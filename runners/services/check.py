@@ -27,7 +27,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import new_run_key
-from runners.services import answers, autosubmit, scripts, ssh_connect
+from runners.services import answers, autosubmit, reasons, scripts, ssh_connect
 from runners.services.exchange import Exchange
 from runners.services.installation import ask_version
 from runners.services.module_loaders import get_module_loader
@@ -46,6 +46,7 @@ STAGES = {  # in their order, with what a page calls them
     "login_shell": "Start a login shell",
     "module_loader": "Prepare the environment",
     "autosubmit": "Run autosubmit --version",
+    "installation": "Find Autosubmit's configuration and database",
     "run_directory": "Write to the directory of runs",
     "survives_logout": "Keep a process alive after the logout",
 }
@@ -219,14 +220,19 @@ def _prepare(runner: Runner) -> Generator[Stage, None, bool]:
     shell = _timed("login_shell", lambda: _login_shell(runner))
     yield shell
     if not shell.ok:
-        yield from _skipped(["module_loader", "autosubmit", "run_directory"], _UNREACHED)
+        yield from _skipped(["module_loader", "autosubmit", "installation", "run_directory"], _UNREACHED)
         return False
     environment = _timed("module_loader", lambda: _module_loader(runner))
     yield environment
     if environment.ok is False:
-        yield from _skipped(["autosubmit"], _UNREACHED)
+        yield from _skipped(["autosubmit", "installation"], _UNREACHED)
     else:
-        yield _timed("autosubmit", lambda: _autosubmit(runner))
+        program = _timed("autosubmit", lambda: _autosubmit(runner))
+        yield program
+        if program.ok:
+            yield _timed("installation", lambda: _installation(runner))
+        else:
+            yield from _skipped(["installation"], _UNREACHED)
     directory = _timed("run_directory", lambda: _run_directory(runner))
     yield directory
     return bool(directory.ok)
@@ -318,6 +324,20 @@ def _autosubmit(runner: Runner) -> Outcome:
             "or install it there.",
         )
     return Outcome(True, f"Autosubmit {version}")
+
+
+def _installation(runner: Runner) -> Outcome:
+    """`autosubmit -v` needs neither .autosubmitrc nor database; every command does."""
+    argv = autosubmit.describe(autosubmit.NO_EXPERIMENT)
+    lines = [*get_module_loader(runner.config).steps(argv), f"exec {shlex.join(argv)}"]
+    result = runner.execute(_in_root(lines), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
+    found = reasons.complaint(result.stdout, result.stderr)
+    if found and not reasons.is_experiment_missing(argv, found):
+        remedy = reasons.remedy(found.text) or "Log in by hand and try `autosubmit describe` there."
+        return Outcome(False, found.text, remedy)
+    if result.exit_code in (126, 127):
+        return _refusal(result, "Autosubmit has to be on PATH once the environment is prepared.")
+    return Outcome(True, "Autosubmit finds its configuration and its database.")
 
 
 def _in_root(lines: list[str]) -> str:
