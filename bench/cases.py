@@ -40,13 +40,18 @@ class Result:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: `calls` of each kind, `seconds` of load, `past` runs, `active` runs."""
+    """How much is measured.
+
+    `calls` of each kind, `seconds` of load, `past` runs, `active` runs, short `commands`, `megabytes` of output.
+    """
 
     calls: int = 40
     seconds: int = 4
     rounds: int = 7
     past: int = 1_000_000
     active: int = 500
+    commands: int = 10_000
+    megabytes: int = 2_000
 
 
 def new_expid() -> str:
@@ -207,6 +212,27 @@ def watch(stage: Stage, effort: Effort) -> Result:
     )
 
 
+def shared_connections(stage: Stage, effort: Effort) -> Result:
+    """Short commands, 30 at once, and then much output, over the few connections that are kept to a healthy sshd."""
+    server = stage.another("commands")
+    before = stage.sshd.connection_count()
+    words = (stage.sshd.port, stage.sshd.user, effort.commands, effort.megabytes)
+    got = json.loads(_in_environment(server.environment, "bench.commands", *map(str, words)))
+    connections = stage.sshd.connection_count() - before
+    short, long = got["seconds"]
+    return Result(
+        f"{effort.commands:,} short commands, 30 at once, and {effort.megabytes:,} MB of output, over {connections} "
+        "shared connections",
+        f"{got['bad']} of {got['good'] + got['bad']:,} lost or unknown; {effort.commands / short:.0f} commands/s, "
+        f"{effort.megabytes / long:.0f} MB/s",
+        "not measured",
+        "",
+        "none lost",
+        got["bad"] == 0,
+        [f"Lost commands: {got['errors']}."] if got["bad"] else [],
+    )
+
+
 def _sessions(stage: Stage) -> int:
     return stage.sshd.log.read_text(errors="replace").count("Starting session: command")
 
@@ -293,6 +319,7 @@ CASES: dict[str, Callable[[Stage, Effort], Result]] = {
     "run-local": run_local,
     "status": status_rate,
     "watch": watch,
+    "commands": shared_connections,
     "past-runs": past_runs,
     "simultaneous": simultaneous,
 }

@@ -10,6 +10,7 @@ Everything listens on 127.0.0.1, on free ports, keeps its state in the folder it
         sshd.stop() .start() .restart()      the machine is down / up again (same port)
         sshd.drop_connections()              every open connection breaks, new ones work
         with sshd.frozen(): ...              connected, but nothing answers (SIGSTOP)
+        with sshd.without_descriptors(): ... open connections execute no command any more
         sshd.swap_host_key()                 another host key at the next connection
         sshd.authorized = False              our key is refused from now on
 
@@ -27,6 +28,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import resource
 import shutil
 import signal
 import subprocess
@@ -34,7 +36,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -202,6 +204,19 @@ class SSHServer:
             yield
         finally:
             kill_all(pids, signal.SIGCONT)
+
+    @contextmanager
+    def without_descriptors(self) -> Iterator[None]:
+        """The open connections' processes there can open nothing any more: sshd refuses to execute commands."""
+        before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in self._sessions()}
+        for pid, (_, hard) in before.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            yield
+        finally:
+            for pid, limits in before.items():
+                with suppress(ProcessLookupError):
+                    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
     def swap_host_key(self) -> None:
         """The machine shows another host key from now on; `trust_host_key()` makes it known."""

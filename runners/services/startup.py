@@ -41,6 +41,9 @@ def explain(where: str, exchange: Exchange, timeout: float, *, is_remote: bool) 
     elif exchange.is_late:
         what = f"the shell of the account on {where} did not begin within {timeout:g} s: a start-up file waits or reads"
         what += or_forced
+    elif code is None and not exchange.signal and not words:
+        what = f"the server closed the session on {where} before the shell of the account began"
+        remedy = f"Probably it closes silent sessions (ChannelTimeout) and start-up files take long. {REMEDY}"
     elif code == scripts.OTHER_SHELL:
         what = f"another shell has taken the place of ours on {where}: {REPLACED}{or_forced}"
     else:
