@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything works with python3 (3.11 or newer), make and a network of packages.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo test test-slurm test-versions test-browser screenshots lint format schema openapi-lint sdk lock migrations readme reference compat bench ci clean
+.PHONY: help install install-dev autosubmit run demo test test-slurm test-versions test-browser screenshots lint format schema examples openapi-lint sdk lock migrations readme reference compat bench ci clean
 
 PYTHON ?= python3
 export PYTHON
@@ -66,6 +66,11 @@ format: install-dev ## Let ruff format and repair
 schema: install ## Write openapi.yaml; fails on a warning, and in CI when the committed one was another
 	$(CHECK_ENV) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file openapi.yaml
 	@[ -z "$$CI" ] || git diff --exit-code --stat openapi.yaml
+
+examples: install-dev ## Record the examples of the OpenAPI document anew, from answers of the service
+	@tools/install-test-tools
+	@EXAMPLES_WRITE=1 $(BIN)/python -m pytest tests/test_examples.py
+	@$(MAKE) --no-print-directory schema
 
 openapi-lint: ## Check openapi.yaml: the meta-schema of OpenAPI 3.1, Spectral, Redocly
 	@tools/sdk/install

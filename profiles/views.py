@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,12 +20,6 @@ from profiles.serializers import (
 )
 
 CONFIGURATION, USER_SETTINGS = ["configuration"], ["user settings"]
-_SETTINGS = {
-    "user_id": "ana",
-    "preferred_username": "abc012345",
-    "created": "2026-01-20T09:30:00+00:00",
-    "modified": "2026-01-20T09:30:00+00:00",
-}
 
 
 class ProfilesView(APIView):
@@ -40,19 +34,6 @@ class ProfilesView(APIView):
         responses=OpenApiResponse(
             ProfileMapSerializer,
             description="The profiles by name.",
-            examples=[
-                OpenApiExample(
-                    "One profile that leaves the user open",
-                    {
-                        "MY_PROFILE": {
-                            "RUNNER_TYPE": "SSH",
-                            "MODULE_LOADER_TYPE": "LMOD",
-                            "MODULES": "autosubmit/4.1.17",
-                            "SSH": {"HOST": "autosubmit.example.com", "PORT": 22},
-                        }
-                    },
-                )
-            ],
         ),
     )
     def get(self, request: Request) -> Response:
@@ -70,17 +51,6 @@ class EndpointsView(APIView):
         responses=OpenApiResponse(
             EndpointsSerializer,
             description="The state of every command family.",
-            examples=[
-                OpenApiExample(
-                    "Creating experiments is switched off",
-                    {
-                        "SET_JOB_STATUS": {"ENABLED": True},
-                        "CREATE_EXPERIMENT": {"ENABLED": False},
-                        "RUNNER_RUN": {"ENABLED": True},
-                        "UPDATE_EXPERIMENT_DETAILS": {"ENABLED": True},
-                    },
-                )
-            ],
         ),
     )
     def get(self, request: Request) -> Response:
@@ -98,9 +68,6 @@ class SSHPublicKeysView(APIView):
         responses=OpenApiResponse(
             {"type": "array", "items": {"type": "string"}},
             description="OpenSSH public key lines.",
-            examples=[
-                OpenApiExample("One key", ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB2u9ZJ autosubmit-runners"]),
-            ],
         ),
     )
     def get(self, request: Request) -> Response:
@@ -116,7 +83,6 @@ class PreferredUsernameView(APIView):
         description="`preferred_username` is null while none is stored. 404 when nobody is signed in.",
         tags=USER_SETTINGS,
         responses=UserSettingsSerializer,
-        examples=[OpenApiExample("Stored", _SETTINGS, response_only=True, status_codes=["200"])],
     )
     def get(self, request: Request) -> Response:
         user = self._person(request)
@@ -129,10 +95,6 @@ class PreferredUsernameView(APIView):
         tags=USER_SETTINGS,
         request=PreferredUsernameSerializer,
         responses=UserSettingsSerializer,
-        examples=[
-            OpenApiExample("A name", {"preferred_username": "abc012345"}, request_only=True),
-            OpenApiExample("Stored", _SETTINGS, response_only=True, status_codes=["200"]),
-        ],
     )
     def post(self, request: Request) -> Response:
         user = self._person(request)

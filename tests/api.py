@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from django.test import Client
+
+from tests.examples import DOCUMENT, OPERATIONS
+
+# Of each operation of the document: method and path, as a pattern.
+PATTERNS = {
+    name: (method, re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))))
+    for name, (method, path) in OPERATIONS.items()
+}
+OUTSIDE = (405, 500)  # of no operation, and a bug that a test has made
 
 PREFIX = "/v4/runners/command/"
 
@@ -59,11 +69,29 @@ class Api:
         return check(self.client.get(path, headers=self.headers), expect)
 
 
+def assert_documented(response: Any, body: Any) -> None:
+    """The OpenAPI document names the status of this answer, and the code of an error, at its operation."""
+    asked, place = response.request["REQUEST_METHOD"], response.request["PATH_INFO"]
+    found = [name for name, (method, path) in PATTERNS.items() if method == asked and path.fullmatch(place)]
+    if not found or response.status_code in OUTSIDE or body_code(body) == "bad_request":
+        return
+    method, path = OPERATIONS[found[0]]
+    answers = DOCUMENT["paths"][path][method.lower()]["responses"]
+    assert str(response.status_code) in answers, f"{found[0]} answers {response.status_code}: {body}"
+    if response.status_code >= 400:
+        assert f"- `{body['code']}`:" in answers[str(response.status_code)]["description"], (found[0], body)
+
+
+def body_code(body: Any) -> str:
+    return str(body.get("code", "")) if isinstance(body, dict) else ""
+
+
 def check(response: Any, expect: int | tuple[int, ...]) -> Any:
     """The JSON body of an answer with the expected status. Every error has to have the one body."""
     expected = expect if isinstance(expect, tuple) else (expect,)
     assert response.status_code in expected, (response.status_code, response.content[:2000])
     body = response.json()
+    assert_documented(response, body)
     if response.status_code >= 400:
         assert body.keys() >= PROBLEM_MEMBERS, body
         assert body["status"] == response.status_code

@@ -12,6 +12,7 @@ from runners.services.cancelling import MAX_JOBS, JobOutcome, Outcome
 from runners.services.wire import run_fields
 
 REASONS = [("", "not TERMINATED"), *RunReason.choices]
+CANCEL_OUTCOMES = [("", "not requested"), *((outcome.value, outcome.value) for outcome in Outcome)]
 
 
 class JobsOfRun(serializers.Serializer[Any]):
@@ -97,7 +98,7 @@ class CancelAnswer(serializers.Serializer[Any]):
 
     requested = serializers.BooleanField(help_text="Whether the request had cancel_jobs.")
     outcome = serializers.ChoiceField(
-        choices=["", *Outcome],
+        choices=CANCEL_OUTCOMES,
         help_text="cancelled: Autosubmit reports all of them as cancelled. not_cancelled: not all, or none. unknown: "
         "some may go on, or the cancel was cut off. nothing_to_cancel: Autosubmit knows of no active job. Empty when "
         "it was not requested.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from runners.api.answers import RunSerializer, RunStartedAnswer
 from runners.api.operations import OperationSerializer
@@ -19,39 +19,10 @@ from runners.api.resource_serializers import (
     RunPage,
     RunsQuery,
 )
-from runners.api.schema import COMMON, READING, RUN, STOPPED, problems
+from runners.api.schema import COMMON, READING, problems
 
 LOG_ERRORS: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
 LOG_ERRORS += ("outcome_unknown", "command_timed_out")
-
-OPERATION: dict[str, Any] = {
-    "operation_id": 5,
-    "kind": "create-experiment",
-    "status": "succeeded",
-    "expid": "a001",
-    "profile_name": "MY_RUNNER_PROFILE_1",
-    "started_by": "ana",
-    "host": "login1",
-    "exit_code": 0,
-    "created": "2026-01-20T09:30:00+00:00",
-    "modified": "2026-01-20T09:30:09+00:00",
-    "finished": "2026-01-20T09:30:08+00:00",
-    "confirmed_at": "2026-01-20T09:30:09+00:00",
-    "reachable": True,
-    "unreachable_detail": "",
-    "result": {"expid": "a001", "message": "Experiment a001 created successfully.", "warnings": []},
-    "error": None,
-}
-PENDING: dict[str, Any] = {
-    **OPERATION,
-    "status": "running",
-    "expid": "",
-    "exit_code": None,
-    "modified": "2026-01-20T09:30:01+00:00",
-    "finished": None,
-    "confirmed_at": "2026-01-20T09:30:01+00:00",
-    "result": None,
-}
 
 
 def reading(
@@ -60,7 +31,6 @@ def reading(
     description: str,
     *,
     answer: Any,
-    answered: dict[str, Any],
     codes: tuple[str, ...] = (),
     tag: str = "runs",
     query: Any = None,
@@ -75,7 +45,6 @@ def reading(
         tags=[tag],
         parameters=[*([query] if query else []), *(headers or [])],
         responses={(200, "application/json"): answer, **(more or {}), **problems(*READING, *codes)},
-        examples=[OpenApiExample("Answer", value=answered, response_only=True, status_codes=["200"])],
     )
 
 
@@ -86,7 +55,6 @@ list_runs = reading(
     "next page send the same query with `cursor`, the `next_cursor` of this one. Runs that are started meanwhile move "
     "nothing.",
     answer=RunPage,
-    answered={"results": [STOPPED], "next_cursor": "cnVuIDE3", "next": "/v4/runners/runs?cursor=cnVuIDE3"},
     codes=("invalid_request",),
     query=RunsQuery,
 )
@@ -96,7 +64,6 @@ get_run = reading(
     "One run by its number",
     "As get-runner-run-status, for any run: its machine is asked unless it has just been asked or the run is over.",
     answer=RunSerializer,
-    answered=RUN,
     codes=("run_not_found",),
 )
 
@@ -112,24 +79,6 @@ abandon_run = extend_schema(
         200: RunStartedAnswer,
         **problems(*COMMON, "profile_forbidden", "run_not_found", "not_running", "still_reachable"),
     },
-    examples=[
-        OpenApiExample("Request", value={"reason": "The machine was taken out of service."}, request_only=True),
-        OpenApiExample(
-            "Answer",
-            value={
-                "message": "Run 17 of a001 counts as ended now.",
-                **STOPPED,
-                "reason": "abandoned",
-                "exit_code": None,
-                "stopped_by": "",
-                "reachable": False,
-                "unreachable_detail": "ana@login1:22 cannot be reached: no answer within 10 s",
-                "explanation": "The machine was taken out of service. (ana)",
-            },
-            response_only=True,
-            status_codes=["200"],
-        ),
-    ],
 )
 
 _LOG_HEADERS = [
@@ -150,14 +99,6 @@ def log(operation_id: str, summary: str, not_found: str, tag: str) -> Any:
         "What the command prints, standard output and error together. Begin with `offset=0` or `tail`, go on with "
         "`offset=next_offset`, until `ended` is true. With `Accept: text/plain` the bytes come as they are.",
         answer=LogChunkAnswer,
-        answered={
-            "offset": 0,
-            "next_offset": 15,
-            "size": 15,
-            "ended": True,
-            "text": "Run successful\n",
-            "data": None,
-        },
         codes=("invalid_request", not_found, "log_not_found", *LOG_ERRORS),
         tag=tag,
         query=LogQuery,
@@ -175,9 +116,17 @@ get_operation = reading(
     "An operation is a command that was sent with `Prefer: respond-async`, or that was sent with an `Idempotency-Key`. "
     "Its machine is asked, unless it has just been asked. While it goes on, `Retry-After` says when to ask again.",
     answer=OperationSerializer,
-    answered=OPERATION,
     codes=("operation_not_found",),
     tag="operations",
+    headers=[
+        OpenApiParameter(
+            "Retry-After",
+            OpenApiTypes.INT,
+            OpenApiParameter.HEADER,
+            response=[200],
+            description="While it goes on: seconds after which to ask again.",
+        )
+    ],
 )
 
 get_profile_requirements = reading(
@@ -185,18 +134,6 @@ get_profile_requirements = reading(
     "What a launch with a profile still needs",
     "The parameters that the profile leaves open, with types and limits, in the order of a form.",
     answer=RequirementsAnswer,
-    answered={
-        "profile_name": "MY_RUNNER_PROFILE_2_CUSTOM_USERNAME",
-        "requirements": [
-            {
-                "parameter": "SSH.USER",
-                "type": "string",
-                "required": True,
-                "max_length": 32,
-                "allowed_patterns": ["project_*"],
-            }
-        ],
-    },
     codes=("profile_not_found",),
     tag="configuration",
 )
@@ -209,29 +146,4 @@ check_profile = extend_schema(
     tags=["configuration"],
     request=CheckProfileRequest,
     responses={200: CheckAnswer, **problems(*COMMON, "invalid_profile", "profile_forbidden", "profile_not_found")},
-    examples=[
-        OpenApiExample("Request", value={"profile_params": {}}, request_only=True),
-        OpenApiExample(
-            "Answer",
-            value={
-                "profile_name": "MY_RUNNER_PROFILE_1",
-                "ok": False,
-                "milliseconds": 12,
-                "warnings": [],
-                "stages": [
-                    {
-                        "name": "resolve",
-                        "title": "Find the machine's address",
-                        "ok": False,
-                        "milliseconds": 12,
-                        "detail": "The name autosubmit.example.com is not known (DNS).",
-                        "remedy": "Correct SSH.HOST, or add the name to the DNS.",
-                        "facts": {},
-                    }
-                ],
-            },
-            response_only=True,
-            status_codes=["200"],
-        ),
-    ],
 )

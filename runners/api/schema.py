@@ -1,6 +1,7 @@
-"""The OpenAPI document: what each operation takes and answers, with examples that run as they stand.
+"""The OpenAPI document: what each operation takes and answers, and with which codes it fails.
 
-Kept beside the views and not in them, so that a view stays the three lines that it is.
+The examples are recorded (schema_examples.py). Kept beside the views and not in them, so that a view stays the three
+lines that it is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
 from drf_spectacular.utils import (
-    OpenApiExample,
     OpenApiParameter,
     OpenApiResponse,
     PolymorphicProxySerializer,
@@ -39,51 +39,14 @@ from runners.api.serializers import (
     StopExperimentRequest,
     UpdateDescriptionRequest,
 )
-from runners.services.cancelling import NOT_REQUESTED
 
-READING = ("not_authenticated", "invalid_credentials", "permission_denied", "throttled", "database_unavailable")
-COMMON = (*READING, "invalid_request", "invalid_json", "too_large", "unsupported_media_type")
+# The codes that each operation can answer; a test compares them with what tests/test_examples.py sees.
+READING = ("not_authenticated", "invalid_credentials", "throttled", "database_unavailable")
+BODY = ("invalid_request", "invalid_json", "too_large", "unsupported_media_type")
+COMMON = (*READING, *BODY, "permission_denied")  # of what may change something
 ON_MACHINE: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
 ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out")
 WITH_PROFILE = ("invalid_profile", "endpoint_disabled", "profile_forbidden", "profile_not_found", *ON_MACHINE)
-
-RUN: dict[str, Any] = {
-    "expid": "a001",
-    "runner_id": 17,
-    "runner": "SSH",
-    "module_loader": "LMOD",
-    "modules": "autosubmit",
-    "status": "ACTIVE",
-    "pid": 4711,
-    "created": "2026-01-20T09:30:00+00:00",
-    "modified": "2026-01-20T09:30:01+00:00",
-    "exit_code": None,
-    "signal": "",
-    "reason": "",
-    "host": "login1",
-    "user": "autosubmit_user",
-    "profile_name": "MY_RUNNER_PROFILE_1",
-    "started_by": "ana",
-    "stopped_by": "",
-    "finished": None,
-    "confirmed_at": "2026-01-20T09:30:01+00:00",
-    "reachable": True,
-    "unreachable_detail": "",
-    "explanation": "",
-    "jobs": None,
-    "superseded": False,
-}
-STOPPED: dict[str, Any] = {
-    **RUN,
-    "status": "TERMINATED",
-    "reason": "stopped",
-    "exit_code": 88,
-    "stopped_by": "ana",
-    "finished": "2026-01-20T09:42:10+00:00",
-    "modified": "2026-01-20T09:42:10+00:00",
-    "confirmed_at": "2026-01-20T09:42:10+00:00",
-}
-
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -101,6 +64,13 @@ REPLAYED, REPLAYED_OR_FAILED = (
         description="Stands when this is the answer of an earlier request with the same `Idempotency-Key`.",
     )
     for statuses in ([200], [200, 202, 502, 504])  # a long command that was executed and failed keeps its answer
+)
+IN_PROGRESS = OpenApiParameter(
+    "Retry-After",
+    int,
+    OpenApiParameter.HEADER,
+    response=[409],
+    description="`idempotency_in_progress`: seconds after which to send it again.",
 )
 PREFER = OpenApiParameter(
     "Prefer",
@@ -145,8 +115,7 @@ def operation(
     request: Any,
     answer: Any,
     codes: tuple[str, ...],
-    asked: dict[str, Any],
-    answered: dict[str, Any],
+    common: tuple[str, ...] = COMMON,
     tag: str = "commands",
     parameters: Sequence[OpenApiParameter] = (),
     more: dict[Any, Any] | None = None,
@@ -159,11 +128,7 @@ def operation(
         tags=[tag],
         parameters=parameters,
         request=request,
-        responses={200: answer, **(more or {}), **problems(*COMMON, *codes)},
-        examples=[
-            OpenApiExample("Request", value=asked, request_only=True),
-            OpenApiExample("Answer", value=answered, response_only=True, status_codes=["200"]),
-        ],
+        responses={200: answer, **(more or {}), **problems(*common, *codes)},
     )
 
 
@@ -177,7 +142,7 @@ def command(
         description,
         answer=PolymorphicProxySerializer(f"{answer.__name__}OrPlan", [answer, PlanAnswer], None),
         codes=(*codes, "idempotency_in_progress", "idempotency_key_reused"),
-        **{"parameters": [IDEMPOTENCY_KEY, REPLAYED], **rest},
+        **{"parameters": [IDEMPOTENCY_KEY, REPLAYED, IN_PROGRESS], **rest},
     )
 
 
@@ -189,7 +154,7 @@ def long_command(operation_id: str, summary: str, description: str, **rest: Any)
         summary,
         f"{description} With `Prefer: respond-async` the answer is 202 and an operation, and the command goes on "
         "whatever becomes of the client or of this service.",
-        parameters=[IDEMPOTENCY_KEY, REPLAYED_OR_FAILED, PREFER, *ACCEPTED_HEADERS],
+        parameters=[IDEMPOTENCY_KEY, REPLAYED_OR_FAILED, IN_PROGRESS, PREFER, *ACCEPTED_HEADERS],
         more={202: accepted},
         **rest,
     )
@@ -203,8 +168,6 @@ run_experiment = command(
     request=RunExperimentRequest,
     answer=RunStartedAnswer,
     codes=(*WITH_PROFILE, "already_running", "stopped_during_launch"),
-    asked={"expid": "a001", "profile_name": "MY_RUNNER_PROFILE_1", "profile_params": {}},
-    answered={"message": "Experiment a001 started successfully.", **RUN},
 )
 
 get_runner_run_status = operation(
@@ -215,8 +178,7 @@ get_runner_run_status = operation(
     request=RunStatusRequest,
     answer=RunSerializer,
     codes=("run_not_found",),
-    asked={"expid": "a001"},
-    answered=RUN,
+    common=(*READING, *BODY),
     tag="runs",
 )
 
@@ -230,15 +192,8 @@ stop_experiment = command(
     "cancels the jobs that the last run has left.",
     request=StopExperimentRequest,
     answer=RunStoppedAnswer,
-    codes=("endpoint_disabled", "profile_forbidden", "run_not_found", "not_running", "stop_not_confirmed", *ON_MACHINE),
-    asked={"expid": "a001"},
-    answered={
-        "message": "Experiment a001 stopped successfully.",
-        **STOPPED,
-        "steps": [{"action": "autosubmit stop", "outcome": "exit code 0", "seconds": 6.5, "ended": True}],
-        "cancel": NOT_REQUESTED,
-        "warnings": [],
-    },
+    codes=("endpoint_disabled", "profile_forbidden", "run_not_found", "not_running", "runner_unreachable")
+    + ("outcome_unknown", "stop_not_confirmed"),
 )
 
 set_job_status = long_command(
@@ -248,18 +203,6 @@ set_job_status = long_command(
     request=SetJobStatusRequest,
     answer=JobStatusAnswer,
     codes=(*WITH_PROFILE, "experiment_not_found", "already_running"),
-    asked={
-        "expid": "a001",
-        "profile_name": "MY_RUNNER_PROFILE_1",
-        "profile_params": {},
-        "command_params": {"final_status": "COMPLETED", "job_names_list": ["a001_LOCAL_SETUP"]},
-    },
-    answered={
-        "message": "Job status for experiment a001 set successfully.",
-        "warnings": [],
-        "changed": {"a001_LOCAL_SETUP": "COMPLETED"},
-        "counts": {"selected": 1, "changed": 1, "unchanged": 0},
-    },
 )
 
 create_experiment = long_command(
@@ -269,12 +212,6 @@ create_experiment = long_command(
     request=CreateExperimentRequest,
     answer=ExperimentCreatedAnswer,
     codes=WITH_PROFILE,
-    asked={
-        "profile_name": "MY_RUNNER_PROFILE_1",
-        "profile_params": {},
-        "command_params": {"description": "A first one", "dummy": True, "hpc": "local"},
-    },
-    answered={"expid": "a001", "message": "Experiment a001 created successfully.", "warnings": []},
 )
 
 create_job_list = long_command(
@@ -285,8 +222,6 @@ create_job_list = long_command(
     request=CreateJobListRequest,
     answer=CommandAnswer,
     codes=(*WITH_PROFILE, "experiment_not_found", "already_running"),
-    asked={"expid": "a001", "profile_name": "MY_RUNNER_PROFILE_1", "profile_params": {}, "command_params": {}},
-    answered={"message": "Job list for experiment a001 created successfully.", "warnings": []},
 )
 
 update_experiment_description = command(
@@ -296,13 +231,6 @@ update_experiment_description = command(
     request=UpdateDescriptionRequest,
     answer=CommandAnswer,
     codes=(*WITH_PROFILE, "experiment_not_found"),
-    asked={
-        "expid": "a001",
-        "profile_name": "MY_RUNNER_PROFILE_1",
-        "profile_params": {},
-        "description": "A better name",
-    },
-    answered={"message": "Description for experiment a001 updated successfully.", "warnings": []},
 )
 
 

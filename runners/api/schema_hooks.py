@@ -5,13 +5,13 @@ Each hook takes and gives back the whole document (settings: POSTPROCESSING_HOOK
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from runners.api.exception_handler import PROBLEM_TYPE
-from runners.api.schema import COMMON, READING, RUN, STOPPED, explained
-from runners.api.schema_problems import EXAMPLES, example
+from runners.api.schema import COMMON, READING, explained
+from runners.api.schema_examples import recorded
+from runners.services.cancelling import JobOutcome
 
 Document = dict[str, Any]
 
@@ -36,10 +36,15 @@ EMPTY_TEXT = {"type": "string", "maxLength": 0}
 ENUM_WORDS: dict[str, dict[str, str]] = {
     "OperationKind": {},
     "RunReason": {"": "NOT_TERMINATED"},
+    "CancelOutcome": {"": "NOT_REQUESTED"},
     "RunOrdering": {"-created": "NEWEST_FIRST", "created": "OLDEST_FIRST"},
 }
-# Enumerations that stand only in queries, where drf-spectacular gives them no name.
-QUERY_ENUMS = {"RunOrdering": ["-created", "created"], "LogEncoding": ["text", "base64"]}
+# Enumerations that stand only where drf-spectacular gives them no name: in queries, and as the values of mappings.
+UNNAMED_ENUMS = {
+    "RunOrdering": ["-created", "created"],
+    "LogEncoding": ["text", "base64"],
+    "JobCancelOutcome": [outcome.value for outcome in JobOutcome],
+}
 
 # Members that mean the same wherever they stand, and whose serializers say nothing about them.
 MEMBERS = {
@@ -117,50 +122,81 @@ def close_request_bodies(result: Document, generator: Any, request: Any, public:
 def name_enums(result: Document, generator: Any, request: Any, public: bool) -> Document:
     """One named type for each set of choices: also in queries, and also where the empty text is one of them."""
     schemas = result["components"]["schemas"]
-    blank = [{"$ref": "#/components/schemas/RunReason"}, {"$ref": "#/components/schemas/BlankEnum"}]
+    blank = schemas.pop("BlankEnum", None) and {"$ref": "#/components/schemas/BlankEnum"}
     for schema in schemas.values():
         for member in schema.get("properties", {}).values():
-            if member.get("oneOf") == blank:
-                del member["oneOf"]
-                member["allOf"] = blank[:1]
-    del schemas["BlankEnum"]
-    schemas["RunReason"]["enum"].insert(0, "")
-    for name, choices in QUERY_ENUMS.items():
+            if blank and blank in member.get("oneOf", []):
+                (known,) = (each for each in member.pop("oneOf") if each != blank)
+                member["allOf"] = [known]
+                values = schemas[known["$ref"].rpartition("/")[2]]["enum"]
+                if "" not in values:
+                    values.insert(0, "")
+    for name, choices in UNNAMED_ENUMS.items():
         schemas[name] = {"enum": choices, "type": "string"}
     for name, words in ENUM_WORDS.items():
         schemas[name]["x-enum-varnames"] = [
             words.get(value, value.upper().replace("-", "_")) for value in schemas[name]["enum"]
         ]
     names = {tuple(sorted(schema["enum"])): name for name, schema in schemas.items() if "enum" in schema}
-    for _, _, described in operations(result):
-        for parameter in described.get("parameters", []):
-            schema = parameter["schema"]
-            if known := names.get(tuple(sorted(schema.get("enum", [])))):
-                reference = {"$ref": f"#/components/schemas/{known}"}
-                # Many generators ignore what stands beside a reference.
-                has_default = "default" in schema
-                parameter["schema"] = {"allOf": [reference], "default": schema["default"]} if has_default else reference
+    mappings = [
+        (member, "additionalProperties")
+        for schema in schemas.values()
+        for member in schema.get("properties", {}).values()
+        if isinstance(member.get("additionalProperties"), dict)
+    ]
+    parameters = [
+        (parameter, "schema") for _, _, described in operations(result) for parameter in described.get("parameters", [])
+    ]
+    for holder, place in (*mappings, *parameters):
+        schema = holder[place]
+        if known := names.get(tuple(sorted(schema.get("enum", [])))):
+            reference = {"$ref": f"#/components/schemas/{known}"}
+            # Many generators ignore what stands beside a reference.
+            has_default = "default" in schema
+            holder[place] = {"allOf": [reference], "default": schema["default"]} if has_default else reference
     result["components"]["schemas"] = dict(sorted(schemas.items()))
     return result
 
 
 def complete_errors(result: Document, generator: Any, request: Any, public: bool) -> Document:
-    """Add the errors that every operation can have to those that name none, and an example of each code."""
+    """Add the errors that every operation can have to those that name none, and the headers that come with errors."""
     for path, method, described in operations(result):
         codes = COMMON if method == "post" else READING
         if path.startswith("/v4/user-settings/"):
             codes = (*codes, "not_found")
-        for status, text in explained(*codes).items():
-            content = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-            described["responses"].setdefault(str(status), {"content": content, "description": text})
-        for status, answer in described["responses"].items():
-            if content := answer["content"].get(PROBLEM_TYPE):
-                named = re.findall(r"^- `(\w+)`", answer["description"], re.MULTILINE)
-                content["examples"] = {code: {"$ref": f"#/components/examples/{code}"} for code in named}
-            if status in HEADERS:
-                answer.setdefault("headers", {}).update(HEADERS[status])
-    runs = {"already_running": {"run": RUN}, "not_running": {"run": STOPPED}, "stopped_during_launch": {"run": STOPPED}}
-    result["components"]["examples"] = {
-        code: {"summary": example(code)["title"], "value": example(code, **runs.get(code, {}))} for code in EXAMPLES
-    }
+        answers = described["responses"]
+        if not any(status >= "400" for status in answers):
+            for status, text in explained(*codes).items():
+                content = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+                answers[str(status)] = {"content": content, "description": text}
+        for status in HEADERS.keys() & answers.keys():
+            answers[status].setdefault("headers", {}).update(HEADERS[status])
     return result
+
+
+def add_examples(result: Document, generator: Any, request: Any, public: bool) -> Document:
+    """Show what the service answered when tests/test_examples.py asked. Equal errors are shared components."""
+    examples = recorded()
+    bodies: dict[str, list[Any]] = {}  # of each code
+    for kept in examples.values():
+        for status, named in kept.items():
+            for code, body in named.items() if status >= "400" and status.isdigit() else ():
+                bodies.setdefault(code, []).append(body)
+    shared = {code: same[0] for code, same in bodies.items() if len(same) > 1 and all(each == same[0] for each in same)}
+    for _, _, described in operations(result):
+        kept = examples.get(described["operationId"], {})
+        places = [("request", described.get("requestBody", {})), *described["responses"].items()]
+        for key, place in places:
+            content = place.get("content", {}).get("application/json") or place.get("content", {}).get(PROBLEM_TYPE)
+            if content and key in kept:
+                content["examples"] = {
+                    name: {"$ref": f"#/components/examples/{name}"} if name in shared else _example(body)
+                    for name, body in kept[key].items()
+                }
+    result["components"]["examples"] = {code: _example(body) for code, body in sorted(shared.items())}
+    return result
+
+
+def _example(body: Any) -> dict[str, Any]:
+    summary = {"summary": body["title"]} if isinstance(body, dict) and "title" in body else {}
+    return {**summary, "value": body}
