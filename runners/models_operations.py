@@ -47,6 +47,8 @@ class Operation(models.Model):
     result = models.JSONField(null=True, blank=True, help_text="expid and warnings of a command that has done it.")
     error = models.JSONField(null=True, blank=True, help_text="code, detail and facts of one that has not.")
 
+    notes = models.JSONField(default=list, editable=False, help_text="Warnings that were known before the start.")
+
     pid = models.IntegerField(null=True, blank=True)
     identity = models.JSONField(null=True, blank=True, help_text="Host, boot id, pids and their start times.")
     host = models.CharField(max_length=255, blank=True)

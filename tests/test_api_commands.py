@@ -262,6 +262,28 @@ def test_when_nothing_was_changed_the_message_says_so(api: Api, account: StubAcc
     assert body["counts"] == {"selected": 0, "changed": 0, "unchanged": 0} and body["changed"] == {}
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
+def test_create_job_list_tells_what_progress_it_discards(
+    api: Api, account: StubAccount, headers: dict[str, str]
+) -> None:
+    account.control("setstatus", COMPLETED="a001_SIM a001_POST")
+    words = "2 COMPLETED jobs become READY or WAITING again"
+    plan = api.post("create-job-list", {"expid": "a001", **PROFILE, "dry_run": True})
+    assert words in plan["warnings"][0] and "a001_SIM, a001_POST" in plan["warnings"][0]
+    assert not account.calls("create")
+    api.headers = headers
+    (warning,) = api.post("create-job-list", {"expid": "a001", **PROFILE})["warnings"]
+    assert words in warning and "final_status COMPLETED restores them" in warning
+    assert not [call for call in account.calls("setstatus") if "--save" in call]
+
+
+def test_a_first_job_list_discards_nothing(api: Api, account: StubAccount) -> None:
+    account.control(
+        "setstatus", FAIL="Autosubmit couldn't load the workflow graph. Please run autosubmit create first."
+    )
+    assert api.post("create-job-list", {"expid": "a001", **PROFILE})["warnings"] == []
+
+
 def test_a_command_that_fails_is_502_with_its_last_words(api: Api, account: StubAccount) -> None:
     account.control("setstatus", FAIL="No filter given", ECODE=7014, EXIT=102)
     params = {"final_status": "READY", "job_names_list": ["a001_ONE"]}

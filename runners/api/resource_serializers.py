@@ -240,3 +240,8 @@ class PlanAnswer(serializers.Serializer[Any]):
     argv = serializers.ListField(child=serializers.CharField())
     script = serializers.CharField(help_text="What a login shell would evaluate there.")
     detached = serializers.BooleanField(help_text="It would outlive the request, as a run does.")
+    warnings = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="What it would do besides. create-job-list: the COMPLETED jobs whose progress would be lost; "
+        "for this Autosubmit is asked on the machine, without saving.",
+    )

@@ -217,8 +217,9 @@ create_experiment = long_command(
 create_job_list = long_command(
     "create_job_list",
     "Make the job list of an experiment",
-    "Executes `autosubmit create -np`. Autosubmit calls it a success even if the configuration has errors: read "
-    "`warnings`.",
+    "Executes `autosubmit create -np`. All jobs begin anew, with and without `force`: `warnings` names the COMPLETED "
+    "jobs whose progress is lost, and `dry_run` tells it before. Not possible while the experiment runs. Autosubmit "
+    "calls it a success even if the configuration has errors: read `warnings`.",
     request=CreateJobListRequest,
     answer=CommandAnswer,
     codes=(*WITH_PROFILE, "experiment_not_found", "already_running"),

@@ -291,7 +291,10 @@ class CreateJobListParamsSerializer(StrictSerializer):
 
     check_wrapper = FlagField(help_text="Also generate and check the wrappers.")
     update_version = FlagField(help_text="Set the experiment's Autosubmit version to the one that runs the command.")
-    force = FlagField(help_text="Make the job list again from nothing.")
+    force = FlagField(
+        help_text="Read nothing of the old job list, such as when its file is damaged. With and without it all jobs "
+        "begin anew: COMPLETED ones become READY or WAITING."
+    )
 
 
 class CreateJobListRequest(ProfiledSerializer):

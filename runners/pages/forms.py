@@ -252,7 +252,7 @@ class JobListForm(CommandForm):
     params = ("force", "check_wrapper", "update_version")
     more = ("check_wrapper", "update_version")
     expid = expid_field()
-    force = flag("Make it again from nothing", "What jobs have reached so far is forgotten.")
+    force = flag("Read nothing of the old job list", "For a damaged one. All jobs begin anew, with it and without.")
     check_wrapper = flag("Also check the wrappers")
     update_version = flag("Take over this Autosubmit version", "For an experiment that was made with another version.")
 

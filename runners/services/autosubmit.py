@@ -122,6 +122,9 @@ def _options(**params: object) -> list[str]:
     return [option if value is True else f"{option}={value}" for option, value in options]
 
 
+COMPLETED_TO_READY = SetJobStatusParams("READY", filter_status=("COMPLETED",))  # what a new job list does
+
+
 def version() -> list[str]:
     return ["autosubmit", "-v"]
 

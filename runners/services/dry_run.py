@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from profiles.config import RunnerConfig
+from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import autosubmit, lifecycle, scripts
+from runners.services import autosubmit, experiments, lifecycle, scripts
 from runners.services.module_loaders import get_module_loader
 from runners.services.runners import get_runner
 
@@ -28,6 +29,7 @@ class Plan:
     argv: list[str]
     script: str
     detached: bool = False
+    warnings: list[str] = field(default_factory=list)  # what it would do besides
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,7 +64,16 @@ def create_experiment(*, config: RunnerConfig, params: autosubmit.CreateExperime
 
 
 def create_job_list(*, expid: str, config: RunnerConfig, params: autosubmit.CreateJobListParams) -> Plan:
-    return plan(config, autosubmit.create(expid, params))
+    """Autosubmit is asked which jobs are COMPLETED, without saving: their progress would be lost.
+
+    Raises AlreadyRunning.
+    """
+    experiments.require_idle(expid=expid, config=config)
+    try:
+        lost = experiments.lost_progress(expid=expid, config=config)
+    except RunnerUnreachable as error:
+        lost = [f"{experiments.PROGRESS_UNKNOWN} {error.detail}"]
+    return replace(plan(config, autosubmit.create(expid, params)), warnings=lost)
 
 
 def update_description(*, expid: str, config: RunnerConfig, description: str) -> Plan:

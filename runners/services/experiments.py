@@ -6,7 +6,7 @@ Each takes the unsaved audit record of its command and writes into it what only 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -238,15 +238,46 @@ def preview_job_status(
 def create_job_list(
     *, expid: str, config: RunnerConfig, params: autosubmit.CreateJobListParams, audit: AuditRecord
 ) -> CommandOutcome:
-    """Make the job list of an experiment. Raises as `set_job_status`."""
+    """Make the job list of an experiment, and warn of the progress that is lost by it. Raises as `set_job_status`."""
     require_idle(expid=expid, config=config)
+    lost = lost_progress(expid=expid, config=config)
     result = _command(expid, config, autosubmit.create(expid, params), audit, autosubmit.is_job_list_created)
-    return job_list_outcome(expid, config, result)
+    return job_list_outcome(expid, config, result, lost)
 
 
-def job_list_outcome(expid: str, config: RunnerConfig, result: CommandResult) -> CommandOutcome:
-    """What a create-job-list that has succeeded brought, with a warning when the list has no job."""
-    told = reasons.warnings(result.stdout)
+def lost_progress(*, expid: str, config: RunnerConfig) -> list[str]:
+    """What a create-job-list throws away: a sentence about the jobs that are COMPLETED, or nothing.
+
+    Autosubmit itself is asked, with a setstatus that saves nothing: only it reads the job list of each version and
+    backend. That costs as much as a command. When it cannot tell, the list says so. Raises RunnerUnreachable.
+    """
+    argv = autosubmit.setstatus(expid, autosubmit.COMPLETED_TO_READY, save=False)
+    text = get_module_loader(config).wrap(argv)
+    try:
+        result = get_runner(config).execute(text, login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
+    except (CommandTimedOut, OutcomeUnknown):
+        return [PROGRESS_UNKNOWN]
+    if autosubmit.is_job_list_shown(result.exit_code, result.text):
+        return [words] if (words := reasons.lost_progress(reasons.changes(result.stdout))) else []
+    found = reasons.complaint(result.stdout, result.stderr)
+    if found and (reasons.refusal(argv, found) or reasons.has_no_job_list(found)):
+        return []  # no job is COMPLETED
+    return [PROGRESS_UNKNOWN]
+
+
+PROGRESS_UNKNOWN = (
+    "Whether jobs are COMPLETED could not be told. A new job list begins anew: COMPLETED jobs become READY or WAITING."
+)
+
+
+def job_list_outcome(
+    expid: str, config: RunnerConfig, result: CommandResult, notes: Sequence[str] = ()
+) -> CommandOutcome:
+    """What a create-job-list that has succeeded brought, with a warning when the list has no job.
+
+    `notes`: warnings that were known before.
+    """
+    told = [*notes, *reasons.warnings(result.stdout)]
     if has_empty_job_list(get_runner(config), expid):
         told.append(
             "The job list has no job. Does the experiment's configuration have JOBS, and does the installed version of "

@@ -44,6 +44,7 @@ from runners.services.experiments import (
     is_fresh,
     job_list_outcome,
     job_status_outcome,
+    lost_progress,
     require_idle,
 )
 from runners.services.module_loaders import get_module_loader
@@ -102,6 +103,7 @@ def start(
         argv=argv,
         timeout=timeout,
         started_by=audit.actor,
+        notes=lost_progress(expid=expid, config=config) if kind == OperationKind.CREATE_JOB_LIST else [],
     )
     with transaction.atomic():
         operation.save(force_insert=True)
@@ -238,7 +240,7 @@ def _outcome(operation: Operation, result: CommandResult) -> CommandOutcome:
         expid = autosubmit.created_expid(result.text) or operation.expid
         forget_earlier_runs(expid=expid, config=operation.runner_config, before=operation.created)
         return creation_outcome(expid, operation.argv, result)
-    return job_list_outcome(operation.expid, operation.runner_config, result)
+    return job_list_outcome(operation.expid, operation.runner_config, result, operation.notes)
 
 
 def _read_all(operation: Operation, runner: Runner) -> LogChunk | None:

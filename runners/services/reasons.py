@@ -442,6 +442,24 @@ def sections_left_out(found: Changes, sections: Iterable[str]) -> list[str]:
     return [each for each in sections if not any(name.endswith(f"_{each.upper()}") for name in names)]
 
 
+def lost_progress(found: Changes) -> str:
+    """What a new job list does to the COMPLETED jobs, of which `found` tells; empty when there are none."""
+    if not found.changed:
+        return ""
+    names = ", ".join(list(found.jobs)[:NAMES_LIMIT])
+    more = f" and {found.changed - NAMES_LIMIT} more" if found.changed > NAMES_LIMIT else ""
+    jobs = "1 COMPLETED job becomes" if found.changed == 1 else f"{found.changed} COMPLETED jobs become"
+    return (
+        f"{jobs} READY or WAITING again by a new job list, and the next run executes them again: {names}{more}. "
+        "set-job-status with final_status COMPLETED restores them."
+    )
+
+
+def has_no_job_list(found: Complaint) -> bool:
+    """Whether Autosubmit says that create was never executed for the experiment."""
+    return "couldn't load the workflow graph" in found.raw or "run autosubmit create first" in found.raw
+
+
 # --- the jobs of a run ------------------------------------------------------------------------------------------------
 
 # For grep -E: the lines of a run's log that tell what became of its jobs, in every version.
