@@ -179,14 +179,21 @@ class Stop:
         RunnerRun.objects.filter(pk=self.run.pk).update(cancel=self.cancellation.as_dict())
 
     def _suspect_submissions(self) -> None:
-        """A run that was ended while it submitted jobs has not noted all of them: Autosubmit cannot cancel those."""
+        """A run that was ended while it submitted jobs has not noted all of them: Autosubmit cannot cancel those.
+
+        It may have been ended by this stop or before: a cancel that is asked for again knows no more than the first.
+        """
         assert self.cancellation
-        if self.ended_by in ("TERM", "KILL"):
+        self.run.refresh_from_db()
+        signal = self.ended_by or self.run.signal
+        if self.run.status == RunStatus.COMPLETED:
+            return
+        if signal in ("TERM", "KILL"):
             self.warnings.append(
-                f"Autosubmit was ended by {self.ended_by}: a job that it was just submitting is not in its list and "
+                f"Autosubmit was ended by {signal}: a job that it was just submitting is not in its list and "
                 "may go on. Look for it on the platform."
             )
-        elif not self.had_ended:
+        else:
             try:
                 is_suspect = autosubmit.was_submitting(lifecycle.end_of_log(self.run, self.runner))
             except RunnerServiceError:

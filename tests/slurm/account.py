@@ -48,6 +48,7 @@ class SlurmAccount:
         self.home = folder / "home"
         self.root = self.home / "autosubmit"
         self.programs = folder / "autosubmit" / "bin"
+        self.platform_bin = folder / "platform-bin"  # before the other programs on the platform's PATH; empty
 
     def __enter__(self) -> SlurmAccount:
         try:
@@ -81,11 +82,12 @@ class SlurmAccount:
         self.venv = files.venv
         session = {**self.slurm.environment, "PATH": os.defpath}
         self.login = SSHServer(self.folder / "login-sshd", home=self.home, user=self.name, env=session)
+        self.platform_bin.mkdir()
         self.platform = SSHServer(
             self.folder / "platform-sshd",
             home=self.home,
             user=self.name,
-            env=session,
+            env={**session, "PATH": f"{self.platform_bin}:{os.defpath}"},
             options={"Subsystem": "sftp internal-sftp"},  # Autosubmit copies scripts and logs
         )
         self._write_ssh_config()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.processes import kill_all, wait_for
-from tests.slurm.site import Site
+from tests.slurm.site import COMMAND, Site
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -52,6 +52,9 @@ def test_a_stop_with_cancel_empties_the_queue(site: Site) -> None:
     assert (stopped["status"], stopped["reason"]) == ("TERMINATED", "stopped")
     site.no_jobs(expid)
     assert site.history(expid) == dict.fromkeys(site.job_list(expid), ["CANCELLED"])
+    cancel = stopped["cancel"]
+    assert cancel["outcome"] == "cancelled"
+    assert cancel["jobs"] == {f"{expid}_{name}": "cancelled" for name in site.job_list(expid)}
 
 
 def test_the_jobs_of_a_run_that_was_stopped_can_still_be_cancelled(site: Site) -> None:
@@ -60,8 +63,52 @@ def test_the_jobs_of_a_run_that_was_stopped_can_still_be_cancelled(site: Site) -
     site.running(expid, 2)
     site.stop(expid)
     assert len(site.jobs(expid)) == 2
-    site.stop(expid, cancel_jobs=True)
+    assert site.stop(expid, cancel_jobs=True)["cancel"]["outcome"] == "cancelled"
     site.no_jobs(expid)
+
+
+def test_what_a_platform_that_is_away_leaves_undone_is_told(site: Site) -> None:
+    expid = site.create({"SIM": LONG}, chunks=2)
+    site.run(expid)
+    before = site.running(expid, 2)
+    site.stop(expid)
+    name = f"{expid}_20000101_fc0_1_SIM"
+    site.account.platform.stop()
+    try:
+        wanted = {"final_status": "COMPLETED", "job_names_list": [name]}
+        answer = site.app.post(
+            f"{COMMAND}set-job-status", {"expid": expid, "profile_name": "CLUSTER", "command_params": wanted}
+        )
+        stopped = site.stop(expid, cancel_jobs=True)
+    finally:
+        site.account.platform.start()
+    assert set(site.job_list(expid).values()) == {"RUNNING"}
+    assert name in str(answer.body)  # whatever the status, it names the job that was not changed
+    assert stopped["cancel"]["outcome"] in ("not_cancelled", "unknown")
+    assert stopped["warnings"]
+    assert site.jobs(expid) == before
+    assert site.stop(expid, cancel_jobs=True)["cancel"]["outcome"] == "cancelled"
+    site.no_jobs(expid)
+
+
+def test_a_stop_during_the_submission_promises_nothing_that_is_not_so(site: Site) -> None:
+    slow = site.account.platform_bin / "sbatch"
+    expid = site.create({"SIM": LONG}, chunks=40)
+    slow.write_text('#!/bin/sh\nsleep 1\nexec /usr/bin/sbatch "$@"\n')
+    slow.chmod(0o755)
+    try:
+        site.run(expid)
+        wait_for(lambda: site.jobs(expid), 120, what="the first Slurm job")
+        stopped = site.stop(expid, cancel_jobs=True)
+    finally:
+        slow.unlink()
+    # Autosubmit notes the jobs of one submission together, after the last one: it knows of none of these.
+    assert site.jobs(expid)
+    again = site.stop(expid, cancel_jobs=True)
+    assert site.jobs(expid)
+    for answer in (stopped, again):
+        assert answer["cancel"]["outcome"] == "unknown"
+        assert any("may go on" in warning for warning in answer["warnings"])
 
 
 def test_a_killed_run_is_told_and_the_next_one_takes_its_jobs_over(site: Site) -> None:
@@ -97,3 +144,4 @@ def test_a_workflow_of_three_hundred_jobs(site: Site) -> None:
     stopped = site.stop(expid, cancel_jobs=True)
     assert (stopped["status"], stopped["reason"]) == ("TERMINATED", "stopped")
     site.no_jobs(expid)
+    assert (stopped["cancel"]["outcome"], stopped["cancel"]["counts"]["cancelled"]) == ("cancelled", 300)
