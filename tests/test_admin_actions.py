@@ -83,7 +83,7 @@ def test_a_run_is_stopped_after_a_question_even_with_the_toggle_off(
     run.refresh_from_db()
     assert run.is_active
     response = admin_client.post(on("stop", run), {}, follow=True)
-    assert f"Run {run.pk} of a001 was stopped." in text_of(response)
+    assert f"Run {run.pk}: Experiment a001 stopped successfully." in text_of(response)
     assert "stopped by admin" in text_of(response)
     assert not account.processes()
     record = AuditRecord.objects.get(endpoint="stop-experiment")

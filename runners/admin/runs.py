@@ -246,11 +246,17 @@ class RunnerRunAdmin(ReadOnlyAdmin):
             authorize = partial(access.require_stop_of, request.user, run)
             try:
                 with recorded(request, "stop-experiment", expid=run.expid) as audit:
-                    experiments.stop_experiment(expid=run.expid, audit=audit, authorize=authorize, **form.cleaned_data)
+                    stopped = experiments.stop_experiment(
+                        expid=run.expid, audit=audit, authorize=authorize, **form.cleaned_data
+                    )
             except RunnerServiceError as error:
                 context["error"] = {**in_words(error), "steps": error.facts.get("steps", [])}
             else:
-                self.message_user(request, f"Run {pk} of {run.expid} was stopped.", messages.SUCCESS)
+                is_success = not stopped.cancellation or stopped.cancellation.is_complete
+                level = messages.SUCCESS if is_success else messages.WARNING
+                self.message_user(request, f"Run {pk}: {stopped.message}", level)
+                for warning in stopped.warnings:
+                    self.message_user(request, warning, messages.WARNING)
                 return redirect("admin:runners_runnerrun_change", pk)
             run.refresh_from_db()
         context["argv"] = shlex.join(autosubmit.stop(run.expid, force=False, cancel_jobs=False))

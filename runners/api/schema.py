@@ -199,7 +199,9 @@ stop_experiment = command(
 set_job_status = long_command(
     "set_job_status",
     "Change the status of jobs",
-    "Executes `autosubmit setstatus` and saves the result. Not possible while the experiment runs.",
+    "Executes `autosubmit setstatus` and saves the result. Not possible while the experiment runs. A job that is "
+    "submitted, queuing or running on its platform may be cancelled there: Autosubmit 4.1.17.1 cancels it whatever "
+    "status it gets, older versions do not cancel running ones.",
     request=SetJobStatusRequest,
     answer=JobStatusAnswer,
     codes=(*WITH_PROFILE, "experiment_not_found", "already_running"),

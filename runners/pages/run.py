@@ -119,7 +119,7 @@ class StateFragment(RunView):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         response = super().get(request, *args, **kwargs)
-        if not self.run.is_active:
+        if not self.run.is_active and not is_being_stopped(self.run):
             response.status_code = STOP_POLLING
         if request.GET.get("phase") != phase(self.run):
             response["HX-Trigger"] = "runChanged"

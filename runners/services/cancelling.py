@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError
-from runners.services import autosubmit, reasons, scripts
+from runners.services import answers, autosubmit, reasons, scripts
 from runners.services.installation import installed_version
 from runners.services.module_loaders import get_module_loader
 from runners.services.runners import CommandResult, Runner
@@ -223,14 +223,14 @@ def _jobs(text: str) -> tuple[dict[str, JobOutcome], dict[str, str], list[str]]:
     platform, has_failed = "", False
     for line in text.splitlines():
         if found := _CANCELLING.match(line):
-            platform, has_failed = found[1], False
+            platform, has_failed = answers.line(found[1], NAME_LIMIT), False
         elif found := _NO_ID.match(line):
-            without_id.add(found[1])
+            without_id.add(answers.line(found[1], NAME_LIMIT))
         elif _FAILED.match(line) or (platform and _TROUBLE.match(line)):
             has_failed = True
-            failures.append(line.strip()[: reasons.TEXT_LIMIT])
+            failures.append(answers.line(line.strip()))
         elif found := _CHANGED.match(line):
-            name = found[1]
+            name = answers.line(found[1], NAME_LIMIT)
             is_asked = platform and not has_failed and name not in without_id
             platforms[name] = platform
             jobs[name] = JobOutcome.CANCELLED if is_asked else JobOutcome.NOT_CANCELLED

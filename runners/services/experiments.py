@@ -65,6 +65,7 @@ def run_experiment(
     """
     argv = autosubmit.run(expid)
     audit.argv = argv
+    _require_no_cancel(expid)
     runner = get_runner(config)
     run = _claim(expid, config, profile_name, audit.actor, key or new_run_key())
     audit.run_id = run.pk
@@ -86,6 +87,17 @@ def run_experiment(
     if run.reason == RunReason.STOPPED:
         _require_not_stopped(run)
     return run
+
+
+def _require_no_cancel(expid: str) -> None:
+    """A run that starts while Autosubmit cancels the jobs of the last one would lose its own. Raises AlreadyRunning."""
+    last = RunnerRun.objects.last_of(expid)
+    if last and not last.is_active and interrupted.is_under_way(last):
+        raise AlreadyRunning(
+            f"A stop of experiment {expid} is still under way: what run {last.pk} has left is being ended or "
+            "cancelled. Start it when that is done.",
+            run=last,
+        )
 
 
 def _require_not_stopped(run: RunnerRun) -> None:

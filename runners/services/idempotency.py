@@ -201,6 +201,7 @@ def keep_for() -> timedelta:
 def lease() -> timedelta:
     """How long one request can take: after that its record is free, even if its process lives."""
     longest = settings.RUNNERS_COMMAND_TIMEOUT + settings.RUNNERS_LAUNCH_TIMEOUT + settings.RUNNERS_STOP_TIMEOUT
+    longest += settings.RUNNERS_CANCEL_TIMEOUT
     return timedelta(seconds=max(SHORTEST_LEASE, 2 * longest))
 
 

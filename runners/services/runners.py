@@ -200,9 +200,9 @@ class Runner(ABC):
             return {target.key: cannot_tell(error.detail) for target in targets}
         return self._answers((target.key for target in targets), result)
 
-    def signal(self, key: str, identity: Identity, name: str, *, timeout: float) -> Probe:
+    def signal(self, key: str, identity: Identity, name: str, *, timeout: float, spare_jobs_of: str = "") -> Probe:
         """Send a signal (`TERM`, `KILL`) to the run's own processes if the identity matches; answer as a probe does."""
-        result = self.execute(scripts.signal(key, identity.words, name), timeout=timeout)
+        result = self.execute(scripts.signal(key, identity.words, name, spare_jobs_of=spare_jobs_of), timeout=timeout)
         return self._answers([key], result)[key]
 
     def first_match(self, expid: str, *, timeout: float) -> int | None:

@@ -334,94 +334,6 @@ def probe(targets: Iterable[tuple[str, bool, Sequence[str]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def signal(key: str, identity: Sequence[str], name: str) -> str:
-    """Send `name` to the run's own processes, then print what a probe would.
-
-    Its own are: the process group of the command while the command is the process we started (pid *and* start time)
-    and the leader of that group, and whatever carries the run's key in its environment. A process that merely has the
-    pid now is never touched, and the supervisor is spared so that it can write the exit code. Nothing is ever sent to
-    pid 1 or below: `kill -- -1` means every process.
-    """
-    pid, start, supervisor = identity[3], identity[4], identity[5]
-    return f"""{probe([])}
-key={quote(key)}
-if [ {quote(identity[1])} = "$boot" ] && [ {quote(identity[2])} = "$space" ]; then
-  leader={quote(pid)}
-  [ "$leader" -gt 1 ] && alive "$leader" {quote(start)} && [ "$group" = "$leader" ] &&
-    kill -s {quote(name)} -- "-$leader" 2>/dev/null
-  for file in $(grep -lsazx {quote(f"{RUN_KEY_VARIABLE}={key}")} /proc/[0-9]*/environ); do
-    pid=${{file#/proc/}}; pid=${{pid%/environ}}
-    [ "$pid" -gt 1 ] || continue
-    [ "$pid" = {quote(supervisor)} ] || [ "$pid" = $$ ] || kill -s {quote(name)} "$pid" 2>/dev/null
-  done
-fi
-probe {" ".join(quote(word) for word in (key, "look", *identity))}
-"""
-
-
-def first_match(expid: str) -> str:
-    """Print the pid of the process that `autosubmit stop` would take for the run of `expid`, if there is one.
-
-    It takes the account's lowest pid whose arguments, reduced to `autosubmit`, `run` and the expid, are exactly these
-    three, whatever its home and database: the same-named run of another home, too. Source: measured on 4.1.17.1.
-    """
-    return f"""
-expid={quote(expid)}; first=
-for directory in /proc/[0-9]*; do
-  [ -O "$directory" ] || continue
-  mapfile -d '' -t argv 2>/dev/null <"$directory/cmdline" || continue
-  words=
-  for word in "${{argv[@]}}"; do
-    case $word in run|"$expid") words="$words $word" ;; autosubmit|*/autosubmit) words="$words autosubmit" ;; esac
-  done
-  [ "$words" = " autosubmit run $expid" ] || continue
-  pid=${{directory#/proc/}}
-  [ -n "$first" ] && [ "$first" -lt "$pid" ] || first=$pid
-done
-printf '%s\\n' "$first"
-"""
-
-
-BUSY = 76  # exit code of `cancelling`: a process runs the experiment
-
-
-def cancelling(expid: str, command: str) -> str:
-    """Let `command`, an `autosubmit stop --cancel` of `expid` in its environment, cancel jobs after the run's end.
-
-    Autosubmit cancels only the jobs of a run that it has just stopped. It knows a run by its arguments (see
-    `first_match`), so a placeholder process, which only waits, gets the arguments `autosubmit run EXPID`. Autosubmit
-    sends it the INT, sees its end, and cancels. The placeholder also ends with this script. When a real
-    process has these arguments, nothing is executed: the script prints `busy PID` and ends with exit code 76.
-    Source: Autosubmit's `stop` in 4.1.8 to 4.1.17.1; measured on 4.1.17.1.
-    """
-    place = "exec -a autosubmit bash -c 'echo; read -r _' run \"$1\""
-    return f"""
-busy=$({first_match(expid)})
-[ -z "$busy" ] || {{ printf 'busy %s\\n' "$busy"; exit {BUSY}; }}
-coproc placeholder {{ exec env --default-signal=INT bash -c {quote(place)} placeholder {quote(expid)} 2>/dev/null; }}
-read -r -t 10 _ <&"${{placeholder[0]}}"
-({command})
-"""
-
-
-_CONFIGURED = r"""
-function indent(line) { match(line, /^ */); return RLENGTH }
-/^[ \t]*(#|$)/ { next }
-indent($0) == 0 { inside = toupper($0) ~ /^["\047]?PLATFORMS["\047]?[ \t]*:[ \t]*(#.*)?\r?$/; level = -1; next }
-!inside { next }
-level < 0 { level = indent($0) }
-indent($0) == level { name = $1; sub(/:.*/, "", name); gsub(/["\047]/, "", name); next }
-toupper($1) ~ /^["\047]?TYPE["\047]?:$/ { gsub(/["\047\r]/, "", $2); print name, $2 }
-"""
-
-
-def platform_types(files: Sequence[str]) -> str:
-    """Print `NAME TYPE` for each platform in these YAML files of an experiment, 200 lines at most."""
-    names = " ".join(map(quote, files))
-    read = f'for file in {names}; do head -c 65536 -- "$file" 2>/dev/null; echo; done'
-    return f"{read} | awk {quote(_CONFIGURED)} | head -n 200\n"
-
-
 _LEFT = r"""
 is_job() {  # a process of a job on the local platform, or one that such a process has left behind
   local at=$1 depth argv
@@ -457,6 +369,110 @@ leader_is_gone() {
   fields "$leader"; [ "$start" = "$leader_start" ] && case $state in [ZXx]) ;; *) false ;; esac
 }
 """
+
+
+def signal(key: str, identity: Sequence[str], name: str, *, spare_jobs_of: str = "") -> str:
+    """Send `name` to the run's own processes, then print what a probe would.
+
+    Its own are: the process group of the command while the command is the process we started (pid *and* start time)
+    and the leader of that group, and whatever carries the run's key in its environment. A process that merely has the
+    pid now is never touched, and the supervisor is spared so that it can write the exit code. Nothing is ever sent to
+    pid 1 or below: `kill -- -1` means every process. `spare_jobs_of`: an expid, whose jobs of the local platform get
+    nothing; they are meant to outlive the run.
+    """
+    pid, start, supervisor = identity[3], identity[4], identity[5]
+    return f"""{probe([])}{_LEFT}
+key={quote(key)} expid={quote(spare_jobs_of)}
+if [ {quote(identity[1])} = "$boot" ] && [ {quote(identity[2])} = "$space" ]; then
+  leader={quote(pid)} targets=
+  if [ "$leader" -gt 1 ] && alive "$leader" {quote(start)} && [ "$group" = "$leader" ]; then
+    if [ -z "$expid" ]; then
+      kill -s {quote(name)} -- "-$leader" 2>/dev/null
+    else
+      for directory in /proc/[0-9]*; do
+        pid=${{directory#/proc/}}
+        [ -O "$directory" ] && fields "$pid" && [ "$group" = "$leader" ] && targets+=" $pid"
+      done
+    fi
+  fi
+  for file in $(grep -lsazx {quote(f"{RUN_KEY_VARIABLE}={key}")} /proc/[0-9]*/environ); do
+    pid=${{file#/proc/}}; targets+=" ${{pid%/environ}}"
+  done
+  for pid in $targets; do
+    [ "$pid" -gt 1 ] && [ "$pid" != {quote(supervisor)} ] && [ "$pid" != $$ ] || continue
+    [ -n "$expid" ] && is_job "$pid" && continue
+    kill -s {quote(name)} "$pid" 2>/dev/null
+  done
+fi
+probe {" ".join(quote(word) for word in (key, "look", *identity))}
+"""
+
+
+def first_match(expid: str) -> str:
+    """Print the pid of the process that `autosubmit stop` would take for the run of `expid`, if there is one.
+
+    It takes the account's lowest pid whose arguments, reduced to `autosubmit`, `run` and the expid, are exactly these
+    three, whatever its home and database: the same-named run of another home, too. Source: measured on 4.1.17.1.
+    """
+    return f"""
+expid={quote(expid)}; first=
+for directory in /proc/[0-9]*; do
+  [ -O "$directory" ] || continue
+  mapfile -d '' -t argv 2>/dev/null <"$directory/cmdline" || continue
+  words=
+  for word in "${{argv[@]}}"; do
+    case $word in run|"$expid") words="$words $word" ;; autosubmit|*/autosubmit) words="$words autosubmit" ;; esac
+  done
+  [ "$words" = " autosubmit run $expid" ] || continue
+  pid=${{directory#/proc/}}
+  [ -n "$first" ] && [ "$first" -lt "$pid" ] || first=$pid
+done
+printf '%s\\n' "$first"
+"""
+
+
+PLACEHOLDER = "placeholder-of-autosubmit-runners"  # an argument of the process that `cancelling` makes
+BUSY = 76  # exit code of `cancelling`: a process runs the experiment
+
+
+def cancelling(expid: str, command: str) -> str:
+    """Let `command`, an `autosubmit stop --cancel` of `expid` in its environment, cancel jobs after the run's end.
+
+    Autosubmit cancels only the jobs of a run that it has just stopped. It knows a run by its arguments (see
+    `first_match`), so a placeholder process, which only waits, gets the arguments `autosubmit run EXPID`. Autosubmit
+    sends it the INT, sees its end, and cancels. The placeholder also ends with this script. When a real
+    process has these arguments, nothing is executed: the script prints `busy PID` and ends with exit code 76.
+    Source: Autosubmit's `stop` in 4.1.8 to 4.1.17.1; measured on 4.1.17.1.
+    """
+    place = f"exec -a autosubmit bash -c 'echo; read -r _' run \"$1\" {PLACEHOLDER}"
+    return f"""
+while busy=$({first_match(expid)}); [ -n "$busy" ]; do  # another cancel of the same jobs is awaited
+  grep -qsazx {PLACEHOLDER} "/proc/$busy/cmdline" || break
+  sleep 0.5
+done
+[ -z "$busy" ] || {{ printf 'busy %s\\n' "$busy"; exit {BUSY}; }}
+coproc placeholder {{ exec env --default-signal=INT bash -c {quote(place)} placeholder {quote(expid)} 2>/dev/null; }}
+read -r -t 10 _ <&"${{placeholder[0]}}"
+({command})
+"""
+
+
+_CONFIGURED = r"""
+function indent(line) { match(line, /^ */); return RLENGTH }
+/^[ \t]*(#|$)/ { next }
+indent($0) == 0 { inside = toupper($0) ~ /^["\047]?PLATFORMS["\047]?[ \t]*:[ \t]*(#.*)?\r?$/; level = -1; next }
+!inside { next }
+level < 0 { level = indent($0) }
+indent($0) == level { name = $1; sub(/:.*/, "", name); gsub(/["\047]/, "", name); next }
+toupper($1) ~ /^["\047]?TYPE["\047]?:$/ { gsub(/["\047\r]/, "", $2); print name, $2 }
+"""
+
+
+def platform_types(files: Sequence[str]) -> str:
+    """Print `NAME TYPE` for each platform in these YAML files of an experiment, 200 lines at most."""
+    names = " ".join(map(quote, files))
+    read = f'for file in {names}; do head -c 65536 -- "$file" 2>/dev/null; echo; done'
+    return f"{read} | awk {quote(_CONFIGURED)} | head -n 200\n"
 
 
 def leftovers(

@@ -255,7 +255,13 @@ class Stop:
     def _signal(self, identity: Identity, name: str, wait: float) -> bool:
         with self._step(f"signal {name}") as step:
             try:
-                probe = self.runner.signal(self.run.key, identity, name, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+                probe = self.runner.signal(
+                    self.run.key,
+                    identity,
+                    name,
+                    timeout=settings.RUNNERS_PROBE_TIMEOUT,
+                    spare_jobs_of="" if self.cancel_jobs else self.run.expid,
+                )
                 step["outcome"] = "sent to the run's own processes"
                 lifecycle.apply(self.run, self.runner, probe)
             except (OutcomeUnknown, CommandTimedOut) as error:  # it may have been sent: the looks that follow tell

@@ -66,7 +66,7 @@ def test_a_person_starts_a_run_watches_its_log_and_stops_another(
     expect(state).to_contain_text("TERMINATED", timeout=AUTOSUBMIT)
     expect(state).to_contain_text("stopped by ada (exit code 88)")
     expect(page.locator("#state .steps")).to_contain_text("the run has ended")
-    expect(page.locator("#stop-outcome")).to_contain_text("The run was stopped")
+    expect(page.locator("#stop-outcome")).to_contain_text("stopped successfully")
     expect(page.locator("#details")).to_contain_text("stop-experiment")
     check_accessible(page)
     keep(page, "run-stopped")

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from profiles.config import RunnerConfig
-from runners.exceptions import NotRunning, RunnerUnreachable
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from runners.exceptions import AlreadyRunning, NotRunning, RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services.cancelling import Outcome
+from runners.services.cancelling import Outcome, judged
+from runners.services.runners import CommandResult, LocalRunner
 from tests.environments import AutosubmitAccount, StubAccount
 from tests.faults import tools
 from tests.processes import wait_for
@@ -194,6 +197,21 @@ def test_jobs_can_be_cancelled_after_the_end(run: RunnerRun, account: StubAccoun
     assert again.message == f"Experiment {EXPID} is not running and has no job to cancel."
 
 
+def test_two_cancels_at_once_both_tell_the_truth_and_no_run_starts_meanwhile(
+    run: RunnerRun, there: RunnerConfig, account: StubAccount
+) -> None:
+    tools.stop_run(EXPID)
+    account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"), CANCEL_DELAY=3)
+    first = tools.in_background(lambda: tools.stop_run(EXPID, cancel_jobs=True))
+    wait_for(lambda: len(account.calls("stop")) == 2, what="the first cancel")
+    second = tools.in_background(lambda: tools.stop_run(EXPID, cancel_jobs=True))
+    with pytest.raises(AlreadyRunning, match="A stop of experiment"):
+        tools.start_run(there, EXPID)
+    messages = {answer.result(60).message for answer in (first, second)}
+    assert messages == {f"Experiment {EXPID} is not running; its jobs were cancelled."}
+    assert tools.start_run(there, EXPID).is_active
+
+
 def test_a_run_that_was_started_by_hand_is_not_touched_by_a_cancel(run: RunnerRun, account: StubAccount) -> None:
     tools.stop_run(EXPID)
     account.control("stop", JOBS=f"{EXPID}_A")
@@ -228,6 +246,34 @@ def test_a_machine_that_is_away_cancels_nothing_and_can_be_asked_again(
 
 def placeholders(account: StubAccount) -> list[int]:
     return tools.run_processes(account, EXPID)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=60),
+            st.builds("Cancelling jobs {} on platform {}".format, st.text(max_size=9), st.text(max_size=9)),
+            st.builds("Changing status of job {} to FAILED".format, st.text(max_size=300)),
+            st.builds("[WARNING] Failed to cancel jobs {}".format, st.text(max_size=3000)),
+        ),
+        max_size=30,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_cancel_prints_is_told_bounded_and_printable(lines: list[str]) -> None:
+    for code in (0, 1):
+        result = CommandResult(code, "\n".join(lines).encode(errors="replace"), b"", 1.0)
+        answer = judged(EXPID, Deaf(RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE, ())), result)
+        told = [answer.detail, *answer.warnings, *answer.as_dict()["jobs"]]
+        assert all(each.replace("\n", "").replace("\t", "").isprintable() and len(each) < 6000 for each in told)
+        assert not answer.is_complete or not code
+
+
+class Deaf(LocalRunner):
+    """A machine that cannot be asked any more."""
+
+    def execute(self, script: str, **options: Any) -> CommandResult:
+        raise RunnerUnreachable("gone")
 
 
 # --- what an end means ------------------------------------------------------------------------------------------------

@@ -177,6 +177,21 @@ def test_without_cancel_jobs_local_jobs_go_on_and_helpers_are_ended(target: Runn
     assert outcome.message == f"Experiment {EXPID} stopped successfully."
 
 
+@pytest.mark.parametrize("cancel_jobs", [False, True])
+def test_a_kill_ends_local_jobs_only_when_they_are_to_be_cancelled(
+    target: RunnerConfig, account: StubAccount, cancel_jobs: bool
+) -> None:
+    run = start(target, account, more=local_job(account) + CHILD, IGNORE=DEAF)
+    account.control("stop", JOBS=f"{EXPID}_ONE", PLATFORM="LOCAL")
+    outcome = tools.stop_run(EXPID, force=True, cancel_jobs=cancel_jobs)
+    assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 137)
+    left = [command_line(pid) for pid in of_run(run)]
+    assert any(JOB.format(EXPID) in words for words in left) is not cancel_jobs
+    assert not any("setsid" in words or "trap" in words for words in left)
+    if cancel_jobs:
+        assert any("Autosubmit was ended by KILL" in warning for warning in outcome.warnings)
+
+
 def of_group(run: RunnerRun) -> list[int]:
     """The living members of the process group of the run's command."""
     assert run.identity
