@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 
 from profiles.config import RunnerConfig
@@ -231,7 +232,7 @@ def test_the_clock_of_the_service_jumps(jump: float, there: RunnerConfig, accoun
     }
     RunnerRun.objects.update(**moved, probing_until=timezone.now() - timedelta(seconds=jump))
     account.kill()
-    ended = experiments.get_run(expid=EXPID)
+    ended = experiments.get_run(expid=EXPID, viewer=AnonymousUser())
     assert (ended.pk, ended.status, ended.reason) == (run.pk, "TERMINATED", "lost")
     assert ended.finished and ended.finished >= ended.created - timedelta(seconds=1)
     with pytest.raises(NotRunning):

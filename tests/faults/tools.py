@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import URLError
 
+from django.contrib.auth.models import AnonymousUser
 from django.db import connections
 from django.utils import timezone
 
@@ -252,7 +253,7 @@ def set_status(config: RunnerConfig, expid: str = EXPID) -> experiments.CommandO
 def look(expid: str = EXPID) -> RunnerRun:
     """What a status request answers now, asked afresh."""
     RunnerRun.objects.active().filter(expid=expid).update(confirmed_at=None)
-    return experiments.get_run(expid=expid)
+    return experiments.get_run(expid=expid, viewer=AnonymousUser())
 
 
 def wait_ended(expid: str = EXPID, deadline: float = 40) -> RunnerRun:
