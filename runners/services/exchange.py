@@ -45,7 +45,7 @@ class Exchange:
     limit: int
     deadline: float
     last_line: str = ""
-    patience: float | None = PATIENCE
+    patience: float | None = field(default_factory=lambda: PATIENCE)
     stdout: BoundedOutput = field(init=False)
     stderr: BoundedOutput = field(init=False)
     start: float = field(init=False)
@@ -120,15 +120,15 @@ def converse(exchange: Exchange, link: Link) -> None:
     is_ending = False
     while True:
         got = link.receive(exchange)
+        now = time.monotonic()
+        if exchange.stdout.started and exchange.begun_at is None:
+            exchange.begun_at = now
         if exchange.is_told:
             return
-        now = time.monotonic()
         silence = _silence(exchange)
         if got or (silence is not None and not is_ending):
             heard = now
         is_ending = silence is not None
-        if exchange.stdout.started and exchange.begun_at is None:
-            exchange.begun_at = now
         if is_open:
             if exchange.stdout.started and not is_offered:
                 pending, is_offered = memoryview(bytes(pending) + exchange.script[-1:] + exchange.stdin), True

@@ -73,7 +73,9 @@ class BoundedOutput:
         if not self.started:
             return b""
         self._trim()
-        return bytes(self._buffer)
+        data = bytes(self._buffer)
+        # A start-up file or a wrapper has joined the two streams, each of which begins with the marker.
+        return data.removeprefix(self._marker)
 
     @property
     def noise(self) -> bytes:

@@ -115,8 +115,9 @@ def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -
     return [*bounded, *_BASH, "-c", "; ".join(reader)]
 
 
-# sshd's bash has read ~/.bashrc already. A bash that finds SSH_CLIENT would read it once more.
-_BASH = ("bash", "--norc")
+# sshd's bash has read ~/.bashrc already. A bash that finds SSH_CLIENT would read it once more. -p: without $BASH_ENV
+# and the functions of the environment, which can have the names of builtins.
+_BASH = ("bash", "--norc", "-p")
 _BASE_DIRECTORY = f'"$HOME"/{BASE}'
 
 
@@ -197,7 +198,7 @@ _DEFAULT_SIGNALS = r"""
 IFS= read -r -d '' status </proc/self/status
 [[ $status =~ SigIgn:[[:space:]]*([0-9a-f]+) ]] && (( 0x${BASH_REMATCH[1]} & 0x4003 )) &&
   printf -v script 'tell=%q; trap -- "$tell" EXIT\n%s' "$tell" "${script:?}" &&
-  exec env --default-signal=HUP,INT,QUIT,TERM bash --norc -c "$script"
+  exec env --default-signal=HUP,INT,QUIT,TERM bash --norc -p -c "$script"
 """
 
 

@@ -7,6 +7,8 @@ from runners.services.answers import last_text
 from runners.services.exchange import Exchange
 from runners.services.output import last_lines
 
+AT_DEADLINE = 124  # exit code of `timeout`
+NOT_FOUND = 127  # exit code of a shell that does not find a program
 ECHO = 60  # bytes of the script's end that tell an echo of it
 WORDS = 1000  # characters of what the shell said that an error repeats
 # What a start-up file has to ask before it does something for people only, for each login shell.
@@ -38,7 +40,7 @@ def explain(where: str, exchange: Exchange, timeout: float, *, is_remote: bool) 
         what = f"something else than our shell reads the input on {where}: a start-up file starts a program{or_forced}"
     elif exchange.stdout.started:
         what = f"the script did not arrive whole on {where}: a start-up file of the account reads standard input"
-    elif exchange.is_late:
+    elif exchange.is_late or code == AT_DEADLINE:
         what = f"the shell of the account on {where} did not begin within {timeout:g} s: a start-up file waits or reads"
         what += or_forced
     elif code is None and not exchange.signal and not words:
@@ -46,6 +48,9 @@ def explain(where: str, exchange: Exchange, timeout: float, *, is_remote: bool) 
         remedy = f"Probably it closes silent sessions (ChannelTimeout) and start-up files take long. {REMEDY}"
     elif code == scripts.OTHER_SHELL:
         what = f"another shell has taken the place of ours on {where}: {REPLACED}{or_forced}"
+    elif code == NOT_FOUND:
+        what = f"the shell of the account on {where} does not find sh, bash or timeout"
+        remedy = f"Probably a start-up file sets a PATH without /usr/bin and /bin{or_forced}. {REMEDY}"
     else:
         end = f"with exit code {code}" if code is not None else "without an exit code"
         what = f"the shell of the account on {where} ended {end} before running anything"

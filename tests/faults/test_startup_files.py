@@ -23,6 +23,7 @@ from runners.exceptions import CommandTimedOut, RunnerServiceError, RunnerUnreac
 from runners.models import new_run_key
 from runners.services import exchange, runners
 from runners.services.module_loaders import get_module_loader
+from runners.services.probe import Probe, ProbeTarget
 from runners.services.runners import get_runner
 from runners.services.ssh import POOL
 from tests.conftest import need, use
@@ -301,6 +302,48 @@ def test_a_repeated_request_creates_one_experiment_at_most(
     tcsh.start_up("if ($?prompt) exec bash")
     assert app.post("/v4/runners/command/create-experiment", body, Idempotency_Key="another").status == 200
     assert tcsh.tripwire.count("expid") == 1
+
+
+CHANGED = {
+    "separators": "export IFS=:",
+    "options": "set -eufC -o pipefail",
+    "traps": "trap 'exit 0' EXIT; trap 'exit 3' ERR; trap '' INT HUP TERM",
+    "functions": "exit() { :; }; echo() { :; }; read() { :; }; eval() { :; }; kill() { :; }; "
+    "[ -z $BASH_VERSION ] || export -f exit echo read eval kill",
+    "joined streams": "exec 2>&1",
+    "a file of its own": "export BASH_ENV=$HOME/.env",
+}
+
+
+@pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED.keys())
+def test_start_up_files_may_change_the_shell(
+    change: str, account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path
+) -> None:
+    """~/.bashrc of the account that sshd leads into: our own scripts are executed as they stand."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".bashrc").write_text(change + "\n")
+    (home / ".env").write_text("exec cat\n")
+    runner = get_runner(make_sshd(home).config())
+    result = runner.execute("set -- a b; echo $1-$2; exit 7", timeout=10)
+    assert (result.exit_code, result.stdout) == (7, b"a-b\n")
+    key = new_run_key()
+    identity = runner.launch(key, "exec sleep 60", timeout=10)
+    assert runner.probe([ProbeTarget(key, identity)], timeout=10)[key].answer == Probe.RUNNING
+    runner.signal(key, identity, "TERM", timeout=10)
+    wait_for(lambda: not is_alive(identity.pid), what="end of the command")
+
+
+def test_a_login_that_takes_longer_than_our_patience_executes_the_script_once(
+    account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "PATIENCE", 0.5)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".bashrc").write_text(f"sleep {exchange.RELEASED + 1.5}\n")
+    runner = get_runner(make_sshd(home).config())
+    assert runner.execute("echo once | tee -a ~/proof; exit 7", timeout=30).exit_code == 7
+    assert (home / "proof").read_text() == "once\n"
 
 
 FORCED = {
