@@ -336,3 +336,28 @@ def test_a_job_list_without_jobs_is_a_success_with_a_warning(
     finally:
         configuration.unlink(missing_ok=True)
         shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(
+    ("words", "status_and_reason"),
+    [
+        ("Autosubmit will interrupt at the next safe occasion", ("TERMINATED", "stopped")),  # an INT, up to 4.1.16
+        ("Some jobs have failed and reached maximum retrials", ("TERMINATED", "failed")),  # 3.14
+        ("Job a001_ONE is COMPLETED", ("COMPLETED", "")),
+    ],
+)
+def test_what_a_run_says_counts_more_than_its_exit_code_0(
+    api: Api, account: StubAccount, settings: Any, words: str, status_and_reason: tuple[str, str]
+) -> None:
+    settings.RUNNERS_STATUS_FRESHNESS = 0
+    account.control("run", PRINT=words, LAST_LINE="")
+    api.post("run-experiment", {"expid": "a001", **PROFILE})
+    wait_for(lambda: status(api)["status"] != "ACTIVE", 20, what="end of the run")
+    ended = status(api)
+    assert (ended["status"], ended["reason"]) == status_and_reason
+    assert ended["exit_code"] == 0
+    # A run that comes to its own end after such words is complete: an INT may come too late.
+    account.control("run", PRINT=words)
+    api.post("run-experiment", {"expid": "a001", **PROFILE})
+    wait_for(lambda: status(api)["status"] != "ACTIVE", 20, what="end of the run")
+    assert status(api)["status"] == "COMPLETED"

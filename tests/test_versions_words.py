@@ -122,3 +122,11 @@ def test_what_a_version_does_not_take(line: str, argv: list[str], parameters: tu
 )
 def test_the_version_is_found_on_either_stream(text: str, version: str) -> None:
     assert autosubmit.version_in(text) == version
+
+
+@pytest.mark.parametrize(("version", "is_told"), [("4.1.10", True), ("4.0.105", True), ("4.1.12", False), ("", False)])
+def test_an_option_that_a_version_refuses_without_a_word_is_told_by_its_version(version: str, is_told: bool) -> None:
+    argv = autosubmit.expid(CreateExperimentParams("x", evaluation=True))
+    found = autosubmit.needs_newer(argv, version)
+    assert (found is not None and found.parameters == ("evaluation",)) is is_told
+    assert autosubmit.needs_newer(autosubmit.expid(CreateExperimentParams("x")), version) is None

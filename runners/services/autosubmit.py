@@ -245,6 +245,16 @@ def is_run_complete(log: str) -> bool:
     return _has_line(log, "Run successful")
 
 
+def is_run_interrupted(log: str) -> bool:
+    """Whether a run of 4.1.16 or older says that it has left at an INT. It ends with exit code 0 then."""
+    return _has_line(log, "Autosubmit will interrupt at the next safe occasion") and not is_run_complete(log)
+
+
+def has_run_failed(log: str) -> bool:
+    """Whether a run says that jobs have failed for good. 3.14 ends with exit code 0 then."""
+    return _has_line(log, "Some jobs have failed and reached maximum retrials") and not is_run_complete(log)
+
+
 def was_submitting(log: str) -> bool:
     """Whether the traceback of the INT that ended a run says that it was submitting jobs."""
     _, found, traceback = log.rpartition("Traceback (most recent call last)")
@@ -312,6 +322,17 @@ def usage_error(text: str, argv: list[str]) -> UsageError | None:
         named = [option for option in given if option.startswith("--filter_")]
     names = [name for name, option in OPTIONS.items() if option in named]
     return UsageError(tuple(names), answers.line(found[1])) if names else None
+
+
+def needs_newer(argv: list[str], version: str) -> UsageError | None:
+    """What `version` (such as "4.1.10") does not take, of a command that ended with code 1 and no reason.
+
+    Up to 4.1.10 Autosubmit ends so at an option that it does not know, and prints its help or nothing.
+    """
+    numbers = tuple(int(word) for word in version.split(".")[:3] if word.isascii() and word.isdigit())
+    if OPTIONS["evaluation"] in argv and len(numbers) == 3 and numbers <= (4, 1, 10):
+        return UsageError(("evaluation",), "it has no option --evaluation")
+    return None
 
 
 def silence(exit_code: int) -> str:

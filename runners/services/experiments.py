@@ -360,7 +360,11 @@ def failure(config: RunnerConfig, argv: list[str], result: CommandResult, *, exp
     names say. All else is CommandFailed.
     """
     if result.exit_code and (usage := autosubmit.usage_error(result.all_text, argv)):
-        return _not_accepted(config, usage)
+        return _not_accepted(usage, installed_version(get_runner(config)))
+    if result.exit_code == 1 and autosubmit.OPTIONS["evaluation"] in argv:
+        version = installed_version(get_runner(config))
+        if usage := autosubmit.needs_newer(argv, version):
+            return _not_accepted(usage, version)
     runner = get_runner(config)
     found = reasons.complaint(result.stdout, result.stderr)
     facts: dict[str, Any] = {
@@ -390,9 +394,8 @@ def failure(config: RunnerConfig, argv: list[str], result: CommandResult, *, exp
     return get_module_loader(config).explain(error)
 
 
-def _not_accepted(config: RunnerConfig, usage: autosubmit.UsageError) -> InvalidRequest:
-    """Names the version, which is asked for only here: that costs as much as a command."""
-    version = installed_version(get_runner(config))
+def _not_accepted(usage: autosubmit.UsageError, version: str) -> InvalidRequest:
+    """`version`: which is asked for only after such an error, because that takes as long as a command."""
     subject = f"Autosubmit {version}" if version else "The installed version of Autosubmit"
     errors = {f"command_params.{name}": [f"{subject} does not accept it: {usage.words}"] for name in usage.parameters}
     names = " with ".join(usage.parameters)

@@ -368,32 +368,44 @@ def settle(row: object, runner: Runner, probe: Probe) -> None:
 def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
     """COMPLETED: exit code 0 and no stop under way, or a log that proves that all was done before the stop.
 
-    Up to 4.1.16 Autosubmit also ends with exit code 0 after an INT, so during a stop only the log can tell.
+    Up to 4.1.16 Autosubmit also ends with exit code 0 after an INT, which may come from somebody else, and 3.14 does
+    so after failed jobs. So the log may deny what exit code 0 says, and during a stop only the log can tell.
     """
     detail = ""
     jobs: reasons.Jobs | None = None
     finished = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     is_stopped = _ended_by_a_stop(run, finished)
     if probe.answer == Probe.ENDED:
-        is_completed = probe.exit_code == 0
-        if is_stopped:
+        is_completed, is_interrupted = probe.exit_code == 0, probe.interrupted
+        if is_completed or is_stopped:
             try:
-                is_completed = autosubmit.is_run_complete(end_of_log(run, runner))
+                log = end_of_log(run, runner)
             except CommandFailed:  # there is something else in its place, so it proves nothing
-                is_completed = False
+                log = ""
             except RunnerServiceError as error:  # the next look reads it
                 apply(run, runner, Probe(Probe.CANNOT_TELL, detail=error.detail))
                 return
+            if is_stopped:
+                is_completed = autosubmit.is_run_complete(log)
+            elif autosubmit.is_run_interrupted(log):
+                is_completed, is_interrupted = False, True
+            elif autosubmit.has_run_failed(log):
+                is_completed = False
         if is_completed:
             reason = ""
             detail = "It had completed before the stop reached it." if is_stopped else ""
-        elif is_stopped or probe.interrupted:
+        elif is_stopped or is_interrupted:
             reason = RunReason.STOPPED
         else:
             reason = RunReason.KILLED if probe.signal else RunReason.FAILED
         if reason != RunReason.STOPPED:  # after a stop, nobody expects all jobs to be done
             jobs = _jobs(run, runner)
-        if reason and probe.exit_code and not probe.interrupted and not (is_stopped and probe.signal):
+        if (
+            reason
+            and (probe.exit_code or reason == RunReason.FAILED)
+            and not is_interrupted
+            and not (is_stopped and probe.signal)
+        ):
             detail = _reason(run, runner, jobs)
         if reason != RunReason.STOPPED:
             detail = answers.text("\n".join(part for part in (jobs.sentence if jobs else "", detail) if part))

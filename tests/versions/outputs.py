@@ -1,7 +1,6 @@
 """What each version of Autosubmit printed: real outputs, in `outputs/VERSION.txt`, made by `tests/versions/record.py`.
 
     load("4.1.15")["setstatus"]   -> Output(exit_code=0, stdout=..., stderr=...)
-    recorded("setstatus")         -> {"4.1.15": Output, ...} of all versions that have it
 
 A file holds a part per command: `=== NAME: exit code N`, `$ COMMAND LINE`, standard output, `--- stderr`, standard
 error. The experiment is always `a001`; paths and times are replaced. The colour codes are Autosubmit's own.
@@ -54,10 +53,6 @@ def load(version: str) -> dict[str, Output]:
         stdout, _, stderr = text.partition(_STDERR)
         found[name] = Output(int(exit_code), command, stdout, stderr)
     return found
-
-
-def recorded(name: str) -> dict[str, Output]:
-    return {version: load(version)[name] for version in RECORDED if name in load(version)}
 
 
 def _ended(text: str) -> str:
