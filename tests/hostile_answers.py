@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 settings.register_profile(
     "hostile",
     deadline=None,  # the machine of the tests is shared
     database=None,
+    phases=[Phase.generate, Phase.shrink],  # explaining a failure takes minutes
     max_examples=int(os.environ.get("HOSTILE_EXAMPLES", "200")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-hostile = settings(settings.get_profile("hostile"))
+hostile = settings(settings.get_profile("hostile"))  # of parsers
+# Of what writes rows, which takes 0.1 s for each example.
+hostile_rows = settings(hostile, max_examples=int(os.environ.get("HOSTILE_EXAMPLES", "40")))
 
 KEY = "0123456789abcdef0123456789abcdef"
 IDENTITY = "login1.example.org 5b1f7e1e-3bd0-4a2f-9a50-2f0b5a5f7d11 pid:[4026531836] 4242 987654 4241 987650"

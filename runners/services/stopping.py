@@ -21,6 +21,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from runners.exceptions import (
+    CommandFailed,
     CommandTimedOut,
     NotRunning,
     OutcomeUnknown,
@@ -234,7 +235,11 @@ class Stop:
 
     def _autosubmit_stop(self, identity: Identity) -> bool:
         with self._step("autosubmit stop") as step:
-            victim = self.runner.first_match(self.run.expid, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+            try:
+                victim = self.runner.first_match(self.run.expid, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+            except CommandFailed as error:  # the signals that follow reach the run's own processes only
+                step["outcome"] = f"left out: {error.detail}"
+                return False
             if victim not in (None, identity.pid):
                 others = f"another home's `autosubmit run {self.run.expid}`"
                 step["outcome"] = f"left out: it would stop process {victim}, {others}"
