@@ -165,6 +165,16 @@ def test_a_warning_is_its_heading_with_its_block(name: str, words: list[str]) ->
         assert "Loading parameters" not in text and "is correct" not in text  # the message after it
 
 
+def test_a_job_that_was_not_changed_is_a_warning() -> None:
+    """As 4.1.17.1 prints it when the platform of a RUNNING job cannot be reached."""
+    said = [
+        "Cannot change status of job [a004_SIM] because the connection to its platform [S] could not be established.",
+        "Job [a004_SIM] status will remain as RUNNING.",
+    ]
+    text = "".join(f"\x1b[38;5;214m[ERROR] {line}\x1b[0m\x1b[39m\n" for line in said)
+    assert reasons.warnings(text.encode()) == said
+
+
 def test_a_warning_without_colours_ends_at_a_blank_line() -> None:
     block = "On Configuration files:\nCritical Issues on [Jobs] config file:\n[ONE] no SCRIPT"
     assert reasons.warnings(f"[WARNING] {block}\n\nLoading parameters\n".encode()) == [block]

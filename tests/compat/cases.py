@@ -342,7 +342,8 @@ def set_by_filters(side: Side) -> Reply:
 @case("set-job-status to FAILED, which the GUI offers and Autosubmit refuses")
 def set_failed(side: Side) -> Reply:
     expid = side.experiment()
-    side.account.control("setstatus", expid, PRINT_ERR="invalid choice: 'FAILED'", EXIT=1)
+    said = "error: argument -t/--status_final: invalid choice: 'FAILED' (choose from 'READY', 'COMPLETED')"
+    side.account.control("setstatus", expid, PRINT_ERR=said, LAST=1, EXIT=1)
     return side.post("set-job-status", set_status(expid, final_status="FAILED"))
 
 
