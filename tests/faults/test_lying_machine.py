@@ -1,0 +1,106 @@
+"""A real sshd whose forced command plays our reader and then answers what the test wants.
+
+Promise: whatever it says is an error of that one request in words, or "cannot tell"; the row stays right, and small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from profiles.config import RunnerType
+from profiles.models import RunnerProfile
+from runners.models import RunnerRun
+from runners.services import answers
+from tests.api import Api
+from tests.environments import StubAccount
+from tests.hostile_answers import IDENTITY
+from tests.servers import SSHServer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# It says the marker, which stands in the command line in two parts, reads all input, and answers.
+LIAR = r"""#!/bin/bash
+end=$(grep -o 's-[0-9a-f]\{16\}' <<<"$SSH_ORIGINAL_COMMAND" | head -n 1)
+marker=autosubmit-runner$end
+printf '\n%s\n' "$marker" >&2; printf '\n%s\n' "$marker"
+cat >/dev/null  # the whole script: a machine that has not got it has certainly not started anything
+cat ANSWER
+printf '\n%s 0\n' "$marker" >&2; printf '\n%s 0\n' "$marker"
+"""
+
+
+@pytest.fixture
+def answer(
+    account: StubAccount, make_sshd: Callable[..., SSHServer], settings: Any, tmp_path: Path
+) -> Callable[[str], None]:
+    """answer(text): what the machine of the profile LIAR says from now on."""
+    file, program = tmp_path / "answer", tmp_path / "liar"
+    program.write_text(LIAR.replace("ANSWER", str(file)))
+    program.chmod(0o755)
+    sshd = make_sshd(account.home, options={"ForceCommand": str(program)})
+    for name, value in sshd.settings.items():
+        setattr(settings, name, value)
+    settings.PROTECTION_LEVEL = "NONE"
+    settings.THROTTLE_COMMANDS = ""
+    settings.RUNNERS_STATUS_FRESHNESS = 0
+    RunnerProfile.objects.create(
+        name="LIAR",
+        runner_type=RunnerType.SSH,
+        module_loader_type="NO_MODULE",
+        ssh_host="127.0.0.1",
+        ssh_port=sshd.port,
+        ssh_user=sshd.user,
+    )
+    return lambda text: file.write_text(text) and None
+
+
+RUN = {"expid": "a000", "profile_name": "LIAR"}
+
+
+@pytest.mark.parametrize(
+    "said", ["hello\nready\n", "", f"{IDENTITY.replace('4242', '1')}\nready\n", "ready\n", "exit 0"]
+)
+def test_a_launch_that_is_answered_by_something_else(answer: Callable[[str], None], client: Client, said: str) -> None:
+    api = Api(client)
+    answer(said)
+    body = api.post("run-experiment", RUN, expect=(502,))
+    assert body["code"] == "outcome_unknown"
+    assert "not valid" in body["detail"] and "forced command" in body["detail"]
+    run = RunnerRun.objects.get()
+    assert (run.status, run.identity) == ("ACTIVE", None)  # the wrapper may have started it as well
+    status = api.post("get-runner-run-status", {"expid": "a000"})
+    assert (status["status"], status["reachable"]) == ("ACTIVE", False)
+    assert api.post("run-experiment", RUN, expect=(409,))["code"] == "already_running"
+    assert api.post("stop-experiment", {"expid": "a000"}, expect=(502,))["code"] == "runner_unreachable"
+
+
+def test_what_a_look_is_answered_with_stays_small(answer: Callable[[str], None], client: Client) -> None:
+    api = Api(client)
+    answer(f"{IDENTITY}\nready\n")
+    api.post("run-experiment", RUN)
+    run = RunnerRun.objects.get()
+    assert run.host == "login1.example.org"
+    for said in (
+        f"{run.key} unknown " + "\x1b[31m\x07\u202e" * 300_000 + "\n",
+        f"{run.key} elsewhere {'h' * 300_000}\n",
+        f"{run.key} ended 0.-.nan -\n",
+        f"{run.key} ended {'9' * 5000}.-.1 -\n",
+        f"{run.key} running {IDENTITY}\n{run.key} ended 0.-.1700000000 -\n",
+        "\x1b]0;title\x07" * 1000,
+    ):
+        answer(said)
+        RunnerRun.objects.update(probing_until=None)
+        status = api.post("get-runner-run-status", {"expid": "a000"})
+        assert (status["status"], status["reachable"]) == ("ACTIVE", False), said[:100]
+        detail = status["unreachable_detail"]
+        assert 0 < len(detail) <= answers.TEXT_LIMIT
+        assert all(char.isprintable() or char == "\n" for char in detail)
+    answer(f"{run.key} ended 3.-.1700000000 -\n")
+    RunnerRun.objects.update(probing_until=None)
+    status = api.post("get-runner-run-status", {"expid": "a000"})
+    assert (status["status"], status["exit_code"]) == ("TERMINATED", 3)
