@@ -132,6 +132,21 @@ def test_a_failure_is_no_refusal(name: str) -> None:
     assert reasons.remedy(found.text) or name in ("c_tab", "c_clonebranch")
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("'NOWHERE'.", "does not find it: is it a platform"),
+        ("'list' object has no attribute 'items'.", "of another form than Autosubmit expects"),
+        ("invalid literal for int() with base 10: 'abc'.", "has to be a number"),
+    ],
+)
+def test_a_bare_error_of_python_comes_with_what_it_means(said: str, words: str) -> None:
+    """Recorded from: a job on an unknown PLATFORM, JOBS that is a list, NUMCHUNKS: abc."""
+    found = reasons.complaint(f"\x1b[31m [CRITICAL] Unexpected error: {said}\n Please report it\x1b[0m\n".encode())
+    assert found is not None and found.reason.startswith(f"Unexpected error: {said}")
+    assert words in reasons.remedy(found.text)
+
+
 @pytest.mark.parametrize("version", ALL)
 def test_an_unknown_experiment_is_told_from_an_unknown_copy(version: str) -> None:
     found = reasons.complaint(*read(version, "create_unknown"))

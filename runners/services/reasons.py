@@ -305,9 +305,18 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "Run `autosubmit install` in the account, or correct the path of the database in its .autosubmitrc.",
     ),
     (
-        re.compile(r"'NoneType' object (is not iterable|has no attribute)"),
-        "A section of the configuration is probably empty or incomplete, such as JOBS, or a wrapper without "
-        "JOBS_IN_WRAPPER.",
+        re.compile(r"'(NoneType|list|str|int|bool)' object (is not|has no|does not)"),
+        "A section of the configuration is probably empty, incomplete or of another form than Autosubmit expects, such "
+        "as JOBS, or a wrapper without JOBS_IN_WRAPPER.",
+    ),
+    (
+        re.compile(r"^Unexpected error: '[^' ]{1,100}'\.?$", re.MULTILINE),
+        "Autosubmit looks this name up and does not find it: is it a platform, a section or a setting that the "
+        "configuration lacks?",
+    ),
+    (
+        re.compile(r"invalid literal for int\(\)|could not convert string to float"),
+        "A setting of the configuration that has to be a number is none.",
     ),
     (
         re.compile(r"'utf-8' codec can't decode"),
