@@ -29,6 +29,9 @@ LIMIT_RULES: dict[str, Callable[[Sequence[str]], None]] = {
 }
 MAX_GROUP_NAME = MAX_PERSON = 150  # of django.contrib.auth
 MAX_CHARACTERS = 1_000_000
+MAX_DEPTH = 100
+TOO_DEEP = "Not valid YAML: nested too deeply."
+MAX_MEMBERS = 2_000  # profiles, keys, people: each is compared with a row
 MAX_ERRORS = 100
 
 
@@ -92,7 +95,11 @@ def parse(text: str) -> Configuration:
     return configuration
 
 
-class _Loader(yaml.SafeLoader):
+# libyaml's parser takes a tenth of the time of PyYAML's own, which the wheels of PyYAML do not need.
+_BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_BaseLoader):
     """Gives a line to errors that PyYAML lets through as Python's own, as for 2024-99-99, which only seems a date."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -103,6 +110,18 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
+def _require_shallow(text: str) -> None:
+    """Raises RecursionError for a text that is nested deeper than MAX_DEPTH, before anything recurses into it.
+
+    Events come one by one, without recursion; building nodes out of them is recursive, in libyaml's binding in C.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_BaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise RecursionError
+
+
 def _load(text: str) -> tuple[object, dict[str, int], list[Mistake]]:
     """The plain section, the line of each path in it, and the keys that stand twice there.
 
@@ -111,6 +130,7 @@ def _load(text: str) -> tuple[object, dict[str, int], list[Mistake]]:
     lines: dict[str, int] = {}
     mistakes: list[Mistake] = []
     try:
+        _require_shallow(text)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -123,14 +143,20 @@ def _load(text: str) -> tuple[object, dict[str, int], list[Mistake]]:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
+        if "nesting depth" in (error.problem or ""):  # libyaml's own limit, met when it reads ahead
+            raise InvalidConfiguration([Mistake("", TOO_DEEP)]) from None
         mark = error.problem_mark or error.context_mark
         words = "; ".join(filter(None, [error.context, error.problem])) or "this is no YAML"
-        mistake = Mistake("", f"Not valid YAML: {words}.", mark.line + 1 if mark else None)
+        last = text.count("\n") + 1  # libyaml puts the end of a text behind its last line
+        mistake = Mistake("", f"Not valid YAML: {words}.", min(mark.line + 1, last) if mark else None)
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
+        line = text.encode()[: error.position].count(b"\n") + 1  # libyaml counts bytes
         mistake = Mistake("", f"Not valid YAML: {error.reason}.", line)
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        mistake = Mistake("", "Not valid YAML: half of a surrogate pair is no text.", line)
     except RecursionError:
-        mistake = Mistake("", "Not valid YAML: nested too deeply.")
+        mistake = Mistake("", TOO_DEEP)
     raise InvalidConfiguration([mistake])
 
 
@@ -184,7 +210,7 @@ class _Reader:
         profiles = endpoints = keys = accounts = None
         if parts.get(PROFILES) is not None:
             path = f"{ROOT}.{PROFILES}"
-            found = self.mapping(parts[PROFILES], path)
+            found = self.few(self.mapping(parts[PROFILES], path), path)
             profiles = {name: self.profile(f"{path}.{name}", name, value) for name, value in found.items()}
         if parts.get(SSH_PUBLIC_KEYS) is not None:
             keys = self.keys(parts[SSH_PUBLIC_KEYS], f"{ROOT}.{SSH_PUBLIC_KEYS}")
@@ -194,9 +220,16 @@ class _Reader:
             endpoints = {Endpoint(name): self.endpoint(f"{path}.{name}", value) for name, value in found.items()}
         if parts.get(ACCOUNTS) is not None:
             path = f"{ROOT}.{ACCOUNTS}"
-            found = self.mapping(parts[ACCOUNTS], path)
+            found = self.few(self.mapping(parts[ACCOUNTS], path), path)
             accounts = {name: self.accounts_of(f"{path}.{name}", name, value) for name, value in found.items()}
         return Configuration(profiles=profiles, ssh_public_keys=keys, endpoints=endpoints, accounts=accounts)
+
+    def few(self, members: dict[str, Any], path: str) -> dict[str, Any]:
+        """The members, or none of them and a mistake when they are too many."""
+        if len(members) <= MAX_MEMBERS:
+            return members
+        self.wrong(path, f"Give at most {MAX_MEMBERS} members. These are {len(members)}.")
+        return {}
 
     def accounts_of(self, path: str, person: str, value: object) -> tuple[str, ...]:
         """The accounts of one person, in their order, each once."""
@@ -221,6 +254,8 @@ class _Reader:
             label = f"{path}.{name if isinstance(name, str) and len(name) <= 100 else shown(name)}"
             if not isinstance(name, str):
                 self.wrong(label, "Put the name in quotes.")
+            elif names is not None and name not in names and len(self.mistakes) >= MAX_ERRORS:
+                self.wrong(label, "This name is not known.")  # looking for the nearest of thousands would take minutes
             elif names is not None and name not in names:
                 near = difflib.get_close_matches(name[:60].upper(), list(names), n=1)
                 remedy = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(names)}."
@@ -294,6 +329,9 @@ class _Reader:
     def keys(self, value: object, path: str) -> tuple[str, ...]:
         if not isinstance(value, list):
             self.wrong(path, f"Give a list of public keys, not {kind(value)}.")
+            return ()
+        if len(value) > MAX_MEMBERS:
+            self.wrong(path, f"Give at most {MAX_MEMBERS} keys. These are {len(value)}.")
             return ()
         keys: dict[str, None] = {}  # an ordered set: a key that stands twice is published once
         for index, line in enumerate(value):

@@ -17,7 +17,7 @@ from runners.api.exception_handler import (
     BAD_REQUEST,
     DATABASE_RETRY,
     DATABASE_UNAVAILABLE,
-    KINDS,
+    KINDS_BY_CODE,
     NOT_FOUND,
     PROBLEM_TYPE,
     SERVER_ERROR,
@@ -30,8 +30,8 @@ from runners.api.exception_handler import (
 @require_safe
 def errors(request: HttpRequest) -> HttpResponse:
     """Every `code` of the API, made from the table itself. The `type` member of an error leads here."""
-    kinds = {kind.code: kind for kind in (*KINDS.values(), BAD_REQUEST, SERVER_ERROR)}
-    return render(request, "errors.html", {"kinds": sorted(kinds.values(), key=lambda kind: (kind.status, kind.code))})
+    kinds = KINDS_BY_CODE.values()
+    return render(request, "errors.html", {"kinds": sorted(kinds, key=lambda kind: (kind.status, kind.code))})
 
 
 def _openapi(media: str, content_type: str) -> Callable[[HttpRequest], HttpResponse]:

@@ -70,6 +70,7 @@ CORS_PREFLIGHT_MAX_AGE = 600
 
 # Each layer costs every request: get-runner-run-status has to answer more than 1100 times a second on two cores.
 MIDDLEWARE = [
+    "runners.api.middleware.BodyLimitMiddleware",
     "runners.api.middleware.ApiPathMiddleware",
     "runners.pages.middleware.NoNul",
     "django.middleware.security.SecurityMiddleware",
@@ -201,10 +202,17 @@ REST_KNOX = {"TOKEN_MODEL": KNOX_TOKEN_MODEL, "TOKEN_PREFIX": "asr_"}
 # --- The API ---------------------------------------------------------------------------------------------------------
 
 API_MAX_BODY = envint("API_MAX_BODY", 1024 * 1024)  # bytes
+PAGE_MAX_BODY = 4_500_000  # bytes of a form, with a YAML file of a million characters
+# Nothing of a form is written to disk: what is larger was refused by its length.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
+FILE_UPLOAD_MAX_MEMORY_SIZE = PAGE_MAX_BODY
 RUNNERS_IDEMPOTENCY_HOURS = envint("RUNNERS_IDEMPOTENCY_HOURS", 48)  # how long an Idempotency-Key is remembered
 # How many requests one person (token, user, else address) may make, such as 600/min; "off" is no limit.
 THROTTLE_COMMANDS = envrate("THROTTLE_COMMANDS", "600/min")
 THROTTLE_READS = envrate("THROTTLE_READS", "off")
+THROTTLE_ACCOUNT_LOGINS = envrate("THROTTLE_ACCOUNT_LOGINS", "20/min")
+THROTTLE_STRANGERS = envrate("THROTTLE_STRANGERS", "60/min")
+RUNNERS_LOGINS_IN_FLIGHT = envint("RUNNERS_LOGINS_IN_FLIGHT", 2)  # passwords that a process judges at the same time
 THROTTLE_FAILED_LOGINS = envrate("THROTTLE_FAILED_LOGINS", "60/min")
 
 REST_FRAMEWORK: dict[str, Any] = {

@@ -153,7 +153,8 @@ class TestParse:
         [
             ("a: 1\nb: [1\nc: 2\n", 3, "Not valid YAML"),
             ("RUNNER_CONFIGURATION:\n\tPROFILES: {}\n", 2, "Not valid YAML"),
-            ("a: 1\nb: \x01\n", 2, "special characters"),
+            ("a: 1\nb: \x01\n", 2, "characters are not allowed"),
+            ("a: 1\nb: \ud800\n", 2, "surrogate"),
             (section("PROFILES:\n  X: {MODULES: 2024-99-99}"), 3, "put texts in quotes"),
             (section("PROFILES:\n  X: !!python/object/apply:os.system ['id']"), 3, "could not determine"),
             (section("PROFILES: *nothing"), 2, "undefined alias"),
@@ -164,7 +165,7 @@ class TestParse:
             ("RUNNERS_CONFIGURATION: {}", None, "RUNNERS_CONFIGURATION"),
             ("x" * 1_000_001, None, "more than"),
         ],
-        ids=range(12),
+        ids=range(13),
     )
     def test_syntax_by_line(self, text: str, line: int | None, words: str) -> None:
         found = mistakes(text)

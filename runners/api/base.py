@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError
-from django.http import HttpRequest
+from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from rest_framework import exceptions, viewsets
@@ -17,14 +18,18 @@ from rest_framework.views import APIView
 
 from profiles.config import Endpoint
 from runners.api.authentication import is_open
+from runners.api.exception_handler import KINDS_BY_CODE, PROBLEM_TYPE, problem
 from runners.api.permissions import CommandThrottle, EndpointEnabled, ScopeAllowed
 from runners.models import AuditRecord
 from runners.models_auth import ApiToken
 from runners.models_operations import IdempotencyRecord
 from runners.services.audit import audited
 from runners.services.dry_run import Plan
+from runners.services.strangers import STRANGERS
 
 logger = logging.getLogger(__name__)
+
+STRANGE = ("not_authenticated", "invalid_credentials")  # outcomes of requests by nobody known
 
 
 def viewer(request: Request) -> Any:
@@ -63,8 +68,17 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             self.audit = AuditRecord(endpoint=self.command)
             return super().dispatch(request, *args, **kwargs)
         address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
+        if self._is_of_nobody(request) and (wait := STRANGERS.refuses(address)):
+            kind = KINDS_BY_CODE["throttled"]
+            body = problem(kind, f"Too many requests without credentials. Try again in {wait} s, or send a token.")
+            headers = {"Retry-After": str(wait)}
+            return JsonResponse(body, status=kind.status, content_type=PROBLEM_TYPE, headers=headers)
+
+        def is_listed(record: AuditRecord) -> bool:
+            return record.outcome not in STRANGE or STRANGERS.counts(address)
+
         try:
-            with audited(endpoint=self.command, address=address[:64]) as self.audit:
+            with audited(endpoint=self.command, address=address[:64], is_listed=is_listed) as self.audit:
                 return super().dispatch(request, *args, **kwargs)
         except (DatabaseError, InterfaceError) as error:
             if not hasattr(self, "response"):
@@ -72,6 +86,15 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             # The record could not be saved. What the command did stands: its answer must not be lost with the record.
             logger.error("An audit record was not saved (%s): %s", error, self.audit_text())
             return self.response
+
+    @staticmethod
+    def _is_of_nobody(request: HttpRequest) -> bool:
+        """Whether a request has no credentials at all, where it needs some."""
+        return not (
+            settings.PROTECTION_LEVEL == "NONE"
+            or "HTTP_AUTHORIZATION" in request.META
+            or settings.SESSION_COOKIE_NAME in request.COOKIES
+        )
 
     def audit_text(self) -> str:
         record = self.audit

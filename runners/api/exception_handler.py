@@ -88,6 +88,10 @@ KINDS: dict[type[BaseException], Kind] = {
 }
 
 
+LENGTH_REQUIRED = Kind(411, "length_required", "The body's length is not declared")
+KINDS_BY_CODE = {kind.code: kind for kind in (*KINDS.values(), BAD_REQUEST, LENGTH_REQUIRED, SERVER_ERROR)}
+
+
 def kind_of(error: BaseException) -> Kind | None:
     """The table's entry for the nearest class; None for a bug."""
     return next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)

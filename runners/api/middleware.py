@@ -1,14 +1,52 @@
-"""Paths as clients really send them."""
+"""Paths and bodies as clients really send them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from django.http import HttpRequest
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
 API_PREFIX = "/v4/"
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+
+class BodyLimitMiddleware:
+    """Refuses a body by the length that it declares, before anything reads it. First of all layers.
+
+    A form with a file would otherwise be read whole, to memory or disk, by the check of its CSRF token. A body without
+    a length (chunked) is refused, too: Django would take it for an empty one.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        declared = request.META.get("CONTENT_LENGTH") or ""
+        if not declared:
+            if request.META.get("HTTP_TRANSFER_ENCODING"):
+                return _refused(request, 411, "length_required", "Send the body with its length (Content-Length).")
+            return self.get_response(request)
+        limit = settings.API_MAX_BODY if _is_api(request) else settings.PAGE_MAX_BODY
+        if not (declared.isascii() and declared.isdigit()):
+            return _refused(request, 400, "bad_request", "The Content-Length is no number.")
+        if len(declared) > 18 or int(declared) > limit:
+            return _refused(request, 413, "too_large", f"The body has more than {limit} bytes.")
+        return self.get_response(request)
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path_info.lstrip("/").startswith(API_PREFIX[1:])
+
+
+def _refused(request: HttpRequest, status: int, code: str, detail: str) -> HttpResponse:
+    if not _is_api(request):
+        return HttpResponse(f"{detail}\n", status=status, content_type="text/plain; charset=utf-8")
+    from runners.api.exception_handler import KINDS_BY_CODE, PROBLEM_TYPE, problem  # it imports views' modules
+
+    return JsonResponse(problem(KINDS_BY_CODE[code], detail), status=status, content_type=PROBLEM_TYPE)
 
 
 class ApiPathMiddleware:
@@ -17,7 +55,7 @@ class ApiPathMiddleware:
     The GUI's base URL may end in a slash, which gives `//v4/...`. The Autosubmit API takes both, so clients send them.
     """
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:

@@ -50,7 +50,7 @@ class EndpointEnabled(BasePermission):
         return True
 
 
-class _Throttle(SimpleRateThrottle):
+class Throttle(SimpleRateThrottle):
     """The rate comes from the setting `THROTTLE_<SCOPE>`, such as 600/min; empty is no limit. Counted per process."""
 
     scope: str
@@ -69,19 +69,19 @@ class _Throttle(SimpleRateThrottle):
         return f"throttle-{self.scope}-{who}"
 
 
-class CommandThrottle(_Throttle):
+class CommandThrottle(Throttle):
     """Of the commands, through the API and on the pages together."""
 
     scope = "commands"
 
 
-class ReadThrottle(_Throttle):
+class ReadThrottle(Throttle):
     """Of all other endpoints (settings: DEFAULT_THROTTLE_CLASSES)."""
 
     scope = "reads"
 
 
-class FailedLoginThrottle(_Throttle):
+class FailedLoginThrottle(Throttle):
     """Of the sign-in forms, where passwords can be guessed, by address. Tokens cannot: see docs/decisions.md."""
 
     scope = "failed_logins"

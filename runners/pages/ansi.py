@@ -15,6 +15,7 @@ _OTHER = re.compile(r"\x1b(?:\[[0-?]*[ -/]*(?:[@-~]|$)|\][^\x07\x1b]*(?:\x07|\x1
 # Control characters that are neither tab nor line end, and those that reorder the text around them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STATE = re.compile(r"(?:[fb][0-9]{1,2}|[bdiur])(?:\.(?:[fb][0-9]{1,2}|[bdiur]))*")
+MAX_CODES = 64  # of one sequence
 _LEVELS = (0, 95, 135, 175, 215, 255)  # of the 6x6x6 cube
 _BASIC = (
     *((0, 0, 0), (205, 0, 0), (0, 205, 0), (205, 205, 0), (0, 0, 238), (205, 0, 205), (0, 205, 205), (229, 229, 229)),
@@ -67,7 +68,8 @@ class Style:
     def after(self, codes: str) -> Style:
         """The style after `ESC [ codes m`. Unknown codes change nothing."""
         style = self
-        numbers = [int(code) if code.isdigit() else 0 for code in codes.replace(":", ";").split(";")][:64]
+        words = codes.replace(":", ";").split(";", MAX_CODES)[:MAX_CODES]
+        numbers = [int(code) if code.isdigit() and len(code) <= 3 else 0 for code in words]  # all known ones are short
         position = 0
         while position < len(numbers):
             code = numbers[position]
@@ -135,7 +137,8 @@ def to_html(text: str, style: Style = PLAIN) -> tuple[SafeString, Style]:
     last writing is shown.
     """
     text = text.replace("\r\n", "\n")
-    text = re.sub(r"[^\n]*\r(?=[^\n])", "", text)
+    if "\r" in text:
+        text = "\n".join(_last_writing(line) for line in text.split("\n"))
     parts: list[str] = []
     position = 0
     for match in _SGR.finditer(text):
@@ -144,6 +147,11 @@ def to_html(text: str, style: Style = PLAIN) -> tuple[SafeString, Style]:
         position = match.end()
     parts.append(_span(text[position:], style))
     return mark_safe("".join(parts)), style  # noqa: S308  (every part went through `escape`)
+
+
+def _last_writing(line: str) -> str:
+    """What is left of a line after its last carriage return that something follows."""
+    return line[line.rfind("\r", 0, len(line) - 1) + 1 :] if line else line
 
 
 def _span(text: str, style: Style) -> str:

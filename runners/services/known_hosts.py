@@ -10,7 +10,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -189,5 +188,27 @@ def _is_for(field: str, name: str) -> bool:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """`*` and `?` only; brackets stand for themselves, as in `[host]:2222`."""
-    return re.fullmatch("".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in pattern), name) is not None
+    """`*` and `?` only; brackets stand for themselves, as in `[host]:2222`.
+
+    Not as a regular expression, which tries all ways to share a name among many `*`. Here each part between two `*` is
+    looked for once, from left to right, so the work grows with the length of the pattern times that of the name.
+    """
+    first, *parts = pattern.split("*")
+    if not parts:
+        return len(first) == len(name) and _fits(first, name, 0)
+    *middle, last = parts
+    if len(first) + len(last) > len(name) or not _fits(first, name, 0) or not _fits(last, name, len(name) - len(last)):
+        return False
+    place, end = len(first), len(name) - len(last)
+    for part in filter(None, middle):
+        while place + len(part) <= end and not _fits(part, name, place):
+            place += 1
+        if place + len(part) > end:
+            return False
+        place += len(part)
+    return True
+
+
+def _fits(part: str, name: str, place: int) -> bool:
+    """Whether `part`, in which `?` is any character, stands in `name` at `place`."""
+    return all(wanted in ("?", name[place + index]) for index, wanted in enumerate(part))

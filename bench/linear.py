@@ -1,0 +1,137 @@
+"""`python -m bench.linear`: how the work of each path grows when its input is doubled, up to its limit.
+
+Each path reads a text that somebody outside can choose. Linear work has a ratio of about 2 for each doubling; quadratic
+work has 4. tests/test_linear.py fails when a path is not linear. Times are those of one core, the best of two.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import django
+
+DOUBLINGS = 3
+BEST_OF = 2
+WORTH_A_RATIO = 0.004  # seconds; below, the clock and the interpreter say more than the path
+
+
+@dataclass(frozen=True)
+class Path:
+    """`text(n)` is the worst known input of about `n` characters, `limit` the most that the path takes."""
+
+    name: str
+    limit: int
+    text: Callable[[int], str]
+    read: Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Step:
+    size: int
+    seconds: float
+    ratio: float | None
+
+
+def paths() -> list[Path]:
+    from django.core.exceptions import ValidationError
+    from rest_framework.exceptions import ValidationError as Refused
+
+    from profiles import validators
+    from profiles.yaml_config import MAX_CHARACTERS, InvalidConfiguration, parse
+    from runners.api import fields
+    from runners.pages import ansi
+    from runners.services import output
+    from runners.services.known_hosts import _is_for
+
+    def refused(read: Callable[[str], object]) -> Callable[[str], object]:
+        def call(text: str) -> None:
+            with suppress(Refused, ValidationError, InvalidConfiguration):
+                read(text)
+
+        return call
+
+    repository, filters = fields.RepositoryField(), fields.FilterField()
+    words = fields.WordsField(pattern="[A-Z]+", rule="-")
+    header = "RUNNER_CONFIGURATION:\n  PROFILES:\n"
+    profile = "    P{}: {{RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE, SSH: {{HOST: h, PORT: 22}}}}\n"
+    body, chunk, line = 1024 * 1024, 256 * 1024, 64 * 1024
+
+    def plain_text(text: str) -> str:
+        return output.plain_text(text.encode())
+
+    def yaml_of(unit: str) -> Callable[[int], str]:
+        return lambda n: header + "".join(unit.format(i) for i in range(n // len(unit)))
+
+    return [
+        Path("git_repo, colons", body, lambda n: "a://" + ":" * n, refused(repository.run_validation)),
+        Path("git_repo, colons and @", body, lambda n: "a://" + ":@" * (n // 2), refused(repository.run_validation)),
+        Path("git_repo, letters", body, lambda n: "a+" * (n // 2), refused(repository.run_validation)),
+        Path("filter, brackets", body, lambda n: "[" * n, refused(filters.run_validation)),
+        Path("filter, blanks", body, lambda n: " " * n, refused(filters.run_validation)),
+        Path("list of words", body, lambda n: "A " * (n // 2), refused(words.run_validation)),
+        Path("host", body, lambda n: "a." * (n // 2), refused(validators.validate_host)),
+        Path("module", body, lambda n: "a/" * (n // 2), refused(validators.validate_lmod)),
+        Path("log viewer, one line", chunk, lambda n: "x" * n, ansi.to_html),
+        Path("log viewer, one line overwritten", chunk, lambda n: "xxxxxxx\r" * (n // 8), ansi.to_html),
+        Path("log viewer, colours", chunk, lambda n: "\x1b[31mx" * (n // 6), ansi.to_html),
+        Path("log viewer, one endless colour", chunk, lambda n: "\x1b[" + "1;" * (n // 2) + "m", ansi.to_html),
+        Path("log viewer, one endless number", chunk, lambda n: "\x1b[" + "1" * n + "m", ansi.to_html),
+        Path("log viewer, titles without end", chunk, lambda n: "\x1b]0;x" * (n // 6), ansi.to_html),
+        Path("log viewer, escapes", chunk, lambda n: "\x1b" * n, ansi.to_html),
+        Path(
+            "output, titles without end",
+            body,
+            lambda n: "\x1b]0;x" * (n // 6),
+            lambda text: output.plain_text(text.encode()),
+        ),
+        Path(
+            "output, one line overwritten",
+            body,
+            lambda n: "xxxxxxx\r" * (n // 8),
+            lambda text: output.plain_text(text.encode()),
+        ),
+        Path("known_hosts, stars", line, lambda n: "*a" * (n // 2) + "b", lambda text: _is_for(text, "a" * 255)),
+        Path("known_hosts, patterns", line, lambda n: "*a*b," * (n // 5), lambda text: _is_for(text, "a" * 255)),
+        Path("YAML, profiles", MAX_CHARACTERS, yaml_of(profile), refused(parse)),
+        Path("YAML, unknown names", MAX_CHARACTERS, yaml_of("    P: {{RUNNER_TYP{}: 1}}\n"), refused(parse)),
+        Path("YAML, names twice", MAX_CHARACTERS, yaml_of("    P: 1{}\n"), refused(parse)),
+        Path("YAML, nested", MAX_CHARACTERS, lambda n: "[" * n, refused(parse)),
+        Path("YAML, aliases", MAX_CHARACTERS, lambda n: "a: &a [1]\nb: [" + "*a," * (n // 3) + "]", refused(parse)),
+    ]
+
+
+def measure(path: Path) -> list[Step]:
+    """From the limit divided by 2**DOUBLINGS to the limit."""
+    steps: list[Step] = []
+    for power in range(DOUBLINGS, -1, -1):
+        size = path.limit // 2**power
+        text = path.text(size)[: path.limit]
+        times = []
+        for _ in range(BEST_OF):
+            start = time.process_time()
+            path.read(text)
+            times.append(time.process_time() - start)
+        seconds = min(times)
+        worth = steps and steps[-1].seconds > WORTH_A_RATIO
+        steps.append(Step(size, seconds, seconds / steps[-1].seconds if worth else None))
+    return steps
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    django.setup()
+    write = sys.stdout.write
+    write("| path | characters | seconds | ratios of the doublings |\n|---|---|---|---|\n")
+    for path in paths():
+        steps = measure(path)
+        ratios = " ".join("-" if step.ratio is None else f"{step.ratio:.1f}" for step in steps[1:])
+        write(f"| {path.name} | {steps[-1].size:,} | {steps[-1].seconds:.3f} | {ratios} |\n")
+
+
+if __name__ == "__main__":
+    main()
