@@ -406,8 +406,9 @@ def test_while_a_step_of_a_stop_is_under_way_only_a_kill_is_offered(browser: Cli
     assert "Kill it now" in page
     assert "Stop it again" not in page
     row.stop_steps[0] |= {"seconds": 20.0, "outcome": "exit code 0", "ended": False}
-    row.stop_owner = ""
+    row.stop_owner, row.stopped_by = "", "ada"
     row.save()
+    assert "the stop by ada did not end it" in browser.get(f"/runs/{row.pk}").content.decode()
     assert "Stop it again" in browser.get(f"/runs/{row.pk}").content.decode()
     assert "checked" in browser.get(f"/runs/{row.pk}/stop?force=1").content.decode()
     assert "checked" not in browser.get(f"/runs/{row.pk}/stop").content.decode()
@@ -433,6 +434,23 @@ def test_a_stop_that_nobody_carries_out_any_more_is_called_interrupted(browser: 
         assert "Stopping…" not in page
         assert "Stop it again" in page
         assert AuditRecord.objects.filter(run_id=row.pk, outcome="interrupted", actor="ada").count() == 1
+
+
+def test_a_stop_that_was_interrupted_between_two_steps_is_told_too(browser: Client) -> None:
+    done = {"action": "autosubmit stop", "outcome": "exit code 0", "seconds": 2.0, "ended": False}
+    for steps in ([], [done]):
+        row = run(
+            expid=f"a00{len(steps)}",
+            identity={"pid": 2},
+            stop_requested_at=timezone.now(),
+            stop_steps=steps,
+            stop_owner=own_process.owner(),
+            stop_until=timezone.now() - timedelta(seconds=1),
+        )
+        row.save()
+        page = browser.get(f"/runs/{row.pk}").content.decode()
+        assert "the service ended between two steps" in page
+        assert "was interrupted" in page
 
 
 def test_what_an_ended_run_has_left_can_be_cancelled_on_its_page(browser: Client, account: StubAccount) -> None:

@@ -17,6 +17,7 @@ from runners.services.cancelling import Cancellation
 
 OUTCOME = "interrupted"  # of the audit record
 SENTENCE = "interrupted: the service ended during this step"
+BETWEEN = "interrupted: the service ended between two steps"
 CANCEL = "autosubmit stop --cancel"  # the step of a stop in which its jobs are cancelled
 
 
@@ -40,6 +41,9 @@ def settle(run: RunnerRun) -> None:
         if step["action"] == CANCEL:
             failure = "The service ended during the cancel; what was cancelled until then is not known."
             changes["cancel"] = Cancellation(failure=failure, is_unknown=True).as_dict()
+    elif run.is_active:
+        step = {"action": "stop", "outcome": BETWEEN, "seconds": 0.0, "ended": False, "interrupted": True}
+        changes["stop_steps"] = [*run.stop_steps, step]
     mine = RunnerRun.objects.filter(pk=run.pk, stop_owner=run.stop_owner)
     if mine.update(**changes):
         actions = ", ".join(step["action"] for step in run.stop_steps) or "none"

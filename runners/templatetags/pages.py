@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 
 from runners.api.exception_handler import KINDS, SERVER_ERROR
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
+from runners.services import interrupted
 
 register = template.Library()
 
@@ -76,8 +77,10 @@ def outcome(run: RunnerRun) -> str:
     if run.status == RunStatus.ACTIVE:
         if run.stop_steps and run.stop_steps[-1].get("interrupted"):
             return f"running; the stop{by} was interrupted, because the service ended meanwhile"
-        if run.stop_requested_at:
+        if interrupted.is_under_way(run):
             return f"being stopped{by}"
+        if run.stop_steps and run.stop_requested_at:
+            return f"running; the stop{by} did not end it"
         if not run.reachable:
             return "running when its machine was last asked"
         return "running" if run.identity else "being started"
