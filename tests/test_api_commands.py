@@ -277,6 +277,16 @@ def test_create_job_list_tells_what_progress_it_discards(
     assert not [call for call in account.calls("setstatus") if "--save" in call]
 
 
+def test_the_question_for_progress_finds_the_lock_first(api: Api, account: StubAccount) -> None:
+    said = "[WARNING] Another Autosubmit instance using the experiment"
+    account.control("setstatus", PRINT=said, LAST=1, EXIT=1)
+    for extra in ({}, {"dry_run": True}):
+        assert (
+            api.post("create-job-list", {"expid": "a001", **PROFILE, **extra}, expect=409)["code"] == "already_running"
+        )
+    assert not account.calls("create")
+
+
 def test_a_first_job_list_discards_nothing(api: Api, account: StubAccount) -> None:
     account.control(
         "setstatus", FAIL="Autosubmit couldn't load the workflow graph. Please run autosubmit create first."

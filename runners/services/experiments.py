@@ -261,7 +261,8 @@ def lost_progress(*, expid: str, config: RunnerConfig) -> list[str]:
     """What a create-job-list throws away: a sentence about the jobs that are COMPLETED, or nothing.
 
     Autosubmit itself is asked, with a setstatus that saves nothing: only it reads the job list of each version and
-    backend. That costs as much as a command. When it cannot tell, the list says so. Raises RunnerUnreachable.
+    backend. That costs as much as a command. When it cannot tell, the list says so. Raises RunnerUnreachable,
+    AlreadyRunning and ExperimentNotFound.
     """
     argv = autosubmit.setstatus(expid, autosubmit.COMPLETED_TO_READY, save=False)
     text = get_module_loader(config).wrap(argv)
@@ -274,6 +275,8 @@ def lost_progress(*, expid: str, config: RunnerConfig) -> list[str]:
     found = reasons.complaint(result.stdout, result.stderr)
     if found and (reasons.refusal(argv, found) or reasons.has_no_job_list(found)):
         return []  # no job is COMPLETED
+    if found and (reasons.is_locked(found) or reasons.is_experiment_missing(argv, found)):
+        raise failure(config, argv, result, expid=expid)  # as the command itself would, in twice the time
     return [PROGRESS_UNKNOWN]
 
 
