@@ -140,7 +140,7 @@ def command(
         operation_id,
         summary,
         description,
-        answer=PolymorphicProxySerializer(f"{answer.__name__}OrPlan", [answer, PlanAnswer], None),
+        answer=PolymorphicProxySerializer(f"{answer.__name__}OrPlan", [PlanAnswer, answer], None),
         codes=(*codes, "idempotency_in_progress", "idempotency_key_reused"),
         **{"parameters": [IDEMPOTENCY_KEY, REPLAYED, IN_PROGRESS], **rest},
     )

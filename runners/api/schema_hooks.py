@@ -109,6 +109,10 @@ def close_request_bodies(result: Document, generator: Any, request: Any, public:
     `default` for one that is always there, so every request would have to name all of them.
     """
     for name, schema in result["components"]["schemas"].items():
+        if name.endswith("OrPlan"):
+            # Clients take the first schema that fits. A plan has all members of some answers and more: it comes first,
+            # and `oneOf` would be untrue for it.
+            schema["anyOf"] = schema.pop("oneOf")
         if name.endswith(("Request", "Params")):
             schema["additionalProperties"] = False
             for member in schema["properties"].values():
