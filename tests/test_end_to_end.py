@@ -136,6 +136,31 @@ def test_a_job_status_that_was_set_is_in_autosubmits_own_job_list(client: Client
     assert client.account.job_statuses(expid) == {f"{expid}_ONE": "SUSPENDED"}
 
 
+@pytest.mark.parametrize("client", ["LOCAL+VENV"], indirect=True)  # the way to the machine makes no difference here
+def test_what_was_left_and_what_is_lost_is_told(client: Client) -> None:
+    """Two jobs, one of them SUSPENDED: exit code 0. Then a new job list, which discards the other's progress."""
+    expid = client.create("true")
+    client.account.make_short(expid, "true", jobs=("ONE", "TWO"))
+    client.with_profile("create-job-list", expid=expid)
+    suspend = {"final_status": "SUSPENDED", "filter_type": "TWO"}
+    assert client.with_profile("set-job-status", expid=expid, command_params=suspend)["counts"]["changed"] == 1
+    again = client.with_profile("set-job-status", expid=expid, command_params=suspend)
+    assert again["message"].startswith(f"No job of experiment {expid} was changed")
+    client.with_profile("run-experiment", expid=expid)
+    assert client.with_profile("set-job-status", 409, expid=expid, command_params=suspend)["code"] == "already_running"
+    ended = client.ended(expid)
+    assert (ended["status"], ended["explanation"]) == ("COMPLETED", "1 of 2 jobs was not run.")
+    assert ended["jobs"] == {"total": 2, "failed": 0, "not_run": 1, "failed_jobs": []}
+    plan = client.with_profile("create-job-list", expid=expid, dry_run=True)
+    assert (
+        plan["warnings"][0].startswith("1 COMPLETED job becomes READY or WAITING")
+        and f"{expid}_ONE" in plan["warnings"][0]
+    )
+    assert client.account.job_statuses(expid)[f"{expid}_ONE"] == "COMPLETED"
+    assert client.with_profile("create-job-list", expid=expid)["warnings"] == plan["warnings"]
+    assert client.account.job_statuses(expid)[f"{expid}_ONE"] == "READY"
+
+
 def test_a_description_is_updated_as_it_was_typed(client: Client) -> None:
     expid = client.create("true")
     text = '-x "quoted" $HOME `id` é\nsecond line'
