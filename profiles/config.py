@@ -73,6 +73,8 @@ class RunnerConfig:
     def from_dict(cls, data: dict[str, Any]) -> RunnerConfig:
         """The inverse of `as_dict`, for snapshots that we stored ourselves (no validation)."""
         ssh = data.get("SSH")
+        if not isinstance(data["MODULES"], list) or bool(ssh) != (data["RUNNER_TYPE"] == RunnerType.SSH):
+            raise ValueError("MODULES is no list, or SSH does not fit RUNNER_TYPE")
         return cls(
             runner_type=RunnerType(data["RUNNER_TYPE"]),
             module_loader_type=ModuleLoaderType(data["MODULE_LOADER_TYPE"]),

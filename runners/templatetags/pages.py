@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from profiles.config import RunnerConfig
 from runners.api.exception_handler import KINDS, SERVER_ERROR
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import interrupted
@@ -134,11 +135,14 @@ def command_line(argv: list[str]) -> str:
 @register.filter
 def where(config: dict[str, Any]) -> str:
     """The machine of a stored configuration."""
-    ssh = config.get("SSH")
+    try:
+        ssh = RunnerConfig.from_dict(config).ssh
+    except (AttributeError, KeyError, TypeError, ValueError):  # somebody has written into the table
+        return "not known: the stored configuration cannot be read"
     if not ssh:
         return "this machine (LOCAL)"
-    port = "" if ssh["PORT"] == 22 else f", port {ssh['PORT']}"
-    return f"{ssh['USER']}@{ssh['HOST']}{port} (SSH)"
+    port = "" if ssh.port == 22 else f", port {ssh.port}"
+    return f"{ssh.user}@{ssh.host}{port} (SSH)"
 
 
 @register.filter
