@@ -165,15 +165,16 @@ supervise() {
     + quote(_IN_LOGIN_SHELL)
     + r""" "$0" "$dir" 8<&0 </dev/null >&2
   }
+  give_up() { { kill -KILL -- "-$child"; wait "$child"; } 2>/dev/null; echo "exit $1"; exit; }
   umask 077
   child=$command_PID
   trap '' PIPE
-  mkdir -m 700 "$dir" && cd "$dir" || { echo exit 73; exit; }
-  printf %s "$text" >command.sh && : >running && : >log || { cd /; rm -rf "$dir"; echo exit 74; exit; }
+  mkdir -m 700 "$dir" && cd "$dir" || give_up 73
+  printf %s "$text" >command.sh && : >running && : >log || { cd /; rm -rf "$dir"; give_up 74; }
   stat_of "$child"
   identity="$host $boot $space $child $start $own"
   set -C
-  printf '%s\n' "$identity" >identity || { echo exit 74; exit; }
+  printf '%s\n' "$identity" >identity || give_up 74
   set +C
   printf '%s\n' "$identity"
   trap 'line=$(LC_ALL=C jobs -l) && last=${line:-$last}' CHLD
