@@ -280,8 +280,10 @@ def is_job_list_saved(exit_code: int, text: str) -> bool:
 
 
 def is_job_list_shown(exit_code: int, text: str) -> bool:
-    """Of a setstatus without `save`."""
-    return _has_line(text, _NOT_SAVED) or _has_line(text, _UNCHANGED)
+    """Of a setstatus without `save`. 3.14 does not say that it has not saved."""
+    if _has_line(text, _NOT_SAVED) or _has_line(text, _UNCHANGED):
+        return True
+    return exit_code == 0 and not _has_line(text, "[CRITICAL]") and _has_line(text, "CHANGED: job: ")
 
 
 def is_description_set(exit_code: int, text: str) -> bool:

@@ -285,11 +285,14 @@ def _stop(site: Site, **options: Any) -> str:
     return f"{', '.join(steps)}; the job {'goes on' if jobs else 'has ended'}"
 
 
+# In this order: most use the experiment of the second `create-experiment`, and those of set-job-status what the one
+# before has left.
 ROWS: dict[str, Row] = {
     "connection test": check,
     "create-experiment": create_plain,
     "create-experiment dummy, hpc": create_dummy,
     "create-job-list": job_list,
+    "create-job-list force": job_list_force,
     "set-job-status job_names_list": set_names,
     "update-experiment-description": description,
     "run-experiment to COMPLETED": run_to_the_end,
@@ -303,7 +306,6 @@ ROWS: dict[str, Row] = {
     "create-experiment testcase, dummy": create_testcase_dummy,
     "create-experiment evaluation": create_evaluation,
     "create-experiment minimal, git": create_minimal,
-    "create-job-list force": job_list_force,
     "create-job-list of SCRIPT jobs": job_list_script_jobs,
     "set-job-status filter_status": set_status_filter,
     "set-job-status filter_status ANY": set_any,
