@@ -13,7 +13,7 @@ from runners.exceptions import (
     CommandFailed,
 )
 from tests.contract import HOSTILE, Configs, launch, run_loaded
-from tests.environments import StubAccount, loader_id
+from tests.environments import StubAccount, conda_kind, loader_id
 from tests.servers import SSHServer
 
 pytestmark = pytest.mark.django_db
@@ -155,6 +155,21 @@ def test_conda_under_the_shell_options_of_a_login_profile(
     else:
         assert result.exit_code != 0
         assert f"Could not find conda environment: {environment}" in result.last_words
+
+
+def test_a_configuration_that_conda_cannot_read_is_told_without_a_traceback(conda: Conda, account: StubAccount) -> None:
+    if conda_kind() != "real":
+        pytest.skip("the stand-in reads no configuration")
+    file = account.home / ".condarc"
+    file.write_text("channels: [\n")
+    try:
+        result = run_loaded(conda("autosubmit"), ["autosubmit", "-v"])
+    finally:
+        file.unlink()
+    assert result.exit_code != 0
+    assert f'in "{file}", line 2' in result.last_words
+    assert len(result.last_words.splitlines()) < 5
+    assert "Traceback" not in result.all_text
 
 
 def test_conda_missing(conda: Conda, account: StubAccount) -> None:

@@ -123,6 +123,13 @@ class LmodModuleLoader(ModuleLoader):
         return [_or_say("type module >/dev/null 2>&1", missing), f"module load {shlex.join(self.modules)}"]
 
 
+_CONDA_HOOK = 'unset CONDA_AUTO_ACTIVATE; CONDA_AUTO_ACTIVATE_BASE=false "$conda_exe" shell.posix hook'
+# Out of conda's "ERROR REPORT" (a traceback, the environment and the configuration, over 100 lines) only the exception.
+# Other errors of conda are left as they are. Source: conda/exception_handler.py of conda 26.7.
+_EXCEPTION = r"/^    [A-Za-z_.]*\(Error\|Exception\)/"
+_CONDA_REASON = "sed -e " + shlex.quote(r"/^`\$ /,$d" "\n" f"/>>> ERROR REPORT <<</,{_EXCEPTION}{{{_EXCEPTION}!d}}")
+
+
 class CondaModuleLoader(ModuleLoader):
     """One conda environment, by name or absolute path.
 
@@ -147,7 +154,9 @@ class CondaModuleLoader(ModuleLoader):
             *(self.within_roots(environment) if is_path else ()),
             f"{{ {find}; }}",
             _or_say('[ -n "$conda_exe" ]', missing),
-            'conda_hook=$(unset CONDA_AUTO_ACTIVATE; CONDA_AUTO_ACTIVATE_BASE=false "$conda_exe" shell.posix hook)',
+            # The second call is only made when the first has failed: its words are then shortened to the reason.
+            f"{{ conda_hook=$({_CONDA_HOOK} 2>/dev/null) || "
+            f"{{ {_CONDA_HOOK} 2>&1 >/dev/null | {_CONDA_REASON} >&2; false; }}; }}",
             'eval "$conda_hook"',
             f"conda activate {self.judged(environment) if is_path else shlex.quote(environment)}",
         ]
