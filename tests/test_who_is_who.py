@@ -288,6 +288,24 @@ def test_runs_and_logs_of_a_profile_are_seen_by_its_groups(client: Client, ana: 
     assert len(api_of(client, ben).get("/v4/runners/runs")["results"]) == 3
 
 
+def test_an_error_tells_a_run_only_to_those_who_see_it(client: Client, ana: User, ben: User) -> None:
+    group = Group.objects.create(name="climate")
+    ana.groups.add(group)
+    open_profile("SECRET").view_groups.add(group)
+    config = RunnerProfile(runner_type="LOCAL", module_loader_type="NO_MODULE").resolve({}).as_dict()
+    RunnerRun.objects.create(
+        expid="a001",
+        profile_name="SECRET",
+        started_by="eva",
+        config=config,
+        status="COMPLETED",
+        finished=timezone.now(),
+    )
+    for user, sees in ((ana, True), (ben, False)):
+        error = api_of(client, user).post("stop-experiment", {"expid": "a001"}, expect=409)
+        assert (error["code"], "run" in error) == ("not_running", sees)
+
+
 # --- names ------------------------------------------------------------------------------------------------------------
 
 

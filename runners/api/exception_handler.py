@@ -20,6 +20,7 @@ from rest_framework.views import set_rollback
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
 from runners.api.http import InvalidJSON, TooLarge
+from runners.services.access import may_see
 from runners.services.wire import run_fields
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(exc, ours.RunnerServiceError):
         detail, facts = exc.detail, dict(exc.facts)
         errors = getattr(exc, "errors", {})
-        if run := getattr(exc, "run", None):
+        if (run := getattr(exc, "run", None)) and may_see(context["request"].user, run):
             facts["run"] = run_fields(run)
         if seconds := facts.pop("retry_after", None):
             headers["Retry-After"] = str(seconds)
