@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -21,7 +21,6 @@ from django.db.models import Q
 from django.utils import timezone
 
 from runners.exceptions import (
-    CommandFailed,
     CommandTimedOut,
     NotRunning,
     OutcomeUnknown,
@@ -47,7 +46,8 @@ class Stop:
     """One request to stop one run. `execute` returns its steps when the end was seen.
 
     `cancellation`: with `cancel_jobs`, what became of the jobs. `had_ended`: there was nothing to stop any more.
-    Whatever `execute` raises once something was sent carries the steps so far, as the fact `steps`.
+    Whatever `execute` raises once something was sent carries the steps so far, as the fact `steps`. From then on, a
+    machine that goes away is OutcomeUnknown: RunnerUnreachable says that nothing was executed.
     """
 
     def __init__(self, run: RunnerRun, audit: AuditRecord, *, force: bool, cancel_jobs: bool) -> None:
@@ -60,6 +60,8 @@ class Stop:
         self.steps: list[Step] = []
         self.owner = own_process.owner()
         self.had_ended = False
+        self.requested_at: datetime | None = None  # when this stop was written into the row
+        self.may_be_sent = False  # a step may have reached the machine
         self.ended_by = ""  # the signal, when Autosubmit's own stop has not brought about the end
         self.cancellation: Cancellation | None = None
         self.warnings: list[str] = []
@@ -76,7 +78,12 @@ class Stop:
                 self._show()
             else:
                 self.audit.argv = autosubmit.stop(self.run.expid, force=self.force)
-                if not self._end(identity):
+                try:
+                    is_over = self._end(identity)
+                except RunnerUnreachable:
+                    self._withdraw()
+                    raise
+                if not is_over:
                     raise self._not_confirmed()
                 self.had_ended = self.run.status == RunStatus.COMPLETED
                 self._end_leftovers(identity, is_fresh=True)
@@ -117,17 +124,21 @@ class Stop:
 
     def _not_confirmed(self) -> RunnerServiceError:
         """Every step was taken, and the last look saw the run alive, or saw nothing."""
-        facts = {"steps": self.steps, "run_id": self.run.pk}
         if not self.run.reachable:
-            return OutcomeUnknown(
-                f"Every step of the stop was taken, but whether experiment {self.run.expid} has ended cannot be told "
-                f"now: {self.run.unreachable_detail}. Ask for its status later, and stop it again if it is ACTIVE.",
-                **facts,
-            )
+            return self._unknown("Every step of the stop was taken", self.run.unreachable_detail)
         return StopNotConfirmed(
             f"Experiment {self.run.expid} is still running on {self.runner.where} after every step of the stop. Its "
             "process may be waiting for a disk; stop it again later, or ask the machine's admins.",
-            **facts,
+            steps=self.steps,
+            run_id=self.run.pk,
+        )
+
+    def _unknown(self, what: str, why: str) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"{what}, but whether experiment {self.run.expid} has ended cannot be told now: {why.rstrip('.')}. Ask for "
+            "its status later, and stop it again if it is ACTIVE.",
+            steps=self.steps,
+            run_id=self.run.pk,
         )
 
     def _end_leftovers(self, identity: Identity, *, is_fresh: bool, jobs: bool = False) -> bool:
@@ -210,8 +221,8 @@ class Stop:
         (probe,) = lifecycle.ask([self.run])
         if probe.answer == Probe.CANNOT_TELL:
             raise RunnerUnreachable(
-                f"Experiment {self.run.expid} was not stopped: {probe.detail}. Its state is unchanged; try again when "
-                f"{self.runner.where} can be reached.",
+                f"Experiment {self.run.expid} was not stopped: {probe.detail.rstrip('.')}. Its state is unchanged; try "
+                f"again when {self.runner.where} can be reached.",
                 run_id=self.run.pk,
             )
         if probe.answer == Probe.STARTING:
@@ -228,16 +239,24 @@ class Stop:
         is_open = Q(stop_requested_at=None) | Q(stop_requested_at__lt=now - lifecycle.stop_window())
         pending = RunnerRun.objects.active().filter(is_open, pk=self.run.pk)
         if pending.update(stop_requested_at=now, stopped_by=self.audit.actor, modified=now):
+            self.requested_at = now
             self.run.stop_requested_at, self.run.stopped_by = now, self.audit.actor
         else:
             self.run.refresh_from_db()
         return self.run.is_active
 
+    def _withdraw(self) -> None:
+        """Forget the request: nothing was sent, so it explains no end. Another stop of the run keeps its own."""
+        if self.requested_at:
+            mine = RunnerRun.objects.active().filter(pk=self.run.pk, stop_requested_at=self.requested_at)
+            mine.filter(stop_owner=self.owner).update(stop_requested_at=None, stopped_by="")
+            self.run.refresh_from_db()
+
     def _autosubmit_stop(self, identity: Identity) -> bool:
         with self._step("autosubmit stop") as step:
             try:
                 victim = self.runner.first_match(self.run.expid, timeout=settings.RUNNERS_PROBE_TIMEOUT)
-            except CommandFailed as error:  # the signals that follow reach the run's own processes only
+            except RunnerServiceError as error:  # the signals that follow reach the run's own processes only
                 step["outcome"] = f"left out: {error.detail}"
                 return False
             if victim not in (None, identity.pid):
@@ -249,11 +268,16 @@ class Stop:
                 result = self.runner.execute(
                     text, stdin=autosubmit.STOP_STDIN, login=True, timeout=settings.RUNNERS_STOP_TIMEOUT
                 )
+                self.may_be_sent = True
                 step["outcome"] = f"exit code {result.exit_code}"
                 if result.exit_code:
                     step["outcome"] += f": {reasons.reason_of(result.stdout, result.stderr)}"
             except (CommandTimedOut, OutcomeUnknown) as error:
+                self.may_be_sent = True
                 step["outcome"] = error.detail
+            except RunnerUnreachable as error:  # start-up files may block login shells only: signals need none
+                step["outcome"] = f"left out: {error.detail}"
+                return False
             step["ended"] = self._wait(1.0)
             return bool(step["ended"])
 
@@ -267,9 +291,11 @@ class Stop:
                     timeout=settings.RUNNERS_PROBE_TIMEOUT,
                     spare_jobs_of="" if self.cancel_jobs else self.run.expid,
                 )
+                self.may_be_sent = True
                 step["outcome"] = "sent to the run's own processes"
                 lifecycle.apply(self.run, self.runner, probe)
-            except (OutcomeUnknown, CommandTimedOut) as error:  # it may have been sent: the looks that follow tell
+            except (OutcomeUnknown, CommandTimedOut) as error:  # the looks that follow tell
+                self.may_be_sent = True
                 step["outcome"] = error.detail
             step["ended"] = not self.run.is_active or self._wait(wait)
             return bool(step["ended"])
@@ -296,6 +322,8 @@ class Stop:
             yield step
         except RunnerServiceError as error:
             step["outcome"] = f"{step['outcome']}: {error.detail}" if step["outcome"] else error.detail
+            if self.may_be_sent and isinstance(error, RunnerUnreachable):
+                raise self._unknown("The stop had begun", error.detail) from error
             error.facts |= {"steps": self.steps, "run_id": self.run.pk}
             raise
         finally:

@@ -23,7 +23,7 @@ from django.utils import timezone
 from profiles.config import RunnerConfig, RunnerType
 from runners.exceptions import NotRunning, OutcomeUnknown, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun
-from runners.services import lifecycle
+from runners.services import exchange, lifecycle
 from runners.services.experiments import StopOutcome
 from runners.services.lifecycle import identity_of
 from runners.services.probe import Probe
@@ -351,11 +351,13 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
     answer = in_background(lambda: tools.stop_run(EXPID))
     wait_for(lambda: account.calls("stop"), what="autosubmit stop")
     sshd.stop()
-    with pytest.raises(RunnerUnreachable) as told:
+    # Not RunnerUnreachable, which says that nothing was executed: `autosubmit stop` was.
+    with pytest.raises(OutcomeUnknown, match="The stop had begun, but whether .* cannot be told now") as told:
         answer.result(60)
+    assert ".." not in told.value.detail
     # What was done is in the error, and nothing looks as if it were still under way.
     assert [step["action"] for step in told.value.facts["steps"]] == ["autosubmit stop", "signal INT"]
-    assert told.value.detail in told.value.facts["steps"][-1]["outcome"]
+    assert "refused" in told.value.facts["steps"][-1]["outcome"]
     assert stored(run)["stop_steps"] == told.value.facts["steps"]
     assert all(step["seconds"] is not None and not step["ended"] for step in told.value.facts["steps"])
     assert stored(run)["status"] == "ACTIVE"
@@ -364,6 +366,37 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
     settings.RUNNERS_STOP_TIMEOUT = 2.0
     outcome = tools.stop_run(EXPID)
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 137)
+
+
+def test_a_stop_of_which_nothing_was_sent_explains_no_end(
+    account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look finds the run; then start-up files replace the shell, so that the KILL is certainly not sent."""
+    monkeypatch.setattr(exchange, "PATIENCE", 1.0)
+    account.experiment(EXPID)
+    run = start(sshd.config(), account)
+    once, rc = account.home / "once", account.home / ".bashrc"
+    once.touch()
+    rc.write_text(f"/bin/rm {once} 2>/dev/null || exec cat\n")
+    try:
+        with pytest.raises(RunnerUnreachable, match="Nothing was executed"):
+            tools.stop_run(EXPID, force=True)
+    finally:
+        rc.unlink()
+    assert (stored(run)["stop_requested_at"], stored(run)["stopped_by"]) == (None, "")
+    assert run_processes(account, EXPID) == [run.pid]
+
+
+def test_start_up_files_that_block_login_shells_do_not_prevent_a_stop(
+    target: RunnerConfig, account: StubAccount, at_login: Callable[[str], None]
+) -> None:
+    start(target, account)
+    at_login("exec cat\n")
+    outcome = tools.stop_run(EXPID)
+    assert actions(outcome) == [("autosubmit stop", False), ("signal INT", True)]
+    assert "left out" in outcome.steps[0]["outcome"]
+    assert account.calls("stop") == []
+    assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 88)
 
 
 def test_an_end_that_cannot_be_seen_is_called_unknown_and_not_a_survival(

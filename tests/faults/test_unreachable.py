@@ -117,6 +117,7 @@ def test_what_cannot_be_asked_is_not_dead(
         stop_run()
     assert words in str(refused.value)
     assert "was not stopped" in str(refused.value)
+    assert ".." not in str(refused.value)
     with pytest.raises(error):
         set_status(over_ssh)
     assert stored(run) == before
@@ -231,8 +232,9 @@ def test_the_machine_goes_away_during_a_stop(
     if fault is dropped:  # the stop goes on over a new connection
         assert stop.result(60).run.reason == "stopped"
         return
-    with pytest.raises(RunnerUnreachable):
+    with pytest.raises(OutcomeUnknown) as told:  # RunnerUnreachable would say that nothing was executed
         stop.result(60)
+    assert told.value.facts["steps"][0]["action"] == "autosubmit stop"
     shown = look()
     assert (shown.status, shown.reachable, shown.pid) == ("ACTIVE", False, run.pid)
     assert is_alive(run.pid or 0)
