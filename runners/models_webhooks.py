@@ -112,8 +112,10 @@ class Webhook(models.Model):
         return self.name
 
     def wants(self, event: str, profile_name: str) -> bool:
-        return (not self.events or event in self.events) and (
-            not self.profile_names or profile_name in self.profile_names
+        """Whether it listens to this. A row that somebody has spoilt listens to nothing, so that runs can still end."""
+        lists = (self.events, self.profile_names)
+        return all(isinstance(each, list) for each in lists) and all(
+            not each or value in each for each, value in zip(lists, (event, profile_name), strict=True)
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from runners.exceptions import CommandFailed
 from runners.services import answers, autosubmit, probe, reasons, retention
 from runners.services.answers import Unreadable
-from runners.services.output import last_lines
+from runners.services.output import last_lines, plain_text
 from runners.services.probe import Identity, Probe
 from tests.hostile_answers import IDENTITY, KEY, PROBE_LINES, answers_like, bytes_like, hostile, mutated
 
@@ -249,3 +250,46 @@ def test_numbers_of_autosubmit_are_read_or_ignored(text: str) -> None:
 def test_an_error_code_of_5000_digits_is_none() -> None:
     found = reasons.complaint(f"[CRITICAL] x [eCode={'7' * 5000}]".encode())
     assert found is not None and found.code is None
+
+
+CREDENTIALS = [
+    ("fatal: unable to access 'https://ada:s3cret@git.example.org/x.git/': 403", "s3cret"),
+    ("https://glpat-s3cret@git.example.org/x", "s3cret"),
+    ("HTTP://oauth2:s3cret@git.example.org", "s3cret"),
+    ("git clone -b main git+https://ada:s3@cret:x@h/x y", "cret"),
+    ("ssh://git:s3cret@git.example.org/x", "s3cret"),
+    ("ftp://ada:s3cret@h", "s3cret"),
+    ("'https://a:s3cret@h/x','https://b:s3cret@h/y'", "s3cret"),
+    ("https://\x1b[1mada:s3cret\x1b[4m@h/x", "s3cret"),
+]
+
+
+@pytest.mark.parametrize(("said", "secret"), CREDENTIALS)
+def test_credentials_in_addresses_are_masked_wherever_a_text_is_read_or_made(said: str, secret: str) -> None:
+    long = f"{'x' * 60_000}\n {said}\n"
+    for text in (
+        *(plain_text(said.encode()), last_lines(long.encode()), answers.text(plain_text(long.encode()), 70_000)),
+        *(CommandFailed(said).detail, CommandFailed("x", output=said).facts["output"], answers.line(said)),
+        *(reasons.reason_of(f"[CRITICAL] Cannot clone: {said}".encode(), said.encode()),),
+    ):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("limit", range(2, 40))
+def test_no_cut_uncovers_a_credential(limit: int) -> None:
+    said = "https://ada:s3cret@git.example.org/x"
+    for cut in (answers.line, answers.text, answers.last_text):
+        assert "s3c" not in cut(said, limit) and "ret@" not in cut(said, limit)
+
+
+@pytest.mark.parametrize("said", ["ssh://git@h/x", "git@h:x", "https://h/x@y", "mail a@b, see https://h", "a://b c@d"])
+def test_what_is_no_credential_stays(said: str) -> None:
+    assert answers.without_credentials(said) == said
+
+
+@pytest.mark.parametrize("piece", ["://", "://a", "https://a:b", "@", ":", "a://@"])
+def test_masking_is_linear(piece: str) -> None:
+    text = piece * (1024 * 1024 // len(piece))
+    start = time.process_time()
+    answers.without_credentials(text)
+    assert time.process_time() - start < 5

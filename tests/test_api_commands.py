@@ -277,6 +277,32 @@ def test_create_job_list_tells_what_progress_it_discards(
     assert not [call for call in account.calls("setstatus") if "--save" in call]
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
+def test_create_job_list_names_jobs_that_may_still_run(api: Api, account: StubAccount, headers: dict[str, str]) -> None:
+    """After a stop without cancel_jobs. The new list forgets them, and each of them would run twice at once."""
+    account.control("setstatus", COMPLETED="a001_ONE", RUNNING="a001_SIM", SUBMITTED="a001_POST a001_LAST")
+    named = "3 jobs of an earlier run were left on the platforms, queuing or running, and may go on there: "
+    named += "a001_SIM (RUNNING), a001_POST (SUBMITTED), a001_LAST (SUBMITTED). "
+    completed, active = api.post("create-job-list", {"expid": "a001", **PROFILE, "dry_run": True})["warnings"]
+    assert completed.startswith("1 COMPLETED job becomes") and active.startswith(named)
+    assert "Cancel them before: stop-experiment with cancel_jobs." in active
+    api.headers = headers
+    (_, active) = api.post("create-job-list", {"expid": "a001", **PROFILE})["warnings"]
+    assert active.startswith(named) and "stop-experiment does not find them any more" in active
+    assert not [call for call in account.calls("setstatus") if "--save" in call]
+
+
+def test_active_jobs_without_names_are_told(api: Api, account: StubAccount) -> None:
+    """4.1.12 refuses a filter without a word of the cause, but says before that it looks at the platforms in use."""
+    account.control(
+        "setstatus",
+        PRINT="Checking the connection to all platforms in use",
+        FAIL="An Error has occurred while setting some of the workflow jobs, no changes were made",
+    )
+    (active,) = api.post("create-job-list", {"expid": "a001", **PROFILE})["warnings"]
+    assert "Jobs of an earlier run were left" in active and "Autosubmit does not say which" in active
+
+
 def test_the_question_for_progress_finds_the_lock_first(api: Api, account: StubAccount) -> None:
     said = "[WARNING] Another Autosubmit instance using the experiment"
     account.control("setstatus", PRINT=said, LAST=1, EXIT=1)

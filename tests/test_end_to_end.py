@@ -161,6 +161,24 @@ def test_what_was_left_and_what_is_lost_is_told(client: Client) -> None:
     assert client.account.job_statuses(expid)[f"{expid}_ONE"] == "READY"
 
 
+@pytest.mark.parametrize("client", ["LOCAL+VENV"], indirect=True)
+def test_jobs_that_a_stop_has_left_are_named_before_a_new_job_list(client: Client) -> None:
+    """A stop without cancel_jobs leaves the job RUNNING. The new list forgets it."""
+    expid = client.create("sleep 600")
+    client.with_profile("run-experiment", expid=expid)
+    client.job_is(expid, "RUNNING")
+    client.post("stop-experiment", expid=expid)
+    name = f"{expid}_ONE (RUNNING)"
+    (before,) = client.with_profile("create-job-list", expid=expid, dry_run=True)["warnings"]
+    assert name in before and "stop-experiment with cancel_jobs" in before
+    client.job_is(expid, "RUNNING")  # the question has changed nothing
+    (after,) = client.with_profile("create-job-list", expid=expid)["warnings"]
+    assert name in after and "does not find them any more" in after
+    client.job_is(expid, "READY")
+    stopped = client.post("stop-experiment", expid=expid, cancel_jobs=True)
+    assert stopped["cancel"]["outcome"] == "nothing_to_cancel", stopped
+
+
 def test_a_description_is_updated_as_it_was_typed(client: Client) -> None:
     expid = client.create("true")
     text = '-x "quoted" $HOME `id` é\nsecond line'

@@ -218,19 +218,73 @@ def test_a_section_that_was_left_out_is_told() -> None:
 JOBS_OF_RUNS = [
     ("4.1.17.1", "run_failed", 7, {"a001_BAD": 2}, 1),
     ("4.1.17.1", "run_left", 7, {}, 3),
-    *((version, "run_failed", 6, {"a000_BAD": 2}, 1) for version in ("4.1.16", "4.1.15", "4.1.12", "4.1.8")),
+    *((version, "run_failed", 6, {"a000_BAD": 2}, 1) for version in ("4.1.16", "4.1.15", "4.1.12")),
+    ("4.1.8", "run_failed", 6, {}, None),  # this log ends during the second attempt of BAD, as that of a killed run
     *((version, "run_left", 6, {}, 3) for version in ("4.1.16", "4.1.15", "4.1.12", "4.1.8")),
 ]
 
 
 @pytest.mark.parametrize(("version", "name", "total", "failed", "not_run"), JOBS_OF_RUNS)
 def test_a_runs_log_tells_which_jobs_failed_and_how_many_were_not_run(
-    version: str, name: str, total: int, failed: dict[str, int], not_run: int
+    version: str, name: str, total: int, failed: dict[str, int], not_run: int | None
 ) -> None:
     """Made with 3 DN, SIM, BAD (`exit 3`, one retrial) and AFTER, which depends on BAD. run_left: three SUSPENDED."""
     data = read(version, name)[0]
     lines = b"\n".join(line for line in data.split(b"\n") if re.search(reasons.JOB_LINES.encode(), line))
     assert reasons.jobs(lines) == reasons.Jobs(total, failed, not_run)
+
+
+ENDED = (
+    b"4 of 4 jobs remaining (1)\nJob: a_A submitted with job_id: 1\nJob: a_B submitted with job_id: 2\n"
+    b"Job a_A changed from RUNNING to FAILED\n4 of 4 jobs remaining (1)\n"
+)
+
+
+def test_jobs_that_were_not_run_are_counted_of_a_whole_log_that_ends_by_itself_only() -> None:
+    killed = reasons.jobs(ENDED)
+    assert killed and killed.not_run is None and killed.sentence == "1 of 4 jobs failed: a_A (1 attempt)."
+    over = ENDED + b"Job a_B changed from RUNNING to COMPLETED\n\x1b[32mNo more jobs to run.\x1b[0m\n"
+    whole, cut = reasons.jobs(over), reasons.jobs(over, is_whole=False)
+    assert whole and whole.not_run == 2
+    assert cut and cut.not_run is None and cut.sentence == "At least 1 of 4 jobs failed: a_A."
+
+
+def test_a_job_that_is_tried_again_has_not_failed() -> None:
+    found = reasons.jobs(ENDED + b"Job: a_A submitted with job_id: 3\n")
+    assert found and not found.failed and found.sentence == ""
+
+
+def test_a_run_without_any_job_to_run_says_so() -> None:
+    found = reasons.jobs(b"\x1b[32mNo more jobs to run.\x1b[0m\n")
+    assert found and found.sentence == "This run executed no job: none was READY, queuing or running."
+
+
+def test_failed_jobs_that_the_log_does_not_name_are_told() -> None:
+    log = b"No more jobs to run.\nSome jobs have failed and reached maximum retrials\n"
+    assert reasons.reason_of_run(log, has_failed_jobs=False) == "Some jobs have failed and reached maximum retrials."
+
+
+def test_what_may_be_a_failure_is_not_called_a_refusal() -> None:
+    """4.1.12 says the same of a filter and of whatever else goes wrong; then it adds what."""
+    found = reasons.complaint(*read("4.1.12", "set_badname"))
+    assert found
+    refusal = reasons.refusal(SET, found)
+    assert refusal and not refusal.is_certain and "whether it refuses one at all" in refusal.sentence
+    said = f"[CRITICAL] Trace: 'NOWHERE'\n[CRITICAL] {found.reason} [eCode=7040]\n"
+    other = reasons.complaint(said.encode())
+    assert other and other.details == "'NOWHERE'" and reasons.refusal(SET, other) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "JOB: [SLURMY] is ignored as the [a001_SIM] platform is currently offline[eCode=6000]",  # 4.1.16
+        "\x1b[38;5;214m[ERROR] JOB: [a001_SIM] is ignored as the [SLURMY] platform is currently offline\x1b[0m",
+    ],
+)
+def test_active_jobs_of_an_unreachable_platform_are_named(line: str) -> None:
+    said = f"CHANGED: job: a001_ONE status to: READY\n{line}\n"
+    assert reasons.jobs_of_status("a001", said.encode()) == ["a001_ONE", "a001_SIM"]
 
 
 def test_the_sentence_about_jobs_is_short() -> None:

@@ -10,6 +10,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from runners.models import RunnerRun
+from runners.models_operations import Operation, OperationStatus
+from runners.models_webhooks import Webhook
 from tests.environments import StubAccount
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -56,3 +58,37 @@ def test_a_spoilt_row_is_no_server_error(client: Client, settings: Any, account:
     assert not [path for path, status in seen.items() if status == 500], seen
     assert client.post(f"/runs/{run.pk}/refresh").status_code == 204
     assert post(f"runs/{run.pk}/abandon", reason="nobody can ask its machine")[0] == 200
+
+
+SPOILT_OPERATIONS: dict[str, dict[str, Any]] = {
+    "an unknown code": {"error": {"code": "nonsense", "detail": "x", "facts": {}}},
+    "an error that is a text": {"error": "x"},
+    "an error without facts": {"error": {"code": "command_failed", "detail": "x"}},
+    "facts named as arguments": {"error": {"code": "command_failed", "detail": "x", "facts": {"detail": 1, "self": 2}}},
+    "errors that are a text": {"error": {"code": "invalid_request", "detail": "x", "facts": {"errors": "x"}}},
+    "a result that is a list": {"result": []},
+    "a result of half a change": {"result": {"warnings": [], "changes": {"jobs": {}}}},
+    "warnings that are numbers": {"result": {"warnings": [1], "changes": None}},
+}
+
+
+@pytest.mark.parametrize("name", SPOILT_OPERATIONS)
+def test_a_spoilt_operation_is_no_server_error(client: Client, settings: Any, account: StubAccount, name: str) -> None:
+    settings.PROTECTION_LEVEL = "NONE"
+    client.raise_request_exception = False
+    stored = SPOILT_OPERATIONS[name]
+    status = OperationStatus.FAILED if "error" in stored else OperationStatus.SUCCEEDED
+    operation = Operation.objects.create(
+        kind="set-job-status", expid="a000", config=LOCAL, timeout=10, status=status, **stored
+    )
+    answer = client.get(f"/v4/runners/operations/{operation.pk}")
+    assert answer.status_code == 200, answer.content
+    told = answer.json()["error"] or answer.json()["result"]
+    assert "error" in stored and name.startswith(("facts", "errors")) or "cannot be read" in json.dumps(told)
+
+
+@pytest.mark.parametrize("spoilt", [5, "run.completed", {"run.completed": 1}, True, None])
+@pytest.mark.parametrize("column", ["events", "profile_names"])
+def test_a_spoilt_webhook_wants_nothing(column: str, spoilt: Any) -> None:
+    hook = Webhook(name="x", url="http://h", **{column: spoilt})
+    assert not hook.wants("run.completed", "run.completed")

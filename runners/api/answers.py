@@ -20,8 +20,15 @@ class JobsOfRun(serializers.Serializer[Any]):
 
     total = serializers.IntegerField(allow_null=True, help_text="Jobs of the experiment; null: the log does not tell.")
     failed = serializers.IntegerField(help_text="Jobs whose last attempt failed.")
-    not_run = serializers.IntegerField(help_text="Jobs that are neither completed nor failed.")
+    not_run = serializers.IntegerField(
+        allow_null=True,
+        help_text="Jobs of which this run has seen neither completion nor failure. null: not known, because the run "
+        "did not come to its own end, or its log is too long to be read whole.",
+    )
     failed_jobs = serializers.ListField(child=serializers.CharField(), help_text="Their names, 50 at most.")
+    at_least = serializers.BooleanField(
+        required=False, help_text="true: only the end of the long log was read, and more jobs may have failed."
+    )
 
 
 class RunSerializer(serializers.Serializer[RunnerRun]):

@@ -5,6 +5,9 @@ answer anything. So each primitive takes a text, checks its length before its pa
 documented bounds or raises `Unreadable`. The caller turns that into "cannot tell", or into an error of one request.
 
 Texts for people (`line`, `text`) never raise. They are cut and cleaned instead.
+
+Credentials in addresses are masked twice: in whatever a machine prints, before anything cuts it (`output.plain_text`),
+and in each text for people, because some come from elsewhere, such as the message of an exception.
 """
 
 from __future__ import annotations
@@ -27,6 +30,11 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|\(none\)")  # "(none)" is what Linux 
 _BOOT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # a UUID, /proc/sys/kernel/random/boot_id
 _NAMESPACE = re.compile(r"[a-z_]{1,32}:\[[0-9]{1,20}\]")  # the target of the link /proc/self/ns/pid, namespaces(7)
 _SIGNAL = re.compile(r"[A-Z0-9]{1,16}|RTM(?:IN|AX)[+-][0-9]{1,2}")  # as `kill -l` of bash prints it, without SIG
+# After "://", up to the last "@" before the next "/" or blank: a password may hold any other character. One pass.
+_USER_INFO = re.compile(r"://([^\s/]*)@")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
+_WEB = frozenset({"http", "https"})  # there the user alone can be a token, as in https://TOKEN@host/
+MASK = "***"
 _INTEGER = re.compile(r"-?[0-9]{1,20}")  # ASCII digits only; int() would take "1_000", " 1 " and "１"
 
 
@@ -96,19 +104,35 @@ def _matching(pattern: re.Pattern[str], word: str, what: str, most: int) -> str:
     raise Unreadable(what, word)
 
 
+def without_credentials(words: str) -> str:
+    """The same text with `***` for the user and password of each address `scheme://user:password@host`.
+
+    A user alone is masked for HTTP only: it may be a token there, while `ssh://git@host` holds no secret.
+    """
+    return _USER_INFO.sub(_masked, words) if "://" in words else words
+
+
+def _masked(found: re.Match[str]) -> str:
+    scheme = _SCHEME.search(found.string[max(0, found.start() - 31) : found.start()])
+    is_web = scheme is None or scheme[0].lower().rpartition("+")[2] in _WEB
+    return f"://{MASK}@" if is_web or ":" in found[1] else found[0]
+
+
 def line(words: str, limit: int = LINE_LIMIT) -> str:
     """One printable line of at most `limit` characters: the beginning of `words`; line ends and tabs become blanks."""
-    return _shortened(_printable(words[: limit + 1], lambda char: " " if char.isspace() else "\ufffd"), limit)
+    return _shortened(
+        _printable(without_credentials(words)[: limit + 1], lambda char: " " if char.isspace() else "\ufffd"), limit
+    )
 
 
 def text(words: str, limit: int = TEXT_LIMIT) -> str:
     """Printable text of at most `limit` characters: the beginning of `words`. Line ends and tabs stay."""
-    return _shortened(_printable(words[: limit + 1], _in_text), limit)
+    return _shortened(_printable(without_credentials(words)[: limit + 1], _in_text), limit)
 
 
 def last_text(words: str, limit: int = TEXT_LIMIT) -> str:
     """As `text`, but the end of `words`."""
-    return _printable(words[-limit:], _in_text)
+    return _printable(without_credentials(words)[-limit:], _in_text)
 
 
 def _in_text(char: str) -> str:

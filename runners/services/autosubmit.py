@@ -122,7 +122,20 @@ def _options(**params: object) -> list[str]:
     return [option if value is True else f"{option}={value}" for option, value in options]
 
 
-COMPLETED_TO_READY = SetJobStatusParams("READY", filter_status=("COMPLETED",))  # what a new job list does
+# Statuses of jobs that are in a platform's queue or running there, as far as Autosubmit knows.
+ACTIVE = ("RUNNING", "QUEUING", "SUBMITTED")
+# setstatus of every version says so before it looks at its filters, and only when jobs are ACTIVE.
+_HAS_ACTIVE = "Checking the connection to all platforms in use"
+
+
+def to_ready(expid: str, status: str) -> list[str]:
+    """A setstatus that saves nothing, and so names the jobs of one status. A new job list makes them READY."""
+    return setstatus(expid, SetJobStatusParams("READY", filter_status=(status,)), save=False)
+
+
+def has_active_jobs(text: str) -> bool:
+    """Whether a setstatus, which may have failed, says that jobs are ACTIVE."""
+    return _has_line(text, _HAS_ACTIVE)
 
 
 def version() -> list[str]:

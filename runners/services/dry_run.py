@@ -64,13 +64,13 @@ def create_experiment(*, config: RunnerConfig, params: autosubmit.CreateExperime
 
 
 def create_job_list(*, expid: str, config: RunnerConfig, params: autosubmit.CreateJobListParams) -> Plan:
-    """Autosubmit is asked which jobs are COMPLETED, without saving: their progress would be lost.
+    """Autosubmit is asked, without saving, which jobs are COMPLETED or active: the new list would forget that.
 
     Raises AlreadyRunning.
     """
     experiments.require_idle(expid=expid, config=config)
     try:
-        lost = experiments.lost_progress(expid=expid, config=config)
+        lost = experiments.lost_progress(expid=expid, config=config, is_done=False)
     except RunnerUnreachable as error:
         lost = [f"{experiments.PROGRESS_UNKNOWN} {error.detail}"]
     return replace(plan(config, autosubmit.create(expid, params)), warnings=lost)

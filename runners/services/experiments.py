@@ -6,6 +6,7 @@ Each takes the unsaved audit record of its command and writes into it what only 
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -252,36 +253,63 @@ def create_job_list(
 ) -> CommandOutcome:
     """Make the job list of an experiment, and warn of the progress that is lost by it. Raises as `set_job_status`."""
     require_idle(expid=expid, config=config)
-    lost = lost_progress(expid=expid, config=config)
+    lost = lost_progress(expid=expid, config=config, is_done=True)
     result = _command(expid, config, autosubmit.create(expid, params), audit, autosubmit.is_job_list_created)
     return job_list_outcome(expid, config, result, lost)
 
 
-def lost_progress(*, expid: str, config: RunnerConfig) -> list[str]:
-    """What a create-job-list throws away: a sentence about the jobs that are COMPLETED, or nothing.
+def lost_progress(*, expid: str, config: RunnerConfig, is_done: bool) -> list[str]:
+    """What a create-job-list throws away: a sentence about the COMPLETED jobs, and one about those still on platforms.
 
     Autosubmit itself is asked, with a setstatus that saves nothing: only it reads the job list of each version and
-    backend. That costs as much as a command. When it cannot tell, the list says so. Raises RunnerUnreachable,
-    AlreadyRunning and ExperimentNotFound.
+    backend. That costs as much as a command, and three more when jobs are active. When it cannot tell, the list says
+    so. `is_done`: the sentences are read after the new list is made. Raises RunnerUnreachable, AlreadyRunning and
+    ExperimentNotFound.
     """
-    argv = autosubmit.setstatus(expid, autosubmit.COMPLETED_TO_READY, save=False)
-    text = get_module_loader(config).wrap(argv)
-    try:
-        result = get_runner(config).execute(text, login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
-    except (CommandTimedOut, OutcomeUnknown):
+    end = time.monotonic() + settings.RUNNERS_LAUNCH_TIMEOUT
+    argv = autosubmit.to_ready(expid, "COMPLETED")
+    result = _asked(config, argv, end)
+    if result is None:
         return [PROGRESS_UNKNOWN]
+    told = []
     if autosubmit.is_job_list_shown(result.exit_code, result.text):
-        return [words] if (words := reasons.lost_progress(reasons.changes(result.stdout))) else []
-    found = reasons.complaint(result.stdout, result.stderr)
-    if found and (reasons.refusal(argv, found) or reasons.has_no_job_list(found)):
-        return []  # no job is COMPLETED
-    if found and (reasons.is_locked(found) or reasons.is_experiment_missing(argv, found)):
-        raise failure(config, argv, result, expid=expid)  # as the command itself would, in twice the time
-    return [PROGRESS_UNKNOWN]
+        told.append(reasons.lost_progress(reasons.changes(result.stdout)))
+    else:
+        found = reasons.complaint(result.stdout, result.stderr)
+        if found and (reasons.is_locked(found) or reasons.is_experiment_missing(argv, found)):
+            raise failure(config, argv, result, expid=expid)  # as the command itself would, in twice the time
+        is_known = found and (reasons.refusal(argv, found) or reasons.has_no_job_list(found))  # no job is COMPLETED
+        told.append("" if is_known else PROGRESS_UNKNOWN)
+    if autosubmit.has_active_jobs(result.text):
+        told.append(reasons.active_jobs(_active_jobs(expid, config, end), is_done=is_done))
+    return [words for words in told if words]
+
+
+def _active_jobs(expid: str, config: RunnerConfig, end: float) -> dict[str, list[str]]:
+    """The names of the jobs of each active status, as far as Autosubmit tells them until `end` (monotonic)."""
+    found: dict[str, list[str]] = {}
+    for status in autosubmit.ACTIVE:
+        # Autosubmit refuses a status that no job has, so one question for all of them would be refused.
+        result = _asked(config, autosubmit.to_ready(expid, status), end)
+        if result and (names := reasons.jobs_of_status(expid, result.stdout)):
+            found[status] = names
+    return found
+
+
+def _asked(config: RunnerConfig, argv: list[str], end: float) -> CommandResult | None:
+    """The result of a command that changes nothing; None when there is none by `end`. Raises RunnerUnreachable."""
+    left = end - time.monotonic()
+    if left <= 0:
+        return None
+    try:
+        return get_runner(config).execute(get_module_loader(config).wrap(argv), login=True, timeout=left)
+    except (CommandTimedOut, OutcomeUnknown):
+        return None
 
 
 PROGRESS_UNKNOWN = (
-    "Whether jobs are COMPLETED could not be told. A new job list begins anew: COMPLETED jobs become READY or WAITING."
+    "Whether jobs are COMPLETED, or still on their platforms, could not be told. A new job list begins anew: COMPLETED "
+    "jobs become READY or WAITING, and jobs that are queuing or running are executed a second time."
 )
 
 
@@ -380,10 +408,8 @@ def failure(config: RunnerConfig, argv: list[str], result: CommandResult, *, exp
             return _locked(config, expid, facts)
         if refusal := reasons.refusal(argv, found):
             paths = [f"command_params.{name}" for name in refusal.fields]
-            detail = (
-                f"{' or '.join(paths)}: Autosubmit on {runner.where} refuses it, and nothing was changed: "
-                f"{refusal.sentence}"
-            )
+            what = "refuses it, and nothing was changed" if refusal.is_certain else "has changed nothing"
+            detail = f"{' or '.join(paths)}: Autosubmit on {runner.where} {what}: {refusal.sentence}"
             return InvalidRequest(detail, {path: [refusal.sentence] for path in paths}, **facts)
         if reasons.is_experiment_missing(argv, found):
             return ExperimentNotFound(f"Autosubmit on {runner.where} knows no experiment {expid}.", **facts)

@@ -430,10 +430,12 @@ def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
 def _jobs(run: RunnerRun, runner: Runner) -> reasons.Jobs | None:
     """What became of the run's jobs. If it cannot be had, the end of the run is stored without."""
     try:
-        lines = runner.grep_log(run.key, reasons.JOB_LINES, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+        lines, is_whole = runner.grep_log(
+            run.key, reasons.JOB_LINES, repeated=reasons.REPEATED_LINES, timeout=settings.RUNNERS_PROBE_TIMEOUT
+        )
     except RunnerServiceError:
         return None
-    return reasons.jobs(lines)
+    return reasons.jobs(lines, is_whole=is_whole)
 
 
 def _counts(jobs: reasons.Jobs | None) -> dict[str, Any] | None:
@@ -441,7 +443,8 @@ def _counts(jobs: reasons.Jobs | None) -> dict[str, Any] | None:
     if jobs is None:
         return None
     names = list(jobs.failed)[:MAX_FAILED_NAMES]
-    return {"total": jobs.total, "failed": len(jobs.failed), "not_run": jobs.not_run, "failed_jobs": names}
+    counts = {"total": jobs.total, "failed": len(jobs.failed), "not_run": jobs.not_run, "failed_jobs": names}
+    return {**counts, "at_least": True} if jobs.at_least else counts
 
 
 def _ended_by_a_stop(run: RunnerRun, finished: datetime | None) -> bool:

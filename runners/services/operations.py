@@ -103,7 +103,7 @@ def start(
         argv=argv,
         timeout=timeout,
         started_by=audit.actor,
-        notes=lost_progress(expid=expid, config=config) if kind == OperationKind.CREATE_JOB_LIST else [],
+        notes=lost_progress(expid=expid, config=config, is_done=True) if kind == OperationKind.CREATE_JOB_LIST else [],
     )
     with transaction.atomic():
         operation.save(force_insert=True)
@@ -163,20 +163,39 @@ def wait(operation: Operation, *, seconds: float) -> None:
 def outcome(operation: Operation) -> CommandOutcome:
     """What a finished operation brought. Raises what the command would have raised if it had been waited for."""
     if operation.result is not None:
-        stored = operation.result.get("changes")
-        changes = reasons.Changes(**stored) if stored else None
-        return CommandOutcome(operation.expid, operation.result["warnings"], changes)
+        warnings, changes = _stored_result(operation)
+        return CommandOutcome(operation.expid, warnings, changes)
     raise error_of(operation) or OutcomeUnknown(
         f"Operation {operation.pk} is not finished; ask again later.", operation_id=operation.pk
     )
 
 
+def _stored_result(operation: Operation) -> tuple[list[str], reasons.Changes | None]:
+    """Warnings and changes; what somebody has spoilt in the row is left out, with a warning."""
+    match operation.result:
+        case {"warnings": list(warnings), "changes": None} if all(isinstance(each, str) for each in warnings):
+            return warnings, None
+        case {
+            "warnings": list(warnings),
+            "changes": {"jobs": dict(jobs), "changed": int(changed), "selected": None | int() as selected},
+        } if all(isinstance(each, str) for each in [*warnings, *jobs.values()]):
+            return warnings, reasons.Changes(jobs, changed, selected)
+    return [f"The stored result of operation {operation.pk} cannot be read."], None
+
+
 def error_of(operation: Operation) -> RunnerServiceError | None:
-    """Why it failed, or why nobody knows; None when it has succeeded or still runs."""
-    if operation.error is None:
-        return None
-    error = operation.error
-    return ERRORS[error["code"]](error["detail"], **error["facts"])
+    """Why it failed, or why nobody knows; None when it has succeeded or still runs.
+
+    What somebody has spoilt in the row cannot be read as an error, so its outcome is unknown.
+    """
+    match operation.error:
+        case None:
+            return None
+        case {"code": str(code), "detail": str(detail), "facts": dict(facts)} if code in ERRORS:
+            known = {name: fact for name, fact in facts.items() if name not in ("detail", "self")}
+            if isinstance(known.get("errors", {}), dict):
+                return ERRORS[code](detail, **known)
+    return OutcomeUnknown(f"The stored error of operation {operation.pk} cannot be read; check the experiment.")
 
 
 @lifecycle.settle.register
@@ -240,7 +259,8 @@ def _outcome(operation: Operation, result: CommandResult) -> CommandOutcome:
         expid = autosubmit.created_expid(result.text) or operation.expid
         forget_earlier_runs(expid=expid, config=operation.runner_config, before=operation.created)
         return creation_outcome(expid, operation.argv, result)
-    return job_list_outcome(operation.expid, operation.runner_config, result, operation.notes)
+    notes = operation.notes if isinstance(operation.notes, list) else []
+    return job_list_outcome(operation.expid, operation.runner_config, result, [str(note) for note in notes])
 
 
 def _read_all(operation: Operation, runner: Runner) -> LogChunk | None:

@@ -90,9 +90,10 @@ def plain_text(data: bytes) -> str:
     """Text without terminal escapes; undecodable bytes become U+FFFD, carriage returns become line ends.
 
     So does NUL: PostgreSQL stores no text with one, and a run whose last words hold one could not be ended.
+    Credentials in addresses are masked here, before anything cuts the text: git and Autosubmit quote them.
     """
     text = data.replace(b"\0", b"\xff").decode("utf-8", "replace")
-    return _ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return answers.without_credentials(_ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def last_lines(data: bytes, *, lines: int = 15, characters: int = 2000) -> str:

@@ -15,7 +15,7 @@ the details follow "Details:" in the traceback), then `[CRITICAL] reason [eCode=
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runners.services import answers, autosubmit
@@ -270,9 +270,9 @@ def reason_of_run(log: bytes, *, has_failed_jobs: bool) -> str:
     """Why a run failed, by the end of its log: the complaint; else, when its jobs failed, that; else its last words."""
     if found := complaint(log):
         return found.text
-    if has_failed_jobs:
-        return f"{_JOBS_FAILED}." if _JOBS_FAILED.encode() in log else ""
-    return last_words(log)
+    if _JOBS_FAILED.encode() in log:  # jobs of an earlier run, too, which the log of this one does not name
+        return f"{_JOBS_FAILED}."
+    return "" if has_failed_jobs else last_words(log)
 
 
 # --- what to do about it ----------------------------------------------------------------------------------------------
@@ -345,13 +345,17 @@ _REFUSALS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"supplied input for -fs"), ("--filter_status",)),
     (re.compile(r"supplied input for -ftc|supplied input for -fc"), _CHUNKS),
     (re.compile(r"supplied input for -ft"), ("--filter_type", "--list")),
-    # 4.1.12 says this of any filter, and no more.
-    (re.compile(r"while setting some of the workflow jobs, no changes were made"), _FILTERS),
     (re.compile(r"Cannot set jobs to the active status|Invalid status '"), ("--status_final",)),
     (re.compile(r"^Experiment [a-z0-9]{4,16} doesn't exists?"), ("--copy",)),
 )
 _UNEXPLAINED = (
     "Autosubmit says no more than '{}'. A job, section, status or chunk that does not exist is the usual cause."
+)
+# 4.1.8 to 4.1.12 say this of anything that goes wrong in setstatus. What 4.1.12 adds is empty for a filter's error.
+_NO_CHANGES = "while setting some of the workflow jobs, no changes were made"
+_UNTOLD = (
+    "Autosubmit says no more than '{}'. It does not tell which it refuses, or whether it refuses one at all: a job, "
+    "section, status or chunk that does not exist is the usual cause; a platform that cannot be used is another."
 )
 _NO_EXPERIMENT = re.compile(r"^(?:[A-Z][a-z ]{1,80}: )?Experiment (?:[a-z0-9]{4,16} )?does(?: not|n't) exists?")
 
@@ -362,6 +366,7 @@ class Refusal:
 
     fields: tuple[str, ...]  # of command_params; several when Autosubmit does not say which
     sentence: str
+    is_certain: bool = True  # False: the cause may be no parameter
 
 
 def _names(option: str) -> list[str]:
@@ -382,6 +387,9 @@ def refusal(argv: Sequence[str], found: Complaint) -> Refusal | None:
                 is_whole = candidates[0] in ("--copy", "--status_final")
                 sentence = found.reason if is_whole else _UNEXPLAINED.format(found.reason)
             return Refusal(given, sentence)
+    if _NO_CHANGES in found.reason and not found.details:
+        given = tuple(name for each in _FILTERS if each in options for name in _names(each))
+        return Refusal(given, _UNTOLD.format(found.reason), is_certain=False) if given else None
     return None
 
 
@@ -455,13 +463,52 @@ def lost_progress(found: Changes) -> str:
     """What a new job list does to the COMPLETED jobs, of which `found` tells; empty when there are none."""
     if not found.changed:
         return ""
-    names = ", ".join(list(found.jobs)[:NAMES_LIMIT])
-    more = f" and {found.changed - NAMES_LIMIT} more" if found.changed > NAMES_LIMIT else ""
     jobs = "1 COMPLETED job becomes" if found.changed == 1 else f"{found.changed} COMPLETED jobs become"
     return (
-        f"{jobs} READY or WAITING again by a new job list, and the next run executes them again: {names}{more}. "
-        "set-job-status with final_status COMPLETED restores them."
+        f"{jobs} READY or WAITING again by a new job list, and the next run executes them again: "
+        f"{_named(list(found.jobs), found.changed)}. set-job-status with final_status COMPLETED restores them."
     )
+
+
+def active_jobs(found: Mapping[str, Sequence[str]], *, is_done: bool) -> str:
+    """A warning of a new job list: jobs are in the queues of their platforms, or running there.
+
+    `found`: their names by status; empty when Autosubmit only says that there are some. `is_done`: the list is made.
+    """
+    count = sum(map(len, found.values()))
+    named = [f"{name} ({status})" for status, names in found.items() for name in names]
+    jobs = "Jobs" if not count else "1 job" if count == 1 else f"{count} jobs"
+    which = f": {_named(named, count)}" if count else ". Autosubmit does not say which"
+    verb = "was" if count == 1 else "were"
+    head = f"{jobs} of an earlier run {verb} left on the platforms, queuing or running, and may go on there{which}."
+    if is_done:
+        return (
+            f"{head} The new job list does not know of them: the next run executes them a second time, at once with "
+            "the first. Cancel them on their platforms before it; stop-experiment does not find them any more."
+        )
+    return (
+        f"{head} A new job list forgets them, so the next run would execute them a second time, at once with the "
+        "first. Cancel them before: stop-experiment with cancel_jobs."
+    )
+
+
+def _named(names: Sequence[str], count: int) -> str:
+    more = f" and {count - NAMES_LIMIT} more" if count > NAMES_LIMIT else ""
+    return ", ".join(names[:NAMES_LIMIT]) + more
+
+
+# Of an active job whose platform cannot be reached, up to 4.1.16, even when nothing is to be saved. 4.1.16 names the
+# platform first, older versions the job.
+_OFFLINE = re.compile(r"^(?:\[[A-Z]+\] )?JOB: \[(.{1,255}?)\] is ignored as the \[(.{1,255}?)\] platform is currently")
+
+
+def jobs_of_status(expid: str, stdout: bytes) -> list[str]:
+    """The jobs that a setstatus without `save` selects, also those whose platform cannot be reached."""
+    names = dict.fromkeys(changes(stdout).jobs)
+    for line in _lines(stdout):
+        if found := _OFFLINE.match(line[:600]):
+            names |= {answers.line(name, 255): None for name in found.groups() if name.startswith(f"{expid}_")}
+    return list(names)
 
 
 def has_no_job_list(found: Complaint) -> bool:
@@ -473,9 +520,11 @@ def has_no_job_list(found: Complaint) -> bool:
 
 # For grep -E: the lines of a run's log that tell what became of its jobs, in every version.
 JOB_LINES = (
-    "changed from [A-Z]+ to |is COMPLETED|completion check failed|COMPLETED file|jobs remaining|submitted with job_id|"
-    "[^ ]_[^ ]+ submitted$"
+    "changed from [A-Z]+ to (COMPLETED|FAILED)|is COMPLETED|completion check failed|COMPLETED file|jobs remaining|"
+    "submitted with job_id|[^ ]_[^ ]+ submitted$|No more jobs to run"
 )
+# Autosubmit prints such a line every few seconds, for days; of those in a row the last one counts.
+REPEATED_LINES = "jobs remaining"
 _NAME = r"([^\s\x1e]{1,255})"
 _REMAINING = re.compile(r"^([0-9]{1,7}) of ([0-9]{1,7}) jobs remaining")
 _JOB_CHANGED = re.compile(rf"^Job {_NAME} changed from [A-Z]{{1,32}} to ([A-Z]{{1,32}})")  # 4.1.17
@@ -486,32 +535,45 @@ _JOB_FAILED = re.compile(
 _JOB_SUBMITTED = re.compile(rf"^Job: {_NAME} submitted with job_id|^{_NAME} submitted$")
 
 
+_OVER = "No more jobs to run"  # printed by every version when no job is active or READY any more
+
+
 @dataclass(frozen=True, slots=True)
 class Jobs:
     """What became of the jobs of a run that has ended.
 
-    `failed`: attempts of each job whose last attempt failed, in order; `not_run`: jobs that are neither completed nor
-    failed. `total` is None when the log does not tell.
+    `failed`: attempts of each job whose last attempt failed, in order. `not_run`: jobs of which this run has seen
+    neither completion nor failure; None when that is not known. `total` is None when the log does not tell.
+    `at_least`: the log is too long to be read whole, so more jobs may have failed. `is_idle`: the run found no job that
+    it could run, and ended at once.
     """
 
     total: int | None
     failed: dict[str, int]
-    not_run: int
+    not_run: int | None
+    at_least: bool = False
+    is_idle: bool = False
 
     @property
     def sentence(self) -> str:
         """As `jobs_sentence`, with the attempts of each failed job."""
-        named = [f"{name} ({count} attempt{'s' if count > 1 else ''})" for name, count in self.failed.items()]
-        return jobs_sentence(self.total, len(named), named[:NAMES_LIMIT], self.not_run)
+        if self.is_idle:
+            return "This run executed no job: none was READY, queuing or running."
+        attempts = self.failed.items()
+        # The attempts in the part that was not read are not known either.
+        named = [name if self.at_least else f"{name} ({n} attempt{'s' if n > 1 else ''})" for name, n in attempts]
+        return jobs_sentence(self.total, len(named), named[:NAMES_LIMIT], self.not_run, at_least=self.at_least)
 
 
-def jobs_sentence(total: int | None, failed: int, names: Sequence[str], not_run: int) -> str:
-    """As "1 of 13 jobs failed: a008_BAD. 2 of 13 jobs were not run."; empty when all were completed."""
+def jobs_sentence(
+    total: int | None, failed: int, names: Sequence[str], not_run: int | None, *, at_least: bool = False
+) -> str:
+    """As "1 of 13 jobs failed: a008_BAD. 2 of 13 jobs were not run."; empty when nothing of that is known."""
     parts = []
     if failed:
         named = ", ".join(names[:NAMES_LIMIT])
         more = f" and {failed - NAMES_LIMIT} more" if failed > NAMES_LIMIT else ""
-        parts.append(f"{_of(failed, total)} failed: {named}{more}.")
+        parts.append(f"{'At least ' if at_least else ''}{_of(failed, total)} failed: {named}{more}.")
     if not_run:
         parts.append(f"{_of(not_run, total)} {'was' if not_run == 1 else 'were'} not run.")
     return " ".join(parts)
@@ -522,21 +584,29 @@ def _of(count: int, total: int | None) -> str:
     return f"{count} {noun}" if total is None else f"{count} of {total} {noun}"
 
 
-def jobs(lines: bytes) -> Jobs | None:
-    """Read the JOB_LINES of a log, the last ones when there are too many. None: they tell nothing."""
+def jobs(lines: bytes, *, is_whole: bool = True) -> Jobs | None:
+    """Read the JOB_LINES of a log. None: they tell nothing.
+
+    `is_whole`: these are all of them, else the last ones. Jobs that were not run are counted only when they are all
+    there and the run says that it came to its own end: in any other end, jobs may be queuing or running.
+    """
     status: dict[str, bool] = {}  # whether the last that is known of a job is its completion
     attempts: dict[str, int] = {}
     older: dict[str, int] = {}  # the same in the words of 4.1.8; 4.1.10 to 4.1.16 print both
     counts: tuple[int, int] | None = None
     completed: set[str] = set()  # since the last "N of M jobs remaining"
+    is_over = False
     for line in _lines(lines):
         line = line.replace(_END, "").rstrip()
         if found := _REMAINING.match(line):
-            counts, completed = (int(found[1]), int(found[2])), set()
+            counts, completed, is_over = (int(found[1]), int(found[2])), set(), False
+        elif line.startswith(_OVER):
+            is_over = True
         elif found := _JOB_SUBMITTED.match(line):
             name = answers.line(found[1] or found[2], 255)
             counted = attempts if found[1] else older
             counted[name] = counted.get(name, 0) + 1
+            status.pop(name, None)  # another attempt; how it ends is told later, or never
         elif (found := _JOB_COMPLETED.match(line)) or ((found := _JOB_CHANGED.match(line)) and found[2] == "COMPLETED"):
             name = answers.line(found[1], 255)
             status[name] = True
@@ -549,5 +619,7 @@ def jobs(lines: bytes) -> Jobs | None:
         name: attempts.get(name) or older.get(name, 1) for name, is_completed in status.items() if not is_completed
     }
     if counts is None:
-        return Jobs(None, failed, 0) if failed else None
-    return Jobs(counts[1], failed, max(counts[0] - len(completed) - len(failed), 0))
+        is_idle = is_whole and is_over and not (status or attempts or older)
+        return Jobs(None, failed, None, not is_whole, is_idle) if failed or is_idle else None
+    left = max(counts[0] - len(completed) - len(failed), 0)
+    return Jobs(counts[1], failed, left if is_whole and is_over else None, not is_whole)

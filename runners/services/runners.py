@@ -229,13 +229,16 @@ class Runner(ABC):
         except Unreadable as error:
             raise self._not_valid("to the request for the log", error, result) from error
 
-    def grep_log(self, key: str, pattern: str, *, timeout: float) -> bytes:
-        """The lines of the run's log that match `pattern` (as `grep -E` reads it), as many of the last as may be kept.
+    def grep_log(self, key: str, pattern: str, *, repeated: str, timeout: float) -> tuple[bytes, bool]:
+        """The lines of the run's log that match `pattern` (as `grep -E` reads it), as many of the last as may be kept,
+        and whether these are all.
 
-        The whole log is searched, on its machine. Empty without a log. Raises as `execute`.
+        The whole log is searched, on its machine. Of lines in a row that hold `repeated` the last one is given.
+        Empty without a log. Raises as `execute`.
         """
         limit = settings.RUNNERS_OUTPUT_LIMIT
-        return self.execute(scripts.grep_log(key, pattern, limit=limit), timeout=timeout).stdout
+        result = self.execute(scripts.grep_log(key, pattern, repeated=repeated, limit=limit), timeout=timeout)
+        return result.stdout, len(result.stdout) < limit and not result.truncated
 
     def _answers(self, keys: Iterable[str], result: CommandResult) -> dict[str, Probe]:
         return parse_probes(keys, _lines(result), f"{self.where} gave no answer: {result.last_words}")

@@ -514,14 +514,20 @@ fi
 """
 
 
-def grep_log(key: str, pattern: str, *, limit: int) -> str:
+def grep_log(key: str, pattern: str, *, repeated: str, limit: int) -> str:
     """Print the lines of the run's log that match an extended regular expression: the last `limit` bytes of them.
 
+    Of lines in a row that hold the text `repeated`, only the last is printed.
     Exit code 66: there is no log, or something that is no regular file.
     """
+    last_of_row = (
+        'index($0, repeated) { held = $0; next } held != "" { print held; held = "" } { print } '
+        'END { if (held != "") print held }'
+    )
     return f"""
 cd "$HOME/{BASE}/"{quote(key)} 2>/dev/null && [ -f log ] || exit 66
-LC_ALL=C grep -aE -e {quote(pattern)} log | tail -c {limit}
+LC_ALL=C grep -aE -e {quote(pattern)} log | LC_ALL=C awk -v repeated={quote(repeated)} {quote(last_of_row)} |
+tail -c {limit}
 """
 
 

@@ -61,7 +61,10 @@ def message_fields(run: RunnerRun) -> dict[str, Any]:
     if run.reason in (RunReason.LOST, RunReason.ABANDONED):  # then it is our sentence, or the admin's
         return run_fields(run)
     jobs = run.jobs
-    told = reasons.jobs_sentence(jobs["total"], jobs["failed"], jobs["failed_jobs"], jobs["not_run"]) if jobs else ""
+    told = ""
+    if jobs:
+        counts = (jobs["total"], jobs["failed"], jobs["failed_jobs"], jobs["not_run"])
+        told = reasons.jobs_sentence(*counts, at_least=jobs.get("at_least", False))
     return {**run_fields(run), "explanation": told}
 
 
