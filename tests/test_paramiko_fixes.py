@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
+from weakref import WeakValueDictionary
 
 import paramiko
 import pytest
@@ -21,6 +24,7 @@ from runners.services.paramiko_fixes import Channel, Transport
 from runners.services.runners import Runner, get_runner
 from runners.services.ssh import open_session
 from tests.environments import StubAccount
+from tests.faults.tools import in_background
 from tests.processes import wait_for
 from tests.servers import SSHServer
 
@@ -107,6 +111,35 @@ def test_1115_the_transports_thread_sends_nothing_for_a_channel(
     channel.close()
     channel.shutdown_write()
     assert [kind for kind, _ in sent if kind in (EOF, CLOSE)] == [EOF, CLOSE]
+
+
+def test_the_garbage_collector_waits_for_no_lock(client: paramiko.SSHClient) -> None:
+    """It may run at any allocation, also of a thread that holds the locks of the connection."""
+
+    class Collecting(WeakValueDictionary[int, Channel]):
+        def __setitem__(self, number: int, channel: Channel) -> None:
+            gc.collect()
+            super().__setitem__(number, channel)
+
+    gc.disable()
+    try:
+        closed = closed_channel(client)
+        run(client, b"true")  # the transport's thread keeps the last channel that it has served
+        transport_of(client)._channels._map = Collecting()
+        assert in_background(lambda: run(client, b"echo alive")).result(20) == (b"alive\n", 0)
+    finally:
+        gc.enable()
+    assert closed() is None
+
+
+def closed_channel(client: paramiko.SSHClient) -> weakref.ref[Channel]:
+    """A channel that is closed on both sides, of which only the garbage collector can get rid."""
+    channel = open_session(client, 20)
+    channel.request_exec(b"true")
+    wait_for(lambda: channel.is_closed_there, what="the server's CLOSE")
+    channel.close()
+    channel.cycle = channel
+    return weakref.ref(channel)
 
 
 def test_822_paramiko_asks_for_no_new_keys(client: paramiko.SSHClient, monkeypatch: pytest.MonkeyPatch) -> None:

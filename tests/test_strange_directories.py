@@ -78,22 +78,35 @@ STRANGE: dict[str, Callable[[Path], object]] = {
     "a directory": lambda d: (d / "ended.x").mkdir(),
     "a FIFO": lambda d: os.mkfifo(d / "ended.y"),
     "a link to nowhere": lambda d: (d / "ended.z").symlink_to("nowhere"),
-    "its mark is gone and it is said to have ended": lambda d: (d / "running").rename(d / "ended.0.-.1700000000"),
 }
 
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_end_cannot_be_told_and_hides_nothing(live: Live, name: str) -> None:
-    assert live.probe().answer == Probe.RUNNING
-    before = set(live.directory.iterdir())
+    """While its process lives, the run is running, certainly. Without its process nobody knows how it has ended."""
     STRANGE[name](live.directory)
+    for known in (True, False):
+        assert live.probe(known=known) == Probe(Probe.RUNNING, identity=live.identity)
+    kill_all([live.identity.supervisor_pid])  # it writes no end
+    kill_all([live.identity.pid])
+    wait_for(lambda: not is_alive(live.identity.pid), what="the end of the run")
     answer = live.probe()
     assert answer.answer == Probe.CANNOT_TELL
     assert "holds something else than it should" in answer.detail
     assert answer.detail.isprintable()
     assert len(answer.detail) < 300
-    for path in set(live.directory.iterdir()) - before:
-        remove(path)
+
+
+@pytest.mark.parametrize("name", sorted(STRANGE.keys() - {"many", "an end while it lives"}))
+def test_strange_names_beside_the_real_end_say_nothing(live: Live, name: str) -> None:
+    STRANGE[name](live.directory)
+    kill_all([live.identity.pid])
+    ended = wait_for(lambda: (answer := live.probe()).answer != Probe.RUNNING and answer, what="the end of the run")
+    assert (ended.answer, ended.exit_code, ended.signal) == (Probe.ENDED, 137, "KILL")
+
+
+def test_an_end_that_its_owner_claims_is_not_believed_while_it_lives(live: Live) -> None:
+    (live.directory / "running").rename(live.directory / "ended.0.-.1700000000")
     assert live.probe().answer == Probe.RUNNING
 
 

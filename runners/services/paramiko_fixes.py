@@ -14,6 +14,9 @@ Each fix names paramiko's public report, https://github.com/paramiko/paramiko/is
 1585              `close`, and `recv` by its window adjustment, send. They raise EOFError, SSHException or OSError when
                   the connection has gone, so that a known answer becomes an exception. Here they do not raise.
 598               The request `exit-signal` is ignored, so a missing exit status has no reason. Here it is noted.
+(measured)        The garbage collector closes a channel (`__del__`), in whatever thread it runs and whatever locks that
+                  thread holds: one that is just opening a channel then waits for itself, for ever, and every command
+                  on the connection with it. Here the collector closes no channel. Their users close them.
 2005 (kind)       A refusal to open a channel is kept once for the connection, so that two threads that are refused at
                   once see each other's. Here each channel has its own.
 """
@@ -53,6 +56,9 @@ class Channel(paramiko.Channel):
         self.exit_signal = ""  # name of the signal that ended the process, without SIG
         self.is_closed_there = False  # the server has sent its CLOSE
         self._sending = threading.RLock()  # never taken by the transport's thread
+
+    def __del__(self) -> None:
+        """Nothing: a finalizer must not wait for locks."""
 
     # --- for the channel's user ---
 
@@ -191,6 +197,8 @@ class Transport(paramiko.Transport):
             number: getattr(Channel, function.__name__)
             for number, function in paramiko.Transport._channel_handler_table.items()
         }
+        # The collector may close a connection (paramiko's ResourceManager), and with it a channel of its jump host.
+        self._channels._lock = threading.RLock()
         self._kept: list[Any] = []  # messages of the transport's thread that wait for the end of a key exchange
 
     def _send_user_message(self, data: Any) -> None:

@@ -144,6 +144,10 @@ def test_a_strange_file_in_a_run_directory_tells_nothing_and_hides_no_other_run(
     spoilt, whole = start_run(there), start_run(there, other)
     directory = account.home / ".autosubmit-runners" / spoilt.key
     (directory / "ended.by.hand").touch()
+    lifecycle.ask([spoilt])
+    assert spoilt.reachable  # its process lives: that is certain
+    assert spoilt.identity
+    kill_all([spoilt.identity["supervisor_pid"], *run_processes(account)])  # nobody writes its end
     kill_all(run_processes(account, other))
     wait_for(lambda: not run_processes(account, other), what="the end of the other one")
     before = stored(spoilt)
@@ -154,8 +158,7 @@ def test_a_strange_file_in_a_run_directory_tells_nothing_and_hides_no_other_run(
     assert "something else than it should" in spoilt.unreachable_detail
     (directory / "ended.by.hand").unlink()
     lifecycle.ask([spoilt])
-    assert spoilt.reachable
-    tools.stop_run(force=True)
+    assert (spoilt.reachable, spoilt.reason) == (True, "lost")
 
 
 HOPELESS = """
