@@ -138,10 +138,13 @@ def test_a_failure_is_no_refusal(name: str) -> None:
         ("'NOWHERE'.", "does not find it: is it a platform"),
         ("'list' object has no attribute 'items'.", "of another form than Autosubmit expects"),
         ("invalid literal for int() with base 10: 'abc'.", "has to be a number"),
+        ("invalid literal for int() with base 10: ''.", "Is the file with EXPERIMENT there?"),
+        ("argument of type 'NoneType' is not iterable.", "of another form than Autosubmit expects"),
+        ("time data 'x' does not match format '%Y%m%d'.", "such as one of DATELIST"),
     ],
 )
 def test_a_bare_error_of_python_comes_with_what_it_means(said: str, words: str) -> None:
-    """Recorded from: a job on an unknown PLATFORM, JOBS that is a list, NUMCHUNKS: abc."""
+    """Recorded from: an unknown PLATFORM, JOBS that is a list, NUMCHUNKS: abc, no expdef, `A:` in JOBS, DATELIST: x."""
     found = reasons.complaint(f"\x1b[31m [CRITICAL] Unexpected error: {said}\n Please report it\x1b[0m\n".encode())
     assert found is not None and found.reason.startswith(f"Unexpected error: {said}")
     assert words in reasons.remedy(found.text)
@@ -231,7 +234,8 @@ def test_a_runs_log_tells_which_jobs_failed_and_how_many_were_not_run(
     """Made with 3 DN, SIM, BAD (`exit 3`, one retrial) and AFTER, which depends on BAD. run_left: three SUSPENDED."""
     data = read(version, name)[0]
     lines = b"\n".join(line for line in data.split(b"\n") if re.search(reasons.JOB_LINES.encode(), line))
-    assert reasons.jobs(lines) == reasons.Jobs(total, failed, not_run)
+    unseen = ("a000_BAD",) if not_run is None else ()
+    assert reasons.jobs(lines) == reasons.Jobs(total, failed, not_run, unseen=unseen)
 
 
 ENDED = (
@@ -242,7 +246,9 @@ ENDED = (
 
 def test_jobs_that_were_not_run_are_counted_of_a_whole_log_that_ends_by_itself_only() -> None:
     killed = reasons.jobs(ENDED)
-    assert killed and killed.not_run is None and killed.sentence == "1 of 4 jobs failed: a_A (1 attempt)."
+    assert killed and killed.not_run is None
+    broke_off = "The run broke off, and 1 job that it had submitted may go on: a_B."
+    assert killed.sentence == f"1 of 4 jobs failed: a_A (1 attempt). {broke_off}"
     over = ENDED + b"Job a_B changed from RUNNING to COMPLETED\n\x1b[32mNo more jobs to run.\x1b[0m\n"
     whole, cut = reasons.jobs(over), reasons.jobs(over, is_whole=False)
     assert whole and whole.not_run == 2
@@ -251,7 +257,8 @@ def test_jobs_that_were_not_run_are_counted_of_a_whole_log_that_ends_by_itself_o
 
 def test_a_job_that_is_tried_again_has_not_failed() -> None:
     found = reasons.jobs(ENDED + b"Job: a_A submitted with job_id: 3\n")
-    assert found and not found.failed and found.sentence == ""
+    assert found and not found.failed
+    assert found.sentence == "The run broke off, and 2 jobs that it had submitted may go on: a_A, a_B."
 
 
 def test_a_run_without_any_job_to_run_says_so() -> None:

@@ -267,3 +267,25 @@ def test_a_server_that_allows_few_sessions(account: StubAccount, make_sshd: Call
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda number: runner.execute(f"echo {number}", timeout=TIMEOUT).text, range(16)))
     assert results == [f"{number}\n" for number in range(16)]
+
+
+# --- the lines of a log that match ------------------------------------------------------------------------------------
+
+
+def test_of_repeated_lines_in_a_row_the_last_is_given(runner: Runner, account: StubAccount) -> None:
+    """Autosubmit counts its jobs every few seconds, for days: that is no reason to lose the lines about jobs."""
+    folder = account.home / ".autosubmit-runners" / "r1"
+    folder.mkdir(parents=True)
+    counts = "".join(f"{n} of 9 left\nChecking\n" for n in range(50_000))
+    (folder / "log").write_text(f"job a_\u00c9 done\n{counts}job b done\n1 of 9 left\n2 of 9 left\n")
+    found, is_whole = runner.grep_log("r1", "done|left", repeated="left", timeout=TIMEOUT)
+    assert found.decode() == "job a_\u00c9 done\n49999 of 9 left\njob b done\n2 of 9 left\n" and is_whole
+
+
+def test_lines_beyond_the_limit_are_told_to_be_missing(runner: Runner, account: StubAccount, settings: Any) -> None:
+    settings.RUNNERS_OUTPUT_LIMIT = 4096
+    folder = account.home / ".autosubmit-runners" / "r1"
+    folder.mkdir(parents=True)
+    (folder / "log").write_text("".join(f"job {n} done\n" for n in range(1000)))
+    found, is_whole = runner.grep_log("r1", "done", repeated="left", timeout=TIMEOUT)
+    assert found.endswith(b"job 999 done\n") and len(found) == 4096 and not is_whole

@@ -117,8 +117,10 @@ def message_of(kind: OperationKind, outcome: CommandOutcome) -> str:
         return MESSAGES[kind].format(expid=outcome.expid)
     if changes.selected == 0:
         return f"No job of experiment {outcome.expid} was changed: the filters select none."
-    which = f"the {changes.selected} selected jobs" if changes.selected else "the selected jobs"
-    return f"No job of experiment {outcome.expid} was changed: {which} have this status already, or see the warnings."
+    which = f"the {changes.selected} selected jobs have" if changes.selected else "the selected jobs have"
+    if changes.selected == 1:
+        which = "the selected job has"
+    return f"No job of experiment {outcome.expid} was changed: {which} this status already, or see the warnings."
 
 
 class OperationResult(serializers.Serializer[Any]):

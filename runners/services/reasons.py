@@ -305,7 +305,10 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "Run `autosubmit install` in the account, or correct the path of the database in its .autosubmitrc.",
     ),
     (
-        re.compile(r"'(NoneType|list|str|int|bool)' object (is not|has no|does not)"),
+        re.compile(
+            r"'(NoneType|list|str|int|bool|float|dict)' (object (is not|has no|does not)|is not iterable|has no len)|"
+            r"unhashable type: |indices must be integers|unsupported operand type|not enough values to unpack"
+        ),
         "A section of the configuration is probably empty, incomplete or of another form than Autosubmit expects, such "
         "as JOBS, or a wrapper without JOBS_IN_WRAPPER.",
     ),
@@ -315,8 +318,17 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "configuration lacks?",
     ),
     (
+        re.compile(r"invalid literal for int\(\) with base 10: ''"),
+        "A setting of the configuration that has to be a number is missing, such as CHUNKSIZE or NUMCHUNKS. Is the "
+        "file with EXPERIMENT there?",
+    ),
+    (
         re.compile(r"invalid literal for int\(\)|could not convert string to float"),
         "A setting of the configuration that has to be a number is none.",
+    ),
+    (
+        re.compile(r"time data .{0,200} does not match format|unconverted data remains"),
+        "A date of the configuration is none, such as one of DATELIST. Write it as in 20000101.",
     ),
     (
         re.compile(r"'utf-8' codec can't decode"),
@@ -545,7 +557,7 @@ class Jobs:
     `failed`: attempts of each job whose last attempt failed, in order. `not_run`: jobs of which this run has seen
     neither completion nor failure; None when that is not known. `total` is None when the log does not tell.
     `at_least`: the log is too long to be read whole, so more jobs may have failed. `is_idle`: the run found no job that
-    it could run, and ended at once.
+    it could run, and ended at once. `unseen`: jobs that it submitted before it broke off, whose end it has not seen.
     """
 
     total: int | None
@@ -553,6 +565,7 @@ class Jobs:
     not_run: int | None
     at_least: bool = False
     is_idle: bool = False
+    unseen: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -562,7 +575,12 @@ class Jobs:
         attempts = self.failed.items()
         # The attempts in the part that was not read are not known either.
         named = [name if self.at_least else f"{name} ({n} attempt{'s' if n > 1 else ''})" for name, n in attempts]
-        return jobs_sentence(self.total, len(named), named[:NAMES_LIMIT], self.not_run, at_least=self.at_least)
+        told = jobs_sentence(self.total, len(named), named[:NAMES_LIMIT], self.not_run, at_least=self.at_least)
+        if not self.unseen:
+            return told
+        count = len(self.unseen)
+        jobs = "1 job that it had submitted" if count == 1 else f"{count} jobs that it had submitted"
+        return f"{told} The run broke off, and {jobs} may go on: {_named(self.unseen, count)}.".strip()
 
 
 def jobs_sentence(
@@ -618,8 +636,9 @@ def jobs(lines: bytes, *, is_whole: bool = True) -> Jobs | None:
     failed = {
         name: attempts.get(name) or older.get(name, 1) for name, is_completed in status.items() if not is_completed
     }
+    unseen = () if is_over else tuple(name for name in attempts | older if name not in status)
     if counts is None:
         is_idle = is_whole and is_over and not (status or attempts or older)
-        return Jobs(None, failed, None, not is_whole, is_idle) if failed or is_idle else None
+        return Jobs(None, failed, None, not is_whole, is_idle, unseen) if failed or is_idle or unseen else None
     left = max(counts[0] - len(completed) - len(failed), 0)
-    return Jobs(counts[1], failed, left if is_whole and is_over else None, not is_whole)
+    return Jobs(counts[1], failed, left if is_whole and is_over else None, not is_whole, unseen=unseen)
