@@ -14,6 +14,7 @@ import pytest
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
 from runners.services import check as checking
+from runners.services.autosubmit import NO_EXPERIMENT
 from runners.services.check import NETWORK, STAGES, Stage, check_profile
 from runners.services.ssh import POOL
 from tests.conftest import need
@@ -71,7 +72,7 @@ def test_every_stage_is_good_with_every_loader(config: RunnerConfig, account: St
     assert stages["autosubmit"].detail == "Autosubmit 4.1.17.1"
     assert str(account.home) in stages["run_directory"].detail
     assert stages["autosubmit"].milliseconds > 0
-    assert account.calls() == [["-v"]]
+    assert account.calls() == [["-v"], ["describe", NO_EXPERIMENT]]
 
 
 def test_nothing_is_left_behind(remote: RunnerConfig, account: StubAccount, sshd: SSHServer) -> None:

@@ -47,7 +47,9 @@ def test_the_process_of_a_run(config: RunnerConfig, account: StubAccount) -> Non
     log = account.home / ".autosubmit-runners" / key / "log"
     assert streams == [Path("/dev/null"), log, log]
     assert log.parent.stat().st_mode & 0o777 == 0o700
-    assert sorted(int(fd.name) for fd in Path(f"/proc/{identity.pid}/fd").iterdir()) == [0, 1, 2]
+    # A program that has just been executed still has its libraries open for a moment.
+    descriptors = Path(f"/proc/{identity.pid}/fd")
+    wait_for(lambda: {fd.name for fd in descriptors.iterdir()} == {"0", "1", "2"}, what="no inherited descriptor")
     kill_all([identity.pid])
 
 

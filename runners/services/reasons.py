@@ -78,12 +78,20 @@ def _lines(data: bytes) -> list[str]:
     _END stands where a coloured message ends.
     """
     text = plain_text(data.replace(_END.encode(), b"").replace(_RESET, _END.encode()))
-    return [line if len(line) <= LINE_LIMIT else _cut(line) for line in text.split("\n")]
+    return [part for line in text.split("\n") for part in _parts(line)]
 
 
-def _cut(line: str) -> str:
-    """The beginning of a long line, so that no pattern sees more. The end of its message is kept."""
-    return line[:LINE_LIMIT] + (_END if _END in line[LINE_LIMIT:] else "")
+def _parts(line: str) -> list[str]:
+    """The line, or of a long one its beginning, so that no pattern sees more.
+
+    The end of its message is kept. So is a reason that begins in the end of the line: what another program has printed
+    before it may have had no line end.
+    """
+    if len(line) <= LINE_LIMIT:
+        return [line]
+    beginning = line[:LINE_LIMIT] + (_END if _END in line[LINE_LIMIT:] else "")
+    _, tag, reason = line[LINE_LIMIT:][-LINE_LIMIT:].rpartition("[CRITICAL]")
+    return [beginning, tag + reason] if tag else [beginning]
 
 
 def messages(data: bytes) -> list[Message]:

@@ -113,7 +113,7 @@ def test_a_shell_that_prints_before_everything(over_ssh: RunnerConfig, account: 
         account.control("run", SLEEP=600)
         run = start_run(over_ssh)
         assert (look().pid, look().reachable) == (run.pid, True)
-        set_status(over_ssh)
+        set_status(over_ssh, expid=account.experiment("f808d"))  # not of the running one, which is refused
         assert stop_run().run.reason == "stopped"
     finally:
         rc.unlink()

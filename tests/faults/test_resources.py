@@ -181,7 +181,8 @@ def test_rows_that_nobody_can_ask_after_do_not_hide_the_others(
     app.manage("shell", "-v0", "-c", HOPELESS)
     body = {"expid": EXPID, **tools.profile_of(None)}
     assert app.post(tools.COMMAND + "run-experiment", body).status == 200
-    accepted = app.post(tools.COMMAND + "create-job-list", body, Prefer="respond-async")
+    another = body | {"expid": account.experiment("f200e")}  # the running one is refused
+    accepted = app.post(tools.COMMAND + "create-job-list", another, Prefer="respond-async")
     assert accepted.status == 202, accepted.body
     log = tmp_path / "watch.log"
     argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval", "0.2"]
