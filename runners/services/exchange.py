@@ -161,6 +161,10 @@ def _silence(exchange: Exchange) -> float | None:
     """Seconds of silence that end the exchange. None: only the deadline does."""
     if exchange.stdout.is_ended:
         return SILENCE_OF_STDERR
-    if exchange.signal or (exchange.status is not None and not exchange.is_handed_over):
+    if (
+        exchange.signal
+        or exchange.status == scripts.KILLED
+        or (exchange.status is not None and not exchange.is_handed_over)
+    ):
         return SILENCE
     return None  # the reporting shell's last words are on their way, however slow it is

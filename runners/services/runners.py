@@ -41,7 +41,10 @@ from runners.services.probe import (
 )
 from runners.services.ssh import POOL, run_on_channel
 
-AT_DEADLINE = (124, 128 + 9)  # exit codes at the deadline: of `timeout` and our reader after a TERM, after a KILL
+AT_DEADLINE = (
+    124,
+    scripts.KILLED,
+)  # exit codes at the deadline: of `timeout` and our reader after a TERM, after a KILL
 CLIENT_GRACE = scripts.KILL_AFTER + 5  # seconds that the machine gets to end a command itself before we stop waiting
 
 
@@ -120,7 +123,7 @@ class Runner(ABC):
             self._exchange(exchange)
         duration = time.monotonic() - start
         stdout, stderr, code = exchange.stdout, exchange.stderr, exchange.exit_code
-        if not until and code in AT_DEADLINE and duration >= timeout:
+        if not until and (exchange.status if code is None else code) in AT_DEADLINE and duration >= timeout:
             not_begun = "" if stdout.started else " " + self._not_evaluated(exchange, timeout)
             raise CommandTimedOut(
                 f"The command on {self.where} was ended after {timeout:g} s.{not_begun}",

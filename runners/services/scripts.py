@@ -33,6 +33,7 @@ LATE = "late"  # the first line of a launch whose command may begin yet
 PRELUDE_FAILED, NO_LOGIN_SHELL, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 73, 74
 KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
 OPENING = b"exit 125\n"  # ends any shell that reads it: bash, dash, ksh, zsh, tcsh, fish
+KILLED = 128 + 9  # exit code that a shell gives to a process that was ended by a KILL
 OTHER_SHELL = 125  # exit code of a shell that is not our reader and has executed OPENING
 UNREAD = "#unread"  # what our reader prints instead of evaluating a script that did not arrive whole
 CUT_SHORT = 126  # exit code when the script did not arrive whole; nothing of it was executed
@@ -88,14 +89,15 @@ def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -
 
     The reader prints `marker` on both streams when it is ready. What comes before is the chatter of start-up files.
     Then it expects OPENING and the script. Anything else is not evaluated, and UNREAD is printed. The last line on both
-    streams is `<marker> <exit code>`; a script that ends with `exec` outside of a login shell has none. The marker
+    streams is `<marker> <exit code>`; a script that ends with `exec` outside of a login shell has none, and one in a
+    login shell that a KILL has ended has none. The marker
     stands in the command line in two parts, so that nobody prints it by repeating the command line.
 
     `timeout` in seconds ends all that it started; None: the script ends by itself.
     """
     marks = quote(marker[: len(marker) // 2]) + " " + quote(marker[len(marker) // 2 :])
     say = f"builtin printf '\\n%s%s\\n' {marks}"
-    tell = f"code=$?; printf '\\n%s%s %s\\n' {marks} $code >&2; printf '\\n%s%s %s\\n' {marks} $code; exit $code"
+    tell = f"printf '\\n%s%s %s\\n' {marks} $code >&2; printf '\\n%s%s %s\\n' {marks} $code"
     refuse = f"{{ echo {quote(UNREAD)}; exit {CUT_SHORT}; }}"
     reader = [
         _NORMAL,
@@ -109,7 +111,9 @@ def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -
     if login:  # the shell that opens a way around the login shell's /dev/null also tells the exit code
         reader.insert(0, f"exec <&3 3<&- || exit {CUT_SHORT}")
         shell = join([*bounded, "bash", "-lc", "; ".join(reader)])
-        return ["sh", "-c", f"{shell} 3<&0 </dev/null; {tell}"]
+        # After a KILL nobody knows here whether the shell was killed, or only `timeout`, without which it goes on.
+        return ["sh", "-c", f"{shell} 3<&0 </dev/null; code=$?; [ $code -eq {KILLED} ] || {{ {tell}; }}; exit $code"]
+    tell = f"code=$?; {tell}; exit $code"
     # One process less to start. The TERM is that of `timeout`; without a trap for it, `$?` would be any command's.
     reader.insert(1, f"tell={quote(tell)}; builtin trap -- \"$tell\" EXIT; builtin trap 'exit 124' TERM")
     return [*bounded, *_BASH, "-c", "; ".join(reader)]

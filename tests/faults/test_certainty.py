@@ -103,6 +103,19 @@ def test_a_command_on_a_channel_that_the_server_closes_is_unknown(
     proof.unlink()
 
 
+@pytest.mark.parametrize("login", [False, True])
+def test_a_command_whose_supervising_process_was_killed_is_unknown(
+    runner: Runner, account: StubAccount, login: bool
+) -> None:
+    """Only `timeout`, the parent of our reader, is ended. The command goes on."""
+    done = account.home / "done"
+    with pytest.raises(OutcomeUnknown):
+        runner.execute(f"kill -KILL $PPID; sleep 3; touch {done}", timeout=TIMEOUT, login=login)
+    assert not done.exists()
+    wait_for(done.exists, what="the end of the command")
+    done.unlink()
+
+
 @pytest.mark.parametrize("login", [False, True], ids=["plain", "login"])
 def test_a_killed_command_has_the_exit_code_of_its_signal(runner: Runner, login: bool) -> None:
     assert runner.execute("kill -KILL $$", timeout=TIMEOUT, login=login).exit_code == 137
