@@ -320,6 +320,17 @@ def test_a_first_job_list_discards_nothing(api: Api, account: StubAccount) -> No
     assert api.post("create-job-list", {"expid": "a001", **PROFILE})["warnings"] == []
 
 
+def test_a_job_list_that_autosubmit_cannot_read_is_not_called_a_first_one(api: Api, account: StubAccount) -> None:
+    """Autosubmit 4.1.17 has the same words for no list and for a damaged one."""
+    words = "Autosubmit couldn't load the workflow graph. Please run autosubmit create first."
+    account.control("setstatus", FAIL=words)
+    file = account.home / "autosubmit" / "a001" / "pkl" / "job_list_a001.pkl"
+    file.parent.mkdir()
+    file.write_bytes(b"damaged" * 100)
+    (warning,) = api.post("create-job-list", {"expid": "a001", **PROFILE, "dry_run": True})["warnings"]
+    assert "a job list that Autosubmit cannot read" in warning
+
+
 def test_a_command_that_fails_is_502_with_its_last_words(api: Api, account: StubAccount) -> None:
     account.control("setstatus", FAIL="No filter given", ECODE=7014, EXIT=102)
     params = {"final_status": "READY", "job_names_list": ["a001_ONE"]}

@@ -140,6 +140,10 @@ def test_a_failure_is_no_refusal(name: str) -> None:
         ("invalid literal for int() with base 10: 'abc'.", "has to be a number"),
         ("invalid literal for int() with base 10: ''.", "Is the file with EXPERIMENT there?"),
         ("argument of type 'NoneType' is not iterable.", "of another form than Autosubmit expects"),
+        ("(sqlite3.OperationalError) database or disk is full", "is full where the experiments"),
+        ("attempt to write a readonly database", "may not read or write"),
+        ("file is not a database.", "is damaged or empty"),
+        ("no such table: experiment.", "is damaged or empty"),
         ("time data 'x' does not match format '%Y%m%d'.", "such as one of DATELIST"),
     ],
 )

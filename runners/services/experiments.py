@@ -34,7 +34,7 @@ from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run
 from runners.models_operations import Operation
 from runners.services import access, autosubmit, interrupted, lifecycle, reasons
 from runners.services.cancelling import Cancellation
-from runners.services.installation import has_empty_job_list, installed_version
+from runners.services.installation import has_empty_job_list, has_job_list_file, installed_version
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Probe
 from runners.services.runners import CommandResult, get_runner, own_account
@@ -278,8 +278,10 @@ def lost_progress(*, expid: str, config: RunnerConfig, is_done: bool) -> list[st
         found = reasons.complaint(result.stdout, result.stderr)
         if found and (reasons.is_locked(found) or reasons.is_experiment_missing(argv, found)):
             raise failure(config, argv, result, expid=expid)  # as the command itself would, in twice the time
-        is_known = found and (reasons.refusal(argv, found) or reasons.has_no_job_list(found))  # no job is COMPLETED
-        told.append("" if is_known else PROGRESS_UNKNOWN)
+        if found and reasons.has_no_job_list(found):  # Autosubmit says the same of a list that it cannot read
+            told.append(JOB_LIST_UNREADABLE if has_job_list_file(get_runner(config), expid) else "")
+        elif not (found and reasons.refusal(argv, found)):  # else no job is COMPLETED
+            told.append(PROGRESS_UNKNOWN)
     if autosubmit.has_active_jobs(result.text):
         told.append(reasons.active_jobs(_active_jobs(expid, config, end), is_done=is_done))
     return [words for words in told if words]
@@ -307,6 +309,10 @@ def _asked(config: RunnerConfig, argv: list[str], end: float) -> CommandResult |
         return None
 
 
+JOB_LIST_UNREADABLE = (
+    "The experiment has a job list that Autosubmit cannot read: its file may be damaged or the disk full. A new list "
+    "begins anew: which jobs were COMPLETED is lost, and jobs that are queuing or running are executed a second time."
+)
 PROGRESS_UNKNOWN = (
     "Whether jobs are COMPLETED, or still on their platforms, could not be told. A new job list begins anew: COMPLETED "
     "jobs become READY or WAITING, and jobs that are queuing or running are executed a second time."

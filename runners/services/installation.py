@@ -40,8 +40,19 @@ def has_empty_job_list(runner: Runner, expid: str) -> bool:
 
     4.0 knows no SCRIPT: of jobs that have it, `create` makes an empty list and says that it was created successfully.
     """
+    size = _job_list_size(runner, expid)
+    return size is not None and size <= EMPTY_JOB_LIST
+
+
+def has_job_list_file(runner: Runner, expid: str) -> bool:
+    """Whether the file of the experiment's job list is certainly there, whatever it holds."""
+    return _job_list_size(runner, expid) is not None
+
+
+def _job_list_size(runner: Runner, expid: str) -> int | None:
+    """Bytes; None when the file is not there or the machine cannot tell."""
     try:
         result = runner.execute(scripts.job_list_size(expid), timeout=settings.RUNNERS_PROBE_TIMEOUT)
-        return answers.size(result.text.strip()) <= EMPTY_JOB_LIST
+        return answers.size(result.text.strip())
     except (RunnerServiceError, answers.Unreadable):
-        return False
+        return None

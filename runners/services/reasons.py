@@ -297,12 +297,32 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "the running version.",
     ),
     (
+        re.compile(r"disk is full|No space left on device|Disk quota exceeded"),
+        "The disk, or the account's quota, is full where the experiments or Autosubmit's database are.",
+    ),
+    (
+        re.compile(r"readonly database|Read-only file system|\[Errno 13\]|unable to open database"),
+        "The account may not read or write a file that Autosubmit needs, or its folder: of the experiment, or of "
+        "Autosubmit's database.",
+    ),
+    (
         re.compile(r"exceeded the timeout limit|database is locked"),
-        "Another process holds Autosubmit's database. Try again later; if it stays so, ask the installation's admins.",
+        "Another process holds Autosubmit's database, or it is damaged or cannot be written. Try again later; if it "
+        "stays so, ask the installation's admins.",
+    ),
+    (
+        re.compile(r"file is not a database|disk image is malformed|no such table: "),
+        "A database of Autosubmit is damaged or empty. Ask the installation's admins; `autosubmit install` makes a new "
+        "one where there is none.",
+    ),
+    (
+        re.compile(r"File contains no section headers|autosubmitrc.{0,40}line: \d"),
+        "Correct the .autosubmitrc of the account; `autosubmit configure` makes a new one.",
     ),
     (
         re.compile(r"couldn't load the workflow graph|Please run autosubmit create first"),
-        "The experiment has no job list: make it first, with create-job-list.",
+        "The experiment has no job list, or one that Autosubmit cannot read. If it never had one, make it with "
+        "create-job-list. Else look first whether its file in pkl/ is damaged or the disk full: a new one begins anew.",
     ),
     (
         re.compile(r"No configuration file ?\(autosubmitrc\)"),
