@@ -263,6 +263,20 @@ def test_when_nothing_was_changed_the_message_says_so(api: Api, account: StubAcc
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
+def test_counts_of_an_output_that_was_not_read_whole_are_told_to_be_too_small(
+    api: Api, account: StubAccount, settings: Any, headers: dict[str, str]
+) -> None:
+    settings.RUNNERS_OUTPUT_LIMIT = 8192
+    lines = [f"CHANGED: job: a001_{number}_SIM status to: READY" for number in range(1000)]
+    said = "\n".join(["The selected number of jobs to change is: 1000", *lines, "JobList saved in 0.1 seconds."])
+    account.control("setstatus", PRINT=said, LAST=1, EXIT=0)
+    api.headers = headers
+    body = api.post("set-job-status", {"expid": "a001", **PROFILE, "command_params": JOBS})
+    assert 50 < body["counts"]["changed"] < 1000 and body["counts"]["unchanged"] is None
+    assert "more jobs were changed than" in body["warnings"][0]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
 def test_create_job_list_tells_what_progress_it_discards(
     api: Api, account: StubAccount, headers: dict[str, str]
 ) -> None:

@@ -154,6 +154,11 @@ def test_a_bare_error_of_python_comes_with_what_it_means(said: str, words: str) 
     assert words in reasons.remedy(found.text)
 
 
+def test_a_copy_of_nothing_is_suspected_where_autosubmit_does_not_say_so() -> None:
+    found = reasons.complaint(*read("4.1.12", "copy_unknown"))
+    assert found and "does that experiment exist" in reasons.remedy(found.text)
+
+
 @pytest.mark.parametrize("version", ALL)
 def test_an_unknown_experiment_is_told_from_an_unknown_copy(version: str) -> None:
     found = reasons.complaint(*read(version, "create_unknown"))

@@ -230,6 +230,11 @@ def job_status_outcome(expid: str, argv: list[str], result: CommandResult) -> Co
     """What a set-job-status that has succeeded brought, with a warning for sections that Autosubmit left out."""
     found = reasons.changes(result.stdout)
     told = reasons.warnings(result.stdout)
+    if result.truncated:
+        told.append(
+            "Autosubmit's output is so long that only its end was read: more jobs were changed than `changed` and "
+            "`counts` tell."
+        )
     filter_type = next((word.partition("=")[2] for word in argv if word.startswith("--filter_type=")), "")
     for section in reasons.sections_left_out(found, autosubmit.sections_of(filter_type)):
         told.append(
@@ -273,7 +278,7 @@ def lost_progress(*, expid: str, config: RunnerConfig, is_done: bool) -> list[st
         return [PROGRESS_UNKNOWN]
     told = []
     if autosubmit.is_job_list_shown(result.exit_code, result.text):
-        told.append(reasons.lost_progress(reasons.changes(result.stdout)))
+        told.append(reasons.lost_progress(reasons.changes(result.stdout), at_least=result.truncated))
     else:
         found = reasons.complaint(result.stdout, result.stderr)
         if found and (reasons.is_locked(found) or reasons.is_experiment_missing(argv, found)):

@@ -219,7 +219,8 @@ def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
     data = chunk.data if chunk else b""
     when = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     duration = ((when or timezone.now()) - operation.created).total_seconds()
-    result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", duration)
+    is_cut = chunk is not None and chunk.offset > 0
+    result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", duration, is_cut)
     if SUCCESS[operation.kind](result.exit_code, result.text):
         done = _outcome(operation, result)
         finish(

@@ -297,6 +297,10 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "the running version.",
     ),
     (
+        re.compile(r"while generating a new experiment in the db: *\Z"),  # up to 4.1.12
+        "Autosubmit does not say more. If `copy` was sent: does that experiment exist?",
+    ),
+    (
         re.compile(r"disk is full|No space left on device|Disk quota exceeded"),
         "The disk, or the account's quota, is full where the experiments or Autosubmit's database are.",
     ),
@@ -499,11 +503,15 @@ def sections_left_out(found: Changes, sections: Iterable[str]) -> list[str]:
     return [each for each in sections if not any(name.endswith(f"_{each.upper()}") for name in names)]
 
 
-def lost_progress(found: Changes) -> str:
-    """What a new job list does to the COMPLETED jobs, of which `found` tells; empty when there are none."""
+def lost_progress(found: Changes, *, at_least: bool = False) -> str:
+    """What a new job list does to the COMPLETED jobs, of which `found` tells; empty when there are none.
+
+    `at_least`: `found` was read of the end of an output that is too long.
+    """
     if not found.changed:
         return ""
     jobs = "1 COMPLETED job becomes" if found.changed == 1 else f"{found.changed} COMPLETED jobs become"
+    jobs = f"At least {jobs}" if at_least else jobs
     return (
         f"{jobs} READY or WAITING again by a new job list, and the next run executes them again: "
         f"{_named(list(found.jobs), found.changed)}. set-job-status with final_status COMPLETED restores them."
