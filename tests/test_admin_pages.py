@@ -150,11 +150,11 @@ def test_all_of_a_list_are_selected_only_when_it_is_known_how_many(
     assert "Select all" not in text
 
 
-def test_every_search_takes_any_words(admin_client: Client, rows: dict[str, Model]) -> None:
+def test_every_search_takes_any_words_without_a_nul(admin_client: Client, rows: dict[str, Model]) -> None:
     for name in rows:
-        for words in ("ada", "12", "%", "a b", "é\x00"):
+        for words, status in (("ada", 200), ("12", 200), ("%", 200), ("a b", 200), ("é\x01", 200), ("é\x00", 400)):
             response = admin_client.get(reverse(f"admin:runners_{name}_changelist"), {"q": words})
-            assert response.status_code == 200, (name, words)
+            assert response.status_code == status, (name, words)  # no database takes a text with a NUL: 400, not 500
 
 
 @pytest.mark.parametrize("config", [{}, {"RUNNER_TYPE": "SLURM"}, {**CONFIG, "SSH": {"HOST": "h"}}, [], "words"])

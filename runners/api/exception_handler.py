@@ -20,6 +20,7 @@ from rest_framework.views import set_rollback
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
 from runners.api.http import InvalidJSON, TooLarge
+from runners.services import answers
 from runners.services.access import may_see
 from runners.services.wire import run_fields
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 PROBLEM_TYPE = "application/problem+json"
 DATABASE_RETRY = 5  # seconds
 PARAMS = "profile_params"  # where the paths of InvalidProfile begin in a body
+PATH_LIMIT = 100  # characters of a member's path in `detail`; no member of ours has a longer one
 MAX_ERRORS = 50  # refused members that an answer lists
 
 
@@ -179,7 +181,11 @@ def flatten(detail: Any, path: str = "") -> dict[str, list[str]]:
 
 
 def sentence(errors: dict[str, list[str]], limit: int = 3) -> str:
-    """Field errors as one text for people who see nothing else."""
-    parts = [f"{path}: {' '.join(texts)}" if path else " ".join(texts) for path, texts in errors.items()]
+    """Field errors as one line for people who see nothing else.
+
+    A path can be any text: the name of an unknown member is what the client sent.
+    """
+    named = ((answers.line(path, PATH_LIMIT), " ".join(texts)) for path, texts in errors.items())
+    parts = [f"{path}: {words}" if path else words for path, words in named]
     more = f" ({len(parts) - limit} more in errors)" if len(parts) > limit else ""
     return " ".join(parts[:limit]) + more
