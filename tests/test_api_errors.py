@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 from django.db import InterfaceError, OperationalError, connection
 from django.test import Client
 
@@ -111,7 +113,7 @@ def test_facts_never_replace_the_members_of_the_body() -> None:
 @pytest.mark.parametrize("cls", [ours.AlreadyRunning, ours.NotRunning])
 def test_an_error_about_a_run_carries_the_run(cls: type[ours.AlreadyRunning]) -> None:
     run = past_run()
-    response = exception_handler.handle(cls("No.", run=run), {})
+    response = exception_handler.handle(cls("No.", run=run), {"request": SimpleNamespace(user=AnonymousUser())})
     assert response is not None
     assert response.status_code == 409
     assert response.data["run"] == run_fields(run)

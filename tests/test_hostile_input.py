@@ -359,6 +359,7 @@ def test_hostile_profile_params(local: Range, path: Path_, settings: Any) -> Non
     assert local.account.calls() == []
 
 
+@pytest.mark.timeout(400)  # a real conda takes 2 to 5 s for each of 40 texts on a busy machine
 @pytest.mark.parametrize("prefix", ["", "/", "/tmp/a b/"])
 @pytest.mark.parametrize("loader", ["VENV", "CONDA", "LMOD", "NO_MODULE"])
 def test_hostile_modules_reach_the_shell_as_one_word(shooting: Range, loader: str, prefix: str) -> None:
