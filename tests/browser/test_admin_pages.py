@@ -160,7 +160,7 @@ def test_the_form_shows_what_matters_and_what_it_stands_for(admin: Page, app_of_
     expect(host).to_be_visible()
     expect(roots).to_be_visible()
     page.get_by_label("Name:").fill("NEW")
-    expect(preview).to_contain_text("NEW: {}")
+    expect(preview.locator("pre")).to_have_text(re.compile(r"NEW:\s+LIMITS:"))
     page.get_by_label("Runner type:").select_option("SSH")
     page.get_by_label("Module loader:").select_option("LMOD")
     host.fill("login1")
