@@ -10,7 +10,7 @@ Everything listens on 127.0.0.1, on free ports, keeps its state in the folder it
         sshd.stop() .start() .restart()      the machine is down / up again (same port)
         sshd.drop_connections()              every open connection breaks, new ones work
         with sshd.frozen(): ...              connected, but nothing answers (SIGSTOP)
-        with sshd.without_descriptors(): ... open connections execute no command any more
+        with sshd.without_descriptors(): ... it executes no command and takes no connection any more
         sshd.swap_host_key()                 another host key at the next connection
         sshd.authorized = False              our key is refused from now on
 
@@ -207,8 +207,10 @@ class SSHServer:
 
     @contextmanager
     def without_descriptors(self) -> Iterator[None]:
-        """The open connections' processes there can open nothing any more: sshd refuses to execute commands."""
-        before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in self._sessions()}
+        """sshd and its open connections can open nothing more: no command is executed, no connection is made."""
+        assert self._process
+        pids = [self._process.pid, *self._sessions()]
+        before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
         for pid, (_, hard) in before.items():
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
         try:

@@ -184,12 +184,15 @@ def test_output_behind_the_exit_status_arrives_on_a_slow_line(
 def test_a_server_that_refuses_to_execute_a_command_has_started_nothing(
     account: StubAccount, make_sshd: Callable[..., SSHServer]
 ) -> None:
-    """As sshd does at its limit of processes or open files."""
+    """As sshd does at its limit of processes or open files. It may also end the connection; then no new one is had."""
     sshd = make_sshd(account.home)
     runner = get_runner(sshd.config())
     runner.execute("true", timeout=TIMEOUT)
     proof = account.home / "proof"
-    with sshd.without_descriptors(), pytest.raises(RunnerUnreachable, match="Nothing was started"):
+    with (
+        sshd.without_descriptors(),
+        pytest.raises(RunnerUnreachable, match="Nothing was started|cannot be reached|broke before"),
+    ):
         runner.execute(f"touch {proof}", timeout=TIMEOUT)
     assert not proof.exists()
     assert runner.execute("echo again", timeout=TIMEOUT).stdout == b"again\n"
