@@ -105,7 +105,7 @@ def test_statuses_are_previewed_by_autosubmit_itself_and_then_set(
 def test_what_autosubmit_complains_of_is_shown_with_its_last_lines(
     page: Page, site: AppServer, sign_in: SignIn
 ) -> None:
-    page.watch.allow("502 POST /experiments/set-status")  # type: ignore[attr-defined]
+    page.watch.allow("404 POST /experiments/set-status")  # type: ignore[attr-defined]
     sign_in(page, site)
     page.goto(f"{site.url}/experiments/set-status?expid=zzzz")
     page.get_by_label("New status").select_option("READY")
