@@ -191,9 +191,13 @@ def set_type(site: Site) -> None:
     site.set_status("SUSPENDED", {"TWO": "SUSPENDED", "ONE": "COMPLETED"}, filter_type=["TWO"])
 
 
-def set_chunks(site: Site) -> None:
-    chunks = {"20000101_fc0_1_SIM": "COMPLETED", "TWO": "SUSPENDED"}
-    site.set_status("COMPLETED", chunks, filter_chunks="[ 20000101 [ fc0 [1] ] ]")
+def set_chunks(site: Site) -> str:
+    without_chunk = f"{site.expid}_TWO"
+    before = site.account.job_statuses(site.expid)[without_chunk]
+    site.set_status("COMPLETED", {"20000101_fc0_1_SIM": "COMPLETED"}, filter_chunks="[ 20000101 [ fc0 [1] ] ]")
+    if site.account.job_statuses(site.expid)[without_chunk] == before:
+        return ""
+    return "this version also changes jobs that have no chunk"
 
 
 def set_type_chunk(site: Site) -> None:
