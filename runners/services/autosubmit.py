@@ -289,14 +289,21 @@ def is_job_list_saved(exit_code: int, text: str) -> bool:
         return False
     if _has_line(text, "JobList saved in ") or _has_line(text, _UNCHANGED):
         return True
-    return exit_code == 0 and _has_line(text, "CHANGED: job: ")
+    return exit_code == 0 and (_has_line(text, "CHANGED: job: ") or _is_silent_end(text))
 
 
 def is_job_list_shown(exit_code: int, text: str) -> bool:
     """Of a setstatus without `save`. 3.14 does not say that it has not saved."""
     if _has_line(text, _NOT_SAVED) or _has_line(text, _UNCHANGED):
         return True
-    return exit_code == 0 and not _has_line(text, "[CRITICAL]") and _has_line(text, "CHANGED: job: ")
+    if exit_code or _has_line(text, "[CRITICAL]"):
+        return False
+    return _has_line(text, "CHANGED: job: ") or _is_silent_end(text)
+
+
+def _is_silent_end(text: str) -> bool:
+    """Whether a setstatus ends with the loading of the job list: 4.1.8 and 4.1.10 say no more when nothing changes."""
+    return text.rstrip().endswith("\nLooking for edgeless jobs...")
 
 
 def is_description_set(exit_code: int, text: str) -> bool:
