@@ -227,7 +227,9 @@ class Range:
         for words in calls:
             assert not CONTROL.search("".join(without_description(words))), (command, name, words)
         for record in AuditRecord.objects.all():
-            words = [record.expid, record.profile_name, record.detail, *without_description(record.argv)]
+            # A detail quotes what a program printed, which may have several lines (Lmod's errors do).
+            detail = record.detail.replace("\n", "")
+            words = [record.expid, record.profile_name, detail, *without_description(record.argv)]
             assert not CONTROL.search("".join(words)), (command, name, words)
         AuditRecord.objects.all().delete()
         return answer, calls
