@@ -437,12 +437,13 @@ def test_real_autosubmit_keeps_hostile_descriptions_as_they_are(
         api.post("update-experiment-description", body)
         assert autosubmit.description(expid) == text
         # The words of success in a value are not taken for success.
-        api.post("update-experiment-description", {**body, "expid": "zzzz"}, expect=502)
+        error = api.post("update-experiment-description", {**body, "expid": "zzzz"}, expect=404)
+        assert error["code"] == "experiment_not_found"
     for words in ("JobList saved in 1", "No changes were performed"):
         body = {"expid": "zzzz", "profile_name": "P", "command_params": {**READY, "filter_chunks": words}}
-        api.post("set-job-status", body, expect=502)
+        assert api.post("set-job-status", body, expect=404)["code"] == "experiment_not_found"
     body = {"profile_name": "P", "command_params": {"description": FORGED, "copy": "zzzz"}}
-    assert api.post("create-experiment", body, expect=502)["code"] == "command_failed"
+    assert list(api.post("create-experiment", body, expect=400)["errors"]) == ["command_params.copy"]
     body = {"profile_name": "P", "command_params": {"description": FORGED}}
     created = api.post("create-experiment", body)["expid"]
     assert created != "a999" and autosubmit.description(created) == FORGED
