@@ -73,7 +73,7 @@ def test_the_main_job(cli: Cli, account: StubAccount) -> None:
     assert cli("status", expid) == "COMPLETED\n"
     assert "Run successful" in cli("log", expid)
     cli("set-status", *HERE, expid, "READY", f"{expid}_SIM")
-    assert [call[0] for call in account.calls()] == ["expid", "create", "run", "setstatus"]
+    assert [call[0] for call in account.calls()] == ["expid", "setstatus", "create", "run", "setstatus"]
     assert cli("runs", "--expid", expid).split("\n")[1].split()[:3] == ["1", expid, "COMPLETED"]
 
 
@@ -124,7 +124,7 @@ def test_what_is_not_understood(cli: Cli) -> None:
         "runs --status DONE",
         "runs --limit 0",
         "stop a001 --idempotency-key two\u00a0words",
-        "set-status --profile HERE a001 FAILED a001_SIM",
+        "set-status --profile HERE a001 NOSUCH a001_SIM",
     ):
         assert cli(*line.split(), expect=Exit.USAGE) == "", line
         assert cli.told, line
