@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import models
@@ -47,7 +47,8 @@ class RunnerConfig:
     """Made by `RunnerProfile.resolve`, or from a stored snapshot. `ssh` is None exactly for LOCAL.
 
     `venv_roots`: directories, one of which must hold the environment given by a path in `modules`, by its real path on
-    the machine. Empty: anywhere.
+    the machine. Empty: anywhere. `profile_id`: the number of the profile that it was made from; it is no part of the
+    snapshot, because each row has it in a column of its own.
     """
 
     runner_type: RunnerType
@@ -55,6 +56,7 @@ class RunnerConfig:
     modules: tuple[str, ...] = ()
     ssh: SSHTarget | None = None
     venv_roots: tuple[str, ...] = ()
+    profile_id: int | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The wire form (`RUNNER_TYPE`, `MODULE_LOADER_TYPE`, `MODULES` as list, `SSH`), to be stored as JSON."""

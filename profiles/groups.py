@@ -1,4 +1,7 @@
-"""A group that is the last one of a profile's action is not deleted: the profile would become everybody's."""
+"""What keeps a rule of groups when a row is deleted: else what was some people's would become everybody's.
+
+The last group of a profile's action is not deleted. A profile that is deleted leaves the rule who sees its runs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from django.db.models import ProtectedError
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
-from profiles.models import RunnerProfile
+from profiles.models import DeletedProfile, RunnerProfile
 
 
 def profiles_that_need(group: Group) -> list[RunnerProfile]:
@@ -31,3 +34,12 @@ def refuse(sender: type[Group], instance: Group, **kwargs: Any) -> None:
             "profiles to another group first.",
             set(needed),
         )
+
+
+@receiver(pre_delete, sender=RunnerProfile)
+def keep_view_groups(sender: type[RunnerProfile], instance: RunnerProfile, **kwargs: Any) -> None:
+    """In the transaction that deletes the profile. Who saw its runs goes on to see them, and nobody else."""
+    groups = sorted(instance.view_groups.values_list("pk", flat=True))
+    if groups:
+        kept = {"name": instance.name, "view_groups": groups}
+        DeletedProfile.objects.update_or_create(number=instance.pk, defaults=kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -266,7 +267,7 @@ class RunnerProfile(models.Model):
         config = parameters.complete(self.name, fixed, profile_params)
         if config.ssh is None and not settings.RUNNERS_ALLOW_LOCAL:
             raise ForbiddenParameter({parameters.RUNNER_TYPE: ["This service does not allow LOCAL commands."]})
-        return limit(self.name, config, fixed, self.limits, person or Person())
+        return replace(limit(self.name, config, fixed, self.limits, person or Person()), profile_id=self.pk)
 
     def as_wire(self) -> dict[str, Any]:
         """The form of GET configuration/profiles. A profile of RUNNER_TYPE SSH always has `SSH`, maybe empty."""
@@ -292,6 +293,20 @@ class RunnerProfile(models.Model):
         open_ones = parameters.requirements(fixed)
         describe(open_ones, fixed, self.limits)
         return open_ones
+
+
+class DeletedProfile(models.Model):
+    """Who sees the runs of a profile that was deleted, when certain groups did. Others' runs stay everybody's."""
+
+    number = models.BigIntegerField(unique=True, help_text="What its runs hold as profile_id. Below 0: not known.")
+    name = models.CharField(max_length=validators.MAX_NAME)
+    view_groups = models.JSONField(default=list, help_text="The numbers of the groups. None: who started a run.")
+
+    class Meta:
+        ordering = ["number"]
+
+    def __str__(self) -> str:
+        return f"{self.name} (deleted)"
 
 
 def groups_of(user: Any) -> set[int]:

@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from runners.models_profile import OfProfile
 
 
 def new_run_key() -> str:
@@ -75,12 +76,11 @@ def _reading(alias: str) -> tuple[str, list[str], list[tuple[int, list[Any], Any
     return f"SELECT {names} FROM {meta.db_table}", [field.attname for field in meta.concrete_fields], converters  # noqa: S608
 
 
-class RunnerRun(models.Model):
+class RunnerRun(OfProfile):
     """One `autosubmit run`, started by us. Everything needed to find, stop and explain it is in the row itself."""
 
     key = models.CharField(max_length=32, unique=True, default=new_run_key, editable=False)
     expid = models.CharField(max_length=16)
-    profile_name = models.CharField(max_length=100, blank=True)
     config = models.JSONField(help_text="The whole resolved configuration, as it was when the run was started.")
     runner = models.CharField(max_length=16, choices=RunnerType.choices)
     module_loader = models.CharField(max_length=16, choices=ModuleLoaderType.choices)
@@ -169,7 +169,7 @@ class RunnerRun(models.Model):
         return ((self.finished or now or timezone.now()) - self.created).total_seconds()
 
 
-class AuditRecord(models.Model):
+class AuditRecord(OfProfile):
     """One command that was asked for: who, what, with which outcome. Written once, never edited.
 
     Use cases receive the unsaved record of their command and fill in what only they know (`argv`, `run_id`).
@@ -182,7 +182,6 @@ class AuditRecord(models.Model):
     token = models.CharField(max_length=64, blank=True, help_text="The public part of the token used, if one was.")
     address = models.CharField(max_length=64, blank=True)
     endpoint = models.CharField(max_length=64)
-    profile_name = models.CharField(max_length=100, blank=True)
     expid = models.CharField(max_length=16, blank=True)
     run_id = models.BigIntegerField(null=True, blank=True)
     argv = models.JSONField(default=list, blank=True)
@@ -200,6 +199,11 @@ class AuditRecord(models.Model):
             models.Index(fields=["outcome", "-id"], name="audit_outcome"),
             models.Index(fields=["-created"], name="audit_created"),
         ]
+
+    def of_run(self, run: RunnerRun) -> None:
+        """Say in the record which run, experiment and profile the command is about."""
+        self.run_id, self.expid = run.pk, run.expid
+        self.profile_name, self.profile_id = run.profile_name, run.profile_id
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.expid} by {self.actor or 'nobody'}: {self.outcome}"

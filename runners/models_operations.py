@@ -6,6 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 from profiles.config import RunnerConfig
+from runners.models_profile import OfProfile
 
 
 class OperationKind(models.TextChoices):
@@ -31,13 +32,12 @@ class OperationQuerySet(models.QuerySet["Operation"]):
         return self.filter(status=OperationStatus.RUNNING)
 
 
-class Operation(models.Model):
+class Operation(OfProfile):
     """One Autosubmit command that runs detached, as a run does: launched, probed, and judged by its log at the end."""
 
     key = models.CharField(max_length=32, unique=True, editable=False)
     kind = models.CharField(max_length=32, choices=OperationKind.choices)
     expid = models.CharField(max_length=16, blank=True, help_text="Of create-experiment: empty until it is made.")
-    profile_name = models.CharField(max_length=100, blank=True)
     config = models.JSONField(help_text="The whole resolved configuration, as it was at the start.")
     argv = models.JSONField(default=list)
     timeout = models.PositiveIntegerField(help_text="Seconds after which the command is ended on its machine.")

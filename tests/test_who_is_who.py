@@ -10,6 +10,9 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -20,9 +23,10 @@ from profiles.models import AccountMap, RunnerProfile
 from profiles.names import canonical
 from profiles.people import Person, person_of
 from profiles.yaml_config import InvalidConfiguration, dump, parse
-from runners.models import ApiToken, RunnerRun
+from runners.models import ApiToken, AuditRecord, RunnerRun
 from runners.models_operations import Operation
 from runners.pages.forms import PARAM
+from runners.services import access
 from tests.api import Api
 
 pytestmark = pytest.mark.django_db
@@ -286,6 +290,85 @@ def test_runs_and_logs_of_a_profile_are_seen_by_its_groups(client: Client, ana: 
             assert (f"/runs/{hidden.pk}" in page) is sees, (path, user)
     RunnerProfile.objects.get(name="SECRET").view_groups.clear()
     assert len(api_of(client, ben).get("/v4/runners/runs")["results"]) == 3
+
+
+@pytest.mark.parametrize("change", ["deleted", "renamed", "renamed and replaced", "deleted with its group"])
+def test_hidden_runs_stay_hidden_when_their_profile_changes(change: str, ana: User, ben: User, client: Client) -> None:
+    group = Group.objects.create(name="climate")
+    ana.groups.add(group)
+    profile = open_profile("SECRET")
+    profile.view_groups.add(group)
+    fields = {"profile_name": "SECRET", "config": {}, "status": "COMPLETED", "finished": timezone.now()}
+    run = RunnerRun.objects.create(expid="a001", started_by="eva", runner="LOCAL", **fields)
+    own = RunnerRun.objects.create(expid="a001", started_by="ben", runner="LOCAL", **fields)
+    for actor, run_id in (("eva", run.pk), ("root", run.pk), ("ben", own.pk)):
+        AuditRecord.objects.create(endpoint=f"by-{actor}", actor=actor, expid="a001", run_id=run_id)
+    AuditRecord.objects.create(endpoint="by-eve", actor="eve", expid="a001", profile_name="SECRET")
+    if change.startswith("renamed"):
+        RunnerProfile.objects.filter(pk=profile.pk).update(name="OTHER")
+    else:
+        profile.delete()
+    if change == "renamed and replaced":
+        open_profile("SECRET")
+    if change == "deleted with its group":
+        group.delete()
+    access.forget_view_rules()  # what another process changes is known here within VIEW_RULES_AGE
+    everything = ([own.pk, run.pk], ["by-eve", "by-ben", "by-root", "by-eva"])
+    bens = ([own.pk], ["by-ben"])
+    seen = {
+        User.objects.create_superuser("root"): everything,
+        ana: ([], []) if change == "deleted with its group" else everything,
+        ben: bens,
+        AnonymousUser(): ([], []),
+    }
+    for user, (runs, records) in seen.items():
+        assert list(access.visible(RunnerRun.objects.all(), user).values_list("pk", flat=True)) == runs, user
+        found = access.visible_records(AuditRecord.objects.all(), user)
+        assert list(found.values_list("endpoint", flat=True)) == records, user
+        assert [each.pk for each in (own, run) if access.may_see(user, each)] == runs, user
+        assert access.user_may_stop(user, run) is (
+            run.pk in runs and (change.startswith("renamed") or user.username == "root")
+        )
+    api_of(client, ben).get(f"/v4/runners/runs/{run.pk}", expect=404)
+    browser = Client()
+    browser.force_login(ben)
+    page = browser.get("/experiments/a001").content.decode()
+    assert ("by-ben" in page, "by-eva" in page, "by-root" in page, "by-eve" in page) == (True, False, False, False)
+
+
+def test_runs_that_anybody_saw_are_seen_after_their_profile_was_deleted(ben: User) -> None:
+    profile = open_profile("P")
+    run = RunnerRun.objects.create(expid="a001", profile_name="P", started_by="eva", config={})
+    profile.delete()
+    open_profile("P").view_groups.add(Group.objects.create(name="climate"))
+    assert access.may_see(ben, run) and access.visible(RunnerRun.objects.all(), ben).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_upgrade_of_both", [False, True])
+def test_an_upgrade_hides_runs_whose_profile_may_have_been_hidden(is_upgrade_of_both: bool, ben: User) -> None:
+    executor = MigrationExecutor(connection)
+    before = [("runners", "0011_operation_notes"), ("profiles", "0004_view_rules_of_deleted")]
+    latest = [key for key in executor.loader.graph.leaf_nodes() if key[0] in ("runners", "profiles")]
+    executor.migrate(before)
+    try:
+        applied = timezone.now() - timedelta(minutes=0 if is_upgrade_of_both else 90)
+        MigrationRecorder(connection).migration_qs.filter(name="0003_bind_and_view").update(applied=applied)
+        apps = executor.loader.project_state(before).apps
+        kept = apps.get_model("profiles", "RunnerProfile").objects.create(name="KEPT").pk
+        runs = apps.get_model("runners", "RunnerRun").objects
+        for number, name in enumerate(("KEPT", "GONE", "GONE", "OLD", "")):
+            runs.create(key=f"{number:032}", expid=f"a00{number}", profile_name=name, config={}, started_by="eva")
+        apps.get_model("runners", "AuditRecord").objects.create(endpoint="x", profile_name="GONE")
+    finally:
+        executor = MigrationExecutor(connection)
+        executor.migrate(latest)
+    access.forget_view_rules()
+    gone = (None, None) if is_upgrade_of_both else (-1, -2)
+    rows = RunnerRun.objects.order_by("id")
+    assert list(rows.values_list("profile_id", flat=True)) == [kept, gone[0], gone[0], gone[1], None]
+    assert AuditRecord.objects.get().profile_id == gone[0]
+    assert len(access.visible(rows, ben)) == (5 if is_upgrade_of_both else 2)
 
 
 def test_an_error_tells_a_run_only_to_those_who_see_it(client: Client, ana: User, ben: User) -> None:

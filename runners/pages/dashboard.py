@@ -95,7 +95,7 @@ class ExperimentPage(PageView):
         self.title = f"Experiment {expid}"
         user = self.request.user
         runs = list(access.visible(RunnerRun.objects.filter(expid=expid), user).order_by("-id")[:RECENT_SHOWN])
-        audit = AuditRecord.objects.filter(expid=expid).exclude(profile_name__in=access.hidden_profiles(user))
+        audit = access.visible_records(AuditRecord.objects.filter(expid=expid), user)
         return super().get_context_data(
             **kwargs,
             runs=runs,

@@ -6,12 +6,12 @@ import time
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-from profiles.models import RunnerProfile, groups_of
+from profiles.models import DeletedProfile, RunnerProfile, groups_of
 from runners.exceptions import NotRunning, ProfileForbidden
-from runners.models import RunnerRun
+from runners.models import AuditRecord, RunnerRun
 from runners.models_operations import Operation
 
 Row = TypeVar("Row", bound=Model)
@@ -44,19 +44,24 @@ def user_may(user: Any, profile: RunnerProfile, action: Action) -> bool:
 # --- Seeing runs and logs ---------------------------------------------------------------------------------------------
 
 VIEW_RULES_AGE = 1.0  # seconds that a process believes the rules that it has read: every status asks for them
-_view_rules: tuple[float, dict[str, frozenset[int]]] | None = None
+_view_rules: tuple[float, dict[int, frozenset[int]]] | None = None
 
 
-def view_rules() -> dict[str, frozenset[int]]:
-    """The groups that see the runs of a profile, by its name; profiles whose runs everybody sees are left out."""
+def view_rules() -> dict[int, frozenset[int]]:
+    """The groups that see the runs of a profile, by its number; profiles whose runs everybody sees are left out.
+
+    A profile that was deleted keeps its rule, and a new name changes nothing.
+    """
     global _view_rules
     now = time.monotonic()
     if _view_rules is None or now - _view_rules[0] > VIEW_RULES_AGE:
-        rules: dict[str, set[int]] = {}
-        pairs = RunnerProfile.objects.filter(view_groups__isnull=False).values_list("name", "view_groups")
-        for name, group in pairs:
-            rules.setdefault(name, set()).add(group)
-        _view_rules = now, {name: frozenset(groups) for name, groups in rules.items()}
+        rules: dict[int, set[int]] = {}
+        for number, groups in DeletedProfile.objects.values_list("number", "view_groups"):
+            rules[number] = set(groups)
+        pairs = RunnerProfile.objects.filter(view_groups__isnull=False).values_list("pk", "view_groups")
+        for number, group in pairs:
+            rules.setdefault(number, set()).add(group)
+        _view_rules = now, {number: frozenset(groups) for number, groups in rules.items()}
     return _view_rules[1]
 
 
@@ -66,31 +71,52 @@ def forget_view_rules(**kwargs: Any) -> None:
     _view_rules = None
 
 
-post_save.connect(forget_view_rules, RunnerProfile)
-post_delete.connect(forget_view_rules, RunnerProfile)
+for _model in (RunnerProfile, DeletedProfile):
+    post_save.connect(forget_view_rules, _model)
+    post_delete.connect(forget_view_rules, _model)
 m2m_changed.connect(forget_view_rules, RunnerProfile.view_groups.through)
 
 
-def hidden_profiles(user: Any) -> list[str]:
-    """The profiles whose runs `user` does not see. `user` is not looked at while no profile has such a rule."""
+def hidden_profiles(user: Any) -> list[int]:
+    """The profiles whose runs `user` does not see, by number.
+
+    `user` is not looked at while no profile has such a rule.
+    """
     rules = view_rules()
     if not rules or (user.is_active and user.is_superuser):
         return []
     own = groups_of(user)
-    return [name for name, groups in rules.items() if not groups & own]
+    return [number for number, groups in rules.items() if not groups & own]
 
 
 def visible(rows: QuerySet[Row], user: Any) -> QuerySet[Row]:
     """Those of `rows` (runs, operations) that `user` may see: all but others' with a profile that hides them."""
     hidden = hidden_profiles(user)
-    return rows.exclude(Q(profile_name__in=hidden) & ~Q(started_by=user.get_username())) if hidden else rows
+    return rows.exclude(_hidden(hidden, user, "started_by")) if hidden else rows
+
+
+def visible_records(records: QuerySet[AuditRecord], user: Any) -> QuerySet[AuditRecord]:
+    """Those of audit records that `user` may see: of no run and no profile that is hidden, and the user's own."""
+    hidden = hidden_profiles(user)
+    if not hidden:
+        return records
+    runs = RunnerRun.objects.filter(_hidden(hidden, user, "started_by"))
+    # A stop names no profile, and a record from before rows had the number of their profile has none.
+    of_hidden_run = Exists(runs.filter(pk=OuterRef("run_id")))
+    return records.exclude(_hidden(hidden, user, "actor")).exclude(of_hidden_run)
+
+
+def _hidden(profiles: list[int], user: Any, starter: str) -> Q:
+    """The rows of hidden profiles, but for those that `user` started; nobody who is not signed in started any."""
+    rows = Q(profile_id__in=profiles)
+    return rows & ~Q(**{starter: user.get_username()}) if user.is_authenticated else rows
 
 
 def may_see(user: Any, row: RunnerRun | Operation) -> bool:
     """The same for one row."""
-    if not row.profile_name or row.profile_name not in view_rules():
+    if row.profile_id is None or row.profile_id not in view_rules():
         return True
-    return row.profile_name not in hidden_profiles(user) or (
+    return row.profile_id not in hidden_profiles(user) or (
         user.is_authenticated and row.started_by == user.get_username()
     )
 
@@ -105,13 +131,15 @@ def require(user: Any, profile: RunnerProfile, action: Action) -> None:
 
 
 def user_may_stop(user: Any, run: RunnerRun) -> bool:
-    """Whether `user` may stop a run: as its profile says now, disabled or not.
+    """Whether `user` may stop a run: who does not see it may not, and else as its profile says now, disabled or not.
 
     When the profile was deleted its rules are gone, so nobody but who started the run and superusers may.
     """
     if not run.profile_name:
         return True
-    profile = RunnerProfile.objects.filter(name=run.profile_name).first()
+    if not may_see(user, run):
+        return False
+    profile = RunnerProfile.objects.filter(pk=run.profile_id or 0).first()
     if profile:
         return user_may(user, profile, Action.STOP)
     return bool((user.is_active and user.is_superuser) or user.get_username() == run.started_by)

@@ -128,6 +128,7 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key:
         key=key,
         expid=expid,
         profile_name=profile_name,
+        profile_id=config.profile_id,
         config=config.as_dict(),
         runner=config.runner_type,
         module_loader=config.module_loader_type,
@@ -479,7 +480,8 @@ def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable
     run = RunnerRun.objects.filter(pk=pk).first()
     if run is None:
         raise RunNotFound(f"There is no run {pk}.")
-    audit.run_id, audit.expid, audit.profile_name, audit.detail = run.pk, run.expid, run.profile_name, reason
+    audit.of_run(run)
+    audit.detail = reason
     authorize(run)
     lifecycle.abandon(run, note=f"{reason} ({audit.actor or 'nobody is signed in'})")
     return run
@@ -517,7 +519,7 @@ def stop_experiment(
     Raises RunNotFound, NotRunning, RunnerUnreachable (state unchanged), StopNotConfirmed.
     """
     run = run_to_stop(expid=expid, cancel_jobs=cancel_jobs)
-    audit.run_id, audit.profile_name = run.pk, run.profile_name
+    audit.of_run(run)
     authorize(run)
     stop = Stop(run, audit, force=force, cancel_jobs=cancel_jobs)
     was_active = run.is_active

@@ -51,6 +51,7 @@ def settle(run: RunnerRun) -> None:
             actor=run.stopped_by,
             endpoint="stop-experiment",
             profile_name=run.profile_name,
+            profile_id=run.profile_id,
             expid=run.expid,
             run_id=run.pk,
             outcome=OUTCOME,

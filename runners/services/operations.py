@@ -99,6 +99,7 @@ def start(
         kind=kind,
         expid=expid,
         profile_name=profile_name,
+        profile_id=config.profile_id,
         config=config.as_dict(),
         argv=argv,
         timeout=timeout,
