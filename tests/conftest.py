@@ -18,9 +18,11 @@ A tool that is missing skips its tests with the reason; when CI is set it fails 
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from runners.services import access
 from runners.services.runners import Runner, get_runner
 from runners.services.ssh import POOL
 from tests.environments import AUTOSUBMIT_VENV, Account, AutosubmitAccount, StubAccount, find_lmod, loader_id
+from tests.processes import wait_for
 from tests.servers import AppServer, SSHServer, find_sshd
 
 REMEDY = "run tools/install-test-tools and tools/autosubmit-venv (`make test` does)"
@@ -238,6 +241,29 @@ def app(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServe
 def _no_rules_of_another_test() -> None:
     """A process believes the rules of who sees which runs for a second; a test's database is rolled back before."""
     access.forget_view_rules()
+
+
+def open_sockets() -> set[str]:
+    """The sockets of this process, as the kernel names them: `socket:[INODE]`."""
+    found = set()
+    for entry in os.scandir("/proc/self/fd"):
+        with suppress(OSError):  # closed since it was listed
+            found.add(os.readlink(entry.path))
+    return {name for name in found if name.startswith("socket:")}
+
+
+@pytest.fixture(autouse=True)
+def _no_lost_sockets() -> Iterator[None]:
+    """A socket that is left open fails the test that opened it, not the one in which the collector happens to run.
+
+    pytest turns the ResourceWarning of a collected socket into an error of the current test. This fixture is set up
+    first, so its end comes after those of all other fixtures of the test.
+    """
+    before = open_sockets()
+    yield
+    if open_sockets() - before:
+        gc.collect()
+        wait_for(lambda: not open_sockets() - before, 10, what="closing of all sockets that the test has opened")
 
 
 @pytest.fixture(scope="session", autouse=True)

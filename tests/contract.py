@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 
 from profiles.config import ModuleLoaderType, RunnerConfig
 from runners.models import new_run_key
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Identity, Probe, ProbeTarget
 from runners.services.runners import CommandResult, get_runner
-from tests.processes import is_alive, wait_for
+from tests.environments import Account
+from tests.processes import cmdline, wait_for
 
 Configs = Callable[[ModuleLoaderType], RunnerConfig]
 TIMEOUT = 30.0  # seconds
@@ -73,15 +73,6 @@ def log_of(config: RunnerConfig, key: str, *, offset: int = 0, limit: int = 10_0
     return chunk.data
 
 
-def commands_with(word: str) -> list[int]:
-    """Living processes that have `word` in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if word.encode() in line and is_alive(int(entry.name)):
-                found.append(int(entry.name))
-    return found
+def commands_with(word: str, account: Account) -> list[int]:
+    """Living processes of the account that have `word` in their command line. Other test runs use the same words."""
+    return [pid for pid in account.processes() if word.encode() in cmdline(pid)]

@@ -124,6 +124,14 @@ def with_environment(name: str, value: str) -> list[int]:
     return found
 
 
+def cmdline(pid: int) -> bytes:
+    """The arguments of a process, each ended by a NUL; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process exists and is no zombie."""
     with suppress(OSError):

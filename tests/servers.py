@@ -19,6 +19,8 @@ Everything listens on 127.0.0.1, on free ports, keeps its state in the folder it
         app.manage("import_profiles", file)  -> output, in the server's own environment
         app.url, app.log_text()
 
+    with listener(serve) as port: ...        serve(connection) in a thread for each connection, all ended at the end
+
 HOME: the account that SSH reaches is the current user, but sshd's `SetEnv HOME=...` gives its sessions another home. It
 wins over the passwd entry (measured with OpenSSH 9.2); only the first working directory is still the passwd home.
 """
@@ -31,11 +33,13 @@ import pwd
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,6 +271,44 @@ def keygen(path: Path) -> None:
         old.unlink(missing_ok=True)
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "autosubmit-runners tests", "-f", str(path)]
     subprocess.run(argv, check=True)
+
+
+@contextmanager
+def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port of 127.0.0.1 where `serve(connection)` is called in a thread of its own for each connection.
+
+    The connection is closed when `serve` returns; an OSError in it ends the connection only. At the end of the block
+    every connection is shut down and every thread has ended: no socket is left for the garbage collector.
+    """
+    connections: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def call(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            serve(connection)
+
+    def accept() -> None:
+        with suppress(OSError):  # the listening socket was shut down
+            while True:
+                connection, _ = listening.accept()
+                connections.append(connection)
+                threads.append(threading.Thread(target=call, args=(connection,), daemon=True))
+                threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        acceptor = threading.Thread(target=accept, daemon=True)
+        acceptor.start()
+        try:
+            yield int(listening.getsockname()[1])
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)  # close() alone does not end an accept() of another thread
+            acceptor.join()
+            for connection in connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(30)
+                assert not thread.is_alive(), "a connection is still served"
 
 
 @dataclass(frozen=True)

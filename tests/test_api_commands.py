@@ -175,7 +175,7 @@ def test_a_create_that_waits_in_vain_for_another_says_so(
 
 
 def test_a_create_without_autosubmit_says_what_is_missing(api: Api, account: StubAccount) -> None:
-    program = account.programs / "autosubmit"
+    program = account.home / "bin" / "autosubmit"  # a link of this account only
     program.rename(account.home / "away")
     try:
         body = api.post("create-experiment", {**PROFILE, "command_params": {"description": "x"}}, expect=502)

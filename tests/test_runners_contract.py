@@ -118,14 +118,14 @@ def test_timeout_ends_the_processes_there(runner: Runner, account: StubAccount) 
         runner.execute(f"echo so far; sleep {seconds}", timeout=1)
     assert time.monotonic() - started < 10
     assert "so far" in caught.value.facts["output"]
-    wait_for(lambda: not commands_with(seconds), 10, what="end of the sleep")
+    wait_for(lambda: not commands_with(seconds, account), 10, what="end of the sleep")
 
 
-def test_timeout_of_a_command_that_ignores_term(runner: Runner) -> None:
+def test_timeout_of_a_command_that_ignores_term(runner: Runner, account: StubAccount) -> None:
     seconds = "7653"
     with pytest.raises(CommandTimedOut):
         runner.execute(f"trap '' TERM INT HUP; sleep {seconds}", timeout=1)
-    wait_for(lambda: not commands_with(seconds), 15, what="end of the sleep")
+    wait_for(lambda: not commands_with(seconds, account), 15, what="end of the sleep")
 
 
 def test_124_is_an_exit_code_like_any_other(runner: Runner) -> None:

@@ -73,13 +73,13 @@ def test_a_signal_that_ends_the_command_is_told(runner: Runner, name: str) -> No
     assert (ended.answer, ended.exit_code, ended.signal) == (Probe.ENDED, 128 + number, name)
 
 
-def test_our_own_signals_reach_the_whole_run(runner: Runner) -> None:
+def test_our_own_signals_reach_the_whole_run(runner: Runner, account: StubAccount) -> None:
     key, identity = launch(runner.config, ["bash", "-c", "sleep 7652 & sleep 7652; echo never"])
-    wait_for(lambda: len(commands_with("7652")) == 3, what="start")  # bash itself and its two sleeps
+    wait_for(lambda: len(commands_with("7652", account)) == 3, what="start")  # bash itself and its two sleeps
     runner.signal(key, identity, "TERM", timeout=TIMEOUT)
     ended = wait_over(runner.config, key, identity)
     assert (ended.exit_code, ended.signal) == (143, "TERM")
-    wait_for(lambda: not commands_with("7652"), what="end of the children")
+    wait_for(lambda: not commands_with("7652", account), what="end of the children")
 
 
 def test_a_command_that_ignores_all_but_kill(runner: Runner) -> None:

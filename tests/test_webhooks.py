@@ -34,7 +34,7 @@ from runners.services import experiments, lifecycle, webhooks
 from runners.services.webhook_http import NotSent, is_allowed, post
 from tests.environments import StubAccount
 from tests.processes import end, start, wait_for
-from tests.servers import ROOT, AppServer
+from tests.servers import ROOT, AppServer, listener
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -544,25 +544,19 @@ def test_what_cannot_be_reached_is_said_in_words(url: str, words: str, settings:
 
 def test_an_answer_that_drips_ends_at_the_deadline(settings: Any) -> None:
     settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = LOOPBACK
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def drip() -> None:
-        client, _ = server.accept()
-        with client:
-            try:
-                client.sendall(b"HTTP/1.1 ")
-                while not stop.wait(0.1):
-                    client.sendall(b"X")
-            except OSError:
-                pass
-
     stop = threading.Event()
-    threading.Thread(target=drip, daemon=True).start()
-    start = time.monotonic()
-    with server, pytest.raises(NotSent, match=r"no answer within 1.5 s"):
-        post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {}, timeout=1.5)
-    assert time.monotonic() - start < 5
-    stop.set()
+
+    def drip(client: socket.socket) -> None:
+        client.sendall(b"HTTP/1.1 ")
+        while not stop.wait(0.1):
+            client.sendall(b"X")
+
+    with listener(drip) as port:
+        start = time.monotonic()
+        with pytest.raises(NotSent, match=r"no answer within 1.5 s"):
+            post(f"http://127.0.0.1:{port}/", b"{}", {}, timeout=1.5)
+        assert time.monotonic() - start < 5
+        stop.set()
 
 
 def test_tls_is_verified_and_bounded(

@@ -22,7 +22,7 @@ from runners.services.runners import Runner, get_runner
 from tests.environments import StubAccount
 from tests.faults.tools import EXPID, in_background, start_run
 from tests.processes import descendants, is_alive, kill_all, processes, wait_for
-from tests.servers import SSHServer
+from tests.servers import SSHServer, listener
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -134,31 +134,29 @@ def test_a_command_that_closes_its_streams_has_its_exit_code(runner: Runner, log
 @contextmanager
 def slow_line(port: int, bytes_per_second: int) -> Iterator[int]:
     """A port that leads to `port`, and brings the answers slowly."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def carry(source: socket.socket, sink: socket.socket, rate: int) -> None:
-            with suppress(OSError):
-                while data := source.recv(16384):
-                    sink.sendall(data)
-                    if rate:
-                        time.sleep(len(data) / rate)
-            with suppress(OSError):
-                sink.shutdown(socket.SHUT_WR)
+    def carry(source: socket.socket, sink: socket.socket, rate: int) -> None:
+        with suppress(OSError):
+            while data := source.recv(16384):
+                sink.sendall(data)
+                if rate:
+                    time.sleep(len(data) / rate)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
 
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    client, _ = server.accept()
-                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    there = socket.socket()
-                    there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-                    there.connect(("127.0.0.1", port))
-                    there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    for arguments in ((client, there, 0), (there, client, bytes_per_second)):
-                        threading.Thread(target=carry, args=arguments, daemon=True).start()
+    def serve(client: socket.socket) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with socket.socket() as there:
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            there.connect(("127.0.0.1", port))
+            there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            requests = threading.Thread(target=carry, args=(client, there, 0), daemon=True)
+            requests.start()
+            carry(there, client, bytes_per_second)
+            requests.join()
 
-        threading.Thread(target=accept, daemon=True).start()
-        yield server.getsockname()[1]
+    with listener(serve) as slow_port:
+        yield slow_port
 
 
 @pytest.mark.parametrize("left", ["", "sleep 60 & "], ids=["", "while a child holds the streams"])

@@ -97,9 +97,16 @@ def test_of_fifty_simultaneous_runs_of_one_experiment_exactly_one_runs(
     assert run_processes(account) == [winner["pid"]]
     # Nobody was in anybody's way for longer than that moment: the end frees the experiment for exactly one again.
     account.kill()
-    wait_for(lambda: servers[0].post(COMMAND + "get-runner-run-status", body).body["status"] != "ACTIVE", what="end")
+    wait_for(lambda: status_of(servers[0]) != "ACTIVE", what="end")
     again = together([partial(app.post, run, body) for app in servers])
     assert sorted(answer.status for answer in again) == [200, 409], odd_ones(again)
+
+
+def status_of(server: AppServer) -> str:
+    """What the service says of the experiment's run."""
+    answer = server.post(COMMAND + "get-runner-run-status", {"expid": EXPID})
+    assert answer.status == 200, answer.body  # a refusal has a member `status`, too
+    return str(answer.body["status"])
 
 
 def odd_ones(answers: list[Answer]) -> list[Any]:

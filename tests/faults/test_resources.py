@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -29,7 +27,7 @@ from tests.faults import tools
 from tests.faults.tools import EXPID, run_processes, start_run, stored
 from tests.processes import end, free_port, kill_all, wait_for
 from tests.processes import start as start_server
-from tests.servers import ROOT, AppServer, SSHServer
+from tests.servers import ROOT, AppServer, SSHServer, listener
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -92,24 +90,12 @@ def test_a_name_that_dns_cannot_know_is_unreachable_for_every_use(host: str, acc
 
 def test_a_hostile_greeting_is_told_in_printable_words() -> None:
     """PostgreSQL refuses texts with a NUL: a run whose machine said one could not be ended."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        greeter = threading.Thread(target=greet, args=(server, b"SSH-1\0\x1b[31mred\x1b[0m-\r\n"), daemon=True)
-        greeter.start()
-        config = config_of(SSHTarget("127.0.0.1", server.getsockname()[1], "somebody"))
+    with listener(lambda client: client.sendall(b"SSH-1\0\x1b[31mred\x1b[0m-\r\n")) as port:
+        config = config_of(SSHTarget("127.0.0.1", port, "somebody"))
         with pytest.raises(RunnerUnreachable) as refused:
             get_runner(config).execute("true", timeout=TIMEOUT)
     assert refused.value.detail.isprintable()
     assert "red" in refused.value.detail
-
-
-def greet(server: socket.socket, words: bytes) -> None:
-    while True:
-        try:
-            client, _ = server.accept()
-        except OSError:
-            return
-        client.sendall(words)
-        client.close()
 
 
 def test_targets_that_were_never_reached_leave_nothing_behind(account: StubAccount, sshd: SSHServer) -> None:

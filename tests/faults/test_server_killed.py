@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.conftest import LaunchGates
 from tests.faults.tools import EXPID, Gate, MakeGate, Service, run_processes
-from tests.processes import kill_all, wait_for, with_environment
+from tests.processes import cmdline, kill_all, wait_for, with_environment
 
 LATE = 3600.0  # seconds; far beyond the launch deadline
 WORDS = "what it says"
@@ -211,11 +211,3 @@ def stop_gate(service: Service, make_gate: MakeGate) -> Gate:
     control.parent.mkdir(parents=True, exist_ok=True)
     control.write_text(gate.text)
     return gate
-
-
-def cmdline(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
