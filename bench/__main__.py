@@ -13,7 +13,7 @@ from bench.measure import find_wrk
 from bench.report import text, write
 from bench.stage import stage
 
-QUICK = Effort(calls=10, seconds=2, rounds=1, past=20_000, active=40, commands=500, megabytes=100)
+QUICK = Effort(calls=10, seconds=2, rounds=1, past=20_000, active=40, commands=500, megabytes=100, targets=20, idle=2)
 
 
 def main() -> int:

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from bench.connections import address
 from bench.fill import RUNS_OF_EACH, expid
 from bench.measure import CONNECTIONS, alternate, requests_per_second
 from bench.stage import COMMANDS, NO_LMOD, PROGRAMS, WORKERS, Stage
 from tests.compat.client import Client
 from tests.processes import kill_all, wait_for
+from tests.servers import SSHServer
 
 ROOT = Path(__file__).resolve().parent.parent
 _numbers = count(1)
@@ -42,7 +44,8 @@ class Result:
 class Effort:
     """How much is measured.
 
-    `calls` of each kind, `seconds` of load, `past` runs, `active` runs, short `commands`, `megabytes` of output.
+    `calls` of each kind, `seconds` of load, `past` runs, `active` runs, short `commands`, `megabytes` of output,
+    `targets` with a connection each, which are `idle` for so many seconds.
     """
 
     calls: int = 40
@@ -52,6 +55,8 @@ class Effort:
     active: int = 500
     commands: int = 10_000
     megabytes: int = 2_000
+    targets: int = 300
+    idle: int = 10
 
 
 def new_expid() -> str:
@@ -233,6 +238,29 @@ def shared_connections(stage: Stage, effort: Effort) -> Result:
     )
 
 
+def many_targets(stage: Stage, effort: Effort) -> Result:
+    """Connections to `effort.targets` targets: one real sshd, under as many addresses."""
+    count = effort.targets
+    options = {"ListenAddress": "0.0.0.0"}  # noqa: S104  (with keys of its own, for some seconds)
+    with SSHServer(stage.folder / "many", home=stage.home, options=options) as sshd:
+        line = sshd.known_hosts.read_text()
+        lines = (line.replace("127.0.0.1", address(number)) for number in range(count))
+        sshd.known_hosts.write_text("".join(lines))
+        environment = {**stage.another("many-service").environment, **sshd.environment}
+        words = (sshd.port, sshd.user, count, effort.idle)
+        got = json.loads(_in_environment(environment, "bench.connections", *map(str, words)))
+        logins = sshd.connection_count()
+    return Result(
+        f"{count} SSH connections of one process, idle, and with a command on each",
+        f"{got['megabytes']:.0f} MB, {got['idle'] / effort.idle:.1%} of a core when idle; a command: "
+        f"{got['probed'] / count * 1000:.1f} ms of a core, {logins - count} new logins",
+        "not measured",
+        "",
+        "no new login",
+        logins == count,
+    )
+
+
 def _sessions(stage: Stage) -> int:
     return stage.sshd.log.read_text(errors="replace").count("Starting session: command")
 
@@ -320,6 +348,7 @@ CASES: dict[str, Callable[[Stage, Effort], Result]] = {
     "status": status_rate,
     "watch": watch,
     "commands": shared_connections,
+    "connections": many_targets,
     "past-runs": past_runs,
     "simultaneous": simultaneous,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import math
 import os
 
 from django.core.exceptions import ImproperlyConfigured
@@ -71,20 +72,35 @@ def envbool(name: str, default: bool) -> bool:
     return text in TRUE
 
 
-def envint(name: str, default: int) -> int:
+def envint(name: str, default: int, *, least: int | None = None, most: int | None = None) -> int:
+    """A whole number from `least` to `most`. Raises ImproperlyConfigured."""
     text = envstr(name)
     try:
-        return int(text) if text else default
+        value = int(text) if text else default
     except ValueError:
         raise ImproperlyConfigured(f"{name} is '{text}': use a whole number.") from None
+    _check_bounds(name, value, least, most)
+    return value
 
 
-def envfloat(name: str, default: float) -> float:
+def envfloat(name: str, default: float, *, least: float | None = None, most: float | None = None) -> float:
+    """A finite number from `least` to `most`. Raises ImproperlyConfigured."""
     text = envstr(name)
     try:
-        return float(text) if text else default
+        value = float(text) if text else default
     except ValueError:
         raise ImproperlyConfigured(f"{name} is '{text}': use a number.") from None
+    if not math.isfinite(value):
+        raise ImproperlyConfigured(f"{name} is '{text}': use a number.")
+    _check_bounds(name, value, least, most)
+    return value
+
+
+def _check_bounds(name: str, value: float, least: float | None, most: float | None) -> None:
+    if least is not None and value < least:
+        raise ImproperlyConfigured(f"{name} is {value:g}: use {least:g} or more.")
+    if most is not None and value > most:
+        raise ImproperlyConfigured(f"{name} is {value:g}: use {most:g} or less.")
 
 
 def envlist(name: str, default: list[str] | None = None) -> list[str]:

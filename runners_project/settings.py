@@ -302,6 +302,7 @@ LOGGING: dict[str, Any] = {
 # --- Runners (read by runners/services) ------------------------------------------------------------------------------
 
 RUNNERS_CONNECT_TIMEOUT = envfloat("RUNNERS_CONNECT_TIMEOUT", 10)  # seconds, like all of these
+RUNNERS_SSH_CONNECTIONS = envint("RUNNERS_SSH_CONNECTIONS", 512, least=1, most=10_000)  # per process
 RUNNERS_COMMAND_TIMEOUT = envfloat("RUNNERS_COMMAND_TIMEOUT", 300)
 RUNNERS_OPERATION_TIMEOUT = envfloat("RUNNERS_OPERATION_TIMEOUT", 6 * 3600)
 RUNNERS_LAUNCH_TIMEOUT = envfloat("RUNNERS_LAUNCH_TIMEOUT", 60)

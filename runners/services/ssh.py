@@ -8,6 +8,7 @@ share one attempt, because sshd drops unauthenticated connections beyond `MaxSta
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import threading
 import time
@@ -27,7 +28,6 @@ from runners.services.paramiko_fixes import GONE, Channel, Transport
 
 CHANNELS_PER_CONNECTION = 8  # sshd's default MaxSessions is 10
 CONNECTIONS_PER_TARGET = 4
-CONNECTIONS = 64  # per process
 IDLE = 120  # seconds after which an unused connection is closed
 OLDEST = 3600  # seconds after which a connection gets no new commands: a host key that was revoked stops counting
 ATTEMPTS = 6  # connections that may turn out to be broken before a command has started
@@ -258,10 +258,31 @@ class ConnectionPool:
             raise Stale from error
 
     def _make_room(self) -> None:
-        if self.count() > CONNECTIONS:  # with the one that is to be opened
-            self._close_idle(0)
-        if self.count() > CONNECTIONS:
-            raise RunnerUnreachable(f"This process already has {CONNECTIONS} SSH connections in use. Try again soon.")
+        """Close the least recently used idle connections, as few as needed for the one that is being opened.
+
+        Raises RunnerUnreachable when all are in use.
+        """
+        most = most_connections()
+        while self.count() > most:  # with the one that is to be opened
+            if not self._close_least_recently_used():
+                raise RunnerUnreachable(
+                    f"This process already has {most} SSH connections in use (RUNNERS_SSH_CONNECTIONS). Try again soon."
+                )
+
+    def _close_least_recently_used(self) -> bool:
+        """False: no connection is idle."""
+        with self._lock:
+            targets = list(self._targets.items())
+        idle = []
+        for ssh, target in targets:
+            with target.condition:
+                idle += [(c.used, id(c), c, ssh, target) for c in target.connections if not c.channels]
+        if not idle:
+            return False
+        *_, connection, ssh, target = min(idle)
+        self._discard(target, [connection])  # if it came into use meanwhile, it is closed after that
+        self._forget_unused(ssh, target)
+        return True
 
     def _start_reaper(self) -> None:
         with self._lock:
@@ -285,6 +306,13 @@ class ConnectionPool:
 
 
 POOL = ConnectionPool()
+
+
+def most_connections() -> int:
+    """How many SSH connections this process may have: RUNNERS_SSH_CONNECTIONS, and half of its open files at most."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = settings.RUNNERS_SSH_CONNECTIONS if soft == resource.RLIM_INFINITY else soft // 2
+    return max(1, min(settings.RUNNERS_SSH_CONNECTIONS, files))
 
 
 def open_session(client: paramiko.SSHClient, timeout: float) -> Channel:

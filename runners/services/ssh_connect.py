@@ -180,8 +180,9 @@ def _client(
         if client.get_transport() is None and sock is not None:
             sock.close()
     transport = client.get_transport()
-    assert transport
+    assert isinstance(transport, Transport)
     transport.set_keepalive(KEEPALIVE)
+    transport.rest()
     return client
 
 

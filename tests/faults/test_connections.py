@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connections
 
-from profiles.config import RunnerConfig
+from profiles.config import RunnerConfig, SSHTarget
 from runners.exceptions import HostKeyUnknown, RunnerUnreachable
 from runners.models import new_run_key
 from runners.services import runners, ssh
+from runners.services.paramiko_fixes import Transport
 from runners.services.probe import Probe, ProbeTarget
 from runners.services.runners import Runner, get_runner
 from runners.services.ssh import POOL
@@ -211,3 +216,80 @@ def test_a_connection_that_has_become_old_gets_no_new_commands(
     with pytest.raises(HostKeyUnknown):
         runner.execute("true", timeout=TIMEOUT)
     wait_for(lambda: sshd.open_connections() == 0, what="the end of the old ones")
+
+
+ADDRESSES = tuple(f"127.0.1.{number}" for number in range(1, 6))
+
+
+@pytest.fixture
+def five_machines(account: StubAccount, make_sshd: Callable[..., SSHServer]) -> tuple[SSHServer, list[Runner]]:
+    """One sshd that is five targets: each address has connections of its own."""
+    sshd = make_sshd(account.home, options={"ListenAddress": "0.0.0.0"})
+    line = sshd.known_hosts.read_text()
+    sshd.known_hosts.write_text("".join(line.replace("127.0.0.1", address) for address in ADDRESSES))
+    targets = [SSHTarget(address, sshd.port, sshd.user) for address in ADDRESSES]
+    return sshd, [get_runner(replace(sshd.config(), ssh=target)) for target in targets]
+
+
+def test_beyond_the_bound_the_least_recently_used_connection_is_closed_and_no_other(
+    five_machines: tuple[SSHServer, list[Runner]], settings: Any
+) -> None:
+    sshd, (first, second, third, fourth, fifth) = five_machines
+    settings.RUNNERS_SSH_CONNECTIONS = 4
+
+    def logins(*machines: Runner) -> int:
+        before = sshd.connection_count()
+        for runner in machines:
+            assert runner.execute("echo done", timeout=TIMEOUT).stdout == b"done\n"
+        return sshd.connection_count() - before
+
+    assert logins(first, second, third, fourth) == 4
+    assert logins(first, third, fourth) == 0
+    assert logins(fifth) == 1  # in place of the second
+    assert logins(first, third, fourth, fifth) == 0
+    assert logins(second) == 1  # in place of the first
+    assert POOL.count() == 4
+    wait_for(lambda: sshd.open_connections() == 4, what="the end of the closed ones")
+
+
+def test_a_connection_in_use_is_not_closed_for_another(
+    five_machines: tuple[SSHServer, list[Runner]], account: StubAccount, settings: Any
+) -> None:
+    _, (first, second, *_) = five_machines
+    settings.RUNNERS_SSH_CONNECTIONS = 1
+    begun, go = account.home / "begun", account.home / "go"
+    script = f"touch {begun}; until [ -e {go} ]; do sleep 0.1; done; echo done"
+    outcome = in_background(lambda: first.execute(script, timeout=TIMEOUT))
+    wait_for(begun.exists, what="the command")
+    with pytest.raises(RunnerUnreachable, match="already has 1 SSH connections in use"):
+        second.execute("true", timeout=TIMEOUT)
+    go.touch()
+    assert outcome.result(TIMEOUT).stdout == b"done\n"
+    assert second.execute("echo done", timeout=TIMEOUT).stdout == b"done\n"
+    begun.unlink()
+    go.unlink()
+
+
+def test_open_connections_cost_no_time_of_the_processor(five_machines: tuple[SSHServer, list[Runner]]) -> None:
+    """paramiko's thread of a connection wakes ten times a second to see whether it is to end; ours is woken."""
+    sshd, machines = five_machines
+    for runner in machines:
+        runner.execute("true", timeout=TIMEOUT)
+    threads = [thread for thread in threading.enumerate() if isinstance(thread, Transport)]
+    assert len(threads) == len(machines)
+    before = [voluntary_switches(thread) for thread in threads]
+    begin = time.monotonic()
+    wait_for(lambda: time.monotonic() > begin + 2, what="two seconds")
+    woken = [voluntary_switches(thread) - earlier for thread, earlier in zip(threads, before, strict=True)]
+    assert max(woken) <= 4
+    begin = time.monotonic()
+    POOL.close()
+    assert time.monotonic() - begin < 1
+    assert not any(thread.is_alive() for thread in threads)
+    wait_for(lambda: sshd.open_connections() == 0, what="the end of the connections")
+
+
+def voluntary_switches(thread: threading.Thread) -> int:
+    """How often a thread went to sleep."""
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    return int(status.split("voluntary_ctxt_switches:")[1].split()[0])
