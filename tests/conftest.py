@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
-from runners.services import access
+from runners.services import access, shared_log
 from runners.services.runners import Runner, get_runner
 from runners.services.ssh import POOL
 from tests.environments import AUTOSUBMIT_VENV, Account, AutosubmitAccount, StubAccount, find_lmod, loader_id
@@ -238,9 +238,10 @@ def app(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServe
 
 
 @pytest.fixture(autouse=True)
-def _no_rules_of_another_test() -> None:
-    """A process believes the rules of who sees which runs for a second; a test's database is rolled back before."""
+def _nothing_of_another_test() -> None:
+    """A process keeps for a second what it has read: who sees which runs, and logs. A test's rows are rolled back."""
     access.forget_view_rules()
+    shared_log.forget()
 
 
 def open_sockets() -> set[str]:

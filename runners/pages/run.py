@@ -22,7 +22,7 @@ from runners.exceptions import EndpointDisabled, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import PageView, SignedIn, in_words, is_partial, recorded
-from runners.services import access, autosubmit, experiments, interrupted, lifecycle
+from runners.services import access, autosubmit, experiments, interrupted, lifecycle, shared_log
 from runners.services.output import plain_text
 from runners.services.probe import LogChunk
 
@@ -208,7 +208,7 @@ class LogChunkView(RunView):
         if limit == 0:
             return JsonResponse(answer | {"start": start, "next": before, "size": before, "done": is_over, "style": ""})
         try:
-            chunk = read(self.run, start, limit)
+            chunk = shared_log.read(self.run, offset=start, limit=limit)
         except RunnerServiceError as error:
             return JsonResponse(answer | {"problem": error.detail})
         if chunk is None:

@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce
 from runners.exceptions import LogNotFound, RunNotFound
 from runners.models import RunnerRun, RunStatus
 from runners.models_operations import Operation
-from runners.services import access, lifecycle
+from runners.services import access, lifecycle, shared_log
 from runners.services.experiments import is_fresh
 
 # Runs are numbered in the order of their insertion, `created` is the clock of the process that inserts: how far the
@@ -118,16 +118,14 @@ class LogPage:
 def read_log(row: RunnerRun | Operation, *, offset: int = 0, limit: int, tail: int | None = None) -> LogPage:
     """A part of what a run or an operation has printed: `limit` bytes at most from byte `offset`, or its last `tail`.
 
-    `tail` alone counts when it is given; it begins with a whole character of UTF-8. Raises LogNotFound;
-    RunnerUnreachable and as `Runner.execute`.
+    `tail` alone counts when it is given; it begins with a whole character of UTF-8. What is returned may be
+    `shared_log.SHARED_SECONDS` old. Raises LogNotFound; RunnerUnreachable and as `Runner.execute`.
     """
     was_over = not row.is_active  # looked at first: what is over before the reading writes nothing after it
     most = min(limit if tail is None else tail, settings.RUNNERS_OUTPUT_LIMIT - LOG_HEADER)
     chunk = None
     if row.cleaned_at is None:
-        chunk = lifecycle.runner_of(row).read_log(
-            row.key, offset=offset if tail is None else -most, limit=most, timeout=settings.RUNNERS_PROBE_TIMEOUT
-        )
+        chunk = shared_log.read(row, offset=offset if tail is None else -most, limit=most)
     if chunk is None:
         raise LogNotFound("There is no log: nothing was started, or its directory was removed from the machine.")
     start, data = chunk.offset, chunk.data
