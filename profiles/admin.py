@@ -73,7 +73,7 @@ class RunnerProfileAdmin(ProfileAdmin):
         (
             "Environment of Autosubmit",
             {
-                "fields": ("module_loader_type", "modules"),
+                "fields": ("module_loader_type", "modules", "installation"),
                 "description": "The command <code>autosubmit</code> has to be found in it, and its database configured "
                 "for the account that runs it.",
             },

@@ -33,6 +33,9 @@ class Endpoint(models.TextChoices):
     UPDATE_EXPERIMENT_DETAILS = "UPDATE_EXPERIMENT_DETAILS", "update-experiment-description"
 
 
+DEFAULT_INSTALLATION = "default"  # of profiles that name none: one for all, so that no experiment runs twice
+
+
 @dataclass(frozen=True, slots=True)
 class SSHTarget:
     """Where an SSH runner connects. `host` may be an alias of `~/.ssh/config`."""
@@ -47,8 +50,10 @@ class RunnerConfig:
     """Made by `RunnerProfile.resolve`, or from a stored snapshot. `ssh` is None exactly for LOCAL.
 
     `venv_roots`: directories, one of which must hold the environment given by a path in `modules`, by its real path on
-    the machine. Empty: anywhere. `profile_id`: the number of the profile that it was made from; it is no part of the
-    snapshot, because each row has it in a column of its own.
+    the machine. Empty: anywhere.
+    `installation`: the Autosubmit database that the commands use, by its name (`profiles.installations`).
+    `profile_id`: the number of the profile that it was made from; it is no part of the snapshot, because each row has
+    it in a column of its own.
     """
 
     runner_type: RunnerType
@@ -56,6 +61,7 @@ class RunnerConfig:
     modules: tuple[str, ...] = ()
     ssh: SSHTarget | None = None
     venv_roots: tuple[str, ...] = ()
+    installation: str = DEFAULT_INSTALLATION
     profile_id: int | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,6 +75,8 @@ class RunnerConfig:
             data["SSH"] = {"HOST": self.ssh.host, "PORT": self.ssh.port, "USER": self.ssh.user}
         if self.venv_roots:
             data["VENV_ROOTS"] = list(self.venv_roots)
+        if self.installation != DEFAULT_INSTALLATION:
+            data["INSTALLATION"] = self.installation
         return data
 
     @classmethod
@@ -83,4 +91,5 @@ class RunnerConfig:
             modules=tuple(data["MODULES"]),
             ssh=SSHTarget(host=ssh["HOST"], port=ssh["PORT"], user=ssh["USER"]) if ssh else None,
             venv_roots=tuple(data.get("VENV_ROOTS", ())),
+            installation=data.get("INSTALLATION", DEFAULT_INSTALLATION),
         )

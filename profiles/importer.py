@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import Model
 
 from profiles import parameters
-from profiles.config import Endpoint
+from profiles.config import DEFAULT_INSTALLATION, Endpoint
 from profiles.limits import lines
 from profiles.models import AccountMap, EndpointToggle, PublishedSSHKey, RunnerProfile
 from profiles.yaml_config import (
@@ -22,6 +22,7 @@ from profiles.yaml_config import (
     DESCRIPTION,
     ENABLED,
     ENDPOINTS,
+    INSTALLATION,
     LIMITS,
     PROFILES,
     ROOT,
@@ -111,7 +112,7 @@ def export_configuration() -> Configuration:
 
 def settings_of(row: RunnerProfile) -> ProfileSettings:
     """One profile as YAML says it."""
-    return ProfileSettings(row.values(), row.enabled, row.description, row.access(), _limits(row))
+    return ProfileSettings(row.values(), row.enabled, row.description, row.access(), _limits(row), row.installation)
 
 
 def _plan(configuration: Configuration, *, prune: bool) -> Plan:
@@ -150,6 +151,7 @@ def _plan_profiles(plan: Plan, wanted: dict[str, ProfileSettings], prune: bool, 
             setattr(row, RunnerProfile.LIMITS[key], "\n".join(items))
         row.enabled = row.enabled if settings.enabled is None else settings.enabled
         row.description = row.description if settings.description is None else settings.description
+        row.installation = row.installation if settings.installation is None else settings.installation
         try:
             row.full_clean()
         except ValidationError as error:  # what the text alone cannot tell
@@ -177,6 +179,8 @@ def _changed(row: RunnerProfile, path: str, settings: ProfileSettings) -> list[C
         found.append((ENABLED, row.enabled, settings.enabled, _text))
     if settings.description is not None:
         found.append((DESCRIPTION, row.description, settings.description, repr))
+    if settings.installation is not None:
+        found.append((INSTALLATION, row.installation, settings.installation, _installation))
     for section, had, wants in ((ACCESS, row.access(), settings.access), (LIMITS, _limits(row), settings.limits)):
         found += [(f"{section}.{key}", had[key], items, _list) for key, items in (wants or {}).items()]
     return [
@@ -193,6 +197,8 @@ def _fields(settings: ProfileSettings) -> tuple[tuple[str, str], ...]:
         said.append((ENABLED, _text(settings.enabled)))
     if settings.description:
         said.append((DESCRIPTION, repr(settings.description)))
+    if settings.installation:
+        said.append((INSTALLATION, settings.installation))
     for section, members in ((ACCESS, settings.access), (LIMITS, settings.limits)):
         said += [(f"{section}.{key}", _list(items)) for key, items in (members or {}).items() if items]
     return tuple(said)
@@ -214,6 +220,10 @@ def _give_to_groups(row: RunnerProfile, access: dict[str, tuple[str, ...]], grou
 
 def _limits(row: RunnerProfile) -> dict[str, tuple[str, ...]]:
     return {name: lines(getattr(row, field)) for name, field in RunnerProfile.LIMITS.items()}
+
+
+def _installation(name: str) -> str:
+    return name or f"({DEFAULT_INSTALLATION})"
 
 
 def _list(items: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from django.db import models
 from profiles import parameters, validators
 from profiles.config import Endpoint, ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.exceptions import ForbiddenParameter
+from profiles.installations import MAX_PATTERN, installation_of, validate_installation
 from profiles.limits import (
     BOUND,
     Limits,
@@ -78,6 +79,16 @@ class RunnerProfile(models.Model):
         blank=True,
         help_text="The account on that machine. Empty: requests may give it; otherwise it is the one in ~/.ssh/config, "
         "and if there is none, requests have to give it.",
+    )
+    installation = models.CharField(
+        max_length=MAX_PATTERN,
+        blank=True,
+        default="",
+        db_default="",  # for a server of an older version on the same database
+        help_text="The Autosubmit database that the commands use, by a name that you choose. Profiles that use the "
+        "same database have the same name. An experiment runs once in an installation, whichever profile starts it. "
+        "{user} is the account that runs the commands and {host} its machine: write {user}@{host} when every "
+        "account has a database of its own. Empty: the installation 'default', one for all.",
     )
     run_groups = models.ManyToManyField(
         Group,
@@ -216,7 +227,7 @@ class RunnerProfile(models.Model):
 
     def clean(self) -> None:
         """All rules of a profile, for admin, import and API. Raises ValidationError by model field; trims texts."""
-        for field in ("name", "ssh_host", "ssh_user"):
+        for field in ("name", "ssh_host", "ssh_user", "installation"):
             setattr(self, field, getattr(self, field).strip())
         self.modules = "\n".join(self.module_list)
         for field in self.LIMITS.values():
@@ -228,6 +239,8 @@ class RunnerProfile(models.Model):
             ("allowed_users", validate_user_patterns, self.limits.users),
             ("venv_roots", validate_roots, self.limits.venv_roots),
         ]
+        if self.installation:
+            rules.append(("installation", validate_installation, self.installation))
         for field, validate, value in rules:
             try:
                 validate(value)
@@ -267,7 +280,9 @@ class RunnerProfile(models.Model):
         config = parameters.complete(self.name, fixed, profile_params)
         if config.ssh is None and not settings.RUNNERS_ALLOW_LOCAL:
             raise ForbiddenParameter({parameters.RUNNER_TYPE: ["This service does not allow LOCAL commands."]})
-        return replace(limit(self.name, config, fixed, self.limits, person or Person()), profile_id=self.pk)
+        config = limit(self.name, config, fixed, self.limits, person or Person())
+        installation = installation_of(self.installation, config.ssh)
+        return replace(config, installation=installation, profile_id=self.pk)
 
     def as_wire(self) -> dict[str, Any]:
         """The form of GET configuration/profiles. A profile of RUNNER_TYPE SSH always has `SSH`, maybe empty."""
@@ -285,6 +300,8 @@ class RunnerProfile(models.Model):
             ssh["USER"] = ssh["USERNAME"] = self.ssh_user
         if ssh or self.runner_type == RunnerType.SSH:
             wire["SSH"] = ssh
+        if self.installation:
+            wire["INSTALLATION"] = self.installation
         return wire
 
     def requirements(self) -> list[parameters.Requirement]:

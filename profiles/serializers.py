@@ -58,6 +58,10 @@ class ProfileSerializer(BaseSerializer):
     MODULE_LOADER_TYPE = serializers.ChoiceField(choices=ModuleLoaderType.choices, required=False)
     MODULES = ModulesField(required=False, help_text="A text for one module, a list for several.")
     SSH = ProfileSSHSerializer(required=False)
+    INSTALLATION = serializers.CharField(
+        required=False,
+        help_text="The Autosubmit database that it uses, by its name; absent: the installation 'default'.",
+    )
 
 
 class ProfileMapSerializer(BaseSerializer):

@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 
 from profiles import parameters, validators
 from profiles.config import Endpoint
+from profiles.installations import validate_installation
 from profiles.limits import validate_accounts, validate_patterns, validate_roots, validate_user_patterns
 from profiles.parameters import Values
 from profiles.validators import kind, shown
@@ -21,6 +22,7 @@ PROFILES, SSH_PUBLIC_KEYS, ENDPOINTS = "PROFILES", "SSH_PUBLIC_KEYS", "ENDPOINTS
 ACCOUNTS = "ACCOUNTS"  # ours: the accounts of each person
 # Ours, beside the parameters: what a row holds and the wire has no name for. Exported only when they say something.
 ENABLED, DESCRIPTION, ACCESS, LIMITS = "ENABLED", "DESCRIPTION", "ACCESS", "LIMITS"
+INSTALLATION = "INSTALLATION"
 GROUPS = ("RUN_GROUPS", "STOP_GROUPS", "STATUS_GROUPS", "VIEW_GROUPS")
 LIMIT_RULES: dict[str, Callable[[Sequence[str]], None]] = {
     "HOSTS": validate_patterns,
@@ -60,7 +62,8 @@ class InvalidConfiguration(Exception):
 class ProfileSettings:
     """One profile. None: the text does not say, so a row that exists keeps what it has.
 
-    `access` has all of GROUPS, sorted names of groups; `limits` all of LIMIT_RULES. Empty: everybody, everything.
+    `access` has all of GROUPS, sorted names of groups; `limits` all of LIMIT_RULES. Empty: everybody, everything. An
+    empty `installation` is the default one.
     """
 
     values: Values
@@ -68,6 +71,7 @@ class ProfileSettings:
     description: str | None = None
     access: dict[str, tuple[str, ...]] | None = None
     limits: dict[str, tuple[str, ...]] | None = None
+    installation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +279,7 @@ class _Reader:
         members = dict(value or {})
         enabled, description = members.pop(ENABLED, None), members.pop(DESCRIPTION, None)
         access, limits = self.access(members, path), self.limits(members, path)
+        installation = self.installation(members, path)
         if enabled is not None and not isinstance(enabled, bool):
             self.wrong(f"{path}.{ENABLED}", f"Give true or false, not {shown(enabled)}.")
         if description is not None and not isinstance(description, str):
@@ -285,7 +290,22 @@ class _Reader:
             values[parameters.MODULES] = parameters.separate(loader, values[parameters.MODULES])
         for part, texts in {**parameters.judge(values), **errors}.items():
             self.wrong(f"{path}.{part}", " ".join(texts))
-        return ProfileSettings(values, enabled, description, access, limits)
+        return ProfileSettings(values, enabled, description, access, limits, installation)
+
+    def installation(self, members: dict[str, Any], path: str) -> str | None:
+        """Takes INSTALLATION out of the profile's members."""
+        given = members.pop(INSTALLATION, None)
+        if given is None:
+            return None
+        try:
+            if not isinstance(given, str):
+                raise ValidationError(f"Give a text, in quotes, not {kind(given)}.")
+            if given.strip():
+                validate_installation(given.strip())
+        except ValidationError as error:
+            self.wrong(f"{path}.{INSTALLATION}", " ".join(error.messages))
+            return None
+        return given.strip()
 
     def access(self, members: dict[str, Any], path: str) -> dict[str, tuple[str, ...]] | None:
         """Takes ACCESS out of the profile's members."""
@@ -380,6 +400,8 @@ def _profile_tree(profile: ProfileSettings) -> dict[str, Any]:
         tree[ENABLED] = False
     if profile.description:
         tree[DESCRIPTION] = profile.description
+    if profile.installation:
+        tree[INSTALLATION] = profile.installation
     for section, members in ((ACCESS, profile.access), (LIMITS, profile.limits)):
         if said := {name: list(items) for name, items in (members or {}).items() if items}:
             tree[section] = said

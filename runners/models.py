@@ -11,7 +11,8 @@ from django.db import connections, models
 from django.db.models import Q
 from django.utils import timezone
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import DEFAULT_INSTALLATION, ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.installations import MAX_INSTALLATION
 from runners.models_profile import OfProfile
 
 
@@ -81,6 +82,12 @@ class RunnerRun(OfProfile):
 
     key = models.CharField(max_length=32, unique=True, default=new_run_key, editable=False)
     expid = models.CharField(max_length=16)
+    installation = models.CharField(
+        max_length=MAX_INSTALLATION,
+        default=DEFAULT_INSTALLATION,
+        db_default=DEFAULT_INSTALLATION,  # for a server of an older version on the same database
+        help_text="The Autosubmit database that it uses, by the name that its profile had for it at the start.",
+    )
     config = models.JSONField(help_text="The whole resolved configuration, as it was when the run was started.")
     runner = models.CharField(max_length=16, choices=RunnerType.choices)
     module_loader = models.CharField(max_length=16, choices=ModuleLoaderType.choices)
@@ -137,10 +144,14 @@ class RunnerRun(OfProfile):
     class Meta:
         ordering = ["-id"]
         constraints = [
-            models.UniqueConstraint(fields=["expid"], condition=Q(status="ACTIVE"), name="one_active_run_per_expid"),
+            # The expid comes first, so that the lookup of the active runs of an expid uses this index, too.
+            models.UniqueConstraint(
+                fields=["expid", "installation"], condition=Q(status="ACTIVE"), name="one_active_run_per_installation"
+            ),
         ]
         indexes = [
             models.Index(fields=["expid", "-id"], name="run_expid_latest"),
+            models.Index(fields=["expid", "installation", "-id"], name="run_installation_latest"),
             models.Index(fields=["status", "-id"], name="run_status_latest"),
             models.Index(fields=["profile_name", "-id"], name="run_profile_latest"),
             models.Index(fields=["started_by", "-id"], name="run_user_latest"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
-from profiles.config import RunnerConfig
+from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
+from profiles.installations import MAX_INSTALLATION
 from runners.models_profile import OfProfile
 
 
@@ -38,6 +39,9 @@ class Operation(OfProfile):
     key = models.CharField(max_length=32, unique=True, editable=False)
     kind = models.CharField(max_length=32, choices=OperationKind.choices)
     expid = models.CharField(max_length=16, blank=True, help_text="Of create-experiment: empty until it is made.")
+    installation = models.CharField(
+        max_length=MAX_INSTALLATION, default=DEFAULT_INSTALLATION, db_default=DEFAULT_INSTALLATION
+    )
     config = models.JSONField(help_text="The whole resolved configuration, as it was at the start.")
     argv = models.JSONField(default=list)
     timeout = models.PositiveIntegerField(help_text="Seconds after which the command is ended on its machine.")

@@ -54,6 +54,9 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
     host = serializers.CharField(allow_blank=True, help_text="The machine it runs on, by its own name.")
     user = serializers.CharField(allow_blank=True, help_text="The account that runs it.")
     profile_name = serializers.CharField(allow_blank=True)
+    installation = serializers.CharField(
+        help_text="The Autosubmit database that it uses, by its name. The same expid in another is another experiment."
+    )
     started_by = serializers.CharField(allow_blank=True)
     stopped_by = serializers.CharField(allow_blank=True)
     finished = serializers.DateTimeField(allow_null=True)

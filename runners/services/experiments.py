@@ -16,7 +16,8 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from profiles.config import RunnerConfig
+from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
+from profiles.installations import account_of
 from runners.exceptions import (
     AlreadyRunning,
     CommandFailed,
@@ -30,14 +31,14 @@ from runners.exceptions import (
     RunNotFound,
     StoppedDuringLaunch,
 )
-from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
+from runners.models import AuditRecord, RunnerRun, RunnerRunQuerySet, RunReason, RunStatus, new_run_key
 from runners.models_operations import Operation
 from runners.services import access, autosubmit, interrupted, lifecycle, reasons
 from runners.services.cancelling import Cancellation
 from runners.services.installation import has_empty_job_list, has_job_list_file, installed_version
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Probe
-from runners.services.runners import CommandResult, get_runner, own_account
+from runners.services.runners import CommandResult, get_runner
 from runners.services.stopping import Stop
 
 
@@ -66,7 +67,7 @@ def run_experiment(
     """
     argv = autosubmit.run(expid)
     audit.argv = argv
-    _require_no_cancel(expid)
+    _require_no_cancel(expid, config.installation)
     runner = get_runner(config)
     run = _claim(expid, config, profile_name, audit.actor, key or new_run_key())
     audit.run_id = run.pk
@@ -90,12 +91,12 @@ def run_experiment(
     return run
 
 
-def _require_no_cancel(expid: str) -> None:
+def _require_no_cancel(expid: str, installation: str) -> None:
     """A run that starts while Autosubmit cancels the jobs of the last one would lose its own. Raises AlreadyRunning."""
-    last = RunnerRun.objects.last_of(expid)
+    last = RunnerRun.objects.filter(expid=expid, installation=installation).order_by("-id").first()
     if last and not last.is_active and interrupted.is_under_way(last):
         raise AlreadyRunning(
-            f"A stop of experiment {expid} is still under way: what run {last.pk} has left is being ended or "
+            f"A stop of experiment {expid} is still under way: what {described(last)} has left is being ended or "
             "cancelled. Start it when that is done.",
             run=last,
         )
@@ -121,12 +122,13 @@ def _require_not_stopped(run: RunnerRun) -> None:
 def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key: str) -> RunnerRun:
     """Insert the row before anything starts.
 
-    The database allows one ACTIVE run per experiment, so the second request loses here: AlreadyRunning.
+    The database allows one ACTIVE run per installation and expid, so the second request loses here: AlreadyRunning.
     """
     ssh = config.ssh
     run = RunnerRun(
         key=key,
         expid=expid,
+        installation=config.installation,
         profile_name=profile_name,
         profile_id=config.profile_id,
         config=config.as_dict(),
@@ -134,7 +136,7 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key:
         module_loader=config.module_loader_type,
         modules="\n".join(config.modules),
         host=ssh.host if ssh else "",
-        user=ssh.user if ssh else own_account().pw_name,
+        user=account_of(ssh),
         started_by=actor,
     )
     for is_last in (False, True):
@@ -143,19 +145,30 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key:
                 run.save(force_insert=True)
             return run
         except IntegrityError:
-            active = RunnerRun.objects.active().filter(expid=expid).first()
+            active = RunnerRun.objects.active().filter(expid=expid, installation=config.installation).first()
             if active is None:  # it ended between the insert and this look
                 if is_last:
                     raise
                 continue
             lifecycle.refresh_now(active)
             if active.is_active or is_last:
-                raise AlreadyRunning(_already_running(active), run=active) from None
+                raise AlreadyRunning(_already_running(active, config), run=active) from None
     raise AssertionError("unreachable")
 
 
-def _already_running(run: RunnerRun) -> str:
-    words = f"Experiment {run.expid} is already running since {run.created:%Y-%m-%d %H:%M:%S %Z} (run {run.pk})."
+def described(run: RunnerRun) -> str:
+    """A run in an error: its number, profile, account and machine."""
+    profile = f" of profile {run.profile_name}" if run.profile_name else ""
+    return f"run {run.pk}{profile}, {run.user or 'an unknown account'} on {run.host or 'this machine'}"
+
+
+def _already_running(run: RunnerRun, config: RunnerConfig) -> str:
+    words = f"Experiment {run.expid} is already running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({described(run)})."
+    if (run.installation, config.installation) == (DEFAULT_INSTALLATION,) * 2 and not _is_same_target(run, config):
+        words += (
+            " The profiles name no installation, so all of them count as one Autosubmit database. If this is another "
+            "experiment, in another database, an admin sets INSTALLATION in the profiles, such as {user}@{host}."
+        )
     if run.is_active and not run.reachable:
         words += f" That is its last known state, because its machine cannot be asked now: {run.unreachable_detail}"
     return words
@@ -190,7 +203,7 @@ def require_idle(*, expid: str, config: RunnerConfig) -> None:
     """Check that no run of ours holds the experiment. Autosubmit itself would answer only after 10 to 20 s.
 
     Its machine confirms it first, so a run that has just ended is in nobody's way. While the machine cannot be asked,
-    the command itself tells. A run in another account belongs to another installation. Raises AlreadyRunning.
+    the command itself tells. Raises AlreadyRunning.
     """
     run = _run_in_the_way(expid, config)
     if run is None:
@@ -201,15 +214,29 @@ def require_idle(*, expid: str, config: RunnerConfig) -> None:
 
 
 def _run_in_the_way(expid: str, config: RunnerConfig) -> RunnerRun | None:
-    target = get_runner(config).target
-    active = RunnerRun.objects.active().filter(expid=expid)
-    return next(iter(lifecycle.by_target(active).get(target, [])), None)
+    return next(iter(_same_experiment(RunnerRun.objects.active().filter(expid=expid), config)), None)
+
+
+def _same_experiment(runs: RunnerRunQuerySet, config: RunnerConfig) -> list[RunnerRun]:
+    """Those of the runs of one expid that are about the experiment that a command with `config` is about.
+
+    A named installation is one database. The default one only says that nobody has named it: accounts in it may have
+    databases of their own, so there only runs in the same account count.
+    """
+    found = runs.filter(installation=config.installation)
+    if config.installation != DEFAULT_INSTALLATION:
+        return list(found)
+    return lifecycle.by_target(found).get(get_runner(config).target, [])
+
+
+def _is_same_target(run: RunnerRun, config: RunnerConfig) -> bool:
+    return get_runner(config).target in lifecycle.by_target([run])
 
 
 def _in_use(run: RunnerRun) -> str:
     return (
-        f"Experiment {run.expid} is running since {run.created:%Y-%m-%d %H:%M:%S %Z} (run {run.pk}), and nothing was "
-        "changed. Wait for its end, or stop it first."
+        f"Experiment {run.expid} is running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({described(run)}), and "
+        "nothing was changed. Wait for its end, or stop it first."
     )
 
 
@@ -373,11 +400,11 @@ def creation_outcome(expid: str, argv: list[str], result: CommandResult) -> Comm
 def forget_earlier_runs(*, expid: str, config: RunnerConfig, before: datetime) -> None:
     """Mark the ended runs of a deleted experiment whose id was given to a new one: they stay in the history only.
 
-    Runs in other accounts belong to other installations. `before`: when the new experiment was asked for.
+    `before`: when the new experiment was asked for.
     """
     ended = RunnerRun.objects.exclude(status=RunStatus.ACTIVE).filter(expid=expid, created__lt=before, superseded=False)
-    earlier = lifecycle.by_target(ended).get(get_runner(config).target, [])
-    RunnerRun.objects.filter(pk__in=[run.pk for run in earlier]).update(superseded=True)
+    earlier = [run.pk for run in _same_experiment(ended, config)]
+    RunnerRun.objects.filter(pk__in=earlier).update(superseded=True)
 
 
 def _command(

@@ -98,6 +98,7 @@ def start(
         key=new_run_key(),
         kind=kind,
         expid=expid,
+        installation=config.installation,
         profile_name=profile_name,
         profile_id=config.profile_id,
         config=config.as_dict(),

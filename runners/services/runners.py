@@ -7,7 +7,6 @@ with the texts of `scripts.py`, so LOCAL and SSH cannot differ.
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import selectors
 import signal
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from profiles.config import RunnerConfig, RunnerType
+from profiles.own_account import own_account
 from runners.exceptions import CommandFailed, CommandTimedOut, OutcomeUnknown, RunnerUnreachable
 from runners.services import scripts, startup
 from runners.services.answers import Unreadable
@@ -388,19 +388,6 @@ class ProcessLink:
         self.process.wait()
         for pipe in (self.stdin, self.stdout, self.stderr):
             pipe.close()
-
-
-def own_account() -> pwd.struct_passwd:
-    """The account that this service, and so every LOCAL command, runs as.
-
-    Containers run as numbers that no database knows: then the environment says what they are called.
-    """
-    uid = os.geteuid()
-    try:
-        return pwd.getpwuid(uid)
-    except KeyError:
-        name, home = os.environ.get("USER") or str(uid), os.environ.get("HOME") or "/"
-        return pwd.struct_passwd((name, "x", uid, os.getegid(), "", home, "/bin/sh"))
 
 
 def local_environment() -> dict[str, str]:

@@ -168,7 +168,9 @@ class Stop:
 
     def _keys(self) -> list[str]:
         """The keys of this run and of earlier ones: a run that goes on where another was stopped keeps its jobs."""
-        runs = RunnerRun.objects.filter(expid=self.run.expid, pk__lte=self.run.pk, config=self.run.config)
+        runs = RunnerRun.objects.filter(
+            expid=self.run.expid, installation=self.run.installation, pk__lte=self.run.pk, config=self.run.config
+        )
         return list(runs.order_by("-pk").values_list("key", flat=True)[:EARLIER_RUNS])
 
     def _cancel_jobs(self, identity: Identity | None, *, must_reach: bool = False) -> None:

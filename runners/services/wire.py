@@ -31,6 +31,7 @@ def run_fields(run: RunnerRun) -> dict[str, Any]:
         "host": run.host,
         "user": run.user,
         "profile_name": run.profile_name,
+        "installation": run.installation,
         "started_by": run.started_by,
         "stopped_by": run.stopped_by,
         "finished": moment(run.finished),

@@ -88,10 +88,14 @@ class Postgres:
         wait_for(lambda: self.sql(statement, check=False), 20, what=statement)
         return self.url(database)
 
+    def psql(self, database: str) -> list[str]:
+        """The arguments of psql, which reads statements from its input and ends at the first error."""
+        argv = [str(self._programs / "psql"), "-XAtq", "-h", "127.0.0.1", "-p", str(self.port), "-U", "tests"]
+        return [*argv, "-v", "ON_ERROR_STOP=1", "-d", database]
+
     def sql(self, statement: str, database: str = "postgres", *, check: bool = True) -> str | bool:
         """Execute a statement with psql; its output, unaligned. False when it failed and `check` is off."""
-        argv = [str(self._programs / "psql"), "-XAtq", "-h", "127.0.0.1", "-p", str(self.port), "-U", "tests"]
-        argv += ["-v", "ON_ERROR_STOP=1", "-c", statement, database]
+        argv = [*self.psql(database), "-c", statement]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip() or True if done.returncode == 0 else False

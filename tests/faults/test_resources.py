@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.own_account import own_account
 from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services import host_keys, lifecycle
-from runners.services.runners import get_runner, own_account
+from runners.services.runners import get_runner
 from runners.services.ssh import POOL
 from tests.environments import StubAccount
 from tests.faults import tools

@@ -9,9 +9,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from profiles.models import PublishedSSHKey
+from profiles.own_account import own_account
 from runners.services import ssh_keys
 from runners.services.audit import audited
-from runners.services.runners import own_account
 
 
 class Command(BaseCommand):

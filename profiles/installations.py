@@ -1,0 +1,61 @@
+"""Installations: which Autosubmit database an expid belongs to.
+
+An expid is unique within one Autosubmit database, not across databases. The name of an installation says which database
+a profile uses. It may hold `{user}`, the account that runs the commands, and `{host}`, the machine.
+"""
+
+from __future__ import annotations
+
+import re
+
+from django.core.exceptions import ValidationError
+
+from profiles.config import DEFAULT_INSTALLATION, SSHTarget
+from profiles.own_account import own_account
+from profiles.ssh_config import lookup
+from profiles.validators import MAX_HOST, MAX_USER, shown
+
+USER, HOST = "{user}", "{host}"
+LOCAL_HOST = "localhost"  # what {host} is for LOCAL, on each of several nodes that share their homes
+MAX_PATTERN = 100
+MAX_INSTALLATION = MAX_PATTERN + MAX_USER + MAX_HOST  # of a name after the placeholders were replaced
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+-]*")
+
+
+def validate_installation(value: str) -> None:
+    """The name of an installation, maybe with placeholders. Raises ValidationError."""
+    plain = value if len(value) <= MAX_PATTERN else ""
+    for placeholder in (USER, HOST):
+        plain = plain.replace(placeholder, "x", 1)
+    if _NAME.fullmatch(plain):
+        return
+    if "{username}" in value[:MAX_PATTERN]:
+        remedy = f"use {USER}, the account that runs the commands; {{username}} is the person, in LIMITS.USERS only."
+    elif "{" in value[:MAX_PATTERN] or "}" in value[:MAX_PATTERN]:
+        remedy = f"of placeholders it takes {USER} and {HOST}, each once."
+    else:
+        remedy = (
+            f"use 1 to {MAX_PATTERN} letters, digits and _ . @ : + -, beginning with a letter or digit, and maybe "
+            f"{USER} and {HOST}, such as {USER}@{HOST}."
+        )
+    raise ValidationError(f"{shown(value)} is no name of an installation: {remedy}")
+
+
+def installation_of(pattern: str, ssh: SSHTarget | None) -> str:
+    """The name for one account on one machine. `ssh` is None for LOCAL; an empty pattern is the default installation.
+
+    Upper and lower case of the name and of the machine mean the same: a slip there must not let an experiment run
+    twice. Those of the account differ, as they do on the machine. An alias of ~/.ssh/config is the machine it stands
+    for.
+    """
+    name = (pattern or DEFAULT_INSTALLATION).lower()
+    if HOST in name:
+        host = lookup(ssh.host).hostname.lower().rstrip(".") if ssh else LOCAL_HOST
+        name = name.replace(HOST, host)
+    return name.replace(USER, account_of(ssh)) if USER in name else name
+
+
+def account_of(ssh: SSHTarget | None) -> str:
+    """The account that runs the commands."""
+    return ssh.user if ssh else own_account().pw_name

@@ -1,0 +1,192 @@
+"""Installations: an expid belongs to one Autosubmit database, and two databases both begin at a000."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.test import Client
+
+from profiles.config import SSHTarget
+from profiles.importer import export_configuration, import_configuration
+from profiles.installations import MAX_INSTALLATION, installation_of, validate_installation
+from profiles.models import RunnerProfile
+from profiles.own_account import own_account
+from profiles.yaml_config import InvalidConfiguration, dump, parse
+from runners.models import RunnerRun
+from tests.api import Api
+from tests.environments import StubAccount
+from tests.processes import wait_for
+from tests.servers import SSHServer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+EACH = "{user}@{host}"  # every account has a database of its own
+CREATE = {"command_params": {"description": "x"}}
+
+
+@pytest.fixture(scope="module")
+def _other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StubAccount]:
+    account = StubAccount(tmp_path_factory.mktemp("other") / "home")
+    yield account
+    account.kill()
+
+
+@pytest.fixture
+def other(_other: StubAccount) -> Iterator[StubAccount]:
+    yield _other
+    _other.reset()
+
+
+@pytest.fixture
+def api(
+    client: Client, settings: Any, account: StubAccount, other: StubAccount, make_sshd: Callable[..., SSHServer]
+) -> Api:
+    """LOCAL_A leads into `account`, SSH_B into `other`; each has an Autosubmit database that begins at a000."""
+    settings.PROTECTION_LEVEL = "NONE"
+    settings.THROTTLE_COMMANDS = ""
+    settings.RUNNERS_STATUS_FRESHNESS = 0
+    server = make_sshd(other.home)
+    RunnerProfile.objects.create(name="LOCAL_A", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    RunnerProfile.objects.create(
+        name="SSH_B",
+        runner_type="SSH",
+        module_loader_type="NO_MODULE",
+        ssh_host="127.0.0.1",
+        ssh_port=server.port,
+        ssh_user=server.user,
+    )
+    return Api(client)
+
+
+def name_installations(**names: str) -> None:
+    for profile, name in names.items():
+        RunnerProfile.objects.filter(name=profile).update(installation=name)
+
+
+def start(api: Api, profile: str, expid: str = "a000", *, expect: int = 200) -> dict[str, Any]:
+    return api.post("run-experiment", {"expid": expid, "profile_name": profile}, expect=expect)
+
+
+# --- two databases ----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_expid_runs_once_in_each_of_two_databases(api: Api, account: StubAccount, other: StubAccount) -> None:
+    name_installations(LOCAL_A=EACH, SSH_B=EACH)
+    created = [api.post("create-experiment", {"profile_name": name, **CREATE}) for name in ("LOCAL_A", "SSH_B")]
+    assert [each["expid"] for each in created] == ["a000", "a000"]
+    for each in (account, other):
+        each.control("run", SLEEP=60)
+    user = own_account().pw_name
+    first, second = start(api, "LOCAL_A"), start(api, "SSH_B")
+    assert (first["installation"], second["installation"]) == (f"{user}@localhost", f"{user}@127.0.0.1")
+    wait_for(lambda: [each.calls("run") for each in (account, other)] == [[["run", "a000"]]] * 2, what="both runs")
+    refused = start(api, "SSH_B", expect=409)
+    assert refused["code"] == "already_running"
+    assert refused["run"]["runner_id"] == second["runner_id"]
+    assert f"profile SSH_B, {user} on {second['host']}" in refused["detail"]
+    # An idle experiment of that id in the other database is in nobody's way, and the other way round.
+    RunnerRun.objects.filter(pk=first["runner_id"]).update(expid="a001")
+    other.experiment("a001")
+    params = {"final_status": "READY", "filter_status": "COMPLETED"}
+    body = {"expid": "a001", "command_params": params}
+    assert api.post("set-job-status", {**body, "profile_name": "SSH_B"})["message"]
+    refused = api.post("set-job-status", {**body, "profile_name": "LOCAL_A"}, expect=409)
+    assert "profile LOCAL_A" in refused["detail"]
+
+
+def test_profiles_without_an_installation_run_an_experiment_once(
+    api: Api, account: StubAccount, other: StubAccount
+) -> None:
+    for each in (account, other):
+        each.experiment("a000")
+        each.control("run", SLEEP=60)
+    run = start(api, "LOCAL_A")
+    assert run["installation"] == "default"
+    refused = start(api, "SSH_B", expect=409)
+    assert refused["run"]["runner_id"] == run["runner_id"]
+    assert "profile LOCAL_A" in refused["detail"]
+    assert "INSTALLATION" in refused["detail"]
+    assert not other.calls("run")
+    # A new experiment in a database of another account says nothing of this account's runs.
+    api.post("create-experiment", {"profile_name": "SSH_B", **CREATE})
+    assert not RunnerRun.objects.get().superseded
+
+
+def test_a_named_installation_is_one_database_for_all_its_accounts(
+    api: Api, account: StubAccount, other: StubAccount
+) -> None:
+    name_installations(LOCAL_A="Site", SSH_B="site")
+    account.experiment("a000")
+    run = start(api, "LOCAL_A")
+    assert run["installation"] == "site"
+    wait_for(lambda: api.post("get-runner-run-status", {"expid": "a000"})["status"] == "COMPLETED", what="end")
+    assert api.post("create-experiment", {"profile_name": "SSH_B", **CREATE})["expid"] == "a000"
+    assert api.post("get-runner-run-status", {"expid": "a000"}, expect=404)["code"] == "run_not_found"
+
+
+def test_the_database_allows_one_active_run_in_an_installation_and_old_servers_use_the_default_one() -> None:
+    values: dict[str, Any] = {"expid": "a000", "config": {}, "runner": "LOCAL", "module_loader": "NO_MODULE"}
+    assert RunnerRun.objects.create(**values).installation == "default"
+    RunnerRun.objects.create(**values, installation="other")
+    for name in ("default", "other"):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            RunnerRun.objects.create(**values, installation=name)
+
+
+# --- the name ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_placeholders_are_the_account_and_the_real_name_of_the_machine(settings: Any, tmp_path: Path) -> None:
+    config = tmp_path / "ssh_config"
+    config.write_text("Host hpc\n  HostName Login1.Example.COM.\n")
+    settings.RUNNERS_SSH_CONFIG = str(config)
+    for host in ("hpc", "login1.example.com", "LOGIN1.example.com"):
+        assert installation_of("Prod-{host}:{user}", SSHTarget(host, 22, "Ana")) == "prod-login1.example.com:Ana"
+    assert installation_of("", None) == "default"
+    assert installation_of(EACH, None) == f"{own_account().pw_name}@localhost"
+    longest = installation_of("x" * 81 + EACH, SSHTarget("h" * 253, 22, "{host}" + "u" * 58))
+    assert len(longest) <= MAX_INSTALLATION
+    assert "{host}u" in longest
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("{username}", "use {user}"),
+        ("{user}{user}", "each once"),
+        ("{USER}", "{user} and {host}"),
+        ("a b", "letters, digits"),
+        ("-a", "beginning with a letter"),
+        ("é", "letters, digits"),
+        ("x" * 101, "1 to 100"),
+        ("x\n", "letters, digits"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_the_remedy(name: str, remedy: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        validate_installation(name)
+    assert remedy in " ".join(caught.value.messages)
+    text = f"RUNNER_CONFIGURATION: {{PROFILES: {{P: {{INSTALLATION: {name!r}}}}}}}"
+    with pytest.raises(InvalidConfiguration) as wrong:
+        parse(text)
+    assert wrong.value.mistakes[0].path == "RUNNER_CONFIGURATION.PROFILES.P.INSTALLATION"
+
+
+def test_yaml_profile_and_wire_have_the_installation() -> None:
+    text = "RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: LOCAL, INSTALLATION: '{user}'}, Q: {}}}"
+    assert "INSTALLATION={user}" in "\n".join(map(str, import_configuration(parse(text)).changes))
+    row = RunnerProfile.objects.get(name="P")
+    assert row.as_wire()["INSTALLATION"] == "{user}"
+    assert "INSTALLATION" not in RunnerProfile.objects.get(name="Q").as_wire()
+    exported = dump(export_configuration())
+    assert exported.count("INSTALLATION") == 1
+    assert not import_configuration(parse(exported))
+    kept = import_configuration(parse("RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: LOCAL}}}"))
+    assert not kept  # a text that does not say it changes nothing
+    plan = import_configuration(parse("RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: LOCAL, INSTALLATION: ''}}}"))
+    assert [str(change) for change in plan.changes] == ["~ PROFILES.P.INSTALLATION: {user} -> (default)"]
