@@ -8,6 +8,7 @@ are checked where the command runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # its module knows rows
 
 MAX_PATTERNS = 100
 USERNAME, ACCOUNTS = "{username}", "{accounts}"
+_SETS = re.compile(r"\[[^\]]*\]")  # of a pattern: [a-z]
 BOUND = (USERNAME, ACCOUNTS)  # the limits of a profile that binds SSH.USER to the person who asks
 
 
@@ -67,7 +69,13 @@ def is_anybody(fixed: parameters.Values, limits: Limits) -> bool:
     """Whether a profile lets whoever may use it act as any account of its machine: SSH.USER is open, and not bound."""
     if parameters.SSH_USER in fixed or fixed.get(parameters.RUNNER_TYPE) == RunnerType.LOCAL:
         return False
-    return not limits.users or any(not set(item) - set("*?") for item in limits.users)
+    return not limits.users or any(map(_fits_anything, limits.users))
+
+
+def _fits_anything(pattern: str) -> bool:
+    """Whether a pattern asks for no letter of its own, such as * or [a-z]*."""
+    wildcards = _SETS.sub("", pattern)
+    return bool(wildcards) and not set(wildcards) - set("*?")
 
 
 def accounts_for(patterns: Sequence[str], person: Person) -> list[str]:

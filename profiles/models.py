@@ -257,12 +257,20 @@ class RunnerProfile(models.Model):
     @property
     def warnings(self) -> list[str]:
         """What an admin should know of the profile, for the admin, the import, the checks."""
-        if not self.is_anybody:
-            return []
-        return [
-            f"Anybody as anybody: {self.name} leaves SSH.USER open, so whoever may use it can act as every account "
-            f"that lets the service in. Bind it to the person who asks: manage.py bind_profile {self.name}"
-        ]
+        found = []
+        if self.is_anybody:
+            found.append(
+                f"Anybody as anybody: {self.name} leaves SSH.USER open, so whoever may use it can act as every account "
+                f"that lets the service in. Bind it to the person who asks: manage.py bind_profile {self.name}"
+            )
+        takes_local = not (self.runner_type or self.ssh_host or self.ssh_port or self.ssh_user)
+        if takes_local and settings.RUNNERS_ALLOW_LOCAL:
+            found.append(
+                f"{self.name} leaves RUNNER_TYPE open, so whoever may use it can choose LOCAL and run programs as the "
+                "account of this service, which has its database and SSH key. Fix RUNNER_TYPE to SSH, or start the "
+                "service with RUNNERS_ALLOW_LOCAL=0."
+            )
+        return found
 
     def bind(self) -> None:
         """Bind an open SSH.USER to the person who asks. Not saved."""

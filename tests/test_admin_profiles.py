@@ -360,6 +360,7 @@ def test_what_is_open_is_asked_for_first(admin_client: Client, sshd: SSHServer) 
     )
     form = admin_client.get(url("check", profile.pk)).content.decode()
     assert 'name="SSH.USER"' in form
+    assert "Anybody as anybody" not in form
     assert "Allowed: project_*" in form
     response, pieces = check(admin_client, profile, SSH__PORT=str(sshd.port))
     assert not pieces
@@ -367,8 +368,10 @@ def test_what_is_open_is_asked_for_first(admin_client: Client, sshd: SSHServer) 
     response, pieces = check(admin_client, profile, SSH__PORT=str(sshd.port), SSH__USER="root2")
     assert "only project_*" in text_of(response.content.decode())
     RunnerProfile.objects.update(allowed_users="")
+    assert "Anybody as anybody: OPEN" in admin_client.get(url("check", profile.pk)).content.decode()
     response, pieces = check(admin_client, profile, SSH__PORT=str(sshd.port), SSH__USER=sshd.user)
     assert "Everything works." in text_of("".join(pieces))
+    assert "Anybody as anybody: OPEN" in pieces[0]
 
 
 def test_a_failed_stage_says_what_to_do_and_leads_to_the_host_key(admin_client: Client, sshd: SSHServer) -> None:

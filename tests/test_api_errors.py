@@ -49,6 +49,7 @@ PROMISED = {
     "still_reachable": 409,
     "stopped_during_launch": 409,
     "idempotency_in_progress": 409,
+    "length_required": 411,
     "too_large": 413,
     "unsupported_media_type": 415,
     "idempotency_key_reused": 422,

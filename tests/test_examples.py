@@ -184,6 +184,9 @@ def mistakes(world: World) -> None:
         world.ask(operation, expect="invalid_request", **request)
     world.each(BODIES, "invalid_json", b'{"expid": a001}')
     world.each(BODIES, "unsupported_media_type", b"expid=a001", content_type="text/plain")
+    world.each(
+        BODIES, "length_required", headers={**world.manage, "Transfer-Encoding": "chunked", "Content-Length": ""}
+    )
     world.each(BODIES, "too_large", b" " * (world.settings.API_MAX_BODY + 1))
     for operation in PROFILED:
         body = BODIES[operation]

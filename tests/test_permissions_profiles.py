@@ -329,6 +329,31 @@ def test_roots_that_are_links_mean_where_they_lead(world: World, places: Path) -
         RunnerRun.objects.all().delete()
 
 
+def test_no_profile_widens_the_roots_of_the_site(
+    world: World, places: Path, account: StubAccount, settings: Any, runner_type: RunnerType, request: Any
+) -> None:
+    """RUNNERS_VENV_ROOTS: neither what a profile fixes nor the roots that it allows reach beyond them."""
+    settings.RUNNERS_VENV_ROOTS = [str(places / "allowed")]
+    fields: dict[str, Any] = {"runner_type": runner_type, "module_loader_type": "VENV"}
+    if runner_type is RunnerType.SSH:
+        sshd = request.getfixturevalue("sshd")
+        fields |= {"ssh_host": "127.0.0.1", "ssh_port": sshd.port, "ssh_user": sshd.user}
+    paths = ("elsewhere/bad", "allowed/link")
+    cases = [(path, fixed) for path in paths for fixed in ({"modules": str(places / path)}, {"venv_roots": "/"})]
+    for number, (path, fixed) in enumerate(cases):
+        RunnerProfile.objects.create(name=f"V{number}", **fields, **fixed)
+        params = {} if "modules" in fixed else {"MODULES": str(places / path)}
+        status = {"profile_name": f"V{number}", "profile_params": params, "command_params": READY, "expid": "a001"}
+        refused = world.root.post("set-job-status", status, expect=403)
+        assert refused["code"] == "profile_forbidden" and str(places / "allowed") in refused["detail"], path
+        run(world.root, expect=403, profile_name=f"V{number}", profile_params=params)
+    assert not (places / "activated-bad").exists()
+    assert account.calls() == []
+    profile = RunnerProfile.objects.create(name="GOOD", **fields, modules=str(places / "allowed/good"))
+    run(world.root, profile_name=profile.name)
+    assert (places / "activated-good").exists()
+
+
 def test_conda_environment_by_path_is_bound_like_a_virtual_one(world: World, account: StubAccount) -> None:
     root = account.conda_environment.parent
     other = account.home / "elsewhere"

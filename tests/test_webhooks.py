@@ -3,6 +3,7 @@ library of Standard Webhooks."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -596,6 +597,7 @@ def test_tls_is_verified_and_bounded(
         {"url": "http://hooks:8080/\n"},
         {"url": "http:///hooks"},
         {"secret": "whsec_short"},
+        {"secret": "whsec_" + base64.b64encode(bytes(32)).decode()},
         {"secret": "no prefix"},
         {"events": ["run.flew"]},
         {"events": "run.completed"},

@@ -187,6 +187,9 @@ def test_an_imported_profile_keeps_its_meaning_and_is_marked_until_it_is_bound(
         ({}, True),
         ({"allowed_users": "*"}, True),
         ({"allowed_users": "project_*\n?*"}, True),
+        ({"allowed_users": "[a-z]*"}, True),
+        ({"allowed_users": "[!x]?*"}, True),
+        ({"allowed_users": "x[a-z]*"}, False),
         ({"allowed_users": "project_*"}, False),
         ({"allowed_users": "{username}"}, False),
         ({"ssh_user": "shared"}, False),
@@ -196,6 +199,15 @@ def test_an_imported_profile_keeps_its_meaning_and_is_marked_until_it_is_bound(
 )
 def test_what_is_anybody_as_anybody(fields: dict[str, Any], marked: bool) -> None:
     assert bool(open_profile(**fields).warnings) is marked
+
+
+def test_a_bound_profile_by_which_a_request_can_choose_local_is_marked(settings: Any) -> None:
+    fields = {"ssh_host": "", "ssh_port": None, "allowed_users": "{username}"}
+    assert ["RUNNER_TYPE open" in text for text in open_profile("A", runner_type="", **fields).warnings] == [True]
+    assert not open_profile("B", **fields).warnings
+    assert not open_profile("C", runner_type="", allowed_users="{username}").warnings  # LOCAL takes no host
+    settings.RUNNERS_ALLOW_LOCAL = False
+    assert not RunnerProfile.objects.get(name="A").warnings
 
 
 def test_a_profile_made_in_the_admin_is_bound_by_default(admin_client: Client) -> None:

@@ -26,7 +26,7 @@ from runners.api.answers import (
     RunStartedAnswer,
     RunStoppedAnswer,
 )
-from runners.api.exception_handler import KINDS, PROBLEM_TYPE
+from runners.api.exception_handler import KINDS_BY_CODE, PROBLEM_TYPE
 from runners.api.idempotency import KEY_PATTERN
 from runners.api.operations import OperationSerializer
 from runners.api.resource_serializers import PlanAnswer
@@ -42,7 +42,7 @@ from runners.api.serializers import (
 
 # The codes that each operation can answer; a test compares them with what tests/test_examples.py sees.
 READING = ("not_authenticated", "invalid_credentials", "throttled", "database_unavailable")
-BODY = ("invalid_request", "invalid_json", "too_large", "unsupported_media_type")
+BODY = ("invalid_request", "invalid_json", "length_required", "too_large", "unsupported_media_type")
 COMMON = (*READING, *BODY, "permission_denied")  # of what may change something
 ON_MACHINE: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
 ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out")
@@ -92,7 +92,7 @@ ACCEPTED_HEADERS = [
 def explained(*codes: str) -> dict[int, str]:
     """For each status, what its codes mean."""
     by_status: dict[int, dict[str, str]] = {}
-    for kind in KINDS.values():
+    for kind in KINDS_BY_CODE.values():
         if kind.code in codes:
             by_status.setdefault(kind.status, {})[kind.code] = kind.title
     return {

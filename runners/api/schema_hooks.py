@@ -25,6 +25,9 @@ Runs Autosubmit commands on the machines of its profiles, locally or over SSH.
   names the refused members. Each operation lists its codes, each with an example.
 - **Repeats:** with an `Idempotency-Key` a command that is sent again is not executed again. `dry_run: true` answers
   what a command would do (`PlanAnswer`) and does nothing.
+- **Limits:** 429 comes with `Retry-After`, when one person has sent too many commands, or one address too many requests
+  without credentials. A body needs a `Content-Length` (else 411) of at most a megabyte (else 413), and the header
+  `Content-Type: application/json` (else 415).
 - **Long commands** go on without their request with `Prefer: respond-async`.
 
 Clients have to ignore members that they do not know: new ones may come.

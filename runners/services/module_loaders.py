@@ -72,11 +72,12 @@ class ModuleLoader(ABC):
             # Both sides are resolved, so a root may be a link itself. -m: what does not exist is resolved, too, so that
             # the answer for a path elsewhere says nothing about what is there.
             look = (
-                f"real=$(readlink -m -- {shlex.quote(path)}) && for root in {shlex.join(roots)}; do "
-                'root=$(readlink -m -- "$root") && case $real/ in "${root%/}"/*) break ;; esac; root=; done'
+                f"inside= && real=$(readlink -m -- {shlex.quote(path)}) && for root in {shlex.join(roots)}; do "
+                'root=$(readlink -m -- "$root") && root=${root%/} && '
+                'case $real/ in "$root"/*) inside=1; break ;; esac; done'
             )
             words = f"{sentence} {path}, only what lies within {in_words(roots)} (links are followed)."
-            lines += [f"{{ {look}; }}", _or_say('[ -n "$root" ]', words)]
+            lines += [f"{{ {look}; }}", _or_say('[ -n "$inside" ]', words)]
         return lines
 
     def judged(self, path: str) -> str:
