@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import django
 
@@ -44,8 +45,9 @@ def paths() -> list[Path]:
     from profiles import validators
     from profiles.yaml_config import MAX_CHARACTERS, InvalidConfiguration, parse
     from runners.api import fields
+    from runners.api.serializers import RunStatusRequest, SetJobStatusParamsSerializer
     from runners.pages import ansi
-    from runners.services import output
+    from runners.services import output, reasons
     from runners.services.known_hosts import _is_for
 
     def refused(read: Callable[[str], object]) -> Callable[[str], object]:
@@ -63,6 +65,18 @@ def paths() -> list[Path]:
 
     def plain_text(text: str) -> str:
         return output.plain_text(text.encode())
+
+    def lines_of(unit: str) -> Callable[[int], str]:
+        return lambda n: unit * (n // len(unit))
+
+    def names_of(unit: str) -> Callable[[int], str]:
+        return lambda n: " ".join(f"{unit}{i}" for i in range(n // (len(unit) + 7)))
+
+    def members(serializer: Any) -> Callable[[str], object]:
+        return lambda text: serializer(data=dict.fromkeys(text.split(), 1)).is_valid()
+
+    def read(function: Callable[[bytes], object]) -> Callable[[str], object]:
+        return lambda text: function(text.encode())
 
     def yaml_of(unit: str) -> Callable[[int], str]:
         return lambda n: header + "".join(unit.format(i) for i in range(n // len(unit)))
@@ -83,18 +97,17 @@ def paths() -> list[Path]:
         Path("log viewer, one endless number", chunk, lambda n: "\x1b[" + "1" * n + "m", ansi.to_html),
         Path("log viewer, titles without end", chunk, lambda n: "\x1b]0;x" * (n // 6), ansi.to_html),
         Path("log viewer, escapes", chunk, lambda n: "\x1b" * n, ansi.to_html),
-        Path(
-            "output, titles without end",
-            body,
-            lambda n: "\x1b]0;x" * (n // 6),
-            lambda text: output.plain_text(text.encode()),
-        ),
-        Path(
-            "output, one line overwritten",
-            body,
-            lambda n: "xxxxxxx\r" * (n // 8),
-            lambda text: output.plain_text(text.encode()),
-        ),
+        Path("body, unknown members", body, names_of("exp"), members(RunStatusRequest)),
+        Path("body, unknown parameters", body, names_of("final_"), members(SetJobStatusParamsSerializer)),
+        Path("output, titles without end", body, lines_of("\x1b]0;x"), plain_text),
+        Path("output, one line overwritten", body, lines_of("xxxxxxx\r"), plain_text),
+        Path("output, credentials in addresses", body, lines_of("://a://b:c@d "), plain_text),
+        Path("output, errors", body, lines_of("[ERROR] 2020-01-01 00:00:00,000 x\n"), read(reasons.complaint)),
+        Path("output, one endless error", body, lines_of("[ERROR] "), read(reasons.complaint)),
+        Path("output, tracebacks", body, lines_of('  File "a", line 1, in x\na.b: '), read(reasons.complaint)),
+        Path("output, warnings", body, lines_of("[WARNING] 2020-01-01 00:00:00,000 x\n"), read(reasons.warnings)),
+        Path("output, changed jobs", body, lines_of("CHANGED: job: a status to: READY\n"), read(reasons.changes)),
+        Path("log of a run, jobs", body, lines_of("Job a001_X changed from READY to FAILED\n"), read(reasons.jobs)),
         Path("known_hosts, stars", line, lambda n: "*a" * (n // 2) + "b", lambda text: _is_for(text, "a" * 255)),
         Path("known_hosts, patterns", line, lambda n: "*a*b," * (n // 5), lambda text: _is_for(text, "a" * 255)),
         Path("YAML, profiles", MAX_CHARACTERS, yaml_of(profile), refused(parse)),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin, SimpleListFilter
 from django.db.models import Model
 from django.db.models.base import ModelBase
@@ -17,6 +18,7 @@ from django.http import HttpRequest
 
 # What Django's filters put behind the name of a field.
 FILTER_LOOKUPS = ("", "exact", "isnull", "gte", "lt", "in", "id__exact", "pk__exact")
+SEARCH_LENGTH, SEARCH_WORDS = 200, 10  # each word is a comparison with each field; SQLite takes a thousand of them
 DATE_LOOKUPS = ("year", "month", "day")
 
 
@@ -25,6 +27,13 @@ class OnlyOfferedFilters:
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return lookup in offered_lookups(self, request) and super().lookup_allowed(lookup, value, request)  # type: ignore[misc]
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        if len(search_term) > SEARCH_LENGTH or len(search_term.split()) > SEARCH_WORDS:
+            words = f"Search for at most {SEARCH_WORDS} words with {SEARCH_LENGTH} characters. Nothing was searched."
+            messages.error(request, words)
+            return queryset.none(), False
+        return super().get_search_results(request, queryset, search_term)  # type: ignore[misc]
 
 
 def offered_lookups(model_admin: Any, request: HttpRequest) -> set[str]:

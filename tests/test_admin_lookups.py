@@ -76,3 +76,42 @@ def test_every_filter_that_a_list_offers_works(admin_client: Client, model: type
     page = admin_client.get(reverse(name)).content.decode()
     for query in set(re.findall(r'href="\?([^"]+)"', page)):
         assert admin_client.get(f"{reverse(name)}?{query.replace('&amp;', '&')}").status_code == 200, query
+
+
+def test_no_page_of_a_list_shows_or_sorts_by_a_secret(viewer: Client) -> None:
+    secrets = []
+    for letter in "ba":
+        hook = Webhook.objects.create(name=f"hook {letter}", url="https://hooks.example.org/", secret=new_secret())
+        token, text = ApiToken.objects.create(user=User.objects.create_user(letter, password="of them"), expiry=None)
+        user = token.user
+        secrets += [hook.secret, text, user.password]  # a token's hash is its key, and tells nothing
+    pages = {f"{reverse('admin:runners_webhook_changelist')}{hook.pk}/change/"}
+    for model, row in ((Webhook, hook), (ApiToken, token), (User, user)):
+        name = f"{model._meta.app_label}_{model._meta.model_name}"
+        listed = reverse(f"admin:{name}_changelist")
+        columns = admin.site._registry[model].list_display
+        pages |= {f"{listed}?o={place}" for place in range(1, len(columns) + 2)}
+        pages |= {reverse(f"admin:{name}_{page}", args=[row.pk]) for page in ("change", "history")}
+        pages |= {f"{listed}?q={secret[:12]}" for secret in secrets}
+        assert not {"secret", "digest", "password"} & {*columns, *admin.site._registry[model].search_fields}
+        for field in ("secret", "password"):
+            assert viewer.get(f"{listed}?_to_field={field}&_popup=1").status_code == 400
+    asked = {"app_label": "profiles", "model_name": "usersettings", "field_name": "user", "term": "a"}
+    pages.add(f"{reverse('admin:autocomplete')}?{urlencode(asked)}")
+    for page in pages:
+        answer = viewer.get(page)
+        assert answer.status_code == 200, page
+        for secret in secrets:
+            assert secret not in answer.content.decode(), page
+            assert "?q=" not in page or "hook a" not in answer.content.decode(), page
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_a_search_is_bounded(admin_client: Client, model: type) -> None:
+    if not admin.site._registry[model].search_fields:
+        return
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"  # type: ignore[attr-defined]
+    for words, is_searched in (("a " * 10, True), ("a " * 11, False), ("a " * 1500, False), ("a" * 201, False)):
+        answer = admin_client.get(reverse(name), {"q": words})
+        assert answer.status_code == 200
+        assert ("Nothing was searched" in answer.content.decode()) is not is_searched, words[:20]
