@@ -181,12 +181,15 @@ class RunnerRun(OfProfile):
 
 
 class AuditRecord(OfProfile):
-    """One command that was asked for: who, what, with which outcome. Written once, never edited.
+    """One command that was asked for: who, what, with which outcome.
 
-    Use cases receive the unsaved record of their command and fill in what only they know (`argv`, `run_id`).
+    `services.audit` writes it when the command begins (`under_way`) and completes it when the command ends. Nobody
+    edits it. Use cases receive the record of their command and fill in what only they know (`argv`, `run_id`).
     """
 
     OK = "ok"
+    UNDER_WAY = "under_way"
+    INTERRUPTED = "interrupted"
 
     created = models.DateTimeField(default=timezone.now)
     actor = models.CharField(max_length=150, blank=True, help_text="Kept as text: it outlives the account.")
@@ -196,9 +199,19 @@ class AuditRecord(OfProfile):
     expid = models.CharField(max_length=16, blank=True)
     run_id = models.BigIntegerField(null=True, blank=True)
     argv = models.JSONField(default=list, blank=True)
-    outcome = models.CharField(max_length=64, default=OK, help_text="'ok', or the code of the error.")
+    outcome = models.CharField(
+        max_length=64, default=OK, help_text="'ok', 'under_way', 'interrupted', or the code of the error."
+    )
     detail = models.TextField(blank=True)
     duration_ms = models.PositiveIntegerField(default=0)
+    # Both null once the command has ended. Nullable without a default: the table has millions of rows, and SQLite would
+    # copy it to add another kind of column.
+    owner = models.CharField(
+        max_length=200, null=True, editable=False, help_text="Which process carries out the command (own_process)."
+    )
+    owned_until = models.DateTimeField(
+        null=True, editable=False, help_text="After that the command cannot be under way any more."
+    )
 
     class Meta:
         ordering = ["-id"]

@@ -17,6 +17,8 @@ from django.conf import settings  # noqa: E402  (needs the settings module named
 from django.contrib.staticfiles.finders import get_finders  # noqa: E402
 from whitenoise import WhiteNoise  # noqa: E402
 
+from runners.services import interrupted  # noqa: E402
+
 
 def serve_static(inner: WhiteNoise) -> WhiteNoise:
     """Add the static files: from STATIC_ROOT, or, without a collectstatic, from where the packages keep them."""
@@ -30,4 +32,5 @@ def serve_static(inner: WhiteNoise) -> WhiteNoise:
     return inner
 
 
+interrupted.settle_at_start()
 application = serve_static(WhiteNoise(django_application, max_age=3600))

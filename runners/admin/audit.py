@@ -23,7 +23,9 @@ class OutcomeFilter(ChoiceFilter):
     meanings = {
         "done": ("done", Q(outcome=AuditRecord.OK)),
         "dry": ("dry run", Q(outcome="dry_run")),
-        "not": ("refused or failed", ~Q(outcome__in=QUIET)),
+        "under-way": ("under way", Q(outcome=AuditRecord.UNDER_WAY)),
+        "interrupted": ("interrupted", Q(outcome=AuditRecord.INTERRUPTED)),
+        "not": ("refused or failed", ~Q(outcome__in=(*QUIET, AuditRecord.UNDER_WAY))),
     }
 
 
@@ -73,6 +75,8 @@ class AuditRecordAdmin(ReadOnlyAdmin):
     def shown_outcome(self, record: AuditRecord) -> SafeString:
         if record.outcome in QUIET:
             return badge("done" if record.outcome == AuditRecord.OK else "dry run", "completed")
+        if record.outcome == AuditRecord.UNDER_WAY:
+            return badge("under way", "active")
         return badge(record.outcome, "failed")
 
     @admin.display(description="in words")
@@ -81,6 +85,8 @@ class AuditRecordAdmin(ReadOnlyAdmin):
 
     @admin.display(description="took")
     def took(self, record: AuditRecord) -> str:
+        if record.outcome in (AuditRecord.UNDER_WAY, AuditRecord.INTERRUPTED):
+            return "not known"
         return f"{record.duration_ms / 1000:.1f} s"
 
     @admin.display(description="run")

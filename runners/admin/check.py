@@ -28,6 +28,7 @@ from profiles.models import RunnerProfile
 from profiles.people import Person
 from runners.pages.base import recorded
 from runners.pages.forms import open_parameter
+from runners.services.audit import begin
 from runners.services.check import STAGES, Stage, check_profile
 
 TEMPLATES = "admin/profiles/runnerprofile/"
@@ -114,6 +115,7 @@ def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, contex
         yield head + _waiting(next(iter(STAGES)))
         stages: list[Stage] = []
         with recorded(request, "check-profile", profile_name=profile.name) as audit:
+            begin(audit)
             for stage in check_profile(form.config):
                 stages.append(stage)
                 yield render_to_string(f"{TEMPLATES}_stage.html", facts_of(stage, profile, form.config))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
@@ -23,11 +21,9 @@ from runners.api.permissions import CommandThrottle, EndpointEnabled, ScopeAllow
 from runners.models import AuditRecord
 from runners.models_auth import ApiToken
 from runners.models_operations import IdempotencyRecord
-from runners.services.audit import audited
+from runners.services.audit import as_known, audited
 from runners.services.dry_run import Plan
 from runners.services.strangers import STRANGERS
-
-logger = logging.getLogger(__name__)
 
 STRANGE = ("not_authenticated", "invalid_credentials")  # outcomes of requests by nobody known
 
@@ -77,15 +73,8 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         def is_listed(record: AuditRecord) -> bool:
             return record.outcome not in STRANGE or STRANGERS.counts(address)
 
-        try:
-            with audited(endpoint=self.command, address=address[:64], is_listed=is_listed) as self.audit:
-                return super().dispatch(request, *args, **kwargs)
-        except (DatabaseError, InterfaceError) as error:
-            if not hasattr(self, "response"):
-                raise
-            # The record could not be saved. What the command did stands: its answer must not be lost with the record.
-            logger.error("An audit record was not saved (%s): %s", error, self.audit_text())
-            return self.response
+        with audited(endpoint=self.command, address=address[:64], is_listed=is_listed) as self.audit:
+            return super().dispatch(request, *args, **kwargs)
 
     @staticmethod
     def _is_of_nobody(request: HttpRequest) -> bool:
@@ -95,10 +84,6 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             or "HTTP_AUTHORIZATION" in request.META
             or settings.SESSION_COOKIE_NAME in request.COOKIES
         )
-
-    def audit_text(self) -> str:
-        record = self.audit
-        return f"{record.endpoint} {record.expid} by {record.actor or 'nobody'}: {record.outcome}"
 
     def perform_authentication(self, request: Request) -> None:
         user = request.user
@@ -119,7 +104,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         super().check_permissions(request)
 
     def handle_exception(self, exc: Exception) -> Response:
-        response = super().handle_exception(exc)
+        response = super().handle_exception(as_known(exc, self.audit))
         self.audit.outcome, self.audit.detail = response.data["code"], response.data["detail"]
         return response
 

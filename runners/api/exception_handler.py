@@ -124,7 +124,7 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
         detail = sentence(errors)
     elif kind is DATABASE_UNAVAILABLE:
         logger.error("The database does not answer: %s", exc)
-        detail = "The service's database does not answer now. Nothing is lost; try again in some seconds."
+        detail = "The service's database does not answer now. Nothing was started; try again in some seconds."
         headers["Retry-After"] = str(DATABASE_RETRY)
     elif isinstance(exc, drf.UnsupportedMediaType):
         detail = "Send the body as JSON, with the header 'Content-Type: application/json'."

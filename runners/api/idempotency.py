@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -18,6 +18,7 @@ from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError, S
 from runners.models import RunReason
 from runners.models_operations import IdempotencyRecord
 from runners.services import idempotency
+from runners.services.audit import begin
 from runners.services.cancelling import NOT_REQUESTED
 from runners.services.stopping import HAD_ENDED
 from runners.services.wire import run_fields
@@ -89,7 +90,7 @@ def idempotent(method: Method) -> Method:
         headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
         try:
             idempotency.answer(record, status=response.status_code, body=response.data, headers=headers)
-        except DatabaseError as error:  # what was done stands, and who repeats the request finds it
+        except (DatabaseError, InterfaceError) as error:  # what was done stands, and who repeats the request finds it
             logger.error("The answer of %s was not kept: %s", record, error)
         return response
 
@@ -109,6 +110,7 @@ def _resumed(view: CommandViewSet, request: Request, record: IdempotencyRecord) 
     """
     if not record.is_repeated or record.endpoint == idempotency.STOP:
         return None
+    begin(view.audit)
     response = None
     if operation := idempotency.operation_of(record):
         try:

@@ -29,6 +29,7 @@ from runners.models import RunnerRun
 from runners.models_auth import TokenScope
 from runners.models_operations import Operation
 from runners.services import access, experiments, operations, runs
+from runners.services.audit import begin
 from runners.services.check import check_profile
 from runners.services.wire import run_fields
 
@@ -162,6 +163,7 @@ class ProfileCheck(CommandViewSet):
         body = self.validated(request)
         serializer = ProfiledSerializer(data={**body, "profile_name": name}, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
+        begin(self.audit)
         stages = list(check_profile(serializer.validated_data["config"]))
         failed = [stage.name for stage in stages if stage.ok is False]
         self.audit.detail = f"failed: {', '.join(failed)}" if failed else ""

@@ -1,16 +1,36 @@
-"""One audit row per command that was asked for, refused or not."""
+"""One audit record per command that was asked for, refused or not.
+
+A use case calls `begin` when it has decided to do something: the record is written with the outcome `under_way`. The
+end of `audited` completes it. A refusal before `begin` is written as one complete record. A record that is never
+completed becomes `interrupted` as soon as it is certain that nobody works on its command any more (`settle_all`).
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from django.db import DatabaseError, InterfaceError, connection
+from django.utils import timezone
+
 from profiles.exceptions import InvalidProfile
-from runners.exceptions import RunnerServiceError
+from runners.exceptions import OutcomeUnknown, RunnerServiceError
 from runners.models import AuditRecord
+from runners.services import own_process
+from runners.services.database import LOST, drop_lost_connection
+
+logger = logging.getLogger(__name__)
 
 DETAIL_LIMIT = 2000  # characters
+START_NOTHING = ("check-profile", "abandon-run")  # commands that can simply be sent again
+INTERRUPTED_DETAIL = (
+    "The service ended, or lost its database, before the outcome was written down. What the command had done until "
+    "then stands."
+)
 
 
 @contextmanager
@@ -24,26 +44,156 @@ def audited(
     profile_name: str = "",
     is_listed: Callable[[AuditRecord], bool] = lambda record: True,
 ) -> Iterator[AuditRecord]:
-    """Record a command: yields the unsaved record, which a use case completes, and saves it at the end with its
-    outcome.
+    """Record a command: yields its record, which a use case completes, and saves it at the end with its outcome.
 
-    Exceptions pass through. A caller that turns one into an answer inside the block sets `outcome` and `detail`
-    itself. `is_listed` is asked at the end: a record that is counted elsewhere is not saved.
+    Exceptions pass through; a lost database after `begin` becomes OutcomeUnknown. A caller that turns one into an
+    answer inside the block sets `outcome` and `detail` itself. `is_listed` is asked at the end: a record that is
+    counted elsewhere is not saved. A record that cannot be saved is logged and saved later; it costs no answer.
     """
     record = AuditRecord(
         endpoint=endpoint, actor=actor, token=token, address=address, expid=expid[:16], profile_name=profile_name[:100]
     )
+    record.owner = own_process.owner()
     start = time.monotonic()
     try:
         yield record
     except (RunnerServiceError, InvalidProfile) as error:
         record.outcome, record.detail = error.code, str(error)
         raise
+    except LOST as error:
+        known = as_known(error, record)
+        record.outcome, record.detail = getattr(known, "code", "database_unavailable"), str(known)
+        if known is error:
+            raise
+        raise known from error
     except BaseException:
         record.outcome = "error"
         raise
     finally:
         record.duration_ms = round((time.monotonic() - start) * 1000)
         record.detail = record.detail[:DETAIL_LIMIT]
+        record.owner = record.owned_until = None
         if is_listed(record):
-            record.save()
+            _complete(record)
+
+
+def begin(record: AuditRecord) -> None:
+    """Write the record of a command that is about to do something. Later calls do nothing.
+
+    Raises DatabaseError, InterfaceError: then nothing may be done. A record that did not come from `audited` is the
+    caller's own to save.
+    """
+    if not record._state.adding or not record.owner:
+        return
+    outcome, record.outcome = record.outcome, AuditRecord.UNDER_WAY
+    record.owned_until = timezone.now() + own_process.lease()
+    record.detail = record.detail[:DETAIL_LIMIT]
+    try:
+        record.save(force_insert=True)
+    finally:
+        record.outcome = outcome
+
+
+def as_known(error: Exception, record: AuditRecord) -> Exception:
+    """What a lost database means for a command: OutcomeUnknown once it has begun, else the same error."""
+    if record._state.adding or record.endpoint in START_NOTHING or not isinstance(error, LOST):
+        return error
+    what = f"run {record.run_id}" if record.run_id else f"experiment {record.expid}" if record.expid else "the command"
+    return OutcomeUnknown(
+        "The service lost its database while the command was under way, so whether it was done could not be written "
+        f"down. Look at what became of {what} before you send the request again.",
+        **({"run_id": record.run_id} if record.run_id else {}),
+    )
+
+
+def is_under_way(record: AuditRecord) -> bool:
+    """Whether a command that was begun may still be carried out by its process."""
+    if not record.owner or record.owned_until is None or record.owned_until < timezone.now():
+        return False
+    return own_process.may_live(record.owner)
+
+
+def settle_all() -> int:
+    """Call the commands interrupted whose processes are certainly gone; how many.
+
+    A process of this machine is looked at. One that cannot be looked at from here (another node, another container) is
+    gone for certain only when its lease has ended.
+    """
+    settled = 0
+    for record in AuditRecord.objects.filter(outcome=AuditRecord.UNDER_WAY).iterator():
+        if not is_under_way(record):
+            detail = f"{record.detail} {INTERRUPTED_DETAIL}".strip()
+            unfinished = AuditRecord.objects.filter(pk=record.pk, outcome=AuditRecord.UNDER_WAY)
+            settled += unfinished.update(outcome=AuditRecord.INTERRUPTED, detail=detail)
+    return settled
+
+
+# --- Saving ----------------------------------------------------------------------------------------------------------
+
+
+def _complete(record: AuditRecord) -> None:
+    try:
+        _save(record)
+    except LOST as error:
+        logger.error("An audit record cannot be saved now (%s): %s", error, record)
+        LATER.add(record)
+    except (DatabaseError, InterfaceError) as error:
+        logger.error("An audit record was not saved (%s): %s", error, record)
+
+
+def _save(record: AuditRecord) -> None:
+    """Save it, on a new connection when the present one was lost."""
+    try:
+        record.save()
+    except LOST:
+        if not drop_lost_connection():
+            raise
+        record.save()
+
+
+class Later:
+    """Records that could not be saved because the database was away: a thread saves them when it is back.
+
+    They are lost with their process. Those whose commands had begun are then found as interrupted.
+    """
+
+    MOST = 1000  # records; what comes on top is only logged
+    PAUSE = 1.0  # seconds between two attempts
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: deque[AuditRecord] = deque()
+        self._is_running = False
+
+    def add(self, record: AuditRecord) -> None:
+        with self._lock:
+            if len(self._records) >= self.MOST:
+                return
+            self._records.append(record)
+            if self._is_running:
+                return
+            self._is_running = True
+        threading.Thread(target=self._run, name="audit", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            while record := self._next():
+                try:
+                    _save(record)
+                except LOST:
+                    time.sleep(self.PAUSE)
+                    continue
+                except (DatabaseError, InterfaceError) as error:
+                    logger.error("An audit record was not saved (%s): %s", error, record)
+                with self._lock:
+                    self._records.popleft()
+        finally:
+            connection.close()
+
+    def _next(self) -> AuditRecord | None:
+        with self._lock:
+            self._is_running = bool(self._records)
+            return self._records[0] if self._records else None
+
+
+LATER = Later()

@@ -1,6 +1,7 @@
 """The use cases: the only code that knows rows *and* runners. Keyword-only functions that raise `runners.exceptions`.
 
-Each takes the unsaved audit record of its command and writes into it what only a use case knows.
+Each takes the audit record of its command, writes into it what only a use case knows, and lets it begin (`audit.begin`)
+before anything is asked of a machine.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from runners.exceptions import (
 from runners.models import AuditRecord, RunnerRun, RunnerRunQuerySet, RunReason, RunStatus, new_run_key
 from runners.models_operations import Operation
 from runners.services import access, autosubmit, interrupted, lifecycle, reasons
+from runners.services.audit import begin
 from runners.services.cancelling import Cancellation
 from runners.services.installation import has_empty_job_list, has_job_list_file, installed_version
 from runners.services.module_loaders import get_module_loader
@@ -69,8 +71,7 @@ def run_experiment(
     audit.argv = argv
     _require_no_cancel(expid, config.installation)
     runner = get_runner(config)
-    run = _claim(expid, config, profile_name, audit.actor, key or new_run_key())
-    audit.run_id = run.pk
+    run = _claim(expid, config, profile_name, audit, key or new_run_key())
     loader = get_module_loader(config)
     try:
         identity = runner.launch(
@@ -119,8 +120,8 @@ def _require_not_stopped(run: RunnerRun) -> None:
     )
 
 
-def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key: str) -> RunnerRun:
-    """Insert the row before anything starts.
+def _claim(expid: str, config: RunnerConfig, profile_name: str, audit: AuditRecord, key: str) -> RunnerRun:
+    """Insert the row before anything starts, and its audit record with it: either both are there or none.
 
     The database allows one ACTIVE run per installation and expid, so the second request loses here: AlreadyRunning.
     """
@@ -137,19 +138,23 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, actor: str, key:
         modules="\n".join(config.modules),
         host=ssh.host if ssh else "",
         user=account_of(ssh),
-        started_by=actor,
+        started_by=audit.actor,
     )
     for is_last in (False, True):
         try:
             with transaction.atomic():
                 run.save(force_insert=True)
+                audit.run_id = run.pk
+                begin(audit)
             return run
         except IntegrityError:
+            audit.run_id = None
             active = RunnerRun.objects.active().filter(expid=expid, installation=config.installation).first()
             if active is None:  # it ended between the insert and this look
                 if is_last:
                     raise
                 continue
+            begin(audit)
             lifecycle.refresh_now(active)
             if active.is_active or is_last:
                 raise AlreadyRunning(_already_running(active, config), run=active) from None
@@ -248,6 +253,7 @@ def set_job_status(
     Raises AlreadyRunning, InvalidRequest (Autosubmit refuses a parameter, nothing was changed), ExperimentNotFound,
     CommandFailed and as `Runner.execute`.
     """
+    begin(audit)
     require_idle(expid=expid, config=config)
     argv = autosubmit.setstatus(expid, params)
     result = _command(expid, config, argv, audit, autosubmit.is_job_list_saved)
@@ -276,6 +282,7 @@ def preview_job_status(
     *, expid: str, config: RunnerConfig, params: autosubmit.SetJobStatusParams, audit: AuditRecord
 ) -> CommandOutcome:
     """What `set_job_status` would change; nothing is saved. Raises as `set_job_status`."""
+    begin(audit)
     require_idle(expid=expid, config=config)
     argv = autosubmit.setstatus(expid, params, save=False)
     return job_status_outcome(expid, argv, _command(expid, config, argv, audit, autosubmit.is_job_list_shown))
@@ -285,6 +292,7 @@ def create_job_list(
     *, expid: str, config: RunnerConfig, params: autosubmit.CreateJobListParams, audit: AuditRecord
 ) -> CommandOutcome:
     """Make the job list of an experiment, and warn of the progress that is lost by it. Raises as `set_job_status`."""
+    begin(audit)
     require_idle(expid=expid, config=config)
     lost = lost_progress(expid=expid, config=config, is_done=True)
     result = _command(expid, config, autosubmit.create(expid, params), audit, autosubmit.is_job_list_created)
@@ -419,6 +427,7 @@ def _command(
 
 def _execute(config: RunnerConfig, argv: list[str], audit: AuditRecord) -> CommandResult:
     audit.argv = argv
+    begin(audit)
     text = get_module_loader(config).wrap(argv)
     return get_runner(config).execute(text, login=True, timeout=settings.RUNNERS_COMMAND_TIMEOUT)
 
@@ -510,6 +519,7 @@ def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable
     audit.of_run(run)
     audit.detail = reason
     authorize(run)
+    begin(audit)
     lifecycle.abandon(run, note=f"{reason} ({audit.actor or 'nobody is signed in'})")
     return run
 
@@ -548,6 +558,7 @@ def stop_experiment(
     run = run_to_stop(expid=expid, cancel_jobs=cancel_jobs)
     audit.of_run(run)
     authorize(run)
+    begin(audit)
     stop = Stop(run, audit, force=force, cancel_jobs=cancel_jobs)
     was_active = run.is_active
     steps = stop.execute() if was_active else stop.cancel_after_the_end()

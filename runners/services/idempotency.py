@@ -22,7 +22,6 @@ from runners.models import RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models_operations import IdempotencyRecord, Operation, OperationStatus
 from runners.services import lifecycle, own_process
 
-SHORTEST_LEASE = 900  # seconds
 RETRY_AFTER = 2  # seconds
 STOP = "stop-experiment"  # the endpoint whose records lead to a run that was there before
 ATTEMPTS = 3  # records that may vanish between an insert that fails and the look at them
@@ -41,7 +40,7 @@ def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyReco
     """
     for _ in range(ATTEMPTS):
         owner = own_process.owner()
-        until = timezone.now() + lease()
+        until = timezone.now() + own_process.lease()
         try:
             with transaction.atomic():
                 return IdempotencyRecord.objects.create(
@@ -80,7 +79,7 @@ def _take_over(record: IdempotencyRecord, owner: str) -> bool:
     if _is_alive(record) and (own_process.is_here(record.owner) or not _goes_on_alone(record)):
         return False
     unanswered = IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
-    until = timezone.now() + lease()
+    until = timezone.now() + own_process.lease()
     if not unanswered.update(owner=owner, owned_until=until):
         return False
     record.owner, record.owned_until = owner, until
@@ -196,13 +195,6 @@ def clean() -> int:
 
 def keep_for() -> timedelta:
     return timedelta(hours=settings.RUNNERS_IDEMPOTENCY_HOURS)
-
-
-def lease() -> timedelta:
-    """How long one request can take: after that its record is free, even if its process lives."""
-    longest = settings.RUNNERS_COMMAND_TIMEOUT + settings.RUNNERS_LAUNCH_TIMEOUT + settings.RUNNERS_STOP_TIMEOUT
-    longest += settings.RUNNERS_CANCEL_TIMEOUT
-    return timedelta(seconds=max(SHORTEST_LEASE, 2 * longest))
 
 
 def _change(record: IdempotencyRecord, **changes: Any) -> None:

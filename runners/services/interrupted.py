@@ -7,15 +7,18 @@ restart, by a worker that was ended at its graceful timeout.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
+from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
 from runners.models import AuditRecord, RunnerRun
-from runners.services import own_process
+from runners.services import audit, own_process
 from runners.services.cancelling import Cancellation
 
-OUTCOME = "interrupted"  # of the audit record
+logger = logging.getLogger(__name__)
+
 SENTENCE = "interrupted: the service ended during this step"
 BETWEEN = "interrupted: the service ended between two steps"
 CANCEL = "autosubmit stop --cancel"  # the step of a stop in which its jobs are cancelled
@@ -47,18 +50,34 @@ def settle(run: RunnerRun) -> None:
     mine = RunnerRun.objects.filter(pk=run.pk, stop_owner=run.stop_owner)
     if mine.update(**changes):
         actions = ", ".join(step["action"] for step in run.stop_steps) or "none"
-        AuditRecord.objects.create(
-            actor=run.stopped_by,
-            endpoint="stop-experiment",
-            profile_name=run.profile_name,
-            profile_id=run.profile_id,
-            expid=run.expid,
-            run_id=run.pk,
-            outcome=OUTCOME,
-            detail=f"The service ended during a stop of run {run.pk}. Its steps so far: {actions}. Stop it again if it "
-            "is ACTIVE.",
+        detail = (
+            f"The service ended during a stop of run {run.pk}. Its steps so far: {actions}. Stop it again if it is "
+            "ACTIVE."
         )
+        begun = AuditRecord.objects.filter(run_id=run.pk, owner=run.stop_owner)
+        if not begun.update(outcome=AuditRecord.INTERRUPTED, detail=detail):
+            AuditRecord.objects.create(  # of a stop that an earlier version of the service began
+                actor=run.stopped_by,
+                endpoint="stop-experiment",
+                profile_name=run.profile_name,
+                profile_id=run.profile_id,
+                expid=run.expid,
+                run_id=run.pk,
+                outcome=AuditRecord.INTERRUPTED,
+                detail=detail,
+            )
     run.refresh_from_db()
+
+
+def settle_at_start() -> None:
+    """What a new server process does for those that have died before it. A database that is away is no hindrance."""
+    try:
+        settle_all()
+        audit.settle_all()
+    except (DatabaseError, InterfaceError) as error:
+        logger.warning("Interrupted commands cannot be looked for now: %s", error)
+    finally:
+        connection.close()
 
 
 def settle_all(runs: Iterable[RunnerRun] | None = None) -> None:

@@ -6,6 +6,7 @@ from the log in the operation's directory once its process has ended.
 
 from __future__ import annotations
 
+import logging
 import shlex
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from runners.exceptions import (
 from runners.models import AuditRecord, new_run_key
 from runners.models_operations import Operation, OperationKind, OperationStatus
 from runners.services import access, autosubmit, lifecycle, reasons, scripts
+from runners.services.audit import begin
+from runners.services.database import LOST, drop_lost_connection
 from runners.services.experiments import (
     CommandOutcome,
     creation_outcome,
@@ -50,6 +53,8 @@ from runners.services.experiments import (
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import LogChunk, Probe
 from runners.services.runners import CommandResult, Runner, get_runner
+
+logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between looks of somebody who waits
 DEADLINE_CODES = (124, 128 + 9)  # what `timeout` ends with at the deadline; what is killed before ends so, too
@@ -92,6 +97,7 @@ def start(
     told now, the row is returned and the next look at it tells.
     """
     audit.argv = argv
+    begin(audit)
     if kind in NEEDS_IDLE:
         require_idle(expid=expid, config=config)
     operation = Operation(
@@ -150,7 +156,10 @@ def get(*, pk: int, viewer: Any) -> Operation:
 
 
 def wait(operation: Operation, *, seconds: float) -> None:
-    """Look at an operation until it is over, for `seconds` at most."""
+    """Look at an operation until it is over, for `seconds` at most.
+
+    It goes on without the database, so a database that is away is waited for, too.
+    """
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE
     while operation.is_active:
@@ -159,7 +168,11 @@ def wait(operation: Operation, *, seconds: float) -> None:
             return
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE)
-        lifecycle.ask([operation])
+        try:
+            lifecycle.ask([operation])
+        except LOST as error:
+            logger.warning("%s cannot be looked at now: %s", operation, error)
+            drop_lost_connection()
 
 
 def outcome(operation: Operation) -> CommandOutcome:

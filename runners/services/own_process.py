@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
+
+from django.conf import settings
+
+SHORTEST_LEASE = 900  # seconds
 
 
 def owner() -> str:
@@ -22,8 +27,17 @@ def is_here(name: str) -> bool:
 
 def may_live(name: str) -> bool:
     """Whether it lives. A process of another machine cannot be looked at from here: it may live."""
-    _, pid, start, _ = name.rsplit(" ", 3)
-    return not is_here(name) or _start_of(int(pid)) == start
+    words = name.rsplit(" ", 3)
+    if len(words) != 4 or not words[1].isdecimal():  # somebody has written something else into the row
+        return True
+    return not is_here(name) or _start_of(int(words[1])) == words[2]
+
+
+def lease() -> timedelta:
+    """How long one request can take at most: after that nobody works on it, even if its process lives."""
+    longest = settings.RUNNERS_COMMAND_TIMEOUT + settings.RUNNERS_LAUNCH_TIMEOUT + settings.RUNNERS_STOP_TIMEOUT
+    longest += settings.RUNNERS_CANCEL_TIMEOUT
+    return timedelta(seconds=max(SHORTEST_LEASE, 2 * longest))
 
 
 @cache

@@ -25,6 +25,7 @@ from profiles.own_account import own_account
 from runners.exceptions import CommandFailed, CommandTimedOut, OutcomeUnknown, RunnerUnreachable
 from runners.services import scripts, startup
 from runners.services.answers import Unreadable
+from runners.services.database import check_connection_before_next_statement
 from runners.services.exchange import Exchange, converse
 from runners.services.output import last_lines, plain_text
 from runners.services.probe import (
@@ -116,11 +117,14 @@ class Runner(ABC):
         exchange = Exchange(
             argv, payload, stdin, marker, settings.RUNNERS_OUTPUT_LIMIT, start + timeout + CLIENT_GRACE, until
         )
-        self._exchange(exchange)
-        if exchange.was_slow:
-            exchange.patience = None
-            exchange.restart()
+        try:
             self._exchange(exchange)
+            if exchange.was_slow:
+                exchange.patience = None
+                exchange.restart()
+                self._exchange(exchange)
+        finally:  # the machine may have taken minutes, in which the database may have been restarted
+            check_connection_before_next_statement()
         duration = time.monotonic() - start
         stdout, stderr, code = exchange.stdout, exchange.stderr, exchange.exit_code
         if not until and (exchange.status if code is None else code) in AT_DEADLINE and duration >= timeout:

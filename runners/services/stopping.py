@@ -58,7 +58,7 @@ class Stop:
         self.runner = lifecycle.runner_of(run)
         self.config = self.runner.config
         self.steps: list[Step] = []
-        self.owner = own_process.owner()
+        self.owner = audit.owner or own_process.owner()  # the same in both rows, so that `interrupted` finds both
         self.had_ended = False
         self.requested_at: datetime | None = None  # when this stop was written into the row
         self.may_be_sent = False  # a step may have reached the machine

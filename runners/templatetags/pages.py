@@ -103,6 +103,7 @@ RESULTS = {
     "dry_run": "looked at only",
     "replayed": "answered again",
     "error": SERVER_ERROR.title,
+    "under_way": "under way",
     "interrupted": "interrupted, because the service ended meanwhile",
 }
 TITLES = {kind.code: kind.title for kind in KINDS.values()}
@@ -117,7 +118,7 @@ def result(record: AuditRecord) -> str:
 @register.filter
 def is_refusal(record: AuditRecord) -> bool:
     """Whether a command was refused or has failed."""
-    return record.outcome not in ("ok", "dry_run", "replayed")
+    return record.outcome not in ("ok", "dry_run", "replayed", AuditRecord.UNDER_WAY)
 
 
 @register.filter

@@ -1,7 +1,8 @@
 """The database is locked, or gone, for ten seconds.
 
-Promise: no run is lost, no run is doubled; what cannot be done now is told (503
-`database_unavailable`, Retry-After), and everything is right again by itself once the database is back.
+Promise: no run is lost, no run is doubled; what cannot be done now is told (503 `database_unavailable`, Retry-After),
+what was begun and cannot be written down is told as `outcome_unknown` with the run's number, and everything is right
+again by itself once the database is back.
 """
 
 from __future__ import annotations
@@ -175,9 +176,11 @@ def test_a_run_that_was_launched_but_not_written_down_is_adopted_by_the_next_loo
     with database.gone():
         launch_gates.before.release()
         end_gate.wait_held()  # it runs, and the row cannot be told
-        assert_said(answer.result(60))
+        told = answer.result(60)
+    assert (told.status, told.body["code"]) == (502, "outcome_unknown"), told.body
+    number = told.body["run_id"]
     status = wait_for(lambda: (body := database.status())["pid"] and body, what="the run's pid")
-    assert (status["status"], status["reachable"]) == ("ACTIVE", True)
+    assert (status["status"], status["reachable"], status["runner_id"]) == ("ACTIVE", True, number)
     assert run_processes(account, EXPID) == [status["pid"]]
     again = database.run()
     assert (again.status, again.body["run"]["pid"]) == (409, status["pid"])
@@ -210,7 +213,8 @@ def test_a_stop_that_loses_the_database_on_its_way_is_true_afterwards(
     with database.gone():
         gate.release()
         wait_for(lambda: not run_processes(account, EXPID), what="end of the run")
-        assert_said(answer.result(60))
+        told = answer.result(60)
+    assert (told.status, told.body["code"], told.body["run_id"]) == (502, "outcome_unknown", started.body["runner_id"])
     ended = database.ended()
     assert (ended["status"], ended["reason"], ended["exit_code"]) == ("TERMINATED", "stopped", 88)
     assert database.post("stop-experiment").body["code"] == "not_running"

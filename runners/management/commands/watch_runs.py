@@ -14,7 +14,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from runners.models import RunnerRun
 from runners.models_operations import Operation
-from runners.services import idempotency, interrupted, lifecycle, webhooks
+from runners.services import audit, idempotency, interrupted, lifecycle, webhooks
 from runners.services.watching import Watch
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Command(BaseCommand):
     @property
     def duties(self) -> tuple[Callable[[], object], ...]:
         """What is done after each look."""
-        return interrupted.settle_all, idempotency.clean
+        return interrupted.settle_all, audit.settle_all, idempotency.clean
 
     def look_at_runs(self) -> None:
         self.look_at(list(RunnerRun.objects.active()))

@@ -1,0 +1,25 @@
+"""What a lost database connection means for work that is under way."""
+
+from __future__ import annotations
+
+from django.db import InterfaceError, OperationalError, connection
+
+LOST = (OperationalError, InterfaceError)  # the database was not reached, or did not answer
+
+
+def check_connection_before_next_statement() -> None:
+    """Let the next statement of this thread open a new connection if the present one has been lost.
+
+    For use after a wait in which the database may have been restarted. Django itself checks only at the start of a
+    request. Inside a transaction nothing can be done: its statements are lost with the connection.
+    """
+    if not connection.in_atomic_block:
+        connection.health_check_done = False  # type: ignore[attr-defined]  # of Django, missing in its stubs
+
+
+def drop_lost_connection() -> bool:
+    """Close the connection of this thread if it has been lost; whether the next statement may open a new one."""
+    if connection.in_atomic_block or connection.connection is None or connection.is_usable():
+        return False
+    connection.close()
+    return True
