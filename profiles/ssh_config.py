@@ -1,130 +1,344 @@
-"""What `~/.ssh/config` of the service's account says about a host. Connecting is done in `runners.services`."""
+"""What OpenSSH's configuration says about a host. `ssh -G` is the judge. Connecting is done in `runners.services`.
+
+`ssh -G HOST` prints the options that ssh would use (ssh(1)). So Include, Match, tokens, several files and
+CanonicalizeHostname mean here what they mean to ssh. The answer is cached until one of the files changes.
+"""
 
 from __future__ import annotations
 
 import glob
 import logging
 import os
+import pwd
+import re
 import shlex
+import socket
+import subprocess
 import threading
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-import paramiko
 from django.conf import settings
-from paramiko.ssh_exception import SSHException
 
 logger = logging.getLogger(__name__)
 
+USER_FILE, SYSTEM_FILE = "~/.ssh/config", "/etc/ssh/ssh_config"
+USER_FOLDER, SYSTEM_FOLDER = "~/.ssh", "/etc/ssh"  # where relative names of Include lines begin
 MAX_INCLUDES = 16  # nested Include lines; OpenSSH's own limit
+MAX_FILES = 256
+MAX_FILE = 1024 * 1024  # bytes of one file
+MAX_ANSWER = 256 * 1024  # bytes of what `ssh -G` prints
+TIMEOUT = 5  # seconds for `ssh -G`, which may ask DNS (CanonicalizeHostname)
+CACHED_HOSTS = 1024
+CACHED_FOR = 60  # seconds, for what does not come from files: DNS, `Match localnetwork`, environment variables
+NOT_SAID = "autosubmit-runners-not-said"
 
-Stamp = tuple[str, int, int]  # path, time of the last change in ns (-1: not there), size
+Stamp = tuple[str, int, int]  # path, time of the last change in ns (-1: the file is missing), size in bytes
 
 
 @dataclass(frozen=True, slots=True)
 class SSHHostOptions:
-    """The options of one host. `hostname` is the alias itself when the file does not say; None and () mean "not said".
+    """The options of one host. `hostname` is the alias itself when no file gives another; None and () mean "not said".
 
-    `problem` is a sentence when the file cannot be used: connecting without it could end on another machine than meant.
+    `problem` is a sentence when the configuration cannot be used: connecting without it could end on another machine
+    than meant. `ignored` names options that this service does not support and that ssh would use.
     """
 
     hostname: str
     port: int | None = None
     user: str | None = None
     identity_files: tuple[str, ...] = ()
+    certificate_files: tuple[str, ...] = ()
+    identities_only: bool = False
+    identity_agent: str | None = None  # "none", or the path of a socket
     proxy_jump: str | None = None
+    host_key_alias: str = ""
     user_known_hosts_files: tuple[str, ...] = ()
+    global_known_hosts_files: tuple[str, ...] = ()
+    host_key_algorithms: tuple[str, ...] = ()
+    pubkey_accepted_algorithms: tuple[str, ...] = ()
+    connect_timeout: int | None = None  # seconds
+    address_family: str = "any"  # or inet, inet6
+    bind_address: str = ""
+    ignored: tuple[str, ...] = ()
     problem: str = ""
 
 
-def config_path() -> Path:
-    return Path(os.path.expanduser(getattr(settings, "RUNNERS_SSH_CONFIG", "") or "~/.ssh/config"))
+def lookup(host: str, user: str | None = None, port: int | None = None) -> SSHHostOptions:
+    """The options for `host`, a name or an alias, as `ssh -l USER -p PORT HOST` would use them.
 
-
-def lookup(host: str) -> SSHHostOptions:
-    """The options for `host`, a name or an alias. Never raises; a missing file says nothing about any host."""
-    path = config_path()
+    Never raises. A missing file says nothing about any host.
+    """
+    key = (config_path(), host, user, port)
+    with _lock:
+        if found := _cache.get(key):
+            _cache.move_to_end(key)
+    if found and found.until > time.monotonic() and all(_stamp(stamp[0]) == stamp for stamp in found.stamps):
+        return found.options
+    stamps: list[Stamp] = []
     try:
-        found = _cached(path).lookup(host)
-        jump = found.get("proxyjump", "none")
-        return SSHHostOptions(
-            hostname=found.get("hostname") or host,
-            port=_port(found.get("port")),
-            user=found.get("user"),
-            identity_files=tuple(os.path.expanduser(name) for name in found.get("identityfile", ())),
-            proxy_jump=None if jump.lower() == "none" else jump,
-            user_known_hosts_files=tuple(
-                os.path.expanduser(name)
-                for name in shlex.split(found.get("userknownhostsfile", ""))
-                if name.lower() != "none"
-            ),
-        )
-    except (SSHException, OSError, ValueError, KeyError) as error:
-        # KeyError and ValueError come from paramiko, too, for canonicalization with incomplete options.
-        logger.error("The SSH configuration %s cannot be used: %s", path, error)
-        return SSHHostOptions(hostname=host, problem=f"The service's SSH configuration {path} cannot be used: {error}.")
+        options = _asked(host, user, port, stamps)
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        where = config_path() or USER_FILE
+        logger.error("The SSH configuration %s cannot be used for a host: %s", where, said)
+        options = SSHHostOptions(host, problem=f"The service's SSH configuration {where} cannot be used: {said}.")
+    with _lock:
+        _cache[key] = _Cached(options, tuple(stamps), time.monotonic() + CACHED_FOR)
+        while len(_cache) > CACHED_HOSTS:
+            _cache.popitem(last=False)
+    return options
 
 
-def _port(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
-        raise ValueError(f"'Port {text[:20]}' is no port")
-    return int(text)
+def config_path() -> str:
+    """The file of RUNNERS_SSH_CONFIG. Empty: those that ssh reads by itself, the account's and the site's."""
+    return os.path.expanduser(getattr(settings, "RUNNERS_SSH_CONFIG", "") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    options: SSHHostOptions
+    stamps: tuple[Stamp, ...]
+    until: float
 
 
 _lock = threading.Lock()
-_cache: tuple[Path, tuple[Stamp, ...], paramiko.SSHConfig] | None = None
+_cache: OrderedDict[tuple[str, str, str | None, int | None], _Cached] = OrderedDict()
 
 
-def _cached(path: Path) -> paramiko.SSHConfig:
-    """The parsed file, read again when it, or a file that it includes, has changed."""
-    global _cache
-    with _lock:
-        if _cache and _cache[0] == path and all(_stamp(stamp[0]) == stamp for stamp in _cache[1]):
-            return _cache[2]
-        stamps: list[Stamp] = []
-        config = paramiko.SSHConfig.from_text("\n".join(_lines(path, stamps)))
-        _cache = (path, tuple(stamps), config)
-        return config
+def _asked(host: str, user: str | None, port: int | None, stamps: list[Stamp]) -> SSHHostOptions:
+    """Ask ssh, after a look at the files. Raises OSError, ValueError with a sentence."""
+    path = config_path()
+    for name, folder in ((path, USER_FOLDER),) if path else ((USER_FILE, USER_FOLDER), (SYSTEM_FILE, SYSTEM_FOLDER)):
+        _inspect(_at_home(name), _at_home(folder), stamps)
+    chosen = [*(["-l", user] if user else []), *(["-p", str(port)] if port else []), "--", host]
+    # A file that is missing says nothing, but `ssh -F` takes it for an error.
+    file = path if not path or os.path.exists(path) else "none"
+    said = _ssh_g([*(["-F", file] if file else []), *chosen])
+    options = _options(said, host)
+    if not user and options.user == _account().pw_name and not _says_user(file, host, port):
+        options = replace(options, user=None)
+    return options
+
+
+def _says_user(file: str, host: str, port: int | None) -> bool:
+    """Whether the files name the user, which happens to be the service's own account. `ssh -G` does not tell.
+
+    Appended is a `User` for every host, which only counts where no file has named one before.
+    """
+    if file == "none":
+        return False
+    files = [file] if file else [_at_home(USER_FILE), SYSTEM_FILE]
+    lines = [f'Host *\nInclude "{name}"\n' for name in files if '"' not in name]
+    text = "".join([*lines, f"Host *\nUser {NOT_SAID}\n"])
+    said = _ssh_g(["-F", "/dev/stdin", *(["-p", str(port)] if port else []), "--", host], text)
+    return ("user", NOT_SAID) not in said
+
+
+def _ssh_g(arguments: list[str], text: str = "") -> list[tuple[str, str]]:
+    """(option in lower case, value) for each line of `ssh -G`. Raises OSError, ValueError."""
+    environment = dict(os.environ, LC_ALL="C")
+    if not settings.RUNNERS_SSH_MATCH_EXEC:
+        # ssh executes the commands of `Match exec` with $SHELL. `_inspect` has rejected them; this holds even if a
+        # file was changed since.
+        environment["SHELL"] = "/bin/false"
+    try:
+        done = subprocess.run(  # noqa: S603  (the host and user were validated, and follow `--` or an option)
+            ["ssh", "-G", "-T", *arguments],  # noqa: S607  (which ssh, the service's PATH decides)
+            input=text.encode(),
+            capture_output=True,
+            timeout=TIMEOUT,
+            env=environment,
+            cwd="/",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ValueError("OpenSSH's client is missing on this machine; install it (openssh-client)") from error
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"`ssh -G` did not answer within {TIMEOUT} s; does it ask a DNS server?") from error
+    if done.returncode or len(done.stdout) > MAX_ANSWER:
+        raise ValueError(_complaint(done.stderr))
+    lines = done.stdout.decode("utf-8", "surrogateescape").splitlines()
+    return [(name.lower(), value) for name, _, value in (line.partition(" ") for line in lines)]
+
+
+def _complaint(stderr: bytes) -> str:
+    """The first line that ssh printed, which names file and line."""
+    text = stderr[:4096].decode("utf-8", "replace")
+    lines = ["".join(c for c in line if c.isprintable()).strip(" .")[:300] for line in text.splitlines()]
+    return next((line for line in lines if line), "`ssh -G` failed without a word")
+
+
+def _options(said: list[tuple[str, str]], host: str) -> SSHHostOptions:
+    one = dict(reversed(said))  # of an option that stands twice the first
+    hostname, port = one.get("hostname") or host, _number(one.get("port"), 65535) or 22
+    user = one.get("user")
+    tokens = {
+        "%": "%",
+        "d": _account().pw_dir,
+        "h": hostname,
+        "i": str(os.getuid()),
+        "k": one.get("hostkeyalias") or host,
+        "L": socket.gethostname().partition(".")[0],
+        "n": host,
+        "p": str(port),
+        "r": user or "",
+        "u": _account().pw_name,
+    }
+    ignored = [
+        f"{label} {one[name]}"
+        for name, label in (("pkcs11provider", "PKCS11Provider"), ("knownhostscommand", "KnownHostsCommand"))
+        if _is_set(one.get(name))
+    ]
+    files: dict[str, list[str]] = {"identityfile": [], "certificatefile": []}
+    for name, value in said:
+        if name in files and value.lower() != "none":
+            try:
+                files[name].append(_expanded(value, tokens))
+            except KeyError as error:
+                ignored.append(f"{value} (the token or variable {error.args[0]} is not supported)")
+    agent = one.get("identityagent")
+    try:
+        agent = agent and (agent if agent in ("none", "SSH_AUTH_SOCK") else _expanded(agent, tokens))
+    except KeyError as error:
+        agent = "none"
+        ignored.append(f"IdentityAgent (the token or variable {error.args[0]} is not supported)")
+    problem = next(
+        (
+            f"The service's SSH configuration uses {label} for {host}, which this service does not support. {remedy}"
+            for name, label, remedy in UNSUPPORTED
+            if _is_set(one.get(name))
+        ),
+        "",
+    )
+    return SSHHostOptions(
+        hostname=hostname,
+        port=port,
+        user=user,
+        identity_files=tuple(files["identityfile"]),
+        certificate_files=tuple(files["certificatefile"]),
+        identities_only=one.get("identitiesonly") == "yes",
+        identity_agent=None if agent == "SSH_AUTH_SOCK" else agent,
+        proxy_jump=one["proxyjump"] if _is_set(one.get("proxyjump")) else None,
+        host_key_alias=one.get("hostkeyalias", ""),
+        user_known_hosts_files=_paths(one.get("userknownhostsfile", "")),
+        global_known_hosts_files=_paths(one.get("globalknownhostsfile", "")),
+        host_key_algorithms=_listed(one.get("hostkeyalgorithms")),
+        pubkey_accepted_algorithms=_listed(one.get("pubkeyacceptedalgorithms")),
+        connect_timeout=_number(one.get("connecttimeout"), 24 * 3600),
+        address_family=one.get("addressfamily", "any"),
+        bind_address=one.get("bindaddress", ""),
+        ignored=tuple(ignored),
+        problem=problem,
+    )
+
+
+# (option as `ssh -G` prints it, as people write it, what to do). To ignore one of these would be unsafe, or would
+# lead to another machine.
+UNSUPPORTED = (
+    ("proxycommand", "ProxyCommand", "Use ProxyJump, or `ProxyCommand none` for this host."),
+    ("revokedhostkeys", "RevokedHostKeys", "Mark the keys @revoked in a known_hosts file instead."),
+    ("bindinterface", "BindInterface", "Use BindAddress instead."),
+)
+
+
+def _is_set(value: str | None) -> bool:
+    return bool(value) and value != "none"
+
+
+def _listed(value: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, (value or "").split(",")))
+
+
+def _number(value: str | None, most: int) -> int | None:
+    if value is None or not (value.isascii() and value.isdigit() and len(value) <= 9):
+        return None
+    return int(value) if 1 <= int(value) <= most else None
+
+
+def _paths(value: str) -> tuple[str, ...]:
+    """File names of a line. ssh prints blanks inside of a name as they are; but each name begins with `/`."""
+    return tuple(path for path in re.split(r" (?=/)", value) if path and path != "none")
+
+
+def _expanded(value: str, tokens: dict[str, str]) -> str:
+    """A file name with its tokens (ssh_config(5), TOKENS), variables and `~`. Raises KeyError for an unknown one."""
+    value = re.sub(r"\$\{(\w+)\}", lambda found: os.environ[found[1]], value)
+    if value.startswith("$"):
+        value = os.environ[value[1:]]
+    value = re.sub(r"%(.)", lambda found: tokens[found[1]], value)
+    return _at_home(value)
+
+
+def _at_home(path: str) -> str:
+    """`~` as ssh reads it: the home of the account, whatever $HOME is."""
+    return _account().pw_dir + path[1:] if path == "~" or path.startswith("~/") else os.path.expanduser(path)
+
+
+def _account() -> pwd.struct_passwd:
+    """The service's own account. Raises ValueError where this machine does not know it: ssh does not work there."""
+    try:
+        return pwd.getpwuid(os.getuid())
+    except KeyError as error:
+        raise ValueError(f"this machine knows no account with the number {os.getuid()}") from error
+
+
+# --- The files, before ssh is asked ----------------------------------------------------------------------------------
+
+
+def _inspect(path: str, folder: str, stamps: list[Stamp], depth: int = 0) -> None:
+    """Note when a file and those that it includes were changed. Raises ValueError for `Match exec`, OSError."""
+    if len(stamps) >= MAX_FILES:
+        raise ValueError(f"it includes more than {MAX_FILES} files")
+    stamps.append(_stamp(path))  # before reading: a change in between is then seen the next time
+    for words in _lines(path):
+        keyword, *arguments = words
+        criteria = [argument.lower().removeprefix("!").partition("=")[0] for argument in arguments]
+        if keyword == "match" and "exec" in criteria and not settings.RUNNERS_SSH_MATCH_EXEC:
+            raise ValueError(
+                f"{path} has 'Match exec', which would run a command here for each request. The setting "
+                "RUNNERS_SSH_MATCH_EXEC=1 allows it"
+            )
+        if keyword != "include":
+            continue
+        if depth >= MAX_INCLUDES:
+            raise ValueError("its Include lines are nested too deeply")
+        for pattern in arguments:
+            pattern = os.path.join(folder, _at_home(pattern))
+            stamps.append(_stamp(os.path.dirname(pattern)))  # a file that comes or goes changes its directory
+            for name in sorted(glob.glob(pattern)):
+                _inspect(name, folder, stamps, depth + 1)
+
+
+def _lines(path: str) -> Iterator[list[str]]:
+    """The words of each Match and Include line, the keyword in lower case. Nothing for a file that is missing."""
+    try:
+        if not os.path.isfile(path):
+            if os.path.exists(path):
+                raise ValueError(f"{path} is not a file")
+            return
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        return
+    if len(content) > MAX_FILE:
+        raise ValueError(f"{path} has more than {MAX_FILE} bytes")
+    for line in os.fsdecode(content).splitlines():
+        line = line.strip()
+        if not re.match(r'"?(match|include)\b', line, re.IGNORECASE):
+            continue
+        try:
+            words = shlex.split(line.replace("=", " ", 1), comments=False, posix=True)
+        except ValueError:
+            words = line.replace('"', " ").replace("'", " ").replace("=", " ").split()
+        yield [words[0].lower(), *words[1:]]
 
 
 def _stamp(path: str) -> Stamp:
     try:
         state = os.stat(path)
-    except FileNotFoundError:
+    except OSError:
         return (path, -1, -1)
     return (path, state.st_mtime_ns, state.st_size)
-
-
-def _lines(path: Path, stamps: list[Stamp], depth: int = 0) -> list[str]:
-    """The lines of a file with those of its Include lines in their place, because paramiko passes over Include.
-
-    After an included file the block goes on that it stood in. One difference to OpenSSH: a Host block of a file that is
-    included inside another Host block counts always.
-    """
-    stamps.append(_stamp(str(path)))  # before reading: a change in between is then seen the next time
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except FileNotFoundError:
-        return []
-    lines: list[str] = []
-    block = "Host *"
-    for line in text.splitlines():
-        word, _, rest = line.strip().replace("=", " ", 1).partition(" ")
-        if word.lower() in ("host", "match"):
-            block = line
-        if word.lower() == "match" and "exec" in rest.lower().split():
-            raise ValueError("it has 'Match exec', which would run a command here for each request")
-        if word.lower() != "include":
-            lines.append(line)
-            continue
-        if depth >= MAX_INCLUDES:
-            raise ValueError("its Include lines are nested too deeply")
-        for pattern in shlex.split(rest):
-            pattern = os.path.join(os.path.expanduser("~/.ssh"), os.path.expanduser(pattern))
-            stamps.append(_stamp(os.path.dirname(pattern)))  # a file that comes or goes changes its directory
-            for name in sorted(glob.glob(pattern)):
-                lines += ["Host *", *_lines(Path(name), stamps, depth + 1)]
-        lines.append(block)
-    return lines

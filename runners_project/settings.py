@@ -314,7 +314,9 @@ RUNNERS_TERM_WAIT = envfloat("RUNNERS_TERM_WAIT", 10)
 RUNNERS_KILL_WAIT = envfloat("RUNNERS_KILL_WAIT", 10)
 RUNNERS_OUTPUT_LIMIT = envint("RUNNERS_OUTPUT_LIMIT", 1024 * 1024)  # bytes
 RUNNERS_KNOWN_HOSTS = envstr("RUNNERS_KNOWN_HOSTS")  # a file, beside ~/.ssh/known_hosts
-RUNNERS_SSH_CONFIG = envstr("RUNNERS_SSH_CONFIG", "~/.ssh/config")
+# As `ssh -F`. Empty: ~/.ssh/config and /etc/ssh/ssh_config, as ssh reads them.
+RUNNERS_SSH_CONFIG = envstr("RUNNERS_SSH_CONFIG")
+RUNNERS_SSH_MATCH_EXEC = envbool("RUNNERS_SSH_MATCH_EXEC", False)  # whether `Match exec` may run its command here
 RUNNERS_SSH_KEYS = envlist("RUNNERS_SSH_KEYS")
 RUNNERS_SSH_KEY_DIR = envstr("RUNNERS_SSH_KEY_DIR", "~/.autosubmit-runners/ssh")  # of create_ssh_key
 # The umask of LOCAL commands; the service itself has 077 (runners_project/private.py).

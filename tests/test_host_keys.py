@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from profiles.ssh_config import lookup
 from runners.exceptions import HostKeyChanged, HostKeyUnknown, InvalidRequest, RunnerUnreachable
 from runners.models import AuditRecord, TrustedHostKey
 from runners.services import host_keys, known_hosts
@@ -34,6 +35,15 @@ def greet(sshd: SSHServer) -> str:
 
 def name(sshd: SSHServer) -> str:
     return f"[127.0.0.1]:{sshd.port}"
+
+
+def openssh_connects(sshd: SSHServer, host: str = "127.0.0.1") -> bool:
+    """Whether OpenSSH's own client trusts the server by the same known_hosts file."""
+    options = ["BatchMode=yes", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=none", "LogLevel=ERROR"]
+    options.append(f'UserKnownHostsFile="{sshd.known_hosts}"')
+    argv = ["ssh", "-F", "none", *(word for option in options for word in ("-o", option))]
+    argv += ["-i", str(sshd.client_key), "-l", sshd.user, "-p", str(sshd.port), host, "exit 0"]
+    return subprocess.run(argv, capture_output=True, timeout=30, check=False).returncode == 0
 
 
 def public_half(key: Path) -> tuple[str, str]:
@@ -126,7 +136,7 @@ def test_approved_key_replaces_the_one_in_a_file(sshd: SSHServer) -> None:
         greet(sshd)
     host_keys.approve(scan_one(sshd), "ana")
     assert greet(sshd) == "hello"
-    assert old not in known_hosts.load(name(sshd)).trusted
+    assert old not in known_hosts.load(lookup("127.0.0.1"), sshd.port).trusted
 
 
 def test_approved_keys_are_per_port(
@@ -155,21 +165,26 @@ def hashed(host: str) -> str:
         "other.example,{name} {kind} {key}",
         "*:{port} {kind} {key}",
         "[127.0.0.?]:* {kind} {key}",
+        "127.0.0.1 {kind} {key}",  # no line names the port, so one without a port counts
+        "{hashed22} {kind} {key}",
+        "!{name},* {kind} {key}",
     ],
 )
 def test_lines_of_known_hosts_files_are_honoured(sshd: SSHServer, line: str) -> None:
     kind, key = host_key(sshd)
-    text = line.format(name=name(sshd), hashed=hashed(name(sshd)), port=sshd.port, kind=kind, key=key)
+    names = {"name": name(sshd), "hashed": hashed(name(sshd)), "hashed22": hashed("127.0.0.1"), "port": sshd.port}
+    text = line.format(**names, kind=kind, key=key)
     sshd.known_hosts.write_text(f"# a comment\n\nnonsense\n{name(sshd)} ssh-ed25519 nonsense\n{text}\n")
+    assert openssh_connects(sshd)
     assert greet(sshd) == "hello"
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "127.0.0.1 {kind} {key}",  # the same host on another port
-        "{hashed22} {kind} {key}",
-        "!{name},* {kind} {key}",
+        "127.0.0.2 {kind} {key}",
+        "{hashed22} {kind} {key}",  # of another host
+        "!{name},!127.0.0.1,* {kind} {key}",
         "@cert-authority {name} {kind} {key}",
         "#{name} {kind} {key}",
         "{name} ssh-rsa {key}",  # a type that the key is not of
@@ -179,8 +194,9 @@ def test_lines_of_known_hosts_files_are_honoured(sshd: SSHServer, line: str) -> 
 )
 def test_lines_for_others_trust_nothing(sshd: SSHServer, line: str) -> None:
     kind, key = host_key(sshd)
-    text = line.format(name=name(sshd), hashed22=hashed("127.0.0.1"), port=sshd.port, kind=kind, key=key)
+    text = line.format(name=name(sshd), hashed22=hashed("127.0.0.2"), port=sshd.port, kind=kind, key=key)
     sshd.known_hosts.write_text(f"{text}\n")
+    assert not openssh_connects(sshd)
     with pytest.raises(HostKeyUnknown):
         greet(sshd)
 
@@ -214,16 +230,39 @@ def test_several_keys_of_one_type_may_be_listed(sshd: SSHServer, tmp_path: Path)
     assert greet(sshd) == "hello"
 
 
-def test_the_users_own_known_hosts_is_read(sshd: SSHServer, account: StubAccount) -> None:
-    text = sshd.known_hosts.read_text()
+@pytest.mark.parametrize("option", ["UserKnownHostsFile", "GlobalKnownHostsFile"])
+def test_the_known_hosts_files_of_the_ssh_configuration_are_read(
+    sshd: SSHServer, tmp_path: Path, settings: Any, option: str
+) -> None:
+    own = tmp_path / "of the account"
+    own.write_text(sshd.known_hosts.read_text())
     sshd.forget_host_key()
-    own = account.home / ".ssh" / "known_hosts"
-    own.parent.mkdir(exist_ok=True)
-    own.write_text(text)
-    try:
-        assert greet(sshd) == "hello"
-    finally:
-        own.unlink()
+    settings.RUNNERS_SSH_CONFIG = str(tmp_path / "config")
+    (tmp_path / "config").write_text(f'Host *\n  {option} /nowhere "{own}"\n')
+    assert greet(sshd) == "hello"
+
+
+def test_a_host_key_alias_is_the_name_that_is_looked_up(sshd: SSHServer, tmp_path: Path, settings: Any) -> None:
+    kind, key = sshd.known_hosts.read_text().split()[1:3]
+    settings.RUNNERS_SSH_CONFIG = str(tmp_path / "config")
+    (tmp_path / "config").write_text("Host *\n  HostKeyAlias Cluster\n")
+    sshd.known_hosts.write_text(f"cluster {kind} {key}\n")
+    assert greet(sshd) == "hello"
+    sshd.known_hosts.write_text(f"{name(sshd)} {kind} {key}\n")
+    with pytest.raises(HostKeyUnknown) as caught:
+        greet(sshd)
+    assert caught.value.facts["host"] == "cluster"
+
+
+def test_a_line_without_port_counts_where_none_names_the_port(sshd: SSHServer, tmp_path: Path) -> None:
+    """As ssh does: "checking without port identifier"."""
+    kind, key = sshd.known_hosts.read_text().split()[1:3]
+    sshd.known_hosts.write_text(f"127.0.0.1 {kind} {key}\n")
+    assert greet(sshd) == "hello"
+    other = public_half(make_key(tmp_path / "other", "ed25519"))
+    sshd.known_hosts.write_text(f"127.0.0.1 {kind} {key}\n{name(sshd)} {' '.join(other)}\n")
+    with pytest.raises(HostKeyChanged):
+        greet(sshd)
 
 
 @pytest.mark.parametrize(("kind", "options"), [("rsa", ["-b", "3072"]), ("ecdsa", []), ("ecdsa", ["-b", "521"])])

@@ -173,8 +173,11 @@ def test_a_machine_behind_a_jump_host(remote: RunnerConfig, sshd: SSHServer, tmp
     assert remote.ssh
     file = tmp_path / "ssh_config"
     jump = f"{sshd.user}@127.0.0.1:{sshd.port}"
+    # As localhost: to ssh, the same user, address and port would be a loop.
+    with sshd.known_hosts.open("a") as known:
+        known.write(sshd.known_hosts.read_text().replace("127.0.0.1", "localhost"))
     file.write_text(
-        f"Host inside\n  HostName 127.0.0.1\n  ProxyJump {jump}\nHost lost\n  ProxyJump no-such-host.invalid\n"
+        f"Host inside\n  HostName localhost\n  ProxyJump {jump}\nHost lost\n  ProxyJump no-such-host.invalid\n"
     )
     settings.RUNNERS_SSH_CONFIG = str(file)
     stages = check(at(remote, host="inside"))

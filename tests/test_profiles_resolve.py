@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import random
 from pathlib import Path
 from typing import Any
@@ -122,14 +123,17 @@ class TestSSHConfig:
             "Host a\n HostName b\n IdentityFile ~/k1\n IdentityFile /k2\n ProxyJump me@jump:22\n"
             " UserKnownHostsFile ~/kh /kh2\nHost *\n ProxyJump none\n"
         )
+        home = pwd.getpwuid(os.getuid()).pw_dir  # as ssh, which does not ask $HOME
         found = ssh_config.lookup("a")
         assert (found.hostname, found.proxy_jump) == ("b", "me@jump:22")
-        assert found.identity_files == (os.path.expanduser("~/k1"), "/k2")
-        assert found.user_known_hosts_files == (os.path.expanduser("~/kh"), "/kh2")
-        assert ssh_config.lookup("other") == ssh_config.SSHHostOptions("other")
+        assert found.identity_files == (f"{home}/k1", "/k2")
+        assert found.user_known_hosts_files == (f"{home}/kh", "/kh2")
+        other = ssh_config.lookup("other")
+        assert (other.hostname, other.user, other.port, other.proxy_jump) == ("other", None, 22, None)
 
     def test_a_missing_file_says_nothing(self) -> None:
-        assert ssh_config.lookup("h") == ssh_config.SSHHostOptions("h")
+        options = ssh_config.lookup("h")
+        assert (options.hostname, options.user, options.port, options.problem) == ("h", None, 22, "")
 
     def test_changes_are_seen(self, user_config: Path, tmp_path: Path) -> None:
         user_config.write_text(f"Include {tmp_path}/conf.d/*\nHost h\n Port 1\n")
@@ -146,7 +150,7 @@ class TestSSHConfig:
         (tmp_path / "inc").write_text("Host other\n User other\n")
         user_config.write_text(f"Host h\n Include {tmp_path}/inc\n User mine\n")
         assert ssh_config.lookup("h").user == "mine"
-        assert ssh_config.lookup("other").user == "other"
+        assert ssh_config.lookup("other").user is None  # as ssh: the Include stands inside of another Host block
 
     @pytest.mark.parametrize(
         "text",

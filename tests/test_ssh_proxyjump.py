@@ -155,10 +155,10 @@ def test_first_hop_may_have_a_jump_host_itself(network: Network) -> None:
     assert network.jump.connection_count() == 2
 
 
-@pytest.mark.parametrize("jump", ["gate:ssh", "me@", "inner.cluster"])
-def test_jump_that_makes_no_sense_is_an_error_with_words(network: Network, jump: str) -> None:
+@pytest.mark.parametrize(("jump", "words"), [("me@", "ProxyJump"), ("inner.cluster", "in a circle")])
+def test_jump_that_makes_no_sense_is_an_error_with_words(network: Network, jump: str, words: str) -> None:
     network.configure(jump=jump)
-    with pytest.raises(RunnerUnreachable, match="ProxyJump"):
+    with pytest.raises(RunnerUnreachable, match=words):
         network.ask()
 
 

@@ -18,7 +18,6 @@ import paramiko
 from django.conf import settings
 
 from profiles.config import ModuleLoaderType, RunnerConfig, SSHTarget
-from profiles.ssh_config import lookup
 from runners.exceptions import (
     AuthenticationFailed,
     HostKeyChanged,
@@ -179,13 +178,13 @@ def _reach(ssh: SSHTarget) -> Generator[Stage, None, list[paramiko.SSHClient] | 
 
 def _first_host(ssh: SSHTarget) -> str:
     """The host whose name is resolved here: with jump hosts, the others are resolved by them."""
-    options = lookup(ssh.host)
+    options = ssh_connect.options_of(ssh)
     if options.problem:
         raise RunnerUnreachable(options.problem)
     hops = ssh_connect.jump_targets(options)
     if hops:
-        return lookup(hops[0].host).hostname or hops[0].host
-    return options.hostname or ssh.host
+        return ssh_connect.options_of(hops[0]).hostname
+    return options.hostname
 
 
 class OwnConnectionRunner(SSHRunner):

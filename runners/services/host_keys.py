@@ -50,16 +50,16 @@ def scan(host: str, port: int | None = None) -> list[ScannedKey]:
     `host` may be an alias of ~/.ssh/config; its jump hosts must be trusted already.
     Raises RunnerUnreachable and its kinds (the latter for jump hosts).
     """
-    options = lookup(host)
-    hostname, port = options.hostname or host, port or options.port or 22
+    options = lookup(host, port=port)
+    hostname, port = options.hostname, port or options.port or known_hosts.DEFAULT_PORT
     deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
     jumps = ssh_connect.open_jumps(host, options, deadline)
     try:
         shown = [_show(hostname, port, kinds, jumps[-1] if jumps else None, deadline) for kinds in KINDS]
     finally:
         ssh_connect.close(jumps)
-    name = known_hosts.known_hosts_name(hostname, port)
-    known = known_hosts.load(name, options.user_known_hosts_files)
+    known = known_hosts.load(options, port)
+    name = known.name
     if not any(shown):
         raise RunnerUnreachable(f"{name} has no host key of a kind that this service knows (ed25519, ecdsa, rsa).")
     return [_compared(known, key) for key in shown if key]
@@ -147,8 +147,8 @@ def forget(row: TrustedHostKey, forgotten_by: str, *, address: str = "") -> None
 
 def name_of(host: str, port: int | None = None) -> str:
     """The name under which the keys of a host are kept, after what ~/.ssh/config says about it."""
-    options = lookup(host)
-    return known_hosts.known_hosts_name(options.hostname or host, port or options.port or 22)
+    options = lookup(host, port=port)
+    return known_hosts.name_of(options, port or options.port or known_hosts.DEFAULT_PORT)
 
 
 def fingerprint_of(row: TrustedHostKey) -> str:

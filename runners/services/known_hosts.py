@@ -1,7 +1,7 @@
 """Which host keys are trusted: those that an admin has approved and those of known_hosts files. Nothing else, ever.
 
-paramiko's own reader passes over @revoked lines and wildcards and knows one key per host and type, so the files are
-read here, as sshd(8) describes them. Keys are compared as the bytes that the server shows.
+paramiko's own reader passes over @revoked and @cert-authority lines and wildcards and knows one key per host and type,
+so the files are read here, as sshd(8) describes them. Keys are compared as the bytes that the server shows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,17 @@ from pathlib import Path
 import paramiko
 from django.conf import settings
 
+from profiles.ssh_config import SSHHostOptions
 from runners.exceptions import HostKeyChanged, HostKeyUnknown, RunnerUnreachable
 from runners.models import TrustedHostKey
+from runners.services.host_certificates import SUFFIX, BadCertificate, HostCertificate
 
-USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")  # OpenSSH's defaults
-SYSTEM_FILE = "/etc/ssh/ssh_known_hosts"
+DEFAULT_PORT = 22
+CERTIFICATES = tuple(
+    f"{name}{SUFFIX}"
+    for name in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
+    + ("rsa-sha2-512", "rsa-sha2-256")
+)
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")  # a key of type ssh-rsa is asked for by the name of its signatures
 
 
@@ -40,6 +46,11 @@ class HostKey:
             blob = base64.b64decode(text, validate=True)
         except binascii.Error as error:
             raise ValueError("no base64") from error
+        return cls.from_blob(blob)
+
+    @classmethod
+    def from_blob(cls, blob: bytes) -> HostKey:
+        """Raises ValueError when it is no key."""
         length = int.from_bytes(blob[:4], "big")
         if not 0 < length <= min(64, len(blob) - 4):
             raise ValueError("no public key")
@@ -64,14 +75,24 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True)
 class KnownHost:
-    """What is known about one host. `revoked` maps keys to the file that says so."""
+    """What is known about one host.
+
+    `host` is its name without a port, `authorities` are the keys that may sign its certificates (`@cert-authority`),
+    `revoked` maps keys to the file that says so.
+    """
 
     name: str
+    host: str
     trusted: tuple[HostKey, ...]
+    authorities: tuple[HostKey, ...]
     revoked: dict[HostKey, str]
 
-    def verify(self, key: HostKey) -> None:
-        """Raises HostKeyUnknown or HostKeyChanged, with the fingerprint and the remedy, unless `key` is trusted."""
+    def verify(self, key: HostKey, certificate: bytes | None = None) -> None:
+        """Check the key that a server has proved to have, and the certificate of it that it has shown.
+
+        As with OpenSSH, a certificate whose authority is unknown counts as the plain key that it holds.
+        Raises HostKeyUnknown or HostKeyChanged, with the fingerprint and the remedy, unless the key is trusted.
+        """
         facts = {"host": self.name, "key_type": key.key_type, "fingerprint": key.fingerprint}
         if key in self.revoked:
             raise HostKeyChanged(
@@ -79,7 +100,7 @@ class KnownHost:
                 "may have it. Nothing was sent. The machine needs a new host key.",
                 **facts,
             )
-        if key in self.trusted:
+        if key in self.trusted or (certificate and self._is_certified(key, certificate, facts)):
             return
         if self.trusted:
             of_type = next((known for known in self.trusted if known.key_type == key.key_type), self.trusted[0])
@@ -97,46 +118,99 @@ class KnownHost:
             **facts,
         )
 
+    def _is_certified(self, key: HostKey, blob: bytes, facts: dict[str, str]) -> bool:
+        """Raises HostKeyChanged for a certificate that a trusted authority signed, but not for this host and time."""
+        try:
+            certificate = HostCertificate.from_blob(blob)
+            authority = HostKey.from_blob(certificate.authority)
+            if authority in self.revoked:
+                raise BadCertificate(f"is signed by {authority}, which {self.revoked[authority]} marks @revoked")
+            if authority not in self.authorities:
+                return False
+            certificate.judge(self.host)
+        except (BadCertificate, ValueError) as error:
+            raise HostKeyChanged(
+                f"The host certificate of {self.name} ({key}) {error}. Nothing was sent. Whoever runs the machine has "
+                "to have a new certificate signed for it.",
+                **facts,
+            ) from error
+        return True
+
     def preferred(self, offered: Sequence[str]) -> list[str]:
-        """`offered` key algorithms, those of trusted keys first: a server with several keys then shows one of these."""
+        """`offered` key algorithms, those of trusted keys first: a server with several keys then shows one of these.
+
+        Certificates are asked for only where an authority is known for the host.
+        """
+        plain = [name for name in offered if not name.endswith(SUFFIX)]
         types = [known.key_type for known in self.trusted]
         wanted = [name for kind in types for name in (RSA_SIGNATURES if kind == "ssh-rsa" else (kind,))]
-        first = [name for name in dict.fromkeys(wanted) if name in offered]
-        return [*first, *(name for name in offered if name not in first)]
+        first = [name for name in dict.fromkeys(wanted) if name in plain]
+        certificates = [name for name in CERTIFICATES if name in offered] if self.authorities else []
+        return [*certificates, *first, *(name for name in plain if name not in first)]
 
 
 class VerifyHostKey(paramiko.MissingHostKeyPolicy):
-    """Asks `known` about every key: the client is given no keys of its own, so all of them are "missing" to it."""
+    """paramiko asks this policy about every key, because the client is given no host keys of its own."""
 
     def __init__(self, known: KnownHost) -> None:
         self.known = known
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        self.known.verify(HostKey.of(key))
+        # Of a certificate, paramiko keeps the whole as `public_blob` beside the key that it holds.
+        self.known.verify(HostKey.of(key), key.public_blob.key_blob if key.public_blob else None)
 
 
 def known_hosts_name(hostname: str, port: int) -> str:
     """The name under which known_hosts files list a host."""
     hostname = hostname.lower()
-    return hostname if port == 22 else f"[{hostname}]:{port}"
+    return hostname if port == DEFAULT_PORT else f"[{hostname}]:{port}"
 
 
-def load(name: str, user_files: Iterable[str] = ()) -> KnownHost:
-    """What is known about the host `name` (see `known_hosts_name`).
+def name_of(options: SSHHostOptions, port: int) -> str:
+    """The name under which the keys of a host are looked up: its HostKeyAlias (for any port) or its own."""
+    return options.host_key_alias.lower() or known_hosts_name(options.hostname, port)
 
-    An approved key replaces those of its type in files. `user_files` are those of ~/.ssh/config, else the usual ones.
+
+def load(options: SSHHostOptions, port: int) -> KnownHost:
+    """What is known about the host of `options` at `port`.
+
+    An approved key replaces those of its type in files. As with OpenSSH, a host at another port than 22 that no line
+    names with its port is looked up without it, too; what is revoked without a port is revoked for all ports.
+    Raises RunnerUnreachable for a file that cannot be read.
     """
+    name = name_of(options, port)
+    known = _load(name, options)
+    plain = options.hostname.lower()
+    if options.host_key_alias or name == plain:
+        return known
+    without_port = _load(plain, options)
+    has_found = known.trusted or known.authorities
+    return KnownHost(
+        name,
+        plain,
+        trusted=known.trusted if has_found else without_port.trusted,
+        authorities=known.authorities if has_found else without_port.authorities,
+        revoked={**without_port.revoked, **known.revoked},
+    )
+
+
+def _load(name: str, options: SSHHostOptions) -> KnownHost:
     approved = list(_approved(name))
     types = {key.key_type for key in approved}
     listed: list[HostKey] = []
+    authorities: list[HostKey] = []
     revoked: dict[HostKey, str] = {}
-    for file in (*(tuple(user_files) or USER_FILES), settings.RUNNERS_KNOWN_HOSTS, SYSTEM_FILE):
+    files = (*options.user_known_hosts_files, settings.RUNNERS_KNOWN_HOSTS, *options.global_known_hosts_files)
+    for file in files:
         for marker, key in _read(file, name) if file else ():
             if marker == "@revoked":
                 revoked[key] = file
+            elif marker == "@cert-authority":
+                authorities.append(key)
             elif not marker and key.key_type not in types:
                 listed.append(key)
-    return KnownHost(name, (*approved, *listed), revoked)
+    host = options.host_key_alias.lower() or options.hostname.lower()
+    return KnownHost(name, host, (*approved, *listed), tuple(authorities), revoked)
 
 
 def _approved(name: str) -> Iterator[HostKey]:

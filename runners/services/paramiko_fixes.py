@@ -204,6 +204,11 @@ class Transport(paramiko.Transport):
         self._channels._lock = threading.RLock()
         self._kept: list[Any] = []  # messages of the transport's thread that wait for the end of a key exchange
 
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        """The host key algorithms that were set, in their order; paramiko would add certificates, and judge none."""
+        return tuple(self._filter_algorithm("keys"))
+
     def _send_user_message(self, data: Any) -> None:
         if threading.current_thread() is not self:
             super()._send_user_message(data)

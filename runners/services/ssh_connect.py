@@ -40,7 +40,7 @@ def connect(ssh: SSHTarget, deadline: float, reached: Reached = lambda stage: No
     `reached` hears how far the last one has come.
     Raises RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed.
     """
-    options = lookup(ssh.host)
+    options = options_of(ssh)
     clients = open_jumps(ssh.host, options, deadline)
     try:
         clients.append(_patiently(ssh, options, clients[-1] if clients else None, deadline, reached))
@@ -76,7 +76,7 @@ def open_jumps(host: str, options: SSHHostOptions, deadline: float) -> list[para
     clients: list[paramiko.SSHClient] = []
     try:
         for hop in jump_targets(options):
-            clients.append(_patiently(hop, lookup(hop.host), clients[-1] if clients else None, deadline))
+            clients.append(_patiently(hop, options_of(hop), clients[-1] if clients else None, deadline))
     except BaseException:
         close(clients)
         raise
@@ -103,8 +103,13 @@ def jump_targets(options: SSHHostOptions) -> list[SSHTarget]:
             raise RunnerUnreachable(
                 f"The ProxyJump of {options.hostname} goes through more than {MAX_JUMPS} hosts, or in a circle."
             )
-        jump = lookup(these[0].host).proxy_jump
+        jump = options_of(these[0]).proxy_jump
     return hops
+
+
+def options_of(ssh: SSHTarget) -> SSHHostOptions:
+    """What OpenSSH's configuration says about a machine for this user and port."""
+    return lookup(ssh.host, ssh.user, ssh.port)
 
 
 def _hop(text: str, options: SSHHostOptions) -> SSHTarget:
@@ -139,7 +144,7 @@ def _client(
 ) -> paramiko.SSHClient:
     hostname = options.hostname or ssh.host
     where = f"{ssh.user}@{ssh.host}:{ssh.port}"
-    known = known_hosts.load(known_hosts.known_hosts_name(hostname, ssh.port), options.user_known_hosts_files)
+    known = known_hosts.load(options, ssh.port)
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(_Verify(known, reached))
     left = max(0.1, deadline - time.monotonic())
@@ -157,7 +162,9 @@ def _client(
             banner_timeout=left,
             auth_timeout=left,
             channel_timeout=left,
-            transport_factory=_transport_preferring(known),
+            look_for_keys=False,  # `identity_files` has them, as ssh would use them
+            allow_agent=not options.identities_only and options.identity_agent != "none",
+            transport_factory=_transport_for(known, options),
         )
     except RunnerServiceError:
         client.close()
@@ -186,13 +193,24 @@ def _client(
     return client
 
 
-def _transport_preferring(known: known_hosts.KnownHost) -> Any:
-    """A transport factory for `SSHClient.connect` that asks for keys of the types that are trusted first."""
+def _transport_for(known: known_hosts.KnownHost, options: SSHHostOptions) -> Any:
+    """A transport factory for `SSHClient.connect`.
 
-    def make(sock: Any, **options: Any) -> paramiko.Transport:
-        transport = Transport(sock, **options)
+    It asks for keys of the types that are trusted first, and keeps to HostKeyAlgorithms.
+    Raises RunnerUnreachable where the configuration leaves none.
+    """
+
+    def make(sock: Any, **arguments: Any) -> paramiko.Transport:
+        transport = Transport(sock, **arguments)
         security = transport.get_security_options()
-        security.key_types = known.preferred(security.key_types)
+        types = known.preferred((*security.key_types, *known_hosts.CERTIFICATES))
+        types = [name for name in types if name in (options.host_key_algorithms or types)]
+        if not types:
+            raise RunnerUnreachable(
+                f"The service's SSH configuration gives HostKeyAlgorithms for {options.hostname} of which this service "
+                f"supports none. It supports {', '.join(security.key_types)}."
+            )
+        security.key_types = types
         return transport
 
     return make

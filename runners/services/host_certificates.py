@@ -1,0 +1,90 @@
+"""Judge a certificate that a server shows instead of a plain host key.
+
+paramiko proves only that the server has the private key of the certificate. Here is judged what ssh judges, too: which
+authority signed it, for which names, and until when. The format is OpenSSH's (PROTOCOL.certkeys).
+"""
+
+from __future__ import annotations
+
+import time
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization.ssh import (
+    SSHCertificate,
+    SSHCertificateType,
+    load_ssh_public_identity,
+)
+from paramiko import Message
+
+SUFFIX = "-cert-v01@openssh.com"  # of the type of a certificate, behind that of its key
+MAX_CERTIFICATE = 64 * 1024  # bytes
+WEAK_SIGNATURES = ("ssh-rsa", "ssh-dss")  # SHA-1; not in OpenSSH's CASignatureAlgorithms either
+
+
+class BadCertificate(Exception):
+    """The certificate does not prove that this is the host. The text completes "The certificate of HOST ..."."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostCertificate:
+    """A certificate that was read, and not judged yet. `authority` is the public key that signed it, as bytes."""
+
+    certificate: SSHCertificate
+    authority: bytes
+    signature_algorithm: str
+
+    @classmethod
+    def from_blob(cls, blob: bytes) -> HostCertificate:
+        """Raises BadCertificate for bytes that are no certificate."""
+        if len(blob) > MAX_CERTIFICATE:
+            raise BadCertificate(f"has more than {MAX_CERTIFICATE} bytes")
+        name = bytes(Message(blob).get_string())
+        try:
+            certificate = load_ssh_public_identity(name + b" " + b64encode(blob))
+            if not isinstance(certificate, SSHCertificate):
+                raise BadCertificate("is a plain key")
+            line = certificate.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        except (ValueError, IndexError, UnsupportedAlgorithm) as error:
+            raise BadCertificate("cannot be read") from error
+        authority = b64decode(line.split()[1])
+        # The last two fields are the key of the authority and its signature, which begins with its algorithm.
+        field = len(authority).to_bytes(4, "big") + authority
+        before, found, signature = blob.rpartition(field)
+        if not found:
+            raise BadCertificate("cannot be read")
+        algorithm = Message(Message(signature).get_string()).get_string()
+        return cls(certificate, authority, bytes(algorithm).decode("ascii", "replace"))
+
+    def judge(self, name: str) -> None:
+        """Raise BadCertificate unless it is valid for the host `name` (without a port) now.
+
+        As measured with OpenSSH 9.2: the names of a certificate have no wildcards, and one without names counts for
+        every host. Whether the authority is trusted is for the caller to say.
+        """
+        certificate = self.certificate
+        if certificate.type != SSHCertificateType.HOST:
+            raise BadCertificate("is one for users, not for hosts")
+        if self.signature_algorithm in WEAK_SIGNATURES:
+            raise BadCertificate(f"is signed with {self.signature_algorithm}, which is too weak")
+        try:
+            certificate.verify_cert_signature()
+        except (InvalidSignature, ValueError, AssertionError) as error:
+            raise BadCertificate("has a signature that is not right") from error
+        now = int(time.time())
+        if now < certificate.valid_after:
+            raise BadCertificate(f"is valid only from {_moment(certificate.valid_after)}")
+        if now >= certificate.valid_before:
+            raise BadCertificate(f"has expired at {_moment(certificate.valid_before)}")
+        if certificate.critical_options:
+            raise BadCertificate("has critical options, which host certificates do not have")
+        names = [principal.decode("utf-8", "replace") for principal in certificate.valid_principals]
+        if names and name.lower() not in names:
+            shown = "".join(c for c in ", ".join(names)[:200] if c.isprintable())
+            raise BadCertificate(f"is for other names: {shown}")
+
+
+def _moment(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(min(seconds, 253402300799)))
