@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 
 from runners_project import private  # first: it sets the umask
+from runners_project.database import statement_timeout
 from runners_project.env import (
     envbool,
     envchoice,
@@ -121,6 +123,24 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         # never the consistency.
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         **DATABASES["default"].get("OPTIONS", {}),  # of DATABASE_URL, such as ?timeout=5
+    }
+    if not 0 < DATABASES["default"]["OPTIONS"]["timeout"] <= 60:
+        raise ImproperlyConfigured("DATABASE_URL: use a timeout of 1 to 60 seconds.")
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    DATABASES["default"]["ENGINE"] = "runners_project.postgresql"
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": envint("DATABASE_CONNECT_TIMEOUT", 5, least=1, most=60),
+        "statement_timeout": statement_timeout(
+            sys.argv,
+            requests=envfloat("DATABASE_STATEMENT_TIMEOUT", 15, least=1, most=600),
+            watch=envfloat("DATABASE_WATCH_TIMEOUT", 60, least=1, most=600),
+        ),
+        # A server that vanished without a word is noticed although nothing is being sent, or acknowledged.
+        "keepalives_idle": 20,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,  # milliseconds
+        **DATABASES["default"].get("OPTIONS", {}),  # of DATABASE_URL, such as ?sslmode=require
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -33,7 +33,7 @@ from runners.services import access, shared_log
 from runners.services.runners import Runner, get_runner
 from runners.services.ssh import POOL
 from tests.environments import AUTOSUBMIT_VENV, Account, AutosubmitAccount, StubAccount, find_lmod, loader_id
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 from tests.servers import AppServer, SSHServer, find_sshd
 
 REMEDY = "run tools/install-test-tools and tools/autosubmit-venv (`make test` does)"
@@ -43,6 +43,15 @@ def need(present: object, what: str) -> None:
     """Skip on a laptop, fail in CI."""
     if not present:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is missing: {REMEDY}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test the patience of this run."""
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        seconds = marker.args[0] if marker else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(seconds * PATIENCE), append=False)
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------

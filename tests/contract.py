@@ -11,10 +11,10 @@ from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Identity, Probe, ProbeTarget
 from runners.services.runners import CommandResult, get_runner
 from tests.environments import Account
-from tests.processes import cmdline, wait_for
+from tests.processes import PATIENCE, cmdline, wait_for
 
 Configs = Callable[[ModuleLoaderType], RunnerConfig]
-TIMEOUT = 30.0  # seconds
+TIMEOUT = 30.0 * PATIENCE  # seconds
 
 HOSTILE = {
     "blanks": "  two  blanks ",

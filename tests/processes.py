@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+# All deadlines of the tests are multiplied by it: a machine that is busy, as with tests side by side, is slower.
+PATIENCE = float(os.environ.get("TEST_PATIENCE") or (2 if "PYTEST_XDIST_WORKER" in os.environ else 1))
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
 
 def wait_for(condition: Callable[[], T], deadline: float = 20, *, what: str = "", interval: float = 0.05) -> T:
-    """Poll until `condition()` is true and return its value; AssertionError after `deadline` seconds."""
+    """Poll until `condition()` is true and return its value; AssertionError after `deadline` times PATIENCE seconds."""
+    deadline *= PATIENCE
     end = time.monotonic() + deadline
     while True:
         if value := condition():

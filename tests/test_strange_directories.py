@@ -22,11 +22,11 @@ from runners.services.probe import Identity, Probe, ProbeTarget
 from runners.services.runners import Runner, get_runner
 from tests.contract import TIMEOUT, launch
 from tests.environments import StubAccount
-from tests.processes import is_alive, kill_all, wait_for
+from tests.processes import PATIENCE, is_alive, kill_all, wait_for
 
 OTHER = "f" * 32
 FORGED = f"{OTHER} ended 0.-.1700000000 -"
-QUICK = 5.0  # seconds
+QUICK = 5.0 * PATIENCE  # seconds
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests import processes
 from tests.browser.watching import Watch, keep
 from tests.conftest import need
 from tests.environments import AutosubmitAccount, StubAccount
@@ -36,7 +37,7 @@ FLAGS = [
 ]
 PASSWORD = "correct horse battery staple"
 PEOPLE = {"ada": False, "root": True}  # name: is an admin
-PATIENCE = 10_000  # ms that an expectation waits
+PATIENCE = 10_000 * processes.PATIENCE  # ms that an expectation waits
 
 SETUP = """
 from django.contrib.auth.models import User
@@ -57,6 +58,7 @@ for fields in {profiles!r}:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One for each module, not for the session: while it lives, Django refuses its database in this thread."""
     need(CHROMIUM.exists(), "chromium")
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,

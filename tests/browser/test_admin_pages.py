@@ -12,10 +12,11 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import PASSWORD, populate
 from tests.browser.watching import check_accessible, keep
 from tests.environments import StubAccount
+from tests.processes import PATIENCE
 from tests.servers import AppServer, SSHServer
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "profiles.example.yml"
-MACHINE = 40_000  # ms: a machine is asked, on a machine that others use, too
+MACHINE = 40_000 * PATIENCE  # ms: a machine is asked, on a machine that others use, too
 
 ROWS = """
 from django.contrib.auth.models import User

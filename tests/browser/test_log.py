@@ -9,11 +9,11 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.watching import Watch, check_accessible, keep
 from tests.environments import StubAccount
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 from tests.servers import AppServer, SSHServer
 
 SignIn = Callable[..., None]
-RESTART = 30_000  # ms
+RESTART = 30_000 * PATIENCE  # ms
 
 
 def open_run(page: Page, server: AppServer, account: StubAccount, sign_in: SignIn, profile: str = "CLUSTER") -> Path:

@@ -10,12 +10,13 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.watching import check_accessible, keep
 from tests.environments import AutosubmitAccount
+from tests.processes import PATIENCE
 from tests.servers import AppServer
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 SignIn = Callable[..., None]
 RUN_URL = re.compile(r"/runs/(\d+)$")
-AUTOSUBMIT = 60_000  # ms: a command takes 1.5 s before it does anything, on a machine that others use
+AUTOSUBMIT = 60_000 * PATIENCE  # ms: a command takes 1.5 s before it does anything, on a machine that others use
 
 
 def start(page: Page, server: AppServer, expid: str) -> None:

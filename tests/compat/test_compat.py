@@ -30,6 +30,11 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _no_lost_sockets() -> None:
+    """Instead of the fixture in tests/conftest.py: the clients keep their connections for all tests of this module."""
+
+
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side]]:
     folder = tmp_path_factory.mktemp("compat")

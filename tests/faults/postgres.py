@@ -1,15 +1,19 @@
-"""A PostgreSQL cluster of the test run: no password, 127.0.0.1 only, gone afterwards."""
+"""A PostgreSQL cluster of the test run, and a pgbouncer before it: no password, 127.0.0.1 only, gone afterwards."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from tests.processes import free_port, wait_for
+from tests.processes import descendants, end, free_port, is_listening, kill_all, start, wait_for
 
 
 def find_postgres() -> Path | None:
@@ -71,6 +75,18 @@ class Postgres:
         """All connections break at once, as in a failure."""
         self._call("pg_ctl", "-D", str(self._data), "-w", "-m", "immediate", "stop")
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Connections stay open, new ones are accepted by the kernel, nothing answers (SIGSTOP)."""
+        leader = int((self._data / "postmaster.pid").read_text().split()[0])
+        kill_all([leader], signal.SIGSTOP)  # first: it has no further children then
+        pids = [leader, *descendants(leader)]
+        kill_all(pids, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            kill_all(pids, signal.SIGCONT)
+
     @property
     def is_up(self) -> bool:
         return (self._data / "postmaster.pid").exists()
@@ -99,3 +115,40 @@ class Postgres:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip() or True if done.returncode == 0 else False
+
+
+class PgBouncer:
+    """pgbouncer in transaction mode, configured as packaged: it refuses start-up options that it does not know."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="autosubmit-runners-bouncer-"))
+        self.port = free_port()
+        config = self.folder / "pgbouncer.ini"
+        config.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=tests\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nauth_type = any\n"
+            "pool_mode = transaction\nunix_socket_dir =\n"
+        )
+        config.chmod(0o644)
+        account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None  # it refuses to run as root
+        self.folder.chmod(0o755)
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        assert program, "pgbouncer is not installed"
+        argv = [program, str(config)]
+        if account:
+            ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+            argv = ["setpriv", *ids, "--pdeathsig=keep", *argv]
+        self._process = start(argv, log=self.folder / "log")
+        wait_for(self._answers, 10, what="pgbouncer")
+
+    def _answers(self) -> bool:
+        if self._process.poll() is not None:
+            raise AssertionError(f"pgbouncer did not start: {(self.folder / 'log').read_text()}")
+        return is_listening(self.port)
+
+    def url(self, database: str) -> str:
+        return f"postgres://tests@127.0.0.1:{self.port}/{database}"
+
+    def close(self) -> None:
+        end(self._process)
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -28,6 +28,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 EXPID = f"c{secrets.token_hex(2)}"
 SUCCESS = f"Experiment {EXPID} stopped successfully."
+
+
+def name_of(value: object) -> str:
+    """The id of a parameter: EXPID is random, and ids are the same in each process of a test run."""
+    return str(value).replace(EXPID, "EXPID")
+
+
 MAY_GO_ON = f"Experiment {EXPID} stopped, but its jobs may go on."
 
 
@@ -106,6 +113,7 @@ def test_a_cancel_that_is_cut_off_is_no_success(run: RunnerRun, account: StubAcc
         ("slurm", "OTHER", "unknown", MAY_GO_ON),  # a ps platform beside it
         ("slurm", "ELSEWHERE", "unknown", MAY_GO_ON),  # not in the configuration
     ],
+    ids=name_of,
 )
 def test_a_platform_that_does_not_obey_is_not_believed(
     run: RunnerRun, account: StubAccount, kind: str, platform: str, outcome: str, message: str
@@ -124,6 +132,7 @@ def test_a_platform_that_does_not_obey_is_not_believed(
         f"[WARNING] Skipping cancellation of job [{EXPID}_A] with invalid ID: None",
         "[WARNING] Command scancel 101,102 in there warning: scancel: error: Invalid job id 101",
     ],
+    ids=name_of,
 )
 def test_what_autosubmit_could_not_cancel_is_named(run: RunnerRun, account: StubAccount, words: str) -> None:
     account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"), CANCEL_PRINT=words)
@@ -159,7 +168,9 @@ def test_a_version_without_a_cancel_is_named(run: RunnerRun, account: StubAccoun
     assert "cannot cancel jobs" in outcome.cancellation.detail
 
 
-@pytest.mark.parametrize(("frame", "message"), [("submit_ready_jobs", MAY_GO_ON), ("sleep_a_while", SUCCESS)])
+@pytest.mark.parametrize(
+    ("frame", "message"), [("submit_ready_jobs", MAY_GO_ON), ("sleep_a_while", SUCCESS)], ids=name_of
+)
 def test_jobs_that_were_being_submitted_may_go_on(
     there: RunnerConfig, account: StubAccount, frame: str, message: str
 ) -> None:

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +18,10 @@ from runners.models import RunnerRun
 from runners.services import lifecycle
 from runners.services.probe import Probe, ProbeTarget
 from runners.services.runners import Runner, get_runner
+from tests.contract import commands_with
 from tests.environments import StubAccount
 from tests.faults.tools import EXPID, in_background, start_run
-from tests.processes import descendants, is_alive, kill_all, processes, wait_for
+from tests.processes import descendants, is_alive, kill_all, wait_for
 from tests.servers import SSHServer, listener
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,20 +30,16 @@ TIMEOUT = 30.0
 CHANNEL_TIMEOUT = {"ChannelTimeout": "session:*=1s"}
 
 
-def readers() -> list[int]:
-    """The processes of our reader, and what it has forked."""
-    found = []
-    for pid, parent, _ in processes():
-        with suppress(OSError):
-            if b"autosubmit-runner" in Path(f"/proc/{pid}/cmdline").read_bytes() and parent != 1:
-                found.append(pid)
-    return found
+def readers(account: StubAccount) -> list[int]:
+    """The processes of our reader in the account, and what it has forked."""
+    return commands_with("autosubmit-runner", account)
 
 
 def test_a_launch_whose_reporting_shell_was_killed_is_unknown_and_found_by_a_probe(
     runner: Runner, account: StubAccount
 ) -> None:
-    key, begun, go = uuid.uuid4().hex, account.home / "prelude-begun", account.home / "go"
+    key = uuid.uuid4().hex
+    begun, go = account.home / f"begun-{key}", account.home / f"go-{key}"
     prelude = [f"touch {begun}", f"until [ -e {go} ]; do sleep 0.05; done"]
     launched = in_background(lambda: runner.launch(key, "exec sleep 600", prelude=prelude, timeout=TIMEOUT))
     wait_for(begun.exists, what="the prelude")
@@ -51,7 +47,7 @@ def test_a_launch_whose_reporting_shell_was_killed_is_unknown_and_found_by_a_pro
     (probe,) = runner.probe([target], timeout=TIMEOUT).values()
     assert probe.identity
     supervisor = probe.identity.supervisor_pid
-    kill_all([pid for pid in readers() if pid not in (supervisor, *descendants(supervisor))])
+    kill_all([pid for pid in readers(account) if pid not in (supervisor, *descendants(supervisor))])
     with pytest.raises(OutcomeUnknown):
         launched.result(TIMEOUT)
     go.touch()

@@ -1,0 +1,22 @@
+"""How long a statement may take, by what the process is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+WATCHING = frozenset({"watch_runs", "deliver_webhooks"})
+# They move whole tables, or a person waits for them.
+UNLIMITED = frozenset(
+    {"migrate", "clean_runs", "dumpdata", "loaddata", "flush", "sqlflush", "inspectdb", "shell", "dbshell", "test"}
+)
+
+
+def statement_timeout(argv: Sequence[str], *, requests: float, watch: float) -> float:
+    """Seconds for one statement in a process that was started by `argv`; 0 is no limit.
+
+    `argv[1]` is the management command, if it is one. Servers, and all other commands, get the limit of requests.
+    """
+    command = argv[1] if len(argv) > 1 else ""
+    if command in UNLIMITED:
+        return 0
+    return watch if command in WATCHING else requests

@@ -1,0 +1,80 @@
+"""PostgreSQL with a deadline for each connection attempt and each statement, kept by the client.
+
+`statement_timeout` of the server ends a slow statement. It does nothing while the server is frozen, or while a network
+swallows packets. pgbouncer in transaction mode refuses it as a start-up option, and a `SET` would stay on a server
+connection that other clients use later. A deadline of the client works in all of these cases. A statement that exceeds
+it is cancelled on the server, by a request of its own, which pgbouncer passes on. Then the connection is closed: its
+state is unknown.
+
+`OPTIONS["statement_timeout"]`: seconds for one statement; 0 is no limit. `OPTIONS["connect_timeout"]`: whole seconds.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg
+from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.postgresql import base
+from psycopg import capabilities
+from psycopg.abc import PQGen
+
+Returned = TypeVar("Returned")
+
+CANCEL_TIMEOUT = 1.0  # seconds for the request to cancel a statement
+IDLE_IN_TRANSACTION = 60  # seconds after which the server ends the transaction of a client that says nothing
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection that is closed when the server does not answer a statement in time."""
+
+    time_limit: float | None = None  # seconds for a statement
+
+    def wait(self, gen: PQGen[Returned], interval: float = 0.1, timeout: float | None = None) -> Returned:
+        """Raises OperationalError when `gen` takes longer than `timeout`, or else than the time limit."""
+        limit = self.time_limit if timeout is None else timeout
+        try:
+            return super().wait(gen, interval, limit)
+        except psycopg.errors._WaitTimeout as error:
+            with suppress(psycopg.Error):
+                if capabilities.has_cancel_safe():  # the older way to cancel has no deadline itself
+                    self.cancel_safe(timeout=CANCEL_TIMEOUT)
+            self.close()
+            raise psycopg.OperationalError(
+                f"the database did not answer a statement within {limit:g} s; the connection was closed"
+            ) from error
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's own, with connections of the class above, and without psycopg's pool and isolation levels."""
+
+    def get_connection_params(self) -> dict[str, Any]:
+        if unknown := {"pool", "isolation_level"} & set(self.settings_dict["OPTIONS"]):
+            raise ImproperlyConfigured(f"DATABASE_URL: {', '.join(sorted(unknown))} cannot be set.")
+        params: dict[str, Any] = super().get_connection_params()
+        self._statement_timeout = float(params.pop("statement_timeout", 0)) or None
+        self._connect_timeout = float(params.get("connect_timeout", 0)) or None
+        return params
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
+        self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        connection = Connection.connect(**conn_params)
+        connection.time_limit = self._connect_timeout  # for what sets up the connection
+        return connection
+
+    def init_connection_state(self) -> None:
+        super().init_connection_state()
+        # For every client in the same way: behind pgbouncer it holds for whoever gets this server connection next.
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s'")
+        self.connection.time_limit = self._statement_timeout
+
+    def is_usable(self) -> bool:
+        if self.connection is None:
+            return False
+        self.connection.time_limit = self._connect_timeout
+        try:
+            return bool(super().is_usable())
+        finally:
+            self.connection.time_limit = self._statement_timeout
