@@ -234,6 +234,7 @@ class AuditRecord(OfProfile):
 
 
 from runners.models_auth import ApiToken as ApiToken  # noqa: E402  (registers the model with Django)
+from runners.models_auth import SignInAttempts as SignInAttempts  # noqa: E402
 from runners.models_operations import IdempotencyRecord as IdempotencyRecord  # noqa: E402
 from runners.models_operations import Operation as Operation  # noqa: E402
 from runners.models_webhooks import Webhook as Webhook  # noqa: E402

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.utils import timezone
 from knox.models import AbstractAuthToken
 
 
@@ -31,3 +32,14 @@ class ApiToken(AbstractAuthToken):
     def allows(self, scope: str) -> bool:
         order = TokenScope.values
         return order.index(self.scope) >= order.index(scope)
+
+
+class SignInAttempts(models.Model):
+    """When passwords of one account, or from one address, were judged last. See runners.services.sign_in."""
+
+    key = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of what is counted.")
+    times = models.JSONField(default=list, help_text="Seconds since 1970.")
+    expires = models.DateTimeField(default=timezone.now, db_index=True)
+
+    def __str__(self) -> str:
+        return f"{len(self.times)} attempts"

@@ -16,6 +16,7 @@ urlpatterns = [
     path("login", slow_to_guess(LoginView.as_view(redirect_authenticated_user=True)), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
     path("admin/login/", slow_to_guess(admin.site.login)),
+    path("admin/password_change/", slow_to_guess(admin.site.admin_view(admin.site.password_change))),
     path("admin/", admin.site.urls),
     path("docs/errors", pages.errors, name="errors"),
     path("openapi.json", pages.openapi_json, name="openapi"),

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import http.client
+import re
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.test import Client
+from django.utils import timezone
 
-from runners.models import AuditRecord
+from runners.models import AuditRecord, SignInAttempts
 from runners.pages import login
-from runners.services import strangers
+from runners.services import sign_in, strangers
 from tests.api import Api
+from tests.processes import wait_for
 from tests.servers import AppServer
 
 COMMAND = "/v4/runners/command/run-experiment"
@@ -95,8 +101,6 @@ def test_wrong_credentials_are_judged_but_not_listed_one_by_one(client: Client, 
 
 
 def test_a_flood_does_not_lock_out_who_has_credentials(client: Client, db: None, settings: Any) -> None:
-    from datetime import timedelta
-
     from runners.models import ApiToken
 
     settings.THROTTLE_STRANGERS = "5/min"
@@ -145,6 +149,65 @@ def test_one_account_is_guessed_slowly_from_however_many_addresses(db: None, set
     assert statuses == [200] * 10 + [429] * 20
     assert guess("ana", "of ana", "10.9.9.9", path) == 429  # a right guess would not be told, either
     assert guess("ben", "wrong", "10.0.0.1", path) == 200
+
+
+def test_guesses_are_counted_over_all_server_processes(make_app: Callable[..., AppServer]) -> None:
+    """Fifty at once, in rounds, from fifty addresses behind a proxy: five are judged."""
+    limits = {"THROTTLE_ACCOUNT_LOGINS": "5/h", "RUNNERS_LOGINS_IN_FLIGHT": "50", "NUM_PROXIES": "1"}
+    app = make_app(env=limits)
+    wait_for(lambda: len(app.worker_pids) >= 2, what="two workers")
+    form = http.client.HTTPConnection("127.0.0.1", app.port, timeout=30)
+    form.request("GET", "/login")
+    page = form.getresponse()
+    text = page.read().decode()
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', text)
+    assert token
+    cookie = (page.getheader("Set-Cookie") or "").partition(";")[0]
+    form.close()
+
+    def guess_from(number: int) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=60)
+        body = urlencode({"csrfmiddlewaretoken": token[1], "username": "ana", "password": f"guess {number}"})
+        headers = {"Cookie": cookie, "Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/login", body, {**headers, "X-Forwarded-For": f"10.0.0.{number}"})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status
+
+    answers: list[int] = []
+    with ThreadPoolExecutor(50) as pool:
+        for _ in range(10):  # a process judges one guess of an account at a time
+            is_last = answers.count(200) == 5
+            answers += pool.map(guess_from, range(50))
+            if is_last:
+                break
+    assert set(answers) == {200, 429}
+    assert answers.count(200) == 5
+
+
+def test_the_old_password_is_guessed_as_slowly_by_who_has_a_session(db: None, settings: Any) -> None:
+    settings.THROTTLE_ACCOUNT_LOGINS = "3/min"
+    client = Client()
+    client.force_login(User.objects.create_user("ana", password="of ana", is_staff=True))
+    guesses = {"old_password": "wrong", "new_password1": "a new one 123", "new_password2": "a new one 123"}
+    statuses = [client.post("/admin/password_change/", guesses).status_code for _ in range(5)]
+    assert statuses == [200] * 3 + [429] * 2
+    assert guess("ana", "of ana", "10.0.0.1") == 429  # it is the same count
+
+
+def test_attempts_are_forgotten_after_their_period(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_800_000_000.0]
+    monkeypatch.setattr(sign_in.time, "time", lambda: now[0])
+    waits = []
+    for seconds in (0, 10, 20, 30, 11, 20, 1):
+        now[0] += seconds
+        waits.append(sign_in.seconds_to_wait("account", "ana", "2/min"))
+    assert waits == [0, 0, 30, 0, 0, 29, 28]
+    assert sign_in.seconds_to_wait("address", "ana", "2/min") == 0
+    SignInAttempts.objects.update(expires=timezone.now() - timedelta(seconds=1))
+    sign_in.seconds_to_wait("account", "ben", "2/min")
+    assert SignInAttempts.objects.count() == 1
 
 
 def test_many_guesses_at_the_same_time_are_not_judged_at_the_same_time(

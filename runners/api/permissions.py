@@ -79,12 +79,3 @@ class ReadThrottle(Throttle):
     """Of all other endpoints (settings: DEFAULT_THROTTLE_CLASSES)."""
 
     scope = "reads"
-
-
-class FailedLoginThrottle(Throttle):
-    """Of the sign-in forms, where passwords can be guessed, by address. Tokens cannot: see docs/decisions.md."""
-
-    scope = "failed_logins"
-
-    def get_cache_key(self, request: Request, view: APIView) -> str | None:
-        return f"throttle-{self.scope}-{self.get_ident(request)}"

@@ -6,7 +6,6 @@ at the same time.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -17,31 +16,21 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
+from rest_framework.throttling import BaseThrottle
 
 from profiles.names import MAX_USERNAME, canonical
-from runners.api.permissions import FailedLoginThrottle, Throttle
-from runners.pages.base import seconds_to_wait
+from runners.services.sign_in import seconds_to_wait
 
 View = Callable[..., HttpResponseBase]
 
-_counting = threading.Lock()  # a count is read and written in two steps
 _flight = threading.Lock()
 _in_flight: dict[str, int] = {}  # by account, what is being judged now in this process
 
 
-class AccountLoginThrottle(Throttle):
-    """Of the sign-in forms, by the account that is asked for, from whatever address."""
-
-    scope = "account_logins"
-
-    def get_cache_key(self, request: Any, view: Any) -> str | None:
-        return f"throttle-{self.scope}-{account_of(request)}"
-
-
 def account_of(request: HttpRequest) -> str:
-    """The account that a form asks for, as a short key: names that look the same are one."""
-    name = request.POST.get("username", "")[:MAX_USERNAME]
-    return hashlib.sha256(canonical(name.strip()).encode("utf-8", "replace")).hexdigest()
+    """The account that a form asks for, or whose password is changed; names that look the same are one."""
+    name = request.POST.get("username", "") or request.user.get_username()
+    return canonical(name[:MAX_USERNAME].strip())
 
 
 def slow_to_guess(view: View) -> View:
@@ -51,11 +40,15 @@ def slow_to_guess(view: View) -> View:
     def limited(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         if request.method != "POST":
             return view(request, *args, **kwargs)
-        with _counting:
-            wait = seconds_to_wait(request, FailedLoginThrottle()) or seconds_to_wait(request, AccountLoginThrottle())
-        if wait:
-            return _refusal(request, wait)
-        with _judging(account_of(request)) as may:
+        account = account_of(request)
+        with _judging(account) as may:
+            address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
+            wait = may and (
+                seconds_to_wait("address", address, settings.THROTTLE_FAILED_LOGINS)
+                or seconds_to_wait("account", account, settings.THROTTLE_ACCOUNT_LOGINS)
+            )
+            if wait:
+                return _refusal(request, wait)
             return view(request, *args, **kwargs) if may else _refusal(request, 1)
 
     return limited

@@ -43,7 +43,7 @@ class Strangers:
 
     def refuses(self, address: str) -> int:
         """Seconds until an address may ask without credentials; 0 when it may ask now. Counts what it refuses."""
-        rate = _rate()
+        rate = rate_of(settings.THROTTLE_STRANGERS)
         if rate is None:
             return 0
         most, period = rate
@@ -57,7 +57,7 @@ class Strangers:
 
     def counts(self, address: str) -> bool:
         """Count a request whose credentials were none, or wrong. Whether it is listed on its own."""
-        rate = _rate()
+        rate = rate_of(settings.THROTTLE_STRANGERS)
         if rate is None:
             return True
         most, period = rate
@@ -102,9 +102,8 @@ class Strangers:
                 logger.warning("A count of refused requests was not saved: %s", error)
 
 
-def _rate() -> tuple[int, float] | None:
-    """Requests per seconds; None: no limit."""
-    text = settings.THROTTLE_STRANGERS
+def rate_of(text: str) -> tuple[int, float] | None:
+    """Requests per seconds of a setting such as 60/min; None: no limit."""
     number, _, period = text.partition("/")
     return (int(number), PERIODS[period[0]]) if text else None
 

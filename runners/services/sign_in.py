@@ -1,0 +1,49 @@
+"""How often passwords may be guessed: attempts are counted in the database, so all server processes count together."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from datetime import timedelta
+from math import ceil
+
+from django.db import transaction
+from django.utils import timezone
+
+from runners.models_auth import SignInAttempts
+from runners.services.strangers import rate_of
+
+
+def seconds_to_wait(what: str, name: str, rate: str) -> int:
+    """0, and the attempt is counted; else the seconds until another one is judged.
+
+    `what`: "account" or "address", with its `name`. `rate`: a setting such as 20/min; "" is no limit. No more attempts
+    than that are judged in any period of that length, however many are sent at once.
+    """
+    limit = rate_of(rate)
+    if limit is None:
+        return 0
+    most, period = limit
+    key = hashlib.sha256(f"{what} {name}".encode("utf-8", "replace")).hexdigest()
+    now = time.time()
+    row = SignInAttempts.objects.filter(key=key).first()
+    if row and (wait := _wait(row, most, period, now)):
+        return wait  # without a write: a flood costs one look
+    with transaction.atomic():
+        SignInAttempts.objects.filter(expires__lt=timezone.now()).delete()
+        row, _ = SignInAttempts.objects.select_for_update().get_or_create(key=key)
+        if wait := _wait(row, most, period, now):
+            return wait
+        row.times = [*_recent(row, period, now), now]
+        row.expires = timezone.now() + timedelta(seconds=period)
+        row.save()
+    return 0
+
+
+def _recent(row: SignInAttempts, period: float, now: float) -> list[float]:
+    return [moment for moment in row.times if now - period < moment <= now]  # what is in the future: the clock was set
+
+
+def _wait(row: SignInAttempts, most: int, period: float, now: float) -> int:
+    times = _recent(row, period, now)
+    return max(1, ceil(times[-most] + period - now)) if len(times) >= most else 0
