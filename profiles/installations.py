@@ -56,6 +56,16 @@ def installation_of(pattern: str, ssh: SSHTarget | None) -> str:
     return name.replace(USER, account_of(ssh)) if USER in name else name
 
 
+def possible_installations(pattern: str, *, user: str, host: str, is_local: bool) -> re.Pattern[str]:
+    """The whole names that a profile can give. An empty `user` or `host` may be any; case as in `installation_of`."""
+    user = own_account().pw_name if is_local else user
+    host = LOCAL_HOST if is_local else lookup(host).hostname.lower().rstrip(".") if host else ""
+    text = re.escape((pattern or DEFAULT_INSTALLATION).lower())
+    for placeholder, value in ((HOST, host), (USER, user)):
+        text = text.replace(re.escape(placeholder), re.escape(value) if value else ".+")
+    return re.compile(text)
+
+
 def account_of(ssh: SSHTarget | None) -> str:
     """The account that runs the commands."""
     return ssh.user if ssh else own_account().pw_name

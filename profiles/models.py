@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from django.db import models
 from profiles import parameters, validators
 from profiles.config import Endpoint, ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.exceptions import ForbiddenParameter
-from profiles.installations import MAX_PATTERN, installation_of, validate_installation
+from profiles.installations import MAX_PATTERN, installation_of, possible_installations, validate_installation
 from profiles.limits import (
     BOUND,
     Limits,
@@ -27,6 +28,7 @@ from profiles.limits import (
     validate_roots,
     validate_user_patterns,
 )
+from profiles.ssh_config import lookup
 
 if TYPE_CHECKING:
     from profiles.people import Person
@@ -291,6 +293,17 @@ class RunnerProfile(models.Model):
         config = limit(self.name, config, fixed, self.limits, person or Person())
         installation = installation_of(self.installation, config.ssh)
         return replace(config, installation=installation, profile_id=self.pk)
+
+    def installations(self) -> re.Pattern[str]:
+        """The whole names of the installations that the profile can give, whatever requests fill in."""
+        values = self.values()
+        host = values.get(parameters.SSH_HOST, "")
+        runner = values.get(parameters.RUNNER_TYPE)
+        if runner is None:  # it may become LOCAL
+            return possible_installations(self.installation, user="", host="", is_local=False)
+        user = values.get(parameters.SSH_USER) or (lookup(host).user if host else "") or ""
+        is_local = runner == RunnerType.LOCAL
+        return possible_installations(self.installation, user=user, host=host, is_local=is_local)
 
     def as_wire(self) -> dict[str, Any]:
         """The form of GET configuration/profiles. A profile of RUNNER_TYPE SSH always has `SSH`, maybe empty."""

@@ -14,6 +14,7 @@ RunnerServiceError
 ├─ IdempotencyInProgress     the first request with this Idempotency-Key is still under way
 ├─ AlreadyRunning            carries the active run, if this service has started it
 ├─ NotRunning                carries the last run
+├─ AmbiguousRun              several installations run an experiment of this id, and the request names none
 ├─ StillReachable            only a run whose machine cannot be asked may be abandoned
 ├─ RunnerUnreachable         no connection; nothing was started
 │  ├─ HostKeyUnknown
@@ -128,6 +129,12 @@ class NotRunning(RunnerServiceError):
     def __init__(self, detail: str, run: Any, **facts: Any) -> None:
         super().__init__(detail, **facts)
         self.run = run
+
+
+class AmbiguousRun(RunnerServiceError):
+    """Fact: `choices`, a list with what tells the runs apart, of those that the caller may see."""
+
+    code = "ambiguous"
 
 
 class StoppedDuringLaunch(RunnerServiceError):

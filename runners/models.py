@@ -48,24 +48,27 @@ class RunnerRunQuerySet(models.QuerySet["RunnerRun"]):
         """The runs that ended at `start` or later, whenever they began; what ended last comes first."""
         return self.filter(finished__gte=start).order_by("-finished", "-id")
 
-    def last_of(self, expid: str) -> RunnerRun | None:
-        """The last run of the experiment that has this id now."""
+    def last_of(self, expid: str) -> tuple[RunnerRun | None, bool]:
+        """The last run of the experiments that have this id now, and whether all its runs are of one installation.
+
+        Then it is the active one, if there is one.
+        """
         sql, names, converters = _reading(self.db)
         with connections[self.db].cursor() as cursor:
-            cursor.execute(f"{sql} WHERE expid = %s AND NOT superseded ORDER BY id DESC LIMIT 1", [expid])
+            cursor.execute(sql, {"expid": expid})
             row = cursor.fetchone()
         if row is None:
-            return None
-        values = list(row)
+            return None, True
+        *values, is_alone = row
         for place, functions, column in converters:
             for convert in functions:
                 values[place] = convert(values[place], column, connections[self.db])
-        return RunnerRun.from_db(self.db, names, values)
+        return RunnerRun.from_db(self.db, names, values), bool(is_alone)
 
 
 @cache
 def _reading(alias: str) -> tuple[str, list[str], list[tuple[int, list[Any], Any]]]:
-    """How to read whole runs: `SELECT ... FROM ...`, the fields' names, and (place, converters, column) of some.
+    """How `last_of` reads a run: the statement, the fields' names, and (place, converters, column) of some.
 
     For the one lookup that everybody polls: making SQL and converters anew takes Django five times the query's time.
     """
@@ -74,7 +77,16 @@ def _reading(alias: str) -> tuple[str, list[str], list[tuple[int, list[Any], Any
     compiler = RunnerRun.objects.using(alias).all().query.get_compiler(alias)
     converters = [(place, *found) for place, found in compiler.get_converters(columns).items()]
     names = ", ".join(connections[alias].ops.quote_name(str(field.column)) for field in meta.concrete_fields)
-    return f"SELECT {names} FROM {meta.db_table}", [field.attname for field in meta.concrete_fields], converters  # noqa: S608
+    table = meta.db_table
+    first, last = (
+        f"(SELECT installation FROM {table} WHERE expid = %(expid)s ORDER BY installation {order} LIMIT 1)"  # noqa: S608
+        for order in ("ASC", "DESC")
+    )  # the two ends of an index
+    sql = (
+        f"SELECT {names}, {first} = {last} FROM {table} "  # noqa: S608
+        "WHERE expid = %(expid)s AND NOT superseded ORDER BY id DESC LIMIT 1"
+    )
+    return sql, [field.attname for field in meta.concrete_fields], converters
 
 
 class RunnerRun(OfProfile):
@@ -154,6 +166,7 @@ class RunnerRun(OfProfile):
             models.Index(fields=["expid", "installation", "-id"], name="run_installation_latest"),
             models.Index(fields=["status", "-id"], name="run_status_latest"),
             models.Index(fields=["profile_name", "-id"], name="run_profile_latest"),
+            models.Index(fields=["installation", "-id"], name="run_of_installation"),
             models.Index(fields=["started_by", "-id"], name="run_user_latest"),
             models.Index(fields=["host", "-id"], name="run_host_latest"),
             models.Index(fields=["runner", "-id"], name="run_runner_latest"),

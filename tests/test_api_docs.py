@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from runners.api.exception_handler import BAD_REQUEST, KINDS, SERVER_ERROR
+from runners.api.exception_handler import KINDS, KINDS_BY_CODE, SERVER_ERROR
 from runners.api.operations import MESSAGES
 from runners.cli.service import BY_CODE, Exit
 from runners.models_operations import OperationStatus
@@ -17,9 +17,11 @@ def test_every_error_is_in_the_table_with_its_status() -> None:
     rows = re.findall(r"^\| ([\d, ]+) \| (.*?) \|", API.partition("## Errors")[2], re.MULTILINE)
     told = {(int(status), code) for statuses, codes in rows for code in re.findall(r"`(\w+)`", codes)
             for status in statuses.split(", ")}  # fmt: skip
-    kinds = {*KINDS.values(), SERVER_ERROR, BAD_REQUEST}
+    kinds = set(KINDS_BY_CODE.values())
     assert {(kind.status, kind.code) for kind in kinds} <= told
-    assert {code for _, code in told} - {"exit_code", "output", "run", "steps"} <= {kind.code for kind in kinds}
+    assert {code for _, code in told} - {"exit_code", "output", "run", "run_id", "steps", "choices"} <= {
+        kind.code for kind in kinds
+    }
 
 
 def test_every_state_of_an_operation_and_every_long_command_is_told() -> None:

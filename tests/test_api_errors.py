@@ -48,6 +48,7 @@ PROMISED = {
     "not_running": 409,
     "still_reachable": 409,
     "stopped_during_launch": 409,
+    "ambiguous": 409,
     "idempotency_in_progress": 409,
     "length_required": 411,
     "too_large": 413,
@@ -87,8 +88,7 @@ def past_run(**values: Any) -> RunnerRun:
 
 
 def test_the_codes_are_the_promised_ones() -> None:
-    kinds = [*exception_handler.KINDS.values(), exception_handler.BAD_REQUEST, exception_handler.SERVER_ERROR]
-    assert {kind.code: kind.status for kind in kinds} == PROMISED
+    assert {code: kind.status for code, kind in exception_handler.KINDS_BY_CODE.items()} == PROMISED
 
 
 def subclasses(cls: type) -> list[type]:

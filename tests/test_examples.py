@@ -23,7 +23,9 @@ from django.test import Client
 
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
 from runners.api.schema_examples import recorded
+from runners.models import RunnerRun, new_run_key
 from runners.models_auth import ApiToken
+from runners.services import shared_log
 from runners.services.ssh import POOL
 from tests.conftest import need
 from tests.environments import StubAccount, find_lmod
@@ -57,6 +59,7 @@ LONG = ("set_job_status", "create_experiment", "create_job_list")
 SHORT = ("run_experiment", "update_experiment_description")
 PROFILED = (*SHORT, *LONG)
 COMMANDS = (*PROFILED, "stop_experiment")
+WHICH_RUN = ("get_runner_run_status", "stop_experiment")
 LOGS = ("get_run_log", "get_operation_log")
 STUB = {  # the Autosubmit command of each
     "set_job_status": "setstatus",
@@ -192,6 +195,10 @@ def mistakes(world: World) -> None:
         body = BODIES[operation]
         world.ask(operation, {**body, "profile_name": OPEN_PROFILE}, expect="invalid_profile")
         world.ask(operation, {**body, "profile_name": "MY_RUNNER_PROFILE"}, expect="profile_not_found")
+    for operation in WHICH_RUN:
+        params = {"profile_name": OPEN_PROFILE, "profile_params": {"SSH": {"PORT": "ssh"}}}
+        world.ask(operation, {**EXPID, **params}, expect="invalid_profile")
+        world.ask(operation, {**EXPID, "profile_name": "MY_RUNNER_PROFILE"}, expect="profile_not_found")
     world.ask("check_profile", {}, expect="invalid_profile", name=OPEN_PROFILE)
     world.ask("check_profile", {}, expect="profile_not_found", name="MY_RUNNER_PROFILE")
     world.ask("get_profile_requirements", expect="profile_not_found", name="MY_RUNNER_PROFILE")
@@ -213,6 +220,10 @@ def rules_of_an_admin(world: World) -> None:
     world.profile.run_groups.add(group)
     world.profile.status_groups.add(group)
     world.each((*PROFILED, "check_profile"), "profile_forbidden")
+    RunnerProfile.objects.filter(name=OPEN_PROFILE).update(allowed_users="{username}")
+    params = {"profile_name": OPEN_PROFILE, "profile_params": {"SSH": {"USER": "another"}}}
+    world.ask("get_runner_run_status", {**EXPID, **params}, expect="profile_forbidden")
+    RunnerProfile.objects.filter(name=OPEN_PROFILE).update(allowed_users="")
     world.profile.run_groups.clear()
     world.profile.status_groups.clear()
 
@@ -261,6 +272,11 @@ def main_job(world: World) -> None:
     world.profile.stop_groups.add(group)
     world.each(("stop_experiment", "abandon_run"), "profile_forbidden")
     world.profile.stop_groups.clear()
+    other = RunnerRun.objects.get(pk=world.run)
+    other.pk, other.key, other.installation = None, new_run_key(), "another"
+    other.save(force_insert=True)
+    ask("stop_experiment", EXPID, expect="ambiguous")
+    other.delete()
     ask("stop_experiment", {**EXPID, "dry_run": True}, example="Plan")
     ask("stop_experiment", EXPID)
     world.each(("stop_experiment", "abandon_run"), "not_running")
@@ -348,6 +364,7 @@ def machines(world: World) -> None:
             # A stop has one code for all causes.
             code = "runner_unreachable" if operation == "stop_experiment" else cause
             POOL.close()
+            shared_log.forget()
             world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
 
     trusted = sshd.known_hosts.read_text()
@@ -368,6 +385,7 @@ def machines(world: World) -> None:
     POOL.close()
     world.account.kill()
     shutil.rmtree(world.account.home / ".autosubmit-runners")
+    shared_log.forget()
     world.each(LOGS, "log_not_found")
 
 

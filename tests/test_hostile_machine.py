@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 from django.core.management import call_command
 from django.utils import timezone
 from hypothesis import given
@@ -199,7 +200,9 @@ def test_a_stop_ends_in_words(data: Any, force: bool, cancel_jobs: bool) -> None
     with world(data) as there:
         audit = AuditRecord(endpoint="stop-experiment")
         try:
-            outcome = experiments.stop_experiment(expid="a000", audit=audit, force=force, cancel_jobs=cancel_jobs)
+            outcome = experiments.stop_experiment(
+                expid="a000", audit=audit, viewer=AnonymousUser(), force=force, cancel_jobs=cancel_jobs
+            )
             check(outcome.steps)
         except RunnerServiceError as error:
             assert kind_of(error)

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
 
 from profiles.config import SSHTarget
 from profiles.importer import export_configuration, import_configuration
@@ -190,3 +193,133 @@ def test_yaml_profile_and_wire_have_the_installation() -> None:
     assert not kept  # a text that does not say it changes nothing
     plan = import_configuration(parse("RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: LOCAL, INSTALLATION: ''}}}"))
     assert [str(change) for change in plan.changes] == ["~ PROFILES.P.INSTALLATION: {user} -> (default)"]
+
+
+# --- which run is meant -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_runs(api: Api, account: StubAccount, other: StubAccount) -> tuple[dict[str, Any], dict[str, Any]]:
+    """a000 runs in both databases; LOCAL_A's run was started first."""
+    name_installations(LOCAL_A=EACH, SSH_B=EACH)
+    for each in (account, other):
+        each.experiment("a000")
+        each.control("run", SLEEP=60)
+    return start(api, "LOCAL_A"), start(api, "SSH_B")
+
+
+def status(api: Api, *, expect: int = 200, **body: Any) -> dict[str, Any]:
+    return api.post("get-runner-run-status", {"expid": "a000", **body}, expect=expect)
+
+
+def test_status_and_stop_go_by_the_profile(api: Api, two_runs: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    first, second = two_runs
+    assert status(api)["runner_id"] == second["runner_id"]
+    for profile, run in (("LOCAL_A", first), ("SSH_B", second)):
+        assert status(api, profile_name=profile)["runner_id"] == run["runner_id"]
+    refused = api.post("stop-experiment", {"expid": "a000"}, expect=409)
+    assert refused["code"] == "ambiguous"
+    assert [each["runner_id"] for each in refused["choices"]] == [second["runner_id"], first["runner_id"]]
+    assert [each["profile_name"] for each in refused["choices"]] == ["SSH_B", "LOCAL_A"]
+    assert "profile_name" in refused["detail"]
+    plan = api.post("stop-experiment", {"expid": "a000", "dry_run": True, "profile_name": "LOCAL_A"})
+    assert plan["profile"]["RUNNER_TYPE"] == "LOCAL"
+    stopped = api.post("stop-experiment", {"expid": "a000", "profile_name": "SSH_B", "force": True})
+    assert (stopped["runner_id"], stopped["status"]) == (second["runner_id"], "TERMINATED")
+    assert status(api)["runner_id"] == first["runner_id"], "the active run comes before a newer one that has ended"
+    assert status(api)["status"] == "ACTIVE"
+    assert status(api, profile_name="SSH_B")["status"] == "TERMINATED"
+    refused = api.post("stop-experiment", {"expid": "a000", "profile_name": "SSH_B"}, expect=409)
+    assert refused["code"] == "not_running"
+    stopped = api.post("stop-experiment", {"expid": "a000", "force": True})
+    assert (stopped["runner_id"], stopped["status"]) == (first["runner_id"], "TERMINATED")
+    (listed,) = api.get(f"/v4/runners/runs?installation={first['installation']}")["results"]
+    assert listed["runner_id"] == first["runner_id"]
+
+
+def test_profile_params_say_which_account_of_an_open_profile_is_meant(api: Api) -> None:
+    where = {"runner_type": "SSH", "module_loader_type": "NO_MODULE", "ssh_host": "127.0.0.1", "installation": "{user}"}
+    profile = RunnerProfile.objects.create(name="OPEN", **where)
+    values: dict[str, Any] = {"expid": "a000", "config": {}, "runner": "SSH", "module_loader": "NO_MODULE"}
+    of = {
+        name: RunnerRun.objects.create(**values, profile_name="OPEN", user=name, installation=name)
+        for name in ("ana", "ben")
+    }
+    RunnerRun.objects.create(**values, installation="another")
+    refused = api.post("stop-experiment", {"expid": "a000", "profile_name": "OPEN"}, expect=409)
+    assert [each["user"] for each in refused["choices"]] == ["", "ben", "ana"], "an open account may be any"
+    for name in of:
+        body = {"expid": "a000", "profile_name": "OPEN", "profile_params": {"SSH": {"USER": name}}}
+        plan_of = api.post("stop-experiment", {**body, "dry_run": True}, expect=502)  # its configuration is empty
+        assert plan_of["code"] == "runner_unreachable"
+        assert str(of[name].pk) in plan_of["detail"]
+    # A new name of the installation counts for new runs; runs of the profile are found all the same.
+    RunnerRun.objects.filter(installation="another").delete()
+    RunnerRun.objects.filter(pk=of["ana"].pk).delete()
+    RunnerProfile.objects.filter(pk=profile.pk).update(installation="moved")
+    assert status(api, profile_name="OPEN")["runner_id"] == of["ben"].pk
+    assert status(api, profile_name="OPEM", expect=404)["code"] == "profile_not_found"
+    assert status(api, profile_params={"SSH": {}}, expect=400)["errors"].keys() == {"profile_name"}
+
+
+def test_who_has_an_experiment_of_this_id_is_not_shown_another_persons(client: Client, settings: Any) -> None:
+    settings.PROTECTION_LEVEL = "ALL"
+    ana, ben, eve = (User.objects.create_user(name) for name in ("ana", "ben", "eve"))
+    values: dict[str, Any] = {"expid": "gr05", "config": {}, "runner": "LOCAL", "module_loader": "NO_MODULE"}
+    ended = {"status": "COMPLETED", "finished": timezone.now()}
+    bens = RunnerRun.objects.create(**values, **ended, started_by="ben", installation="ben")
+    anas = RunnerRun.objects.create(**values, started_by="ana", installation="ana", profile_name="ANA")
+
+    def asks(user: User, **body: Any) -> dict[str, Any]:
+        client.force_login(user)
+        return Api(client).post("get-runner-run-status", {"expid": "gr05", **body})
+
+    assert asks(ana)["runner_id"] == anas.pk
+    assert asks(ben)["runner_id"] == bens.pk, "not the newer, active run of another installation"
+    assert asks(eve)["runner_id"] == anas.pk
+    # Hidden runs are in nobody's choice.
+    profile = RunnerProfile.objects.create(name="ANA")
+    RunnerRun.objects.filter(pk=anas.pk).update(profile_id=profile.pk)
+    profile.view_groups.add(Group.objects.create(name="climate"))
+    assert asks(eve)["runner_id"] == bens.pk
+    RunnerRun.objects.create(**values, started_by="eve", installation="eve")
+    client.force_login(ben)
+    other = RunnerRun.objects.create(**values, started_by="ben", installation="ben")
+    refused = Api(client).post("stop-experiment", {"expid": "gr05"}, expect=409)
+    assert (refused["code"], len(refused["choices"])) == ("ambiguous", 2)
+    assert anas.pk not in [each["runner_id"] for each in refused["choices"]]
+    assert other.pk in [each["runner_id"] for each in refused["choices"]]
+
+
+def test_a_hidden_run_that_is_in_the_way_is_not_described(client: Client, settings: Any, account: StubAccount) -> None:
+    settings.PROTECTION_LEVEL = "ALL"
+    secret = RunnerProfile.objects.create(name="SECRET", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    RunnerProfile.objects.create(name="MINE", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    secret.view_groups.add(Group.objects.create(name="climate"))
+    account.experiment("a000")
+    account.control("run", SLEEP=60)
+    for name in ("ana", "ben"):
+        User.objects.create_superuser(name) if name == "ana" else User.objects.create_user(name)
+    client.force_login(User.objects.get(username="ana"))
+    start(Api(client), "SECRET")
+    client.force_login(User.objects.get(username="ben"))
+    refused = start(Api(client), "MINE", expect=409)
+    assert refused["code"] == "already_running"
+    assert "run" not in refused
+    assert not {"SECRET", "ana"} & set(refused["detail"].replace(",", " ").split())
+    assert Api(client).post("stop-experiment", {"expid": "a000"}, expect=404)["code"] == "run_not_found"
+
+
+def test_the_page_of_a_run_stops_that_run(
+    api: Api, client: Client, two_runs: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    first, second = two_runs
+    client.force_login(User.objects.create_superuser("root"))
+    page = client.post(reverse("pages:stop", args=[first["runner_id"]]), {"force": "on"})
+    assert page.status_code == 302, page.content
+    assert RunnerRun.objects.get(pk=first["runner_id"]).status == "TERMINATED"
+    assert RunnerRun.objects.get(pk=second["runner_id"]).status == "ACTIVE"
+    assert (
+        f"/runs/{second['runner_id']}"
+        not in client.get(reverse("pages:run", args=[first["runner_id"]])).content.decode()
+    )

@@ -37,9 +37,10 @@ def test_the_last_run_is_read_as_django_reads_it() -> None:
         reachable=False,
     )
     make("a002")
-    found = RunnerRun.objects.last_of("a001")
+    found, is_alone = RunnerRun.objects.last_of("a001")
     assert found == made
     assert found
+    assert is_alone
     by_django = RunnerRun.objects.get(pk=made.pk)
     for field in RunnerRun._meta.concrete_fields:
         ours, theirs = getattr(found, field.attname), getattr(by_django, field.attname)
@@ -48,7 +49,7 @@ def test_the_last_run_is_read_as_django_reads_it() -> None:
 
 def test_a_run_that_was_read_can_be_saved() -> None:
     make("a001")
-    found = RunnerRun.objects.last_of("a001")
+    found, _ = RunnerRun.objects.last_of("a001")
     assert found
     found.detail = "changed"
     found.save(update_fields=["detail"])
@@ -58,4 +59,12 @@ def test_a_run_that_was_read_can_be_saved() -> None:
 
 def test_an_experiment_that_was_never_run_has_no_last_run() -> None:
     make("a001")
-    assert RunnerRun.objects.last_of("a00") is None
+    assert RunnerRun.objects.last_of("a00") == (None, True)
+
+
+def test_an_expid_of_several_installations_is_told() -> None:
+    first = make("a001")
+    made = make("a001", installation="other")
+    assert RunnerRun.objects.last_of("a001") == (made, False)
+    first.delete()
+    assert RunnerRun.objects.last_of("a001") == (made, True)

@@ -34,7 +34,7 @@ from runners.admin.base import (
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.pages.base import in_words, recorded
-from runners.services import access, autosubmit, dry_run, experiments, lifecycle
+from runners.services import access, autosubmit, dry_run, experiments, lifecycle, lookup
 from runners.services import runs as service
 from runners.services.output import plain_text
 from runners.templatetags.pages import lasted, moment, outcome, tone
@@ -247,10 +247,15 @@ class RunnerRunAdmin(ReadOnlyAdmin):
             try:
                 with recorded(request, "stop-experiment", expid=run.expid) as audit:
                     stopped = experiments.stop_experiment(
-                        expid=run.expid, audit=audit, authorize=authorize, **form.cleaned_data
+                        expid=run.expid,
+                        audit=audit,
+                        viewer=request.user,
+                        scope=lookup.of_run(run),
+                        authorize=authorize,
+                        **form.cleaned_data,
                     )
             except RunnerServiceError as error:
-                context["error"] = {**in_words(error), "steps": error.facts.get("steps", [])}
+                context["error"] = {**in_words(error, request.user), "steps": error.facts.get("steps", [])}
             else:
                 is_success = not stopped.cancellation or stopped.cancellation.is_complete
                 level = messages.SUCCESS if is_success else messages.WARNING
@@ -273,7 +278,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
                 with recorded(request, "abandon-run") as audit:
                     experiments.abandon_run(pk=pk, audit=audit, authorize=authorize, **form.cleaned_data)
             except RunnerServiceError as error:
-                context["error"] = in_words(error)
+                context["error"] = in_words(error, request.user)
             else:
                 self.message_user(request, f"Run {pk} of {run.expid} counts as ended now.", messages.SUCCESS)
                 return redirect("admin:runners_runnerrun_change", pk)
@@ -292,7 +297,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         try:
             access.require_stop(request.user, context["run"])
         except ProfileForbidden as error:  # what would be refused is not asked
-            context |= {"error": in_words(error), "is_refused": True}
+            context |= {"error": in_words(error, request.user), "is_refused": True}
         status = context["error"]["status"] if "error" in context else 200
         return TemplateResponse(request, f"admin/runners/runnerrun/{name}.html", context, status=status)
 

@@ -177,6 +177,18 @@ class ExperimentCreatedAnswer(CommandAnswer):
     expid = serializers.CharField(help_text="The id of the new experiment.")
 
 
+class RunChoice(serializers.Serializer[Any]):
+    """One of several active runs that a stop may mean."""
+
+    runner_id = serializers.IntegerField(help_text="The number of the run.")
+    profile_name = serializers.CharField(allow_blank=True)
+    installation = serializers.CharField()
+    user = serializers.CharField(allow_blank=True, help_text="The account that runs it.")
+    host = serializers.CharField(allow_blank=True, help_text="The machine it runs on, by its own name.")
+    started_by = serializers.CharField(allow_blank=True)
+    created = serializers.DateTimeField()
+
+
 class Problem(serializers.Serializer[Any]):
     """Every error, as RFC 9457 says, with `detail` and `error_message` as today's clients read them.
 
@@ -202,6 +214,7 @@ class Problem(serializers.Serializer[Any]):
     key_type = serializers.CharField(required=False, help_text="The type of its host key (host_key_unknown, _changed).")
     fingerprint = serializers.CharField(required=False, help_text="Of the host key that it shows.")
     trusted_fingerprint = serializers.CharField(required=False, help_text="Of the key that is trusted instead.")
+    choices = RunChoice(many=True, required=False, help_text="The runs that may be meant (ambiguous), 50 at most.")
     run = RunSerializer(required=False, help_text="The run that is in the way, or the last one.")
     run_id = serializers.IntegerField(required=False, help_text="The run that may have been started, or still lives.")
     operation_id = serializers.IntegerField(required=False, help_text="The operation that is not finished yet.")

@@ -117,6 +117,9 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         data: dict[str, Any] = serializer.validated_data
         return data
 
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "viewer": self.request.user}
+
     def planned(self, plan: Plan) -> Response:
         """The answer to `dry_run`."""
         self.audit.argv, self.audit.outcome = plan.argv, "dry_run"

@@ -21,7 +21,7 @@ from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
 from runners.api.http import InvalidJSON, TooLarge
 from runners.services import answers
-from runners.services.access import may_see
+from runners.services.access import detail_for, may_see
 from runners.services.wire import run_fields
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ KINDS: dict[type[BaseException], Kind] = {
     ours.IdempotencyKeyReused: Kind(422, "idempotency_key_reused", "This key came with another request"),
     ours.AlreadyRunning: Kind(409, "already_running", "The experiment is running"),
     ours.NotRunning: Kind(409, "not_running", "The experiment is not running"),
+    ours.AmbiguousRun: Kind(409, "ambiguous", "Several installations run an experiment of this id"),
     ours.StoppedDuringLaunch: Kind(409, "stopped_during_launch", "The run was stopped while it was being started"),
     ours.StillReachable: Kind(409, "still_reachable", "The machine answers, so the run can be stopped"),
     ours.RunnerUnreachable: Kind(502, "runner_unreachable", "The machine cannot be reached; nothing was started"),
@@ -112,8 +113,10 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(exc, ours.RunnerServiceError):
         detail, facts = exc.detail, dict(exc.facts)
         errors = getattr(exc, "errors", {})
-        if (run := getattr(exc, "run", None)) and may_see(context["request"].user, run):
-            facts["run"] = run_fields(run)
+        if run := getattr(exc, "run", None):
+            user = context["request"].user
+            detail = detail_for(user, exc)
+            facts |= {"run": run_fields(run)} if may_see(user, run) else {}
         if seconds := facts.pop("retry_after", None):
             headers["Retry-After"] = str(seconds)
     elif isinstance(exc, InvalidProfile):

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from rest_framework import serializers
 
 from profiles.config import ModuleLoaderType, RunnerType
+from profiles.installations import MAX_INSTALLATION
 from profiles.serializers import ProfileSSHSerializer
 from runners.api.answers import RunSerializer
 from runners.api.fields import ExpidField, StrictTextField
@@ -47,6 +48,9 @@ class RunsQuery(StrictSerializer):
     expid = ExpidField(required=False, help_text="Runs of this experiment.")
     status = serializers.ChoiceField(choices=RunStatus.values, required=False)
     profile_name = StrictTextField(required=False, max_length=100, help_text="Runs started with this profile.")
+    installation = StrictTextField(
+        required=False, max_length=MAX_INSTALLATION, help_text="Runs of this installation, by its whole name."
+    )
     runner = serializers.ChoiceField(choices=RunnerType.values, required=False)
     host = StrictTextField(required=False, max_length=255, help_text="Runs on this machine, by its own name.")
     user = StrictTextField(required=False, max_length=100, help_text="Runs that this account of a machine runs.")

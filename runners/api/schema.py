@@ -47,6 +47,7 @@ COMMON = (*READING, *BODY, "permission_denied")  # of what may change something
 ON_MACHINE: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
 ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out")
 WITH_PROFILE = ("invalid_profile", "endpoint_disabled", "profile_forbidden", "profile_not_found", *ON_MACHINE)
+WHICH_RUN = ("profile_not_found", "invalid_profile", "profile_forbidden")
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -173,11 +174,12 @@ run_experiment = command(
 get_runner_run_status = operation(
     "get_runner_run_status",
     "The last run of an experiment",
-    "Asks the machine, unless it has just been asked. While it cannot be reached, the last known state is shown with "
-    "`reachable: false`.",
+    "The active run, else the newest one. When several installations have an experiment of this id: of those in which "
+    "the caller has started a run, if there is one; `profile_name` says which is meant. Asks the machine, unless it "
+    "has just been asked. While it cannot be reached, the last known state is shown with `reachable: false`.",
     request=RunStatusRequest,
     answer=RunSerializer,
-    codes=("run_not_found",),
+    codes=("run_not_found", *WHICH_RUN),
     common=(*READING, *BODY),
     tag="runs",
 )
@@ -189,11 +191,12 @@ stop_experiment = command(
     "within its time, signals to the run's own processes. `steps` says what was done. Jobs that are already submitted "
     "go on, unless `cancel_jobs` is given: then Autosubmit cancels them after the end of the run, within "
     "RUNNERS_CANCEL_TIMEOUT, and `cancel` and `warnings` say what became of them. When nothing runs, `cancel_jobs` "
-    "cancels the jobs that the last run has left.",
+    "cancels the jobs that the last run has left. When several installations run an experiment of this id, "
+    "`profile_name` has to say which is meant: otherwise the answer is 409 `ambiguous`, and nothing is stopped.",
     request=StopExperimentRequest,
     answer=RunStoppedAnswer,
-    codes=("endpoint_disabled", "profile_forbidden", "run_not_found", "not_running", "runner_unreachable")
-    + ("outcome_unknown", "stop_not_confirmed"),
+    codes=("endpoint_disabled", "run_not_found", "not_running", "runner_unreachable")
+    + ("outcome_unknown", "stop_not_confirmed", "ambiguous", *WHICH_RUN),
 )
 
 set_job_status = long_command(

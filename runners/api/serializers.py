@@ -36,7 +36,7 @@ from runners.api.fields import (
     shown,
 )
 from runners.exceptions import ProfileNotFound
-from runners.services import access
+from runners.services import access, lookup
 from runners.services.autosubmit import STATUSES, CreateExperimentParams, CreateJobListParams, SetJobStatusParams
 
 
@@ -145,16 +145,42 @@ class RunExperimentRequest(ProfiledSerializer):
     command_params = NoParamsField()
 
 
-class RunStatusRequest(StrictSerializer):
+class WhichRun(StrictSerializer):
+    """Which experiment, where several installations may have one of this id.
+
+    `scope` in the validated data says where to look for the run.
+    """
+
+    expid = ExpidField()
+    profile_name = OptionalTextField(
+        max_length=100,
+        help_text="Look in the installation of this profile only. Needed when several installations have an experiment "
+        "of this id.",
+    )
+    profile_params = TypedProfileParamsField(
+        help_text="With profile_name: the account and the machine, where the profile leaves them open."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Raises ProfileNotFound and InvalidProfile."""
+        name, params = attrs.pop("profile_name"), attrs.pop("profile_params")
+        attrs["scope"] = None
+        if name is None and params:
+            raise serializers.ValidationError({"profile_name": "Give it, too: profile_params belong to a profile."})
+        if name is not None:
+            user = self.context["viewer"]
+            profile = RunnerProfile.objects.filter(name=name).first() or enabled_profile(name, user)
+            attrs["scope"] = lookup.of_profile(profile, params, person_of(user))
+        return attrs
+
+
+class RunStatusRequest(WhichRun):
     """Which experiment."""
 
-    expid = ExpidField()
 
-
-class StopExperimentRequest(StrictSerializer):
+class StopExperimentRequest(WhichRun):
     """Which experiment, and how hard. The run itself knows its machine."""
 
-    expid = ExpidField()
     force = FlagField(help_text="End it at once (KILL) instead of asking it first.")
     cancel_jobs = FlagField(
         help_text="Also cancel the jobs that it has submitted. When nothing runs: those that the last run has left."

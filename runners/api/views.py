@@ -74,10 +74,11 @@ class ExperimentCommands(CommandViewSet):
                 idempotency.aim(self.record, run)
 
         if data.pop("dry_run"):
-            run = experiments.run_to_stop(expid=data.pop("expid"), cancel_jobs=data["cancel_jobs"])
+            where = {name: data.pop(name) for name in ("expid", "scope")}
+            run = experiments.run_to_stop(**where, viewer=request.user, cancel_jobs=data["cancel_jobs"])
             authorize(run)
             return self.planned(dry_run.stop_experiment(run=run, **data))
-        outcome = experiments.stop_experiment(**data, audit=self.audit, authorize=authorize)
+        outcome = experiments.stop_experiment(**data, viewer=request.user, audit=self.audit, authorize=authorize)
         return Response(stopped_answer(outcome))
 
     @schema.set_job_status
@@ -155,6 +156,7 @@ class RunStatusView(Reading):
 
     @schema.get_runner_run_status
     def post(self, request: Request) -> Response:
-        body = RunStatusRequest(data=request.data)
+        user = viewer(request)
+        body = RunStatusRequest(data=request.data, context={"viewer": user})
         body.is_valid(raise_exception=True)
-        return Response(run_fields(experiments.get_run(expid=body.validated_data["expid"], viewer=viewer(request))))
+        return Response(run_fields(experiments.get_run(**body.validated_data, viewer=user)))

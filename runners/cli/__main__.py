@@ -43,15 +43,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY",
         help="of an earlier call whose outcome is not known, to learn it; what was executed is not executed again",
     )
-    profiled = argparse.ArgumentParser(add_help=False)
-    profiled.add_argument("--profile", required=True, metavar="NAME", help="the profile that says where and how")
-    profiled.add_argument(
+    param = argparse.ArgumentParser(add_help=False)
+    param.add_argument(
         *("-p", "--param"),
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="what the profile leaves open, such as -p SSH.USER=ana; as often as needed",
     )
+    scoped = argparse.ArgumentParser(add_help=False, parents=[param])
+    scoped.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="look in the installation of this profile only, where several have an experiment of this id",
+    )
+    profiled = argparse.ArgumentParser(add_help=False, parents=[param])
+    profiled.add_argument("--profile", required=True, metavar="NAME", help="the profile that says where and how")
     found = top.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
@@ -66,16 +73,16 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--wait", action="store_true", help="until it is over; the exit code tells how")
     it.add_argument("--follow", action="store_true", help="wait, and print its log meanwhile")
 
-    it = add("stop", commands.stop, "Stop an experiment; answers when its end was seen.", once)
+    it = add("stop", commands.stop, "Stop an experiment; answers when its end was seen.", scoped, once)
     it.add_argument("expid")
     it.add_argument("--force", action="store_true", help="end it at once (KILL)")
     it.add_argument("--cancel-jobs", action="store_true", help="also cancel the jobs that it has submitted")
 
-    it = add("status", commands.status, "The state of an experiment's last run, or of a run.", patient)
+    it = add("status", commands.status, "The state of an experiment's last run, or of a run.", scoped, patient)
     it.add_argument("what", metavar="EXPID|RUN")
     it.add_argument("--watch", action="store_true", help="until it is over; the exit code tells how")
 
-    it = add("log", commands.log, "The log of an experiment's last run, or of a run.")
+    it = add("log", commands.log, "The log of an experiment's last run, or of a run.", scoped)
     it.add_argument("what", metavar="EXPID|RUN")
     it.add_argument("--follow", action="store_true", help="until the run is over; the exit code tells how")
     it.add_argument("--tail", type=int, metavar="BYTES", help="begin so many bytes before the end (16 to 1000000)")
@@ -85,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         ("expid", "of this experiment"),
         ("status", "ACTIVE, COMPLETED or TERMINATED"),
         ("profile-name", "started with this profile"),
+        ("installation", "of this installation"),
         ("runner", "LOCAL or SSH"),
         ("host", "on this machine"),
         ("started-by", "that this person has started"),

@@ -32,7 +32,8 @@ def run(service: Service, args: argparse.Namespace) -> Exit:
 
 
 def stop(service: Service, args: argparse.Namespace) -> Exit:
-    body = {"expid": args.expid, "force": args.force, "cancel_jobs": args.cancel_jobs, "dry_run": args.dry_run}
+    flags = {"force": args.force, "cancel_jobs": args.cancel_jobs, "dry_run": args.dry_run}
+    body = {"expid": args.expid, **scope(args), **flags}
     stopped = service.command("stop-experiment", body)
     if args.dry_run:
         return planned(stopped, args)
@@ -49,7 +50,7 @@ def stop(service: Service, args: argparse.Namespace) -> Exit:
 
 def status(service: Service, args: argparse.Namespace) -> Exit:
     """The last run of an experiment, or a run by its number."""
-    found = find(service, args.what)
+    found = find(service, args)
     if args.watch:
         return watch(service, found["runner_id"], args)
     show_run(found, args)
@@ -72,7 +73,7 @@ def watch(service: Service, number: int, args: argparse.Namespace) -> Exit:
 
 
 def log(service: Service, args: argparse.Namespace) -> Exit:
-    number = find(service, args.what)["runner_id"]
+    number = find(service, args)["runner_id"]
     path = f"runs/{number}/log"
     offset = 0
     if args.tail is not None:
@@ -103,7 +104,17 @@ def write(chunk: dict[str, Any]) -> None:
 
 
 def runs(service: Service, args: argparse.Namespace) -> Exit:
-    names = ("expid", "status", "profile_name", "runner", "host", "started_by", "created_after", "created_before")
+    names = (
+        "expid",
+        "status",
+        "profile_name",
+        "installation",
+        "runner",
+        "host",
+        "started_by",
+        "created_after",
+        "created_before",
+    )
     query = {name: getattr(args, name) for name in names} | {"page_size": min(args.limit, 500)}
     found: list[dict[str, Any]] = []
     cursor = None
@@ -221,11 +232,19 @@ def profile(args: argparse.Namespace) -> dict[str, Any]:
     return {**body, "dry_run": True} if getattr(args, "dry_run", False) else body
 
 
-def find(service: Service, what: str) -> dict[str, Any]:
+def scope(args: argparse.Namespace) -> dict[str, Any]:
+    """profile_name and profile_params for a command that can do without."""
+    if args.profile is None and args.param:
+        raise Problem(Exit.USAGE, "-p: write --profile NAME, too.")
+    asked = profile(args)
+    return {name: asked[name] for name in ("profile_name", "profile_params") if asked[name]}
+
+
+def find(service: Service, args: argparse.Namespace) -> dict[str, Any]:
     """A run by its number, or the last one of an experiment."""
-    if what.isdecimal():
-        return service.get(f"runs/{what}")
-    return service.post("command/get-runner-run-status", {"expid": what})
+    if args.what.isdecimal():
+        return service.get(f"runs/{args.what}")
+    return service.post("command/get-runner-run-status", {"expid": args.what, **scope(args)})
 
 
 def code_of(found: dict[str, Any]) -> Exit:

@@ -23,7 +23,7 @@ from runners.api.exception_handler import kind_of
 from runners.api.permissions import CommandThrottle
 from runners.exceptions import RunnerServiceError, TooManyRequests
 from runners.models import AuditRecord
-from runners.services.access import Action, user_may
+from runners.services.access import Action, detail_for, may_see, user_may
 from runners.services.audit import audited
 
 
@@ -86,14 +86,18 @@ def seconds_to_wait(request: HttpRequest, throttle: SimpleRateThrottle) -> int:
     return max(1, ceil(throttle.wait() or 1))
 
 
-def in_words(error: RunnerServiceError) -> dict[str, Any]:
-    """What a template shows of an error: `status` (HTTP), `title`, `detail`, `output`, `run` and `run_id` if any."""
+def in_words(error: RunnerServiceError, user: Any) -> dict[str, Any]:
+    """What a template shows of an error: `status` (HTTP), `title`, `detail`, `output`, `run` and `run_id` if any.
+
+    `user` sees nothing of a run that is hidden.
+    """
     kind = kind_of(error)
+    run = getattr(error, "run", None)
     return {
         "status": kind.status if kind else 500,
         "title": kind.title if kind else "The command failed",
-        "detail": error.detail,
+        "detail": detail_for(user, error),
         "output": error.facts.get("output", ""),
-        "run": getattr(error, "run", None),
+        "run": run if run and may_see(user, run) else None,
         "run_id": error.facts.get("run_id"),
     }

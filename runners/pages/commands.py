@@ -98,7 +98,7 @@ class CommandPage(PageView):
                     return self._page(form, **self.preview(form.validated, audit))
                 return self.execute(form.validated, audit)
         except RunnerServiceError as error:
-            shown = in_words(error)
+            shown = in_words(error, request.user)
             response = self._page(form, error=shown, status=shown["status"])
             if seconds := error.facts.get("retry_after"):
                 response["Retry-After"] = str(seconds)
@@ -157,7 +157,7 @@ class StartRun(CommandPage):
         return dry_run.run_experiment(expid=data["expid"], config=data["config"])
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
-        found = RunnerRun.objects.active().filter(expid=data["expid"])
+        found = RunnerRun.objects.active().filter(expid=data["expid"], installation=data["config"].installation)
         active = access.visible(found, self.request.user).first()
         return {**super().preview(data, audit), "active": active}
 

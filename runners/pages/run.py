@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -22,7 +23,7 @@ from runners.exceptions import EndpointDisabled, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import PageView, SignedIn, in_words, is_partial, recorded
-from runners.services import access, autosubmit, experiments, interrupted, lifecycle, shared_log
+from runners.services import access, autosubmit, experiments, interrupted, lifecycle, lookup, shared_log
 from runners.services.output import plain_text
 from runners.services.probe import LogChunk
 
@@ -91,7 +92,7 @@ class RunView(PageView):
         """Whether the run has ended, is the last one of its experiment, and the person may cancel what it has left."""
         if self.run.is_active or self._prohibition():
             return False
-        return not RunnerRun.objects.filter(expid=self.run.expid, pk__gt=self.run.pk).exists()
+        return not newer(self.run).exists()
 
     def _enabled(self) -> bool:
         return EndpointToggle.is_enabled(Endpoint.RUNNER_RUN)
@@ -108,8 +109,13 @@ def details(run: RunnerRun, user: Any) -> dict[str, Any]:
     return {
         "argv": autosubmit.run(run.expid),
         "audit": AuditRecord.objects.filter(run_id=run.pk).order_by("id")[:100],
-        "newer": access.visible(RunnerRun.objects.filter(expid=run.expid, pk__gt=run.pk), user).order_by("-id").first(),
+        "newer": access.visible(newer(run), user).order_by("-id").first(),
     }
+
+
+def newer(run: RunnerRun) -> QuerySet[RunnerRun]:
+    """Later runs of the same experiment."""
+    return RunnerRun.objects.filter(expid=run.expid, installation=run.installation, pk__gt=run.pk)
 
 
 class StateFragment(RunView):
@@ -164,13 +170,15 @@ class StopPage(RunView):
                 outcome = experiments.stop_experiment(
                     expid=self.run.expid,
                     audit=audit,
+                    viewer=request.user,
+                    scope=lookup.of_run(self.run),
                     force=force,
                     cancel_jobs=cancel_jobs,
                     authorize=partial(access.require_stop_of, request.user, self.run),
                 )
             context["outcome"] = outcome
         except RunnerServiceError as error:
-            context["error"] = in_words(error)
+            context["error"] = in_words(error, request.user)
         if is_partial(request):
             response = render(request, "pages/_stop_outcome.html", context)
             response["HX-Trigger"] = "runChanged"
@@ -258,7 +266,9 @@ class Download(SignedIn, View):
         try:
             first = read(run, 0, DOWNLOAD_CHUNK)
         except RunnerServiceError as error:
-            return render(request, "pages/problem.html", {"error": in_words(error), "run": run}, status=502)
+            return render(
+                request, "pages/problem.html", {"error": in_words(error, request.user), "run": run}, status=502
+            )
         if first is None:
             nothing = {"title": "Nothing to download", "detail": why_no_log(run)}
             return render(request, "pages/problem.html", {"error": nothing, "run": run}, status=404)

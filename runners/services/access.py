@@ -10,7 +10,7 @@ from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from profiles.models import DeletedProfile, RunnerProfile, groups_of
-from runners.exceptions import NotRunning, ProfileForbidden
+from runners.exceptions import NotRunning, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.models_operations import Operation
 
@@ -118,6 +118,23 @@ def may_see(user: Any, row: RunnerRun | Operation) -> bool:
         return True
     return row.profile_id not in hidden_profiles(user) or (
         user.is_authenticated and row.started_by == user.get_username()
+    )
+
+
+def described(run: RunnerRun) -> str:
+    """A run in an error, for somebody who may see it: its number, profile, account and machine."""
+    profile = f" of profile {run.profile_name}" if run.profile_name else ""
+    return f"run {run.pk}{profile}, {run.user or 'an unknown account'} on {run.host or 'this machine'}"
+
+
+def detail_for(user: Any, error: RunnerServiceError) -> str:
+    """The sentence of an error, without what it tells of a run that `user` may not see."""
+    run = getattr(error, "run", None)
+    if run is None or may_see(user, run):
+        return error.detail
+    return (
+        f"Experiment {run.expid} has a run in this installation that is not shown to you, and it is in the way. Ask an "
+        "admin."
     )
 
 

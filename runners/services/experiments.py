@@ -34,10 +34,11 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, RunnerRun, RunnerRunQuerySet, RunReason, RunStatus, new_run_key
 from runners.models_operations import Operation
-from runners.services import access, autosubmit, interrupted, lifecycle, reasons
+from runners.services import access, autosubmit, interrupted, lifecycle, lookup, reasons
 from runners.services.audit import begin
 from runners.services.cancelling import Cancellation
 from runners.services.installation import has_empty_job_list, has_job_list_file, installed_version
+from runners.services.lookup import Scope
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Probe
 from runners.services.runners import CommandResult, get_runner
@@ -97,8 +98,8 @@ def _require_no_cancel(expid: str, installation: str) -> None:
     last = RunnerRun.objects.filter(expid=expid, installation=installation).order_by("-id").first()
     if last and not last.is_active and interrupted.is_under_way(last):
         raise AlreadyRunning(
-            f"A stop of experiment {expid} is still under way: what {described(last)} has left is being ended or "
-            "cancelled. Start it when that is done.",
+            f"A stop of experiment {expid} is still under way: what {access.described(last)} has left is being ended "
+            "or cancelled. Start it when that is done.",
             run=last,
         )
 
@@ -161,14 +162,10 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, audit: AuditReco
     raise AssertionError("unreachable")
 
 
-def described(run: RunnerRun) -> str:
-    """A run in an error: its number, profile, account and machine."""
-    profile = f" of profile {run.profile_name}" if run.profile_name else ""
-    return f"run {run.pk}{profile}, {run.user or 'an unknown account'} on {run.host or 'this machine'}"
-
-
 def _already_running(run: RunnerRun, config: RunnerConfig) -> str:
-    words = f"Experiment {run.expid} is already running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({described(run)})."
+    words = (
+        f"Experiment {run.expid} is already running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({access.described(run)})."
+    )
     if (run.installation, config.installation) == (DEFAULT_INSTALLATION,) * 2 and not _is_same_target(run, config):
         words += (
             " The profiles name no installation, so all of them count as one Autosubmit database. If this is another "
@@ -179,16 +176,14 @@ def _already_running(run: RunnerRun, config: RunnerConfig) -> str:
     return words
 
 
-def get_run(*, expid: str, viewer: Any) -> RunnerRun:
-    """The last run of an experiment that `viewer` may see.
+def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun:
+    """The run that a status is about: see `lookup.last`.
 
     Its machine confirmed its state within the freshness window, if it can be asked.
 
     Raises RunNotFound.
     """
-    run = RunnerRun.objects.last_of(expid)
-    if run and not access.may_see(viewer, run):
-        run = access.visible(RunnerRun.objects.filter(expid=expid).order_by("-id"), viewer).first()
+    run = lookup.last(expid, viewer, scope)
     if run is None:
         raise RunNotFound(f"Experiment {expid} was never run here.")
     interrupted.settle(run)
@@ -240,7 +235,7 @@ def _is_same_target(run: RunnerRun, config: RunnerConfig) -> bool:
 
 def _in_use(run: RunnerRun) -> str:
     return (
-        f"Experiment {run.expid} is running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({described(run)}), and "
+        f"Experiment {run.expid} is running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({access.described(run)}), and "
         "nothing was changed. Wait for its end, or stop it first."
     )
 
@@ -490,12 +485,12 @@ def _locked(config: RunnerConfig, expid: str, facts: dict[str, Any]) -> AlreadyR
     )
 
 
-def run_to_stop(*, expid: str, cancel_jobs: bool = False) -> RunnerRun:
-    """The run that a stop is about: the active one, or, to cancel its jobs, the last one.
+def run_to_stop(*, expid: str, viewer: Any, cancel_jobs: bool = False, scope: Scope | None = None) -> RunnerRun:
+    """The run that a stop is about: the active one, or, to cancel its jobs, the last one (`lookup.to_stop`).
 
-    Raises RunNotFound, NotRunning.
+    Raises RunNotFound, NotRunning, AmbiguousRun.
     """
-    run = RunnerRun.objects.active().filter(expid=expid).first() or RunnerRun.objects.last_of(expid)
+    run = lookup.to_stop(expid, viewer, scope)
     if run is None:
         raise RunNotFound(f"Experiment {expid} was never run here.")
     if not run.is_active and not cancel_jobs:
@@ -543,6 +538,8 @@ def stop_experiment(
     *,
     expid: str,
     audit: AuditRecord,
+    viewer: Any,
+    scope: Scope | None = None,
     force: bool = False,
     cancel_jobs: bool = False,
     authorize: Callable[[RunnerRun], None] = lambda run: None,
@@ -553,9 +550,9 @@ def stop_experiment(
     identity matches and each verified. `force` goes to KILL at once. `cancel_jobs` then cancels the experiment's jobs;
     when nothing runs, it cancels those of the last run. A run that has just ended by itself is no failure. `authorize`
     is asked about the run that would be stopped and raises when the caller may not.
-    Raises RunNotFound, NotRunning, RunnerUnreachable (state unchanged), StopNotConfirmed.
+    Raises RunNotFound, NotRunning, AmbiguousRun, RunnerUnreachable (state unchanged), StopNotConfirmed.
     """
-    run = run_to_stop(expid=expid, cancel_jobs=cancel_jobs)
+    run = run_to_stop(expid=expid, viewer=viewer, cancel_jobs=cancel_jobs, scope=scope)
     audit.of_run(run)
     authorize(run)
     begin(audit)

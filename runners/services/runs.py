@@ -29,6 +29,7 @@ def find(
     expid: str = "",
     status: str = "",
     profile_name: str = "",
+    installation: str = "",
     runner: str = "",
     host: str = "",
     user: str = "",
@@ -53,6 +54,7 @@ def find(
     # up in its index; the others, and `created`, are hidden from the database by COALESCE. Left to itself, SQLite takes
     # any of the indexes, or sorts: measured with 300,000 runs, half of all pairs and threes took 10 to 900 ms.
     telling = {"expid": expid, "started_by": started_by, "user": user, "profile_name": profile_name, "host": host}
+    telling["installation"] = installation
     given = {name: value for name, value in (telling | {"status": status, "runner": runner}).items() if value}
     best = "status" if status == RunStatus.ACTIVE else next(iter(given), "")
     others = given.keys() - {best}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 
 from profiles.config import RunnerConfig, RunnerType
@@ -499,7 +500,7 @@ def test_cancel_jobs_ends_the_jobs_on_this_machine(autosubmit: AutosubmitAccount
         lambda: [pid for pid in with_environment("HOME", str(autosubmit.home)) if sleeps(pid)], 60, what="job"
     )
     audit = AuditRecord(endpoint="stop-experiment")
-    outcome = tools.experiments.stop_experiment(expid=expid, audit=audit, cancel_jobs=True)
+    outcome = tools.experiments.stop_experiment(expid=expid, audit=audit, viewer=AnonymousUser(), cancel_jobs=True)
     assert "--cancel" in audit.argv
     assert outcome.run.reason == "stopped", outcome.steps
     wait_for(lambda: not [pid for pid in job if is_alive(pid)], 10, what="the end of the job")

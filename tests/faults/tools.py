@@ -226,7 +226,7 @@ def start_run(config: RunnerConfig, expid: str = EXPID) -> RunnerRun:
 
 def stop_run(expid: str = EXPID, **options: bool) -> experiments.StopOutcome:
     audit = AuditRecord(endpoint="stop-experiment", actor="somebody else")
-    return experiments.stop_experiment(expid=expid, audit=audit, **options)
+    return experiments.stop_experiment(expid=expid, audit=audit, viewer=AnonymousUser(), **options)
 
 
 def start_by_hand(account: StubAccount, expid: str = EXPID) -> subprocess.Popen[bytes]:

@@ -1,0 +1,110 @@
+"""Which run of an expid a request means, when several installations have an experiment of that id."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from profiles.models import RunnerProfile
+from profiles.people import Person
+from runners.exceptions import AmbiguousRun
+from runners.models import RunnerRun, RunStatus
+from runners.services import access
+
+MAX_CHOICES = 50  # runs that an `ambiguous` error lists
+NAMED = 5  # of them, in its sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where a run is looked for. `profile_id`: runs that were started with this profile.
+
+    `installations`: and those in an installation whose whole name fits. The name of a profile may have changed since a
+    run was started, so either is enough.
+    """
+
+    profile_id: int | None
+    installations: re.Pattern[str]
+
+    def filter(self, runs: QuerySet[RunnerRun]) -> QuerySet[RunnerRun]:
+        fitting = [name for name in _installations(runs) if self.installations.fullmatch(name)]
+        return runs.filter(Q(installation__in=fitting) | Q(profile_id=self.profile_id or 0))
+
+
+def of_profile(profile: RunnerProfile, profile_params: object, person: Person) -> Scope:
+    """The runs that a command with this profile would be about.
+
+    With parameters the account and the machine are known, so the installation is, too. Without them, what the profile
+    leaves open may be anything. Raises InvalidProfile.
+    """
+    if profile_params:
+        name = profile.resolve(profile_params, person).installation
+        return Scope(None, re.compile(re.escape(name)))
+    return Scope(profile.pk, profile.installations())
+
+
+def of_run(run: RunnerRun) -> Scope:
+    """The runs of the same installation."""
+    return Scope(None, re.compile(re.escape(run.installation)))
+
+
+def last(expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun | None:
+    """The active run, else the newest one, that `viewer` may see.
+
+    When several installations have the expid, and `viewer` has started a run in some of them, those count: another
+    person's experiment of the same id is not the one that is asked for.
+    """
+    if scope is None:
+        run, is_alone = RunnerRun.objects.last_of(expid)
+        if run is None or (is_alone and access.may_see(viewer, run)):
+            return run
+    runs = _candidates(expid, viewer, scope)
+    if len(_installations(runs)) > 1 and viewer.is_authenticated:
+        mine = runs.filter(started_by=viewer.get_username())
+        runs = runs.filter(installation__in=_installations(mine)) if mine.exists() else runs
+    newest = runs.order_by("-id")
+    return newest.filter(status=RunStatus.ACTIVE).first() or newest.first()
+
+
+def to_stop(expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun | None:
+    """As `last`. Raises AmbiguousRun when several active runs may be meant: a stop is never a guess."""
+    active = _candidates(expid, viewer, scope).filter(status=RunStatus.ACTIVE)
+    found = list(active.order_by("-id")[: MAX_CHOICES + 1])
+    if len(found) > 1:
+        raise _ambiguous(expid, found)
+    return found[0] if found else last(expid, viewer, scope)
+
+
+def _candidates(expid: str, viewer: Any, scope: Scope | None) -> QuerySet[RunnerRun]:
+    runs = access.visible(RunnerRun.objects.filter(expid=expid, superseded=False), viewer)
+    return scope.filter(runs) if scope else runs
+
+
+def _installations(runs: QuerySet[RunnerRun]) -> list[str]:
+    return list(runs.order_by().values_list("installation", flat=True).distinct())
+
+
+def _ambiguous(expid: str, runs: list[RunnerRun]) -> AmbiguousRun:
+    shown = runs[:MAX_CHOICES]
+    named = "; ".join(access.described(run) for run in shown[:NAMED])
+    more = " and more" if len(runs) > NAMED else ""
+    return AmbiguousRun(
+        f"Experiment {expid} is running in {'several' if more else len(runs)} installations: {named}{more}. Send the "
+        "profile_name of the one that is meant, and its profile_params where that profile leaves the account or the "
+        "machine open. Nothing was stopped.",
+        choices=[
+            {
+                "runner_id": run.pk,
+                "profile_name": run.profile_name,
+                "installation": run.installation,
+                "user": run.user,
+                "host": run.host,
+                "started_by": run.started_by,
+                "created": run.created.isoformat(timespec="seconds"),
+            }
+            for run in shown
+        ],
+    )
