@@ -6,6 +6,7 @@ CanonicalizeHostname mean here what they mean to ssh. The answer is cached until
 
 from __future__ import annotations
 
+import errno
 import glob
 import logging
 import os
@@ -22,6 +23,8 @@ from dataclasses import dataclass, replace
 
 from django.conf import settings
 
+from runners_project import bounded
+
 logger = logging.getLogger(__name__)
 
 USER_FILE, SYSTEM_FILE = "~/.ssh/config", "/etc/ssh/ssh_config"
@@ -31,6 +34,7 @@ MAX_FILES = 256
 MAX_FILE = 1024 * 1024  # bytes of one file
 MAX_ANSWER = 256 * 1024  # bytes of what `ssh -G` prints
 TIMEOUT = 5  # seconds for `ssh -G`, which may ask DNS (CanonicalizeHostname)
+LOOKUP_TIMEOUT = 6.0  # seconds for all of it: the files and the account may be on a network, too
 CACHED_HOSTS = 1024
 CACHED_FOR = 60  # seconds, for what does not come from files: DNS, `Match localnetwork`, environment variables
 NOT_SAID = "autosubmit-runners-not-said"
@@ -72,6 +76,16 @@ def lookup(host: str, user: str | None = None, port: int | None = None) -> SSHHo
     Never raises. A missing file says nothing about any host.
     """
     key = (config_path(), host, user, port)
+    try:
+        return bounded.within_file_timeout(("ssh_config", key), lambda: _lookup(key), LOOKUP_TIMEOUT)
+    except TimeoutError as error:
+        return _unusable(host, str(error.strerror))
+
+
+_Key = tuple[str, str, str | None, int | None]  # file, host, user, port
+
+
+def _lookup(key: _Key) -> SSHHostOptions:
     with _lock:
         if found := _cache.get(key):
             _cache.move_to_end(key)
@@ -79,17 +93,21 @@ def lookup(host: str, user: str | None = None, port: int | None = None) -> SSHHo
         return found.options
     stamps: list[Stamp] = []
     try:
-        options = _asked(host, user, port, stamps)
+        options = _asked(*key[1:], stamps)
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        where = config_path() or USER_FILE
-        logger.error("The SSH configuration %s cannot be used for a host: %s", where, said)
-        options = SSHHostOptions(host, problem=f"The service's SSH configuration {where} cannot be used: {said}.")
+        options = _unusable(key[1], said)
     with _lock:
         _cache[key] = _Cached(options, tuple(stamps), time.monotonic() + CACHED_FOR)
         while len(_cache) > CACHED_HOSTS:
             _cache.popitem(last=False)
     return options
+
+
+def _unusable(host: str, why: str) -> SSHHostOptions:
+    where = config_path() or USER_FILE
+    logger.error("The SSH configuration %s cannot be used for a host: %s", where, why)
+    return SSHHostOptions(host, problem=f"The service's SSH configuration {where} cannot be used: {why}.")
 
 
 def config_path() -> str:
@@ -105,7 +123,7 @@ class _Cached:
 
 
 _lock = threading.Lock()
-_cache: OrderedDict[tuple[str, str, str | None, int | None], _Cached] = OrderedDict()
+_cache: OrderedDict[_Key, _Cached] = OrderedDict()
 
 
 def _asked(host: str, user: str | None, port: int | None, stamps: list[Stamp]) -> SSHHostOptions:
@@ -114,8 +132,8 @@ def _asked(host: str, user: str | None, port: int | None, stamps: list[Stamp]) -
     for name, folder in ((path, USER_FOLDER),) if path else ((USER_FILE, USER_FOLDER), (SYSTEM_FILE, SYSTEM_FOLDER)):
         _inspect(_at_home(name), _at_home(folder), stamps)
     chosen = [*(["-l", user] if user else []), *(["-p", str(port)] if port else []), "--", host]
-    # A file that is missing says nothing, but `ssh -F` takes it for an error.
-    file = path if not path or os.path.exists(path) else "none"
+    # A file that is missing, and /dev/null, say nothing, but `ssh -F` takes them for errors.
+    file = path if not path or os.path.isfile(path) else "none"
     said = _ssh_g([*(["-F", file] if file else []), *chosen])
     options = _options(said, host)
     if not user and options.user == _account().pw_name and not _says_user(file, host, port):
@@ -315,14 +333,13 @@ def _inspect(path: str, folder: str, stamps: list[Stamp], depth: int = 0) -> Non
 def _lines(path: str) -> Iterator[list[str]]:
     """The words of each Match and Include line, the keyword in lower case. Nothing for a file that is missing."""
     try:
-        if not os.path.isfile(path):
-            if os.path.exists(path):
-                raise ValueError(f"{path} is not a file")
-            return
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE + 1)
+        content = bounded.read_file(path)
     except FileNotFoundError:
         return
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ValueError(f"{path} is not a file") from error
     if len(content) > MAX_FILE:
         raise ValueError(f"{path} has more than {MAX_FILE} bytes")
     for line in os.fsdecode(content).splitlines():

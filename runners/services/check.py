@@ -7,7 +7,6 @@ a pooled one would prove nothing about keys, and closing it would disturb others
 from __future__ import annotations
 
 import shlex
-import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -35,6 +34,7 @@ from runners.services.paramiko_fixes import GONE, Channel
 from runners.services.probe import Identity, Probe, ProbeTarget
 from runners.services.runners import CommandResult, Runner, SSHRunner, get_runner
 from runners.services.ssh import open_session, run_on_channel
+from runners_project import bounded
 
 NETWORK = ("resolve", "connect", "host_key", "authenticate")
 STAGES = {  # in their order, with what a page calls them
@@ -127,14 +127,17 @@ def _reach(ssh: SSHTarget) -> Generator[Stage, None, list[paramiko.SSHClient] | 
     start = time.monotonic()
     try:
         first = _first_host(ssh)
-        found = socket.getaddrinfo(first, None, type=socket.SOCK_STREAM)
+        found = bounded.resolve(first, 0, start + settings.RUNNERS_CONNECT_TIMEOUT)
     except RunnerUnreachable as error:
         stage = _failed("resolve", start, error, "Correct the service's ~/.ssh/config.")
-    except (OSError, UnicodeError):  # UnicodeError: it cannot be a name
+    except bounded.NameServerSilent:
+        remedy = "Try again, or ask those who run the name server (/etc/resolv.conf of the service's machine)."
+        stage = Stage("resolve", False, _since(start), f"The name server (DNS) does not answer for {first}.", remedy)
+    except OSError:
         remedy = "Correct SSH.HOST, or add the name to the DNS or to the ~/.ssh/config of the service."
         stage = Stage("resolve", False, _since(start), f"The name {first} is not known (DNS).", remedy)
     else:
-        addresses = ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = ", ".join(dict.fromkeys(str(address[0]) for _, address in found))
         stage = Stage("resolve", True, _since(start), f"{first} is at {addresses}.")
     yield stage
     if not stage.ok:

@@ -73,7 +73,7 @@ def _show(
     sock: socket.socket | paramiko.Channel | None = None
     transport: paramiko.Transport | None = None
     try:
-        sock = ssh_connect.open_socket(hostname, port, jump, left)
+        sock = ssh_connect.open_socket(hostname, port, jump, deadline)
         transport = paramiko.Transport(sock)
         transport.set_log_channel(_LOG)
         transport.banner_timeout = left

@@ -22,6 +22,7 @@ from profiles.ssh_config import SSHHostOptions
 from runners.exceptions import HostKeyChanged, HostKeyUnknown, RunnerUnreachable
 from runners.models import TrustedHostKey
 from runners.services.host_certificates import SUFFIX, BadCertificate, HostCertificate
+from runners_project import bounded
 
 DEFAULT_PORT = 22
 CERTIFICATES = tuple(
@@ -222,7 +223,9 @@ def _approved(name: str) -> Iterator[HostKey]:
 def _read(file: str, name: str) -> list[tuple[str, HostKey]]:
     """(marker or "", key) of the lines for `name`. A file that exists must be readable: it may revoke keys."""
     try:
-        text = Path(file).expanduser().read_text("utf-8", "replace")
+        path = Path(file).expanduser()
+        data = bounded.within_file_timeout(("known_hosts", path), lambda: bounded.read_file(path))
+        text = data.decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from django.conf import settings
 from profiles.config import SSHTarget
 from profiles.ssh_config import SSHHostOptions, lookup
 from runners.exceptions import AuthenticationFailed, RunnerServiceError, RunnerUnreachable
-from runners.services import known_hosts, ssh_keys
+from runners.services import known_hosts, ssh_auth, ssh_keys
 from runners.services.output import last_lines
 from runners.services.paramiko_fixes import Transport
+from runners_project import bounded
 
 KEEPALIVE = 20  # seconds
 MAX_JUMPS = 4
@@ -145,42 +148,51 @@ def _client(
     hostname = options.hostname or ssh.host
     where = f"{ssh.user}@{ssh.host}:{ssh.port}"
     known = known_hosts.load(options, ssh.port)
-    client = paramiko.SSHClient()
+    client = ssh_auth.Client(deadline, options.identity_agent)
     client.set_missing_host_key_policy(_Verify(known, reached))
     left = max(0.1, deadline - time.monotonic())
     sock = None
     try:
-        sock = open_socket(hostname, ssh.port, jump, left)
+        sock = open_socket(hostname, ssh.port, jump, deadline)
         reached("connect")
-        client.connect(
-            hostname,
-            port=ssh.port,
-            username=ssh.user,
-            sock=sock,
-            key_filename=identity_files(options),  # type: ignore[arg-type]  # its documentation says list, too
-            timeout=left,
-            banner_timeout=left,
-            auth_timeout=left,
-            channel_timeout=left,
-            look_for_keys=False,  # `identity_files` has them, as ssh would use them
-            allow_agent=not options.identities_only and options.identity_agent != "none",
-            transport_factory=_transport_for(known, options),
-        )
+        with _cut_at(sock, deadline):
+            client.connect(
+                hostname,
+                port=ssh.port,
+                username=ssh.user,
+                sock=sock,
+                key_filename=identity_files(options),  # type: ignore[arg-type]  # its documentation says list, too
+                timeout=left,
+                banner_timeout=left,
+                auth_timeout=left,
+                channel_timeout=left,
+                allow_agent=not options.identities_only and options.identity_agent != "none",
+                transport_factory=_transport_for(known, options),
+            )
     except RunnerServiceError:
         client.close()
         raise
-    except paramiko.AuthenticationException as error:
+    except ssh_auth.NoKeys as error:
+        client.close()
+        raise AuthenticationFailed(
+            f"This service has no SSH key to show to {where}. Make one with `manage.py create_ssh_key`. {error}".strip()
+        ) from error
+    except ssh_auth.SecondFactor as error:
+        client.close()
+        raise AuthenticationFailed(
+            f"{where} takes the service's key and asks for a second factor ({plain(str(error))}), which a service "
+            "cannot give. Ask the machine's administrators to let this key in without one."
+        ) from error
+    except ssh_auth.Refused as error:
         client.close()
         raise AuthenticationFailed(
             f"{where} refused the service's keys. Add one of its public keys (configuration/ssh-public-keys) to "
-            f"~/.ssh/authorized_keys of {ssh.user} there."
+            f"~/.ssh/authorized_keys of {ssh.user} there. {plain(str(error))}".strip()
         ) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         client.close()
-        if "No authentication methods available" in str(error):
-            raise AuthenticationFailed(
-                f"This service has no SSH key to show to {where}. Make one with `manage.py create_ssh_key`."
-            ) from error
+        if time.monotonic() >= deadline and not isinstance(error, bounded.NameServerSilent):
+            raise RunnerUnreachable(f"{where} cannot be reached: no answer within {left:.0f} s") from error
         kind = HungUp if is_hang_up(error) else RunnerUnreachable
         raise kind(f"{where} cannot be reached: {reason(error, left)}") from error
     finally:
@@ -216,18 +228,36 @@ def _transport_for(known: known_hosts.KnownHost, options: SSHHostOptions) -> Any
     return make
 
 
+@contextmanager
+def _cut_at(sock: socket.socket | paramiko.Channel, deadline: float) -> Iterator[None]:
+    """Cut the connection at the deadline if the block goes on then: each of paramiko's steps has a limit of its own."""
+
+    def cut() -> None:
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            if isinstance(sock, paramiko.Channel):
+                sock.close()
+            else:
+                sock.shutdown(socket.SHUT_RDWR)
+
+    watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), cut)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+
+
 def open_socket(
-    hostname: str, port: int, jump: paramiko.SSHClient | None, timeout: float
+    hostname: str, port: int, jump: paramiko.SSHClient | None, deadline: float
 ) -> socket.socket | paramiko.Channel:
     """A way to a port: a TCP connection, or a channel of the jump host. Raises OSError, SSHException."""
     if jump is not None:
         transport = jump.get_transport()
         assert transport
-        return transport.open_channel("direct-tcpip", (hostname, port), ("127.0.0.1", 0), timeout=timeout)
-    try:
-        sock = socket.create_connection((hostname, port), timeout)
-    except UnicodeError as error:  # of the encoding for DNS: `~/.ssh/config` may lead to any text
-        raise socket.gaierror(socket.EAI_NONAME, "no name that DNS could know") from error
+        left = max(0.1, deadline - time.monotonic())
+        return transport.open_channel("direct-tcpip", (hostname, port), ("127.0.0.1", 0), timeout=left)
+    sock = bounded.connect(bounded.resolve(hostname, port, deadline), deadline)
     # Without it each small packet waits for the acknowledgement of the last: `true` took 44 ms instead of 1.8 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A peer that vanished is noticed although nothing is being read.
@@ -236,11 +266,11 @@ def open_socket(
 
 
 def identity_files(options: SSHHostOptions) -> list[str]:
-    """Private keys to try, ours first: servers count refused keys. An agent and ~/.ssh/id_* follow by themselves."""
+    """Private keys to try, if the files exist: ours, then those that ssh would use. An agent follows (ssh_auth)."""
     paths = [Path(name).expanduser() for name in (*settings.RUNNERS_SSH_KEYS, *options.identity_files)]
     at_configured = len(settings.RUNNERS_SSH_KEYS)
     paths[at_configured:at_configured] = ssh_keys.private_keys()
-    return list(dict.fromkeys(str(path) for path in paths if path.is_file()))
+    return list(dict.fromkeys(map(str, paths)))
 
 
 BANNER = "Error reading SSH protocol banner"
@@ -258,13 +288,21 @@ def reason(error: BaseException, seconds: float) -> str:
     """A sentence instead of a Python exception."""
     if is_hang_up(error):
         return "the connection was closed during the greeting; the server may have too many newcomers"
+    if isinstance(error, bounded.NameServerSilent):
+        return str(error.strerror)
     # paramiko says these when the greeting does not come in time.
     if isinstance(error, TimeoutError) or str(error) in ("No existing session", BANNER):
         return f"no answer within {seconds:.0f} s"
     if isinstance(error, socket.gaierror):
         return "its name is not known (DNS)"
+    if isinstance(error, ssh_auth.Interrupted):
+        return str(error)
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError | ConnectionRefusedError):
         return "connection refused; is an SSH server running there on that port?"
     words = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-    # Some of it is what the other side has sent, whoever that is.
-    return last_lines(words.encode(), lines=1, characters=200) or "the connection was closed"
+    return plain(words) or "the connection was closed"
+
+
+def plain(words: str) -> str:
+    """One printable line: some of it is what the other side has sent, whoever that is."""
+    return last_lines(words.encode(), lines=1, characters=400)

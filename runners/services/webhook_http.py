@@ -1,7 +1,7 @@
 """Send one message to one receiver, and to no other machine than the rules allow.
 
 The address is judged after the name was resolved and is the one that is connected to, so a name cannot be pointed
-elsewhere in between. No redirect is followed, no proxy is used, one deadline bounds everything after the resolution.
+elsewhere in between. No redirect is followed, no proxy is used, one deadline bounds everything.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from django.conf import settings
 
 from runners.services import answers
 from runners.services.output import plain_text
+from runners_project import bounded
 
-TIMEOUT = 15.0  # seconds for one message, name resolution not included
+TIMEOUT = 15.0  # seconds for one message
 RETRY_AFTER_MOST = 10**9  # seconds
 ANSWER_LIMIT = 500  # bytes of an answer that are read, to explain a failure
 
@@ -55,9 +56,9 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout: float = 
     parts = urlsplit(url)
     host, is_tls = parts.hostname or "", parts.scheme == "https"
     try:
-        addresses = allowed_addresses(host, parts.port or (443 if is_tls else 80))
         deadline = time.monotonic() + timeout
-        stream = _connect(addresses, deadline)
+        addresses = allowed_addresses(host, parts.port or (443 if is_tls else 80), deadline)
+        stream = bounded.connect(addresses, deadline)
         if is_tls:  # the handshake reads, so it comes later, under the watchdog
             context = ssl.create_default_context()
             stream = context.wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
@@ -80,15 +81,15 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout: float = 
         stream.close()
 
 
-def allowed_addresses(host: str, port: int) -> list[tuple[str, int]]:
-    """What `host` resolves to, as (address, port), without what must not be called.
+def allowed_addresses(host: str, port: int, deadline: float) -> list[bounded.Address]:
+    """What `host` resolves to, without what must not be called. `deadline` is one of `time.monotonic`.
 
     Raises PermissionError, which names the addresses and the setting, when nothing is left; OSError when the name is
     not known.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    allowed = [(address, port) for address in addresses if is_allowed(address)]
+    found = bounded.resolve(host, port, deadline)
+    addresses = list(dict.fromkeys(str(address[0]) for _, address in found))
+    allowed = [(family, address) for family, address in found if is_allowed(str(address[0]))]
     if not allowed:
         raise PermissionError(
             f"{host} is at {', '.join(addresses)}, which is not a public address. If it is a receiver of yours, add it "
@@ -113,19 +114,6 @@ def _unwrapped(ip: IPAddress) -> IPAddress:
     if inner is None and ip in _NAT64:
         inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return inner or ip
-
-
-def _connect(addresses: list[tuple[str, int]], deadline: float) -> socket.socket:
-    failure: OSError = TimeoutError()
-    for address in addresses:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            break
-        try:
-            return socket.create_connection(address, timeout=left)
-        except OSError as error:
-            failure = error
-    raise failure
 
 
 def _converse(stream: socket.socket, url: str, body: bytes, headers: Mapping[str, str], *, is_tls: bool) -> Response:
@@ -156,6 +144,8 @@ def _reason(error: BaseException) -> str:
     """A sentence instead of a Python exception."""
     if isinstance(error, socket.gaierror):
         return "its name is not known (DNS)"
+    if isinstance(error, bounded.NameServerSilent):
+        return str(error.strerror)
     if isinstance(error, TimeoutError):
         return "no connection in time"
     if isinstance(error, ssl.SSLCertVerificationError):

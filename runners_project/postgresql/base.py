@@ -11,6 +11,7 @@ state is unknown.
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base
 from psycopg import capabilities
 from psycopg.abc import PQGen
+
+from runners_project import bounded
 
 Returned = TypeVar("Returned")
 
@@ -59,9 +62,22 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        connection = Connection.connect(**conn_params)
+        connection = Connection.connect(**self._with_addresses(conn_params))
         connection.time_limit = self._connect_timeout  # for what sets up the connection
         return connection
+
+    def _with_addresses(self, params: dict[str, Any]) -> dict[str, Any]:
+        """`params` with the addresses of the host: libpq itself waits for DNS without a deadline."""
+        host = str(params.get("host", ""))
+        if not self._connect_timeout or not host or host[0] in "/@" or "," in host or "hostaddr" in params:
+            return params
+        port = int(params.get("port") or 5432)
+        try:
+            found = bounded.resolve(host, port, time.monotonic() + self._connect_timeout)
+        except OSError as error:
+            raise psycopg.OperationalError(f"the name of the database's host cannot be resolved: {error}") from error
+        addresses = [str(address[0]) for _, address in found]
+        return {**params, "host": ",".join([host] * len(addresses)), "hostaddr": ",".join(addresses)}
 
     def init_connection_state(self) -> None:
         super().init_connection_state()

@@ -1,0 +1,224 @@
+"""Log in over SSH with the service's keys, by public key only, within a deadline.
+
+paramiko's own way (`SSHClient._auth`) counts the time anew for each key, waits for an ssh-agent without any limit, asks
+for a second factor on the service's standard input, and tells the last key's error instead of the cause.
+"""
+
+# mypy: disable-error-code="attr-defined"
+# types-paramiko leaves out the private members that are used here.
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
+from paramiko.agent import AgentSSH
+
+from runners_project import bounded
+
+AGENT_TIMEOUT = 3.0  # seconds for one answer of the ssh-agent
+AGENT_ANSWER = 1024 * 1024  # bytes of one answer of the ssh-agent
+
+
+class Refused(paramiko.AuthenticationException):
+    """The server took none of the keys. The text is a sentence for people, or empty."""
+
+
+class NoKeys(paramiko.AuthenticationException):
+    """There is no key to show. The text is a sentence for people, or empty."""
+
+
+class Interrupted(paramiko.SSHException):
+    """The connection ended while the keys were shown."""
+
+
+class SecondFactor(paramiko.AuthenticationException):
+    """The server took a key and asks for more. The text names the methods that it offers."""
+
+
+class Client(paramiko.SSHClient):
+    """A client whose authentication ends by `deadline` (of `time.monotonic`)."""
+
+    def __init__(self, deadline: float, agent_path: str | None = None) -> None:
+        """`agent_path`: the socket of the ssh-agent; None: that of SSH_AUTH_SOCK."""
+        super().__init__()
+        self.deadline = deadline
+        self.agent_path = agent_path or os.environ.get("SSH_AUTH_SOCK", "")
+
+    def _auth(  # called by `connect`
+        self,
+        username: str,
+        password: object,
+        pkey: object,
+        key_filenames: list[str],
+        allow_agent: bool,
+        look_for_keys: bool,
+        passphrase: object,
+    ) -> None:
+        transport = self.get_transport()
+        assert transport
+        agent = Agent(self.agent_path if allow_agent else "", self.deadline)
+        authenticate(transport, username, key_filenames, agent, self.deadline)
+
+
+def authenticate(transport: paramiko.Transport, username: str, files: list[str], agent: Agent, deadline: float) -> None:
+    """Show the keys of `files` and of the ssh-agent, each key once, until one is taken; then close the agent.
+
+    Raises Refused, NoKeys, Interrupted, SecondFactor, TimeoutError.
+    """
+    shown: set[bytes] = set()
+    problems: list[str] = []
+    try:
+        for key in _keys(files, agent, problems):
+            if key.asbytes() in shown:  # servers count refused keys
+                continue
+            shown.add(key.asbytes())
+            more = _show(transport, username, key, deadline, len(shown))
+            if more is None:
+                continue
+            if more:
+                raise SecondFactor(", ".join(more))
+            return
+    finally:
+        agent.close()
+    problems += [agent.problem] if agent.problem else []
+    raise (Refused if shown else NoKeys)(" ".join(problems))
+
+
+def _show(
+    transport: paramiko.Transport, username: str, key: paramiko.PKey, deadline: float, number: int
+) -> list[str] | None:
+    """Show one key; None: refused. Else the methods that the server asks for beside it, normally none."""
+    transport.auth_timeout = deadline - time.monotonic()
+    if transport.auth_timeout <= 0:
+        raise TimeoutError
+    try:
+        return list(transport.auth_publickey(username, key))
+    except paramiko.BadAuthenticationType as error:  # it takes no keys at all
+        offered = ", ".join(error.allowed_types)
+        raise Refused(f"It takes no public keys from {username}, only {offered}.") from error
+    except paramiko.AuthenticationException as error:
+        if time.monotonic() >= deadline:
+            raise TimeoutError from error
+        if not transport.is_active():
+            raise Interrupted(
+                f"the connection was closed after {number} keys were shown; the server may allow fewer (MaxAuthTries)"
+            ) from error
+        return None
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        if isinstance(error, TimeoutError) or time.monotonic() >= deadline:
+            raise TimeoutError from error
+        if transport.is_active():  # this key cannot be used with this server
+            return None
+        raise Interrupted("the connection was closed while the service's keys were shown") from error
+
+
+def _keys(files: list[str], agent: Agent, problems: list[str]) -> Iterator[paramiko.PKey]:
+    """The keys to show. What keeps one from being used is told in `problems`."""
+    for name in files:
+        with suppress(FileNotFoundError):
+            yield from _from_file(name, problems)
+    yield from agent.get_keys()
+
+
+def _from_file(name: str, problems: list[str]) -> list[paramiko.PKey]:
+    path = os.path.expanduser(name)
+    try:
+        return [bounded.within_file_timeout(("key", path), lambda: _load(path))]
+    except FileNotFoundError:
+        raise
+    except paramiko.PasswordRequiredException:
+        problems.append(f"The key {name} is protected by a passphrase: use an ssh-agent for it.")
+    except OSError as error:
+        problems.append(f"The key {name} cannot be read: {error.strerror or error}.")
+    except (paramiko.SSHException, paramiko.pkey.UnknownKeyType, UnsupportedAlgorithm, ValueError):
+        problems.append(f"The file {name} holds no private key that this service can use (ed25519, ecdsa, rsa).")
+    return []
+
+
+def _load(path: str) -> paramiko.PKey:
+    bounded.read_file(path)  # a regular file, which does not block paramiko
+    if path.endswith("-cert.pub"):
+        bounded.read_file(path.removesuffix("-cert.pub"))
+    try:
+        return paramiko.PKey.from_path(Path(path))
+    except TypeError as error:  # of cryptography, for a key with a passphrase
+        raise paramiko.PasswordRequiredException from error
+
+
+class Agent(AgentSSH):
+    """The ssh-agent at a socket, asked for its keys when they are needed, with a deadline for each answer."""
+
+    def __init__(self, path: str, deadline: float) -> None:
+        """`path`: empty when there is no agent."""
+        super().__init__()
+        self._path = path
+        self._deadline = deadline
+        self.problem = ""  # a sentence, once it has failed
+
+    def get_keys(self) -> tuple[Any, ...]:
+        """Its keys; none when there is no agent or it fails: `problem` then says why."""
+        if not self._path:
+            return ()
+        try:
+            self._connect(_AgentSocket(self._path, self))
+        except (OSError, paramiko.SSHException, UnicodeError) as error:
+            self.tell(error)
+            return ()
+        return tuple(super().get_keys())
+
+    def tell(self, error: Exception) -> None:
+        is_late = isinstance(error, TimeoutError)
+        why = f"does not answer within {AGENT_TIMEOUT:g} s" if is_late else "cannot be asked"
+        self.problem = f"The ssh-agent of the service ({self._path}) {why}, so its keys were not used."
+
+    def left(self) -> float:
+        """Seconds for the next step of an answer."""
+        return max(0.01, min(AGENT_TIMEOUT, self._deadline - time.monotonic()))
+
+    def close(self) -> None:
+        self._close()
+
+
+class _AgentSocket:
+    """The connection to an agent as AgentSSH uses it: `send`, `recv`, `close`. Each answer has one deadline."""
+
+    def __init__(self, path: str, agent: Agent) -> None:
+        self._agent = agent
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(agent.left())
+        try:
+            self._socket.connect(path)
+        except (OSError, UnicodeError):
+            self._socket.close()
+            raise
+        self._answer_by = 0.0
+
+    def send(self, data: bytes) -> None:
+        self._answer_by = time.monotonic() + self._agent.left()
+        self._within(lambda: self._socket.sendall(data))
+
+    def recv(self, count: int) -> bytes:
+        if count > AGENT_ANSWER:
+            raise paramiko.SSHException("the answer of the ssh-agent is too long")
+        return self._within(lambda: self._socket.recv(count))
+
+    def _within(self, step: Any) -> Any:
+        try:
+            self._socket.settimeout(max(0.01, self._answer_by - time.monotonic()))
+            if time.monotonic() > self._answer_by:
+                raise TimeoutError
+            return step()
+        except OSError as error:
+            self._agent.tell(error)
+            raise
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,158 @@
+"""Calls of the operating system that may never return, each with a deadline: DNS, files of a home that hangs.
+
+Neither `getaddrinfo` nor the opening of a file can be cancelled. So they are executed in threads of their own, and who
+has waited long enough goes on without them. The threads are bounded in number, and callers who want the same share one.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+
+THREADS = 64  # of calls that have not returned, each kind
+FILE_TIMEOUT = 5.0  # seconds for reading files
+FILE_LIMIT = 16 * 1024 * 1024  # bytes of a file that is read whole
+NULL_DEVICE = os.makedev(1, 3)  # /dev/null, which `UserKnownHostsFile` often names
+
+
+class Calls:
+    """Executes calls of one kind, at most THREADS at the same time. Thread safe and fork safe."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[Hashable, Future[Any]] = {}
+
+    def call(self, key: Hashable, function: Callable[[], T], timeout: float) -> T:
+        """The result of `function`, or what it raises. Callers with the same `key` at the same time share one call.
+
+        Raises TimeoutError after `timeout` seconds, and at once when THREADS calls have not returned.
+        """
+        with self._lock:
+            future = self._running.get(key)
+            if future is None:
+                if len(self._running) >= THREADS:
+                    raise TimeoutError(errno.ETIMEDOUT, f"{THREADS} calls have not returned ({self._name})")
+                future = self._running[key] = Future()
+                # A daemon: a call that never returns does not keep the process from ending.
+                args = (key, function, future)
+                threading.Thread(target=self._execute, args=args, name=self._name, daemon=True).start()
+        try:
+            return cast(T, future.result(timeout))
+        except FutureTimeoutError:
+            if future.done():  # it is the function's own
+                raise
+            raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:.3g} s") from None
+
+    def _execute(self, key: Hashable, function: Callable[[], T], future: Future[T]) -> None:
+        error: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as failure:  # noqa: BLE001  (whatever it is, the callers' threads raise it)
+            error = failure
+        with self._lock:  # before the result: who comes later gets a new call
+            self._running.pop(key, None)
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+_NAMES, _FILES = Calls("dns"), Calls("files")
+
+
+class NameServerSilent(TimeoutError):
+    """The resolver does not answer. Its text is the end of a sentence."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ETIMEDOUT, "the name server (DNS) does not answer")
+
+
+Address = tuple[socket.AddressFamily, tuple[Any, ...]]  # family and address, as `socket.connect` takes them
+
+
+def resolve(host: str, port: int, deadline: float) -> list[Address]:
+    """The TCP addresses of a name, without duplicates, in the resolver's order.
+
+    `deadline` is one of `time.monotonic`. Raises socket.gaierror when the name is not known or can be none, and
+    NameServerSilent when the resolver does not answer in time.
+    """
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            found = _NAMES.call((host, port), lambda: _getaddrinfo(host, port), max(0.0, deadline - time.monotonic()))
+        except TimeoutError as error:
+            raise NameServerSilent from error
+    else:
+        found = _getaddrinfo(host, port)  # asks nobody
+    return list(dict.fromkeys((entry[0], tuple(entry[4])) for entry in found))
+
+
+def _getaddrinfo(host: str, port: int) -> Sequence[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # of the encoding for DNS
+        raise socket.gaierror(socket.EAI_NONAME, "no name that DNS could know") from error
+
+
+def connect(addresses: Sequence[Address], deadline: float) -> socket.socket:
+    """A TCP connection to the first of the addresses that answers.
+
+    Each gets an equal share of what is left until the deadline, so that one that is dead does not use up the time of
+    the others. Raises OSError.
+    """
+    failure: OSError = TimeoutError(errno.ETIMEDOUT, "no time was left to connect")
+    for place, (family, address) in enumerate(addresses):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(left / (len(addresses) - place))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure
+
+
+def within_file_timeout(key: Hashable, function: Callable[[], T], timeout: float | None = None) -> T:
+    """`Calls.call` for functions that only look at files. Raises what they raise, TimeoutError after FILE_TIMEOUT."""
+    return _FILES.call(key, function, FILE_TIMEOUT if timeout is None else timeout)
+
+
+def read_file(path: str | Path) -> bytes:
+    """The content of a regular file, or nothing of /dev/null; never waits for a FIFO or a device.
+
+    Call it within `within_file_timeout`. Raises OSError, also for other kinds of files and those over FILE_LIMIT.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with open(descriptor, "rb") as stream:
+        state = os.fstat(descriptor)
+        if stat.S_ISCHR(state.st_mode) and state.st_rdev == NULL_DEVICE:
+            return b""
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        data = stream.read(FILE_LIMIT + 1)
+    if len(data) > FILE_LIMIT:
+        raise OSError(errno.EFBIG, f"it has more than {FILE_LIMIT} bytes", str(path))
+    return data
