@@ -404,9 +404,7 @@ class PublishedSSHKey(models.Model):
 class AccountMap(models.Model):
     """Which accounts on the machines are one person's, where a profile's allowed users say `{accounts}`."""
 
-    person = models.CharField(
-        max_length=150, unique=True, help_text="The name that the person signs in with, exactly as it is there."
-    )
+    person = models.CharField(max_length=150, unique=True, help_text="The name that the person signs in with.")
     accounts = models.TextField(help_text="Accounts on the machines, one per line, such as abc012345.")
 
     class Meta:
@@ -417,8 +415,20 @@ class AccountMap(models.Model):
     def __str__(self) -> str:
         return f"{self.person}: {', '.join(lines(self.accounts))}"
 
+    @classmethod
+    def of(cls, person: str) -> AccountMap | None:
+        """The row of a person. Names that look the same are one person's: no two accounts have such names."""
+        row = cls.objects.filter(person=person).first()
+        if row:
+            return row
+        name = validators.canonical(person)
+        return next((each for each in cls.objects.all() if validators.canonical(each.person) == name), None)
+
     def clean(self) -> None:
         self.person = self.person.strip()
+        row = AccountMap.of(self.person)
+        if row and row.pk != self.pk:
+            raise ValidationError({"person": f"This name looks like {row.person}, whose accounts are here already."})
         self.accounts = "\n".join(lines(self.accounts))
         try:
             validate_accounts(lines(self.accounts))

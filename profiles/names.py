@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db.models.signals import post_save, pre_save
+from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import receiver
 
 from profiles.models import AccountMap
+from profiles.validators import canonical
 
 MAX_USERNAME = 150  # of django.contrib.auth
-
-
-def canonical(name: str) -> str:
-    """What two names have in common that look the same: NFKC, without regard to case."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def validate_unlike_others(name: str, *, pk: int = 0) -> None:
@@ -53,7 +48,19 @@ def refuse_lookalikes(sender: type, instance: Any, raw: bool = False, **kwargs: 
 def forget_the_mapping_of_who_is_switched_off(sender: type, instance: Any, **kwargs: Any) -> None:
     """Whoever is switched off loses the accounts. Tokens and sessions: runners.services.people."""
     if sender is get_user_model() and not instance.is_active:
-        AccountMap.objects.filter(person=instance.username).delete()
+        forget_mapping(instance.username)
+
+
+@receiver(post_delete)
+def forget_the_mapping_of_who_is_deleted(sender: type, instance: Any, **kwargs: Any) -> None:
+    """Somebody else may get the name."""
+    if sender is get_user_model():
+        forget_mapping(instance.username)
+
+
+def forget_mapping(username: str) -> None:
+    if row := AccountMap.of(username):
+        row.delete()
 
 
 # For forms and createsuperuser, which then say it at the field.

@@ -36,5 +36,5 @@ def person_of(user: Any) -> Person:
 
 def accounts_of(username: str) -> tuple[str, ...]:
     """The accounts that an admin has mapped to a person."""
-    row = AccountMap.objects.filter(person=username).first()
+    row = AccountMap.of(username)
     return lines(row.accounts) if row else ()

@@ -10,6 +10,7 @@ import base64
 import binascii
 import ipaddress
 import re
+import unicodedata
 from pathlib import PurePosixPath
 
 from django.core.exceptions import ValidationError
@@ -170,3 +171,8 @@ def is_public_key(line: str) -> bool:
 def validate_preferred_username(value: str) -> None:
     """The account that a person wants to be offered as SSH.USER: it has to be one."""
     validate_user(value)
+
+
+def canonical(name: str) -> str:
+    """What two names have in common that look the same: NFKC, without regard to case."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

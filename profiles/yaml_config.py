@@ -15,7 +15,7 @@ from profiles.config import Endpoint
 from profiles.installations import validate_installation
 from profiles.limits import validate_accounts, validate_patterns, validate_roots, validate_user_patterns
 from profiles.parameters import Values
-from profiles.validators import kind, shown
+from profiles.validators import canonical, kind, shown
 
 ROOT = "RUNNER_CONFIGURATION"
 PROFILES, SSH_PUBLIC_KEYS, ENDPOINTS = "PROFILES", "SSH_PUBLIC_KEYS", "ENDPOINTS"
@@ -226,6 +226,11 @@ class _Reader:
             path = f"{ROOT}.{ACCOUNTS}"
             found = self.few(self.mapping(parts[ACCOUNTS], path), path)
             accounts = {name: self.accounts_of(f"{path}.{name}", name, value) for name, value in found.items()}
+            names: dict[str, str] = {}
+            for name in found:
+                like = names.setdefault(canonical(name), name)
+                if like != name:
+                    self.wrong(f"{path}.{name}"[:MAX_PERSON], f"This looks like {shown(like)}: they are one person.")
         return Configuration(profiles=profiles, ssh_public_keys=keys, endpoints=endpoints, accounts=accounts)
 
     def few(self, members: dict[str, Any], path: str) -> dict[str, Any]:

@@ -660,6 +660,24 @@ def test_a_proxys_header_signs_people_in_and_makes_an_account_without_rights(
     assert not user.has_usable_password()
 
 
+@pytest.mark.parametrize("name", ["ADA", "ad\uff41", "a b", "x" * 151, "a;b", "a/b"])
+def test_a_proxys_name_that_is_nobodys_or_looks_like_anothers_is_not_signed_in(
+    client: Client, behind_proxy: None, ada: User, name: str
+) -> None:
+    as_sent = name.encode().decode("latin-1")  # WSGI's way to give bytes
+    for _ in range(2):
+        page = client.get("/", headers=named(as_sent))
+        client.force_login(ada)  # then the name ends her session
+    assert page.status_code == 200 and "Sign in" in page.content.decode()
+    assert User.objects.count() == 1
+
+
+def test_a_proxys_name_is_read_as_utf8(client: Client, behind_proxy: None, db: None) -> None:
+    for _ in range(2):
+        assert "josé" in client.get("/", headers=named("josé".encode().decode("latin-1"))).content.decode()
+    assert User.objects.get().username == "josé"
+
+
 def test_somebody_else_in_the_header_ends_the_session_of_the_first(
     client: Client, behind_proxy: None, db: None
 ) -> None:

@@ -20,7 +20,7 @@ from django.utils import timezone
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from profiles.importer import export_configuration, import_configuration
 from profiles.models import AccountMap, RunnerProfile
-from profiles.names import canonical
+from profiles.validators import canonical
 from profiles.people import Person, person_of
 from profiles.yaml_config import InvalidConfiguration, dump, parse
 from runners.models import ApiToken, AuditRecord, RunnerRun
@@ -144,6 +144,21 @@ def test_the_map_of_accounts_is_exported_and_imported_without_a_change() -> None
     for wrong in ("{ana: ['a b']}", "{ana: 5}", "[ana]", "{'': [x]}", "{ana: ['-x']}"):
         with pytest.raises(InvalidConfiguration):
             parse(f"RUNNER_CONFIGURATION: {{ACCOUNTS: {wrong}}}")
+
+
+def test_a_mapping_is_found_by_a_name_that_looks_the_same_and_goes_with_the_account(admin_client: Client) -> None:
+    AccountMap.objects.create(person="Ana", accounts="bsc01")
+    user = User.objects.create_user("ana")
+    assert person_of(user).accounts() == ("bsc01",)
+    assert person_of(User.objects.create_user("ben")).accounts() == ()
+    form = {"person": "ａna", "accounts": "bsc02"}
+    page = admin_client.post(reverse("admin:profiles_accountmap_add"), form).content.decode()
+    assert "looks like Ana" in page and AccountMap.objects.count() == 1
+    with pytest.raises(InvalidConfiguration, match="looks like"):
+        parse("RUNNER_CONFIGURATION: {ACCOUNTS: {ana: x, Ana: y}}")
+    user.delete()
+    assert not AccountMap.objects.exists()
+    assert person_of(User.objects.create_user("ana")).accounts() == ()  # somebody else who gets the name
 
 
 # --- what is marked ---------------------------------------------------------------------------------------------------

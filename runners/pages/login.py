@@ -18,7 +18,8 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from rest_framework.throttling import BaseThrottle
 
-from profiles.names import MAX_USERNAME, canonical
+from profiles.names import MAX_USERNAME
+from profiles.validators import canonical
 from runners.services.sign_in import seconds_to_wait
 
 View = Callable[..., HttpResponseBase]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import RemoteUserBackend
 from django.contrib.auth.middleware import RemoteUserMiddleware
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+
+from profiles.validators import shown
+
+logger = logging.getLogger(__name__)
 
 SECRET_HEADER = "X-Remote-User-Secret"  # noqa: S105  (its name, not its value)
 
@@ -52,6 +59,24 @@ class ProxyUserBackend(RemoteUserBackend):
     @property
     def create_unknown_user(self) -> bool:  # type: ignore[override]
         return bool(settings.RUNNERS_REMOTE_USER_CREATE)
+
+    def authenticate(self, request: HttpRequest | None, remote_user: str | None = None, **kwargs: Any) -> Any:
+        """None for a name that can be nobody's, or that looks like another account's; the log says which."""
+        name = self.clean_username(remote_user or "")
+        try:
+            if not get_user_model().objects.filter(username=name.replace("\0", "")).exists():
+                get_user_model()._meta.get_field("username").clean(name, None)
+            return super().authenticate(request, remote_user=remote_user or "")
+        except ValidationError as error:
+            logger.warning("The proxy's user %s is not signed in: %s", shown(name), error.messages[0])
+            return None
+
+    def clean_username(self, username: str) -> str:
+        """As UTF-8, which proxies send; WSGI gives each byte as one character."""
+        try:
+            return username.encode("latin-1").decode()
+        except UnicodeError:
+            return username
 
     def configure_user(self, request: HttpRequest | None, user: Any, created: bool = True) -> Any:
         if created:
