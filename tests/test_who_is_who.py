@@ -20,8 +20,8 @@ from django.utils import timezone
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from profiles.importer import export_configuration, import_configuration
 from profiles.models import AccountMap, RunnerProfile
-from profiles.validators import canonical
 from profiles.people import Person, person_of
+from profiles.validators import canonical
 from profiles.yaml_config import InvalidConfiguration, dump, parse
 from runners.models import ApiToken, AuditRecord, RunnerRun
 from runners.models_operations import Operation

@@ -60,13 +60,13 @@ class ProxyUserBackend(RemoteUserBackend):
     def create_unknown_user(self) -> bool:  # type: ignore[override]
         return bool(settings.RUNNERS_REMOTE_USER_CREATE)
 
-    def authenticate(self, request: HttpRequest | None, remote_user: str | None = None, **kwargs: Any) -> Any:
+    def authenticate(self, request: HttpRequest, remote_user: str) -> Any:  # type: ignore[override]  # as the base
         """None for a name that can be nobody's, or that looks like another account's; the log says which."""
-        name = self.clean_username(remote_user or "")
+        name = self.clean_username(remote_user)
         try:
             if not get_user_model().objects.filter(username=name.replace("\0", "")).exists():
                 get_user_model()._meta.get_field("username").clean(name, None)
-            return super().authenticate(request, remote_user=remote_user or "")
+            return super().authenticate(request, remote_user=remote_user)
         except ValidationError as error:
             logger.warning("The proxy's user %s is not signed in: %s", shown(name), error.messages[0])
             return None
