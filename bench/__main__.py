@@ -13,7 +13,19 @@ from bench.measure import find_wrk
 from bench.report import text, write
 from bench.stage import stage
 
-QUICK = Effort(calls=10, seconds=2, rounds=1, past=20_000, active=40, commands=500, megabytes=100, targets=20, idle=2)
+QUICK = Effort(
+    calls=10,
+    seconds=2,
+    rounds=1,
+    past=20_000,
+    active=40,
+    commands=500,
+    megabytes=100,
+    targets=20,
+    idle=2,
+    shown=20,
+    watching=5,
+)
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from bench import viewers
 from bench.connections import address
 from bench.fill import RUNS_OF_EACH, expid
 from bench.measure import CONNECTIONS, alternate, requests_per_second
@@ -45,7 +46,8 @@ class Effort:
     """How much is measured.
 
     `calls` of each kind, `seconds` of load, `past` runs, `active` runs, short `commands`, `megabytes` of output,
-    `targets` with a connection each, which are `idle` for so many seconds.
+    `targets` with a connection each, which are `idle` for so many seconds, `shown` runs on dashboards that are watched
+    for `watching` seconds.
     """
 
     calls: int = 40
@@ -55,6 +57,8 @@ class Effort:
     active: int = 500
     commands: int = 10_000
     megabytes: int = 2_000
+    shown: int = 200
+    watching: float = 20
     targets: int = 300
     idle: int = 10
 
@@ -341,6 +345,58 @@ def _crowd(stage: Stage, port: int, profile: str) -> str:
     return f"{started} started, {len(refused)} refused ({codes}), {processes} process{'es' if processes != 1 else ''}"
 
 
+def dashboards(stage: Stage, effort: Effort) -> Result:
+    """10 and then 100 open dashboards of the same runs."""
+    stage.run_seconds(600)
+    with stage.another("dashboards") as server:
+        viewers.start_runs(server, [new_expid() for _ in range(effort.shown)])
+        loads = {}
+        for count in (10, 100):
+            polls = [viewers.dashboard(server.port, key) for key in viewers.sessions(server, count)]
+            loads[count] = viewers.measure(server, stage.sshd.log, polls, effort.watching)
+    stage.end_runs()
+    ten, hundred = loads[10], loads[100]
+    return Result(
+        f"10 dashboards of {effort.shown} active runs, polled every {viewers.LIST:g} s",
+        ten.words(),
+        "has none",
+        "",
+        "< 5 % of a core",
+        ten.core < 0.05,
+        [f"100 dashboards of {effort.shown} active runs: {hundred.words()}."],
+    )
+
+
+def log_viewers(stage: Stage, effort: Effort) -> Result:
+    """50 people who watch one log that grows."""
+    stage.run_seconds(600)
+    with stage.another("logs") as server:
+        name = new_expid()
+        (number,) = viewers.start_runs(server, [name])
+        log = max((stage.home / ".autosubmit-runners").glob("*/log"), key=lambda each: each.stat().st_mtime_ns)
+        polls = [viewers.log_viewer(server.port, key, number) for key in viewers.sessions(server, 50)]
+        is_over = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(_grow, log, is_over)
+            load = viewers.measure(server, stage.sshd.log, polls, effort.watching)
+            is_over.set()
+    stage.end_runs()
+    return Result(
+        f"50 viewers of one growing log, {WORKERS} workers",
+        load.words(),
+        "has none",
+        "",
+        f"<= {2 * WORKERS} SSH commands/s",
+        load.commands <= 2 * WORKERS,
+    )
+
+
+def _grow(log: Path, is_over: threading.Event) -> None:
+    while not is_over.wait(0.1):
+        with log.open("a") as stream:
+            stream.write("one line more\n")
+
+
 CASES: dict[str, Callable[[Stage, Effort], Result]] = {
     "run-ssh": run_ssh,
     "set-job-status": set_job_status_ssh,
@@ -351,5 +407,7 @@ CASES: dict[str, Callable[[Stage, Effort], Result]] = {
     "connections": many_targets,
     "past-runs": past_runs,
     "simultaneous": simultaneous,
+    "dashboards": dashboards,
+    "log-viewers": log_viewers,
 }
 assert PROGRAMS.is_dir()

@@ -73,6 +73,7 @@ CORS_PREFLIGHT_MAX_AGE = 600
 # Each layer costs every request: get-runner-run-status has to answer more than 1100 times a second on two cores.
 MIDDLEWARE = [
     "runners.api.middleware.BodyLimitMiddleware",
+    "runners.pages.compression.CompressionMiddleware",
     "runners.api.middleware.ApiPathMiddleware",
     "runners.pages.middleware.NoNul",
     "django.middleware.security.SecurityMiddleware",

@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from runners.pages import board
 from runners.services import access, shared_log
 from runners.services.runners import Runner, get_runner
 from runners.services.ssh import POOL
@@ -248,8 +249,9 @@ def app(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServe
 
 @pytest.fixture(autouse=True)
 def _nothing_of_another_test() -> None:
-    """A process keeps for a second what it has read: who sees which runs, and logs. A test's rows are rolled back."""
+    """A process keeps for a second who sees which runs, lists of runs, and logs. A test's rows are rolled back."""
     access.forget_view_rules()
+    board.forget()
     shared_log.forget()
 
 

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render, resolve_url
-from django.utils import timezone
+from django.utils.cache import get_conditional_response
 from django.views import View
 
 from runners.models import AuditRecord, RunnerRun
-from runners.pages import history
+from runners.pages import board, compression, history
 from runners.pages.base import PageView, SignedIn
-from runners.services import access, experiments, lifecycle
+from runners.services import access
 from runners.services.autosubmit import EXPID_PATTERN
-
-ACTIVE_SHOWN = 200
-RECENT_SHOWN = 25
-RECENT = timedelta(days=14)
-
-
-def overview(user: Any) -> dict[str, Any]:
-    """Rows only: no machine is asked, so the page comes at once whatever the machines do. `Refresh` asks them."""
-    active = list(access.visible(RunnerRun.objects.active(), user).order_by("-id")[: ACTIVE_SHOWN + 1])
-    return {
-        "active": active[:ACTIVE_SHOWN],
-        "is_cut": len(active) > ACTIVE_SHOWN,
-        "shown": ACTIVE_SHOWN,
-        "recent": access.visible(RunnerRun.objects.ended_since(timezone.now() - RECENT), user)[:RECENT_SHOWN],
-        "now": timezone.now(),
-    }
 
 
 class Home(PageView):
@@ -48,16 +31,20 @@ class Home(PageView):
         return super().dispatch(request, *args, **kwargs)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(**kwargs, **overview(self.request.user))
+        # Not those that are shared: who has just started a run finds it here.
+        return super().get_context_data(**kwargs, lists=board.make_lists(self.request.user))
 
 
-class RunsFragment(PageView):
-    """The part of the dashboard that is asked for again and again."""
+class RunsFragment(SignedIn, View):
+    """The part of the dashboard that is asked for again and again: 304 without a body while nothing has changed."""
 
-    template_name = "pages/_runs.html"
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(**kwargs, **overview(self.request.user))
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        lists = board.shared_lists(request.user)
+        response = get_conditional_response(request, etag=lists.etag)
+        if response is None:
+            response = compression.ready(request, lists.body, lists.compressed)
+        response["ETag"] = lists.etag
+        return response
 
 
 class Refresh(SignedIn, View):
@@ -67,8 +54,7 @@ class Refresh(SignedIn, View):
     """
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        active = access.visible(RunnerRun.objects.active(), request.user).order_by("-id")[:ACTIVE_SHOWN]
-        lifecycle.refresh([run for run in active if not experiments.is_fresh(run)])
+        board.refresh(request.user)
         return HttpResponse(status=204)
 
 
@@ -94,7 +80,7 @@ class ExperimentPage(PageView):
         expid = kwargs["expid"]
         self.title = f"Experiment {expid}"
         user = self.request.user
-        runs = list(access.visible(RunnerRun.objects.filter(expid=expid), user).order_by("-id")[:RECENT_SHOWN])
+        runs = list(access.visible(RunnerRun.objects.filter(expid=expid), user).order_by("-id")[: board.RECENT_SHOWN])
         audit = access.visible_records(AuditRecord.objects.filter(expid=expid), user)
         return super().get_context_data(
             **kwargs,
@@ -103,5 +89,5 @@ class ExperimentPage(PageView):
             profile=self.request.GET.get("profile_name") or (runs[0].profile_name if runs else ""),
             active=next((run for run in runs if run.is_active), None),
             picture=history.draw(runs, group=lambda run: run.expid) if runs else None,
-            audit=audit.order_by("-id")[:RECENT_SHOWN],
+            audit=audit.order_by("-id")[: board.RECENT_SHOWN],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -87,6 +88,12 @@ def hidden_profiles(user: Any) -> list[int]:
         return []
     own = groups_of(user)
     return [number for number, groups in rules.items() if not groups & own]
+
+
+def visibility(user: Any) -> Hashable:
+    """Equal for users who see the same runs, so that what was made for one of them may be shown to the other."""
+    hidden = hidden_profiles(user)
+    return (frozenset(hidden), user.get_username()) if hidden else ()
 
 
 def visible(rows: QuerySet[Row], user: Any) -> QuerySet[Row]:

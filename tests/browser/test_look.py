@@ -96,6 +96,21 @@ def test_every_page_is_accessible_in_the_light_and_in_the_dark_and_fits_a_phone(
             assert overflow <= 0, f"{path} is {overflow} px too wide on {look}"
 
 
+def test_a_dashboard_without_news_gets_empty_answers_and_keeps_what_it_shows(
+    page: Page, busy_site: AppServer, sign_in: SignIn
+) -> None:
+    sign_in(page, busy_site)
+    page.goto(f"{busy_site.url}/")
+    runs = page.locator("#runs")
+    with page.expect_response(lambda answer: answer.url.endswith("/runs/list") and answer.status == 304):
+        pass
+    expect(runs.get_by_role("row")).to_have_count(29)
+    expect(runs).to_contain_text("12 min")  # an age that the page itself keeps up to date
+    change = "from runners.models import RunnerRun; RunnerRun.objects.filter(expid='b001').update(started_by='hopper')"
+    busy_site.manage("shell", "-v0", "-c", change)
+    expect(runs).to_contain_text("hopper")
+
+
 @pytest.mark.parametrize("name", ["400", "403", "403_csrf", "429", "500", "503"])
 def test_every_error_is_a_page_that_is_accessible(page: Page, watch: Watch, stub_site: AppServer, name: str) -> None:
     """As the service renders it, without causing the error: the other tests do that."""

@@ -17,6 +17,17 @@ document.addEventListener("visibilitychange", () => {
   for (const element of document.querySelectorAll("[data-poll]")) htmx.trigger(element, "wake");
 });
 
+// A part with an ETag is asked for with it. 304 is the empty answer that nothing has changed: what is shown stays.
+document.addEventListener("htmx:configRequest", (event) => {
+  const etag = event.detail.elt.dataset.etag;
+  if (etag) event.detail.headers["If-None-Match"] = etag;
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { elt, xhr } = event.detail;
+  if (xhr.status === 304) event.detail.shouldSwap = false;
+  else if (elt.dataset.etag) elt.dataset.etag = xhr.getResponseHeader("ETag") ?? "";
+});
+
 // The service is away: what is shown stays, with the time it is from. What somebody has asked for is not tried again, and
 // the words about it stay until the next request of that kind.
 let isAsked = false;
@@ -74,7 +85,8 @@ setInterval(() => {
     element.dataset.age ??= String(parse(element.textContent));
     const passed = (Date.now() - Number(element.dataset.seen)) / 1000;
     const age = Number(element.dataset.age);
-    if (age < 3600) element.textContent = `${inWords(age + passed)} ago`;
+    const words = `${inWords(age + passed)} ago`;
+    if (element.textContent !== words) element.textContent = words;
   }
 }, 1000);
 function parse(words) {

@@ -1,0 +1,118 @@
+"""The lists of the dashboard, made once per second and process for all who see the same runs.
+
+Nothing in them depends on who looks, but which runs there are; `access.visibility` tells who sees the same ones.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property, partial
+from typing import Any
+
+from django.conf import settings
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.safestring import SafeString, mark_safe
+
+from runners.models import RunnerRun
+from runners.pages import rows
+from runners.services import access, experiments, lifecycle
+from runners.services.single_flight import SingleFlight, StillUnderWay
+
+ACTIVE_SHOWN = 200
+RECENT_SHOWN = 25
+RECENT = timedelta(days=14)
+SHARED_SECONDS = 1.0
+PATIENCE = 5.0  # seconds that a request waits for another one that makes the same lists
+MOST_VIEWS = 64  # of people who see different runs; 200 kB each
+
+
+@dataclass(frozen=True)
+class Lists:
+    """`etag` changes with everything that is shown but the ages, which the page itself keeps up to date."""
+
+    etag: str
+    html: SafeString
+    made: float  # of time.monotonic
+
+    @cached_property
+    def body(self) -> bytes:
+        return self.html.encode()
+
+    @cached_property
+    def compressed(self) -> bytes:
+        return gzip.compress(self.body, 6, mtime=0)
+
+
+_lock = threading.Lock()
+_lists: OrderedDict[Hashable, Lists] = OrderedDict()
+_asked: OrderedDict[Hashable, float] = OrderedDict()
+_makers: SingleFlight[Hashable, Lists] = SingleFlight()
+
+
+def shared_lists(user: Any) -> Lists:
+    """The lists that `user` may see, SHARED_SECONDS old at most."""
+    view = access.visibility(user)
+    with _lock:
+        kept = _lists.get(view)
+    if kept and time.monotonic() - kept.made < SHARED_SECONDS:
+        return kept
+    try:
+        return _makers.call(view, partial(_make_and_keep, view, user), patience=PATIENCE)
+    except StillUnderWay:
+        return make_lists(user)
+
+
+def make_lists(user: Any) -> Lists:
+    """The lists as they are now. Rows only: no machine is asked, so they come at once whatever the machines do."""
+    active = list(access.visible(RunnerRun.objects.active(), user).order_by("-id")[: ACTIVE_SHOWN + 1])
+    recent = access.visible(RunnerRun.objects.ended_since(timezone.now() - RECENT), user)[:RECENT_SHOWN]
+    context = {
+        "active": [mark_safe(rows.active(run)) for run in active[:ACTIVE_SHOWN]],  # noqa: S308  (templates of ours)
+        "is_cut": len(active) > ACTIVE_SHOWN,
+        "shown": ACTIVE_SHOWN,
+        "recent": mark_safe("".join(map(rows.ended, recent))),  # noqa: S308
+    }
+    html = render_to_string("pages/_runs.html", context)
+    etag = f'W/"{hashlib.sha256(html.encode()).hexdigest()[:32]}"'
+    return Lists(etag, rows.with_ages(html), time.monotonic())
+
+
+def refresh(user: Any) -> None:
+    """Ask the machines of the active runs, unless that was begun for the same runs just now."""
+    view = access.visibility(user)
+    with _lock:
+        now = time.monotonic()
+        if now - _asked.get(view, -1e9) < settings.RUNNERS_STATUS_FRESHNESS:
+            return
+        _put(_asked, view, now)
+    active = access.visible(RunnerRun.objects.active(), user).order_by("-id")[:ACTIVE_SHOWN]
+    lifecycle.refresh([run for run in active if not experiments.is_fresh(run)])
+
+
+def forget() -> None:
+    """For tests that change rows behind the service's back, and want to see it at once."""
+    with _lock:
+        _lists.clear()
+        _asked.clear()
+
+
+def _make_and_keep(view: Hashable, user: Any) -> Lists:
+    lists = make_lists(user)
+    with _lock:
+        _put(_lists, view, lists)
+    return lists
+
+
+def _put(kept: OrderedDict[Hashable, Any], view: Hashable, value: object) -> None:
+    kept[view] = value
+    kept.move_to_end(view)
+    while len(kept) > MOST_VIEWS:
+        kept.popitem(last=False)

@@ -1,0 +1,102 @@
+"""The rows of the lists of runs as HTML: each is rendered once for each change of what it shows, for all viewers.
+
+A template of a row gets a `Row` and nothing else. So it cannot show anything that depends on who looks, and what it
+shows is the key under which its HTML is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+from django.conf import settings
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.safestring import SafeString, mark_safe
+
+from runners.models import RunnerRun
+from runners.templatetags import pages as words
+
+KEPT = 4096  # rendered rows, some 800 bytes each
+# An age stands in the HTML as the moment since when it counts, because it changes while the row does not. Nothing that
+# is stored can look like it: templates escape every `<`.
+AGE = "<!--age {}-->"
+_AGES = re.compile(r"<!--age (-?[0-9]{1,15})-->")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """All that the row of a run shows.
+
+    `confirmed_at` is None while the confirmation is recent: then the row says so, and a machine that confirms a run
+    again and again does not change it.
+    """
+
+    pk: int
+    expid: str
+    status: str
+    tone: str
+    outcome: str
+    host: str
+    user: str
+    profile_name: str
+    runner: str
+    started_by: str
+    created: datetime
+    finished: datetime | None
+    lasted: str
+    reachable: bool
+    unreachable_detail: str
+    is_confirmed: bool
+    confirmed_at: datetime | None
+
+
+def row_of(run: RunnerRun, *, lasted: str = "") -> Row:
+    is_recent = bool(run.reachable and run.confirmed_at and timezone.now() - run.confirmed_at < recent())
+    return Row(
+        pk=run.pk,
+        expid=run.expid,
+        status=run.status,
+        tone=words.tone(run),
+        outcome=words.outcome(run),
+        host=run.host,
+        user=run.user,
+        profile_name=run.profile_name,
+        runner=run.runner,
+        started_by=run.started_by,
+        created=run.created,
+        finished=run.finished,
+        lasted=lasted,
+        reachable=run.reachable,
+        unreachable_detail="" if run.reachable else run.unreachable_detail,
+        is_confirmed=run.confirmed_at is not None,
+        confirmed_at=None if is_recent else run.confirmed_at,
+    )
+
+
+def recent() -> timedelta:
+    """How old a confirmation is at most that a list calls recent: dashboards and the watch renew it sooner."""
+    return timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS + 13)
+
+
+def active(run: RunnerRun) -> str:
+    """The row in a list of active runs, with ages for `with_ages`."""
+    return _html("pages/_active_row.html", row_of(run))
+
+
+def ended(run: RunnerRun) -> str:
+    """The row in a list of runs that have ended, or of all runs of an experiment, with ages for `with_ages`."""
+    return _html("pages/_run_row.html", row_of(run, lasted=words.lasted(run)))
+
+
+@lru_cache(KEPT)
+def _html(template: str, row: Row) -> str:
+    return render_to_string(template, {"run": row, "recent": recent().total_seconds()})
+
+
+def with_ages(html: str) -> SafeString:
+    """HTML of rows with each age in words, as of now."""
+    now = timezone.now().timestamp()
+    return mark_safe(_AGES.sub(lambda found: f"{words.in_words(now - int(found[1]))} ago", html))  # noqa: S308

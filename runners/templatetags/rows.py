@@ -1,0 +1,32 @@
+"""Lists of runs in templates, made of the rows that are kept as HTML (runners/pages/rows.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from runners.models import RunnerRun
+from runners.pages import rows
+from runners.templatetags.pages import moment
+
+register = template.Library()
+
+
+@register.filter
+def run_rows(runs: Iterable[RunnerRun]) -> SafeString:
+    """The rows of runs, for a table with the head of pages/_run_rows.html."""
+    return rows.with_ages("".join(map(rows.ended, runs)))
+
+
+@register.filter
+def age(value: datetime | None) -> str | SafeString:
+    """As `ago` of the library `pages`, for HTML that is kept: `rows.with_ages` fills in the words."""
+    if value is None:
+        return ""
+    place = mark_safe(rows.AGE.format(round(value.timestamp())))  # noqa: S308
+    exact = value.isoformat(timespec="seconds")
+    return format_html('<time datetime="{}" title="{}" data-ago>{}</time>', exact, moment(value), place)
