@@ -21,8 +21,12 @@ class RunnersConfig(AppConfig):
     verbose_name = "Runs"
 
     def ready(self) -> None:
-        from runners.services import people  # noqa: F401  # its receiver
+        from runners.services import (
+            changes,
+            people,  # noqa: F401  # its receiver
+        )
 
+        changes.connect()
         keep_private()
 
 

@@ -194,7 +194,7 @@ class RunnerRun(OfProfile):
 
 
 class AuditRecord(OfProfile):
-    """One command that was asked for: who, what, with which outcome.
+    """One command that was asked for, or one change of the configuration: who, what, with which outcome.
 
     `services.audit` writes it when the command begins (`under_way`) and completes it when the command ends. Nobody
     edits it. Use cases receive the record of their command and fill in what only they know (`argv`, `run_id`).
@@ -217,6 +217,11 @@ class AuditRecord(OfProfile):
     )
     detail = models.TextField(blank=True)
     duration_ms = models.PositiveIntegerField(default=0)
+    changes = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Of the configuration: a list of action (add, change, remove), kind, object, before and after.",
+    )
     # Both null once the command has ended. Nullable without a default: the table has millions of rows, and SQLite would
     # copy it to add another kind of column.
     owner = models.CharField(

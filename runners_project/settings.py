@@ -76,6 +76,7 @@ MIDDLEWARE = [
     "runners.pages.compression.CompressionMiddleware",
     "runners.api.middleware.ApiPathMiddleware",
     "runners.pages.middleware.NoNul",
+    "runners.api.middleware.ActingMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -319,6 +320,9 @@ LOGGING: dict[str, Any] = {
         "paramiko": {"level": "WARNING"},
     },
 }
+
+# Changes of the configuration outside of a request are recorded with the Unix account. Only the tests switch it off.
+RUNNERS_AUDIT_WITHOUT_REQUEST = True
 
 # --- Runners (read by runners/services) ------------------------------------------------------------------------------
 

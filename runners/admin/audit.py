@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import Q
+from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, badge, block, short
@@ -32,7 +35,7 @@ class OutcomeFilter(ChoiceFilter):
 COMMANDS = (  # as `audited` is told them
     *("run-experiment", "stop-experiment", "set-job-status", "preview-job-status", "create-experiment"),
     *("create-job-list", "update-experiment-description", "check-profile", "approve-host-key", "forget-host-key"),
-    *("create-ssh-key", "abandon-run"),
+    *("create-ssh-key", "abandon-run", "clean-runs", "change-configuration"),
 )
 
 
@@ -57,7 +60,22 @@ class AuditRecordAdmin(ReadOnlyAdmin):
         ("Asked", {"fields": ("endpoint", "expid", "profile_name", "run", "command_line")}),
         ("Outcome", {"fields": ("shown_outcome", "detail", "took")}),
     )
-    readonly_fields = ("when", "who", "run", "command_line", "shown_outcome", "took")
+    readonly_fields = ("when", "who", "run", "command_line", "shown_outcome", "took", "shown_changes")
+
+    def get_fieldsets(self, request: HttpRequest, obj: AuditRecord | None = None) -> Any:
+        changed = [("Changed", {"fields": ("shown_changes",)})] if obj and obj.changes else []
+        return [*super().get_fieldsets(request, obj), *changed]
+
+    @admin.display(description="before and after")
+    def shown_changes(self, record: AuditRecord) -> SafeString:
+        rows = [
+            (f"{change['action']} {change['kind']} {change['object']}", name, before, after)
+            for change in record.changes or []
+            for name, before, after in _values(change)
+        ]
+        head = "<tr><th>What</th><th>Field</th><th>Before</th><th>After</th></tr>"
+        lines = format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows)
+        return format_html(f"<table><thead>{head}</thead><tbody>{{}}</tbody></table>", lines)
 
     @admin.display(description="when", ordering="id")
     def began(self, record: AuditRecord) -> SafeString | str:
@@ -100,3 +118,15 @@ class AuditRecordAdmin(ReadOnlyAdmin):
     @admin.display(description="executed")
     def command_line(self, record: AuditRecord) -> SafeString:
         return block(shlex.join(record.argv))
+
+
+def _values(change: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(field, before, after) of one change, in words."""
+    for name in {**change["before"], **change["after"]}:
+        yield name, _words(change["before"].get(name)), _words(change["after"].get(name))
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

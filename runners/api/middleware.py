@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
+from rest_framework.throttling import BaseThrottle
+
+from runners.services import acting
 
 API_PREFIX = "/v4/"
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -47,6 +51,27 @@ def _refused(request: HttpRequest, status: int, code: str, detail: str) -> HttpR
     from runners.api.exception_handler import KINDS_BY_CODE, PROBLEM_TYPE, problem  # it imports views' modules
 
     return JsonResponse(problem(KINDS_BY_CODE[code], detail), status=status, content_type=PROBLEM_TYPE)
+
+
+class ActingMiddleware:
+    """Lets the audit of changes know whose request it is (services/acting.py). It looks at no credentials itself."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        token = acting.OF_REQUEST.set(partial(_actor, request))
+        try:
+            return self.get_response(request)
+        finally:
+            acting.OF_REQUEST.reset(token)
+
+
+def _actor(request: HttpRequest) -> acting.Actor:
+    user, token = getattr(request, "user", None), getattr(request, "auth", None)
+    name = user.get_username() if user is not None and user.is_authenticated else ""
+    address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
+    return acting.Actor(name, getattr(token, "token_key", ""), address)
 
 
 class ApiPathMiddleware:

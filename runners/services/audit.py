@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
@@ -26,6 +27,8 @@ from runners.services.database import LOST, drop_lost_connection
 logger = logging.getLogger(__name__)
 
 DETAIL_LIMIT = 2000  # characters
+# The record of a command that changes the configuration: what it changes goes into it (services/changes.py).
+HOLDER: ContextVar[AuditRecord | None] = ContextVar("holder", default=None)
 START_NOTHING = ("check-profile", "abandon-run")  # commands that can simply be sent again
 INTERRUPTED_DETAIL = (
     "The service ended, or lost its database, before the outcome was written down. What the command had done until "
@@ -75,6 +78,19 @@ def audited(
         record.owner = record.owned_until = None
         if is_listed(record):
             _complete(record)
+
+
+@contextmanager
+def holds_changes(record: AuditRecord) -> Iterator[None]:
+    """Let the record of a command hold the changes of the configuration that the block makes.
+
+    They are saved with the change, in its transaction, and not as records of their own.
+    """
+    token = HOLDER.set(record)
+    try:
+        yield
+    finally:
+        HOLDER.reset(token)
 
 
 def begin(record: AuditRecord) -> None:

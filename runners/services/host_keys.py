@@ -15,7 +15,7 @@ from profiles.ssh_config import lookup
 from runners.exceptions import InvalidRequest, RunnerUnreachable
 from runners.models import TrustedHostKey
 from runners.services import known_hosts, ssh_connect
-from runners.services.audit import audited
+from runners.services.audit import audited, holds_changes
 from runners.services.known_hosts import HostKey
 
 # A server shows one key per connection, of the kind that it is asked for.
@@ -117,7 +117,7 @@ def approve(scanned: ScannedKey, approved_by: str, *, address: str = "") -> Trus
 
     Raises InvalidRequest for a key that a known_hosts file revokes.
     """
-    with audited(endpoint="approve-host-key", actor=approved_by, address=address) as record:
+    with audited(endpoint="approve-host-key", actor=approved_by, address=address) as record, holds_changes(record):
         record.detail = f"{scanned.host} {scanned.key_type} {scanned.fingerprint}"
         if scanned.state == "revoked":
             raise InvalidRequest(
@@ -140,7 +140,7 @@ def forget(row: TrustedHostKey, forgotten_by: str, *, address: str = "") -> None
 
     Connections that are open stay open until they are idle.
     """
-    with audited(endpoint="forget-host-key", actor=forgotten_by, address=address) as record:
+    with audited(endpoint="forget-host-key", actor=forgotten_by, address=address) as record, holds_changes(record):
         record.detail = f"{row.host} {row.key_type} {fingerprint_of(row)}"
         row.delete()
 

@@ -9,7 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from runners.services import idempotency, retention
+from runners.services import acting, idempotency, retention
+from runners.services.audit import audited, begin
 
 
 class Command(BaseCommand):
@@ -30,6 +31,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["days"] < 0:
             raise CommandError("--days cannot be negative.")
+        with audited(endpoint="clean-runs", actor=acting.now().name) as record:
+            record.detail = " ".join(f"{name}={options[name]}" for name in ("days", "dry_run", "rows", "audit"))
+            begin(record)
+            self._clean(options)
+
+    def _clean(self, options: dict[str, Any]) -> None:
         before = timezone.now() - timedelta(days=options["days"])
         is_dry: bool = options["dry_run"]
         would = "would be " if is_dry else ""

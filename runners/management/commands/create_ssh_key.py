@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from profiles.models import PublishedSSHKey
 from profiles.own_account import own_account
 from runners.services import ssh_keys
-from runners.services.audit import audited, begin
+from runners.services.audit import audited, begin, holds_changes
 
 
 class Command(BaseCommand):
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         if not comment.isprintable() or len(comment) > 100:
             raise CommandError("--comment: give at most 100 printable characters.")
         actor = f"{own_account().pw_name} (create_ssh_key)"
-        with audited(endpoint="create-ssh-key", actor=actor) as record:
+        with audited(endpoint="create-ssh-key", actor=actor) as record, holds_changes(record):
             begin(record)
             try:
                 record.detail = self._do(comment, options)

@@ -1,0 +1,39 @@
+"""Who acts now: what a record says of it when the code that makes the record cannot be told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from profiles.own_account import own_account
+
+COMMAND_LINES = ("manage.py", "django-admin", "__main__.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """`name` is empty when nobody is signed in. `token`: the public part of the token that was used."""
+
+    name: str = ""
+    token: str = ""
+    address: str = ""
+
+
+# Of a request. It is a function because the person is known only after the credentials were looked at.
+OF_REQUEST: ContextVar[Callable[[], Actor] | None] = ContextVar("of_request", default=None)
+
+
+def now() -> Actor:
+    """The sender of the request that is being answered; without one, the Unix account and its command."""
+    of_request = OF_REQUEST.get()
+    return of_request() if of_request else of_process(sys.argv)
+
+
+def of_process(argv: list[str]) -> Actor:
+    """Such as `root (import_profiles)`."""
+    program = Path(argv[0]).name if argv else ""
+    command = argv[1] if program in COMMAND_LINES and len(argv) > 1 else program
+    return Actor(f"{own_account().pw_name} ({command[:60] or 'python'})")
