@@ -231,6 +231,8 @@ class AuditRecord(OfProfile):
         null=True, editable=False, help_text="After that the command cannot be under way any more."
     )
 
+    request_id = models.CharField(max_length=64, null=True, editable=False, help_text="As in the answer and the log.")
+
     class Meta:
         ordering = ["-id"]
         indexes = [
@@ -253,6 +255,7 @@ class AuditRecord(OfProfile):
 
 from runners.models_auth import ApiToken as ApiToken  # noqa: E402  (registers the model with Django)
 from runners.models_auth import SignInAttempts as SignInAttempts  # noqa: E402
+from runners.models_health import Heartbeat as Heartbeat  # noqa: E402
 from runners.models_operations import IdempotencyRecord as IdempotencyRecord  # noqa: E402
 from runners.models_operations import Operation as Operation  # noqa: E402
 from runners.models_webhooks import Webhook as Webhook  # noqa: E402

@@ -15,6 +15,7 @@ from django.contrib.admin import AdminSite, ModelAdmin, SimpleListFilter
 from django.db.models import Model
 from django.db.models.base import ModelBase
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 
 # What Django's filters put behind the name of a field.
 FILTER_LOOKUPS = ("", "exact", "isnull", "gte", "lt", "in", "id__exact", "pk__exact")
@@ -49,6 +50,13 @@ def offered_lookups(model_admin: Any, request: HttpRequest) -> set[str]:
 
 
 class Site(AdminSite):
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        """The first page, with what is wrong with the service."""
+        from runners.services import health  # the models are not loaded yet when this module is
+
+        warnings = health.report().warnings if self.has_permission(request) else ()
+        return super().index(request, {**(extra_context or {}), "health_warnings": warnings})
+
     def register(
         self,
         model_or_iterable: type[Model] | Iterable[type[Model]],

@@ -65,13 +65,16 @@ INSTALLED_APPS = [
 CORS_ALLOWED_ORIGINS = [origin for origin in envlist("CORS_ALLOWED_ORIGINS") if origin != "*"]
 CORS_ALLOW_ALL_ORIGINS = "*" in envlist("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/+v4/"
-CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key", "prefer"]
+CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key", "prefer", "traceparent", "x-request-id"]
 CORS_EXPOSE_HEADERS = ["Retry-After", "Location", "WWW-Authenticate", "Preference-Applied", "Idempotent-Replayed"]
+CORS_EXPOSE_HEADERS += ["X-Request-ID"]
 CORS_EXPOSE_HEADERS += ["X-Log-Offset", "X-Log-Next-Offset", "X-Log-Size", "X-Log-Ended"]
 CORS_PREFLIGHT_MAX_AGE = 600
 
 # Each layer costs every request: get-runner-run-status has to answer more than 1100 times a second on two cores.
 MIDDLEWARE = [
+    "runners_project.request_id.RequestIdMiddleware",
+    "runners_project.health.HealthMiddleware",
     "runners.api.middleware.BodyLimitMiddleware",
     "runners.pages.compression.CompressionMiddleware",
     "runners.api.middleware.ApiPathMiddleware",
@@ -87,7 +90,7 @@ MIDDLEWARE = [
     "runners.pages.middleware.PagePolicy",
 ]
 if CORS_ALLOWED_ORIGINS or CORS_ALLOW_ALL_ORIGINS:
-    MIDDLEWARE.insert(0, "corsheaders.middleware.CorsMiddleware")
+    MIDDLEWARE.insert(2, "corsheaders.middleware.CorsMiddleware")
 
 ROOT_URLCONF = "runners_project.urls"
 WSGI_APPLICATION = "runners_project.wsgi.application"
@@ -312,8 +315,22 @@ USE_TZ = True
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"request_id": {"()": "runners_project.request_id.RequestIdFilter"}},
+    "formatters": {
+        "TEXT": {"format": "{asctime} {levelname} {name} [{request_id}]: {message}", "style": "{"},
+        "JSON": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "{asctime}{levelname}{name}{request_id}{message}",
+            "style": "{",
+        },
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": envchoice("LOG_FORMAT", "TEXT", ("TEXT", "JSON")),
+            "filters": ["request_id"],
+        }
+    },
     "root": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper()},
     "loggers": {
         "django": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper(), "propagate": False},

@@ -15,7 +15,7 @@ from django.views import View
 from runners.models import AuditRecord, RunnerRun
 from runners.pages import board, compression, history
 from runners.pages.base import PageView, SignedIn
-from runners.services import access
+from runners.services import access, health
 from runners.services.autosubmit import EXPID_PATTERN
 
 
@@ -32,7 +32,8 @@ class Home(PageView):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         # Not those that are shared: who has just started a run finds it here.
-        return super().get_context_data(**kwargs, lists=board.make_lists(self.request.user))
+        lists, warnings = board.make_lists(self.request.user), health.report().warnings
+        return super().get_context_data(**kwargs, lists=lists, health_warnings=warnings)
 
 
 class RunsFragment(SignedIn, View):

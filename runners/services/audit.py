@@ -23,8 +23,10 @@ from runners.exceptions import OutcomeUnknown, RunnerServiceError
 from runners.models import AuditRecord
 from runners.services import own_process
 from runners.services.database import LOST, drop_lost_connection
+from runners_project import request_id
 
 logger = logging.getLogger(__name__)
+commands = logging.getLogger("runners.commands")  # one line per command, with its outcome
 
 DETAIL_LIMIT = 2000  # characters
 # The record of a command that changes the configuration: what it changes goes into it (services/changes.py).
@@ -56,7 +58,7 @@ def audited(
     record = AuditRecord(
         endpoint=endpoint, actor=actor, token=token, address=address, expid=expid[:16], profile_name=profile_name[:100]
     )
-    record.owner = own_process.owner()
+    record.owner, record.request_id = own_process.owner(), request_id.current() or None
     start = time.monotonic()
     try:
         yield record
@@ -77,6 +79,7 @@ def audited(
         record.detail = record.detail[:DETAIL_LIMIT]
         record.owner = record.owned_until = None
         if is_listed(record):
+            commands.info("%s (run %s, %s ms)", record, record.run_id or "-", record.duration_ms)
             _complete(record)
 
 

@@ -106,11 +106,11 @@ def deliver_due() -> Round:
     Any number of processes may call it at once: each message is sent by one of them. A receiver that fails is left
     alone for the rest of the round, so that a dead one costs one timeout however much waits for it.
     """
-    due = list(_due().values_list("webhook_id", flat=True).order_by().distinct())
-    if not due:
+    receivers = list(due().values_list("webhook_id", flat=True).order_by().distinct())
+    if not receivers:
         return Round()
-    with ThreadPoolExecutor(min(RECEIVERS_AT_ONCE, len(due)), thread_name_prefix="webhook") as pool:
-        return sum(pool.map(_deliver_in_thread, due), Round())
+    with ThreadPoolExecutor(min(RECEIVERS_AT_ONCE, len(receivers)), thread_name_prefix="webhook") as pool:
+        return sum(pool.map(_deliver_in_thread, receivers), Round())
 
 
 def deliver_until(stop: threading.Event, interval: float) -> None:
@@ -125,8 +125,9 @@ def deliver_until(stop: threading.Event, interval: float) -> None:
     connection.close()
 
 
-def _due() -> QuerySet[WebhookDelivery]:
-    return WebhookDelivery.objects.filter(next_attempt__lte=timezone.now(), webhook__enabled=True)
+def due(since: datetime | None = None) -> QuerySet[WebhookDelivery]:
+    """The messages that wait to be sent, and have been due at least since a moment (default: now)."""
+    return WebhookDelivery.objects.filter(next_attempt__lte=since or timezone.now(), webhook__enabled=True)
 
 
 def _deliver_in_thread(webhook_id: int) -> Round:
@@ -138,7 +139,7 @@ def _deliver_in_thread(webhook_id: int) -> Round:
 
 def _deliver_to(webhook_id: int) -> Round:
     total = Round()
-    waiting = _due().filter(webhook_id=webhook_id).select_related("webhook").order_by("next_attempt", "id")
+    waiting = due().filter(webhook_id=webhook_id).select_related("webhook").order_by("next_attempt", "id")
     for delivery in list(waiting[:MESSAGES_PER_ROUND]):
         if not _lease(delivery):
             continue

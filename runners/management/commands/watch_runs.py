@@ -14,7 +14,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from runners.models import RunnerRun
 from runners.models_operations import Operation
-from runners.services import audit, idempotency, interrupted, lifecycle, webhooks
+from runners.services import audit, health, idempotency, interrupted, lifecycle, webhooks
 from runners.services.watching import Watch
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class Command(BaseCommand):
                 raise CommandError("The look is not complete; see above.")
             return
         watch = Watch(self.report, self.complain)
+        heartbeat = health.Beat(health.WATCH, interval)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -43,11 +44,12 @@ class Command(BaseCommand):
         # In a thread: a receiver that does not answer delays no look at a run.
         threading.Thread(target=webhooks.deliver_until, args=(stop, interval), name="webhooks", daemon=True).start()
         while not stop.is_set():
-            for step in (watch.look, *self.duties):
+            for step in (heartbeat.beat, watch.look, *self.duties):
                 self.patiently(step)
             close_old_connections()
             stop.wait(interval)
         watch.close()
+        self.patiently(heartbeat.end)
 
     def patiently(self, step: Callable[[], object]) -> None:
         """Take a step; what goes wrong is told, and the next one is taken: nobody else watches meanwhile."""

@@ -1,0 +1,22 @@
+"""Which watches are alive."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+
+class Heartbeat(models.Model):
+    """One process that does background work. It writes down the time now and then; a stale row is a dead process."""
+
+    kind = models.CharField(max_length=32, help_text="The management command.")
+    owner = models.CharField(max_length=200, unique=True, help_text="The process (services.own_process).")
+    interval = models.FloatField(help_text="Seconds between two of its rounds.")
+    started = models.DateTimeField(default=timezone.now)
+    seen = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-seen"]
+
+    def __str__(self) -> str:
+        return f"{self.kind}, last seen {self.seen:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,138 @@
+"""Whether this service can do its work, for load balancers, monitoring and the pages.
+
+Without a database, or with a database of another version, it can do nothing: not ready. Without a watch it answers
+truthfully, but ends are noticed only when somebody asks, and webhooks wait: a warning.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
+
+from runners.models_health import Heartbeat
+from runners.services import own_process, webhooks
+
+WATCH = "watch_runs"
+SHARED_FOR = 1.0  # seconds for which a process answers with the same report
+MIGRATED_FOR = 60.0  # seconds for which it is believed that no migration is pending
+LATE_AFTER = 3  # intervals without a word of a watch
+SLACK = timedelta(seconds=30)
+BACKLOG_AFTER = timedelta(minutes=1)  # how long a webhook message may be due
+KEPT = timedelta(days=1)  # for heartbeats of processes that are gone
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that an admin should look at. `code` is for programs, `detail` for people."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`problem` is empty when the service is ready."""
+
+    problem: str
+    warnings: tuple[Finding, ...] = ()
+    watch_age: float | None = None  # seconds since the last word of a watch; None: there was none in a day
+    backlog: int = 0  # webhook messages that have been due for more than BACKLOG_AFTER
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.problem
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "status": "ready" if self.is_ready else "unavailable",
+            "detail": self.problem,
+            "warnings": [{"code": warning.code, "detail": warning.detail} for warning in self.warnings],
+            "watch_age": self.watch_age,
+            "webhook_backlog": self.backlog,
+        }
+
+
+class Beat:
+    """The heartbeat of this process. `beat` costs one statement."""
+
+    def __init__(self, kind: str, interval: float) -> None:
+        self._row = Heartbeat(kind=kind, owner=own_process.owner(), interval=interval)
+
+    def beat(self) -> None:
+        """Raises DatabaseError, InterfaceError."""
+        now = timezone.now()
+        self._row.seen = now
+        self._row.save()
+        Heartbeat.objects.filter(seen__lt=now - KEPT).delete()
+
+    def end(self) -> None:
+        """The process ends as it should: nobody is to miss it. Raises DatabaseError, InterfaceError."""
+        Heartbeat.objects.filter(owner=self._row.owner).delete()
+
+
+_lock = threading.Lock()
+_shared: tuple[float, Report] | None = None
+_migrated_at = 0.0
+
+
+def report() -> Report:
+    """How things are, at most SHARED_FOR seconds old. Never raises for a database that is away."""
+    global _shared
+    with _lock:
+        if _shared and time.monotonic() - _shared[0] < SHARED_FOR:
+            return _shared[1]
+        found = _look()
+        _shared = (time.monotonic(), found)
+        return found
+
+
+def forget() -> None:
+    """Look anew at the next question (tests)."""
+    global _shared, _migrated_at
+    with _lock:
+        _shared, _migrated_at = None, 0.0
+
+
+def _look() -> Report:
+    try:
+        if pending := _pending_migrations():
+            return Report(f"{pending} migrations are pending: run `manage.py migrate`.")
+        return _warnings()
+    except (DatabaseError, InterfaceError):
+        return Report("The database does not answer.")
+
+
+def _pending_migrations() -> int:
+    """How many the database lacks. Migrations that only the database knows (of a newer version) do not count."""
+    global _migrated_at
+    if _migrated_at and time.monotonic() - _migrated_at < MIGRATED_FOR:
+        return 0
+    executor = MigrationExecutor(connection)
+    pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if not pending:
+        _migrated_at = time.monotonic()
+    return len(pending)
+
+
+def _warnings() -> Report:
+    now = timezone.now()
+    warnings = []
+    newest = Heartbeat.objects.filter(kind=WATCH).order_by("-seen").first()
+    age = None if newest is None else max(0.0, (now - newest.seen).total_seconds())
+    if newest is None:
+        warnings.append(
+            Finding("no_watch", "`manage.py watch_runs` does not run: ends are noticed only when somebody asks.")
+        )
+    elif now - newest.seen > LATE_AFTER * timedelta(seconds=newest.interval) + SLACK:
+        warnings.append(Finding("no_watch", f"`manage.py watch_runs` was last seen {age:.0f} s ago."))
+    backlog = webhooks.due(now - BACKLOG_AFTER).count()
+    if backlog:
+        warnings.append(Finding("webhook_backlog", f"{backlog} webhook messages have been due for more than a minute."))
+    return Report("", tuple(warnings), age, backlog)

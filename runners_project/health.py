@@ -1,0 +1,50 @@
+"""/livez, /readyz and /version: for load balancers and monitoring, before every other layer.
+
+A load balancer calls a node by its address, over HTTP and without credentials. So these answer whatever ALLOWED_HOSTS,
+the redirect to HTTPS and the protection level say. They tell no names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseNotAllowed, JsonResponse
+from django.http.response import HttpResponseBase
+
+from runners.services import health
+from runners_project import __version__
+
+
+class HealthMiddleware:
+    """Answers the three paths itself."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        answer = ANSWERS.get(request.path_info)
+        if answer is None:
+            return self.get_response(request)
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        status, body = answer()
+        return JsonResponse(body, status=status, headers={"Cache-Control": "no-store"})
+
+
+def livez() -> tuple[int, dict[str, Any]]:
+    """The process answers. Nothing else is looked at: a restart would not bring a database back."""
+    return 200, {"status": "alive"}
+
+
+def readyz() -> tuple[int, dict[str, Any]]:
+    """503 without a database, or while migrations are pending. Everything else is a warning in the body."""
+    report = health.report()
+    return (200 if report.is_ready else 503), report.as_dict()
+
+
+def version() -> tuple[int, dict[str, Any]]:
+    return 200, {"version": __version__}
+
+
+ANSWERS = {"/livez": livez, "/readyz": readyz, "/version": version}
