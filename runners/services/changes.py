@@ -29,7 +29,7 @@ NOT_CONFIGURATION = frozenset(
     {
         *("admin.LogEntry", "auth.Permission", "contenttypes.ContentType", "sessions.Session"),
         *("runners.RunnerRun", "runners.Operation", "runners.IdempotencyRecord", "runners.AuditRecord"),
-        *("runners.WebhookDelivery", "runners.SignInAttempts"),
+        *("runners.WebhookDelivery", "runners.SignInAttempts", "runners.Heartbeat"),
         "profiles.DeletedProfile",  # what a removed profile leaves for its runs; the removal itself is recorded
     }
 )
