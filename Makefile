@@ -10,6 +10,9 @@ BIN := .venv/bin
 CHECK_ENV := SECRET_KEY=only-for-checks-signs-nothing-of-value DATABASE_URL=sqlite:///:memory:
 # What to test: make test TESTS="tests/test_runners_contract.py -k conda"
 TESTS ?= tests
+# In how many processes: make test PYTEST_WORKERS=2; 0 is one after the other, in one process.
+PYTEST_WORKERS ?= 3
+export PYTEST_WORKERS
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +36,7 @@ test: install-dev autosubmit ## Install what the tests need (Debian packages as 
 	@tools/install-test-tools
 	@tools/conda
 	@tools/sdk/install
-	@$(BIN)/python -m pytest -m "not slurm" $(TESTS)
+	@tools/run-tests $(TESTS)
 
 test-slurm: install-dev autosubmit ## Run workflows on a real Slurm of one node (as root; installs Slurm and MariaDB, starts no service)
 	@tools/install-test-tools tools/test-tools.txt tools/slurm-packages.txt

@@ -11,6 +11,8 @@
     runner           Runner for a `config` with NO_MODULE, of each runner_type
     make_app         make_app(env=..., workers=2, account=account, sshd=sshd) -> AppServer, migrated and running
     app              an AppServer for `account` and `sshd`, protection off
+    module_app       an AppServer with short waits and the profiles HERE and THERE: one for all tests of a module, which
+                     finds its database as it was; it is started anew after a test that stopped it or `sshd`
 
 LOCAL commands run in `account.home` because the fixtures set HOME of the test process (and of AppServers) to it.
 A tool that is missing skips its tests with the reason; when CI is set it fails them.
@@ -21,6 +23,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -46,13 +49,42 @@ def need(present: object, what: str) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is missing: {REMEDY}")
 
 
+def pytest_configure() -> None:
+    """Signals as in a terminal. A background job and nohup ignore some; all processes of the tests would inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each test the patience of this run."""
+    """Give each test the patience of this run, and arrange the tests for several processes (pytest-xdist).
+
+    A process gets one group at a time: all cases of one test function, or all tests of a file whose fixtures live as
+    long as the module. Slow tests go first, so that all processes end at about the same time.
+    """
+    slow = set()
     for item in items:
-        marker = item.get_closest_marker("timeout")
-        seconds = marker.args[0] if marker else float(config.getini("timeout"))
+        file, _, test = item.nodeid.partition("::")
+        own = item.get_closest_marker("timeout")
+        if own or item.get_closest_marker("real") or file.startswith(SLOW):
+            slow.add(item.nodeid)
+        seconds = own.args[0] if own else float(config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(seconds * PATIENCE), append=False)
+        if not item.get_closest_marker("xdist_group"):
+            function = test.partition("[")[0]
+            item.add_marker(pytest.mark.xdist_group(file if lives_long(item) else f"{file}::{function}"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.nodeid not in slow)
+
+
+SLOW = ("tests/browser/", "tests/compat/", "tests/faults/", "tests/sdk/")  # and tests with a time-out of their own
+
+
+def lives_long(item: pytest.Item) -> bool:
+    """Whether a fixture of the test lives as long as its module. (One that `getfixturevalue` asks for is not seen.)"""
+    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]  # no public name for it
+    return any(definition.scope == "module" for each in fixtures.values() for definition in each)
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------
@@ -245,6 +277,48 @@ def make_app(_migrated: Path, tmp_path: Path) -> Iterator[Callable[..., AppServe
 @pytest.fixture
 def app(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer) -> AppServer:
     return make_app(account=account, sshd=sshd)
+
+
+PROFILES = """
+RUNNER_CONFIGURATION:
+  PROFILES:
+    HERE: {{RUNNER_TYPE: LOCAL, MODULE_LOADER_TYPE: NO_MODULE}}
+    THERE: {{RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE, SSH: {{HOST: 127.0.0.1, PORT: {port}, USER: {user}}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def _module_app(
+    _account: StubAccount, _sshd: SSHServer, _migrated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[AppServer, Path]]:
+    """The server, and its database as each test finds it."""
+    folder = tmp_path_factory.mktemp("module-app")
+    waits = {"RUNNERS_STATUS_FRESHNESS": "0.1", "RUNNERS_CONNECT_TIMEOUT": "3", "RUNNERS_PROBE_TIMEOUT": "5"}
+    env = {"HOME": str(_account.home), **_sshd.environment, **waits}
+    server = AppServer(folder, env=env, template_db=_migrated)
+    file = folder / "profiles.yml"
+    file.write_text(PROFILES.format(port=_sshd.port, user=_sshd.user))
+    server.manage("import_profiles", str(file))
+    template = folder / "template.sqlite3"
+    shutil.copy(server.database, template)
+    with server:
+        yield server, template
+
+
+@pytest.fixture
+def module_app(_module_app: tuple[AppServer, Path], account: StubAccount, sshd: SSHServer) -> Iterator[AppServer]:
+    server, template = _module_app
+    environment, machine = dict(server.environment), sshd.process_id
+    yield server
+    account.kill()  # first, so that nothing changes rows any more
+    is_changed = server.environment != environment or not server.is_up or sshd.process_id != machine
+    server.environment = environment
+    server.headers.clear()
+    if is_changed:  # what it has learnt of the machine counts for this test only
+        server.stop()
+    server.restore(template)
+    if is_changed:
+        server.start()
 
 
 @pytest.fixture(autouse=True)

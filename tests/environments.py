@@ -27,7 +27,7 @@ from pathlib import Path
 import yaml
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
-from tests.processes import is_alive, kill_all, wait_for, with_environment
+from tests.processes import PATIENCE, is_alive, kill_all, wait_for, with_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 STUB = ROOT / "tests" / "bin"
@@ -248,7 +248,7 @@ class AutosubmitAccount(Account):
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=120 * PATIENCE,
         )
         assert done.returncode == 0 or not check, f"autosubmit {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -324,7 +324,7 @@ class AutosubmitAccount(Account):
 def job_statuses(python: Path, root: Path, expid: str) -> dict[str, str]:
     """The status of every job in the job list of an experiment below `root`; `python` can import Autosubmit."""
     argv = [str(python), "-c", _JOB_STATUSES, str(root / expid / "pkl" / f"job_list_{expid}.pkl")]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60 * PATIENCE)
     return dict(line.split() for line in done.stdout.splitlines())
 
 

@@ -34,20 +34,21 @@ import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
-from tests.processes import descendants, end, free_port, is_listening, kill_all, start, wait_for
+from tests.processes import PATIENCE, descendants, end, free_port, is_listening, kill_all, start, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 SSHD_PLACES = ("/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/lib/ssh/sshd")
@@ -158,7 +159,7 @@ class SSHServer:
         """Run a command with OpenSSH's own client, to look at the other side without our code."""
         argv = ["ssh", "-F", "none", "-p", str(self.port), "-i", str(self.client_key), "-o", "BatchMode=yes"]
         argv += ["-o", f"UserKnownHostsFile={self.known_hosts}", f"{self.user}@127.0.0.1", command]
-        return subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=60)
+        return subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=60 * PATIENCE)
 
     # --- what can happen to a machine ---
 
@@ -191,6 +192,11 @@ class SSHServer:
     @property
     def is_up(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def process_id(self) -> int:
+        """Of sshd: another one after a restart, 0 while it is stopped."""
+        return self._process.pid if self._process else 0
 
     def drop_connections(self) -> None:
         """Those that are open now; a client may open the next one at once."""
@@ -397,6 +403,10 @@ class AppServer:
         self.start()
 
     @property
+    def is_up(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def worker_pids(self) -> list[int]:
         assert self._process
         return list(descendants(self._process.pid))
@@ -408,10 +418,23 @@ class AppServer:
         """Run a management command in the server's environment; its standard output. AssertionError when it fails."""
         argv = [sys.executable, str(ROOT / "manage.py"), *args]
         done = subprocess.run(
-            argv, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+            argv, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120 * PATIENCE
         )
         assert done.returncode == 0 or not check, f"{args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def restore(self, template: Path) -> None:
+        """Give all tables the rows of `template`, an earlier copy of the database. SQLite only; the server may run.
+
+        Ids are not used again, so that nothing that the server remembers of a row is taken for that of another.
+        """
+        with closing(sqlite3.connect(self.database, timeout=30 * PATIENCE)) as database:
+            database.execute("ATTACH ? AS template", [str(template)])
+            names = "SELECT name FROM template.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            with database:
+                for (table,) in database.execute(names).fetchall():
+                    database.execute(f'DELETE FROM main."{table}"')
+                    database.execute(f'INSERT INTO main."{table}" SELECT * FROM template."{table}"')
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.request("GET", path, None, **headers)

@@ -9,35 +9,22 @@ from uuid import uuid4
 
 import pytest
 
-from profiles.config import RunnerType
 from runners.api.answers import Problem
 from runners.api.operations import OperationSerializer, operation_fields
 from runners.exceptions import OutcomeUnknown
 from runners.models_operations import Operation, OperationKind, OperationStatus
 from runners.services import operations
+from tests.conftest import PROFILES
 from tests.environments import AutosubmitAccount, StubAccount
 from tests.processes import kill_all, wait_for, with_environment
 from tests.servers import AppServer, SSHServer
 
 COMMAND = "/v4/runners/command/"
-PROFILE = """
-RUNNER_CONFIGURATION:
-  PROFILES:
-    HERE: {{RUNNER_TYPE: LOCAL, MODULE_LOADER_TYPE: NO_MODULE}}
-    THERE: {{RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE, SSH: {{HOST: 127.0.0.1, PORT: {port}, USER: {user}}}}}
-"""
-PROFILES = {RunnerType.LOCAL: "HERE", RunnerType.SSH: "THERE"}
 
 
 @pytest.fixture
-def app(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer, tmp_path: Path) -> AppServer:
-    """A server with the profiles HERE and THERE, and short timeouts."""
-    env = {"RUNNERS_STATUS_FRESHNESS": "0.1", "RUNNERS_CONNECT_TIMEOUT": "3", "RUNNERS_PROBE_TIMEOUT": "5"}
-    app = make_app(account=account, sshd=sshd, env=env)
-    file = tmp_path / "profiles.yml"
-    file.write_text(PROFILE.format(port=sshd.port, user=sshd.user))
-    app.manage("import_profiles", str(file))
-    return app
+def app(module_app: AppServer) -> AppServer:
+    return module_app
 
 
 def unused_expid() -> str:
@@ -248,7 +235,7 @@ def test_real_autosubmit_creates_an_experiment_and_its_job_list_in_the_backgroun
 ) -> None:
     app = make_app(account=autosubmit, sshd=autosubmit_sshd)
     file = tmp_path / "profiles.yml"
-    file.write_text(PROFILE.format(port=autosubmit_sshd.port, user=autosubmit_sshd.user))
+    file.write_text(PROFILES.format(port=autosubmit_sshd.port, user=autosubmit_sshd.user))
     app.manage("import_profiles", str(file))
     body = create_body(profile, dummy=True, hpc="local", description="-in the background 🐈")
     made = finished(app, app.post(COMMAND + "create-experiment", body, Prefer="respond-async").headers["Location"])

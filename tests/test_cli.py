@@ -11,16 +11,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runners.cli.service import Exit
 from tests.environments import StubAccount
-from tests.processes import free_port, wait_for
+from tests.processes import PATIENCE, free_port, wait_for
 from tests.servers import ROOT, AppServer, SSHServer
-from tests.test_api_operations import PROFILE, unused_expid
+from tests.test_api_operations import unused_expid
 
 HERE = ("--profile", "HERE")
 
@@ -36,7 +35,13 @@ class Cli:
 
     def __call__(self, *args: str, expect: Exit = Exit.OK) -> str:
         done = subprocess.run(
-            self.argv(*args), env=self.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+            self.argv(*args),
+            env=self.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100 * PATIENCE,
         )
         self.told = done.stderr
         assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
@@ -49,13 +54,8 @@ class Cli:
 
 
 @pytest.fixture
-def app(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer, tmp_path: Path) -> AppServer:
-    env = {"RUNNERS_STATUS_FRESHNESS": "0.1", "RUNNERS_CONNECT_TIMEOUT": "3", "RUNNERS_PROBE_TIMEOUT": "5"}
-    app = make_app(account=account, sshd=sshd, env=env)
-    file = tmp_path / "profiles.yml"
-    file.write_text(PROFILE.format(port=sshd.port, user=sshd.user))
-    app.manage("import_profiles", str(file))
-    return app
+def app(module_app: AppServer) -> AppServer:
+    return module_app
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_main_job(cli: Cli, account: StubAccount) -> None:
     assert "Run successful" in cli("log", expid)
     cli("set-status", *HERE, expid, "READY", f"{expid}_SIM")
     assert [call[0] for call in account.calls()] == ["expid", "setstatus", "create", "run", "setstatus"]
-    assert cli("runs", "--expid", expid).split("\n")[1].split()[:3] == ["1", expid, "COMPLETED"]
+    assert cli("runs", "--expid", expid).split("\n")[1].split()[1:3] == [expid, "COMPLETED"]
 
 
 def test_a_run_that_fails(cli: Cli, account: StubAccount) -> None:
@@ -93,7 +93,8 @@ def test_a_log_is_followed_to_its_end(cli: Cli, account: StubAccount) -> None:
     log = cli("log", "a001", "--follow")
     assert "ñ 🐈" in log
     assert log.rstrip().endswith("Run successful\x1b[0m\x1b[39m")
-    assert cli("log", "1", "--tail", "20").endswith("successful\x1b[0m\x1b[39m\n")
+    number = cli("runs", "--expid", "a001").split("\n")[1].split()[0]
+    assert cli("log", number, "--tail", "20").endswith("successful\x1b[0m\x1b[39m\n")
 
 
 def test_stop_and_what_cannot_be_stopped(cli: Cli, account: StubAccount) -> None:
@@ -106,7 +107,7 @@ def test_stop_and_what_cannot_be_stopped(cli: Cli, account: StubAccount) -> None
     assert "autosubmit stop" in cli("stop", expid, "--dry-run")
     assert cli("stop", expid) == "TERMINATED\n"
     assert "autosubmit stop: exit code 0" in cli.told
-    output, _ = watcher.communicate(timeout=30)
+    output, _ = watcher.communicate(timeout=30 * PATIENCE)
     assert (watcher.returncode, output) == (Exit.FAILED, "TERMINATED\n")
     cli("stop", expid, expect=Exit.NOT_THERE)
     cli("status", "a002", expect=Exit.NOT_THERE)
@@ -161,7 +162,7 @@ def test_a_create_survives_a_server_that_is_killed(cli: Cli, app: AppServer, acc
     wait_for(lambda: account.calls("expid"), 30, what="the call")
     app.kill()
     app.start()
-    output, told = client.communicate(timeout=60)
+    output, told = client.communicate(timeout=60 * PATIENCE)
     assert (client.returncode, output) == (Exit.OK, "a000\n"), told
     assert "Trying again" in told
     assert len(account.calls("expid")) == 1
@@ -180,7 +181,7 @@ def test_a_create_that_may_have_been_received_can_be_taken_up_again(
     client = cli.start("--patience", "0", *words)
     wait_for(lambda: account.calls("expid"), 30, what="the call")
     app.kill()
-    output, told = client.communicate(timeout=60)
+    output, told = client.communicate(timeout=60 * PATIENCE)
     assert (client.returncode, output) == (Exit.UNKNOWN, ""), told
     app.start()
     assert cli(*words, "--idempotency-key", key_in(told)) == "a000\n"
@@ -194,7 +195,7 @@ def test_a_command_whose_first_call_is_under_way_is_none_that_conflicts(cli: Cli
     wait_for(lambda: account.calls("expid"), 30, what="the call")
     cli("--patience", "0", *words, expect=Exit.UNKNOWN)
     assert "--idempotency-key k " in cli.told
-    output, told = first.communicate(timeout=60)
+    output, told = first.communicate(timeout=60 * PATIENCE)
     assert (first.returncode, output) == (Exit.OK, "a000\n"), told
     cli(*words, "--dummy", expect=Exit.USAGE)  # the key of another request
 
@@ -207,7 +208,7 @@ def test_a_run_that_cannot_be_watched_any_more_was_started(cli: Cli, app: AppSer
     assert client.stderr
     wait_for(lambda: "is ACTIVE" in client.stderr.readline(), 30, what="the watch")
     app.stop()
-    _, told = client.communicate(timeout=60)
+    _, told = client.communicate(timeout=60 * PATIENCE)
     assert client.returncode == Exit.UNKNOWN, told
     app.start()
     assert cli(*words, "--idempotency-key", key_in(told)) == "COMPLETED\n"
@@ -220,7 +221,7 @@ def test_a_watcher_outlives_a_restart_of_the_service(cli: Cli, app: AppServer, a
     client = cli.start("run", *HERE, "a001", "--follow", "--interval", "0.2")
     wait_for(lambda: account.calls("run"), 30, what="the run")
     app.restart()
-    output, told = client.communicate(timeout=60)
+    output, told = client.communicate(timeout=60 * PATIENCE)
     assert client.returncode == Exit.OK, told
     assert output.endswith("COMPLETED\n")
     assert "Run successful" in output
@@ -233,7 +234,7 @@ def test_interrupting_a_watcher_leaves_the_run(cli: Cli, account: StubAccount) -
     wait_for(lambda: account.calls("run"), 30, what="the run")
     cli("status", "a001", expect=Exit.ACTIVE)
     client.send_signal(signal.SIGINT)
-    _, told = client.communicate(timeout=20)
+    _, told = client.communicate(timeout=20 * PATIENCE)
     assert client.returncode == Exit.INTERRUPTED, told
     assert key_in(told)
     cli("status", "a001", expect=Exit.ACTIVE)
@@ -245,7 +246,7 @@ def test_the_reader_of_a_pipe_may_go_away(cli: Cli, account: StubAccount) -> Non
     cli("run", *HERE, "a001", "--wait", "--interval", "0.2")
     shell = " ".join(cli.argv("log", "a001")) + " | head -c 10; exit ${PIPESTATUS[0]}"
     done = subprocess.run(
-        ["bash", "-c", shell], env=cli.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-c", shell], env=cli.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60 * PATIENCE
     )
     assert (done.returncode, len(done.stdout)) == (128 + signal.SIGPIPE, 10)
     assert "Traceback" not in done.stderr

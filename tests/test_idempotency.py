@@ -24,21 +24,15 @@ from runners.services import idempotency
 from tests.environments import StubAccount
 from tests.processes import kill_all, wait_for
 from tests.servers import Answer, AppServer, SSHServer
-from tests.test_api_operations import COMMAND, PROFILE, create_body, servers_of, unused_expid
+from tests.test_api_operations import COMMAND, create_body, servers_of, unused_expid
 
 CREATE = COMMAND + "create-experiment"
 ELSEWHERE = "another-boot pid:[1] 1 1 0123456789abcdef"  # a process of another machine, or of another container
 
 
 @pytest.fixture
-def app(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer, tmp_path: Path) -> AppServer:
-    """A server with the profiles HERE and THERE."""
-    env = {"RUNNERS_STATUS_FRESHNESS": "0.1", "RUNNERS_CONNECT_TIMEOUT": "3", "RUNNERS_PROBE_TIMEOUT": "5"}
-    app = make_app(account=account, sshd=sshd, env=env)
-    file = tmp_path / "profiles.yml"
-    file.write_text(PROFILE.format(port=sshd.port, user=sshd.user))
-    app.manage("import_profiles", str(file))
-    return app
+def app(module_app: AppServer) -> AppServer:
+    return module_app
 
 
 @pytest.fixture
@@ -268,14 +262,14 @@ def test_a_stop_that_is_repeated_leaves_a_newer_run_alone(app: AppServer, accoun
     account.control("stop", expid, DELAY=5)
     start, stop = COMMAND + "run-experiment", COMMAND + "stop-experiment"
     body = {"expid": expid, "profile_name": "HERE"}
-    app.post(start, body)
+    older = app.post(start, body).body["runner_id"]
     lose_answer(app, stop, {"expid": expid}, key, until=lambda: account.calls("stop"))
     wait_for(lambda: not account.processes(), 20, what="the end of the run")
     newer = app.post(start, body)
-    assert (newer.status, newer.body["runner_id"]) == (200, 2), newer.body
+    assert newer.status == 200 and newer.body["runner_id"] > older, newer.body
     for _ in range(2):
         answer = app.post(stop, {"expid": expid}, Idempotency_Key=key)
-        assert (answer.status, answer.body["runner_id"], answer.body["status"]) == (200, 1, "TERMINATED"), answer.body
+        assert (answer.status, answer.body["runner_id"], answer.body["status"]) == (200, older, "TERMINATED")
         assert answer.headers["Idempotent-Replayed"] == "true"
     assert app.post(COMMAND + "get-runner-run-status", {"expid": expid}).body["status"] == "ACTIVE"
     assert len(account.calls("stop")) == 1
@@ -304,9 +298,9 @@ def test_a_stop_of_what_does_not_run_keeps_no_key(app: AppServer, account: StubA
     wait_for(lambda: app.post(COMMAND + "get-runner-run-status", body).body["status"] == "COMPLETED", 20)
     assert app.post(path, body, Idempotency_Key=key).body["code"] == "not_running"
     account.control("run", expid, SLEEP=60)
-    app.post(*start)
+    second = app.post(*start).body["runner_id"]
     answer = app.post(path, body, Idempotency_Key=key)
-    assert (answer.status, answer.body["runner_id"], answer.body["reason"]) == (200, 2, "stopped"), answer.body
+    assert (answer.status, answer.body["runner_id"], answer.body["reason"]) == (200, second, "stopped"), answer.body
 
 
 def test_a_container_that_was_made_anew_answers_for_the_old_one(app: AppServer, account: StubAccount, key: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tests.processes import end, free_port, is_listening, start, wait_for
+from tests.processes import PATIENCE, end, free_port, is_listening, start, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE_VENV = ROOT / ".tools" / "autosubmit-api"  # made by tools/autosubmit-api-venv
@@ -69,7 +69,7 @@ class ReferenceServer:
         """Autosubmit's own database, without which the API does not start; by the Autosubmit that it depends on."""
         argv = [str(self._bin / "autosubmit"), command]
         done = subprocess.run(
-            argv, env=self.environment, cwd="/", capture_output=True, text=True, check=False, timeout=60
+            argv, env=self.environment, cwd="/", capture_output=True, text=True, check=False, timeout=60 * PATIENCE
         )
         assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from tests.processes import descendants, end, free_port, is_listening, kill_all, start, wait_for
+from tests.processes import PATIENCE, descendants, end, free_port, is_listening, kill_all, start, wait_for
 
 
 def find_postgres() -> Path | None:
@@ -62,7 +62,7 @@ class Postgres:
                 cwd=self.folder,
                 env={**os.environ, "HOME": str(self.folder)},  # the HOME of a stub account ends with its test
                 check=False,
-                timeout=60,
+                timeout=60 * PATIENCE,
             )
         assert done.returncode == 0, f"{program} {args}: {(self.folder / 'calls.log').read_text()[-2000:]}"
         return done
@@ -112,7 +112,7 @@ class Postgres:
     def sql(self, statement: str, database: str = "postgres", *, check: bool = True) -> str | bool:
         """Execute a statement with psql; its output, unaligned. False when it failed and `check` is off."""
         argv = [*self.psql(database), "-c", statement]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60 * PATIENCE)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip() or True if done.returncode == 0 else False
 

@@ -28,7 +28,7 @@ from runners.services.runners import get_runner
 from runners.services.ssh import POOL
 from tests.conftest import need, use
 from tests.environments import StubAccount
-from tests.processes import is_alive, kill_all, wait_for
+from tests.processes import PATIENCE, is_alive, kill_all, wait_for
 from tests.servers import AppServer, SSHServer, find_sshd
 
 pytestmark = [
@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make accounts and let sshd lead into them"),
 ]
 
-TIMEOUT = 3.0  # seconds that a command has
+TIMEOUT = 3.0 * PATIENCE  # seconds that a command has
 TRIPWIRE = '#!/bin/sh\necho "$0 $*" >>"$HOME/tripwire"\necho "Experiment a000 created"\n'
 
 
@@ -171,8 +171,8 @@ def _machine() -> Iterator[Machine]:
 @pytest.fixture
 def machine(_machine: Machine, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     use(_machine.sshd, settings)
-    monkeypatch.setattr(exchange, "PATIENCE", 2.0)
-    monkeypatch.setattr(runners, "CLIENT_GRACE", 2.0)
+    monkeypatch.setattr(exchange, "PATIENCE", 2.0 * PATIENCE)
+    monkeypatch.setattr(runners, "CLIENT_GRACE", 2.0 * PATIENCE)
     yield _machine
     POOL.close()
     for account in _machine.accounts.values():
@@ -360,7 +360,7 @@ FORCED = {
 def test_a_forced_command_executes_nothing(
     forced: str, account: StubAccount, make_sshd: Callable[..., SSHServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "PATIENCE", 2.0)
+    monkeypatch.setattr(exchange, "PATIENCE", 2.0 * PATIENCE)
     monkeypatch.setattr(runners, "CLIENT_GRACE", 5.0)
     account.experiment("a000")
     sshd = make_sshd(account.home, options={"ForceCommand": forced})
