@@ -255,6 +255,7 @@ class AuditRecord(OfProfile):
 
 from runners.models_auth import ApiToken as ApiToken  # noqa: E402  (registers the model with Django)
 from runners.models_auth import SignInAttempts as SignInAttempts  # noqa: E402
+from runners.models_database import SeenDatabase as SeenDatabase  # noqa: E402
 from runners.models_health import Heartbeat as Heartbeat  # noqa: E402
 from runners.models_operations import IdempotencyRecord as IdempotencyRecord  # noqa: E402
 from runners.models_operations import Operation as Operation  # noqa: E402

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from profiles.installations import MAX_INSTALLATION, installation_of, validate_i
 from profiles.models import RunnerProfile
 from profiles.own_account import own_account
 from profiles.yaml_config import InvalidConfiguration, dump, parse
-from runners.models import RunnerRun
+from runners.models import RunnerRun, SeenDatabase
+from runners.services import databases
+from runners.services.runners import get_runner
 from tests.api import Api
 from tests.environments import StubAccount
 from tests.processes import wait_for
@@ -323,3 +326,93 @@ def test_the_page_of_a_run_stops_that_run(
         f"/runs/{second['runner_id']}"
         not in client.get(reverse("pages:run", args=[first["runner_id"]])).content.decode()
     )
+
+
+# --- what the connection test says of databases -----------------------------------------------------------------------
+
+
+def use_database(account: StubAccount, path: Path | str, **more: str) -> None:
+    lines = {"path": path, "filename": "autosubmit.db", **more}
+    text = "".join(f"{name} = {value}\n" for name, value in lines.items())
+    (account.home / ".autosubmitrc").write_text(f"[database]\n{text}[local]\npath = /nowhere\n")
+
+
+def judged(profile: str) -> tuple[str, str]:
+    """What the connection test says: the database, and what to do."""
+    runner = get_runner(RunnerProfile.objects.get(name=profile).resolve({}))
+    database, conflicts = databases.judged(runner, RunnerProfile.objects.all())
+    return str(database), " ".join(conflicts)
+
+
+@pytest.fixture
+def rc_files(account: StubAccount, other: StubAccount) -> Iterator[None]:
+    yield
+    for each in (account, other):
+        (each.home / ".autosubmitrc").unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("rc_files")
+def test_the_connection_test_compares_databases_with_installations(
+    api: Api, account: StubAccount, other: StubAccount, tmp_path: Path
+) -> None:
+    use_database(account, tmp_path / "a")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "b")
+    use_database(other, link)
+    host = socket.gethostname()
+    assert judged("LOCAL_A") == (f"{tmp_path}/a/autosubmit.db on {host}", "")
+    # Two databases, one installation.
+    database, remedy = judged("SSH_B")
+    assert database == f"{tmp_path}/b/autosubmit.db on {host}", "links are followed"
+    assert f"LOCAL_A ({own_account().pw_name} on {host})" in remedy
+    assert "INSTALLATION: ssh_b" in remedy, "the accounts have one name on one machine"
+    name_installations(LOCAL_A=EACH, SSH_B=EACH)
+    assert judged("SSH_B")[1] == ""
+    # One database, two installations.
+    use_database(other, tmp_path / "a")
+    name_installations(LOCAL_A="production")
+    assert "INSTALLATION: production" in judged("SSH_B")[1]
+    stages = api.post("/v4/runners/profiles/LOCAL_A/check", {})["stages"]
+    stage = next(stage for stage in stages if stage["name"] == "installation")
+    assert f"'production': {tmp_path}/a/autosubmit.db" in stage["detail"]
+    assert stage["ok"]
+    assert "SSH_B" in stage["remedy"]
+    name_installations(SSH_B="production")
+    assert judged("SSH_B")[1] == ""
+    seen = SeenDatabase.objects.all()
+    assert len(seen) == 2
+    assert {each.location for each in seen} == {f"{tmp_path}/a/autosubmit.db"}
+    RunnerProfile.objects.get(name="LOCAL_A").delete()
+    judged("SSH_B")
+    assert len(SeenDatabase.objects.all()) == 1
+
+
+@pytest.mark.usefixtures("rc_files")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no section",
+        "[database]\nfilename = x\n",
+        "[database]\npath = ~/autosubmit\n",
+        "[database]\npath = /a\nfilename = \n",
+        "[database]\npath = /" + "x" * 2000 + "\n",
+        "[database]\npath = /a\x1b[31m\n",
+        "[database]\nbackend = postgres\nconnection_url = postgresql://ana:secret@db:x/as\n",
+        "[database]\npath = /a\n" + "#" * 20_000 + "\n",
+        b"[database]\npath = /\xff\xfe\n",
+    ],
+)
+def test_a_configuration_that_tells_no_database_is_no_error(account: StubAccount, text: str | bytes) -> None:
+    file = account.home / ".autosubmitrc"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert databases.read(get_runner(account.config())) is None
+
+
+@pytest.mark.usefixtures("rc_files")
+def test_a_server_is_told_without_its_password(account: StubAccount) -> None:
+    use_database(
+        account, "/a", backend="postgres", connection_url="postgresql://ana:se%cret@DB.example.com/as?password=x"
+    )
+    found = databases.read(get_runner(account.config()))
+    assert str(found) == "postgres://db.example.com:5432/as"

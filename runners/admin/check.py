@@ -116,7 +116,7 @@ def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, contex
         stages: list[Stage] = []
         with recorded(request, "check-profile", profile_name=profile.name) as audit:
             begin(audit)
-            for stage in check_profile(form.config):
+            for stage in check_profile(form.config, RunnerProfile.objects.all()):
                 stages.append(stage)
                 yield render_to_string(f"{TEMPLATES}_stage.html", facts_of(stage, profile, form.config))
                 if len(stages) < len(STAGES):

@@ -12,6 +12,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from profiles.models import RunnerProfile
 from runners.api import resource_schema as schema
 from runners.api.base import CommandViewSet, Reading, plain, viewer
 from runners.api.operations import RETRY_AFTER, operation_fields
@@ -164,7 +165,8 @@ class ProfileCheck(CommandViewSet):
         serializer = ProfiledSerializer(data={**body, "profile_name": name}, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
         begin(self.audit)
-        stages = list(check_profile(serializer.validated_data["config"]))
+        usable = RunnerProfile.usable_by(request.user)
+        stages = list(check_profile(serializer.validated_data["config"], usable))
         failed = [stage.name for stage in stages if stage.ok is False]
         self.audit.detail = f"failed: {', '.join(failed)}" if failed else ""
         return Response(

@@ -17,6 +17,7 @@ import paramiko
 from django.conf import settings
 
 from profiles.config import ModuleLoaderType, RunnerConfig, SSHTarget
+from profiles.models import RunnerProfile
 from runners.exceptions import (
     AuthenticationFailed,
     HostKeyChanged,
@@ -25,7 +26,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import new_run_key
-from runners.services import answers, autosubmit, reasons, scripts, ssh_connect
+from runners.services import answers, autosubmit, databases, reasons, scripts, ssh_connect
 from runners.services.exchange import Exchange
 from runners.services.installation import ask_version
 from runners.services.module_loaders import get_module_loader
@@ -79,15 +80,16 @@ class Stage:
         return STAGES[self.name]
 
 
-def check_profile(config: RunnerConfig) -> Iterator[Stage]:
+def check_profile(config: RunnerConfig, profiles: Iterable[RunnerProfile] = ()) -> Iterator[Stage]:
     """Yield every stage of STAGES, in order, as soon as its outcome is known. Nothing of it raises for a machine.
 
+    `profiles`: whose databases this one's is compared with; they are named in the answer.
     Starts one harmless process there (`sleep`). All that was made is removed; if the machine lets nobody in any more
     after the logout, after LIFETIME.
     """
     if config.ssh is None:
         yield from _skipped(NETWORK, "LOCAL commands need no connection.")
-        good = yield from _prepare(get_runner(config))
+        good = yield from _prepare(get_runner(config), profiles)
         yield from _skipped(["survives_logout"], "LOCAL commands have no logout." if good else _UNREACHED)
         return
     clients = yield from _reach(config.ssh)
@@ -96,7 +98,7 @@ def check_profile(config: RunnerConfig) -> Iterator[Stage]:
         return
     runner = OwnConnectionRunner(config, clients)
     try:
-        if (yield from _prepare(runner)):
+        if (yield from _prepare(runner, profiles)):
             yield _timed("survives_logout", lambda: _survives_logout(runner))
         else:
             yield from _skipped(["survives_logout"], _UNREACHED)
@@ -217,7 +219,7 @@ class OwnConnectionRunner(SSHRunner):
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
-def _prepare(runner: Runner) -> Generator[Stage, None, bool]:
+def _prepare(runner: Runner, profiles: Iterable[RunnerProfile]) -> Generator[Stage, None, bool]:
     """The stages from login shell to run directory; returns whether a process may be started there."""
     shell = _timed("login_shell", lambda: _login_shell(runner))
     yield shell
@@ -232,7 +234,7 @@ def _prepare(runner: Runner) -> Generator[Stage, None, bool]:
         program = _timed("autosubmit", lambda: _autosubmit(runner))
         yield program
         if program.ok:
-            yield _timed("installation", lambda: _installation(runner))
+            yield _timed("installation", lambda: _installation(runner, profiles))
         else:
             yield from _skipped(["installation"], _UNREACHED)
     directory = _timed("run_directory", lambda: _run_directory(runner))
@@ -328,8 +330,11 @@ def _autosubmit(runner: Runner) -> Outcome:
     return Outcome(True, f"Autosubmit {version}")
 
 
-def _installation(runner: Runner) -> Outcome:
-    """`autosubmit -v` needs neither .autosubmitrc nor database; every command does."""
+def _installation(runner: Runner, profiles: Iterable[RunnerProfile]) -> Outcome:
+    """`autosubmit -v` needs neither .autosubmitrc nor database; every command does.
+
+    When the database can be told, it is compared with those of the other profiles.
+    """
     argv = autosubmit.describe(autosubmit.NO_EXPERIMENT)
     lines = [*get_module_loader(runner.config).steps(argv), f"exec {shlex.join(argv)}"]
     result = runner.execute(_in_root(lines), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
@@ -339,7 +344,9 @@ def _installation(runner: Runner) -> Outcome:
         return Outcome(False, found.text, remedy)
     if result.exit_code in (126, 127):
         return _refusal(result, "Autosubmit has to be on PATH once the environment is prepared.")
-    return Outcome(True, "Autosubmit finds its configuration and its database.")
+    database, conflicts = databases.judged(runner, profiles)
+    where = f" of the installation '{runner.config.installation}': {database}" if database else ""
+    return Outcome(True, f"Autosubmit finds its configuration and its database{where}.", " ".join(conflicts))
 
 
 def _in_root(lines: list[str]) -> str:

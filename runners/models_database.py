@@ -1,0 +1,32 @@
+"""Which Autosubmit database a profile's account was last seen to use."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from profiles.validators import MAX_HOST, MAX_PATH, MAX_USER
+
+
+class SeenDatabase(models.Model):
+    """Written by the connection test. One row per profile, account and machine."""
+
+    profile_id = models.BigIntegerField(help_text="The number of the profile. It may have been deleted.")
+    user = models.CharField(max_length=MAX_USER, help_text="The account.")
+    ssh_host = models.CharField(max_length=MAX_HOST, blank=True, help_text="As the profile names it; empty for LOCAL.")
+    host = models.CharField(max_length=255, help_text="The machine, by its own name.")
+    location = models.CharField(
+        max_length=MAX_PATH, help_text="A real path, or the address of a server without credentials."
+    )
+    seen = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-seen"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["profile_id", "user", "ssh_host"], name="one_seen_database_per_profile_and_account"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.location} on {self.host}"

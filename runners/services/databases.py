@@ -1,0 +1,174 @@
+"""Which Autosubmit database an account uses, and whether the names of installations fit what was seen.
+
+What a machine says is only shown and compared. It never decides which runs belong together: names do.
+"""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from profiles.config import DEFAULT_INSTALLATION, RunnerConfig, SSHTarget
+from profiles.installations import HOST, USER, account_of, installation_of
+from profiles.models import RunnerProfile
+from profiles.validators import MAX_PATH
+from runners.exceptions import RunnerServiceError
+from runners.models_database import SeenDatabase
+from runners.services import answers, scripts
+from runners.services.module_loaders import get_module_loader
+from runners.services.runners import Runner
+
+MAX_FILE = 16_384  # bytes of Autosubmit's configuration file that are read
+SHOWN = 5  # conflicts that are told one by one
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+_MARK = "autosubmit-runners-database"
+
+# Autosubmit 4.1.17 reads the first of these files (BasicConfig.read). Commands run in our own directory.
+_READ = f"""{{ file=
+if [ -n "$AUTOSUBMIT_CONFIGURATION" ] && [ -e "$AUTOSUBMIT_CONFIGURATION" ]; then file=$AUTOSUBMIT_CONFIGURATION
+else for each in "$HOME/{scripts.BASE}/.autosubmitrc" "$HOME/.autosubmitrc" /etc/autosubmitrc /etc/.autosubmitrc; do
+if [ -e "$each" ]; then file=$each; break; fi; done; fi
+printf '\\n%s\\n%s\\n' {_MARK} "$(uname -n)"; if [ -f "$file" ]; then head -c {MAX_FILE + 1} -- "$file"; fi; }}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """`host`: the machine, by its own name. `location`: a real path there, or a server's address."""
+
+    host: str
+    location: str
+
+    @property
+    def is_file(self) -> bool:
+        return self.location.startswith("/")
+
+    def __str__(self) -> str:
+        return f"{self.location} on {self.host}" if self.is_file else self.location
+
+
+def read(runner: Runner) -> Database | None:
+    """The database of the runner's account, by Autosubmit's configuration file there. None: that cannot be told.
+
+    Raises as `Runner.execute`.
+    """
+    lines = [scripts.surroundings("/"), *get_module_loader(runner.config).prelude(), _READ]
+    result = runner.execute(" && ".join(lines), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
+    _, found, rest = result.stdout.partition(f"\n{_MARK}\n".encode())
+    name, _, content = rest.partition(b"\n")
+    if not found or len(content) > MAX_FILE:
+        return None
+    try:
+        host = answers.host_name(name.decode("ascii"))
+        location = _location(content.decode("utf-8"), host)
+    except (UnicodeDecodeError, answers.Unreadable, configparser.Error, ValueError):
+        return None
+    if location.startswith("/"):
+        location = _real(runner, location)
+    return Database(host, location) if location else None
+
+
+def _location(text: str, host: str) -> str:
+    """What the file says; empty when it does not. Raises configparser.Error, and ValueError for a malformed address."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.read_string(text)
+    if not parser.has_section("database"):
+        return ""
+    section = parser["database"]
+    if section.get("backend", "sqlite").strip().lower() == "postgres":
+        parts = urlsplit(section.get("connection_url", "").strip())
+        server = host if parts.hostname in (None, *LOCAL_NAMES) else parts.hostname
+        location = f"postgres://{server}:{parts.port or 5432}{parts.path}" if parts.path else ""
+    else:
+        path, name = section.get("path", "").strip(), section.get("filename", "autosubmit.db").strip()
+        location = f"{path.rstrip('/')}/{name}" if path.startswith("/") and name else ""
+    return location if len(location) <= MAX_PATH and location.isprintable() else ""
+
+
+def _real(runner: Runner, path: str) -> str:
+    """The path with all links followed; empty when the machine does not say one."""
+    result = runner.execute(f"readlink -m -- {shlex.quote(path)}", timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    real = result.text.removesuffix("\n")
+    return real if real.startswith("/") and len(real) <= MAX_PATH and real.isprintable() else ""
+
+
+def note(config: RunnerConfig, database: Database) -> None:
+    """Remember what was seen last. Nothing of a profile that is not saved."""
+    if config.profile_id is None:
+        return
+    SeenDatabase.objects.exclude(profile_id__in=RunnerProfile.objects.values("pk")).delete()
+    SeenDatabase.objects.update_or_create(
+        profile_id=config.profile_id,
+        user=account_of(config.ssh),
+        ssh_host=config.ssh.host if config.ssh else "",
+        defaults={"host": database.host, "location": database.location, "seen": timezone.now()},
+    )
+
+
+def conflicts(config: RunnerConfig, database: Database, profiles: Iterable[RunnerProfile]) -> list[str]:
+    """Where the names of installations do not fit the databases, each with the line to set.
+
+    Different paths on two machines count as different databases, although a file system may be mounted at both.
+    `profiles`: those that may be named to who asks.
+    """
+    known = {profile.pk: profile for profile in profiles}
+    own = RunnerProfile.objects.filter(pk=config.profile_id or 0).first()
+    told = []
+    for row in _others(config).filter(profile_id__in=known):
+        other = known[row.profile_id]
+        name = installation_of(other.installation, SSHTarget(row.ssh_host, 0, row.user) if row.ssh_host else None)
+        is_same = _is_same(database, Database(row.host, row.location))
+        who = f"Profile {other.name} ({row.user} on {row.host})"
+        if name == config.installation and is_same is False:
+            if row.user != account_of(config.ssh) or row.host != database.host:
+                both = "it" if other.pk == config.profile_id else "both profiles"
+                line = f'Where each account has a database of its own, set INSTALLATION: "{USER}@{HOST}" in {both}.'
+            else:
+                line = f"Set INSTALLATION: {_name(own)} in this profile, or another name of its own."
+            told.append(
+                f"{who} belongs to the installation '{name}', too, but uses another database, {row.location}: an "
+                f"experiment of one refuses the other's of the same id. {line}"
+            )
+        elif name != config.installation and is_same:
+            told.append(
+                f"{who} uses the same database, but belongs to the installation '{name}', not "
+                f"'{config.installation}': an experiment could be started twice. Set INSTALLATION: {name} in this "
+                "profile."
+            )
+    more = f" And {len(told) - SHOWN} more such profiles." if len(told) > SHOWN else ""
+    return [*told[: SHOWN - 1], told[SHOWN - 1] + more] if len(told) >= SHOWN else told
+
+
+def _others(config: RunnerConfig) -> QuerySet[SeenDatabase]:
+    """What was seen of other profiles and accounts."""
+    here = {"user": account_of(config.ssh), "ssh_host": config.ssh.host if config.ssh else ""}
+    return SeenDatabase.objects.exclude(profile_id=config.profile_id or 0, **here)
+
+
+def _is_same(one: Database, other: Database) -> bool | None:
+    """None: it cannot be told. The same path on two machines may be a shared file system, or not."""
+    if one.location != other.location:
+        return False
+    return True if one.host == other.host or not one.is_file else None
+
+
+def _name(profile: RunnerProfile | None) -> str:
+    return profile.name.lower() if profile else DEFAULT_INSTALLATION
+
+
+def judged(runner: Runner, profiles: Iterable[RunnerProfile]) -> tuple[Database | None, list[str]]:
+    """Read the database of the runner's account, remember it, and compare it with the others."""
+    try:
+        database = read(runner)
+    except RunnerServiceError:
+        return None, []
+    if database is None:
+        return None, []
+    note(runner.config, database)
+    return database, conflicts(runner.config, database, profiles)
