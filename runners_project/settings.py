@@ -335,6 +335,8 @@ LOGGING: dict[str, Any] = {
     "loggers": {
         "django": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper(), "propagate": False},
         "paramiko": {"level": "WARNING"},
+        # A traceback for each machine that does not answer; the service tells the same in one sentence.
+        "paramiko.transport": {"level": "CRITICAL"},
     },
 }
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial, singledispatch
 from typing import Any, TypeVar
@@ -44,6 +44,9 @@ ROWS_AT_ONCE = 2000  # rows that are asked after in one round trip: their answer
 # Seconds that one caller has the asking after a row for itself. It is renewed while the caller asks, so that a slow
 # machine is asked once, and the lease of a process that was killed ends soon.
 LEASE, LEASE_RENEWAL = 3.0, 1.0
+ENDS_AT_ONCE = 8  # of one machine; its connections have room for more
+# Threads of a process, for all machines, that store ends side by side. Each has a database connection.
+_HELPERS = threading.BoundedSemaphore(16)
 PATIENCE = 1.0  # seconds that a request waits for the answer to somebody else's question
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.1  # seconds between its looks at the row
 LAUNCH_GRACE = 30  # seconds beyond RUNNERS_LAUNCH_TIMEOUT after which no launch can still be under way
@@ -251,15 +254,46 @@ def ask(runs: list[Launched]) -> list[Probe]:
         return [_cannot_be_read(run, error.detail) for run in runs]
     as_known = [run for run in runs if answers[run.key].answer == Probe.RUNNING and run.identity]
     _confirm_all(as_known, asked)
-    changed = {run.pk for run in runs} - {run.pk for run in as_known}
-    for run in runs:
-        if run.pk in changed:
-            try:
-                apply(run, runner, answers[run.key], asked=asked)
-            except (DataError, IntegrityError) as error:
-                logger.exception("What the machine says of %s cannot be stored.", run)
-                answers[run.key] = _cannot_be_read(run, f"The answer cannot be stored: {error}")
+    silent = [run for run in runs if answers[run.key].answer == Probe.CANNOT_TELL]
+    _cannot_tell_all(silent, answers)
+    together = {run.pk for run in as_known} | {run.pk for run in silent}
+    _apply_each([run for run in runs if run.pk not in together], runner, answers, asked)
     return [answers[run.key] for run in runs]
+
+
+def _apply_each(runs: list[Launched], runner: Runner, answers: dict[str, Probe], asked: datetime) -> None:
+    """`apply` for each row, several at the same time: at an end a machine is asked up to three times for its log.
+
+    Changes `answers` where one cannot be stored.
+    """
+
+    def apply_one(run: Launched) -> None:
+        try:
+            apply(run, runner, answers[run.key], asked=asked)
+        except (DataError, IntegrityError) as error:
+            logger.exception("What the machine says of %s cannot be stored.", run)
+            answers[run.key] = _cannot_be_read(run, f"The answer cannot be stored: {error}")
+
+    def apply_in_thread(run: Launched) -> None:
+        try:
+            apply_one(run)
+        finally:
+            connection.close()
+
+    # No other thread sees the rows of an open transaction.
+    wanted = 0 if connection.in_atomic_block or len(runs) < 2 else min(ENDS_AT_ONCE, len(runs))
+    with ExitStack() as taken:
+        helpers = 0
+        while helpers < wanted and _HELPERS.acquire(blocking=False):
+            taken.callback(_HELPERS.release)
+            helpers += 1
+        if not helpers:
+            for run in runs:
+                apply_one(run)
+            return
+        with ThreadPoolExecutor(helpers, thread_name_prefix="ends") as pool:
+            for future in [pool.submit(apply_in_thread, run) for run in runs]:
+                future.result()
 
 
 def _probe(runner: Runner, runs: list[Launched]) -> dict[str, Probe]:
@@ -285,9 +319,23 @@ def _cannot_be_read(run: RunnerRun | Operation, detail: str) -> Probe:
 
 def _confirm_all(runs: list[Launched], asked: datetime) -> None:
     """What `apply` does for a running run, for any number of them in one statement."""
+    _set_all(runs, confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
+
+
+def _cannot_tell_all(runs: list[Launched], answers: dict[str, Probe]) -> None:
+    """What `apply` does for a run of which the machine cannot tell: one statement for all with the same cause."""
+    until = timezone.now() + timedelta(seconds=RETRY_UNREACHABLE)
+    alike: dict[str, list[Launched]] = {}
+    for run in runs:
+        alike.setdefault(answers[run.key].detail, []).append(run)
+    for detail, group in alike.items():
+        _set_all(group, reachable=False, unreachable_detail=detail, probing_until=until)
+
+
+def _set_all(runs: list[Launched], **changes: Any) -> None:
+    """`_set` for rows that all change alike, in one statement."""
     if not runs:
         return
-    changes = {"confirmed_at": asked, "reachable": True, "unreachable_detail": "", "probing_until": None}
     active = type(runs[0]).objects.active().filter(pk__in=[run.pk for run in runs])
     is_all = active.update(**changes) == len(runs)
     still_active = None if is_all else set(active.values_list("pk", flat=True))

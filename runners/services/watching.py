@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connection
@@ -17,49 +18,109 @@ from runners.services import lifecycle
 logger = logging.getLogger(__name__)
 
 MACHINES_AT_ONCE = 32
+SILENT_AT_ONCE = 16  # of those that could not be asked the last time
 Row = RunnerRun | Operation
+Key = tuple[str, ...]  # kind of the rows, and the target
+
+
+@dataclass
+class _Machine:
+    """What the last look at the rows of one kind on one machine has brought."""
+
+    future: Future[None] | None = None  # of a look that may be under way
+    is_silent: bool = False  # none of its rows could be confirmed
+    unconfirmed: set[int] = field(default_factory=set)  # numbers of the rows that could not be confirmed
 
 
 class Watch:
     """Looks at the machines side by side, in threads.
 
-    A machine that is still being asked is left out of the next looks. So one that is slow, or never answers, delays
-    its own rows only, as long as there are fewer than MACHINES_AT_ONCE of them. `report` is called with each row after
-    its machine was asked; `complain` with a sentence when the database cannot be used. Both are called in threads.
+    A machine that is still being asked is left out of the next looks. One that could not be asked is asked by other
+    threads than the rest, until it answers. So a machine that is slow or down delays its own rows only. Any number of
+    machines can be down, and up to MACHINES_AT_ONCE can be slow.
+
+    `report` is called with each row that has ended; `tell` with a sentence for each change of what can be asked;
+    `complain` with a sentence when the database cannot be used. All are called in threads, one at a time.
     """
 
-    def __init__(self, report: Callable[[Row], None], complain: Callable[[str], None]) -> None:
-        self._report, self._complain = report, complain
+    def __init__(
+        self, report: Callable[[Row], None], tell: Callable[[str], None], complain: Callable[[str], None]
+    ) -> None:
+        self._report, self._tell, self._complain = report, tell, complain
         self._pool = ThreadPoolExecutor(MACHINES_AT_ONCE, thread_name_prefix="watch")
-        self._asked: dict[tuple[Any, ...], Future[None]] = {}
+        self._silent_pool = ThreadPoolExecutor(SILENT_AT_ONCE, thread_name_prefix="watch-silent")
+        self._machines: dict[Key, _Machine] = {}
         self._printing = threading.Lock()
 
     def look(self) -> None:
         """Begin to ask every machine that is not being asked already. Raises DatabaseError, InterfaceError."""
-        self._asked = {key: future for key, future in self._asked.items() if not future.done()}
         rows_of: dict[str, list[Any]] = {
             "runs": list(RunnerRun.objects.active()),
             "operations": list(Operation.objects.active()),
         }
-        for kind, rows in rows_of.items():
-            for target, group in lifecycle.by_target(rows).items():
-                if (kind, *target) not in self._asked:
-                    self._asked[(kind, *target)] = self._pool.submit(self._look_at_machine, group)
+        groups: dict[Key, list[Any]] = {
+            (kind, *target): group
+            for kind, rows in rows_of.items()
+            for target, group in lifecycle.by_target(rows).items()
+        }
+        for key, machine in list(self._machines.items()):
+            self._harvest(machine)
+            if key not in groups and machine.future is None:
+                del self._machines[key]
+        for key, group in groups.items():
+            machine = self._machines.setdefault(key, _Machine())
+            if machine.future is None:
+                pool = self._silent_pool if machine.is_silent else self._pool
+                machine.future = pool.submit(self._look_at_machine, key, machine, group)
 
-    def close(self) -> None:
-        """Returns when the machines that are being asked have answered."""
-        self._pool.shutdown(cancel_futures=True)
+    def close(self, *, cancel: bool = True) -> None:
+        """Returns when the machines that are being asked have answered. `cancel`: those that wait are not asked."""
+        for pool in (self._pool, self._silent_pool):
+            pool.shutdown(wait=False, cancel_futures=cancel)
+        for pool in (self._pool, self._silent_pool):
+            pool.shutdown()
+        for machine in self._machines.values():
+            self._harvest(machine)
 
-    def _look_at_machine(self, rows: list[Any]) -> None:
+    def _harvest(self, machine: _Machine) -> None:
+        """Take note of the end of a look. An error that nobody expects is a bug; it must not blind the watch."""
+        if machine.future and machine.future.done():
+            error = None if machine.future.cancelled() else machine.future.exception()
+            if error:
+                logger.error("A look at the rows of one machine was broken off.", exc_info=error)
+                self._complain("A look at the rows of one machine was broken off by a bug; the watch goes on.")
+            machine.future = None
+
+    def _look_at_machine(self, key: Key, machine: _Machine, rows: list[Any]) -> None:
         try:
             lifecycle.refresh(rows)
-            with self._printing:
-                for row in rows:
-                    self._report(row)
         except (DatabaseError, InterfaceError) as error:  # it may come back; the runs go on
             with self._printing:
                 self._complain(f"The database cannot be asked now: {error}")
-        except Exception:  # a bug, told with its traceback: it must not blind the watch for all other machines
-            logger.exception("A look at %s rows of one machine was broken off; the watch goes on.", len(rows))
+        else:
+            with self._printing:
+                self._tell_changes(key, machine, rows)
         finally:
             connection.close()
+
+    def _tell_changes(self, key: Key, machine: _Machine, rows: list[Any]) -> None:
+        """Report the rows that have ended, and say in one line what can be asked no more, or again."""
+        for row in rows:
+            if not row.is_active:
+                self._report(row)
+        active = [row for row in rows if row.is_active]
+        unconfirmed = [row for row in active if not row.reachable]
+        was_silent, machine.is_silent = machine.is_silent, bool(active) and len(unconfirmed) == len(active)
+        new = [row for row in unconfirmed if row.pk not in machine.unconfirmed]
+        machine.unconfirmed = {row.pk for row in unconfirmed}
+        kind, where = key[0], "this machine" if key[-1] == "LOCAL" else key[-1]
+        if machine.is_silent and not was_silent:
+            self._tell(f"{where} cannot be asked; its {len(active)} {kind} go on: {active[0].unreachable_detail}")
+        elif was_silent and not machine.is_silent and active:
+            self._tell(f"{where} can be asked again; {len(active) - len(unconfirmed)} {kind} were confirmed.")
+        elif new and not machine.is_silent:
+            names = ", ".join(f"{row.expid} ({row.pk})" for row in new[:10])
+            self._tell(
+                f"{len(new)} of the {len(active)} {kind} of {where} cannot be confirmed: {names}: "
+                f"{new[0].unreachable_detail}"
+            )

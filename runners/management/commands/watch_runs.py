@@ -7,6 +7,7 @@ import signal
 import threading
 from argparse import ArgumentParser
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -29,13 +30,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         interval = options["interval"]
+        watch = Watch(self.report, self.stdout.write, self.complain)
         if interval is None:
-            for step in (*self.looks, *self.duties, webhooks.deliver_due):
+            once: list[Callable[[], object]] = [watch.look, partial(watch.close, cancel=False), self.count_unreadable]
+            for step in (*once, *self.duties, webhooks.deliver_due):
                 self.patiently(step)
             if self.has_failed:
                 raise CommandError("The look is not complete; see above.")
             return
-        watch = Watch(self.report, self.complain)
         heartbeat = health.Beat(health.WATCH, interval)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -62,24 +64,13 @@ class Command(BaseCommand):
             logger.exception("A look at the runs was broken off; the watch goes on.")
 
     @property
-    def looks(self) -> tuple[Callable[[], object], ...]:
-        return self.look_at_runs, self.look_at_operations
-
-    @property
     def duties(self) -> tuple[Callable[[], object], ...]:
         """What is done after each look."""
         return interrupted.settle_all, audit.settle_all, idempotency.clean
 
-    def look_at_runs(self) -> None:
-        self.look_at(list(RunnerRun.objects.active()))
-
-    def look_at_operations(self) -> None:
-        self.look_at(list(Operation.objects.active()))
-
-    def look_at(self, rows: list[Any]) -> None:
-        lifecycle.refresh(rows)
-        for row in rows:
-            self.report(row)
+    def count_unreadable(self) -> None:
+        """A look is not complete while there are rows that nobody can ask after."""
+        rows: list[RunnerRun | Operation] = [*RunnerRun.objects.active(), *Operation.objects.active()]
         if not all(map(lifecycle.is_readable, rows)):
             self.has_failed = True
 
@@ -88,12 +79,9 @@ class Command(BaseCommand):
         self.stderr.write(words)
 
     def report(self, row: RunnerRun | Operation) -> None:
-        """Tell of a row that has ended, or whose machine could not be asked."""
+        """Tell of a row that has ended."""
         if isinstance(row, Operation):
-            if not row.is_active:
-                self.stdout.write(f"operation {row.pk} ({row.kind} {row.expid}) has {row.status}")
-        elif not row.is_active:
+            self.stdout.write(f"operation {row.pk} ({row.kind} {row.expid}) has {row.status}")
+        else:
             ending = f"{row.reason}, exit code {row.exit_code}" if row.reason else "exit code 0"
             self.stdout.write(f"{row.expid}: run {row.pk} is {row.status} ({ending})")
-        elif not row.reachable:
-            self.stdout.write(f"{row.expid}: run {row.pk} cannot be confirmed: {row.unreachable_detail}")

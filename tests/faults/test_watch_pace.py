@@ -1,0 +1,173 @@
+"""What machines that are down, silent or slow cost the watch over all others.
+
+Promise: a machine that is down costs one statement for all of its rows and one line for each change; silent machines do
+not delay the ends of runs on others; the ends on a slow machine are read side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+
+from profiles.config import RunnerConfig, SSHTarget
+from runners.models import RunnerRun
+from runners.services import lifecycle, watching
+from runners.services.watching import Row, Watch
+from tests.contract import launch, wait_over
+from tests.environments import StubAccount
+from tests.faults.test_watching import row
+from tests.processes import PATIENCE, free_port, kill_all, wait_for
+from tests.servers import SSHServer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+INTERVAL = 0.3  # seconds between two looks
+HEALTHY, SILENT = 7, 3  # machines
+LIMIT = 2  # seconds until a silent machine is given up
+
+
+class Looking:
+    """A watch in a thread, and what it says."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.complaints: list[str] = []
+        self.ended: list[int] = []
+        self.watch = Watch(self._report, self.told.append, self.complaints.append)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._go_on)
+        self._thread.start()
+
+    def _report(self, row: Row) -> None:
+        self.ended.append(row.pk)
+
+    def _go_on(self) -> None:
+        while not self._is_over.wait(INTERVAL):
+            self.watch.look()
+        connections.close_all()
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+        self.watch.close()
+
+
+@contextmanager
+def looking() -> Iterator[Looking]:
+    found = Looking()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def many(sshd: SSHServer, network: int, count: int) -> list[RunnerConfig]:
+    """One sshd as `count` machines: each address is one to the service."""
+    addresses = [f"127.0.{network}.{number}" for number in range(1, count + 1)]
+    line = sshd.known_hosts.read_text()
+    sshd.known_hosts.write_text("".join(line.replace("127.0.0.1", address) for address in addresses))
+    return [replace(sshd.config(), ssh=SSHTarget(address, sshd.port, sshd.user)) for address in addresses]
+
+
+def start(config: RunnerConfig, argv: list[str]) -> RunnerRun:
+    key, identity = launch(config, argv)
+    run = row(config, identity.as_dict(), key)
+    run.save()
+    return run
+
+
+def test_silent_machines_do_not_delay_the_ends_on_others(
+    account: StubAccount,
+    make_sshd: Callable[..., SSHServer],
+    settings: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everywhere = {"ListenAddress": "0.0.0.0"}
+    well, bad = (make_sshd(account.home, options=everywhere) for _ in range(2))
+    healthy, silent = many(well, 1, HEALTHY), many(bad, 2, SILENT)
+    both = tmp_path / "known_hosts"
+    both.write_text(well.known_hosts.read_text() + bad.known_hosts.read_text())
+    settings.RUNNERS_KNOWN_HOSTS = str(both)
+    settings.RUNNERS_SSH_KEYS = [str(well.client_key), str(bad.client_key)]
+    settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = LIMIT
+    monkeypatch.setattr(lifecycle, "RETRY_UNREACHABLE", 0.1)
+    monkeypatch.setattr(watching, "MACHINES_AT_ONCE", SILENT - 1)  # with one queue for all, the others would wait
+    waiting = [start(config, ["sleep", "600"]) for config in silent for _ in range(2)]
+
+    def delays() -> list[float]:
+        """Seconds from the end of a run on each healthy machine to its row."""
+        found = []
+        for run in [start(config, ["sleep", "600"]) for config in healthy]:
+            kill_all([run.pid])
+            begin = time.monotonic()
+            wait_for(lambda run=run: not RunnerRun.objects.get(pk=run.pk).is_active, 30, what="the end in its row")
+            found.append(time.monotonic() - begin)
+        return sorted(found)
+
+    with looking() as watch:
+        without = delays()
+        with bad.frozen():
+            wait_for(lambda: len(watch.told) == SILENT, 30, what="a line for each silent machine")
+            with_silent = delays()
+            wait_for(lambda: len(watch.ended) == 2 * HEALTHY, what="the report of all ends")
+            asked_again = time.monotonic() + LIMIT + 2 * INTERVAL
+            wait_for(lambda: time.monotonic() > asked_again, what="further looks at the silent machines")
+            assert len(watch.told) == SILENT, watch.told  # once for each, however many looks and runs
+        for config in silent:
+            assert config.ssh
+            line = next(line for line in watch.told if config.ssh.host in line)
+            assert "cannot be asked; its 2 runs go on: " in line
+        wait_for(lambda: len(watch.told) == 2 * SILENT, 30, what="a line for each that is back")
+        assert all("can be asked again; 2 runs were confirmed." in line for line in watch.told[SILENT:])
+        assert watch.complaints == []
+    assert with_silent[len(with_silent) // 2] < LIMIT / 2 * PATIENCE
+    assert with_silent[-1] < max(2 * without[-1], LIMIT * PATIENCE)
+    kill_all([run.pid for run in waiting])
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_a_machine_that_is_down_costs_one_statement_for_all_of_its_rows(sshd: SSHServer, count: int) -> None:
+    config = replace(sshd.config(), ssh=SSHTarget("127.0.0.1", free_port(), sshd.user))
+    identity = {"pid": 1}
+    runs = RunnerRun.objects.bulk_create([row(config, identity) for _ in range(count)])
+    real = launch(sshd.config(), ["sleep", "600"])[1]
+    RunnerRun.objects.update(identity=real.as_dict())
+    runs = list(RunnerRun.objects.active())
+    with CaptureQueriesContext(connection) as seen:
+        lifecycle.refresh(runs)
+    kill_all([real.pid])
+    assert {run.reachable for run in runs} == {False}
+    assert set(RunnerRun.objects.values_list("reachable", flat=True)) == {False}
+    changes = [query["sql"] for query in seen.captured_queries if query["sql"].startswith("UPDATE")]
+    assert len(changes) == 2  # to reserve the asking, and the answer
+    assert len(seen.captured_queries) <= 5
+
+
+def test_ends_on_a_slow_machine_are_read_side_by_side(account: StubAccount, sshd: SSHServer) -> None:
+    count, pause = 16, 0.5
+    started = [launch(sshd.config(), ["false"]) for _ in range(count)]
+    for key, identity in started:
+        wait_over(sshd.config(), key, identity)
+    runs = [row(sshd.config(), identity.as_dict(), key) for key, identity in started]
+    RunnerRun.objects.bulk_create(runs)
+    runs = list(RunnerRun.objects.active())
+    profile = account.home / ".bashrc"
+    profile.write_text(f"sleep {pause}\n")
+    try:
+        begin = time.monotonic()
+        lifecycle.refresh(runs)
+        took = time.monotonic() - begin
+    finally:
+        profile.unlink()
+    assert {(run.status, run.exit_code) for run in RunnerRun.objects.all()} == {("TERMINATED", 1)}
+    assert took < count * 2 * pause / 2 * PATIENCE  # one after the other, with two questions for each: 16 s and more
