@@ -1,9 +1,9 @@
 """One script: what is said to its machine and what is heard from there. The same for LOCAL and SSH.
 
 The process that is started is our reader (`scripts.bootstrap`). A start-up file or the server may put another program
-in its place. So the input begins with `scripts.OPENING`, a line that ends any shell, and the script is one word that
-means nothing to any program but our reader. The last byte is held back until the reader has said a secret word (the
-marker), and without that byte the reader evaluates nothing. So without the marker nothing was executed, certainly.
+in its place. So the input begins with `scripts.OPENING`, a line that ends any shell, and nothing more is sent until the
+reader has said a secret word (the marker). So without the marker nothing was executed, certainly: no other program has
+had the script, not even one that would decode it.
 
 At the end, our own shell says the marker once more, with the exit code. Nothing else is believed to be the end of the
 script, but the end of both streams together with an exit code or signal that sshd or the kernel tells: not a channel
@@ -113,7 +113,7 @@ class Link(Protocol):
 
 def converse(exchange: Exchange, link: Link) -> None:
     """Say and hear everything, to the end or the deadline. Raises what the link raises."""
-    pending = memoryview(scripts.OPENING + exchange.script[:-1])
+    pending = memoryview(scripts.OPENING)
     rest = len(exchange.stdin)  # bytes behind the last one of the script
     is_open, is_offered = True, False  # the input; the whole script
     heard = time.monotonic()  # since when there is silence
@@ -131,7 +131,7 @@ def converse(exchange: Exchange, link: Link) -> None:
         is_ending = silence is not None
         if is_open:
             if exchange.stdout.started and not is_offered:
-                pending, is_offered = memoryview(bytes(pending) + exchange.script[-1:] + exchange.stdin), True
+                pending, is_offered = memoryview(bytes(pending) + exchange.script + exchange.stdin), True
             pending = pending[link.send(pending) :]
             exchange.is_handed_over = is_offered and len(pending) <= rest
             has_no_patience = exchange.patience is not None and now - exchange.start > exchange.patience

@@ -9,7 +9,6 @@ from runners.services.output import last_lines
 
 AT_DEADLINE = 124  # exit code of `timeout`
 NOT_FOUND = 127  # exit code of a shell that does not find a program
-ECHO = 60  # bytes of the script's end that tell an echo of it
 WORDS = 1000  # characters of what the shell said that an error repeats
 # What a start-up file has to ask before it does something for people only, for each login shell.
 GUARDS = (
@@ -31,7 +30,7 @@ REPLACED = "a start-up file of the account replaces the login shell (exec) or en
 def explain(where: str, exchange: Exchange, timeout: float, *, is_remote: bool) -> str:
     """Sentences for an exchange whose script was not evaluated. `timeout`: seconds that it had."""
     said = exchange.stdout.noise + b"\n" + exchange.stderr.noise
-    is_echo = scripts.OPENING.strip() in said or exchange.script[-ECHO - 1 : -1] in said
+    is_echo = scripts.OPENING.strip() in said
     words = "" if is_echo else last_text(last_lines(said), WORDS)
     or_forced = ", or the server runs a command of its own instead of ours" if is_remote else ""
     remedy = REMEDY

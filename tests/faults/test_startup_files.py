@@ -231,6 +231,22 @@ def test_nothing_is_executed_whatever_start_up_files_do(machine: Machine) -> Non
     assert wrong == []
 
 
+@pytest.mark.parametrize("launch", [False, True])
+@pytest.mark.parametrize(
+    "start_up",
+    ['read -r a; read -r b; eval "$(printf %b "$b")"', 'x=$(tail -n +2); printf %b "$x" | bash; exit'],
+    ids=["eval", "another bash"],
+)
+def test_a_start_up_file_that_decodes_and_executes_its_input_gets_no_script(
+    machine: Machine, start_up: str, launch: bool
+) -> None:
+    account = machine.accounts["bash"]
+    account.start_up(start_up)
+    assert isinstance(attempt(machine.config("bash"), launch=launch), RunnerUnreachable)
+    wait_for(lambda: not account.processes(), what="the end of its processes")
+    assert account.tripwire == ""
+
+
 def test_the_guard_that_the_error_names_helps(machine: Machine) -> None:
     def guarded(shell: str) -> str:
         account = machine.accounts[shell]
