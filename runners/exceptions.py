@@ -19,7 +19,10 @@ RunnerServiceError
 ├─ RunnerUnreachable         no connection; nothing was started
 │  ├─ HostKeyUnknown
 │  ├─ HostKeyChanged
-│  └─ AuthenticationFailed
+│  ├─ AuthenticationFailed
+│  ├─ MachineBusy            too many requests wait for the machine; nobody was asked
+│  ├─ AccountBusy            another experiment is being created in the account
+│  └─ TooManyCommands        too many commands of this person are being carried out
 ├─ OutcomeUnknown            the connection was lost after the command may have started
 ├─ CommandFailed             it ran and says no: exit code and its last words
 ├─ CommandTimedOut           it was ended at its deadline
@@ -152,9 +155,14 @@ class StillReachable(RunnerServiceError):
 
 
 class RunnerUnreachable(RunnerServiceError):
-    """The machine was not reached, so the command certainly did not start."""
+    """The machine was not reached, so the command certainly did not start.
+
+    `is_remembered`: the machine itself failed to answer, or refused to let the service in, so nobody asks it again for
+    some seconds (runners/services/breaker.py). Fact: `retry_after`, those seconds.
+    """
 
     code = "runner_unreachable"
+    is_remembered = False
 
 
 class HostKeyUnknown(RunnerUnreachable):
@@ -167,6 +175,29 @@ class HostKeyChanged(RunnerUnreachable):
 
 class AuthenticationFailed(RunnerUnreachable):
     code = "authentication_failed"
+
+
+class MachineBusy(RunnerUnreachable):
+    """So many requests wait for the machine, or are carried out, that this one was refused at once.
+
+    Facts: `retry_after` (seconds), `machine`, `requests` (how many occupy it), `profile_name` (the caller's), and how
+    many of those are `of_your_profile` and `of_yours`. `run`: the RunnerRun whose log was asked for, as last known.
+    """
+
+    code = "machine_busy"
+    run: Any = None
+
+
+class AccountBusy(RunnerUnreachable):
+    """One experiment at a time is created in an account, and another one is being created. Fact: `retry_after`."""
+
+    code = "account_busy"
+
+
+class TooManyCommands(RunnerUnreachable):
+    """As many commands of this person are carried out as one person may have at a time. Fact: `retry_after`."""
+
+    code = "too_many_commands"
 
 
 class OutcomeUnknown(RunnerServiceError):

@@ -356,6 +356,7 @@ class AppServer:
             "SECRET_KEY": "of the test run, signs nothing of value",
             "DATABASE_URL": f"sqlite:///{self.database}",
             "PROTECTION_LEVEL": "NONE",
+            "RUNNERS_RETRY_PAUSE": "0",  # tests break a machine and mend it within milliseconds
             "PYTHONUNBUFFERED": "1",
             **(env or {}),
         }

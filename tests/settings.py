@@ -20,3 +20,6 @@ RUNNERS_AUDIT_WITHOUT_REQUEST = False
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":  # noqa: F405
     _NAME = f"autosubmit-runners-tests-{os.getpid()}.sqlite3"
     DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / _NAME)}  # noqa: F405
+
+# Tests break a machine and mend it within milliseconds. The tests of the breaker have a pause.
+RUNNERS_RETRY_PAUSE = 0

@@ -168,9 +168,9 @@ def test_a_create_that_waits_in_vain_for_another_says_so(
     folder.mkdir(exist_ok=True)
     with (folder / autosubmit.EXPID_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        body = api.post("create-experiment", {**PROFILE, "command_params": {"description": "x"}}, expect=502)
-    assert (body["code"], body["exit_code"]) == ("command_failed", 75)
-    assert "another experiment is being created" in body["detail"]
+        body = api.post("create-experiment", {**PROFILE, "command_params": {"description": "x"}}, expect=503)
+    assert body["code"] == "account_busy"
+    assert "Another experiment is being created" in body["detail"]
     assert account.calls("expid") == []
 
 

@@ -7,6 +7,7 @@ module with EXAMPLES_WRITE=1) records all of them anew.
 from __future__ import annotations
 
 import copy
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,9 @@ from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
 from runners.api.schema_examples import recorded
 from runners.models import RunnerRun, new_run_key
 from runners.models_auth import ApiToken
-from runners.services import shared_log
+from runners.services import autosubmit, shared_log
+from runners.services.bulkheads import BULKHEADS
+from runners.services.runners import get_runner
 from runners.services.ssh import POOL
 from tests.conftest import need
 from tests.environments import StubAccount, find_lmod
@@ -389,6 +392,39 @@ def machines(world: World) -> None:
     world.each(LOGS, "log_not_found")
 
 
+def busy(world: World) -> None:
+    """One too many: nobody is asked."""
+    config = world.profile.resolve({})
+    runner = get_runner(config)
+    elsewhere = {"run_experiment": {**BODIES["run_experiment"], "expid": "a003"}}
+    world.account.control("run", SLEEP=600)
+    world.run = world.ask("run_experiment", BODIES["run_experiment"], keep=False)["runner_id"]
+    BULKHEADS.threads = 4
+    try:
+        for code, person, name in (
+            ("machine_busy", "ben", "RUNNERS_COMMANDS_PER_ACCOUNT"),
+            ("too_many_commands", "ana", "RUNNERS_COMMANDS_PER_PERSON"),
+        ):
+            with (
+                world.setting(name, 1),
+                BULKHEADS.command("run-experiment", person=person, profile_name=PROFILE),
+            ):
+                runner.admit()
+                for operation in (*COMMANDS, "check_profile"):
+                    world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
+        with BULKHEADS.waiting(runner.target, runner.where) as wait:
+            wait.start -= 60  # a minute without an answer
+            world.each(LOGS, "machine_busy")
+    finally:
+        BULKHEADS.threads = 0
+    folder = world.account.home / ".autosubmit-runners"
+    with (folder / autosubmit.EXPID_LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        world.each(("create_experiment",), "account_busy")
+    world.account.kill()
+    world.ask("get_runner_run_status", EXPID, keep=False)
+
+
 @pytest.fixture
 def world(client: Client, settings: Any, account: StubAccount, sshd: SSHServer) -> World:
     return World(client, settings, account, sshd)
@@ -405,6 +441,7 @@ SCENES: tuple[Callable[[World], None], ...] = (
     background,
     repeated,
     failures,
+    busy,
     machines,
 )
 

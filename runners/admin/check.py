@@ -26,10 +26,13 @@ from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile
 from profiles.people import Person
+from runners.exceptions import RunnerUnreachable
 from runners.pages.base import recorded
 from runners.pages.forms import open_parameter
 from runners.services.audit import begin
+from runners.services.bulkheads import BULKHEADS
 from runners.services.check import STAGES, Stage, check_profile
+from runners.services.runners import get_runner
 
 TEMPLATES = "admin/profiles/runnerprofile/"
 
@@ -115,12 +118,19 @@ def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, contex
         yield head + _waiting(next(iter(STAGES)))
         stages: list[Stage] = []
         with recorded(request, "check-profile", profile_name=profile.name) as audit:
-            begin(audit)
-            for stage in check_profile(form.config, RunnerProfile.objects.all()):
+            try:
+                BULKHEADS.admit(get_runner(form.config).target, get_runner(form.config).where)
+                begin(audit)
+                for stage in check_profile(form.config, RunnerProfile.objects.all()):
+                    stages.append(stage)
+                    yield render_to_string(f"{TEMPLATES}_stage.html", facts_of(stage, profile, form.config))
+                    if len(stages) < len(STAGES):
+                        yield _waiting(list(STAGES)[len(stages)])
+            except RunnerUnreachable as error:  # too many requests occupy the machine; the page has begun already
+                audit.outcome, audit.detail = error.code, error.detail
+                stage = Stage("resolve", False, 0, "The check was not begun.", error.detail)
                 stages.append(stage)
                 yield render_to_string(f"{TEMPLATES}_stage.html", facts_of(stage, profile, form.config))
-                if len(stages) < len(STAGES):
-                    yield _waiting(list(STAGES)[len(stages)])
             failed = [stage for stage in stages if stage.ok is False]
             audit.detail = f"failed: {', '.join(stage.name for stage in failed)}" if failed else ""
         milliseconds = sum(stage.milliseconds for stage in stages)

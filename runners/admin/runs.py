@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
@@ -219,7 +220,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
     @admin.action(description="Ask the machines about the selected runs", permissions=["act"])
     def ask(self, request: HttpRequest, queryset: QuerySet[RunnerRun]) -> None:
         runs = [run for run in queryset.filter(status=RunStatus.ACTIVE)[:MOST_TO_ASK] if config_of(run)]
-        lifecycle.refresh(runs)
+        lifecycle.refresh(runs, wait=settings.RUNNERS_STATUS_WAIT, patient=True)
         unreached = [run for run in runs if run.is_active and not run.reachable]
         text = f"Asked after {len(runs)} active run(s); {sum(not run.is_active for run in runs)} had ended."
         self.message_user(request, text, messages.SUCCESS)
@@ -229,7 +230,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
 
     def refresh(self, request: HttpRequest, pk: int) -> HttpResponse:
         run = self._acted_on(request, pk)
-        lifecycle.refresh([run])
+        lifecycle.refresh([run], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
         if not run.is_active or run.reachable:
             self.message_user(request, f"Run {run.pk} of {run.expid}: {outcome(run)}.", messages.SUCCESS)
         else:

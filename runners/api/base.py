@@ -22,6 +22,7 @@ from runners.models import AuditRecord
 from runners.models_auth import ApiToken
 from runners.models_operations import IdempotencyRecord
 from runners.services.audit import as_known, audited
+from runners.services.bulkheads import BULKHEADS, Command
 from runners.services.dry_run import Plan
 from runners.services.strangers import STRANGERS
 
@@ -73,7 +74,10 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         def is_listed(record: AuditRecord) -> bool:
             return record.outcome not in STRANGE or STRANGERS.counts(address)
 
-        with audited(endpoint=self.command, address=address[:64], is_listed=is_listed) as self.audit:
+        with (
+            audited(endpoint=self.command, address=address[:64], is_listed=is_listed) as self.audit,
+            BULKHEADS.command(self.command) as self.room,
+        ):
             return super().dispatch(request, *args, **kwargs)
 
     @staticmethod
@@ -92,6 +96,8 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         if isinstance(request.auth, ApiToken):
             self.audit.token = request.auth.token_key
 
+    room: Command  # at the machine
+
     def check_permissions(self, request: Request) -> None:
         """Reads the body first, so that the record of a refusal says what was refused; its errors come later."""
         body: Any
@@ -101,6 +107,8 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             self.body_error, body = error, {}
         self.audit.expid = plain(body.get("expid"), 16)
         self.audit.profile_name = plain(body.get("profile_name"), 100)
+        if hasattr(self, "room"):
+            self.room.person, self.room.profile_name = self.audit.actor, self.audit.profile_name
         super().check_permissions(request)
 
     def handle_exception(self, exc: Exception) -> Response:

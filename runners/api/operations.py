@@ -18,6 +18,7 @@ from runners.api.answers import ChangeCounts, Problem
 from runners.api.exception_handler import kind_of, problem
 from runners.models_operations import Operation, OperationKind, OperationStatus
 from runners.services import idempotency, operations
+from runners.services.bulkheads import BULKHEADS
 from runners.services.experiments import CommandOutcome
 from runners.services.wire import moment
 
@@ -87,8 +88,11 @@ def answer_of(view: CommandViewSet, operation: Operation, preference: Preference
 
     Raises what the command would have raised if it had been waited for; OutcomeUnknown when it still runs.
     """
-    seconds = preference.wait if preference.is_async else operation.timeout + WAIT_GRACE
-    operations.wait(operation, seconds=seconds)
+    if preference.is_async:
+        with BULKHEADS.lingering() as may:
+            operations.wait(operation, seconds=preference.wait if may else 0)
+    else:
+        operations.wait(operation, seconds=operation.timeout + WAIT_GRACE)
     if preference.is_async and operation.is_active:
         view.audit.detail = f"operation {operation.pk}"
         place = reverse("api-operation", kwargs={"id": operation.pk})
@@ -195,4 +199,5 @@ def _error(operation: Operation) -> dict[str, Any] | None:
     kind = kind_of(error) if error else None
     if error is None or kind is None:
         return None
-    return problem(kind, error.detail, errors=getattr(error, "errors", None), **error.facts)
+    facts = {name: fact for name, fact in error.facts.items() if name != "retry_after"}
+    return problem(kind, error.detail, errors=getattr(error, "errors", None), **facts)

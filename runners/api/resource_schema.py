@@ -19,10 +19,10 @@ from runners.api.resource_serializers import (
     RunPage,
     RunsQuery,
 )
-from runners.api.schema import COMMON, READING, problems
+from runners.api.schema import BUSY, COMMON, READING, problems
 
 LOG_ERRORS: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
-LOG_ERRORS += ("outcome_unknown", "command_timed_out")
+LOG_ERRORS += ("outcome_unknown", "command_timed_out", "machine_busy")
 
 
 def reading(
@@ -145,5 +145,8 @@ check_profile = extend_schema(
     "what to do about the first that fails. A failed step is an answer, not an error.",
     tags=["configuration"],
     request=CheckProfileRequest,
-    responses={200: CheckAnswer, **problems(*COMMON, "invalid_profile", "profile_forbidden", "profile_not_found")},
+    responses={
+        200: CheckAnswer,
+        **problems(*COMMON, "invalid_profile", "profile_forbidden", "profile_not_found", *BUSY),
+    },
 )

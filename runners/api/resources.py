@@ -31,7 +31,9 @@ from runners.models_auth import TokenScope
 from runners.models_operations import Operation
 from runners.services import access, experiments, operations, runs
 from runners.services.audit import begin
+from runners.services.bulkheads import BULKHEADS
 from runners.services.check import check_profile
+from runners.services.runners import get_runner
 from runners.services.wire import run_fields
 
 
@@ -164,9 +166,10 @@ class ProfileCheck(CommandViewSet):
         body = self.validated(request)
         serializer = ProfiledSerializer(data={**body, "profile_name": name}, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
+        config = serializer.validated_data["config"]
+        BULKHEADS.admit(get_runner(config).target, get_runner(config).where)
         begin(self.audit)
-        usable = RunnerProfile.usable_by(request.user)
-        stages = list(check_profile(serializer.validated_data["config"], usable))
+        stages = list(check_profile(config, RunnerProfile.usable_by(request.user)))
         failed = [stage.name for stage in stages if stage.ok is False]
         self.audit.detail = f"failed: {', '.join(failed)}" if failed else ""
         return Response(

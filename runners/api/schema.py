@@ -45,7 +45,8 @@ READING = ("not_authenticated", "invalid_credentials", "throttled", "database_un
 BODY = ("invalid_request", "invalid_json", "length_required", "too_large", "unsupported_media_type")
 COMMON = (*READING, *BODY, "permission_denied")  # of what may change something
 ON_MACHINE: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
-ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out")
+BUSY: tuple[str, ...] = ("machine_busy", "too_many_commands")  # 503, nobody was asked
+ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out", *BUSY)
 WITH_PROFILE = ("invalid_profile", "endpoint_disabled", "profile_forbidden", "profile_not_found", *ON_MACHINE)
 WHICH_RUN = ("profile_not_found", "invalid_profile", "profile_forbidden")
 
@@ -196,7 +197,7 @@ stop_experiment = command(
     request=StopExperimentRequest,
     answer=RunStoppedAnswer,
     codes=("endpoint_disabled", "run_not_found", "not_running", "runner_unreachable")
-    + ("outcome_unknown", "stop_not_confirmed", "ambiguous", *WHICH_RUN),
+    + ("outcome_unknown", "stop_not_confirmed", "ambiguous", *WHICH_RUN, *BUSY),
 )
 
 set_job_status = long_command(
@@ -213,10 +214,12 @@ set_job_status = long_command(
 create_experiment = long_command(
     "create_experiment",
     "Create an experiment",
-    "Executes `autosubmit expid`. A new experiment needs its job list (create-job-list) before it can run.",
+    "Executes `autosubmit expid`. A new experiment needs its job list (create-job-list) before it can run. One "
+    "experiment at a time is created in an account: a request waits 2 s for another one's end, with "
+    "`Prefer: respond-async` 120 s.",
     request=CreateExperimentRequest,
     answer=ExperimentCreatedAnswer,
-    codes=WITH_PROFILE,
+    codes=(*WITH_PROFILE, "account_busy"),
 )
 
 create_job_list = long_command(

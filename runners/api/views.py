@@ -13,7 +13,7 @@ from profiles.config import Endpoint
 from runners.api import schema
 from runners.api.base import CommandViewSet, Reading, viewer
 from runners.api.idempotency import idempotent
-from runners.api.operations import conduct
+from runners.api.operations import Preference, conduct
 from runners.api.serializers import (
     CreateExperimentRequest,
     CreateJobListRequest,
@@ -100,7 +100,7 @@ class ExperimentCommands(CommandViewSet):
         if data["dry_run"]:
             return self.planned(dry_run.create_experiment(**given))
         attended = partial(experiments.create_experiment, **given, audit=self.audit)
-        argv = autosubmit.expid(data["params"])
+        argv = autosubmit.expid(data["params"], is_detached=Preference.of(request).is_async)
         return conduct(self, request, OperationKind.CREATE_EXPERIMENT, data, argv, attended)
 
     @schema.create_job_list

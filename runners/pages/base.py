@@ -25,6 +25,7 @@ from runners.exceptions import RunnerServiceError, TooManyRequests
 from runners.models import AuditRecord
 from runners.services.access import Action, detail_for, may_see, user_may
 from runners.services.audit import audited
+from runners.services.bulkheads import BULKHEADS
 
 
 class SignedIn(AccessMixin):
@@ -67,13 +68,16 @@ def recorded(request: HttpRequest, endpoint: str, *, expid: str = "", profile_na
     It counts against the person's rate, together with those that came through the API. Raises TooManyRequests.
     """
     address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
-    with audited(
-        endpoint=endpoint,
-        actor=request.user.get_username(),
-        address=address[:64],
-        expid=plain(expid, 16),
-        profile_name=plain(profile_name, 100),
-    ) as audit:
+    with (
+        audited(
+            endpoint=endpoint,
+            actor=request.user.get_username(),
+            address=address[:64],
+            expid=plain(expid, 16),
+            profile_name=plain(profile_name, 100),
+        ) as audit,
+        BULKHEADS.command(endpoint, person=audit.actor, profile_name=audit.profile_name),
+    ):
         if wait := seconds_to_wait(request, CommandThrottle()):
             raise TooManyRequests(f"You have asked for too many commands. Try again in {wait} s.", retry_after=wait)
         yield audit
@@ -100,4 +104,5 @@ def in_words(error: RunnerServiceError, user: Any) -> dict[str, Any]:
         "output": error.facts.get("output", ""),
         "run": run if run and may_see(user, run) else None,
         "run_id": error.facts.get("run_id"),
+        "retry_after": error.facts.get("retry_after"),
     }

@@ -94,7 +94,8 @@ def refresh(user: Any) -> None:
             return
         _put(_asked, view, now)
     active = access.visible(RunnerRun.objects.active(), user).order_by("-id")[:ACTIVE_SHOWN]
-    lifecycle.refresh([run for run in active if not experiments.is_fresh(run)])
+    stale = [run for run in active if not experiments.is_fresh(run)]
+    lifecycle.refresh(stale, wait=settings.RUNNERS_STATUS_WAIT)
 
 
 def forget() -> None:

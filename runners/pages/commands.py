@@ -18,6 +18,7 @@ from profiles.config import Endpoint
 from profiles.models import EndpointToggle
 from runners.api.operations import WAIT_GRACE, message_of
 from runners.exceptions import (
+    AccountBusy,
     CommandFailed,
     CommandTimedOut,
     EndpointDisabled,
@@ -221,7 +222,12 @@ class CreateExperiment(CommandPage):
             )
             operations.wait(operation, seconds=operation.timeout + WAIT_GRACE)
             outcome = operations.outcome(operation)
-        except (CommandFailed, CommandTimedOut, InvalidRequest):  # certainly over: the same form may try again
+        except (
+            AccountBusy,
+            CommandFailed,
+            CommandTimedOut,
+            InvalidRequest,
+        ):  # certainly over: the same form may try again
             idempotency.forget_attempt(record)
             idempotency.give_back(record)
             raise

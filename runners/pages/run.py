@@ -146,7 +146,7 @@ class RefreshRun(RunView):
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         if self.run.is_active and not experiments.is_fresh(self.run):
-            lifecycle.refresh([self.run])
+            lifecycle.refresh([self.run], wait=settings.RUNNERS_STATUS_WAIT)
         return HttpResponse(status=204)
 
 
@@ -266,9 +266,8 @@ class Download(SignedIn, View):
         try:
             first = read(run, 0, DOWNLOAD_CHUNK)
         except RunnerServiceError as error:
-            return render(
-                request, "pages/problem.html", {"error": in_words(error, request.user), "run": run}, status=502
-            )
+            shown = in_words(error, request.user)
+            return render(request, "pages/problem.html", {"error": shown, "run": run}, status=shown["status"])
         if first is None:
             nothing = {"title": "Nothing to download", "detail": why_no_log(run)}
             return render(request, "pages/problem.html", {"error": nothing, "run": run}, status=404)

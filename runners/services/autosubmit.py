@@ -44,7 +44,9 @@ _NOT_SAVED, _UNCHANGED = "Changes NOT saved to the JobList", "No changes were pe
 ANY = "ANY"  # in `filter_status`: jobs of every status
 DEFAULT_HPC = "local"  # the default of 4.x; 3.14 demands one
 EXPID_LOCK = "expid.lock"  # in the service's own directory on the machine
-LOCK_WAIT, LOCK_BUSY = 120, 75  # seconds that one expid waits for another's end; its exit code when it waits no longer
+# Seconds that one expid waits for another's end: while a request waits for it, and when it goes on without its request.
+LOCK_WAIT, DETACHED_LOCK_WAIT = 2, 120
+LOCK_BUSY = 75  # its exit code when it waits no longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +169,14 @@ def stop(expid: str, *, force: bool = False, cancel_jobs: bool = False) -> list[
     return ["autosubmit", "stop", *(["--force"] if force else []), *(["--cancel"] if cancel_jobs else []), expid]
 
 
-def expid(params: CreateExperimentParams) -> list[str]:
-    """Create an experiment. One at a time per machine and account: parallel ones lose and leave duplicate rows."""
+def expid(params: CreateExperimentParams, *, is_detached: bool = False) -> list[str]:
+    """Create an experiment. One at a time per machine and account: parallel ones lose and leave duplicate rows.
+
+    `is_detached`: no request waits for it, so it may wait longer for its turn.
+    """
+    wait = DETACHED_LOCK_WAIT if is_detached else LOCK_WAIT
     return [
-        *("flock", "--close", "--wait", str(LOCK_WAIT), "--conflict-exit-code", str(LOCK_BUSY), EXPID_LOCK),
+        *("flock", "--close", "--wait", str(wait), "--conflict-exit-code", str(LOCK_BUSY), EXPID_LOCK),
         *("autosubmit", "expid", f"--description={params.description}"),
         *_options(
             hpc=params.hpc or DEFAULT_HPC,
@@ -359,6 +365,9 @@ def needs_newer(argv: list[str], version: str) -> UsageError | None:
 
 def silence(exit_code: int) -> str:
     """What to say of a command that failed without a word."""
-    if exit_code == LOCK_BUSY:
-        return f"another experiment is being created in this account for more than {LOCK_WAIT} s; try again later"
     return "no output"
+
+
+def is_lock_busy(argv: list[str], exit_code: int) -> bool:
+    """Whether an expid has waited in vain for another one, and nothing was created."""
+    return argv[0] == "flock" and exit_code == LOCK_BUSY

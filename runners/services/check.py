@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import paramiko
 from django.conf import settings
+from django.utils import timezone
 
 from profiles.config import ModuleLoaderType, RunnerConfig, SSHTarget
 from profiles.models import RunnerProfile
@@ -27,7 +29,9 @@ from runners.exceptions import (
 )
 from runners.models import new_run_key
 from runners.services import answers, autosubmit, databases, reasons, scripts, ssh_connect
-from runners.services.exchange import Exchange
+from runners.services.breaker import BREAKER, Target
+from runners.services.bulkheads import BULKHEADS
+from runners.services.exchange import Exchange, Reach
 from runners.services.installation import ask_version
 from runners.services.module_loaders import get_module_loader
 from runners.services.output import last_lines
@@ -85,14 +89,14 @@ def check_profile(config: RunnerConfig, profiles: Iterable[RunnerProfile] = ()) 
 
     `profiles`: whose databases this one's is compared with; they are named in the answer.
     Starts one harmless process there (`sleep`). All that was made is removed; if the machine lets nobody in any more
-    after the logout, after LIFETIME.
+    after the logout, after LIFETIME. A caller takes its room at the machine before (`BULKHEADS.admit`).
     """
     if config.ssh is None:
         yield from _skipped(NETWORK, "LOCAL commands need no connection.")
         good = yield from _prepare(get_runner(config), profiles)
         yield from _skipped(["survives_logout"], "LOCAL commands have no logout." if good else _UNREACHED)
         return
-    clients = yield from _reach(config.ssh)
+    clients = yield from _reach(get_runner(config).target, config.ssh)
     if clients is None:
         yield from _skipped(list(STAGES)[len(NETWORK) :], _UNREACHED)
         return
@@ -114,7 +118,12 @@ def _skipped(names: Iterable[str], why: str) -> Iterator[Stage]:
 def _failed(name: str, start: float, error: RunnerServiceError, remedy: str = "") -> Stage:
     """The first sentence of an error says what is wrong, the others what to do."""
     what, _, then = error.detail.partition(". ")
-    return Stage(name, False, _since(start), what.rstrip(".") + ".", then or remedy, error.facts)
+    facts = dict(error.facts)
+    advice = then or remedy
+    if seconds := facts.pop("retry_after", None):
+        until = timezone.now() + timedelta(seconds=seconds)
+        advice = f"{advice} This answer is remembered until {until:%H:%M:%S %Z}; the machine is not asked before."
+    return Stage(name, False, _since(start), what.rstrip(".") + ".", advice.strip(), facts)
 
 
 def _since(start: float) -> int:
@@ -124,7 +133,7 @@ def _since(start: float) -> int:
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
-def _reach(ssh: SSHTarget) -> Generator[Stage, None, list[paramiko.SSHClient] | None]:
+def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[paramiko.SSHClient] | None]:
     """The first four stages; returns the connection when all of them are good."""
     start = time.monotonic()
     try:
@@ -155,7 +164,8 @@ def _reach(ssh: SSHTarget) -> Generator[Stage, None, list[paramiko.SSHClient] | 
         times[name] = time.monotonic()
 
     try:
-        clients = ssh_connect.connect(ssh, start + settings.RUNNERS_CONNECT_TIMEOUT, reached)
+        with BREAKER.attempt(target), BULKHEADS.waiting(target, f"{ssh.user}@{ssh.host}:{ssh.port}"):
+            clients = ssh_connect.connect(ssh, start + settings.RUNNERS_CONNECT_TIMEOUT, reached)
     except (HostKeyUnknown, HostKeyChanged) as error:
         failure = _failed("host_key", times.get("connect", start), error)
     except AuthenticationFailed as error:
@@ -204,9 +214,9 @@ class OwnConnectionRunner(SSHRunner):
         run_on_channel(self, self.config.ssh, exchange)
 
     @contextmanager
-    def channel(self, ssh: SSHTarget, deadline: float) -> Iterator[Channel]:
+    def channel(self, ssh: SSHTarget, reach: Reach) -> Iterator[Channel]:
         try:
-            channel = open_session(self.clients[-1], settings.RUNNERS_CONNECT_TIMEOUT)
+            channel = open_session(self.clients[-1], max(0.1, reach.left))
         except GONE as error:
             raise RunnerUnreachable(f"{self.where} closed the connection or opens no session on it.") from error
         with closing(channel):

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from django.conf import settings
 
 from runners.services import scripts
 from runners.services.output import BoundedOutput
@@ -32,10 +35,38 @@ RELEASED = 2.0  # seconds: a marker that comes so soon after the end of the inpu
 
 
 @dataclass(slots=True)
+class Reach:
+    """How long one exchange may wait until its machine has accepted the command line: RUNNERS_CONNECT_TIMEOUT in all,
+    however many connections are tried.
+
+    `patience`: fewer seconds, within which our reader has to answer, too (`bulkheads.Wait`). `restart` is called when
+    the machine has given a sign of life, and after a wait for our own other commands.
+    """
+
+    deadline: float  # of the exchange, by `time.monotonic`
+    patience: float | None = None
+    end: float = field(init=False)  # by `time.monotonic`
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        seconds = settings.RUNNERS_CONNECT_TIMEOUT
+        seconds = seconds if self.patience is None else min(seconds, self.patience)
+        self.end = min(self.deadline, time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds, not negative."""
+        return max(0.0, self.end - time.monotonic())
+
+
+@dataclass(slots=True)
 class Exchange:
     """`deadline` and the other times are of `time.monotonic`. `patience`: see PATIENCE; None: to the deadline.
 
     `limit`: bytes that are kept of each stream. `last_line`: the script has said all with it, see BoundedOutput.
+    `on_answer` is called when the marker has come: the machine answers.
     """
 
     argv: list[str]
@@ -45,7 +76,9 @@ class Exchange:
     limit: int
     deadline: float
     last_line: str = ""
+    on_answer: Callable[[], None] = lambda: None
     patience: float | None = field(default_factory=lambda: PATIENCE)
+    reach: Reach = field(init=False)
     stdout: BoundedOutput = field(init=False)
     stderr: BoundedOutput = field(init=False)
     start: float = field(init=False)
@@ -58,6 +91,7 @@ class Exchange:
     is_late: bool = field(init=False)  # the deadline has passed
 
     def __post_init__(self) -> None:
+        self.reach = Reach(self.deadline)
         self.restart()
 
     def restart(self) -> None:
@@ -123,6 +157,7 @@ def converse(exchange: Exchange, link: Link) -> None:
         now = time.monotonic()
         if exchange.stdout.started and exchange.begun_at is None:
             exchange.begun_at = now
+            exchange.on_answer()
         if exchange.is_told:
             return
         silence = _silence(exchange)
@@ -143,6 +178,8 @@ def converse(exchange: Exchange, link: Link) -> None:
             exchange.is_over = True
             return
         left = exchange.deadline - now
+        if exchange.reach.patience is not None and exchange.begun_at is None:
+            left = min(left, exchange.reach.end - now)
         if left <= 0:
             exchange.is_late = True
             link.kill()

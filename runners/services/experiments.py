@@ -20,6 +20,7 @@ from django.utils import timezone
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from profiles.installations import account_of
 from runners.exceptions import (
+    AccountBusy,
     AlreadyRunning,
     CommandFailed,
     CommandTimedOut,
@@ -36,6 +37,7 @@ from runners.models import AuditRecord, RunnerRun, RunnerRunQuerySet, RunReason,
 from runners.models_operations import Operation
 from runners.services import access, autosubmit, interrupted, lifecycle, lookup, reasons
 from runners.services.audit import begin
+from runners.services.bulkheads import BULKHEADS
 from runners.services.cancelling import Cancellation
 from runners.services.installation import has_empty_job_list, has_job_list_file, installed_version
 from runners.services.lookup import Scope
@@ -72,6 +74,7 @@ def run_experiment(
     audit.argv = argv
     _require_no_cancel(expid, config.installation)
     runner = get_runner(config)
+    runner.admit()
     run = _claim(expid, config, profile_name, audit, key or new_run_key())
     loader = get_module_loader(config)
     try:
@@ -188,7 +191,7 @@ def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun
         raise RunNotFound(f"Experiment {expid} was never run here.")
     interrupted.settle(run)
     if run.is_active and not is_fresh(run):
-        lifecycle.refresh([run], patient=True)
+        lifecycle.refresh([run], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
     return run
 
 
@@ -249,6 +252,7 @@ def set_job_status(
     CommandFailed and as `Runner.execute`.
     """
     begin(audit)
+    get_runner(config).admit()
     require_idle(expid=expid, config=config)
     argv = autosubmit.setstatus(expid, params)
     result = _command(expid, config, argv, audit, autosubmit.is_job_list_saved)
@@ -278,6 +282,7 @@ def preview_job_status(
 ) -> CommandOutcome:
     """What `set_job_status` would change; nothing is saved. Raises as `set_job_status`."""
     begin(audit)
+    get_runner(config).admit()
     require_idle(expid=expid, config=config)
     argv = autosubmit.setstatus(expid, params, save=False)
     return job_status_outcome(expid, argv, _command(expid, config, argv, audit, autosubmit.is_job_list_shown))
@@ -288,6 +293,7 @@ def create_job_list(
 ) -> CommandOutcome:
     """Make the job list of an experiment, and warn of the progress that is lost by it. Raises as `set_job_status`."""
     begin(audit)
+    get_runner(config).admit()
     require_idle(expid=expid, config=config)
     lost = lost_progress(expid=expid, config=config, is_done=True)
     result = _command(expid, config, autosubmit.create(expid, params), audit, autosubmit.is_job_list_created)
@@ -440,6 +446,12 @@ def failure(config: RunnerConfig, argv: list[str], result: CommandResult, *, exp
         if usage := autosubmit.needs_newer(argv, version):
             return _not_accepted(usage, version)
     runner = get_runner(config)
+    if autosubmit.is_lock_busy(argv, result.exit_code):
+        return AccountBusy(
+            f"Another experiment is being created in the account on {runner.where}, and only one at a time can be. "
+            f"Nothing was created. Try again in {autosubmit.LOCK_WAIT} s, or send `Prefer: respond-async`.",
+            retry_after=autosubmit.LOCK_WAIT,
+        )
     found = reasons.complaint(result.stdout, result.stderr)
     facts: dict[str, Any] = {
         "exit_code": result.exit_code,
@@ -555,8 +567,9 @@ def stop_experiment(
     run = run_to_stop(expid=expid, viewer=viewer, cancel_jobs=cancel_jobs, scope=scope)
     audit.of_run(run)
     authorize(run)
-    begin(audit)
     stop = Stop(run, audit, force=force, cancel_jobs=cancel_jobs)
+    BULKHEADS.admit(stop.runner.target, stop.runner.where)
+    begin(audit)
     was_active = run.is_active
     steps = stop.execute() if was_active else stop.cancel_after_the_end()
     cancellation = stop.cancellation

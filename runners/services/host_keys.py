@@ -16,6 +16,7 @@ from runners.exceptions import InvalidRequest, RunnerUnreachable
 from runners.models import TrustedHostKey
 from runners.services import known_hosts, ssh_connect
 from runners.services.audit import audited, holds_changes
+from runners.services.breaker import BREAKER
 from runners.services.known_hosts import HostKey
 
 # A server shows one key per connection, of the kind that it is asked for.
@@ -132,6 +133,7 @@ def approve(scanned: ScannedKey, approved_by: str, *, address: str = "") -> Trus
                 key_type=scanned.key_type,
                 defaults={"key": scanned.key, "approved_by": approved_by},
             )
+        BREAKER.forget()  # machines that were refused for their keys may be asked at once
         return row
 
 

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
+from runners.exceptions import AccountBusy, IdempotencyInProgress, IdempotencyKeyReused, NotRunning
 from runners.models import RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models_operations import IdempotencyRecord, Operation, OperationStatus
 from runners.services import lifecycle, own_process
@@ -138,7 +138,11 @@ def did_nothing(row: RunnerRun | Operation | None) -> bool:
         return True
     if isinstance(row, RunnerRun):
         return row.reason == RunReason.NEVER_STARTED
-    return row.status == OperationStatus.FAILED and row.identity is None and row.exit_code is None
+    if row.status != OperationStatus.FAILED:
+        return False
+    # What waited in vain for another create-experiment has begun nothing but the waiting.
+    was_busy = isinstance(row.error, dict) and row.error.get("code") == AccountBusy.code
+    return was_busy or (row.identity is None and row.exit_code is None)
 
 
 def run_of(record: IdempotencyRecord) -> RunnerRun | None:

@@ -28,8 +28,9 @@ from django.utils import timezone
 from runners.exceptions import CommandFailed, NotRunning, RunnerServiceError, RunnerUnreachable, StillReachable
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.models_operations import Operation
-from runners.services import answers, autosubmit, reasons, webhooks
+from runners.services import answers, autosubmit, background, reasons, webhooks
 from runners.services.answers import Unreadable
+from runners.services.bulkheads import BULKHEADS
 from runners.services.output import plain_text
 from runners.services.probe import Identity, Probe, ProbeTarget, cannot_tell
 from runners.services.runners import Runner, get_runner
@@ -48,6 +49,7 @@ ENDS_AT_ONCE = 8  # of one machine; its connections have room for more
 # Threads of a process, for all machines, that store ends side by side. Each has a database connection.
 _HELPERS = threading.BoundedSemaphore(16)
 PATIENCE = 1.0  # seconds that a request waits for the answer to somebody else's question
+NOT_YET = "Its machine is being asked and has not answered yet."
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.1  # seconds between its looks at the row
 LAUNCH_GRACE = 30  # seconds beyond RUNNERS_LAUNCH_TIMEOUT after which no launch can still be under way
 
@@ -110,27 +112,31 @@ def finish(
     return is_first
 
 
-def refresh(runs: Iterable[Launched], *, patient: bool = False) -> None:
+def refresh(runs: Iterable[Launched], *, wait: float | None = None, patient: bool = False) -> None:
     """Bring ACTIVE rows up to what their machines say, with one round trip per machine and account.
 
-    A row that another caller is asking after is left alone: what that caller finds is in the row soon. With `patient`
-    its answer is waited for and loaded, for PATIENCE seconds at most; without an answer by then the row says for this
-    caller that its machine cannot be asked. Never raises for a machine. Several machines are asked side by side, so
-    that a slow one does not delay the others.
+    `wait`: seconds after which this call ends. A look that has no answer by then goes on in the background, and its
+    answer is stored. None: to the end of all looks. A row that another caller is asking after is left alone: what that
+    caller finds is in the row soon. With `patient` its answer is waited for and loaded, for PATIENCE seconds at most;
+    without an answer by then the row says for this caller that its machine cannot be asked. Never raises for a machine.
+    Several machines are asked side by side, so that a slow one does not delay the others.
     """
     groups = [
         group[start : start + ROWS_AT_ONCE]
         for group in by_target(run for run in runs if run.is_active).values()
         for start in range(0, len(group), ROWS_AT_ONCE)
     ]
-    end = time.monotonic() + PATIENCE if patient else None
+    now = time.monotonic()
+    until = now + wait if wait is not None else None
+    end = now + (PATIENCE if wait is None else min(PATIENCE, wait)) if patient else None
     if len(groups) == 1:
-        unanswered = look(groups[0], end=end)
+        unanswered = look(groups[0], end=end, until=until)
     else:
         with ThreadPoolExecutor(min(MACHINES_AT_ONCE, len(groups) or 1)) as pool:
-            unanswered = [run for rest in pool.map(partial(_look_in_thread, end=end), groups) for run in rest]
+            looks = pool.map(partial(_look_in_thread, end=end, until=until), groups)
+            unanswered = [run for rest in looks for run in rest]
     for run in unanswered:  # of this caller only: nothing is stored
-        run.reachable, run.unreachable_detail = False, "Its machine is being asked and has not answered yet."
+        run.reachable, run.unreachable_detail = False, NOT_YET
 
 
 def refresh_now(run: RunnerRun) -> None:
@@ -184,17 +190,18 @@ def is_readable(run: RunnerRun | Operation) -> bool:
     return True
 
 
-def look(runs: list[Launched], *, end: float | None = None) -> list[Launched]:
+def look(runs: list[Launched], *, end: float | None = None, until: float | None = None) -> list[Launched]:
     """Ask one machine after those of its rows that nobody else is asking after.
 
-    Until `end` (of `time.monotonic`) the answers that others get are waited for. Returns the rows without one.
+    Until `end` (of `time.monotonic`) the answers that others get are waited for, until `until` the answer to this
+    call's own question; None: no limit. Returns the rows without one.
     """
     pause = FIRST_PAUSE
     while True:
-        got = _ask_leased(runs)
+        got, late = _ask_leased(runs, until)
         runs = [run for run in runs if run.pk not in got]
-        if end is None:
-            return []
+        if end is None or late:
+            return late
         runs = _unanswered(runs)
         while runs and not any(map(_is_free, runs)) and time.monotonic() < end:
             time.sleep(pause)
@@ -204,19 +211,90 @@ def look(runs: list[Launched], *, end: float | None = None) -> list[Launched]:
             return runs
 
 
-def _look_in_thread(runs: list[Launched], *, end: float | None) -> list[Launched]:
+def _look_in_thread(runs: list[Launched], *, end: float | None, until: float | None) -> list[Launched]:
     try:
-        return look(runs, end=end)
+        with BULKHEADS.background():  # the thread of the request waits for this one
+            return look(runs, end=end, until=until)
     finally:
         connection.close()
 
 
-def _ask_leased(runs: list[Launched]) -> set[int]:
-    """Ask after the rows whose lease can be had now; returns their numbers."""
-    with _lease(runs) as got:
-        if got:
+def _ask_leased(runs: list[Launched], until: float | None) -> tuple[set[int], list[Launched]]:
+    """Ask after the rows whose lease can be had now; returns their numbers, and those without an answer by `until`."""
+    with ExitStack() as lease:
+        got = lease.enter_context(_lease(runs))
+        if not got:
+            return set(), []
+        if until is None or connection.in_atomic_block:  # no other thread sees the rows of an open transaction
             ask(got)
-    return {run.pk for run in got}
+            return {run.pk for run in got}, []
+        question = _BackgroundLook(got, lease.pop_all())
+        with BULKHEADS.reading(runner_of(got[0]).target, until - time.monotonic()) as seconds:
+            is_answered = question.is_answered_within(seconds)
+        return {run.pk for run in got}, [] if is_answered else got
+
+
+class _BackgroundLook:
+    """A look at rows of one machine that goes on when its caller waits no longer.
+
+    The caller stores an answer that comes in time, unless a row has ended: what a run has brought is read from its
+    machine, too. All else the background stores. Whoever stores frees the lease.
+    """
+
+    def __init__(self, runs: list[Any], lease: ExitStack) -> None:
+        self._runs, self._lease = runs, lease
+        self._asked = timezone.now()
+        self._lock = threading.Lock()
+        self._answer: tuple[Runner, dict[str, Probe]] | None = None
+        self._is_late = False  # the caller waits no longer
+        self._is_probed, self._is_stored = threading.Event(), threading.Event()
+
+    def is_answered_within(self, seconds: float | None) -> bool:
+        """Begin, and wait. None: nobody may wait, so nothing is begun. True: the rows are as their machine says."""
+        if seconds is None or not background.begin(self._look, name="look"):
+            self._lease.close()
+            return False
+        end = time.monotonic() + seconds
+        self._is_probed.wait(seconds)
+        with self._lock:
+            self._is_late = self._answer is None
+            answer = self._answer if self._is_for_caller else None
+        if answer:
+            with self._lease:
+                _store(self._runs, *answer, self._asked)
+            return True
+        if not self._is_stored.wait(max(0.0, end - time.monotonic())):
+            return False
+        stored = type(self._runs[0]).objects.in_bulk([run.pk for run in self._runs])
+        for run in self._runs:
+            _load(run, stored.get(run.pk))
+        return True
+
+    @property
+    def _is_for_caller(self) -> bool:
+        return self._answer is not None and not any(probe.is_over for probe in self._answer[1].values())
+
+    def _look(self) -> None:
+        with ExitStack() as lease:
+            lease.push(self._lease)
+            runner = runner_of(self._runs[0])
+            answers = _probe(runner, self._runs)
+            with self._lock:
+                self._answer = runner, answers
+                is_left = self._is_for_caller and not self._is_late
+            if is_left:
+                lease.pop_all()
+            self._is_probed.set()
+            if is_left:
+                return
+            try:
+                rows = type(self._runs[0]).objects.active().filter(pk__in=[run.pk for run in self._runs])
+                if found := list(rows):
+                    _store(found, runner, answers, self._asked)
+            except (DatabaseError, InterfaceError) as error:
+                logger.error("What a machine says of %s rows was not stored: %s", len(self._runs), error)
+                return
+        self._is_stored.set()
 
 
 def _is_free(run: RunnerRun | Operation) -> bool:
@@ -234,11 +312,17 @@ def _unanswered(runs: list[Launched]) -> list[Launched]:
         if found is None:  # deleted meanwhile
             continue
         is_answered = not found.is_active or not found.reachable or found.confirmed_at != run.confirmed_at
-        for column in found._meta.concrete_fields:
-            setattr(run, column.attname, getattr(found, column.attname))
+        _load(run, found)
         if not is_answered:
             waiting.append(run)
     return waiting
+
+
+def _load(run: RunnerRun | Operation, found: RunnerRun | Operation | None) -> None:
+    """Take over what is in the row now; None: it was deleted."""
+    if found is not None:
+        for column in found._meta.concrete_fields:
+            setattr(run, column.attname, getattr(found, column.attname))
 
 
 def ask(runs: list[Launched]) -> list[Probe]:
@@ -252,9 +336,14 @@ def ask(runs: list[Launched]) -> list[Probe]:
         answers = _probe(runner, runs)
     except RunnerUnreachable as error:
         return [_cannot_be_read(run, error.detail) for run in runs]
+    return _store(runs, runner, answers, asked)
+
+
+def _store(runs: list[Launched], runner: Runner, answers: dict[str, Probe], asked: datetime) -> list[Probe]:
+    """Apply the answers of one machine to its rows."""
     as_known = [run for run in runs if answers[run.key].answer == Probe.RUNNING and run.identity]
     _confirm_all(as_known, asked)
-    silent = [run for run in runs if answers[run.key].answer == Probe.CANNOT_TELL]
+    silent = [run for run in runs if answers[run.key].answer == Probe.CANNOT_TELL and answers[run.key].was_asked]
     _cannot_tell_all(silent, answers)
     together = {run.pk for run in as_known} | {run.pk for run in silent}
     _apply_each([run for run in runs if run.pk not in together], runner, answers, asked)
@@ -276,7 +365,8 @@ def _apply_each(runs: list[Launched], runner: Runner, answers: dict[str, Probe],
 
     def apply_in_thread(run: Launched) -> None:
         try:
-            apply_one(run)
+            with BULKHEADS.background():
+                apply_one(run)
         finally:
             connection.close()
 
@@ -388,7 +478,9 @@ def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe, *, asked: da
     """
     now = timezone.now()
     asked = asked or now
-    if probe.answer == Probe.CANNOT_TELL:
+    if not probe.was_asked:
+        run.reachable, run.unreachable_detail = False, probe.detail  # of this caller only
+    elif probe.answer == Probe.CANNOT_TELL:
         _set(
             run,
             reachable=False,

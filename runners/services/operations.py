@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from runners.exceptions import (
+    AccountBusy,
     AlreadyRunning,
     AuthenticationFailed,
     CommandFailed,
@@ -28,11 +29,13 @@ from runners.exceptions import (
     HostKeyChanged,
     HostKeyUnknown,
     InvalidRequest,
+    MachineBusy,
     OperationNotFound,
     OutcomeUnknown,
     ProfileForbidden,
     RunnerServiceError,
     RunnerUnreachable,
+    TooManyCommands,
 )
 from runners.models import AuditRecord, new_run_key
 from runners.models_operations import Operation, OperationKind, OperationStatus
@@ -70,11 +73,12 @@ SUCCESS: dict[str, Callable[[int, str], bool]] = {
 }
 NEEDS_IDLE = (OperationKind.SET_JOB_STATUS, OperationKind.CREATE_JOB_LIST)  # an experiment that does not run
 UNREACHABLE = (RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed)
+BUSY = (MachineBusy, AccountBusy, TooManyCommands)
 ERRORS: dict[str, type[RunnerServiceError]] = {
     error.code: error
     for error in (
         *(AlreadyRunning, CommandFailed, CommandTimedOut, ExperimentNotFound, InvalidRequest, OutcomeUnknown),
-        *(ProfileForbidden, *UNREACHABLE),
+        *(ProfileForbidden, *UNREACHABLE, *BUSY),
     )
 }
 
@@ -97,6 +101,7 @@ def start(
     told now, the row is returned and the next look at it tells.
     """
     audit.argv = argv
+    get_runner(config).admit()
     begin(audit)
     if kind in NEEDS_IDLE:
         require_idle(expid=expid, config=config)
@@ -151,20 +156,25 @@ def get(*, pk: int, viewer: Any) -> Operation:
     if operation is None or not access.may_see(viewer, operation):
         raise OperationNotFound(f"There is no operation {pk}.")
     if operation.is_active and not is_fresh(operation):
-        lifecycle.refresh([operation], patient=True)
+        lifecycle.refresh([operation], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
     return operation
 
 
 def wait(operation: Operation, *, seconds: float) -> None:
-    """Look at an operation until it is over, for `seconds` at most.
+    """Look at an operation until it is over, for `seconds` at most, and until its machine has given no answer for
+    twice RUNNERS_CONNECT_TIMEOUT: nobody knows when it will.
 
     It goes on without the database, so a database that is away is waited for, too.
     """
     deadline = time.monotonic() + seconds
+    answered = time.monotonic()
     pause = FIRST_PAUSE
     while operation.is_active:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        now = time.monotonic()
+        left = deadline - now
+        if operation.reachable:
+            answered = now
+        if left <= 0 or now - answered > 2 * settings.RUNNERS_CONNECT_TIMEOUT:
             return
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE)
@@ -312,7 +322,10 @@ def finish(
             members["errors"] = error.errors
         elif isinstance(error, AlreadyRunning) and error.run:
             members["run_id"] = error.run.pk
-        stored = {"code": error.code, "detail": error.detail, "facts": error.facts | members}
+        facts = dict(error.facts)
+        if not isinstance(error, AccountBusy):
+            facts.pop("retry_after", None)  # how long a failure is remembered is true for a moment only
+        stored = {"code": error.code, "detail": error.detail, "facts": facts | members}
     changes = {
         "status": status,
         "expid": expid or operation.expid,

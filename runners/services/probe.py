@@ -88,6 +88,8 @@ class Probe:
     finished: float | None = None  # epoch seconds, the machine's clock; None: not told, or a clock that is wrong
     interrupted: bool = False  # it ended as Autosubmit ends on an INT (exit code 88 and KeyboardInterrupt in its log)
     detail: str = ""  # printable, at most answers.TEXT_LIMIT characters
+    retry_after: int = 0  # seconds before the machine is asked again, when it could not be reached
+    was_asked: bool = True  # False: this process did not ask, because too many requests wait for the machine
 
     @property
     def is_over(self) -> bool:
@@ -107,8 +109,8 @@ class LogChunk:
         return self.offset + len(self.data)
 
 
-def cannot_tell(detail: str) -> Probe:
-    return Probe(Probe.CANNOT_TELL, detail=answers.text(detail))
+def cannot_tell(detail: str, *, retry_after: int = 0, was_asked: bool = True) -> Probe:
+    return Probe(Probe.CANNOT_TELL, detail=answers.text(detail), retry_after=retry_after, was_asked=was_asked)
 
 
 def parse_launch(output: str, ready: str) -> Identity:

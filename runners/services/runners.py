@@ -17,16 +17,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from django.conf import settings
 
 from profiles.config import RunnerConfig, RunnerType
 from profiles.own_account import own_account
-from runners.exceptions import CommandFailed, CommandTimedOut, OutcomeUnknown, RunnerUnreachable
+from runners.exceptions import (
+    CommandFailed,
+    CommandTimedOut,
+    MachineBusy,
+    OutcomeUnknown,
+    RunnerUnreachable,
+    TooManyCommands,
+)
 from runners.services import scripts, startup
 from runners.services.answers import Unreadable
+from runners.services.breaker import BREAKER
+from runners.services.bulkheads import BULKHEADS, Wait
 from runners.services.database import check_connection_before_next_statement
-from runners.services.exchange import Exchange, converse
+from runners.services.exchange import Exchange, Reach, converse
 from runners.services.output import last_lines, plain_text
 from runners.services.probe import (
     Identity,
@@ -46,6 +56,7 @@ AT_DEADLINE = (
     124,
     scripts.KILLED,
 )  # exit codes at the deadline: of `timeout` and our reader after a TERM, after a KILL
+NOT_ASKED = "Its machine was not asked: too many requests wait for it, or are carried out there."
 CLIENT_GRACE = scripts.KILL_AFTER + 5  # seconds that the machine gets to end a command itself before we stop waiting
 
 
@@ -118,11 +129,7 @@ class Runner(ABC):
             argv, payload, stdin, marker, settings.RUNNERS_OUTPUT_LIMIT, start + timeout + CLIENT_GRACE, until
         )
         try:
-            self._exchange(exchange)
-            if exchange.was_slow:
-                exchange.patience = None
-                exchange.restart()
-                self._exchange(exchange)
+            self._admitted_exchange(exchange, timeout, login=login)
         finally:  # the machine may have taken minutes, in which the database may have been restarted
             check_connection_before_next_statement()
         duration = time.monotonic() - start
@@ -151,6 +158,43 @@ class Runner(ABC):
                 **({"host": self.config.ssh.host} if self.config.ssh else {}),
             )
         return CommandResult(code, stdout.data, stderr.data, duration, stdout.truncated or stderr.truncated)
+
+    def _admitted_exchange(self, exchange: Exchange, timeout: float, *, login: bool) -> None:
+        """Hold the exchange if the machine may be asked, and raise when it did not begin to answer."""
+        with BREAKER.attempt(self.target), BULKHEADS.waiting(self.target, self.where) as wait:
+            exchange.on_answer = partial(self._answered, wait)
+            exchange.reach = Reach(exchange.deadline, wait.patience)
+            try:
+                self._exchange(exchange)
+                if exchange.was_slow:
+                    exchange.patience = None
+                    exchange.restart()
+                    exchange.reach.restart()
+                    self._exchange(exchange)
+            except RunnerUnreachable as error:
+                if wait.patience is not None and not exchange.reach.left:
+                    raise BULKHEADS.busy(self.target, self.where) from error
+                raise
+            if exchange.is_late and exchange.status is None and not exchange.stdout.started:
+                if wait.patience is not None:
+                    raise BULKHEADS.busy(self.target, self.where)
+                silence = RunnerUnreachable(self._not_evaluated(exchange, timeout))
+                silence.is_remembered = not login  # start-up files may block login shells only
+                raise silence
+
+    def admit(self) -> None:
+        """Take the room at the machine that a command needs, before anything of it is written or sent.
+
+        Raises the error of a machine that has just failed to answer (RunnerUnreachable and its kinds), MachineBusy and
+        TooManyCommands.
+        """
+        if known := BREAKER.known(self.target):
+            raise known
+        BULKHEADS.admit(self.target, self.where)
+
+    def _answered(self, wait: Wait) -> None:
+        BREAKER.answered(self.target)
+        BULKHEADS.heard(self.target, wait)
 
     def _not_evaluated(self, exchange: Exchange, timeout: float) -> str:
         return startup.explain(self.where, exchange, timeout, is_remote=self.config.ssh is not None)
@@ -203,8 +247,12 @@ class Runner(ABC):
         script = scripts.probe((t.key, t.claim, t.identity.words if t.identity else ()) for t in targets)
         try:
             result = self.execute(script, timeout=timeout)
+        except (MachineBusy, TooManyCommands) as error:  # says nothing about the machine
+            retry_after = error.facts["retry_after"]
+            return {target.key: cannot_tell(NOT_ASKED, retry_after=retry_after, was_asked=False) for target in targets}
         except (RunnerUnreachable, OutcomeUnknown, CommandTimedOut) as error:
-            return {target.key: cannot_tell(error.detail) for target in targets}
+            retry_after = error.facts.get("retry_after", 0)
+            return {target.key: cannot_tell(error.detail, retry_after=retry_after) for target in targets}
         return self._answers((target.key for target in targets), result)
 
     def signal(self, key: str, identity: Identity, name: str, *, timeout: float, spare_jobs_of: str = "") -> Probe:

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
 
-from runners.exceptions import LogNotFound, RunNotFound
+from runners.exceptions import LogNotFound, MachineBusy, RunNotFound
 from runners.models import RunnerRun, RunStatus
 from runners.models_operations import Operation
 from runners.services import access, lifecycle, shared_log
@@ -86,7 +86,7 @@ def get(*, pk: int, viewer: Any) -> RunnerRun:
     if run is None or not access.may_see(viewer, run):
         raise RunNotFound(f"There is no run {pk}.")
     if run.is_active and not is_fresh(run):
-        lifecycle.refresh([run], patient=True)
+        lifecycle.refresh([run], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
     return run
 
 
@@ -121,13 +121,19 @@ def read_log(row: RunnerRun | Operation, *, offset: int = 0, limit: int, tail: i
     """A part of what a run or an operation has printed: `limit` bytes at most from byte `offset`, or its last `tail`.
 
     `tail` alone counts when it is given; it begins with a whole character of UTF-8. What is returned may be
-    `shared_log.SHARED_SECONDS` old. Raises LogNotFound; RunnerUnreachable and as `Runner.execute`.
+    `shared_log.SHARED_SECONDS` old. Raises LogNotFound; MachineBusy, which carries the last known state of a run;
+    RunnerUnreachable and as `Runner.execute`.
     """
     was_over = not row.is_active  # looked at first: what is over before the reading writes nothing after it
     most = min(limit if tail is None else tail, settings.RUNNERS_OUTPUT_LIMIT - LOG_HEADER)
     chunk = None
     if row.cleaned_at is None:
-        chunk = shared_log.read(row, offset=offset if tail is None else -most, limit=most)
+        try:
+            chunk = shared_log.read(row, offset=offset if tail is None else -most, limit=most)
+        except MachineBusy as error:
+            row.reachable, row.unreachable_detail = False, error.detail  # in this answer only
+            error.run = row if isinstance(row, RunnerRun) else None
+            raise
     if chunk is None:
         raise LogNotFound("There is no log: nothing was started, or its directory was removed from the machine.")
     start, data = chunk.offset, chunk.data

@@ -20,6 +20,7 @@ from runners.exceptions import RunnerServiceError, RunnerUnreachable
 from runners.models import RunnerRun
 from runners.models_operations import Operation
 from runners.services import lifecycle
+from runners.services.bulkheads import BULKHEADS
 from runners.services.probe import LogChunk
 from runners.services.single_flight import SingleFlight, StillUnderWay
 
@@ -55,7 +56,8 @@ _reads: SingleFlight[tuple[Log, int, int], LogChunk | None] = SingleFlight()
 def read(row: RunnerRun | Operation, *, offset: int, limit: int) -> LogChunk | None:
     """As `Runner.read_log` with the row's key; what it returns may be SHARED_SECONDS old.
 
-    Raises RunnerUnreachable, also when another viewer's read takes longer than PATIENCE, and as `Runner.read_log`.
+    Raises MachineBusy; RunnerUnreachable, also when another viewer's read takes longer than PATIENCE, and as
+    `Runner.read_log`.
     """
     log = (row.key, row.is_active)
     with _lock:
@@ -85,8 +87,13 @@ def forget() -> None:
 
 
 def _read_once(row: RunnerRun | Operation, log: Log, offset: int, limit: int) -> LogChunk | None:
+    runner = lifecycle.runner_of(row)
     try:
-        return _reads.call((log, offset, limit), partial(_read_and_keep, row, log, offset, limit), patience=PATIENCE)
+        with BULKHEADS.reading(runner.target, PATIENCE) as seconds:
+            if seconds is None:
+                raise BULKHEADS.busy(runner.target, runner.where)
+            read = partial(_read_and_keep, row, log, offset, limit)
+            return _reads.call((log, offset, limit), read, patience=seconds)
     except StillUnderWay:
         raise RunnerUnreachable(
             "Its machine is being asked for this log already and has not answered yet. Try again in some seconds."

@@ -23,7 +23,7 @@ from django.conf import settings
 from profiles.config import SSHTarget
 from runners.exceptions import RunnerServiceError, RunnerUnreachable
 from runners.services import ssh_connect
-from runners.services.exchange import Exchange, converse
+from runners.services.exchange import Exchange, Reach, converse
 from runners.services.paramiko_fixes import GONE, Channel, Transport
 
 CHANNELS_PER_CONNECTION = 8  # sshd's default MaxSessions is 10
@@ -87,7 +87,7 @@ class Target:
 class Channels(Protocol):
     """Where `run_on_channel` gets its channels from."""
 
-    def channel(self, ssh: SSHTarget, deadline: float) -> AbstractContextManager[Channel]: ...
+    def channel(self, ssh: SSHTarget, reach: Reach) -> AbstractContextManager[Channel]: ...
 
     def discard(self, ssh: SSHTarget) -> None: ...
 
@@ -107,15 +107,15 @@ class ConnectionPool:
         self._reaper: threading.Thread | None = None
 
     @contextmanager
-    def channel(self, ssh: SSHTarget, deadline: float) -> Iterator[Channel]:
+    def channel(self, ssh: SSHTarget, reach: Reach) -> Iterator[Channel]:
         """A new session channel.
 
         Raises RunnerUnreachable and its kinds, or Stale when a shared connection turned out to be broken.
         """
         with self._target(ssh) as target:
-            connection = self._acquire(target, ssh, deadline)
+            connection = self._acquire(target, ssh, reach)
             try:
-                channel = self._open_channel(target, connection, deadline)
+                channel = self._open_channel(target, connection, reach)
                 try:
                     yield channel
                 finally:
@@ -180,13 +180,13 @@ class ConnectionPool:
         for connection in unused:
             connection.close()
 
-    def _acquire(self, target: Target, ssh: SSHTarget, deadline: float) -> Connection:
+    def _acquire(self, target: Target, ssh: SSHTarget, reach: Reach) -> Connection:
         while True:
-            connection = self._wait_for_turn(target, ssh, deadline)
+            connection = self._wait_for_turn(target, ssh, reach)
             if connection is not None:
                 return connection
             try:
-                return self._open(target, ssh, deadline)
+                return self._open(target, ssh, reach)
             except RunnerUnreachable:
                 with target.condition:
                     if not any(c.is_alive for c in target.connections):
@@ -194,7 +194,7 @@ class ConnectionPool:
                     # A further one cannot be had now; those that are there will be free in a while.
                     target.open_after = time.monotonic() + OPENING_PAUSE
 
-    def _wait_for_turn(self, target: Target, ssh: SSHTarget, deadline: float) -> Connection | None:
+    def _wait_for_turn(self, target: Target, ssh: SSHTarget, reach: Reach) -> Connection | None:
         """A connection with room for one more channel; None: the caller is to open another."""
         with target.condition:
             seen = target.failures
@@ -215,22 +215,28 @@ class ConnectionPool:
                 if not target.is_opening and len(target.connections) < CONNECTIONS_PER_TARGET and pause <= 0:
                     target.is_opening = True
                     return None
-                if deadline <= now:
+                if reach.deadline <= now:
                     raise RunnerUnreachable(f"All connections to {ssh.host} stayed busy until the deadline.")
-                target.condition.wait(min(deadline - now, pause if pause > 0 else LIMIT_MEMORY))
+                if target.connections:  # they work, and are full of our own commands
+                    reach.restart()
+                elif not reach.left:
+                    raise no_answer(ssh)
+                target.condition.wait(min(reach.left, pause if pause > 0 else LIMIT_MEMORY))
                 if target.failures != seen and target.failure and not target.connections:
                     failure = target.failure  # the attempt we waited for was ours, too
                     raise type(failure)(failure.detail, **failure.facts)
 
-    def _open(self, target: Target, ssh: SSHTarget, deadline: float) -> Connection:
+    def _open(self, target: Target, ssh: SSHTarget, reach: Reach) -> Connection:
         try:
             self._make_room()
-            limit = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
-            *jumps, client = ssh_connect.connect(ssh, min(deadline, limit))
+            *jumps, client = ssh_connect.connect(ssh, reach.end)
             connection = Connection(client, jumps, channels=1)
             with target.condition:
                 target.connections.append(connection)
         except RunnerServiceError as error:
+            if reach.patience is not None and not reach.left:
+                error.is_remembered = False  # type: ignore[attr-defined]  # others have more time
+                raise
             with target.condition:
                 target.failure = error
                 target.failures += 1
@@ -242,8 +248,9 @@ class ConnectionPool:
         self._start_reaper()
         return connection
 
-    def _open_channel(self, target: Target, connection: Connection, deadline: float) -> Channel:
-        timeout = max(0.1, min(settings.RUNNERS_CONNECT_TIMEOUT, deadline - time.monotonic()))
+    def _open_channel(self, target: Target, connection: Connection, reach: Reach) -> Channel:
+        # Half of the time: when this connection turns out to be dead, the rest is for a new one.
+        timeout = max(0.1, reach.left / 2)
         try:
             return open_session(connection.client, timeout)
         except paramiko.ChannelException as error:
@@ -332,8 +339,8 @@ def run_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
     broken = refused = ungranted = 0
     while broken < ATTEMPTS and refused < REFUSALS and ungranted < UNGRANTED:
         try:
-            with pool.channel(ssh, exchange.deadline) as channel:
-                link = ChannelLink(channel)
+            with pool.channel(ssh, exchange.reach) as channel:
+                link = ChannelLink(channel, exchange.reach)
                 link.start("exec " + shlex.join(exchange.argv))
                 converse(exchange, link)
                 if link.is_lost and not exchange.is_handed_over:
@@ -344,12 +351,14 @@ def run_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
         except Ungranted:
             ungranted += 1
             time.sleep(REFUSED_PAUSE)
+            exchange.reach.restart()
         except Refused:
             refused += 1
             time.sleep(REFUSED_PAUSE)
+            exchange.reach.restart()
         except Stale:
             broken += 1
-        if time.monotonic() >= exchange.deadline:
+        if not exchange.reach.left:
             break
         exchange.restart()
     if ungranted:
@@ -357,16 +366,27 @@ def run_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
             f"{ssh.host} refuses to execute a command. It may have reached its limit of processes or open files. "
             "Nothing was started. Try again."
         )
+    if not exchange.reach.left:
+        raise no_answer(ssh)
     raise RunnerUnreachable(f"The connection to {ssh.host} broke before the command was started. Try again.")
+
+
+def no_answer(ssh: SSHTarget) -> RunnerUnreachable:
+    """The machine has taken connections, and has accepted no command in time."""
+    error = RunnerUnreachable(
+        f"{ssh.user}@{ssh.host}:{ssh.port} cannot be reached: no answer within {settings.RUNNERS_CONNECT_TIMEOUT:g} s"
+    )
+    error.is_remembered = True
+    return error
 
 
 class ChannelLink:
     """A command line on a session channel. See `exchange.Link`."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, reach: Reach) -> None:
         self.channel = channel
         channel.settimeout(0)
-        self._answer_by = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
+        self._answer_by = time.monotonic() + reach.left / 2
 
     def start(self, command_line: str) -> None:
         try:

@@ -44,9 +44,14 @@ def connect(ssh: SSHTarget, deadline: float, reached: Reached = lambda stage: No
     Raises RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed.
     """
     options = options_of(ssh)
-    clients = open_jumps(ssh.host, options, deadline)
+    clients: list[paramiko.SSHClient] = []
     try:
+        clients = open_jumps(ssh.host, options, deadline)
         clients.append(_patiently(ssh, options, clients[-1] if clients else None, deadline, reached))
+    except RunnerUnreachable as error:
+        error.is_remembered = not options.problem
+        close(clients)
+        raise
     except BaseException:
         close(clients)
         raise

@@ -226,6 +226,7 @@ class Stop:
                 f"Experiment {self.run.expid} was not stopped: {probe.detail.rstrip('.')}. Its state is unchanged; try "
                 f"again when {self.runner.where} can be reached.",
                 run_id=self.run.pk,
+                **({"retry_after": probe.retry_after} if probe.retry_after else {}),
             )
         if probe.answer == Probe.STARTING:
             raise NotRunning(f"Experiment {self.run.expid} is just being started; stop it in a moment.", run=self.run)

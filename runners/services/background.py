@@ -1,0 +1,34 @@
+"""Work that goes on without the request that has begun it: in threads of its own, a bounded number per process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from django.db import connection
+
+from runners.services.bulkheads import BULKHEADS
+
+AT_ONCE = 64  # pieces of work that may be under way in one process
+
+_slots = threading.BoundedSemaphore(AT_ONCE)
+
+
+def begin(work: Callable[[], None], *, name: str) -> bool:
+    """Begin the work. False: too much is under way. The end of the process does not wait for it.
+
+    `work` may use the database, and has to handle its own errors.
+    """
+    if not _slots.acquire(blocking=False):
+        return False
+
+    def run() -> None:
+        try:
+            with BULKHEADS.background():
+                work()
+        finally:
+            connection.close()
+            _slots.release()
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return True

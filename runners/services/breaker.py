@@ -1,0 +1,130 @@
+"""The breaker: a machine that has just failed to answer is not asked again by anybody for some seconds.
+
+Each process remembers the failures that it has seen itself, per account of a machine (`Runner.target`). While a failure
+is remembered, every attempt gets the same error at once. After that, one attempt goes through, and the others still
+get the error until it has succeeded. Each further failure doubles the pause.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from runners.exceptions import RunnerUnreachable
+
+Target = tuple[str, ...]
+
+MOST_TARGETS = 10_000  # requests may name any number of hosts and users; the oldest failures are forgotten first
+TRIAL_RETRY = 1  # seconds after which to ask again while one attempt is under way
+
+
+@dataclass(slots=True)
+class Failure:
+    """What is remembered of a target. The times are of `time.monotonic`."""
+
+    error: RunnerUnreachable
+    count: int
+    until: float  # nobody asks before
+    trial_until: float = 0.0  # the attempt that went through counts as under way until then
+
+
+class Breaker:
+    """Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failures: OrderedDict[Target, Failure] = OrderedDict()
+
+    @contextmanager
+    def attempt(self, target: Target) -> Iterator[None]:
+        """Ask a machine within this block.
+
+        Raises the remembered error, with the fact `retry_after` (seconds), when the machine has just failed to answer.
+        A RunnerUnreachable of the block is remembered when it says so (`is_remembered`). A block without an exception
+        means that the machine answers.
+        """
+        self._enter(target)
+        try:
+            yield
+        except RunnerUnreachable as error:
+            if error.is_remembered:
+                self._failed(target, error)
+            else:
+                self._end_trial(target)
+            raise
+        except BaseException:
+            self._end_trial(target)
+            raise
+        self.answered(target)
+
+    def answered(self, target: Target) -> None:
+        """The machine gave a sign of life: everybody may ask it."""
+        if target in self._failures:  # without the lock: this is called for each command
+            with self._lock:
+                self._failures.pop(target, None)
+
+    def known(self, target: Target) -> RunnerUnreachable | None:
+        """The error that `attempt` would raise now; None: the machine may be asked."""
+        with self._lock:
+            failure = self._failures.get(target)
+            return self._refusal(failure) if failure else None
+
+    def forget(self) -> None:
+        """Forget all failures: somebody has changed what may have been their reason."""
+        with self._lock:
+            self._failures.clear()
+
+    def _enter(self, target: Target) -> None:
+        if target not in self._failures:
+            return
+        with self._lock:
+            failure = self._failures.get(target)
+            if failure is None:
+                return
+            if refusal := self._refusal(failure):
+                raise refusal
+            failure.trial_until = time.monotonic() + 2 * settings.RUNNERS_CONNECT_TIMEOUT
+
+    @staticmethod
+    def _refusal(failure: Failure) -> RunnerUnreachable | None:
+        now = time.monotonic()
+        if now < failure.until:
+            seconds = math.ceil(failure.until - now)
+        elif now < failure.trial_until:
+            seconds = TRIAL_RETRY
+        else:
+            return None
+        error = failure.error
+        return type(error)(error.detail, **{**error.facts, "retry_after": seconds})
+
+    def _failed(self, target: Target, error: RunnerUnreachable) -> None:
+        first, longest = settings.RUNNERS_RETRY_PAUSE, settings.RUNNERS_RETRY_PAUSE_LONGEST
+        if first <= 0:
+            return
+        now = time.monotonic()
+        with self._lock:
+            failure = self._failures.get(target)
+            if failure is not None and now < failure.until:
+                return  # an attempt that began before the pause
+            count = failure.count + 1 if failure else 1
+            pause = min(longest, first * 2.0 ** min(count - 1, 30))
+            self._failures[target] = Failure(error, count, now + pause)
+            self._failures.move_to_end(target)
+            while len(self._failures) > MOST_TARGETS:
+                self._failures.popitem(last=False)
+        error.facts.setdefault("retry_after", math.ceil(pause))
+
+    def _end_trial(self, target: Target) -> None:
+        with self._lock:
+            if failure := self._failures.get(target):
+                failure.trial_until = 0.0
+
+
+BREAKER = Breaker()
