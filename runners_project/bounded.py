@@ -38,27 +38,38 @@ class Calls:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[Hashable, Future[Any]] = {}
+        self._threads = threading.BoundedSemaphore(THREADS)
 
     def call(self, key: Hashable, function: Callable[[], T], timeout: float) -> T:
         """The result of `function`, or what it raises. Callers with the same `key` at the same time share one call.
 
-        Raises TimeoutError after `timeout` seconds, and at once when THREADS calls have not returned.
+        Raises TimeoutError after `timeout` seconds; waiting for one of the threads counts.
         """
+        end = time.monotonic() + timeout
         with self._lock:
             future = self._running.get(key)
+            is_first = future is None
             if future is None:
-                if len(self._running) >= THREADS:
-                    raise TimeoutError(errno.ETIMEDOUT, f"{THREADS} calls have not returned ({self._name})")
                 future = self._running[key] = Future()
-                # A daemon: a call that never returns does not keep the process from ending.
-                args = (key, function, future)
-                threading.Thread(target=self._execute, args=args, name=self._name, daemon=True).start()
+        if is_first:
+            self._begin(key, function, future, timeout)
         try:
-            return cast(T, future.result(timeout))
+            return cast(T, future.result(max(0.0, end - time.monotonic())))
         except FutureTimeoutError:
             if future.done():  # it is the function's own
                 raise
             raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:.3g} s") from None
+
+    def _begin(self, key: Hashable, function: Callable[[], T], future: Future[T], timeout: float) -> None:
+        if not self._threads.acquire(timeout=max(0.0, timeout)):
+            with self._lock:
+                self._running.pop(key, None)
+            words = f"{THREADS} calls have not returned ({self._name})"
+            future.set_exception(TimeoutError(errno.ETIMEDOUT, words))
+            return
+        # A daemon: a call that never returns does not keep the process from ending.
+        args = (key, function, future)
+        threading.Thread(target=self._execute, args=args, name=self._name, daemon=True).start()
 
     def _execute(self, key: Hashable, function: Callable[[], T], future: Future[T]) -> None:
         error: BaseException | None = None
@@ -68,6 +79,7 @@ class Calls:
             error = failure
         with self._lock:  # before the result: who comes later gets a new call
             self._running.pop(key, None)
+        self._threads.release()
         if error is None:
             future.set_result(result)
         else:
@@ -116,7 +128,7 @@ def connect(addresses: Sequence[Address], deadline: float) -> socket.socket:
     """A TCP connection to the first of the addresses that answers.
 
     Each gets an equal share of what is left until the deadline, so that one that is dead does not use up the time of
-    the others. Raises OSError.
+    the others. What is left then is the socket's time-out. Raises OSError.
     """
     failure: OSError = TimeoutError(errno.ETIMEDOUT, "no time was left to connect")
     for place, (family, address) in enumerate(addresses):
@@ -131,6 +143,7 @@ def connect(addresses: Sequence[Address], deadline: float) -> socket.socket:
             sock.close()
             failure = error
         else:
+            sock.settimeout(max(0.1, deadline - time.monotonic()))
             return sock
     raise failure
 

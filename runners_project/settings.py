@@ -133,6 +133,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         raise ImproperlyConfigured("DATABASE_URL: use a timeout of 1 to 60 seconds.")
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["ENGINE"] = "runners_project.postgresql"
+    DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True  # pgbouncer in transaction mode knows none
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": envint("DATABASE_CONNECT_TIMEOUT", 5, least=1, most=60),
         "statement_timeout": statement_timeout(

@@ -229,7 +229,9 @@ def _read(file: str, name: str) -> list[tuple[str, HostKey]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise RunnerUnreachable(f"The service cannot read its known_hosts file {file}: {error.strerror}.") from error
+        raise RunnerUnreachable(
+            f"{name} cannot be reached: the service cannot read its known_hosts file {file}: {error.strerror}."
+        ) from error
     found = []
     for line in text.splitlines():
         words = line.split()

@@ -161,8 +161,8 @@ def by_target(runs: Iterable[Launched]) -> dict[tuple[str, ...], list[Launched]]
         try:
             target = runner_of(run).target
         except RunnerUnreachable as error:  # somebody has written into the table; the others are not to suffer
-            logger.error("%s", error.detail)
-            if run.is_active and run.unreachable_detail != error.detail:
+            if run.is_active and run.unreachable_detail != error.detail:  # told once
+                logger.error("%s", error.detail)
                 _set(run, reachable=False, unreachable_detail=error.detail)
             continue
         groups.setdefault(target, []).append(run)
@@ -393,8 +393,9 @@ def _probe(runner: Runner, runs: list[Launched]) -> dict[str, Probe]:
         try:
             targets.append(target_of(run))
         except Unreadable as error:
-            logger.error("Nobody can ask after %s: %s", run, error)
             answers[run.key] = cannot_tell(f"The stored identity of this row cannot be read: {error}")
+            if run.unreachable_detail != answers[run.key].detail:  # told once
+                logger.error("Nobody can ask after %s: %s", run, error)
     if targets:
         answers |= runner.probe(targets, timeout=settings.RUNNERS_PROBE_TIMEOUT)
     return answers
