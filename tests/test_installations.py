@@ -144,6 +144,16 @@ def test_the_database_allows_one_active_run_in_an_installation_and_old_servers_u
             RunnerRun.objects.create(**values, installation=name)
 
 
+def test_a_new_name_of_the_installation_lets_no_experiment_run_twice(api: Api, account: StubAccount) -> None:
+    account.experiment("a000")
+    account.control("run", SLEEP=60)
+    run = start(api, "LOCAL_A")
+    name_installations(LOCAL_A="renamed")
+    assert start(api, "LOCAL_A", expect=409)["run"]["runner_id"] == run["runner_id"]
+    assert api.post("stop-experiment", {"expid": "a000", "profile_name": "LOCAL_A", "force": True})
+    assert start(api, "LOCAL_A")["installation"] == "renamed"
+
+
 # --- the name ---------------------------------------------------------------------------------------------------------
 
 

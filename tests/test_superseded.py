@@ -11,7 +11,7 @@ from django.test import Client
 from profiles.models import RunnerProfile
 from runners.models import RunnerRun
 from tests.api import Api
-from tests.environments import StubAccount
+from tests.environments import AutosubmitAccount, StubAccount
 from tests.processes import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -66,3 +66,28 @@ def test_runs_of_another_account_are_left_alone(api: Api, account: StubAccount) 
     shutil.rmtree(account.home / "autosubmit" / expid)
     api.post("create-experiment", CREATE)
     assert not RunnerRun.objects.get(pk=row.pk).superseded
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+def test_real_autosubmit_gives_the_id_of_a_deleted_experiment_again(
+    client: Client, settings: Any, autosubmit: AutosubmitAccount
+) -> None:
+    settings.PROTECTION_LEVEL = "NONE"
+    settings.RUNNERS_STATUS_FRESHNESS = 0
+    RunnerProfile.objects.create(
+        name="LOCAL_1", runner_type="LOCAL", module_loader_type="VENV", modules=str(autosubmit.venv)
+    )
+    api = Api(client)
+    expid = autosubmit.short_experiment()
+    api.post("run-experiment", {"expid": expid, **PROFILE})
+    ended = wait_for(
+        lambda: (found := api.post("get-runner-run-status", {"expid": expid}))["status"] != "ACTIVE" and found,
+        60,
+        what="end of the run",
+    )
+    assert ended["status"] == "COMPLETED"
+    autosubmit.autosubmit("delete", "-f", expid)
+    assert api.post("create-experiment", CREATE)["expid"] == expid
+    missing = api.post("get-runner-run-status", {"expid": expid}, expect=404)
+    assert missing["code"] == "run_not_found"

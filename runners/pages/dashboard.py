@@ -83,12 +83,14 @@ class ExperimentPage(PageView):
         user = self.request.user
         runs = list(access.visible(RunnerRun.objects.filter(expid=expid), user).order_by("-id")[: board.RECENT_SHOWN])
         audit = access.visible_records(AuditRecord.objects.filter(expid=expid), user)
+        installations = sorted({run.installation for run in runs})
         return super().get_context_data(
             **kwargs,
             runs=runs,
             # The pages that the links lead to begin with the profile that was used last.
             profile=self.request.GET.get("profile_name") or (runs[0].profile_name if runs else ""),
-            active=next((run for run in runs if run.is_active), None),
-            picture=history.draw(runs, group=lambda run: run.expid) if runs else None,
+            active=next((run for run in runs if run.is_active), None) if len(installations) == 1 else None,
+            installations=installations,
+            picture=history.draw(runs, group=history.experiment_of) if runs else None,
             audit=audit.order_by("-id")[: board.RECENT_SHOWN],
         )

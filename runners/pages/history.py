@@ -9,6 +9,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from profiles.config import DEFAULT_INSTALLATION
 from runners.models import RunnerRun
 from runners.pages.base import PageView
 from runners.services import access
@@ -27,7 +28,7 @@ RUNS = 500
 GROUPS = 60
 SPANS = {"1": "1 day", "7": "7 days", "30": "30 days", "90": "90 days"}
 GROUPINGS: dict[str, tuple[str, Callable[[RunnerRun], str]]] = {
-    "experiment": ("experiment", lambda run: run.expid),
+    "experiment": ("experiment", lambda run: experiment_of(run)),
     "host": ("machine", lambda run: run.host or "not known"),
     "profile": ("profile", lambda run: run.profile_name or "none"),
 }
@@ -80,6 +81,11 @@ class Picture:
     labels: float = LABELS
     top: float = TOP
     bar_height: float = LANE - 6
+
+
+def experiment_of(run: RunnerRun) -> str:
+    """The expid, and where it is not the default one, the installation in which it is unique."""
+    return run.expid if run.installation == DEFAULT_INSTALLATION else f"{run.expid} ({run.installation})"
 
 
 def draw(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -73,6 +73,7 @@ def run_experiment(
     argv = autosubmit.run(expid)
     audit.argv = argv
     _require_no_cancel(expid, config.installation)
+    _require_not_renamed(expid, config)
     runner = get_runner(config)
     runner.admit()
     run = _claim(expid, config, profile_name, audit, key or new_run_key())
@@ -105,6 +106,19 @@ def _require_no_cancel(expid: str, installation: str) -> None:
             "or cancelled. Start it when that is done.",
             run=last,
         )
+
+
+def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
+    """A run in the same account and environment is of the same experiment, whatever its installation was called then.
+
+    So a new name in a profile lets no experiment run twice while its run is active. Raises AlreadyRunning.
+    """
+    for run in RunnerRun.objects.active().filter(expid=expid).exclude(installation=config.installation):
+        target = lifecycle.runner_of(run).config if lifecycle.is_readable(run) else None
+        if target and replace(target, installation=config.installation) == config:
+            lifecycle.refresh_now(run)
+            if run.is_active:
+                raise AlreadyRunning(_already_running(run, config), run=run)
 
 
 def _require_not_stopped(run: RunnerRun) -> None:
