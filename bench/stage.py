@@ -42,10 +42,17 @@ class Stage:
         """A new connection to ours and one to the reference."""
         return Client(self.ours.port), Client(self.reference.port)
 
-    def another(self, name: str, *, workers: int = WORKERS) -> AppServer:
-        """Another server of ours with a database of its own; not started."""
-        server = AppServer(self.folder / name, env=self.ours_environment(), workers=workers)
-        self._import(server)
+    def another(
+        self,
+        name: str,
+        *,
+        workers: int = WORKERS,
+        more: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> AppServer:
+        """Another server of ours with a database of its own; not started. `more`: further profiles."""
+        server = AppServer(self.folder / name, env=self.ours_environment() | (env or {}), workers=workers)
+        self._import(server, more or {})
         return server
 
     def ours_environment(self) -> dict[str, str]:
@@ -59,9 +66,9 @@ class Stage:
             **self.sshd.environment,
         }
 
-    def _import(self, server: AppServer) -> None:
+    def _import(self, server: AppServer, more: dict[str, Any]) -> None:
         file = self.folder / "profiles.yaml"
-        file.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": {"PROFILES": self.profiles}}))
+        file.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": {"PROFILES": {**self.profiles, **more}}}))
         server.manage("import_profiles", str(file))
 
     def run_seconds(self, seconds: float) -> None:

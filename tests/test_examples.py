@@ -104,7 +104,7 @@ class World:
         settings.PROTECTION_LEVEL = "ALL"
         settings.THROTTLE_COMMANDS = settings.THROTTLE_READS = ""
         settings.RUNNERS_STATUS_FRESHNESS = 0
-        settings.RUNNERS_CONNECT_TIMEOUT = 2
+        settings.RUNNERS_CONNECT_TIMEOUT = 5
         where = {"runner_type": "SSH", "module_loader_type": "LMOD", "modules": "autosubmit"}
         where |= {"ssh_host": "127.0.0.1", "ssh_port": sshd.port}
         self.profile = RunnerProfile.objects.create(name=PROFILE, ssh_user=sshd.user, **where)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -29,6 +29,7 @@ from runners.services.breaker import Target
 SIGN_OF_LIFE = 3.0  # seconds of silence after which a machine counts as one that does not answer
 READ_PATIENCE = 1.0  # the same for a status or log that waits beyond the share
 LAST_PATIENCE = 0.25  # the same for one that waits in the reserve
+ROOM_PATIENCE = 0.5  # seconds that a command waits for the end of another one, while commands end that fast
 RETRY_AFTER_SILENCE = 5  # seconds after which a refused request may come again
 RETRY_AFTER_COMMANDS = 2
 DEFAULT_THREADS = 8  # of the documented deployment
@@ -77,7 +78,8 @@ class Bulkheads:
     """Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition(threading.Lock())  # notified when a command has ended
+        self._changed = 0.0  # when a command last began or ended, by `time.monotonic`
         self._local = threading.local()
         self._machines: dict[Target, Machine] = {}
         self._commands: list[Command] = []
@@ -157,6 +159,7 @@ class Bulkheads:
                 wait.patience = reading.patience
             if wait.holds_thread:
                 self._admit(target, where, machine)
+                machine = self._machines.get(target) or machine
                 wait.patience = self._patience(machine, is_command=getattr(self._local, "command", None) is not None)
             self._machines[target] = machine
             machine.waits.append(wait)
@@ -226,6 +229,23 @@ class Bulkheads:
 
     # --- with the lock ---
 
+    def _commands_of(self, person: str) -> int:
+        return sum(bool(person) and each.person == person for each in self._commands)
+
+    def _stays(self, is_full: Callable[[], bool]) -> bool:
+        """Whether there is no room for one more command. While commands end quickly, their end is waited for.
+
+        So a burst of short commands is not refused, and slow ones do not fill the reserve with requests that wait.
+        """
+        end = time.monotonic() + ROOM_PATIENCE
+        while is_full():
+            now = time.monotonic()
+            left = min(end, self._changed + ROOM_PATIENCE) - now
+            if left <= 0:
+                return True
+            self._lock.wait(left)
+        return False
+
     def _patience(self, machine: Machine, *, is_command: bool) -> float | None:
         """Seconds that one more thread may wait for a machine's first sign of life; None: no bound here."""
         if is_command:
@@ -244,14 +264,14 @@ class Bulkheads:
         if command is None:
             return
         if command not in self._commands:
-            mine = sum(bool(command.person) and each.person == command.person for each in self._commands)
-            if mine >= self.most_per_person:
+            if self._stays(lambda: self._commands_of(command.person) >= self.most_per_person):
+                mine = self._commands_of(command.person)
                 raise TooManyCommands(
                     f"As many of your commands as one person may have at a time ({mine}) are still being carried out. "
                     "Nothing was started. Try again when one of them has ended.",
                     retry_after=RETRY_AFTER_COMMANDS,
                 )
-            if len(self._commands) >= self.most_commands:
+            if self._stays(lambda: len(self._commands) >= self.most_commands):
                 raise MachineBusy(
                     f"This service carries out {len(self._commands)} commands now, as many as it may at a time, "
                     f"{len(machine.commands)} of them on {where}. Nothing was started. Try again in "
@@ -266,11 +286,12 @@ class Bulkheads:
                 **self._occupants(where, machine),
                 retry_after=RETRY_AFTER_COMMANDS,
             )
+        machine = self._machines.setdefault(target, machine)  # it may have come or gone during the wait
         if command not in self._commands:
             self._commands.append(command)
+            self._changed = time.monotonic()
         command.targets.append(target)
         machine.commands.append(command)
-        self._machines[target] = machine
 
     def _silent(self, where: str, machine: Machine) -> MachineBusy:
         return MachineBusy(
@@ -309,6 +330,8 @@ class Bulkheads:
         with self._lock:
             if command in self._commands:
                 self._commands.remove(command)
+                self._changed = time.monotonic()
+                self._lock.notify_all()
             for target in command.targets:
                 if machine := self._machines.get(target):
                     machine.commands.remove(command)

@@ -44,7 +44,8 @@ def servers(
     found: list[AppServer] = []
     for _ in range(SERVERS):
         url = shared_database or (f"sqlite:///{found[0].database}" if found else "")
-        env = {"DATABASE_URL": url} if url else {}
+        # The bound on commands of one process is not what is tested here.
+        env = {"RUNNERS_SERVER_THREADS": "100", **({"DATABASE_URL": url} if url else {})}
         found.append(make_app(account=account, sshd=sshd, env=env, workers=WORKERS, threads=THREADS))
     return found
 

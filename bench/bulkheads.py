@@ -1,0 +1,132 @@
+"""Users of one machine that does not answer, and what others notice of it."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+from bench.stage import COMMANDS, Stage
+from tests.compat.client import Client
+from tests.servers import AppServer, SSHServer
+
+THINKING = 1.0  # seconds between an answer and the next press of one user
+PAUSE = 0.1  # seconds between two requests of the others
+THREADS = 8  # of each server process, as the documents say
+
+
+@contextmanager
+def healthy(machine: SSHServer) -> Iterator[None]:
+    """Nothing is wrong."""
+    yield
+
+
+@contextmanager
+def frozen(machine: SSHServer) -> Iterator[None]:
+    """sshd and its sessions are stopped (SIGSTOP): connections stay open, nothing answers."""
+    with machine.frozen():
+        yield
+
+
+@contextmanager
+def silent(machine: SSHServer) -> Iterator[None]:
+    """Something accepts connections and says nothing."""
+    machine.stop()
+    with socket.create_server(("127.0.0.1", machine.port), backlog=512):
+        yield
+    machine.start()
+
+
+@contextmanager
+def refusing(machine: SSHServer) -> Iterator[None]:
+    """Nothing listens."""
+    machine.stop()
+    yield
+    machine.start()
+
+
+@dataclass
+class Noticed:
+    """Seconds of each answer to others, by what they asked for, and the answers to the users by their status."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    answers: dict[int, int] = field(default_factory=dict)
+
+    def p95(self, what: str) -> float:
+        values = sorted(self.seconds[what])
+        return values[int(len(values) * 0.95)]
+
+
+def notice(
+    stage: Stage, server: AppServer, machine: SSHServer, fault: Callable[[SSHServer], Any], users: int, seconds: float
+) -> Noticed:
+    """What others notice while `users` people press run, status, set-job-status, check and log for one machine."""
+    stage.run_seconds(600)
+    noticed = Noticed()
+    is_over = Event()
+    bad = {"profile_name": "BAD", "profile_params": {}}
+    local = {"profile_name": "LOCAL", "profile_params": {}}
+    names = itertools.count()
+    first = Client(server.port)
+    number = first.post(COMMANDS + "run-experiment", {"expid": "u000", **bad}).body["runner_id"]
+    assert first.post(COMMANDS + "run-experiment", {"expid": "w000", **local}).status == 200
+    change = {"command_params": {"final_status": "READY", "job_names_list": ["v000_SIM"]}}
+    presses: list[tuple[str, str, dict[str, Any] | None]] = [
+        ("POST", COMMANDS + "run-experiment", {"expid": "u000", **bad}),
+        ("POST", COMMANDS + "get-runner-run-status", {"expid": "u000"}),
+        ("POST", COMMANDS + "set-job-status", {"expid": "v000", **bad, **change}),
+        ("POST", "/v4/runners/profiles/BAD/check", {}),
+        ("GET", f"/v4/runners/runs/{number}/log?tail=1000", None),
+    ]
+
+    def press(user: int) -> None:
+        is_over.wait(THINKING * user / users)
+        for turn in itertools.count(user):
+            method, path, body = presses[turn % len(presses)]
+            status = Client(server.port).request(method, path, body).status
+            noticed.answers[status] = noticed.answers.get(status, 0) + 1
+            if is_over.wait(THINKING):
+                return
+
+    def ask(what: str, method: str, path: str, make: Callable[[], Any]) -> None:
+        while not is_over.is_set():
+            reply = Client(server.port).request(method, path, make())
+            assert reply.status == 200, reply
+            noticed.seconds.setdefault(what, []).append(reply.seconds)
+            is_over.wait(PAUSE)
+
+    with fault(machine), ThreadPoolExecutor(users + 3) as pool:
+        done = [pool.submit(press, user) for user in range(users)]
+        done += [
+            pool.submit(ask, "status", "POST", COMMANDS + "get-runner-run-status", lambda: {"expid": "w000"}),
+            pool.submit(ask, "page", "GET", "/login", lambda: None),
+            pool.submit(
+                ask, "LOCAL run", "POST", COMMANDS + "run-experiment", lambda: {"expid": f"l{next(names):04x}", **local}
+            ),
+        ]
+        try:
+            time.sleep(seconds)
+        finally:
+            is_over.set()
+        for future in done:
+            future.result()
+    stage.end_runs()
+    return noticed
+
+
+@contextmanager
+def machine_and_server(stage: Stage, name: str) -> Iterator[tuple[SSHServer, AppServer]]:
+    """Another machine, with the profile BAD, and a server that knows it."""
+    with ExitStack() as stack:
+        machine = stack.enter_context(SSHServer(stage.folder / f"{name}-sshd", home=stage.home))
+        place = {"HOST": "127.0.0.1", "PORT": machine.port, "USERNAME": machine.user}
+        bad = {"RUNNER_TYPE": "SSH", "MODULE_LOADER_TYPE": "NO_MODULE", "SSH": place}
+        server = stage.another(name, more={"BAD": bad}, env={**machine.environment, "RUNNERS_RETRY_PAUSE": "5"})
+        stack.enter_context(server)
+        yield machine, server
