@@ -124,11 +124,12 @@ def _getaddrinfo(host: str, port: int) -> Sequence[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "no name that DNS could know") from error
 
 
-def connect(addresses: Sequence[Address], deadline: float) -> socket.socket:
+def connect(addresses: Sequence[Address], deadline: float, bind_address: str = "") -> socket.socket:
     """A TCP connection to the first of the addresses that answers.
 
     Each gets an equal share of what is left until the deadline, so that one that is dead does not use up the time of
-    the others. What is left then is the socket's time-out. Raises OSError.
+    the others. What is left then is the socket's time-out. `bind_address` is the one of this machine to connect from.
+    Raises OSError.
     """
     failure: OSError = TimeoutError(errno.ETIMEDOUT, "no time was left to connect")
     for place, (family, address) in enumerate(addresses):
@@ -138,6 +139,8 @@ def connect(addresses: Sequence[Address], deadline: float) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.settimeout(left / (len(addresses) - place))
+            if bind_address:
+                sock.bind((bind_address, 0))
             sock.connect(address)
         except OSError as error:
             sock.close()

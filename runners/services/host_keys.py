@@ -11,19 +11,20 @@ import paramiko
 from django.conf import settings
 from django.db import transaction
 
-from profiles.ssh_config import lookup
+from profiles.ssh_config import SSHHostOptions, lookup
 from runners.exceptions import InvalidRequest, RunnerUnreachable
 from runners.models import TrustedHostKey
 from runners.services import known_hosts, ssh_connect
 from runners.services.audit import audited, holds_changes
 from runners.services.breaker import BREAKER
+from runners.services.certificates import RSA_SIGNATURES
 from runners.services.known_hosts import HostKey
 
 # A server shows one key per connection, of the kind that it is asked for.
 KINDS = (
     ("ssh-ed25519",),
     ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
-    known_hosts.RSA_SIGNATURES,
+    RSA_SIGNATURES,
 )
 _LOG = "paramiko.scan"
 logging.getLogger(_LOG).setLevel(logging.CRITICAL)  # that a server has no key of one kind is no event
@@ -52,11 +53,11 @@ def scan(host: str, port: int | None = None) -> list[ScannedKey]:
     Raises RunnerUnreachable and its kinds (the latter for jump hosts).
     """
     options = lookup(host, port=port)
-    hostname, port = options.hostname, port or options.port or known_hosts.DEFAULT_PORT
+    port = port or options.port or known_hosts.DEFAULT_PORT
     deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
     jumps = ssh_connect.open_jumps(host, options, deadline)
     try:
-        shown = [_show(hostname, port, kinds, jumps[-1] if jumps else None, deadline) for kinds in KINDS]
+        shown = [_show(options, port, kinds, jumps[-1] if jumps else None, deadline) for kinds in KINDS]
     finally:
         ssh_connect.close(jumps)
     known = known_hosts.load(options, port)
@@ -67,14 +68,14 @@ def scan(host: str, port: int | None = None) -> list[ScannedKey]:
 
 
 def _show(
-    hostname: str, port: int, algorithms: tuple[str, ...], jump: paramiko.SSHClient | None, deadline: float
+    options: SSHHostOptions, port: int, algorithms: tuple[str, ...], jump: paramiko.SSHClient | None, deadline: float
 ) -> HostKey | None:
     """The key that the server shows when asked for `algorithms`; None when it has none of them."""
     left = max(0.1, deadline - time.monotonic())
     sock: socket.socket | paramiko.Channel | None = None
     transport: paramiko.Transport | None = None
     try:
-        sock = ssh_connect.open_socket(hostname, port, jump, deadline)
+        sock = ssh_connect.open_socket(options, port, jump, deadline)
         transport = paramiko.Transport(sock)
         transport.set_log_channel(_LOG)
         transport.banner_timeout = left
@@ -85,9 +86,11 @@ def _show(
     except paramiko.ssh_exception.IncompatiblePeer as error:
         if "host key" in str(error):
             return None
-        raise RunnerUnreachable(f"{hostname}:{port} cannot be reached: {error}") from error
+        raise RunnerUnreachable(f"{options.hostname}:{port} cannot be reached: {error}") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise RunnerUnreachable(f"{hostname}:{port} cannot be reached: {ssh_connect.reason(error, left)}") from error
+        raise RunnerUnreachable(
+            f"{options.hostname}:{port} cannot be reached: {ssh_connect.reason(error, left)}"
+        ) from error
     finally:
         if transport:
             transport.close()

@@ -21,16 +21,14 @@ from django.conf import settings
 from profiles.ssh_config import SSHHostOptions
 from runners.exceptions import HostKeyChanged, HostKeyUnknown, RunnerUnreachable
 from runners.models import TrustedHostKey
-from runners.services.host_certificates import SUFFIX, BadCertificate, HostCertificate
+from runners.services.certificates import RSA_SIGNATURES, SUFFIX, BadCertificate, Certificate
 from runners_project import bounded
 
 DEFAULT_PORT = 22
 CERTIFICATES = tuple(
     f"{name}{SUFFIX}"
-    for name in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
-    + ("rsa-sha2-512", "rsa-sha2-256")
+    for name in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521") + RSA_SIGNATURES
 )
-RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")  # a key of type ssh-rsa is asked for by the name of its signatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +120,13 @@ class KnownHost:
     def _is_certified(self, key: HostKey, blob: bytes, facts: dict[str, str]) -> bool:
         """Raises HostKeyChanged for a certificate that a trusted authority signed, but not for this host and time."""
         try:
-            certificate = HostCertificate.from_blob(blob)
+            certificate = Certificate.from_blob(blob)
             authority = HostKey.from_blob(certificate.authority)
             if authority in self.revoked:
                 raise BadCertificate(f"is signed by {authority}, which {self.revoked[authority]} marks @revoked")
             if authority not in self.authorities:
                 return False
-            certificate.judge(self.host)
+            certificate.judge_host(self.host)
         except (BadCertificate, ValueError) as error:
             raise HostKeyChanged(
                 f"The host certificate of {self.name} ({key}) {error}. Nothing was sent. Whoever runs the machine has "

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -208,6 +209,11 @@ class Transport(paramiko.Transport):
     def preferred_keys(self) -> tuple[str, ...]:
         """The host key algorithms that were set, in their order; paramiko would add certificates, and judge none."""
         return tuple(self._filter_algorithm("keys"))
+
+    def sign_with(self, algorithms: Sequence[str]) -> None:
+        """Log in with these algorithms only (PubkeyAcceptedAlgorithms); empty: with all that paramiko has."""
+        offered: tuple[str, ...] = paramiko.Transport._preferred_pubkeys
+        self._preferred_pubkeys = tuple(name for name in offered if not algorithms or name in algorithms)
 
     def _send_user_message(self, data: Any) -> None:
         if threading.current_thread() is not self:

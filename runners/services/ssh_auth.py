@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +20,12 @@ from typing import Any
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from paramiko.agent import AgentSSH
+from paramiko.pkey import PublicBlob
 
+from profiles.ssh_config import SSHHostOptions
+from runners.services.certificates import RSA_SIGNATURES, SUFFIX, BadCertificate, Certificate
 from runners_project import bounded
 
 AGENT_TIMEOUT = 3.0  # seconds for one answer of the ssh-agent
@@ -46,11 +51,11 @@ class SecondFactor(paramiko.AuthenticationException):
 class Client(paramiko.SSHClient):
     """A client whose authentication ends by `deadline` (of `time.monotonic`)."""
 
-    def __init__(self, deadline: float, agent_path: str | None = None) -> None:
-        """`agent_path`: the socket of the ssh-agent; None: that of SSH_AUTH_SOCK."""
+    def __init__(self, deadline: float, options: SSHHostOptions) -> None:
+        """`options` say where the ssh-agent is, which certificates there are and which keys may be used."""
         super().__init__()
         self.deadline = deadline
-        self.agent_path = agent_path or os.environ.get("SSH_AUTH_SOCK", "")
+        self.options = options
 
     def _auth(  # called by `connect`
         self,
@@ -64,22 +69,25 @@ class Client(paramiko.SSHClient):
     ) -> None:
         transport = self.get_transport()
         assert transport
-        agent = Agent(self.agent_path if allow_agent else "", self.deadline)
-        authenticate(transport, username, key_filenames, agent, self.deadline)
+        authenticate(transport, username, key_filenames, self.options, self.deadline)
 
 
-def authenticate(transport: paramiko.Transport, username: str, files: list[str], agent: Agent, deadline: float) -> None:
-    """Show the keys of `files` and of the ssh-agent, each key once, until one is taken; then close the agent.
+def authenticate(
+    transport: paramiko.Transport, username: str, files: list[str], options: SSHHostOptions, deadline: float
+) -> None:
+    """Show the keys of `files` and of the ssh-agent, each certificate and key once, until one is taken.
 
     Raises Refused, NoKeys, Interrupted, SecondFactor, TimeoutError.
     """
+    agent = Agent(agent_path(options), deadline)
     shown: set[bytes] = set()
     problems: list[str] = []
     try:
-        for key in _keys(files, agent, problems):
-            if key.asbytes() in shown:  # servers count refused keys
+        for key in _keys(files, options, agent, problems):
+            offered = shown_bytes(key)
+            if offered in shown or not _is_accepted(key, options):  # servers count refused keys
                 continue
-            shown.add(key.asbytes())
+            shown.add(offered)
             more = _show(transport, username, key, deadline, len(shown))
             if more is None:
                 continue
@@ -120,12 +128,86 @@ def _show(
         raise Interrupted("the connection was closed while the service's keys were shown") from error
 
 
-def _keys(files: list[str], agent: Agent, problems: list[str]) -> Iterator[paramiko.PKey]:
-    """The keys to show. What keeps one from being used is told in `problems`."""
+def agent_path(options: SSHHostOptions) -> str:
+    """The socket of the ssh-agent; empty for none."""
+    if options.identity_agent == "none":
+        return ""
+    return options.identity_agent or os.environ.get("SSH_AUTH_SOCK", "")
+
+
+def shown_bytes(key: paramiko.PKey) -> bytes:
+    """What the server is shown of a key: its certificate, if it has one, else its public half."""
+    return key.public_blob.key_blob if key.public_blob else key.asbytes()
+
+
+def _is_accepted(key: paramiko.PKey, options: SSHHostOptions) -> bool:
+    """Whether PubkeyAcceptedAlgorithms allows the key. An RSA key signs with the algorithms of `RSA_SIGNATURES`."""
+    accepted = options.pubkey_accepted_algorithms
+    suffix = SUFFIX if key.public_blob else ""
+    names = RSA_SIGNATURES if key.get_name() == "ssh-rsa" else (key.get_name(),)
+    return not accepted or any(f"{name}{suffix}" in accepted for name in names)
+
+
+def _keys(files: list[str], options: SSHHostOptions, agent: Agent, problems: list[str]) -> Iterator[paramiko.PKey]:
+    """The keys to show, each with its certificates before it. What keeps one from being used is told in `problems`.
+
+    With IdentitiesOnly the ssh-agent's keys count only if a file holds their public half.
+    """
+    certificates = [blob for name in options.certificate_files for blob in _certificate(name, problems)]
+    of_files: set[bytes] = set()
     for name in files:
+        found: list[paramiko.PKey] = []
         with suppress(FileNotFoundError):
-            yield from _from_file(name, problems)
-    yield from agent.get_keys()
+            found = _from_file(name, problems)
+        for key in found:
+            of_files.add(key.asbytes())
+            yield from _with_certificates(key, certificates)
+        if options.identities_only:
+            of_files |= _public_half(name)
+    for key in agent.get_keys():
+        if not options.identities_only or key.asbytes() in of_files:
+            yield from _with_certificates(key, certificates)
+
+
+def _with_certificates(key: Any, certificates: list[PublicBlob]) -> Iterator[Any]:
+    """The key with the certificate beside it, with each of `certificates` that is its own, and alone.
+
+    A server that refuses an expired certificate may still take the key.
+    """
+    own = [key.public_blob] if key.public_blob else []
+    for blob in [*own, *(blob for blob in certificates if _is_of(blob, key))]:
+        key.public_blob = blob
+        yield key
+    key.public_blob = None
+    yield key
+
+
+def _is_of(blob: PublicBlob, key: paramiko.PKey) -> bool:
+    try:
+        certificate = Certificate.from_blob(blob.key_blob).certificate
+    except BadCertificate:
+        return False
+    line = certificate.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return b64decode(line.split()[1]) == key.asbytes()
+
+
+def _certificate(name: str, problems: list[str]) -> list[PublicBlob]:
+    try:
+        text = bounded.within_file_timeout(("key", name), lambda: bounded.read_file(name)).decode()
+        return [PublicBlob.from_string(text.strip())]
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it holds no certificate"
+        problems.append(f"The certificate {name} cannot be used: {why}.")
+        return []
+
+
+def _public_half(name: str) -> set[bytes]:
+    """What `NAME.pub` holds: ssh uses a key of the agent when only its public half is there as a file."""
+    try:
+        text = bounded.within_file_timeout(("key", f"{name}.pub"), lambda: bounded.read_file(f"{name}.pub")).decode()
+        return {bytes(PublicBlob.from_string(text.strip()).key_blob)}
+    except (OSError, ValueError):
+        return set()
 
 
 def _from_file(name: str, problems: list[str]) -> list[paramiko.PKey]:

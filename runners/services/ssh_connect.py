@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -153,12 +154,14 @@ def _client(
     hostname = options.hostname or ssh.host
     where = f"{ssh.user}@{ssh.host}:{ssh.port}"
     known = known_hosts.load(options, ssh.port)
-    client = ssh_auth.Client(deadline, options.identity_agent)
+    client = ssh_auth.Client(deadline, options)
     client.set_missing_host_key_policy(_Verify(known, reached))
+    if options.connect_timeout:
+        deadline = min(deadline, time.monotonic() + options.connect_timeout)
     left = max(0.1, deadline - time.monotonic())
     sock = None
     try:
-        sock = open_socket(hostname, ssh.port, jump, deadline)
+        sock = open_socket(options, ssh.port, jump, deadline)
         reached("connect")
         with _cut_at(sock, deadline):
             client.connect(
@@ -171,7 +174,6 @@ def _client(
                 banner_timeout=left,
                 auth_timeout=left,
                 channel_timeout=left,
-                allow_agent=not options.identities_only and options.identity_agent != "none",
                 transport_factory=_transport_for(known, options),
             )
     except RunnerServiceError:
@@ -213,7 +215,7 @@ def _client(
 def _transport_for(known: known_hosts.KnownHost, options: SSHHostOptions) -> Any:
     """A transport factory for `SSHClient.connect`.
 
-    It asks for keys of the types that are trusted first, and keeps to HostKeyAlgorithms.
+    It asks for keys of the types that are trusted first, and keeps to HostKeyAlgorithms and PubkeyAcceptedAlgorithms.
     Raises RunnerUnreachable where the configuration leaves none.
     """
 
@@ -228,6 +230,7 @@ def _transport_for(known: known_hosts.KnownHost, options: SSHHostOptions) -> Any
                 f"supports none. It supports {', '.join(security.key_types)}."
             )
         security.key_types = types
+        transport.sign_with(options.pubkey_accepted_algorithms)
         return transport
 
     return make
@@ -253,16 +256,25 @@ def _cut_at(sock: socket.socket | paramiko.Channel, deadline: float) -> Iterator
         watchdog.cancel()
 
 
+FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+
+
 def open_socket(
-    hostname: str, port: int, jump: paramiko.SSHClient | None, deadline: float
+    options: SSHHostOptions, port: int, jump: paramiko.SSHClient | None, deadline: float
 ) -> socket.socket | paramiko.Channel:
     """A way to a port: a TCP connection, or a channel of the jump host. Raises OSError, SSHException."""
+    hostname = options.hostname
     if jump is not None:
         transport = jump.get_transport()
         assert transport
         left = max(0.1, deadline - time.monotonic())
         return transport.open_channel("direct-tcpip", (hostname, port), ("127.0.0.1", 0), timeout=left)
-    sock = bounded.connect(bounded.resolve(hostname, port, deadline), deadline)
+    addresses = bounded.resolve(hostname, port, deadline)
+    wanted = FAMILIES.get(options.address_family)
+    addresses = [address for address in addresses if wanted in (None, address[0])]
+    if not addresses:
+        raise OSError(errno.EAFNOSUPPORT, f"it has no address of the AddressFamily {options.address_family}")
+    sock = bounded.connect(addresses, deadline, options.bind_address)
     # Without it each small packet waits for the acknowledgement of the last: `true` took 44 ms instead of 1.8 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A peer that vanished is noticed although nothing is being read.

@@ -1,4 +1,4 @@
-"""Judge a certificate that a server shows instead of a plain host key.
+"""SSH certificates, and the judgement of one that a server shows instead of a plain host key.
 
 paramiko proves only that the server has the private key of the certificate. Here is judged what ssh judges, too: which
 authority signed it, for which names, and until when. The format is OpenSSH's (PROTOCOL.certkeys).
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization.ssh import (
 from paramiko import Message
 
 SUFFIX = "-cert-v01@openssh.com"  # of the type of a certificate, behind that of its key
+RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")  # with which a key of type ssh-rsa signs
 MAX_CERTIFICATE = 64 * 1024  # bytes
 WEAK_SIGNATURES = ("ssh-rsa", "ssh-dss")  # SHA-1; not in OpenSSH's CASignatureAlgorithms either
 
@@ -29,7 +30,7 @@ class BadCertificate(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class HostCertificate:
+class Certificate:
     """A certificate that was read, and not judged yet. `authority` is the public key that signed it, as bytes."""
 
     certificate: SSHCertificate
@@ -37,7 +38,7 @@ class HostCertificate:
     signature_algorithm: str
 
     @classmethod
-    def from_blob(cls, blob: bytes) -> HostCertificate:
+    def from_blob(cls, blob: bytes) -> Certificate:
         """Raises BadCertificate for bytes that are no certificate."""
         if len(blob) > MAX_CERTIFICATE:
             raise BadCertificate(f"has more than {MAX_CERTIFICATE} bytes")
@@ -58,7 +59,7 @@ class HostCertificate:
         algorithm = Message(Message(signature).get_string()).get_string()
         return cls(certificate, authority, bytes(algorithm).decode("ascii", "replace"))
 
-    def judge(self, name: str) -> None:
+    def judge_host(self, name: str) -> None:
         """Raise BadCertificate unless it is valid for the host `name` (without a port) now.
 
         As measured with OpenSSH 9.2: the names of a certificate have no wildcards, and one without names counts for
