@@ -94,6 +94,10 @@ def authenticate(
             if more:
                 raise SecondFactor(", ".join(more))
             return
+    except (TimeoutError, Interrupted) as error:
+        if agent.problem:  # it was waited for a signature
+            raise Interrupted(agent.problem) from error
+        raise
     finally:
         agent.close()
     problems += [agent.problem] if agent.problem else []
@@ -257,6 +261,9 @@ class Agent(AgentSSH):
         return tuple(super().get_keys())
 
     def tell(self, error: Exception) -> None:
+        """Note why it cannot be used; the first cause counts."""
+        if self.problem:
+            return
         is_late = isinstance(error, TimeoutError)
         why = f"does not answer within {AGENT_TIMEOUT:g} s" if is_late else "cannot be asked"
         self.problem = f"The ssh-agent of the service ({self._path}) {why}, so its keys were not used."
@@ -300,7 +307,8 @@ class _AgentSocket:
             return step()
         except OSError as error:
             self._agent.tell(error)
-            raise
+            # Signatures are asked for in paramiko's thread, which an OSError with one argument ends without a trace.
+            raise paramiko.SSHException("the ssh-agent does not answer") from error
 
     def close(self) -> None:
         self._socket.close()

@@ -198,7 +198,7 @@ def _client(
         ) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         client.close()
-        if time.monotonic() >= deadline and not isinstance(error, bounded.NameServerSilent):
+        if time.monotonic() >= deadline and not isinstance(error, bounded.NameServerSilent | ssh_auth.Interrupted):
             raise RunnerUnreachable(f"{where} cannot be reached: no answer within {left:.0f} s") from error
         kind = HungUp if is_hang_up(error) else RunnerUnreachable
         raise kind(f"{where} cannot be reached: {reason(error, left)}") from error
@@ -313,7 +313,7 @@ def reason(error: BaseException, seconds: float) -> str:
     if isinstance(error, socket.gaierror):
         return "its name is not known (DNS)"
     if isinstance(error, ssh_auth.Interrupted):
-        return str(error)
+        return plain(str(error)).rstrip(".")
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError | ConnectionRefusedError):
         return "connection refused; is an SSH server running there on that port?"
     words = str(error.strerror if isinstance(error, OSError) and error.strerror else error)

@@ -5,10 +5,12 @@ Promise: each has a deadline, the error names what does not answer, and nobody w
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -117,6 +119,22 @@ def test_an_ssh_agent_that_does_not_answer_costs_its_deadline_and_is_named(
     agent.close()
 
 
+def test_an_ssh_agent_that_lists_its_keys_and_never_signs_is_named(
+    sshd: SSHServer, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = base64.b64decode(sshd.client_key.with_suffix(".pub").read_text().split()[1])
+    listed = b"\x0c" + struct.pack(">II", 1, len(blob)) + blob + struct.pack(">I", 0)
+    agent = SilentAgent(tmp_path / "agent", struct.pack(">I", len(listed)) + listed, 0.0)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+    monkeypatch.setattr(ssh_auth, "AGENT_TIMEOUT", 1.0)
+    settings.RUNNERS_SSH_KEYS = []
+    begin = time.monotonic()
+    with pytest.raises(RunnerUnreachable, match="The ssh-agent of the service .* does not answer within 1 s"):
+        get_runner(sshd.config()).execute("true", timeout=TIMEOUT)
+    assert time.monotonic() - begin < 1 + SLACK
+    agent.close()
+
+
 def test_a_key_of_a_real_ssh_agent_is_used(
     sshd: SSHServer, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,17 +185,26 @@ def send():
         webhook_http.post("https://receiver.example.org/hook", b"", {}, timeout=2)
     except webhook_http.NotSent as error:
         return str(error)
+def connect_to_database():
+    from django.db import OperationalError, connection
+    from runners_project.postgresql.base import DatabaseWrapper
+    names = {"HOST": "db.example.org", "NAME": "x", "USER": "x", "PASSWORD": "x", "PORT": "5432", "TIME_ZONE": None}
+    options = {"connect_timeout": 2, "statement_timeout": 2}
+    try:
+        DatabaseWrapper({**connection.settings_dict, **names, "OPTIONS": options}, "other").ensure_connection()
+    except OperationalError as error:
+        return str(error)
 COUNT = bounded.THREADS + 6
 pool = ThreadPoolExecutor(COUNT)
 asked = [pool.submit(ask, number) for number in range(COUNT)]
 time.sleep(0.5)
 healthy = timed(lambda: runner("127.0.0.1").execute("echo done", timeout=60).text)
-sent = timed(send)
-stages = timed(lambda: list(_reach(SSHTarget("login0.example.org", port, user))))
+sent, database = timed(send), timed(connect_to_database)
+stages = timed(lambda: list(_reach(runner("login0.example.org").target, SSHTarget("login0.example.org", port, user))))
 said = [each.result() for each in asked]
 stuck = sum(thread.name == "dns" for thread in threading.enumerate())
 stages = [[stage.name, stage.ok, stage.detail] for stage in stages[0]], stages[1]
-print(json.dumps([healthy, sent, stages, said, stuck]))
+print(json.dumps([healthy, sent, database, stages, said, stuck]))
 import os; sys.stdout.flush(); os._exit(0)
 """
 
@@ -203,9 +230,10 @@ def test_a_name_server_that_does_not_answer_costs_its_deadline_and_nobody_else(s
             argv, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT
         )
     assert done.returncode == 0, done.stderr
-    (text, quick), (sent, took), (stages, check_took), said, stuck = json.loads(done.stdout)
+    (text, quick), (sent, took), (database, database_took), (stages, check_took), said, stuck = json.loads(done.stdout)
     assert (text, quick < 2 + SLACK) == ("done\n", True)
     assert ("the name server (DNS) does not answer" in sent, took < 2 + SLACK) == (True, True)
+    assert ("host cannot be resolved" in database, database_took < 2 + SLACK) == (True, True)
     assert stages[0][:2] == ["resolve", False]
     assert "The name server (DNS) does not answer for login0.example.org." in stages[0][2]
     assert check_took < 2 + SLACK
@@ -338,6 +366,27 @@ def test_dead_addresses_and_many_keys_share_one_deadline(sshd: SSHServer, settin
         begin = time.monotonic()
         with pytest.raises(RunnerUnreachable, match="no answer within 2 s"):
             host_keys.scan("127.0.0.1", sshd.port)
+        assert time.monotonic() - begin < 2 + SLACK
+
+
+@pytest.mark.parametrize("words", [b"hello\r\n", b"S"], ids=["lines", "bytes"])
+def test_a_greeting_that_never_ends_costs_its_deadline(sshd: SSHServer, settings: Any, words: bytes) -> None:
+    """Each of paramiko's steps has a time limit of its own: without a total one this took a minute and more."""
+    settings.RUNNERS_CONNECT_TIMEOUT = 2
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def talk() -> None:
+            there, _ = server.accept()
+            with there, suppress(OSError):
+                while True:
+                    there.sendall(words)
+                    time.sleep(0.3)
+
+        threading.Thread(target=talk, daemon=True).start()
+        runner = get_runner(replace(sshd.config(), ssh=SSHTarget("127.0.0.1", server.getsockname()[1], sshd.user)))
+        begin = time.monotonic()
+        with pytest.raises(RunnerUnreachable, match="no answer within 2 s"):
+            runner.execute("true", timeout=TIMEOUT)
         assert time.monotonic() - begin < 2 + SLACK
 
 
