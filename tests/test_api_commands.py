@@ -13,7 +13,7 @@ from django.test import Client
 
 from profiles.models import RunnerProfile
 from runners.models import AuditRecord, RunnerRun
-from runners.services import autosubmit
+from runners.services import autosubmit, scripts
 from tests.api import NASTY, Api
 from tests.environments import StubAccount
 from tests.processes import wait_for
@@ -166,7 +166,7 @@ def test_a_create_that_waits_in_vain_for_another_says_so(
     monkeypatch.setattr(autosubmit, "LOCK_WAIT", 0.2)
     folder = account.home / ".autosubmit-runners"
     folder.mkdir(exist_ok=True)
-    with (folder / autosubmit.EXPID_LOCK).open("w") as lock:
+    with (folder / scripts.EXPID_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         body = api.post("create-experiment", {**PROFILE, "command_params": {"description": "x"}}, expect=503)
     assert body["code"] == "account_busy"

@@ -26,7 +26,7 @@ from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
 from runners.api.schema_examples import recorded
 from runners.models import RunnerRun, new_run_key
 from runners.models_auth import ApiToken
-from runners.services import autosubmit, shared_log
+from runners.services import scripts, shared_log
 from runners.services.bulkheads import BULKHEADS
 from runners.services.runners import get_runner
 from runners.services.ssh import POOL
@@ -418,7 +418,7 @@ def busy(world: World) -> None:
     finally:
         BULKHEADS.threads = 0
     folder = world.account.home / ".autosubmit-runners"
-    with (folder / autosubmit.EXPID_LOCK).open("w") as lock:
+    with (folder / scripts.EXPID_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         world.each(("create_experiment",), "account_busy")
     world.account.kill()

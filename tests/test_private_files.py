@@ -194,6 +194,10 @@ def test_another_account_cannot_hold_the_lock_of_create_experiment(runner: Runne
     (base / "expid.lock").chmod(0o644)
     runner.execute(f"{scripts.surroundings()} && true", timeout=20)
     assert mode(base) == 0o700
+    (base / "expid.lock").unlink()
+    with umask(0):
+        runner.execute(f"{scripts.surroundings()} && true", timeout=20)
+    assert mode(base / "expid.lock") == 0o600
     base.chmod(0o755)
     runner.launch(uuid.uuid4().hex, "exec sleep 60", timeout=30)
     wait_for(lambda: mode(base) == 0o700, what="the launch to tighten the directory")

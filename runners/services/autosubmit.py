@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 from runners.services import answers
+from runners.services.scripts import EXPID_LOCK
 
 # Measured with `expid --copy` of 4.1.8 to 4.1.17.1: conf/*.yml is copied, and HPCARCH is written anew.
 NOT_COPIED = (
@@ -43,7 +44,6 @@ _LINE_START = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ )?(?:\[WARNING\] )?"
 _NOT_SAVED, _UNCHANGED = "Changes NOT saved to the JobList", "No changes were performed"
 ANY = "ANY"  # in `filter_status`: jobs of every status
 DEFAULT_HPC = "local"  # the default of 4.x; 3.14 demands one
-EXPID_LOCK = "expid.lock"  # in the service's own directory on the machine
 # Seconds that one expid waits for another's end: while a request waits for it, and when it goes on without its request.
 LOCK_WAIT, DETACHED_LOCK_WAIT = 2, 120
 LOCK_BUSY = 75  # its exit code when it waits no longer

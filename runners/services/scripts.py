@@ -123,6 +123,9 @@ def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -
 # and the functions of the environment, which can have the names of builtins.
 _BASH = ("bash", "--norc", "-p")
 _BASE_DIRECTORY = f'"$HOME"/{BASE}'
+EXPID_LOCK = "expid.lock"  # in the base directory, for create-experiment
+# flock(1) would make it with the account's umask.
+_LOCK_FILE = f"[ -e {EXPID_LOCK} ] || (umask 077; : >>{EXPID_LOCK})"
 
 
 def surroundings(directory: str = _BASE_DIRECTORY) -> str:
@@ -133,7 +136,7 @@ def surroundings(directory: str = _BASE_DIRECTORY) -> str:
     """
     # Another account that can open the locks and logs in the base directory can block this one, or read them. A base
     # directory with a looser mode is corrected, one of another account is refused. No other directory is changed.
-    private = f"{{ [ -O . ] && chmod 700 .; }} || {FOREIGN}; " if directory == _BASE_DIRECTORY else ""
+    private = f"{{ [ -O . ] && chmod 700 .; }} || {FOREIGN}; {_LOCK_FILE}; " if directory == _BASE_DIRECTORY else ""
     return (
         f"{{ cd {directory} 2>/dev/null || {{ mkdir -p -m 700 {directory} && cd {directory}; }} || exit 73; {private}"
         # \u in a prompt is the account's name, at no cost; it has blanks ("I have no name!") when there is none.

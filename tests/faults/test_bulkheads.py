@@ -20,7 +20,7 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from runners.exceptions import MachineBusy, RunnerUnreachable, TooManyCommands
 from runners.models import RunnerRun
-from runners.services import autosubmit, bulkheads
+from runners.services import bulkheads, scripts
 from runners.services.breaker import BREAKER
 from runners.services.bulkheads import BULKHEADS, threads_of
 from runners.services.runners import get_runner
@@ -119,7 +119,7 @@ def test_one_create_waits_for_another_for_two_seconds(
     body = {**profile_of(sshd), "command_params": {"description": "x"}}
     folder = account.home / ".autosubmit-runners"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / autosubmit.EXPID_LOCK).open("w") as lock:
+    with (folder / scripts.EXPID_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         begin = time.monotonic()
         for headers in ({}, {"Idempotency-Key": "one"}):
