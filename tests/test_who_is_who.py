@@ -417,6 +417,26 @@ def test_an_error_tells_a_run_only_to_those_who_see_it(client: Client, ana: User
     assert (error["code"], "run" in error) == ("run_not_found", False)
 
 
+def test_the_activity_of_an_experiment_tells_nothing_of_a_hidden_run_in_the_way(client: Client, ben: User) -> None:
+    open_profile("SECRET").view_groups.add(Group.objects.create(name="climate"))
+    open_profile("P", ssh_user="us")
+    config = RunnerProfile.objects.get(name="SECRET").resolve({"SSH": {"USER": "eva"}}, person_of(ben)).as_dict()
+    fields = {"config": config, "runner": "SSH", "module_loader": "NO_MODULE", "user": "evas-account", "host": "evas"}
+    # It was just confirmed, and is in the way of every start.
+    RunnerRun.objects.create(
+        expid="a001", profile_name="SECRET", started_by="eva", confirmed_at=timezone.now() + timedelta(1), **fields
+    )
+    browser = Client()
+    browser.force_login(ben)
+    page = browser.post(reverse("pages:start"), {"profile_name": "P", "expid": "a001", "action": "execute"})
+    answer = api_of(client, ben).post("run-experiment", {"expid": "a001", "profile_name": "P"}, expect=409)
+    shown = [page.content.decode(), str(answer), browser.get("/experiments/a001").content.decode()]
+    assert AuditRecord.objects.filter(outcome="already_running").count() == 2
+    for text in (*shown, *AuditRecord.objects.values_list("detail", flat=True)):
+        assert "not shown to you" in text
+        assert "profile SECRET" not in text and "evas" not in text
+
+
 # --- names ------------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import ceil
 from typing import Any
 from urllib.parse import urlencode
@@ -75,6 +76,7 @@ def recorded(request: HttpRequest, endpoint: str, *, expid: str = "", profile_na
             address=address[:64],
             expid=plain(expid, 16),
             profile_name=plain(profile_name, 100),
+            worded=partial(detail_for, request.user),  # others read the record on the experiment's page
         ) as audit,
         BULKHEADS.command(endpoint, person=audit.actor, profile_name=audit.profile_name),
     ):

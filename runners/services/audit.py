@@ -48,12 +48,14 @@ def audited(
     expid: str = "",
     profile_name: str = "",
     is_listed: Callable[[AuditRecord], bool] = lambda record: True,
+    worded: Callable[[RunnerServiceError], str] = str,
 ) -> Iterator[AuditRecord]:
     """Record a command: yields its record, which a use case completes, and saves it at the end with its outcome.
 
     Exceptions pass through; a lost database after `begin` becomes OutcomeUnknown. A caller that turns one into an
     answer inside the block sets `outcome` and `detail` itself. `is_listed` is asked at the end: a record that is
-    counted elsewhere is not saved. A record that cannot be saved is logged and saved later; it costs no answer.
+    counted elsewhere is not saved. `worded`: the words of an error for who asked, who may not see every run. A record
+    that cannot be saved is logged and saved later; it costs no answer.
     """
     record = AuditRecord(
         endpoint=endpoint, actor=actor, token=token, address=address, expid=expid[:16], profile_name=profile_name[:100]
@@ -62,7 +64,10 @@ def audited(
     start = time.monotonic()
     try:
         yield record
-    except (RunnerServiceError, InvalidProfile) as error:
+    except RunnerServiceError as error:
+        record.outcome, record.detail = error.code, worded(error)
+        raise
+    except InvalidProfile as error:
         record.outcome, record.detail = error.code, str(error)
         raise
     except LOST as error:
