@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,6 +153,10 @@ def test_a_new_name_of_the_installation_lets_no_experiment_run_twice(api: Api, a
     assert start(api, "LOCAL_A", expect=409)["run"]["runner_id"] == run["runner_id"]
     assert api.post("stop-experiment", {"expid": "a000", "profile_name": "LOCAL_A", "force": True})
     assert start(api, "LOCAL_A")["installation"] == "renamed"
+    # A new experiment of the id in the same account is not the one of the runs under the former name.
+    shutil.rmtree(account.home / "autosubmit")
+    api.post("create-experiment", {"profile_name": "LOCAL_A", **CREATE})
+    assert RunnerRun.objects.get(pk=run["runner_id"]).superseded
 
 
 # --- the name ---------------------------------------------------------------------------------------------------------
@@ -271,6 +276,10 @@ def test_profile_params_say_which_account_of_an_open_profile_is_meant(api: Api) 
     RunnerRun.objects.filter(pk=of["ana"].pk).delete()
     RunnerProfile.objects.filter(pk=profile.pk).update(installation="moved")
     assert status(api, profile_name="OPEN")["runner_id"] == of["ben"].pk
+    for strange in ("\ud800", "\0", "x" * 101, 7, ["OPEN"]):
+        assert status(api, profile_name=strange, expect=400)["code"] in ("invalid_request", "invalid_json")
+    for strange in ("x", [1], {"SSH": "x"}, {"SSH": {"USER": 7}}):
+        assert status(api, profile_name="OPEN", profile_params=strange, expect=400)["code"] == "invalid_profile"
     assert status(api, profile_name="OPEM", expect=404)["code"] == "profile_not_found"
     assert status(api, profile_params={"SSH": {}}, expect=400)["errors"].keys() == {"profile_name"}
 
@@ -410,6 +419,7 @@ def test_the_connection_test_compares_databases_with_installations(
         "[database]\npath = /a\x1b[31m\n",
         "[database]\nbackend = postgres\nconnection_url = postgresql://ana:secret@db:x/as\n",
         "[database]\npath = /a\n" + "#" * 20_000 + "\n",
+        "[database]\npath = /a\n" + "x" + " " * 16_000 + "\n",
         b"[database]\npath = /\xff\xfe\n",
     ],
 )

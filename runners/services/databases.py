@@ -26,6 +26,7 @@ from runners.services.module_loaders import get_module_loader
 from runners.services.runners import Runner
 
 MAX_FILE = 16_384  # bytes of Autosubmit's configuration file that are read
+MAX_LINE = 2 * MAX_PATH  # characters; the work of configparser grows with the square of a line's blanks
 SHOWN = 5  # conflicts that are told one by one
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _MARK = "autosubmit-runners-database"
@@ -76,6 +77,8 @@ def read(runner: Runner) -> Database | None:
 
 def _location(text: str, host: str) -> str:
     """What the file says; empty when it does not. Raises configparser.Error, and ValueError for a malformed address."""
+    if any(len(line) > MAX_LINE for line in text.splitlines()):
+        return ""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.read_string(text)
     if not parser.has_section("database"):

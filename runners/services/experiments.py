@@ -114,11 +114,17 @@ def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
     So a new name in a profile lets no experiment run twice while its run is active. Raises AlreadyRunning.
     """
     for run in RunnerRun.objects.active().filter(expid=expid).exclude(installation=config.installation):
-        target = lifecycle.runner_of(run).config if lifecycle.is_readable(run) else None
-        if target and replace(target, installation=config.installation) == config:
+        if _is_same_environment(run, config):
             lifecycle.refresh_now(run)
             if run.is_active:
                 raise AlreadyRunning(_already_running(run, config), run=run)
+
+
+def _is_same_environment(run: RunnerRun, config: RunnerConfig) -> bool:
+    """Whether a run has the same account, machine and environment, whatever its installation is called."""
+    if not lifecycle.is_readable(run):
+        return False
+    return replace(lifecycle.runner_of(run).config, installation=config.installation) == config
 
 
 def _require_not_stopped(run: RunnerRun) -> None:
@@ -238,12 +244,16 @@ def _same_experiment(runs: RunnerRunQuerySet, config: RunnerConfig) -> list[Runn
     """Those of the runs of one expid that are about the experiment that a command with `config` is about.
 
     A named installation is one database. The default one only says that nobody has named it: accounts in it may have
-    databases of their own, so there only runs in the same account count.
+    databases of their own, so there only runs in the same account count. A run in the same environment counts also
+    when its installation had another name then.
     """
-    found = runs.filter(installation=config.installation)
-    if config.installation != DEFAULT_INSTALLATION:
-        return list(found)
-    return lifecycle.by_target(found).get(get_runner(config).target, [])
+    is_named = config.installation != DEFAULT_INSTALLATION
+    return [
+        run
+        for run in runs
+        if (run.installation == config.installation and (is_named or _is_same_target(run, config)))
+        or _is_same_environment(run, config)
+    ]
 
 
 def _is_same_target(run: RunnerRun, config: RunnerConfig) -> bool:
