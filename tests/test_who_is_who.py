@@ -276,6 +276,11 @@ def test_profiles_are_listed_for_those_who_may_use_them(client: Client, ana: Use
     assert list(api_of(client, User.objects.create_superuser("root")).get(path)) == ["OPEN", "OURS", "STOPS"]
     answer = api_of(client, ben).post("run-experiment", {"expid": "a001", "profile_name": "OUR"}, expect=404)
     assert "OURS" not in answer["detail"]
+    for user, listed in ((ana, ("OPEN", "OURS", "STOPS")), (ben, ("OPEN",))):
+        for name in ("OPEN", "OURS", "STOPS"):
+            found = 200 if name in listed else 404
+            answer = api_of(client, user).get(f"/v4/runners/profiles/{name}/requirements", expect=found)
+            assert found == 200 or "127.0.0.1" not in str(answer)
 
 
 def test_runs_and_logs_of_a_profile_are_seen_by_its_groups(client: Client, ana: User, ben: User) -> None:

@@ -25,7 +25,7 @@ from runners.api.resource_serializers import (
     next_link,
     stage_fields,
 )
-from runners.api.serializers import ProfiledSerializer, StrictSerializer, enabled_profile
+from runners.api.serializers import ProfiledSerializer, StrictSerializer, enabled_profile, usable_profile
 from runners.models import RunnerRun
 from runners.models_auth import TokenScope
 from runners.models_operations import Operation
@@ -149,7 +149,7 @@ def log_answer(request: Request, row: RunnerRun | Operation, query: dict[str, An
 class ProfileRequirementsView(Reading):
     @schema.get_profile_requirements
     def get(self, request: Request, name: str) -> Response:
-        profile = enabled_profile(name, viewer(request))
+        profile = usable_profile(name, viewer(request))
         return Response({"profile_name": profile.name, "requirements": profile.requirements()})
 
 

@@ -110,11 +110,22 @@ def enabled_profile(name: str, user: Any) -> RunnerProfile:
     known = "\0" not in name  # which PostgreSQL's driver takes in no text
     profile = RunnerProfile.objects.filter(name=name, enabled=True).first() if known else None
     if profile is None:
-        names = [row.name for row in RunnerProfile.usable_by(user)]
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        remedy = f"Did you mean '{near[0]}'?" if near else "GET configuration/profiles lists them."
-        raise ProfileNotFound(f"There is no profile {shown(name)}. {remedy}")
+        raise _no_profile(name, [row.name for row in RunnerProfile.usable_by(user)])
     return profile
+
+
+def usable_profile(name: str, user: Any) -> RunnerProfile:
+    """A profile that `configuration/profiles` lists for `user`. Raises ProfileNotFound for all others."""
+    rows = {row.name: row for row in RunnerProfile.usable_by(user)}
+    if name not in rows:
+        raise _no_profile(name, list(rows))
+    return rows[name]
+
+
+def _no_profile(name: str, names: list[str]) -> ProfileNotFound:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    remedy = f"Did you mean '{near[0]}'?" if near else "GET configuration/profiles lists them."
+    return ProfileNotFound(f"There is no profile {shown(name)}. {remedy}")
 
 
 DRY_RUN = "Answer what would be done (the resolved profile, argv and script) and do nothing."
