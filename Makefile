@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything works with python3 (3.11 or newer), make and a network of packages.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo test test-slurm test-versions test-browser screenshots lint format schema examples openapi-lint sdk lock migrations readme reference compat bench ci clean
+.PHONY: help install install-dev autosubmit run demo test test-slurm test-versions test-browser screenshots lint format schema examples openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
 
 PYTHON ?= python3
 export PYTHON
@@ -103,6 +103,11 @@ compat: install-dev reference ## Send the same requests to it and to this servic
 bench: install-dev reference ## Measure this service and it side by side (8 minutes); writes docs/benchmarks.md
 	@tools/install-test-tools tools/test-tools.txt bench/debian-packages.txt
 	@$(BIN)/python -m bench --output docs/benchmarks.md
+
+bench-servers: install-dev ## Compare gunicorn, Granian and waitress, alone and behind nginx (6 minutes); writes docs/benchmarks.md
+	@tools/install-test-tools bench/debian-packages.txt
+	@tools/make-venv .venv .installed-bench -r bench/requirements.txt
+	@$(BIN)/python -m bench.servers --output docs/benchmarks.md
 
 ci: ## What CI runs
 	@bash .ci/run

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 ROOT = Path(__file__).parent.parent
 PROMISES = (ROOT / "docs/reliability.md").read_text() + (ROOT / "docs/security.md").read_text()
@@ -26,3 +30,20 @@ def test_a_test_that_shows_a_promise_exists(file: str, name: str) -> None:
 @pytest.mark.parametrize(("document", "target"), LINKS, ids=lambda value: str(value).rpartition("/")[2])
 def test_a_linked_file_exists(document: Path, target: str) -> None:
     assert (document.parent / target).exists()
+
+
+def test_the_documented_server_starts_and_lets_every_command_end() -> None:
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"^gunicorn (.+)$", readme, re.MULTILINE)
+    assert found
+    words = found[1].split()
+    graceful = float(words[words.index("--graceful-timeout") + 1])
+    assert graceful > max(settings.RUNNERS_COMMAND_TIMEOUT, settings.RUNNERS_CANCEL_TIMEOUT)
+    proxy = re.search(r"proxy_read_timeout (\d+)s", readme)
+    assert proxy and float(proxy[1]) <= graceful
+    assert "--no-control-socket" in words
+    environment = {**os.environ, "SECRET_KEY": "of the test run, signs nothing of value"}
+    environment["DJANGO_SETTINGS_MODULE"] = "runners_project.settings"
+    argv = [sys.executable, "-m", "gunicorn", "--check-config", *words]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
