@@ -79,7 +79,7 @@ def envint(name: str, default: int, *, least: int | None = None, most: int | Non
         value = int(text) if text else default
     except ValueError:
         raise ImproperlyConfigured(f"{name} is '{text}': use a whole number.") from None
-    _check_bounds(name, value, least, most)
+    check_number(name, value, least=least, most=most)
     return value
 
 
@@ -92,11 +92,14 @@ def envfloat(name: str, default: float, *, least: float | None = None, most: flo
         raise ImproperlyConfigured(f"{name} is '{text}': use a number.") from None
     if not math.isfinite(value):
         raise ImproperlyConfigured(f"{name} is '{text}': use a number.")
-    _check_bounds(name, value, least, most)
+    check_number(name, value, least=least, most=most)
     return value
 
 
-def _check_bounds(name: str, value: float, least: float | None, most: float | None) -> None:
+def check_number(name: str, value: object, *, least: float | None = None, most: float | None = None) -> None:
+    """Raises ImproperlyConfigured unless `value` is a number from `least` to `most`."""
+    if not isinstance(value, int | float):
+        raise ImproperlyConfigured(f"{name} is '{value}': use a number.")
     if least is not None and value < least:
         raise ImproperlyConfigured(f"{name} is {value:g}: use {least:g} or more.")
     if most is not None and value > most:

@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from runners_project import private  # first: it sets the umask
 from runners_project.database import statement_timeout
 from runners_project.env import (
+    check_number,
     envbool,
     envchoice,
     envfloat,
@@ -129,8 +130,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         **DATABASES["default"].get("OPTIONS", {}),  # of DATABASE_URL, such as ?timeout=5
     }
-    if not 0 < DATABASES["default"]["OPTIONS"]["timeout"] <= 60:
-        raise ImproperlyConfigured("DATABASE_URL: use a timeout of 1 to 60 seconds.")
+    check_number("DATABASE_URL: timeout", DATABASES["default"]["OPTIONS"]["timeout"], least=1, most=60)
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["ENGINE"] = "runners_project.postgresql"
     DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True  # pgbouncer in transaction mode knows none
@@ -148,6 +148,8 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         "tcp_user_timeout": 30_000,  # milliseconds
         **DATABASES["default"].get("OPTIONS", {}),  # of DATABASE_URL, such as ?sslmode=require
     }
+    check_number("DATABASE_URL: connect_timeout", DATABASES["default"]["OPTIONS"]["connect_timeout"], least=1, most=60)
+    check_number("DATABASE_URL: statement_timeout", DATABASES["default"]["OPTIONS"]["statement_timeout"], least=0)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- People, sessions, HTTPS -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ share one attempt, because sshd drops unauthenticated connections beyond `MaxSta
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import shlex
@@ -26,9 +27,12 @@ from runners.services import ssh_connect
 from runners.services.exchange import Exchange, Reach, converse
 from runners.services.paramiko_fixes import GONE, Channel, Transport
 
+logger = logging.getLogger(__name__)
+
 CHANNELS_PER_CONNECTION = 8  # sshd's default MaxSessions is 10
 CONNECTIONS_PER_TARGET = 4
 IDLE = 120  # seconds after which an unused connection is closed
+TELL_AGAIN = 3600  # seconds between two warnings that the bound was reached
 OLDEST = 3600  # seconds after which a connection gets no new commands: a host key that was revoked stops counting
 ATTEMPTS = 6  # connections that may turn out to be broken before a command has started
 REFUSALS, REFUSED_PAUSE = 100, 0.05  # sessions that may be refused before a command has started; seconds between them
@@ -105,6 +109,7 @@ class ConnectionPool:
         self._lock = threading.Lock()
         self._targets: dict[SSHTarget, Target] = {}
         self._reaper: threading.Thread | None = None
+        self._told_of_bound = float("-inf")
 
     @contextmanager
     def channel(self, ssh: SSHTarget, reach: Reach) -> Iterator[Channel]:
@@ -271,6 +276,13 @@ class ConnectionPool:
         """
         most = most_connections()
         while self.count() > most:  # with the one that is to be opened
+            if time.monotonic() > self._told_of_bound + TELL_AGAIN:
+                self._told_of_bound = time.monotonic()
+                logger.warning(
+                    "All %s SSH connections of this process are open (RUNNERS_SSH_CONNECTIONS). For each new one the "
+                    "least recently used one is closed, so commands may need further logins.",
+                    most,
+                )
             if not self._close_least_recently_used():
                 raise RunnerUnreachable(
                     f"This process already has {most} SSH connections in use (RUNNERS_SSH_CONNECTIONS). Try again soon."

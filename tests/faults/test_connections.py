@@ -232,8 +232,12 @@ def five_machines(account: StubAccount, make_sshd: Callable[..., SSHServer]) -> 
 
 
 def test_beyond_the_bound_the_least_recently_used_connection_is_closed_and_no_other(
-    five_machines: tuple[SSHServer, list[Runner]], settings: Any
+    five_machines: tuple[SSHServer, list[Runner]],
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(POOL, "_told_of_bound", float("-inf"))
     sshd, (first, second, third, fourth, fifth) = five_machines
     settings.RUNNERS_SSH_CONNECTIONS = 4
 
@@ -245,9 +249,11 @@ def test_beyond_the_bound_the_least_recently_used_connection_is_closed_and_no_ot
 
     assert logins(first, second, third, fourth) == 4
     assert logins(first, third, fourth) == 0
+    assert "RUNNERS_SSH_CONNECTIONS" not in caplog.text
     assert logins(fifth) == 1  # in place of the second
     assert logins(first, third, fourth, fifth) == 0
     assert logins(second) == 1  # in place of the first
+    assert caplog.text.count("All 4 SSH connections of this process are open (RUNNERS_SSH_CONNECTIONS)") == 1
     assert POOL.count() == 4
     wait_for(lambda: sshd.open_connections() == 4, what="the end of the closed ones")
 

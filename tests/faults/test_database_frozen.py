@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -19,11 +21,15 @@ from tests.environments import StubAccount
 from tests.faults.postgres import PgBouncer, Postgres
 from tests.faults.test_database import assert_said
 from tests.faults.tools import COMMAND, EXPID, profile_of, run_processes
-from tests.processes import PATIENCE, wait_for
-from tests.servers import Answer, AppServer
+from tests.processes import PATIENCE, end, kill_all, start, wait_for
+from tests.servers import ROOT, Answer, AppServer
 
 CONNECT, STATEMENT = 1, 2  # seconds
-LIMITS = {"DATABASE_CONNECT_TIMEOUT": str(CONNECT), "DATABASE_STATEMENT_TIMEOUT": str(STATEMENT)}
+LIMITS = {
+    "DATABASE_CONNECT_TIMEOUT": str(CONNECT),
+    "DATABASE_STATEMENT_TIMEOUT": str(STATEMENT),
+    "DATABASE_WATCH_TIMEOUT": str(STATEMENT),
+}
 CANCEL = 1  # seconds that a cancel may take
 SLACK = 3 * PATIENCE  # seconds of a busy machine
 THREADS = 2 * 8
@@ -61,8 +67,20 @@ def many_statuses(app: AppServer) -> list[tuple[Answer, float]]:
         return list(pool.map(ask, range(THREADS)))
 
 
+@pytest.fixture
+def watch_log(app: AppServer) -> Iterator[Path]:
+    """What `watch_runs` prints, as a service beside the server."""
+    log = app.folder / "watch.log"
+    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.5"]
+    process = start(argv, log=log, env=app.environment, cwd=ROOT)
+    wait_for(lambda: "Watching" in log.read_text(), what="the watch")
+    yield log
+    assert process.poll() is None, log.read_text()
+    end(process)
+
+
 def test_a_frozen_database_is_told_within_the_limits_and_is_used_again_afterwards(
-    app: AppServer, account: StubAccount, postgres: Postgres
+    app: AppServer, account: StubAccount, postgres: Postgres, watch_log: Path
 ) -> None:
     started = app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(None)})
     assert started.status == 200, started.body
@@ -75,12 +93,16 @@ def test_a_frozen_database_is_told_within_the_limits_and_is_used_again_afterward
         assert_said(app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(None)}))
         assert app.get("/", Cookie="sessionid=0123456789abcdef0123456789abcdef").status == 503  # a page
         assert time.monotonic() - begin < 2 * (2 * CONNECT + STATEMENT + CANCEL) + SLACK
+        # The watch says so, and looks again.
+        wait_for(lambda: watch_log.read_text().count("The database cannot be asked now") >= 2, 20, what="its words")
 
     def works_again() -> bool:
         return {answer.status for answer, _ in many_statuses(app)} == {200}
 
     wait_for(works_again, 20, what="the database")
     assert run_processes(account) == [started.body["pid"]]
+    kill_all(run_processes(account))
+    wait_for(lambda: f"{EXPID}: run" in watch_log.read_text(), 20, what="the end, which the watch has seen")
 
 
 def test_a_statement_that_waits_for_a_lock_is_ended_on_the_server_too(
