@@ -57,6 +57,7 @@ class Noticed:
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     answers: dict[int, int] = field(default_factory=dict)
+    refused: int = 0  # LOCAL runs
 
     def p95(self, what: str) -> float:
         values = sorted(self.seconds[what])
@@ -97,6 +98,9 @@ def notice(
     def ask(what: str, method: str, path: str, make: Callable[[], Any]) -> None:
         while not is_over.is_set():
             reply = Client(server.port).request(method, path, make())
+            if reply.status == 503 and what == "LOCAL run":
+                noticed.refused += 1
+                continue
             assert reply.status == 200, reply
             noticed.seconds.setdefault(what, []).append(reply.seconds)
             is_over.wait(PAUSE)

@@ -286,7 +286,10 @@ def bad_machine(stage: Stage, effort: Effort) -> Result:
                         f"{len(got.seconds[what])} answers"
                     )
                 answers = ", ".join(f"{count} x {status}" for status, count in sorted(got.answers.items()))
-                notes.append(f"{users} users of a {fault.__name__} machine, p95: {'; '.join(words)}. Users: {answers}.")
+                notes.append(
+                    f"{users} users of a {fault.__name__} machine, p95: {'; '.join(words)}. Users: {answers}. "
+                    f"LOCAL runs refused (503): {got.refused}, with a healthy machine {base.refused}."
+                )
             server.restart()
     worst = ratios[40, "frozen"]
     return Result(

@@ -158,11 +158,13 @@ class RunnerUnreachable(RunnerServiceError):
     """The machine was not reached, so the command certainly did not start.
 
     `is_remembered`: the machine itself failed to answer, or refused to let the service in, so nobody asks it again for
-    some seconds (runners/services/breaker.py). Fact: `retry_after`, those seconds.
+    some seconds (runners/services/breaker.py). `is_silence`: there was no answer at all, as from a machine that hangs.
+    Fact: `retry_after`, those seconds.
     """
 
     code = "runner_unreachable"
     is_remembered = False
+    is_silence = False
 
 
 class HostKeyUnknown(RunnerUnreachable):

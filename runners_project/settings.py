@@ -352,17 +352,17 @@ RUNNERS_CONNECT_TIMEOUT = envfloat("RUNNERS_CONNECT_TIMEOUT", 10)  # seconds, li
 RUNNERS_SSH_CONNECTIONS = envint("RUNNERS_SSH_CONNECTIONS", 512, least=1, most=10_000)  # per process
 # Threads of each server process; 0: as its command line says (--threads, --blocking-threads), else 8. Of them, a share
 # at most waits for one machine that does not answer, and a share is reserved for statuses and pages.
-RUNNERS_SERVER_THREADS = envint("RUNNERS_SERVER_THREADS", 0)
-RUNNERS_MACHINE_SHARE = envfloat("RUNNERS_MACHINE_SHARE", 0.25)
-RUNNERS_RESERVED_SHARE = envfloat("RUNNERS_RESERVED_SHARE", 0.25)
+RUNNERS_SERVER_THREADS = envint("RUNNERS_SERVER_THREADS", 0, least=0, most=10_000)
+RUNNERS_MACHINE_SHARE = envfloat("RUNNERS_MACHINE_SHARE", 0.25, least=0, most=1)
+RUNNERS_RESERVED_SHARE = envfloat("RUNNERS_RESERVED_SHARE", 0.25, least=0, most=0.9)
 # Commands that one person, and one account of a machine, may have under way in each server process; 0: half of the
 # threads, and all but the reserve.
-RUNNERS_COMMANDS_PER_PERSON = envint("RUNNERS_COMMANDS_PER_PERSON", 0)
-RUNNERS_COMMANDS_PER_ACCOUNT = envint("RUNNERS_COMMANDS_PER_ACCOUNT", 0)
-RUNNERS_STATUS_WAIT = envfloat("RUNNERS_STATUS_WAIT", 2)  # that a status waits for a machine's answer
+RUNNERS_COMMANDS_PER_PERSON = envint("RUNNERS_COMMANDS_PER_PERSON", 0, least=0)
+RUNNERS_COMMANDS_PER_ACCOUNT = envint("RUNNERS_COMMANDS_PER_ACCOUNT", 0, least=0)
+RUNNERS_STATUS_WAIT = envfloat("RUNNERS_STATUS_WAIT", 2, least=0, most=60)  # that a status waits for a machine's answer
 # Seconds before a machine that has just failed to answer is asked again; each further failure doubles them.
-RUNNERS_RETRY_PAUSE = envfloat("RUNNERS_RETRY_PAUSE", 5)
-RUNNERS_RETRY_PAUSE_LONGEST = envfloat("RUNNERS_RETRY_PAUSE_LONGEST", 30)
+RUNNERS_RETRY_PAUSE = envfloat("RUNNERS_RETRY_PAUSE", 5, least=0, most=600)
+RUNNERS_RETRY_PAUSE_LONGEST = envfloat("RUNNERS_RETRY_PAUSE_LONGEST", 30, least=0, most=3600)
 RUNNERS_COMMAND_TIMEOUT = envfloat("RUNNERS_COMMAND_TIMEOUT", 300)
 RUNNERS_OPERATION_TIMEOUT = envfloat("RUNNERS_OPERATION_TIMEOUT", 6 * 3600)
 RUNNERS_LAUNCH_TIMEOUT = envfloat("RUNNERS_LAUNCH_TIMEOUT", 60)

@@ -72,6 +72,12 @@ MEMBERS = {
 HEADERS: dict[str, dict[str, Any]] = {
     "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "How to sign in."}},
     "429": {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds after which to try again."}},
+    "502": {
+        "Retry-After": {
+            "schema": {"type": "integer"},
+            "description": "Seconds for which the failure of the machine is remembered, when it is.",
+        }
+    },
     "503": {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds after which to try again."}},
 }
 

@@ -47,8 +47,8 @@ class Breaker:
         """Ask a machine within this block.
 
         Raises the remembered error, with the fact `retry_after` (seconds), when the machine has just failed to answer.
-        A RunnerUnreachable of the block is remembered when it says so (`is_remembered`). A block without an exception
-        means that the machine answers.
+        A RunnerUnreachable of the block is remembered when it says so (`is_remembered`). The block calls `answered`
+        when the machine gives a sign of life.
         """
         self._enter(target)
         try:
@@ -62,7 +62,7 @@ class Breaker:
         except BaseException:
             self._end_trial(target)
             raise
-        self.answered(target)
+        self._end_trial(target)
 
     def answered(self, target: Target) -> None:
         """The machine gave a sign of life: everybody may ask it."""
@@ -102,7 +102,9 @@ class Breaker:
         else:
             return None
         error = failure.error
-        return type(error)(error.detail, **{**error.facts, "retry_after": seconds})
+        known = type(error)(error.detail, **{**error.facts, "retry_after": seconds})
+        known.is_silence = error.is_silence
+        return known
 
     def _failed(self, target: Target, error: RunnerUnreachable) -> None:
         first, longest = settings.RUNNERS_RETRY_PAUSE, settings.RUNNERS_RETRY_PAUSE_LONGEST
@@ -122,6 +124,8 @@ class Breaker:
         error.facts.setdefault("retry_after", math.ceil(pause))
 
     def _end_trial(self, target: Target) -> None:
+        if target not in self._failures:  # without the lock, as above
+            return
         with self._lock:
             if failure := self._failures.get(target):
                 failure.trial_until = 0.0

@@ -204,6 +204,13 @@ class Bulkheads:
             if machine := self._machines.get(target):
                 machine.heard = time.monotonic()
 
+    def is_beyond_share(self, target: Target, wait: Wait) -> bool:
+        """Whether a thread waits for a machine beside as many others as may wait for one that does not answer."""
+        with self._lock:
+            machine = self._machines.get(target)
+            waits = [each for each in machine.waits if each.holds_thread] if machine else []
+            return wait in waits[self.share :]
+
     def is_silent(self, target: Target) -> bool:
         """Whether somebody waits for the machine in vain now."""
         with self._lock:
@@ -228,6 +235,14 @@ class Bulkheads:
                 self._lingering -= may
 
     # --- with the lock ---
+
+    def _most_commands_with(self, target: Target) -> int:
+        """A machine on which no command is under way may take one thread of the reserve, unless it is the last one: so
+        the users of one machine do not keep out those of another.
+        """
+        machine = self._machines.get(target)
+        is_idle = machine is None or not machine.commands
+        return max(self.most_commands, min(self.most_commands + is_idle, self.threads - 1))
 
     def _commands_of(self, person: str) -> int:
         return sum(bool(person) and each.person == person for each in self._commands)
@@ -271,7 +286,7 @@ class Bulkheads:
                     "Nothing was started. Try again when one of them has ended.",
                     retry_after=RETRY_AFTER_COMMANDS,
                 )
-            if self._stays(lambda: len(self._commands) >= self.most_commands):
+            if self._stays(lambda: len(self._commands) >= self._most_commands_with(target)):
                 raise MachineBusy(
                     f"This service carries out {len(self._commands)} commands now, as many as it may at a time, "
                     f"{len(machine.commands)} of them on {where}. Nothing was started. Try again in "

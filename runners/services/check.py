@@ -166,6 +166,7 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
     try:
         with BREAKER.attempt(target), BULKHEADS.waiting(target, f"{ssh.user}@{ssh.host}:{ssh.port}"):
             clients = ssh_connect.connect(ssh, start + settings.RUNNERS_CONNECT_TIMEOUT, reached)
+            BREAKER.answered(target)
     except (HostKeyUnknown, HostKeyChanged) as error:
         failure = _failed("host_key", times.get("connect", start), error)
     except AuthenticationFailed as error:

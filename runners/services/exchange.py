@@ -31,6 +31,7 @@ SILENCE_OF_STDERR = 5.0
 # Seconds after which the input ends when our reader has not said its marker. Programs such as `cat` and `python` read
 # to the end of their input. A login that takes longer is waited for in a second try.
 PATIENCE = 10.0
+LEAVING_PAUSE = 1.0  # seconds between two questions whether a silent script is to be left
 RELEASED = 2.0  # seconds: a marker that comes so soon after the end of the input came because of it
 
 
@@ -66,7 +67,8 @@ class Exchange:
     """`deadline` and the other times are of `time.monotonic`. `patience`: see PATIENCE; None: to the deadline.
 
     `limit`: bytes that are kept of each stream. `last_line`: the script has said all with it, see BoundedOutput.
-    `on_answer` is called when the marker has come: the machine answers.
+    `on_answer` is called when the marker has come: the machine answers. `is_to_leave` is asked each second while the
+    script is silent: whether its end is not to be waited for, because the machine has stopped answering.
     """
 
     argv: list[str]
@@ -77,6 +79,7 @@ class Exchange:
     deadline: float
     last_line: str = ""
     on_answer: Callable[[], None] = lambda: None
+    is_to_leave: Callable[[], bool] | None = None
     patience: float | None = field(default_factory=lambda: PATIENCE)
     reach: Reach = field(init=False)
     stdout: BoundedOutput = field(init=False)
@@ -89,6 +92,7 @@ class Exchange:
     signal: str = field(init=False)  # what ended the command line, said by sshd or the kernel
     is_over: bool = field(init=False)  # both streams have come to their end, and so has what was started
     is_late: bool = field(init=False)  # the deadline has passed
+    is_left: bool = field(init=False)  # its end is not waited for
 
     def __post_init__(self) -> None:
         self.reach = Reach(self.deadline)
@@ -100,7 +104,7 @@ class Exchange:
         self.stderr = BoundedOutput(self.marker, self.limit)
         self.start = time.monotonic()
         self.closed_at = self.begun_at = self.status = None
-        self.is_handed_over = self.is_over = self.is_late = False
+        self.is_handed_over = self.is_over = self.is_late = self.is_left = False
         self.signal = ""
 
     @property
@@ -150,7 +154,7 @@ def converse(exchange: Exchange, link: Link) -> None:
     pending = memoryview(scripts.OPENING)
     rest = len(exchange.stdin)  # bytes behind the last one of the script
     is_open, is_offered = True, False  # the input; the whole script
-    heard = time.monotonic()  # since when there is silence
+    heard = quiet_since = time.monotonic()  # since when there is silence
     is_ending = False
     while True:
         got = link.receive(exchange)
@@ -160,6 +164,8 @@ def converse(exchange: Exchange, link: Link) -> None:
             exchange.on_answer()
         if exchange.is_told:
             return
+        if got:
+            quiet_since = now
         silence = _silence(exchange)
         if got or (silence is not None and not is_ending):
             heard = now
@@ -184,6 +190,11 @@ def converse(exchange: Exchange, link: Link) -> None:
             exchange.is_late = True
             link.kill()
             return
+        if exchange.is_to_leave and exchange.begun_at is not None and not got:
+            if now - quiet_since > settings.RUNNERS_CONNECT_TIMEOUT and exchange.is_to_leave():
+                exchange.is_late = exchange.is_left = True
+                return
+            left = min(left, LEAVING_PAUSE)
         if silence is not None:
             left = min(left, heard + silence - now)
             if left <= 0:

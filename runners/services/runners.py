@@ -145,7 +145,9 @@ class Runner(ABC):
         ):
             raise RunnerUnreachable(self._not_evaluated(exchange, timeout))
         if code is None:
-            if exchange.is_late:
+            if exchange.is_left:
+                why = f"{self.where} has stopped answering while the command ran. It may go on there"
+            elif exchange.is_late:
                 why = f"{self.where} gave no answer within the deadline. The command is bounded there, too"
             else:
                 why = (
@@ -164,6 +166,7 @@ class Runner(ABC):
         with BREAKER.attempt(self.target), BULKHEADS.waiting(self.target, self.where) as wait:
             exchange.on_answer = partial(self._answered, wait)
             exchange.reach = Reach(exchange.deadline, wait.patience)
+            exchange.is_to_leave = partial(self._is_to_leave, wait) if wait.holds_thread else None
             try:
                 self._exchange(exchange)
                 if exchange.was_slow:
@@ -179,6 +182,7 @@ class Runner(ABC):
                 if wait.patience is not None:
                     raise BULKHEADS.busy(self.target, self.where)
                 silence = RunnerUnreachable(self._not_evaluated(exchange, timeout))
+                silence.is_silence = True
                 silence.is_remembered = not login  # start-up files may block login shells only
                 raise silence
 
@@ -191,6 +195,11 @@ class Runner(ABC):
         if known := BREAKER.known(self.target):
             raise known
         BULKHEADS.admit(self.target, self.where)
+
+    def _is_to_leave(self, wait: Wait) -> bool:
+        """Whether the machine hangs, and as many threads as may wait for it do so beside this one."""
+        known = BREAKER.known(self.target)
+        return known is not None and known.is_silence and BULKHEADS.is_beyond_share(self.target, wait)
 
     def _answered(self, wait: Wait) -> None:
         BREAKER.answered(self.target)

@@ -388,7 +388,7 @@ def no_answer(ssh: SSHTarget) -> RunnerUnreachable:
     error = RunnerUnreachable(
         f"{ssh.user}@{ssh.host}:{ssh.port} cannot be reached: no answer within {settings.RUNNERS_CONNECT_TIMEOUT:g} s"
     )
-    error.is_remembered = True
+    error.is_remembered = error.is_silence = True
     return error
 
 

@@ -198,10 +198,14 @@ def _client(
         ) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         client.close()
-        if time.monotonic() >= deadline and not isinstance(error, bounded.NameServerSilent | ssh_auth.Interrupted):
-            raise RunnerUnreachable(f"{where} cannot be reached: no answer within {left:.0f} s") from error
-        kind = HungUp if is_hang_up(error) else RunnerUnreachable
-        raise kind(f"{where} cannot be reached: {reason(error, left)}") from error
+        is_late = time.monotonic() >= deadline and not isinstance(
+            error, bounded.NameServerSilent | ssh_auth.Interrupted
+        )
+        kind = HungUp if is_hang_up(error) and not is_late else RunnerUnreachable
+        why = f"{NO_ANSWER} within {left:.0f} s" if is_late else reason(error, left)
+        unreachable = kind(f"{where} cannot be reached: {why}")
+        unreachable.is_silence = why.startswith(NO_ANSWER)
+        raise unreachable from error
     finally:
         if client.get_transport() is None and sock is not None:
             sock.close()
@@ -290,6 +294,7 @@ def identity_files(options: SSHHostOptions) -> list[str]:
     return list(dict.fromkeys(map(str, paths)))
 
 
+NO_ANSWER = "no answer"
 BANNER = "Error reading SSH protocol banner"
 
 
@@ -309,7 +314,7 @@ def reason(error: BaseException, seconds: float) -> str:
         return str(error.strerror)
     # paramiko says these when the greeting does not come in time.
     if isinstance(error, TimeoutError) or str(error) in ("No existing session", BANNER):
-        return f"no answer within {seconds:.0f} s"
+        return f"{NO_ANSWER} within {seconds:.0f} s"
     if isinstance(error, socket.gaierror):
         return "its name is not known (DNS)"
     if isinstance(error, ssh_auth.Interrupted):

@@ -18,7 +18,7 @@ from django.db import connections
 from django.utils import timezone
 
 from profiles.config import RunnerConfig
-from runners.exceptions import MachineBusy, RunnerUnreachable, TooManyCommands
+from runners.exceptions import MachineBusy, OutcomeUnknown, RunnerUnreachable, TooManyCommands
 from runners.models import RunnerRun
 from runners.services import bulkheads, scripts
 from runners.services.breaker import BREAKER
@@ -218,6 +218,36 @@ def test_at_most_a_share_waits_for_a_machine_that_does_not_answer(
     assert all(4 < seconds < 7 for seconds, code in times if code == "runner_unreachable"), times
     assert account.calls("setstatus") == []
     assert get_runner(over_ssh).execute("echo well", timeout=30).stdout == b"well\n"
+
+
+def test_commands_beyond_the_share_leave_a_machine_that_freezes_meanwhile(
+    bounded: None, over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, settings: Any
+) -> None:
+    """They have begun, so their outcome is unknown; a share goes on waiting and gets its answer."""
+    settings.RUNNERS_CONNECT_TIMEOUT, settings.RUNNERS_RETRY_PAUSE = 2, 60.0
+    runner, folder = get_runner(over_ssh), account.home / "begun"
+    folder.mkdir()
+    script = f"touch {folder}/$$; until [ -e {account.home}/go ]; do sleep 0.1; done; echo done"
+
+    def carry_out() -> str:
+        with BULKHEADS.command("create-job-list"):
+            return runner.execute(script, timeout=60).text.strip()
+
+    futures = [in_background(carry_out) for _ in range(5)]
+    wait_for(lambda: len(list(folder.iterdir())) == 5, 20, what="the commands")
+    try:
+        with sshd.frozen():
+            with BULKHEADS.background(), pytest.raises(RunnerUnreachable):
+                runner.execute("true", timeout=30)
+            wait_for(lambda: sum(each.done() for each in futures) == 5 - SHARE, 20, what="those that leave")
+            for future in futures:
+                if future.done():
+                    with pytest.raises(OutcomeUnknown, match="stopped answering"):
+                        future.result()
+    finally:
+        (account.home / "go").touch()
+    left = [future for future in futures if not future.done()]
+    assert [future.result(30) for future in left] == ["done"] * SHARE
 
 
 def occupy(runner: Any, count: int, person: str = "") -> tuple[Any, list[Any]]:
