@@ -6,6 +6,7 @@ import io
 from datetime import timedelta
 from typing import Any
 
+import jwt
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.core.exceptions import ValidationError
@@ -461,8 +462,6 @@ def test_a_name_that_looks_like_another_accounts_is_refused(name: str, admin_cli
 
 
 def test_a_login_of_the_api_by_a_name_that_looks_like_another_is_refused(client: Client, settings: Any) -> None:
-    import jwt
-
     settings.AS_API_JWT_SECRET = "of the test run, signs nothing of value"
     User.objects.create_user("ana")
     for name in ("Ana", "ａna"):
@@ -483,9 +482,13 @@ def test_a_preferred_username_that_is_no_account_is_refused(client: Client, ana:
 
 
 def test_who_is_switched_off_loses_tokens_sessions_and_accounts_and_the_runs_go_on(
-    client: Client, ana: User, admin_client: Client
+    client: Client, ana: User, admin_client: Client, settings: Any
 ) -> None:
     api = api_of(client, ana)
+    settings.AS_API_JWT_SECRET = "of the test run, signs nothing of value"
+    login = jwt.encode({"user_id": "ana", "exp": 4_000_000_000}, settings.AS_API_JWT_SECRET, algorithm="HS256")
+    by_login = Api(client, {"Authorization": f"Bearer {login}"})
+    by_login.post("run-experiment", {}, expect=400)
     AccountMap.objects.create(person="ana", accounts="bsc01")
     fields = {"config": {}, "runner": "LOCAL", "module_loader": "NO_MODULE"}
     run = RunnerRun.objects.create(expid="a001", started_by="ana", profile_name="", **fields)
@@ -494,7 +497,8 @@ def test_who_is_switched_off_loses_tokens_sessions_and_accounts_and_the_runs_go_
     assert "ana" in browser.get("/").content.decode()
     ana.is_active = False
     ana.save()
-    api.post("run-experiment", {}, expect=401)
+    for each in (api, by_login):
+        each.post("run-experiment", {}, expect=401)
     assert "Sign in" in browser.get("/").content.decode()
     assert not ApiToken.objects.exists() and not AccountMap.objects.exists()
     run.refresh_from_db()
