@@ -51,11 +51,10 @@ def forget_the_mapping_of_who_is_switched_off(sender: type, instance: Any, **kwa
         forget_mapping(instance.username)
 
 
-@receiver(post_delete)
+@receiver(post_delete, sender=get_user_model())  # without a sender every model's rows would be deleted one by one
 def forget_the_mapping_of_who_is_deleted(sender: type, instance: Any, **kwargs: Any) -> None:
     """Somebody else may get the name."""
-    if sender is get_user_model():
-        forget_mapping(instance.username)
+    forget_mapping(instance.username)
 
 
 def forget_mapping(username: str) -> None:

@@ -25,13 +25,13 @@ def seconds_to_wait(what: str, name: str, rate: str) -> int:
         return 0
     most, period = limit
     key = hashlib.sha256(f"{what} {name}".encode("utf-8", "replace")).hexdigest()
-    now = time.time()
     row = SignInAttempts.objects.filter(key=key).first()
-    if row and (wait := _wait(row, most, period, now)):
+    if row and (wait := _wait(row, most, period, time.time())):
         return wait  # without a write: a flood costs one look
+    SignInAttempts.objects.filter(expires__lt=timezone.now()).delete()
     with transaction.atomic():
-        SignInAttempts.objects.filter(expires__lt=timezone.now()).delete()
         row, _ = SignInAttempts.objects.select_for_update().get_or_create(key=key)
+        now = time.time()
         if wait := _wait(row, most, period, now):
             return wait
         row.times = [*_recent(row, period, now), now]
@@ -41,7 +41,10 @@ def seconds_to_wait(what: str, name: str, rate: str) -> int:
 
 
 def _recent(row: SignInAttempts, period: float, now: float) -> list[float]:
-    return [moment for moment in row.times if now - period < moment <= now]  # what is in the future: the clock was set
+    """The attempts of the last period. Other processes' clocks may be ahead; what is a period ahead was before the
+    clock was set back.
+    """
+    return [moment for moment in row.times if abs(now - moment) < period]
 
 
 def _wait(row: SignInAttempts, most: int, period: float, now: float) -> int:
