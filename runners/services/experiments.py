@@ -138,8 +138,8 @@ def _require_not_stopped(run: RunnerRun) -> None:
         lifecycle.ask([run])
     by = f" by {run.stopped_by}" if run.stopped_by else ""
     raise StoppedDuringLaunch(
-        f"Experiment {run.expid} was stopped{by} while it was being started (run {run.pk}). To start it all the same, "
-        "send a new request, with another Idempotency-Key.",
+        f"Experiment {run.expid} was stopped{by} while it was being started ({access.described(run)}). To start it all "
+        "the same, send a new request, with another Idempotency-Key.",
         run=run,
     )
 
@@ -531,8 +531,8 @@ def run_to_stop(*, expid: str, viewer: Any, cancel_jobs: bool = False, scope: Sc
         raise RunNotFound(f"Experiment {expid} was never run here.")
     if not run.is_active and not cancel_jobs:
         raise NotRunning(
-            f"Experiment {expid} is not running: its last run (run {run.pk}) is {run.status}. To cancel jobs that it "
-            "has left on their platforms, send cancel_jobs.",
+            f"Experiment {expid} is not running: its last run ({access.described(run)}) is {run.status}. To cancel "
+            "jobs that it has left on their platforms, send cancel_jobs.",
             run=run,
         )
     return run
