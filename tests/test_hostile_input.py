@@ -26,7 +26,7 @@ from runners.api.views import ExperimentCommands
 from runners.models import AuditRecord, RunnerRun
 from runners.services.autosubmit import DEFAULT_HPC, OPTIONS
 from tests.api import Api
-from tests.environments import AutosubmitAccount, StubAccount
+from tests.environments import AutosubmitAccount, StubAccount, fake_conda
 from tests.servers import AppServer, SSHServer
 
 pytestmark = pytest.mark.django_db
@@ -361,11 +361,25 @@ def test_hostile_profile_params(local: Range, path: Path_, settings: Any) -> Non
     assert local.account.calls() == []
 
 
+# A real conda takes a second of processor time for each text. The other two cases use the stand-in for conda.
+REAL_CONDA = {(RunnerType.LOCAL, "/"), (RunnerType.SSH, "/tmp/a b/"), (RunnerType.LOCAL, ""), (RunnerType.SSH, "")}
+
+
 @pytest.mark.timeout(400)  # a real conda takes 2 to 5 s for each of 40 texts on a busy machine
 @pytest.mark.parametrize("prefix", ["", "/", "/tmp/a b/"])
 @pytest.mark.parametrize("loader", ["VENV", "CONDA", "LMOD", "NO_MODULE"])
-def test_hostile_modules_reach_the_shell_as_one_word(shooting: Range, loader: str, prefix: str) -> None:
+def test_hostile_modules_reach_the_shell_as_one_word(
+    shooting: Range,
+    runner_type: RunnerType,
+    loader: str,
+    prefix: str,
+    at_login: Callable[[str], None],
+    tmp_path: Path,
+) -> None:
     """A path may hold almost anything, so here the quoting alone stands between a text and the shell."""
+    if loader == "CONDA" and (runner_type, prefix) not in REAL_CONDA:
+        fake_conda(tmp_path / "conda")
+        at_login(f"export CONDA_EXE={tmp_path}/conda/bin/conda\n")
     reached = 0
     for name, text in shooting.texts():
         if prefix and not text.strip():
