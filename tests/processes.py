@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -32,11 +33,26 @@ def wait_for(condition: Callable[[], T], deadline: float = 20, *, what: str = ""
         time.sleep(interval)
 
 
+def _ports() -> Iterator[int]:
+    """Ports below those that the kernel gives to clients, from a random one on: other test runs take others."""
+    first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    lowest = max(1024, first_of_clients - 20_000)
+    number = random.randrange(lowest, first_of_clients)
+    while True:
+        yield number
+        number = number + 1 if number + 1 < first_of_clients else lowest
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that nobody listens on right now, and that this process has not named before."""
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port")
 
 
 def is_listening(port: int) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,24 @@ def start(account: Account, expid: str) -> subprocess.Popen[bytes]:
             stdout=stream,
             stderr=stream,
         )
+
+
+def test_the_stand_in_stops_no_run_of_another_test_run(account: StubAccount) -> None:
+    """The real one stops it. Tests use the same ids, and several processes run them at the same time."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        stranger = StubAccount(Path(elsewhere) / "account" / "home")
+        for each in (account, stranger):
+            each.control("run", each.experiment("a001"), SLEEP=60)
+        process = start(stranger, "a001")
+        try:
+            wait_for(lambda: stranger.calls("run"), what="the run of the other test run")
+            assert run(account, "stop", "-y", "a001")[1].strip() == "Expid a001 was not running"
+            assert process.poll() is None
+            assert run(stranger, "stop", "-y", "a001")[0] == 0
+            assert process.wait(20) == 88
+        finally:
+            stranger.kill()
+            process.wait()
 
 
 @pytest.mark.real

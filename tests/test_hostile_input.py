@@ -439,6 +439,7 @@ def test_request_with_a_forged_line_makes_no_line_in_the_log(local: Range, caplo
 
 
 @pytest.mark.real
+@pytest.mark.timeout(300)  # ten real commands
 def test_real_autosubmit_keeps_hostile_descriptions_as_they_are(
     client: Client, settings: Any, autosubmit: AutosubmitAccount, tripwire: Path
 ) -> None:

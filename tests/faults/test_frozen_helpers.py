@@ -9,6 +9,7 @@ import base64
 import ctypes
 import json
 import os
+import random
 import socket
 import struct
 import subprocess
@@ -211,10 +212,11 @@ import os; sys.stdout.flush(); os._exit(0)
 
 @contextmanager
 def silent_resolver() -> Iterator[str]:
-    """The address of a name server that takes questions and never answers."""
+    """The address of a name server that takes questions and never answers. Other test runs use other addresses."""
+    address = f"127.{random.randrange(1, 255)}.{random.randrange(1, 255)}.{random.randrange(1, 255)}"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.99", 53))
-        yield "127.0.0.99"
+        server.bind((address, 53))
+        yield address
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen on port 53 and replace /etc/resolv.conf")
