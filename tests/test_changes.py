@@ -125,10 +125,13 @@ def test_secrets_are_told_as_changed_only() -> None:
     hook.secret = "whsec_" + "A" * 43 + "="
     hook.save()
     assert last()["after"] == {"secret": "(changed)"}
+    hook.url = "https://a.example/?token=s3cr3t"
+    hook.save()
+    assert last()["after"] == {"url": "https://a.example/?(set)"}
     _, text = ApiToken.objects.create(user=ana)
     digest = ApiToken.objects.get().digest
     told = str(list(AuditRecord.objects.values()))
-    for secret in (ana.password, old, hook.secret, text, digest, PASSWORD):
+    for secret in (ana.password, old, hook.secret, text, digest, PASSWORD, "s3cr3t"):
         assert secret not in told
 
 

@@ -171,6 +171,7 @@ def _record(action: str, instance: Model, before: Values, after: Values) -> None
     names = list({**before, **after})
     for name in filter(is_secret, names):
         before, after = _masked(name, before, after)
+    before, after = _without_query(before), _without_query(after)
     kind, what = str(instance._meta.verbose_name), answers.line(str(instance), 200)
     change = {"action": action, "kind": kind, "object": what, "before": before, "after": after}
     if (holder := HOLDER.get()) is not None:
@@ -194,6 +195,14 @@ def _record(action: str, instance: Model, before: Values, after: Values) -> None
         detail=f"{action} {kind} {what}{': ' + ', '.join(names) if action == 'change' else ''}"[:DETAIL_LIMIT],
         changes=[change],
     )
+
+
+def _without_query(values: Values) -> Values:
+    """Addresses of receivers without what follows the question mark, which is often a token."""
+    url = values.get("url")
+    if not isinstance(url, str) or "?" not in url:
+        return values
+    return {**values, "url": f"{url.partition('?')[0]}?{SET}"}
 
 
 def _masked(name: str, before: Values, after: Values) -> tuple[Values, Values]:
