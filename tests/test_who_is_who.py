@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from django.utils import timezone
 
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from profiles.importer import export_configuration, import_configuration
-from profiles.models import AccountMap, RunnerProfile
+from profiles.models import AccountMap, DeletedProfile, RunnerProfile
 from profiles.people import Person, person_of
 from profiles.validators import canonical
 from profiles.yaml_config import InvalidConfiguration, dump, parse
@@ -367,6 +368,18 @@ def test_hidden_runs_stay_hidden_when_their_profile_changes(change: str, ana: Us
     browser.force_login(ben)
     page = browser.get("/experiments/a001").content.decode()
     assert ("by-ben" in page, "by-eva" in page, "by-root" in page, "by-eve" in page) == (True, False, False, False)
+
+
+@pytest.mark.parametrize("spoilt", [None, 5, "1", {"1": 1}, [None, [1], "1"]])
+def test_a_spoilt_rule_of_a_deleted_profile_shows_its_runs_to_nobody(spoilt: Any, ben: User) -> None:
+    ben.groups.add(Group.objects.create(name="climate"))
+    RunnerRun.objects.create(expid="a001", profile_name="P", profile_id=7, started_by="eva", config={})
+    DeletedProfile.objects.create(number=7, name="P", view_groups="")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE profiles_deletedprofile SET view_groups = %s", [json.dumps(spoilt)])
+    access.forget_view_rules()
+    assert not access.visible(RunnerRun.objects.all(), ben).exists()
+    assert access.visible(RunnerRun.objects.all(), User.objects.create_superuser("root")).exists()
 
 
 def test_runs_that_anybody_saw_are_seen_after_their_profile_was_deleted(ben: User) -> None:

@@ -58,7 +58,8 @@ def view_rules() -> dict[int, frozenset[int]]:
     if _view_rules is None or now - _view_rules[0] > VIEW_RULES_AGE:
         rules: dict[int, set[int]] = {}
         for number, groups in DeletedProfile.objects.values_list("number", "view_groups"):
-            rules[number] = set(groups)
+            is_list = isinstance(groups, list)  # else somebody has spoilt the row: nobody's group
+            rules[number] = {group for group in groups if isinstance(group, int)} if is_list else set()
         pairs = RunnerProfile.objects.filter(view_groups__isnull=False).values_list("pk", "view_groups")
         for number, group in pairs:
             rules.setdefault(number, set()).add(group)
