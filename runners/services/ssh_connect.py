@@ -6,10 +6,8 @@ import errno
 import os
 import random
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,19 +161,18 @@ def _client(
     try:
         sock = open_socket(options, ssh.port, jump, deadline)
         reached("connect")
-        with _cut_at(sock, deadline):
-            client.connect(
-                hostname,
-                port=ssh.port,
-                username=ssh.user,
-                sock=sock,
-                key_filename=identity_files(options),  # type: ignore[arg-type]  # its documentation says list, too
-                timeout=left,
-                banner_timeout=left,
-                auth_timeout=left,
-                channel_timeout=left,
-                transport_factory=_transport_for(known, options),
-            )
+        client.connect(
+            hostname,
+            port=ssh.port,
+            username=ssh.user,
+            sock=sock,
+            key_filename=identity_files(options),  # type: ignore[arg-type]  # its documentation says list, too
+            timeout=left,
+            banner_timeout=left,
+            auth_timeout=left,
+            channel_timeout=left,
+            transport_factory=_transport_for(known, options),
+        )
     except RunnerServiceError:
         client.close()
         raise
@@ -238,26 +235,6 @@ def _transport_for(known: known_hosts.KnownHost, options: SSHHostOptions) -> Any
         return transport
 
     return make
-
-
-@contextmanager
-def _cut_at(sock: socket.socket | paramiko.Channel, deadline: float) -> Iterator[None]:
-    """Cut the connection at the deadline if the block goes on then: each of paramiko's steps has a limit of its own."""
-
-    def cut() -> None:
-        with suppress(OSError, EOFError, paramiko.SSHException):
-            if isinstance(sock, paramiko.Channel):
-                sock.close()
-            else:
-                sock.shutdown(socket.SHUT_RDWR)
-
-    watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), cut)
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        yield
-    finally:
-        watchdog.cancel()
 
 
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
