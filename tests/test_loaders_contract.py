@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,92 @@ def test_a_configuration_that_conda_cannot_read_is_told_without_a_traceback(cond
     assert f'in "{file}", line 2' in result.last_words
     assert len(result.last_words.splitlines()) < 5
     assert "Traceback" not in result.all_text
+
+
+def test_an_environment_by_its_path_finds_the_conda_that_it_belongs_to(
+    conda: Conda, account: StubAccount, tmp_path: Path
+) -> None:
+    """ROOT/envs/NAME, where ROOT is in no usual place."""
+    root = tmp_path / "of a group"
+    made = root / "envs" / "elsewhere"
+    (made / "conda-meta").mkdir(parents=True)
+    (made / "conda-meta" / "history").touch()
+    (made / "bin").symlink_to(account.programs)
+    (root / "bin").mkdir()
+    (root / "bin" / "conda").symlink_to(account.conda_root.resolve() / "bin" / "conda")
+    away = account.conda_root.rename(account.home / "conda-is-away")
+    if conda_kind() != "real":  # the stand-in has the path of its root in it
+        (root / "bin" / "conda").unlink()
+        (root / "bin" / "conda").symlink_to(away / "bin" / "conda")
+    try:
+        result = run_loaded(conda(str(made)), ["autosubmit", "-v"])
+    finally:
+        away.rename(account.conda_root)
+    assert (result.exit_code, result.text) == (0, "4.1.17.1\n"), result.all_text
+
+
+# STAND-IN for micromamba, which no package registry has: `shell hook` prints a function with `activate`, as its
+# documentation says. An environment is a folder below the root prefix, or a path.
+MICROMAMBA = """#!/bin/sh
+[ "$1 $2 $3 $4" = "shell hook --shell posix" ] || exit 1
+cat <<'END'
+micromamba() {
+    [ "$1" = activate ] || return 1
+    case $2 in /*) prefix=$2 ;; *) prefix=$HOME/micromamba/envs/$2 ;; esac
+    [ -d "$prefix/bin" ] ||
+        { echo "critical libmamba Cannot activate, prefix does not exist at: '$prefix'" >&2; return 1; }
+    export CONDA_PREFIX="$prefix" PATH="$prefix/bin:$PATH"
+}
+END
+"""
+
+
+def test_micromamba_alone(conda: Conda, account: StubAccount) -> None:
+    made = account.home / "micromamba" / "envs" / "small"
+    made.mkdir(parents=True)
+    (made / "bin").symlink_to(account.programs)
+    away = account.conda_root.rename(account.home / "conda-is-away")
+    program = account.home / ".local" / "bin" / "micromamba"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(MICROMAMBA)
+    program.chmod(0o755)
+    try:
+        for environment in ("small", str(made)):
+            result = run_loaded(conda(environment), ["autosubmit", "-v"])
+            assert (result.exit_code, result.text) == (0, "4.1.17.1\n")
+        missing = run_loaded(conda("nosuch"), ["autosubmit", "-v"])
+    finally:
+        program.unlink()
+        away.rename(account.conda_root)
+        shutil.rmtree(account.home / "micromamba")
+    assert missing.exit_code != 0
+    assert "prefix does not exist" in missing.last_words
+
+
+def test_a_virtual_environment_without_activate(config_of: Configs, account: StubAccount, tmp_path: Path) -> None:
+    base = config_of(ModuleLoaderType.VENV)
+    prefix = tmp_path / "plain prefix"
+    prefix.mkdir()
+    (prefix / "bin").symlink_to(account.programs)
+    config = RunnerConfig(base.runner_type, ModuleLoaderType.VENV, (str(prefix),), base.ssh)
+    result = run_loaded(config, ["printenv", "VIRTUAL_ENV"])
+    assert (result.exit_code, result.text) == (0, f"{prefix}\n")
+    assert run_loaded(config, ["autosubmit", "-v"]).text == "4.1.17.1\n"
+
+
+def test_a_login_profile_with_nounset_and_an_activation_that_reads_an_unset_variable(
+    config_of: Configs, account: StubAccount, at_login: Callable[[str], None], tmp_path: Path
+) -> None:
+    at_login("set -eu\n")
+    base = config_of(ModuleLoaderType.VENV)
+    prefix = tmp_path / "careless"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "bin" / "activate").write_text(
+        f'echo "$NO_SUCH_VARIABLE" >/dev/null; false\nPATH="{account.programs}:$PATH"\n'
+    )
+    config = RunnerConfig(base.runner_type, ModuleLoaderType.VENV, (str(prefix),), base.ssh)
+    result = run_loaded(config, ["autosubmit", "-v"])
+    assert (result.exit_code, result.text) == (0, "4.1.17.1\n")
 
 
 def test_conda_missing(conda: Conda, account: StubAccount) -> None:

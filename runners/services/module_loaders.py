@@ -57,7 +57,8 @@ class ModuleLoader(ABC):
             _or_say(f"type -P {shlex.quote(name)} >/dev/null", f"{name}: not found in {environment}")
             for name in programs
         ]
-        return [*self.prelude(), *found]
+        # Activation scripts of others read variables that may be unset, and end with other codes than 0.
+        return ["set +eu", *self.prelude(), *found]
 
     def wrap(self, argv: list[str]) -> str:
         """The text that executes `argv`, every item of it one quoted word, in the prepared environment."""
@@ -104,15 +105,19 @@ class NoModuleLoader(ModuleLoader):
 
 
 class VenvModuleLoader(ModuleLoader):
-    """One Python virtual environment, by absolute path."""
+    """One Python virtual environment, by absolute path.
+
+    A prefix without `bin/activate` is put first on PATH, as the Autosubmit API does.
+    """
 
     def prelude(self) -> list[str]:
         (path,) = self.modules
-        activate = f"{self.judged(path)}/bin/activate"
+        root = self.judged(path)
+        by_path = f'VIRTUAL_ENV={root} && PATH="$VIRTUAL_ENV/bin:$PATH" && export VIRTUAL_ENV PATH'
         return [
             *self.within_roots(path),
-            _or_say(f"[ -f {activate} ]", f"no virtual environment at {path}"),
-            f". {activate}",
+            _or_say(f"[ -d {root}/bin ]", f"no virtual environment at {path}"),
+            f"if [ -f {root}/bin/activate ]; then . {root}/bin/activate; else {by_path}; fi",
         ]
 
 
@@ -125,6 +130,8 @@ class LmodModuleLoader(ModuleLoader):
 
 
 _CONDA_HOOK = 'unset CONDA_AUTO_ACTIVATE; CONDA_AUTO_ACTIVATE_BASE=false "$conda_exe" shell.posix hook'
+# micromamba has neither conda's hook nor its `activate` in a shell. Source: mamba's documentation, `shell hook`.
+MICROMAMBA_PLACES = ('"$HOME"/.local/bin/micromamba', '"$HOME"/bin/micromamba', "/opt/micromamba/bin/micromamba")
 # Out of conda's "ERROR REPORT" (a traceback, the environment and the configuration, over 100 lines) only the exception.
 # Other errors of conda are left as they are. Source: conda/exception_handler.py of conda 26.7.
 _EXCEPTION = r"/^    [A-Za-z_.]*\(Error\|Exception\)/"
@@ -132,7 +139,7 @@ _CONDA_REASON = "sed -e " + shlex.quote(r"/^`\$ /,$d" "\n" f"/>>> ERROR REPORT <
 
 
 class CondaModuleLoader(ModuleLoader):
-    """One conda environment, by name or absolute path.
+    """One conda environment, by name or absolute path, with conda or else with micromamba.
 
     Does not rely on `conda init`, which non-interactive shells do not read, nor on `conda run`, which buffers the
     output and puts processes between us and the command. Source: tried with conda 26.7.
@@ -145,22 +152,37 @@ class CondaModuleLoader(ModuleLoader):
     def prelude(self) -> list[str]:
         (environment,) = self.modules
         is_path = environment.startswith("/")
-        candidates = " ".join(f"{root}/bin/conda" for root in CONDA_ROOTS)
-        find = (
-            f'for conda_exe in "${{CONDA_EXE-}}" "$(type -P conda)" {candidates}; do '
-            '[ -x "$conda_exe" ] && break; conda_exe=; done'
-        )
-        missing = "conda: not found by CONDA_EXE, on PATH, or in the usual places"
+        word = self.judged(environment) if is_path else shlex.quote(environment)
+        own = f"{word}/../../bin/conda " if is_path else ""  # ROOT/envs/NAME belongs to the conda at ROOT
+        candidates = own + " ".join(f"{root}/bin/conda" for root in CONDA_ROOTS)
+        missing = "conda: not found by CONDA_EXE, on PATH, or in the usual places; nor is micromamba"
         return [
             *(self.within_roots(environment) if is_path else ()),
-            f"{{ {find}; }}",
-            _or_say('[ -n "$conda_exe" ]', missing),
-            # The second call is only made when the first has failed: its words are then shortened to the reason.
-            f"{{ conda_hook=$({_CONDA_HOOK} 2>/dev/null) || "
-            f"{{ {_CONDA_HOOK} 2>&1 >/dev/null | {_CONDA_REASON} >&2; false; }}; }}",
-            'eval "$conda_hook"',
-            f"conda activate {self.judged(environment) if is_path else shlex.quote(environment)}",
+            _first_of("conda_exe", f'"${{CONDA_EXE-}}" "$(type -P conda)" {candidates}'),
+            _first_of("mamba_exe", f'"${{MAMBA_EXE-}}" "$(type -P micromamba)" {" ".join(MICROMAMBA_PLACES)}'),
+            _or_say('[ -n "$conda_exe$mamba_exe" ]', missing),
+            f'if [ -n "$conda_exe" ]; then {_conda(word)}; else {_micromamba(word)}; fi',
         ]
+
+
+def _first_of(variable: str, candidates: str) -> str:
+    """A line that sets a variable to the first of the candidates that can be executed, or to nothing."""
+    loop = f'for {variable} in {candidates}; do [ -x "${variable}" ] && break; {variable}=; done'
+    return f"{{ {loop}; }}"
+
+
+def _conda(environment: str) -> str:
+    # The second call is only made when the first has failed: its words are then shortened to the reason.
+    return (
+        f"{{ conda_hook=$({_CONDA_HOOK} 2>/dev/null) || "
+        f"{{ {_CONDA_HOOK} 2>&1 >/dev/null | {_CONDA_REASON} >&2; false; }}; }} && "
+        f'eval "$conda_hook" && conda activate {environment}'
+    )
+
+
+def _micromamba(environment: str) -> str:
+    hook = 'mamba_hook=$("$mamba_exe" shell hook --shell posix) && eval "$mamba_hook"'
+    return f"{hook} && micromamba activate {environment}"
 
 
 MODULE_LOADERS: dict[ModuleLoaderType, type[ModuleLoader]] = {
