@@ -17,7 +17,7 @@ from django.test import Client
 from jsonschema import Draft202012Validator
 
 from runners.api.document import document
-from runners.api.exception_handler import KINDS, PROBLEM_TYPE
+from runners.api.exception_handler import KINDS, LENGTH_REQUIRED, PROBLEM_TYPE
 from runners.api.schema_examples import recorded
 from tests.conftest import need
 from tests.examples import UNRECORDED
@@ -120,7 +120,7 @@ def test_every_code_of_an_operation_was_seen_there(name: str) -> None:
 
 def test_every_code_of_the_service_is_in_the_document() -> None:
     told = {code for _, _, operation in OPERATIONS.values() for code in documented(operation)}
-    assert told == {kind.code for kind in KINDS.values()} - OUTSIDE
+    assert told == {kind.code for kind in (*KINDS.values(), LENGTH_REQUIRED)} - OUTSIDE
 
 
 def test_enumerations_have_names_that_do_not_change() -> None:
