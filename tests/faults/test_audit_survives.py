@@ -30,7 +30,8 @@ PROFILE = {"profile_name": "HERE"}
 CREATE = {**PROFILE, "command_params": {"description": "d"}}
 READY = {"final_status": "READY", "filter_status": ["FAILED"]}
 SET = {**PROFILE, "expid": EXPID, "command_params": READY}
-SQL = "SELECT endpoint, outcome, run_id FROM runners_auditrecord ORDER BY id"
+COMMANDS = "endpoint <> 'change-configuration'"  # the profiles were imported
+SQL = f"SELECT endpoint, outcome, run_id FROM runners_auditrecord WHERE {COMMANDS} ORDER BY id"
 
 
 def records(app: AppServer) -> list[tuple[Any, ...]]:
