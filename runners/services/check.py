@@ -164,8 +164,17 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
         times[name] = time.monotonic()
 
     try:
-        with BREAKER.attempt(target), BULKHEADS.waiting(target, f"{ssh.user}@{ssh.host}:{ssh.port}"):
-            clients = ssh_connect.connect(ssh, start + settings.RUNNERS_CONNECT_TIMEOUT, reached)
+        where = f"{ssh.user}@{ssh.host}:{ssh.port}"
+        with BREAKER.attempt(target), BULKHEADS.waiting(target, where) as wait:
+            seconds = settings.RUNNERS_CONNECT_TIMEOUT
+            try:
+                limit = seconds if wait.patience is None else min(seconds, wait.patience)
+                clients = ssh_connect.connect(ssh, start + limit, reached)
+            except RunnerUnreachable as error:
+                if wait.patience is not None and error.is_silence:
+                    raise BULKHEADS.busy(target, where) from error  # others have more time
+                raise
+            BULKHEADS.heard(target, wait)
             BREAKER.answered(target)
     except (HostKeyUnknown, HostKeyChanged) as error:
         failure = _failed("host_key", times.get("connect", start), error)
