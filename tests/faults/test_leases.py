@@ -116,8 +116,9 @@ def test_another_callers_answer_is_waited_for(over_ssh: RunnerConfig, account: S
 
 @pytest.mark.django_db(transaction=True)
 def test_a_lease_is_renewed_while_a_slow_machine_is_asked(
-    over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
+    over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings.RUNNERS_CONNECT_TIMEOUT = 15  # half of it is for the open connection: the machine is slow, not silent
     monkeypatch.setattr(lifecycle, "LEASE", 1.0)
     monkeypatch.setattr(lifecycle, "LEASE_RENEWAL", 0.3)
     account.control("run", EXPID, SLEEP=600)
