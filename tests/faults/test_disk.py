@@ -47,7 +47,9 @@ class Disk:
         (self.folder / "filler").unlink()
 
     def make_read_only(self) -> None:
-        self._call("mount", "-o", "remount,ro", str(self.folder))
+        """The kernel refuses while a process that is just ending has a file open for writing."""
+        argv = ["mount", "-o", "remount,ro", str(self.folder)]
+        wait_for(lambda: subprocess.run(argv, timeout=30, check=False).returncode == 0, 10, what="a read-only disk")
 
     def make_writable(self) -> None:
         self._call("mount", "-o", "remount,rw", str(self.folder))
