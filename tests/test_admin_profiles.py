@@ -165,12 +165,12 @@ def history() -> dict[str, str]:
 def test_the_example_is_shown_first_and_imported_when_confirmed(admin_client: Client) -> None:
     response = send(admin_client, EXAMPLE.read_text())
     text = text_of(response.content.decode())
-    assert "5 added What Before After Profile LOCAL_VENV added" in text
+    assert "6 added What Before After Profile LOCAL_VENV added" in text
     assert "RUNNER_TYPE LOCAL MODULE_LOADER_TYPE VENV MODULES /opt/autosubmit" in text
     assert not RunnerProfile.objects.exists()
     assert confirm(admin_client, EXAMPLE.read_text()).status_code == 302
-    assert RunnerProfile.objects.count() == 5
-    assert LogEntry.objects.filter(change_message="Imported.").count() == 5
+    assert RunnerProfile.objects.count() == 6
+    assert LogEntry.objects.filter(change_message="Imported.").count() == 6
     again = send(admin_client, EXAMPLE.read_text())
     assert "Nothing to change" in again.content.decode()
     assert 'name="confirm"' not in again.content.decode()

@@ -109,7 +109,7 @@ def test_an_admin_imports_profiles_checks_a_machine_and_approves_its_key(admin: 
     text.fill(text.input_value().replace("22222222", "2222"))
     page.get_by_role("button", name="Show what it changes").click()
     plan = page.locator("#plan")
-    expect(plan).to_contain_text("5 added")
+    expect(plan).to_contain_text("6 added")
     text.fill(text.input_value().replace("PORT: 2222,", f"PORT: {sshd.port},"))
     plan.get_by_role("button", name="Import: make these changes").click()
     expect(page.locator(".messagelist")).to_contain_text("You have edited this after looking.")
@@ -120,7 +120,7 @@ def test_an_admin_imports_profiles_checks_a_machine_and_approves_its_key(admin: 
     check_accessible(page)
     keep(page, "admin-import")
     plan.get_by_role("button", name="Import: make these changes").click()
-    expect(page.locator(".messagelist")).to_contain_text("Imported: 5 added")
+    expect(page.locator(".messagelist")).to_contain_text("Imported: 6 added")
     check_accessible(page)
     keep(page, "admin-profiles")
 
