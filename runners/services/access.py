@@ -1,4 +1,4 @@
-"""Who may do what with a profile. The groups are the admin's (RunnerProfile.run_groups and so on)."""
+"""Who may do what with a profile. Admins choose the groups (RunnerProfile.run_groups and so on)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = TypeVar("Row", bound=Model)
 
 
 class Action(StrEnum):
-    """What is asked for. RUN covers everything that uses a profile but setting statuses: creating, describing, too."""
+    """What a user asks to do. RUN covers all uses of a profile (also creating, describing) except setting statuses."""
 
     RUN = "run"
     STOP = "stop"
@@ -35,30 +35,30 @@ _IN_WORDS = {
 
 
 def user_may(user: Any, profile: RunnerProfile, action: Action) -> bool:
-    """Whether `user` (maybe anonymous) may, by the groups of the profile; superusers always may.
+    """Return True if the groups of the profile allow the action to `user`, who may be anonymous. Superusers always may.
 
-    Whether anonymous people get this far is PROTECTION_LEVEL's matter.
+    PROTECTION_LEVEL decides whether anonymous users get this far.
     """
     return profile.permits(user, _GROUPS[action])
 
 
 # --- Seeing runs and logs ---------------------------------------------------------------------------------------------
 
-VIEW_RULES_AGE = 1.0  # seconds that a process believes the rules that it has read: every status asks for them
+VIEW_RULES_AGE = 1.0  # seconds for which a process caches the rules, because every status needs them
 _view_rules: tuple[float, dict[int, frozenset[int]]] | None = None
 
 
 def view_rules() -> dict[int, frozenset[int]]:
-    """The groups that see the runs of a profile, by its number; profiles whose runs everybody sees are left out.
+    """Return the groups that see the runs of a profile, by its number. Profiles whose runs everybody sees are left out.
 
-    A profile that was deleted keeps its rule, and a new name changes nothing.
+    A deleted profile keeps its rule. Renaming a profile changes nothing.
     """
     global _view_rules
     now = time.monotonic()
     if _view_rules is None or now - _view_rules[0] > VIEW_RULES_AGE:
         rules: dict[int, set[int]] = {}
         for number, groups in DeletedProfile.objects.values_list("number", "view_groups"):
-            is_list = isinstance(groups, list)  # else somebody has spoilt the row: nobody's group
+            is_list = isinstance(groups, list)  # else the row is damaged: no group sees the runs
             rules[number] = {group for group in groups if isinstance(group, int)} if is_list else set()
         pairs = RunnerProfile.objects.filter(view_groups__isnull=False).values_list("pk", "view_groups")
         for number, group in pairs:
@@ -68,7 +68,7 @@ def view_rules() -> dict[int, frozenset[int]]:
 
 
 def forget_view_rules(**kwargs: Any) -> None:
-    """At once in the process where they were changed; the others follow within VIEW_RULES_AGE."""
+    """Drop the cached rules of this process, where they were changed. Other processes follow within VIEW_RULES_AGE."""
     global _view_rules
     _view_rules = None
 
@@ -80,9 +80,9 @@ m2m_changed.connect(forget_view_rules, RunnerProfile.view_groups.through)
 
 
 def hidden_profiles(user: Any) -> list[int]:
-    """The profiles whose runs `user` does not see, by number.
+    """Return the numbers of the profiles whose runs `user` does not see.
 
-    `user` is not looked at while no profile has such a rule.
+    `user` is not evaluated while no profile has such a rule.
     """
     rules = view_rules()
     if not rules or (user.is_active and user.is_superuser):
@@ -92,36 +92,36 @@ def hidden_profiles(user: Any) -> list[int]:
 
 
 def visibility(user: Any) -> Hashable:
-    """Equal for users who see the same runs, so that what was made for one of them may be shown to the other."""
+    """Return a key that is equal for users who see the same runs. What was made for one may be shown to the other."""
     hidden = hidden_profiles(user)
     return (frozenset(hidden), user.get_username()) if hidden else ()
 
 
 def visible(rows: QuerySet[Row], user: Any) -> QuerySet[Row]:
-    """Those of `rows` (runs, operations) that `user` may see: all but others' with a profile that hides them."""
+    """Return those `rows` (runs, operations) that `user` may see: the user's own, and those of no hidden profile."""
     hidden = hidden_profiles(user)
     return rows.exclude(_hidden(hidden, user, "started_by")) if hidden else rows
 
 
 def visible_records(records: QuerySet[AuditRecord], user: Any) -> QuerySet[AuditRecord]:
-    """Those of audit records that `user` may see: of no run and no profile that is hidden, and the user's own."""
+    """Return those audit records that `user` may see: the user's own, and those of no hidden run or profile."""
     hidden = hidden_profiles(user)
     if not hidden:
         return records
     runs = RunnerRun.objects.filter(_hidden(hidden, user, "started_by"))
-    # A stop names no profile, and a record from before rows had the number of their profile has none.
+    # The record of a stop has no profile, and neither has a record from before rows had the number of their profile.
     of_hidden_run = Exists(runs.filter(pk=OuterRef("run_id")))
     return records.exclude(_hidden(hidden, user, "actor")).exclude(of_hidden_run)
 
 
 def _hidden(profiles: list[int], user: Any, starter: str) -> Q:
-    """The rows of hidden profiles, but for those that `user` started; nobody who is not signed in started any."""
+    """Select the rows of hidden profiles, except those that `user` started. Anonymous users have started none."""
     rows = Q(profile_id__in=profiles)
     return rows & ~Q(**{starter: user.get_username()}) if user.is_authenticated else rows
 
 
 def may_see(user: Any, row: RunnerRun | Operation) -> bool:
-    """The same for one row."""
+    """Return True if `user` may see the row. The same as `visible`, for one row."""
     if row.profile_id is None or row.profile_id not in view_rules():
         return True
     return row.profile_id not in hidden_profiles(user) or (
@@ -130,13 +130,13 @@ def may_see(user: Any, row: RunnerRun | Operation) -> bool:
 
 
 def described(run: RunnerRun) -> str:
-    """A run in an error, for somebody who may see it: its number, profile, account and machine."""
+    """Describe a run in an error for a user who may see it: its number, profile, account and machine."""
     profile = f" of profile {run.profile_name}" if run.profile_name else ""
     return f"run {run.pk}{profile}, {run.user or 'an unknown account'} on {run.host or 'this machine'}"
 
 
 def detail_for(user: Any, error: RunnerServiceError) -> str:
-    """The sentence of an error, without what it tells of a run that `user` may not see."""
+    """Return the text of an error, without details of a run that `user` may not see."""
     run = getattr(error, "run", None)
     if run is None or may_see(user, run):
         return error.detail
@@ -147,7 +147,7 @@ def detail_for(user: Any, error: RunnerServiceError) -> str:
 
 
 def require(user: Any, profile: RunnerProfile, action: Action) -> None:
-    """Raises ProfileForbidden unless `user` may."""
+    """Raise ProfileForbidden unless `user` may."""
     if not user_may(user, profile, action):
         raise ProfileForbidden(
             f"You may not {_IN_WORDS[action].format(profile.name)}: an admin has given that to certain groups. Ask an "
@@ -156,9 +156,9 @@ def require(user: Any, profile: RunnerProfile, action: Action) -> None:
 
 
 def user_may_stop(user: Any, run: RunnerRun) -> bool:
-    """Whether `user` may stop a run: who does not see it may not, and else as its profile says now, disabled or not.
+    """Return True if `user` may see the run and its profile, disabled or not, now allows `user` to stop it.
 
-    When the profile was deleted its rules are gone, so nobody but who started the run and superusers may.
+    If the profile was deleted, its rules are gone: then only the user who started the run and superusers may.
     """
     if not run.profile_name:
         return True
@@ -171,7 +171,7 @@ def user_may_stop(user: Any, run: RunnerRun) -> bool:
 
 
 def require_stop(user: Any, run: RunnerRun) -> None:
-    """Raises ProfileForbidden unless `user` may stop the run."""
+    """Raise ProfileForbidden unless `user` may stop the run."""
     if not user_may_stop(user, run):
         raise ProfileForbidden(
             f"You may not stop run {run.pk} of {run.expid}: the profile {run.profile_name} gives that to certain "
@@ -180,9 +180,10 @@ def require_stop(user: Any, run: RunnerRun) -> None:
 
 
 def require_stop_of(user: Any, run: RunnerRun, active: RunnerRun) -> None:
-    """For who asks to stop `run` in particular, while `active` is the active run of its experiment.
+    """Check a request to stop `run` in particular, while `active` is the active run of its experiment.
 
-    Raises NotRunning when that is another one, which nobody has asked to stop, ProfileForbidden unless `user` may.
+    Raises NotRunning if `active` is another run, which nobody has asked to stop. Raises ProfileForbidden unless `user`
+    may stop it.
     """
     if active.pk != run.pk:
         run.refresh_from_db()

@@ -1,4 +1,4 @@
-"""Who acts now: what a record says of it when the code that makes the record cannot be told."""
+"""Who acts now, for records made by code that gets no actor from its caller."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Actor:
     address: str = ""
 
 
-# Of a request. It is a function because the person is known only after the credentials were looked at.
+# Returns the actor of a request. It is a function because the person is known only after the credentials were checked.
 OF_REQUEST: ContextVar[Callable[[], Actor] | None] = ContextVar("of_request", default=None)
 
 
 def now() -> Actor:
-    """The sender of the request that is being answered; without one, the Unix account and its command."""
+    """Return the sender of the current request; without a request, the Unix account and its command."""
     of_request = OF_REQUEST.get()
     return of_request() if of_request else of_process(sys.argv)
 
 
 def of_process(argv: list[str]) -> Actor:
-    """Such as `root (import_profiles)`."""
+    """Return the actor of a process, such as `root (import_profiles)`."""
     program = Path(argv[0]).name if argv else ""
     command = argv[1] if program in COMMAND_LINES and len(argv) > 1 else program
     return Actor(f"{own_account().pw_name} ({command[:60] or 'python'})")

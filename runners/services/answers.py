@@ -1,13 +1,15 @@
-"""Read what a machine prints: strict, bounded primitives. Every parser of a machine's words is built on them.
+"""Parse the output of a machine with strict, bounded primitives. Every parser of a machine's output is built on them.
 
 Machines are untrusted: a run's owner can write anything into the run's directory, and a forced command or a wrapper can
-answer anything. So each primitive takes a text, checks its length before its pattern, and returns a value within the
-documented bounds or raises `Unreadable`. The caller turns that into "cannot tell", or into an error of one request.
+answer anything. So each primitive takes a text and checks its length before its pattern. It returns a value within the
+documented bounds or raises `Unreadable`. The caller turns that error into "cannot tell", or into an error of one
+request.
 
-Texts for people (`line`, `text`) never raise. They are cut and cleaned instead.
+Functions for texts that people read (`line`, `text`) never raise. They truncate and clean the text instead.
 
-Credentials in addresses are masked twice: in whatever a machine prints, before anything cuts it (`output.plain_text`),
-and in each text for people, because some come from elsewhere, such as the message of an exception.
+Credentials in addresses are masked twice. First in everything that a machine prints, before it is truncated
+(`output.plain_text`). Then in each text for people, because some texts come from elsewhere, such as the message of an
+exception.
 """
 
 from __future__ import annotations
@@ -22,79 +24,79 @@ NAME_LIMIT = 255  # characters of a host name; the longest name of the DNS, and 
 PID_LEAST, PID_MOST = 2, 2**31 - 1  # pid 1 is init, and `kill -- -1` means every process: neither is a command of ours
 INT64_MOST = 2**63 - 1
 EXIT_CODE_MOST = 255
-# A clock outside of 2000 to 2100 is wrong. Such a time is no time, and no reason to doubt the rest of an answer.
+# A clock outside of 2000 to 2100 is wrong. Such a time is ignored, and the rest of the answer is still valid.
 EPOCH_LEAST, EPOCH_MOST = 946_684_800, 4_102_444_800
 EPOCH_DIGITS = 12
 
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|\(none\)")  # "(none)" is what Linux says before a name was set
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|\(none\)")  # Linux reports "(none)" before a name was set
 _BOOT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # a UUID, /proc/sys/kernel/random/boot_id
 _NAMESPACE = re.compile(r"[a-z_]{1,32}:\[[0-9]{1,20}\]")  # the target of the link /proc/self/ns/pid, namespaces(7)
 _SIGNAL = re.compile(r"[A-Z0-9]{1,16}|RTM(?:IN|AX)[+-][0-9]{1,2}")  # as `kill -l` of bash prints it, without SIG
 # After "://", up to the last "@" before the next "/" or blank: a password may hold any other character. One pass.
 _USER_INFO = re.compile(r"://([^\s/]*)@")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
-_WEB = frozenset({"http", "https"})  # there the user alone can be a token, as in https://TOKEN@host/
+_WEB = frozenset({"http", "https"})  # for these, the user alone can be a token, as in https://TOKEN@host/
 MASK = "***"
 _INTEGER = re.compile(r"-?[0-9]{1,20}")  # ASCII digits only; int() would take "1_000", " 1 " and "１"
 
 
 class Unreadable(ValueError):
-    """A machine's word is not what it should be. The message quotes a cleaned, short piece of it."""
+    """A word of a machine's output does not have the expected form. The message quotes a cleaned, short piece of it."""
 
     def __init__(self, what: str, word: str) -> None:
         super().__init__(f"{what} expected, got {line(word, 60)!r}")
 
 
 def integer(word: str, least: int, most: int, *, what: str = "an integer") -> int:
-    """A decimal integer from `least` to `most`. Raises Unreadable."""
+    """Return a decimal integer from `least` to `most`. Raises Unreadable."""
     if len(word) <= 21 and _INTEGER.fullmatch(word) and least <= (number := int(word)) <= most:
         return number
     raise Unreadable(what, word)
 
 
 def size(word: str) -> int:
-    """A number of bytes or an offset: 0 to 2^63 - 1. Raises Unreadable."""
+    """Return a number of bytes or an offset: 0 to 2^63 - 1. Raises Unreadable."""
     return integer(word, 0, INT64_MOST, what="a number of bytes")
 
 
 def pid(word: str, *, least: int = PID_LEAST) -> int:
-    """A process id that may be signalled: 2 to 2^31 - 1 (pid_t is 32 bits wide). Raises Unreadable."""
+    """Return a process id that may be signalled: 2 to 2^31 - 1 (pid_t is 32 bits wide). Raises Unreadable."""
     return integer(word, least, PID_MOST, what="a process id")
 
 
 def ticks(word: str) -> int:
-    """A start time in clock ticks since boot, /proc/PID/stat: 0 to 2^63 - 1. Raises Unreadable."""
+    """Return a start time in clock ticks since boot, /proc/PID/stat: 0 to 2^63 - 1. Raises Unreadable."""
     return integer(word, 0, INT64_MOST, what="a start time")
 
 
 def exit_code(word: str) -> int:
-    """0 to 255, as `wait` of a shell tells it. Raises Unreadable."""
+    """Return an exit code, 0 to 255, as `wait` of a shell reports it. Raises Unreadable."""
     return integer(word, 0, EXIT_CODE_MOST, what="an exit code")
 
 
 def epoch(word: str) -> int | None:
-    """Whole seconds since 1970. None: a number, but of a clock that is wrong. Raises Unreadable."""
+    """Return whole seconds since 1970; None for a number that comes from a wrong clock. Raises Unreadable."""
     seconds = integer(word, 0, 10**EPOCH_DIGITS - 1, what="a time")
     return seconds if EPOCH_LEAST <= seconds <= EPOCH_MOST else None
 
 
 def signal_name(word: str) -> str:
-    """`TERM`, `KILL`, ...; empty for `-`, which says that no signal ended the command. Raises Unreadable."""
+    """Return `TERM`, `KILL`, ...; empty for `-`, which means that no signal ended the command. Raises Unreadable."""
     return "" if word == "-" else _matching(_SIGNAL, word, "a signal's name", 16)
 
 
 def host_name(word: str) -> str:
-    """1 to 255 letters, digits, dots, dashes and underscores. Raises Unreadable."""
+    """Return a host name: 1 to 255 letters, digits, dots, dashes and underscores. Raises Unreadable."""
     return _matching(_HOST, word, "a host name", NAME_LIMIT)
 
 
 def boot_id(word: str) -> str:
-    """1 to 64 letters, digits and dashes. Raises Unreadable."""
+    """Return a boot id: 1 to 64 letters, digits and dashes. Raises Unreadable."""
     return _matching(_BOOT_ID, word, "a boot id", 64)
 
 
 def namespace(word: str) -> str:
-    """`pid:[4026531836]`. Raises Unreadable."""
+    """Return a namespace such as `pid:[4026531836]`. Raises Unreadable."""
     return _matching(_NAMESPACE, word, "a namespace", 60)
 
 
@@ -105,9 +107,9 @@ def _matching(pattern: re.Pattern[str], word: str, what: str, most: int) -> str:
 
 
 def without_credentials(words: str) -> str:
-    """The same text with `***` for the user and password of each address `scheme://user:password@host`.
+    """Return the text with `***` for the user and password of each address `scheme://user:password@host`.
 
-    A user alone is masked for HTTP only: it may be a token there, while `ssh://git@host` holds no secret.
+    A user without password is masked for HTTP only: there it may be a token, while `ssh://git@host` holds no secret.
     """
     return _USER_INFO.sub(_masked, words) if "://" in words else words
 
@@ -119,19 +121,22 @@ def _masked(found: re.Match[str]) -> str:
 
 
 def line(words: str, limit: int = LINE_LIMIT) -> str:
-    """One printable line of at most `limit` characters: the beginning of `words`; line ends and tabs become blanks."""
+    """Return the beginning of `words` as one printable line of at most `limit` characters.
+
+    Line ends and tabs become blanks.
+    """
     return _shortened(
         _printable(without_credentials(words)[: limit + 1], lambda char: " " if char.isspace() else "\ufffd"), limit
     )
 
 
 def text(words: str, limit: int = TEXT_LIMIT) -> str:
-    """Printable text of at most `limit` characters: the beginning of `words`. Line ends and tabs stay."""
+    """Return the beginning of `words` as printable text of at most `limit` characters. Line ends and tabs stay."""
     return _shortened(_printable(without_credentials(words)[: limit + 1], _in_text), limit)
 
 
 def last_text(words: str, limit: int = TEXT_LIMIT) -> str:
-    """As `text`, but the end of `words`."""
+    """Return the same as `text`, but from the end of `words`."""
     return _printable(without_credentials(words)[-limit:], _in_text)
 
 
@@ -142,10 +147,10 @@ def _in_text(char: str) -> str:
 
 
 def _printable(words: str, substitute: Callable[[str], str]) -> str:
-    """Unicode's printable characters (`str.isprintable`) and the blank; any other character is substituted.
+    """Keep Unicode's printable characters (`str.isprintable`) and the blank; substitute any other character.
 
-    So nothing is left of control characters, NUL (PostgreSQL stores none), lone surrogates (UTF-8 has none) and
-    characters that change the direction of a text.
+    This removes control characters, NUL (PostgreSQL cannot store it), lone surrogates (UTF-8 has none) and characters
+    that change the direction of a text.
     """
     if words.isprintable():
         return words

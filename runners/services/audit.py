@@ -1,8 +1,9 @@
-"""One audit record per command that was asked for, refused or not.
+"""One audit record per requested command, rejected or not.
 
-A use case calls `begin` when it has decided to do something: the record is written with the outcome `under_way`. The
-end of `audited` completes it. A refusal before `begin` is written as one complete record. A record that is never
-completed becomes `interrupted` as soon as it is certain that nobody works on its command any more (`settle_all`).
+A use case calls `begin` when it has decided to do something: this stores the record with the outcome `under_way`. The
+end of `audited` completes the record. A rejection before `begin` is stored as one complete record. A record that is
+never completed becomes `interrupted` as soon as it is certain that no process works on its command any more
+(`settle_all`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ logger = logging.getLogger(__name__)
 commands = logging.getLogger("runners.commands")  # one line per command, with its outcome
 
 DETAIL_LIMIT = 2000  # characters
-# The record of a command that changes the configuration: what it changes goes into it (services/changes.py).
+# The record of a command that changes the configuration. The changes are stored in it (services/changes.py).
 HOLDER: ContextVar[AuditRecord | None] = ContextVar("holder", default=None)
-START_NOTHING = ("check-profile", "abandon-run")  # commands that can simply be sent again
+START_NOTHING = ("check-profile", "abandon-run")  # commands that are safe to retry
 INTERRUPTED_DETAIL = (
     "The service ended, or lost its database, before the outcome was written down. What the command had done until "
     "then stands."
@@ -50,12 +51,12 @@ def audited(
     is_listed: Callable[[AuditRecord], bool] = lambda record: True,
     worded: Callable[[RunnerServiceError], str] = str,
 ) -> Iterator[AuditRecord]:
-    """Record a command: yields its record, which a use case completes, and saves it at the end with its outcome.
+    """Record a command: yield its record, which a use case fills in, and save it at the end with its outcome.
 
-    Exceptions pass through; a lost database after `begin` becomes OutcomeUnknown. A caller that turns one into an
-    answer inside the block sets `outcome` and `detail` itself. `is_listed` is asked at the end: a record that is
-    counted elsewhere is not saved. `worded`: the words of an error for who asked, who may not see every run. A record
-    that cannot be saved is logged and saved later; it costs no answer.
+    Exceptions pass through; a lost database after `begin` becomes OutcomeUnknown. A caller that turns an exception into
+    an answer inside the block sets `outcome` and `detail` itself. `is_listed` is called at the end: if it returns
+    False, the record is counted elsewhere and not saved. `worded` returns the text of an error for the caller, who may
+    not see every run. A record that cannot be saved is logged and saved later; the answer does not fail because of it.
     """
     record = AuditRecord(
         endpoint=endpoint, actor=actor, token=token, address=address, expid=expid[:16], profile_name=profile_name[:100]
@@ -92,7 +93,7 @@ def audited(
 def holds_changes(record: AuditRecord) -> Iterator[None]:
     """Let the record of a command hold the changes of the configuration that the block makes.
 
-    They are saved with the change, in its transaction, and not as records of their own.
+    The record is saved in the transaction of each change. The changes get no records of their own.
     """
     token = HOLDER.set(record)
     try:
@@ -102,10 +103,10 @@ def holds_changes(record: AuditRecord) -> Iterator[None]:
 
 
 def begin(record: AuditRecord) -> None:
-    """Write the record of a command that is about to do something. Later calls do nothing.
+    """Store the record of a command that is about to do something. Later calls do nothing.
 
-    Raises DatabaseError, InterfaceError: then nothing may be done. A record that did not come from `audited` is the
-    caller's own to save.
+    Raises DatabaseError, InterfaceError: then the command must do nothing. A record that does not come from `audited`
+    is not stored here; its creator has to save it.
     """
     if not record._state.adding or not record.owner:
         return
@@ -119,7 +120,7 @@ def begin(record: AuditRecord) -> None:
 
 
 def as_known(error: Exception, record: AuditRecord) -> Exception:
-    """What a lost database means for a command: OutcomeUnknown once it has begun, else the same error."""
+    """Return the error for a command that lost its database: OutcomeUnknown if it had begun, else the same error."""
     if record._state.adding or record.endpoint in START_NOTHING or not isinstance(error, LOST):
         return error
     what = f"run {record.run_id}" if record.run_id else f"experiment {record.expid}" if record.expid else "the command"
@@ -131,17 +132,17 @@ def as_known(error: Exception, record: AuditRecord) -> Exception:
 
 
 def is_under_way(record: AuditRecord) -> bool:
-    """Whether a command that was begun may still be carried out by its process."""
+    """Return True if the process of a command that has begun may still be executing it."""
     if not record.owner or record.owned_until is None or record.owned_until < timezone.now():
         return False
     return own_process.may_live(record.owner)
 
 
 def settle_all() -> int:
-    """Call the commands interrupted whose processes are certainly gone; how many.
+    """Mark commands as interrupted if their processes are certainly gone. Return how many.
 
-    A process of this machine is looked at. One that cannot be looked at from here (another node, another container) is
-    gone for certain only when its lease has ended.
+    A process on this machine is inspected. A process that cannot be inspected from here (another node, another
+    container) is certainly gone only when its lease has ended.
     """
     settled = 0
     for record in AuditRecord.objects.filter(outcome=AuditRecord.UNDER_WAY).iterator():
@@ -166,7 +167,7 @@ def _complete(record: AuditRecord) -> None:
 
 
 def _save(record: AuditRecord) -> None:
-    """Save it, on a new connection when the present one was lost."""
+    """Save the record, on a new connection if the current one was lost."""
     try:
         record.save()
     except LOST:
@@ -176,12 +177,12 @@ def _save(record: AuditRecord) -> None:
 
 
 class Later:
-    """Records that could not be saved because the database was away: a thread saves them when it is back.
+    """Records that could not be saved because the database was not reachable. A thread saves them when it is back.
 
-    They are lost with their process. Those whose commands had begun are then found as interrupted.
+    The records are lost if the process ends. Those whose commands had begun are then marked as interrupted.
     """
 
-    MOST = 1000  # records; what comes on top is only logged
+    MOST = 1000  # records; further ones are only logged
     PAUSE = 1.0  # seconds between two attempts
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Work that goes on without the request that has begun it: in threads of its own, a bounded number per process."""
+"""Work that continues without the request that started it. It runs in a bounded number of threads per process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _slots = threading.BoundedSemaphore(AT_ONCE)
 
 
 def begin(work: Callable[[], None], *, name: str) -> bool:
-    """Begin the work. False: too much is under way. The end of the process does not wait for it.
+    """Start the work in a thread. Return False if too much is under way. A process that ends does not wait for it.
 
     `work` may use the database, and has to handle its own errors.
     """

@@ -1,8 +1,8 @@
-"""The breaker: a machine that has just failed to answer is not asked again by anybody for some seconds.
+"""The circuit breaker: a machine that has just failed to answer is not contacted again for some seconds.
 
-Each process remembers the failures that it has seen itself, per account of a machine (`Runner.target`). While a failure
-is remembered, every attempt gets the same error at once. After that, one attempt goes through, and the others still
-get the error until it has succeeded. Each further failure doubles the pause.
+Each process remembers the failures that it has seen itself, per account of a machine (`Runner.target`). During the
+pause after a failure, every attempt gets the same error at once. After the pause, one attempt goes through, and the
+others still get the error until that attempt has succeeded. Each further failure doubles the pause.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from runners.exceptions import RunnerUnreachable
 Target = tuple[str, ...]
 
 MOST_TARGETS = 10_000  # requests may name any number of hosts and users; the oldest failures are forgotten first
-TRIAL_RETRY = 1  # seconds after which to ask again while one attempt is under way
+TRIAL_RETRY = 1  # seconds after which to retry while one attempt is under way
 
 
 @dataclass(slots=True)
 class Failure:
-    """What is remembered of a target. The times are of `time.monotonic`."""
+    """The remembered failure of a target. The times are of `time.monotonic`."""
 
     error: RunnerUnreachable
     count: int
-    until: float  # nobody asks before
-    trial_until: float = 0.0  # the attempt that went through counts as under way until then
+    until: float  # no attempt goes through before
+    trial_until: float = 0.0  # the attempt after the pause counts as under way until then
 
 
 class Breaker:
-    """Thread-safe."""
+    """The failures that this process remembers. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,11 +44,11 @@ class Breaker:
 
     @contextmanager
     def attempt(self, target: Target) -> Iterator[None]:
-        """Ask a machine within this block.
+        """Contact a machine within this block.
 
-        Raises the remembered error, with the fact `retry_after` (seconds), when the machine has just failed to answer.
-        A RunnerUnreachable of the block is remembered when it says so (`is_remembered`). The block calls `answered`
-        when the machine gives a sign of life.
+        Raises the remembered error, with the fact `retry_after` (seconds), if the machine has just failed to answer.
+        A RunnerUnreachable of the block is remembered if its `is_remembered` is true. The block calls `answered` when
+        the machine gives a sign of life.
         """
         self._enter(target)
         try:
@@ -65,19 +65,19 @@ class Breaker:
         self._end_trial(target)
 
     def answered(self, target: Target) -> None:
-        """The machine gave a sign of life: everybody may ask it."""
+        """Forget the failure of a machine that gave a sign of life, so that everybody may contact it."""
         if target in self._failures:  # without the lock: this is called for each command
             with self._lock:
                 self._failures.pop(target, None)
 
     def known(self, target: Target) -> RunnerUnreachable | None:
-        """The error that `attempt` would raise now; None: the machine may be asked."""
+        """Return the error that `attempt` would raise now; None if the machine may be contacted."""
         with self._lock:
             failure = self._failures.get(target)
             return self._refusal(failure) if failure else None
 
     def forget(self) -> None:
-        """Forget all failures: somebody has changed what may have been their reason."""
+        """Forget all failures, because somebody has changed something that may have caused them."""
         with self._lock:
             self._failures.clear()
 
@@ -114,7 +114,7 @@ class Breaker:
         with self._lock:
             failure = self._failures.get(target)
             if failure is not None and now < failure.until:
-                return  # an attempt that began before the pause
+                return  # this attempt began before the pause
             count = failure.count + 1 if failure else 1
             pause = min(longest, first * 2.0 ** min(count - 1, 30))
             self._failures[target] = Failure(error, count, now + pause)

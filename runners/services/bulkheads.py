@@ -1,15 +1,15 @@
-"""Bulkheads: how many threads of a server process may wait for machines, so that one machine stops nobody else.
+"""Bulkheads: how many threads of a server process may wait for machines, so that one machine does not block the others.
 
-The one mechanism of admission, for LOCAL and SSH alike. It stands where a machine is asked (`Runner.execute`). Each
-server process counts for itself, and these are the bounds:
+This is the only admission control, for LOCAL and SSH alike. It is applied where a machine is contacted
+(`Runner.execute`). Each server process counts for itself. The bounds are:
 
 - A machine that gives no sign of life holds at most a share of the threads (RUNNERS_MACHINE_SHARE).
-- Commands hold all threads at most but a reserve for statuses and pages (RUNNERS_RESERVED_SHARE).
+- Commands hold at most all threads minus a reserve for statuses and pages (RUNNERS_RESERVED_SHARE).
 - Commands of one person, and commands in one account of a machine, have a bound of their own.
 
-A request beyond a bound is refused at once and nothing is sent (MachineBusy, TooManyCommands). As long as nobody knows
-whether a machine answers, requests beyond the share may wait for its first sign of life for some seconds. Threads that
-are marked as background, and processes that are no server (`watch_runs`), have no bounds here.
+A request beyond a bound is rejected at once and nothing is sent (MachineBusy, TooManyCommands). While it is unknown
+whether a machine answers, requests beyond the share may wait some seconds for its first sign of life. Threads that are
+marked as background, and processes that are not servers (`watch_runs`), have no bounds here.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from django.conf import settings
 from runners.exceptions import MachineBusy, TooManyCommands
 from runners.services.breaker import Target
 
-SIGN_OF_LIFE = 3.0  # seconds of silence after which a machine counts as one that does not answer
+SIGN_OF_LIFE = 3.0  # seconds of silence after which a machine counts as not answering
 READ_PATIENCE = 1.0  # the same for a status or log that waits beyond the share
-LAST_PATIENCE = 0.25  # the same for one that waits in the reserve
-ROOM_PATIENCE = 0.5  # seconds that a command waits for the end of another one, while commands end that fast
-RETRY_AFTER_SILENCE = 5  # seconds after which a refused request may come again
+LAST_PATIENCE = 0.25  # the same for one that uses a thread of the reserve
+ROOM_PATIENCE = 0.5  # seconds that a command waits for the end of another one, as long as commands end that fast
+RETRY_AFTER_SILENCE = 5  # seconds after which a client may retry a rejected request
 RETRY_AFTER_COMMANDS = 2
-DEFAULT_THREADS = 8  # of the documented deployment
+DEFAULT_THREADS = 8  # threads per process in the documented deployment
 THREAD_OPTIONS = ("--threads", "--blocking-threads")  # of gunicorn and waitress, and of Granian
 
 
 @dataclass(eq=False, slots=True)
 class Wait:
-    """One question to a machine. `patience`: seconds within which a sign of life has to come; None: no bound here."""
+    """One wait for a machine. `patience`: seconds within which a sign of life has to come; None: no bound here."""
 
     start: float
     holds_thread: bool
@@ -48,12 +48,12 @@ class Wait:
 
 @dataclass(eq=False, slots=True)
 class Command:
-    """A command that a request thread carries out. `person` and `profile_name` may become known after its start."""
+    """A command that a request thread executes. `person` and `profile_name` may become known after its start."""
 
     name: str
     person: str = ""
     profile_name: str = ""
-    targets: list[Target] = field(default_factory=list)  # whose room it holds until its end
+    targets: list[Target] = field(default_factory=list)  # it holds a place at each of them until its end
 
 
 @dataclass(eq=False, slots=True)
@@ -65,17 +65,17 @@ class Machine:
     heard: float = 0.0  # when it last gave a sign of life, by `time.monotonic`
 
     def is_silent(self, now: float) -> bool:
-        """Whether somebody waits in vain."""
+        """Return True if a thread has waited longer than SIGN_OF_LIFE without hearing from the machine."""
         return any(not wait.is_answered and now - max(wait.start, self.heard) > SIGN_OF_LIFE for wait in self.waits)
 
     @property
     def held_threads(self) -> int:
-        """Threads that wait for its first sign of life."""
+        """The number of threads that wait for the first sign of life."""
         return sum(wait.holds_thread and not wait.is_answered for wait in self.waits)
 
 
 class Bulkheads:
-    """Thread-safe."""
+    """The waits and commands of this process, and their bounds. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Condition(threading.Lock())  # notified when a command has ended
@@ -84,17 +84,17 @@ class Bulkheads:
         self._machines: dict[Target, Machine] = {}
         self._commands: list[Command] = []
         self._lingering = 0
-        self.threads = 0  # of this server process; 0: it is no server
+        self.threads = 0  # of this process; 0: it is not a server
 
     # --- the bounds ---
 
     def serve(self) -> None:
-        """This process is a server from now on."""
+        """Declare that this process is a server from now on."""
         self.threads = settings.RUNNERS_SERVER_THREADS or threads_of(sys.argv) or DEFAULT_THREADS
 
     @property
     def share(self) -> int:
-        """Threads that may wait for one machine that does not answer."""
+        """The number of threads that may wait for one machine that does not answer."""
         return max(1, int(self.threads * settings.RUNNERS_MACHINE_SHARE))
 
     @property
@@ -113,7 +113,10 @@ class Bulkheads:
 
     @contextmanager
     def command(self, name: str, *, person: str = "", profile_name: str = "") -> Iterator[Command]:
-        """The thread carries out a command. Its room at a machine is taken with its first question, and kept."""
+        """Mark the thread as executing a command, within this block.
+
+        The command takes a place at a machine when it first contacts the machine, and keeps the place until its end.
+        """
         command = Command(name, person, profile_name)
         before = getattr(self._local, "command", None)
         self._local.command = command
@@ -125,7 +128,7 @@ class Bulkheads:
 
     @contextmanager
     def background(self) -> Iterator[None]:
-        """The thread is none of those that answer requests."""
+        """Mark the thread as one that does not answer requests, within this block."""
         self._local.is_background = True
         try:
             yield
@@ -134,23 +137,23 @@ class Bulkheads:
 
     @property
     def _holds_thread(self) -> bool:
-        """Whether this is a thread that answers requests and is not counted already."""
+        """Whether this thread answers requests and is not counted yet."""
         is_counted = getattr(self._local, "reading", None) is not None
         return bool(self.threads) and not is_counted and not getattr(self._local, "is_background", False)
 
     # --- questions to machines ---
 
     def admit(self, target: Target, where: str) -> None:
-        """Take the room that the current command needs at a machine, before it begins. Raises as `waiting`."""
+        """Take the place of the current command at a machine, before it begins. Raises the errors of `waiting`."""
         if self._holds_thread:
             with self._lock:
                 self._admit(target, where, self._machines.get(target) or Machine())
 
     @contextmanager
     def waiting(self, target: Target, where: str) -> Iterator[Wait]:
-        """Ask a machine within this block, and tell `heard` when it gives a sign of life.
+        """Contact a machine within this block. The block calls `heard` when the machine gives a sign of life.
 
-        Raises MachineBusy and TooManyCommands: nothing was sent.
+        Raises MachineBusy and TooManyCommands: then nothing was sent.
         """
         with self._lock:
             wait = Wait(time.monotonic(), self._holds_thread)
@@ -172,10 +175,10 @@ class Bulkheads:
 
     @contextmanager
     def reading(self, target: Target, seconds: float) -> Iterator[float | None]:
-        """Wait within this block for the answer to a question that another thread asks, or this one.
+        """Wait within this block for a machine's answer to this thread, or to another thread that works for this one.
 
-        Yields how long the thread may wait, at most `seconds`. None: the machine does not answer, and as many threads
-        as may wait for it do so already.
+        Yield how long the thread may wait, at most `seconds`. Yield None if the machine does not answer and the
+        maximum number of threads (`share`) waits for it already.
         """
         with self._lock:
             now = time.monotonic()
@@ -198,33 +201,33 @@ class Bulkheads:
                 self._forget_unused(target, machine)
 
     def heard(self, target: Target, wait: Wait) -> None:
-        """The machine gave a sign of life."""
+        """Record that the machine gave a sign of life."""
         with self._lock:
             wait.is_answered = True
             if machine := self._machines.get(target):
                 machine.heard = time.monotonic()
 
     def is_beyond_share(self, target: Target, wait: Wait) -> bool:
-        """Whether a thread waits for a machine beside as many others as may wait for one that does not answer."""
+        """Return True if `share` other threads have been waiting for the machine since before this wait began."""
         with self._lock:
             machine = self._machines.get(target)
             waits = [each for each in machine.waits if each.holds_thread] if machine else []
             return wait in waits[self.share :]
 
     def is_silent(self, target: Target) -> bool:
-        """Whether somebody waits for the machine in vain now."""
+        """Return True if a thread now waits longer than SIGN_OF_LIFE without hearing from the machine."""
         with self._lock:
             machine = self._machines.get(target)
             return machine is not None and machine.is_silent(time.monotonic())
 
     def busy(self, target: Target, where: str) -> MachineBusy:
-        """The refusal for a request that has waited beyond the share in vain. Nothing was sent."""
+        """Return the error for a request beyond the share that has waited in vain. Nothing was sent."""
         with self._lock:
             return self._silent(where, self._machines.get(target) or Machine())
 
     @contextmanager
     def lingering(self) -> Iterator[bool]:
-        """Whether the thread may wait for a command that goes on without it. At most a share of the threads does."""
+        """Yield True if the thread may wait for a command that goes on without it. At most `share` threads may."""
         with self._lock:
             may = not self._holds_thread or self._lingering < self.share
             self._lingering += may
@@ -237,8 +240,10 @@ class Bulkheads:
     # --- with the lock ---
 
     def _most_commands_with(self, target: Target) -> int:
-        """A machine on which no command is under way may take one thread of the reserve, unless it is the last one: so
-        the users of one machine do not keep out those of another.
+        """Return how many commands may be under way if the next one is for `target`.
+
+        A machine on which no command is under way may take one thread of the reserve, unless it is the last one. So the
+        users of one machine do not block the users of another.
         """
         machine = self._machines.get(target)
         is_idle = machine is None or not machine.commands
@@ -248,9 +253,9 @@ class Bulkheads:
         return sum(bool(person) and each.person == person for each in self._commands)
 
     def _stays(self, is_full: Callable[[], bool]) -> bool:
-        """Whether there is no room for one more command. While commands end quickly, their end is waited for.
+        """Return True if there is no room for one more command. While commands end quickly, wait for one to end.
 
-        So a burst of short commands is not refused, and slow ones do not fill the reserve with requests that wait.
+        So a burst of short commands is not rejected, and slow commands do not fill the reserve with waiting requests.
         """
         end = time.monotonic() + ROOM_PATIENCE
         while is_full():
@@ -262,7 +267,7 @@ class Bulkheads:
         return False
 
     def _patience(self, machine: Machine, *, is_command: bool) -> float | None:
-        """Seconds that one more thread may wait for a machine's first sign of life; None: no bound here."""
+        """Return the seconds that one more thread may wait for a machine's first sign of life; None: no bound here."""
         if is_command:
             return SIGN_OF_LIFE if machine.held_threads >= self.share else None
         if sum(each.held_threads for each in self._machines.values()) >= self.most_commands:
@@ -270,7 +275,7 @@ class Bulkheads:
         return READ_PATIENCE if machine.held_threads >= self.share else None
 
     def _admit(self, target: Target, where: str, machine: Machine) -> None:
-        """Raises MachineBusy or TooManyCommands when there is no room."""
+        """Take the place of the current command. Raises MachineBusy or TooManyCommands if there is no room."""
         command: Command | None = getattr(self._local, "command", None)
         if command and target in command.targets:
             return
@@ -301,7 +306,7 @@ class Bulkheads:
                 **self._occupants(where, machine),
                 retry_after=RETRY_AFTER_COMMANDS,
             )
-        machine = self._machines.setdefault(target, machine)  # it may have come or gone during the wait
+        machine = self._machines.setdefault(target, machine)  # it may have been added or removed during the wait
         if command not in self._commands:
             self._commands.append(command)
             self._changed = time.monotonic()
@@ -317,7 +322,7 @@ class Bulkheads:
         )
 
     def _in_words(self, where: str, machine: Machine) -> str:
-        """Who occupies a machine. Of other people and their profiles there is only a number."""
+        """Say who occupies a machine. Other people and their profiles are only counted."""
         facts = self._occupants(where, machine)
         count = facts["requests"]
         verb = "request waits for" if count == 1 else "requests wait for"
@@ -329,7 +334,7 @@ class Bulkheads:
         return parts[0] + (f" ({', '.join(parts[1:])})" if parts[1:] else "")
 
     def _occupants(self, where: str, machine: Machine) -> dict[str, str | int]:
-        """`requests` to the machine, and how many of them have the caller's profile and name."""
+        """Return the number of `requests` to the machine, and how many have the caller's profile and name."""
         mine: Command | None = getattr(self._local, "command", None)
         others = [each for each in machine.commands if each is not mine]
         profile = mine.profile_name if mine else ""
@@ -353,13 +358,13 @@ class Bulkheads:
                     self._forget_unused(target, machine)
 
     def _forget_unused(self, target: Target, machine: Machine) -> None:
-        """Requests may name any number of machines."""
+        """Delete a machine without waits and commands, because requests may name any number of machines."""
         if not machine.waits and not machine.commands and self._machines.get(target) is machine:
             del self._machines[target]
 
 
 def threads_of(argv: list[str]) -> int:
-    """The number of threads that the server's command line gives each process; 0: it gives none."""
+    """Return the number of threads that the server's command line gives each process; 0 if it gives none."""
     for option, following in zip(argv, [*argv[1:], ""], strict=True):
         name, _, value = option.partition("=")
         if name in THREAD_OPTIONS:

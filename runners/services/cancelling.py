@@ -1,8 +1,8 @@
 """Cancel the jobs of an experiment whose run has ended, and say which were cancelled and which may go on.
 
-`autosubmit stop --cancel` does it; `scripts.cancelling` says how it is made to do so after the end. What it prints is
-read here. Autosubmit reports what it asked of a platform. It does not look whether the jobs have ended, and neither
-does this service, but for jobs of the local platform, whose processes it can see.
+`autosubmit stop --cancel` cancels the jobs; `scripts.cancelling` explains how it does so after the end of the run. This
+module parses its output. Autosubmit reports what it asked of a platform. It does not check whether the jobs have ended.
+This service checks that only for jobs of the local platform, whose processes it can see.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from runners.services.runners import CommandResult, Runner
 
 MAX_JOBS = 200  # jobs that an answer names; all are counted
 SHOWN = 10  # jobs that one sentence names
-MAX_FILES = 50  # configuration files that are looked at for the types of platforms
+MAX_FILES = 50  # configuration files that are searched for the types of platforms
 NAME_LIMIT = 200  # characters
 LOCAL = "LOCAL"  # the name of the platform that every experiment has
-# Types whose scheduler ends a job that it was asked to cancel. On `ps` and `local` a job only gets an INT, which its
-# shell ignores (measured), and of other types nothing is known.
+# Platform types whose scheduler ends a job that it was asked to cancel. On `ps` and `local`, a job only gets an INT,
+# which its shell ignores (measured). Nothing is known about other types.
 OBEDIENT = frozenset({"slurm", "pbs", "pjm", "ecaccess"})
 
 
 class Outcome(StrEnum):
-    """What a cancel has brought, as a whole."""
+    """The overall result of a cancel."""
 
     CANCELLED = "cancelled"
     NOT_CANCELLED = "not_cancelled"
@@ -40,9 +40,9 @@ class Outcome(StrEnum):
 
 
 class JobOutcome(StrEnum):
-    """What became of one job."""
+    """The result for one job."""
 
-    CANCELLED = "cancelled"  # Autosubmit asked the platform and reports no error, or its processes were seen to be gone
+    CANCELLED = "cancelled"  # Autosubmit asked the platform and reports no error, or the job's processes are gone
     MAY_GO_ON = "may_go_on"  # the platform was asked, but it may not obey
     NOT_CANCELLED = "not_cancelled"  # Autosubmit reports that it could not ask
 
@@ -52,10 +52,10 @@ class Cancellation:
     """The answer to `cancel_jobs`."""
 
     jobs: dict[str, JobOutcome] = field(default_factory=dict)
-    platforms: dict[str, str] = field(default_factory=dict)  # of each job, as Autosubmit calls it
+    platforms: dict[str, str] = field(default_factory=dict)  # of each job, as Autosubmit names it
     failure: str = ""  # why nothing, or not all, was cancelled
     is_unknown: bool = False  # the cancel was cut off, so that some jobs may have been cancelled
-    reasons: list[str] = field(default_factory=list)  # why jobs may go on that Autosubmit does not report
+    reasons: list[str] = field(default_factory=list)  # why jobs may go on although Autosubmit does not report them
     verified: bool = False  # the service has seen the end of all jobs; else there is only Autosubmit's report
 
     @property
@@ -70,7 +70,7 @@ class Cancellation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no job is known, or suspected, to go on."""
+        """Whether no job is known or suspected to be still running."""
         return self.outcome in (Outcome.CANCELLED, Outcome.NOTHING_TO_CANCEL)
 
     @property
@@ -85,7 +85,7 @@ class Cancellation:
 
     @property
     def warnings(self) -> list[str]:
-        """What a person has to know or to do: which jobs may go on and why, and that the next run needs a reset."""
+        """What the user has to know or do: which jobs may go on and why, and that the next run needs a reset."""
         found = []
         for each in (JobOutcome.NOT_CANCELLED, JobOutcome.MAY_GO_ON):
             if names := [name for name, outcome in self.jobs.items() if outcome == each]:
@@ -106,14 +106,14 @@ class Cancellation:
         return sum(each == outcome for each in self.jobs.values())
 
     def local_jobs_ended(self) -> None:
-        """No process of a job of the local platform is left: what Autosubmit had asked in vain is done."""
+        """Mark all jobs of the local platform as cancelled, because none of their processes is left."""
         for name in self.jobs:
             if self.platforms[name].upper() == LOCAL:
                 self.jobs[name] = JobOutcome.CANCELLED
         self.verified = bool(self.jobs) and all(each.upper() == LOCAL for each in self.platforms.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """As on the wire."""
+        """Return the members as they are sent to clients."""
         return {
             "requested": True,
             "outcome": str(self.outcome),
@@ -151,7 +151,7 @@ def _named(names: list[str]) -> str:
 def cancel(expid: str, runner: Runner) -> Cancellation:
     """Cancel the active jobs of an experiment that does not run, within RUNNERS_CANCEL_TIMEOUT.
 
-    What goes wrong is told in the answer. Raises only RunnerUnreachable: nothing was executed.
+    The result reports what went wrong. Raises only RunnerUnreachable: then nothing was executed.
     """
     text = scripts.cancelling(expid, get_module_loader(runner.config).wrap(autosubmit.stop(expid, cancel_jobs=True)))
     try:
@@ -168,7 +168,7 @@ def cancel(expid: str, runner: Runner) -> Cancellation:
 
 
 def judged(expid: str, runner: Runner, result: CommandResult) -> Cancellation:
-    """What the output of a cancel means. It may ask the machine for the types of the platforms."""
+    """Return what the output of a cancel means. This may ask the machine for the types of the platforms."""
     text = result.text
     if result.exit_code == scripts.BUSY:
         pid = next((line.partition(" ")[2] for line in text.splitlines() if _BUSY.fullmatch(line)), "unknown")
@@ -201,8 +201,8 @@ def judged(expid: str, runner: Runner, result: CommandResult) -> Cancellation:
     return Cancellation(jobs, platforms, failure=" ".join(failures[:3]))
 
 
-# 4.1.17.1 cancels the jobs of a platform at once and names their ids, <= 4.1.16 one by one, by name. All then say of
-# each job to which status they have set it.
+# Version 4.1.17.1 cancels the jobs of a platform at once and prints their ids. Versions <= 4.1.16 cancel them one by
+# one and print their names. All versions then print the status that they have set each job to.
 _CANCELLING = re.compile(r"^Cancelling jobs? .+ on platform (\S+)[ \t]*$", re.MULTILINE)
 _USAGE = re.compile(r"^(?:autosubmit[^\n]{0,60}: )?error: [^\n]{0,2000}|^usage: autosubmit", re.MULTILINE)
 _BUSY = re.compile(r"busy [0-9]{1,10}")
@@ -215,7 +215,7 @@ _FILE = re.compile(r"^[ \t]+(/[^\x00-\x1f]{1,500}\.ya?ml)[ \t]*$", re.MULTILINE)
 
 
 def _jobs(text: str) -> tuple[dict[str, JobOutcome], dict[str, str], list[str]]:
-    """What Autosubmit reports of each job, its platform, and Autosubmit's words about what failed."""
+    """Return what Autosubmit reports of each job, the platform of each job, and Autosubmit's words about failures."""
     jobs: dict[str, JobOutcome] = {}
     platforms: dict[str, str] = {}
     failures: list[str] = []
@@ -238,8 +238,9 @@ def _jobs(text: str) -> tuple[dict[str, JobOutcome], dict[str, str], list[str]]:
 
 
 def _types(runner: Runner, text: str) -> dict[str, str]:
-    """The type of each platform, both in the case that comparisons need, from the files that Autosubmit says it has
-    read. Empty when the machine cannot tell: then no platform is known to obey.
+    """Return the type (lower case) of each platform (upper case), from the files that Autosubmit says it has read.
+
+    Empty if the machine cannot tell: then no platform is known to end its jobs.
     """
     files = list(dict.fromkeys(_FILE.findall(text)))[:MAX_FILES]
     if not files:

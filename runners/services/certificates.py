@@ -1,7 +1,7 @@
-"""SSH certificates, and the judgement of one that a server shows instead of a plain host key.
+"""SSH certificates, and the validation of one that a server shows instead of a plain host key.
 
-paramiko proves only that the server has the private key of the certificate. Here is judged what ssh judges, too: which
-authority signed it, for which names, and until when. The format is OpenSSH's (PROTOCOL.certkeys).
+paramiko proves only that the server has the private key of the certificate. This module checks what ssh checks, too:
+which authority signed the certificate, for which names, and until when. The format is OpenSSH's (PROTOCOL.certkeys).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization.ssh import (
 )
 from paramiko import Message
 
-SUFFIX = "-cert-v01@openssh.com"  # of the type of a certificate, behind that of its key
+SUFFIX = "-cert-v01@openssh.com"  # the type of a certificate is the type of its key and this suffix
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")  # with which a key of type ssh-rsa signs
 MAX_CERTIFICATE = 64 * 1024  # bytes
 WEAK_SIGNATURES = ("ssh-rsa", "ssh-dss")  # SHA-1; not in OpenSSH's CASignatureAlgorithms either
@@ -31,7 +31,7 @@ class BadCertificate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate that was read, and not judged yet. `authority` is the public key that signed it, as bytes."""
+    """A certificate that was parsed, but not validated yet. `authority`: the public key that signed it, as bytes."""
 
     certificate: SSHCertificate
     authority: bytes
@@ -39,7 +39,7 @@ class Certificate:
 
     @classmethod
     def from_blob(cls, blob: bytes) -> Certificate:
-        """Raises BadCertificate for bytes that are no certificate."""
+        """Parse a certificate. Raises BadCertificate for bytes that are not a certificate."""
         if len(blob) > MAX_CERTIFICATE:
             raise BadCertificate(f"has more than {MAX_CERTIFICATE} bytes")
         name = bytes(Message(blob).get_string())
@@ -60,10 +60,10 @@ class Certificate:
         return cls(certificate, authority, bytes(algorithm).decode("ascii", "replace"))
 
     def judge_host(self, name: str) -> None:
-        """Raise BadCertificate unless it is valid for the host `name` (without a port) now.
+        """Raise BadCertificate unless the certificate is valid for the host `name` (without a port) now.
 
-        As measured with OpenSSH 9.2: the names of a certificate have no wildcards, and one without names counts for
-        every host. Whether the authority is trusted is for the caller to say.
+        As measured with OpenSSH 9.2: the names of a certificate have no wildcards, and a certificate without names is
+        valid for every host. The caller has to check that the authority is trusted.
         """
         certificate = self.certificate
         if certificate.type != SSHCertificateType.HOST:

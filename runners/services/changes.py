@@ -1,9 +1,9 @@
-"""Changes of the configuration leave audit records: who, what, before, after.
+"""Create audit records for changes of the configuration: who, what, before, after.
 
-Signals of the models cause the records, so every way to change a row leaves one: admin, API, import, management
-commands, a shell. All models are configuration but those in NOT_CONFIGURATION: a new model is covered until somebody
-says that it is none. What sends no signals (`update`, `bulk_create`, `bulk_update`) is not used on these models; a test
-reads the source for it.
+Signals of the models create the records, so every way to change a row creates one: admin, API, import, management
+commands, a shell. All models except those in NOT_CONFIGURATION are configuration: a new model is covered until somebody
+adds it there. Methods that send no signals (`update`, `bulk_create`, `bulk_update`) are not used on these models; a
+test searches the source for them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ NOT_CONFIGURATION = frozenset(
         "profiles.DeletedProfile",  # what a removed profile leaves for its runs; the removal itself is recorded
     }
 )
-NOT_TOLD = frozenset({"id", "last_login", "last_used", "modified"})  # fields that change without a decision
-SECRET_WORDS = ("password", "secret", "digest")  # in the names of fields whose values are told nowhere
+NOT_TOLD = frozenset({"id", "last_login", "last_used", "modified"})  # not recorded: they change without a decision
+SECRET_WORDS = ("password", "secret", "digest")  # in the names of fields whose values are never recorded
 SET, CHANGED = "(set)", "(changed)"
 TEXT_LIMIT = 2000  # characters of a value
 MOST_NAMES = 100  # of a list of related rows
 
-_BEFORE = "_audit_before"  # in an instance's __dict__, between the two signals of one change
+_BEFORE = "_audit_before"  # key of the old values in an instance's __dict__, between the two signals of one change
 Values = dict[str, Any]
 
 
@@ -51,7 +51,7 @@ def models_of_configuration() -> list[type[Model]]:
 
 
 def connect() -> None:
-    """Called once, when all models are known."""
+    """Connect the signals of all models of the configuration. Called once, when all models are loaded."""
     for model in models_of_configuration():
         pre_save.connect(_before_save, sender=model)
         post_save.connect(_after_save, sender=model)
@@ -98,7 +98,7 @@ def _after_delete(sender: type[Model], instance: Model, **kwargs: Any) -> None:
 
 
 def _related(sender: type[Model], instance: Model, action: str, **kwargs: Any) -> None:
-    """Of a many-to-many field, from either of its sides."""
+    """Record a change of a many-to-many field, made from either of its sides."""
     for name, manager in _relations(instance):
         if manager.through is not sender:
             continue
@@ -115,14 +115,14 @@ def _related(sender: type[Model], instance: Model, action: str, **kwargs: Any) -
 
 
 def _is_told(sender: type[Model], update_fields: Any) -> bool:
-    """Whether a save can change something that is told: a sign-in, which saves its time only, is not."""
+    """Return True if a save can change a recorded field. A sign-in saves only its time, which is not recorded."""
     if update_fields is None:
         return True
     return any(field.name not in NOT_TOLD and field.name in update_fields for field in sender._meta.concrete_fields)
 
 
 def _stored(sender: type[Model], instance: Model, using: str) -> Values | None:
-    """The values of the row as the database has it, by field; None when there is none."""
+    """Return the values of the row in the database, by field; None if there is no row."""
     if instance.pk is None:
         return None
     row = sender._base_manager.using(using).filter(pk=instance.pk).first()
@@ -132,7 +132,7 @@ def _stored(sender: type[Model], instance: Model, using: str) -> Values | None:
 
 
 def _plain(row: Model, field: Any) -> Any:
-    """A value that JSON can hold, of bounded length. Of a related row its name."""
+    """Return the field's value as JSON can hold it, with bounded length. For a related row, return its name."""
     value = getattr(row, field.name) if field.is_relation else field.value_from_object(row)
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -144,7 +144,7 @@ def _plain(row: Model, field: Any) -> Any:
 
 
 def _relations(instance: Model) -> Iterator[tuple[str, Any]]:
-    """The many-to-many managers of a row, with their names: its own fields, and those of others that lead to it."""
+    """Yield the names and many-to-many managers of a row: of its own fields, and of others' fields that lead to it."""
     for field in instance._meta.get_fields():
         if isinstance(field, ManyToManyField):
             yield field.name, getattr(instance, field.name)
@@ -154,7 +154,7 @@ def _relations(instance: Model) -> Iterator[tuple[str, Any]]:
 
 
 def _names(manager: Any) -> list[str]:
-    """Sorted; of a long list the first ones and how many more there are."""
+    """Return the sorted names of related rows: for a long list, the first ones and how many more there are."""
     names = sorted(map(str, manager.all()))
     return names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], f"... and {len(names) - MOST_NAMES} more"]
 
@@ -167,7 +167,7 @@ def is_secret(name: str) -> bool:
 
 
 def _record(action: str, instance: Model, before: Values, after: Values) -> None:
-    """Into the record of the command that makes the change, if it holds changes; else into one of its own."""
+    """Store a change in the record of the command that makes it, if that holds changes; else in a new record."""
     names = list({**before, **after})
     for name in filter(is_secret, names):
         before, after = _masked(name, before, after)
@@ -198,7 +198,7 @@ def _record(action: str, instance: Model, before: Values, after: Values) -> None
 
 
 def _without_query(values: Values) -> Values:
-    """Addresses of receivers without what follows the question mark, which is often a token."""
+    """Mask the query of a receiver's URL: what follows the question mark is often a token."""
     url = values.get("url")
     if not isinstance(url, str) or "?" not in url:
         return values

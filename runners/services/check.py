@@ -1,7 +1,7 @@
-"""Try a configuration step by step: what works, how long each step takes, and what to do about the first that fails.
+"""Test a configuration step by step: what works, how long each step takes, and how to fix the first step that fails.
 
-Everything goes the way that commands go (ssh_connect, Runner, ModuleLoader, scripts), but over connections of its own:
-a pooled one would prove nothing about keys, and closing it would disturb others.
+The test uses the same code as commands (ssh_connect, Runner, ModuleLoader, scripts), but its own connections: a pooled
+connection would prove nothing about keys, and closing it would disturb others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from runners.services.ssh import open_session, run_on_channel
 from runners_project import bounded
 
 NETWORK = ("resolve", "connect", "host_key", "authenticate")
-STAGES = {  # in their order, with what a page calls them
+STAGES = {  # in their order, with their titles on pages
     "resolve": "Find the machine's address",
     "connect": "Connect to its SSH server",
     "host_key": "Know its host key",
@@ -54,8 +54,8 @@ STAGES = {  # in their order, with what a page calls them
     "run_directory": "Write to the directory of runs",
     "survives_logout": "Keep a process alive after the logout",
 }
-SURVIVAL = 2.0  # seconds after the logout in which a machine that ends left processes does so
-LIFETIME = 60  # seconds that the left process lives and its directory stays, if nobody can come back to remove them
+SURVIVAL = 2.0  # seconds after the logout within which some machines end the processes that a login has left behind
+LIFETIME = 60  # seconds for which the test process and its directory remain if the second login fails
 SLOW_LOGIN = 2.0  # seconds
 _TOOLS = ("timeout", "env", "flock", "head", "tail", "stat", "mkdir", "mv", "chmod", "grep", "id")
 _MARK = "autosubmit-runners-login"
@@ -70,7 +70,10 @@ _MODULE_REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step. `ok`: None when it was not tried. `facts`: of an error, such as the `fingerprint` of an unknown key."""
+    """The result of one step. `ok`: None if it was not tried.
+
+    `facts`: of an error, such as the `fingerprint` of an unknown key.
+    """
 
     name: str  # a key of STAGES
     ok: bool | None
@@ -85,11 +88,12 @@ class Stage:
 
 
 def check_profile(config: RunnerConfig, profiles: Iterable[RunnerProfile] = ()) -> Iterator[Stage]:
-    """Yield every stage of STAGES, in order, as soon as its outcome is known. Nothing of it raises for a machine.
+    """Yield every stage of STAGES, in order, as soon as its outcome is known. Errors of the machine are not raised.
 
-    `profiles`: whose databases this one's is compared with; they are named in the answer.
-    Starts one harmless process there (`sleep`). All that was made is removed; if the machine lets nobody in any more
-    after the logout, after LIFETIME. A caller takes its room at the machine before (`BULKHEADS.admit`).
+    `profiles`: their databases are compared with this one's; the answer names them.
+    The test starts one harmless process on the machine (`sleep`). It removes everything that it has made. If the
+    machine allows no second login, everything is removed after LIFETIME. The caller has to call `BULKHEADS.admit`
+    before.
     """
     if config.ssh is None:
         yield from _skipped(NETWORK, "LOCAL commands need no connection.")
@@ -106,7 +110,7 @@ def check_profile(config: RunnerConfig, profiles: Iterable[RunnerProfile] = ()) 
             yield _timed("survives_logout", lambda: _survives_logout(runner))
         else:
             yield from _skipped(["survives_logout"], _UNREACHED)
-    finally:  # also when nobody wants to see the rest
+    finally:  # also if the caller does not read all stages
         ssh_connect.close(runner.clients)
 
 
@@ -116,7 +120,7 @@ def _skipped(names: Iterable[str], why: str) -> Iterator[Stage]:
 
 
 def _failed(name: str, start: float, error: RunnerServiceError, remedy: str = "") -> Stage:
-    """The first sentence of an error says what is wrong, the others what to do."""
+    """Return the stage for an error: its first sentence says what is wrong, the others say what to do."""
     what, _, then = error.detail.partition(". ")
     facts = dict(error.facts)
     advice = then or remedy
@@ -134,7 +138,7 @@ def _since(start: float) -> int:
 
 
 def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[paramiko.SSHClient] | None]:
-    """The first four stages; returns the connection when all of them are good."""
+    """Yield the first four stages. Return the connections if all of them succeed, else None."""
     start = time.monotonic()
     try:
         first = _first_host(ssh)
@@ -172,7 +176,7 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
                 clients = ssh_connect.connect(ssh, start + limit, reached)
             except RunnerUnreachable as error:
                 if wait.patience is not None and error.is_silence:
-                    raise BULKHEADS.busy(target, where) from error  # others have more time
+                    raise BULKHEADS.busy(target, where) from error  # other callers may wait longer
                 raise
             BULKHEADS.heard(target, wait)
             BREAKER.answered(target)
@@ -202,7 +206,7 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
 
 
 def _first_host(ssh: SSHTarget) -> str:
-    """The host whose name is resolved here: with jump hosts, the others are resolved by them."""
+    """Return the only host whose name is resolved here. If there are jump hosts, they resolve the other names."""
     options = ssh_connect.options_of(ssh)
     if options.problem:
         raise RunnerUnreachable(options.problem)
@@ -213,7 +217,7 @@ def _first_host(ssh: SSHTarget) -> str:
 
 
 class OwnConnectionRunner(SSHRunner):
-    """Reaches the machine over one connection of its own."""
+    """A runner that reaches the machine over one connection of its own."""
 
     def __init__(self, config: RunnerConfig, clients: list[paramiko.SSHClient]) -> None:
         super().__init__(config)
@@ -240,7 +244,7 @@ class OwnConnectionRunner(SSHRunner):
 
 
 def _prepare(runner: Runner, profiles: Iterable[RunnerProfile]) -> Generator[Stage, None, bool]:
-    """The stages from login shell to run directory; returns whether a process may be started there."""
+    """Yield the stages from login shell to run directory. Return True if a process may be started there."""
     shell = _timed("login_shell", lambda: _login_shell(runner))
     yield shell
     if not shell.ok:
@@ -264,7 +268,7 @@ def _prepare(runner: Runner, profiles: Iterable[RunnerProfile]) -> Generator[Sta
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a stage on the machine found."""
+    """The result of a stage on the machine."""
 
     ok: bool | None
     detail: str
@@ -351,9 +355,9 @@ def _autosubmit(runner: Runner) -> Outcome:
 
 
 def _installation(runner: Runner, profiles: Iterable[RunnerProfile]) -> Outcome:
-    """`autosubmit -v` needs neither .autosubmitrc nor database; every command does.
+    """Test that Autosubmit finds .autosubmitrc and its database. `autosubmit -v` needs neither; every command does.
 
-    When the database can be told, it is compared with those of the other profiles.
+    If the database is known, it is compared with those of the other profiles.
     """
     argv = autosubmit.describe(autosubmit.NO_EXPERIMENT)
     lines = [*get_module_loader(runner.config).steps(argv), f"exec {shlex.join(argv)}"]
@@ -370,7 +374,7 @@ def _installation(runner: Runner, profiles: Iterable[RunnerProfile]) -> Outcome:
 
 
 def _in_root(lines: list[str]) -> str:
-    """As commands run, but in `/`: the directory of runs is a stage of its own."""
+    """Return the script that runs `lines` like a command, but in `/`: another stage tests the directory of runs."""
     return " && ".join([scripts.surroundings("/"), *lines])
 
 
@@ -396,16 +400,17 @@ exit $code
         return _refusal(result, "A forced command or a wrapper answers in place of bash; it has to execute our script.")
     try:
         free = f", {answers.size(told[0]) / 2**20:.1f} GiB free"
-    except answers.Unreadable:  # a file system of which `df` tells nothing
+    except answers.Unreadable:  # `df` reports nothing for this file system
         free = ""
     return Outcome(True, answers.line(told[1]) + free)
 
 
 def _survives_logout(runner: OwnConnectionRunner) -> Outcome:
-    """Start a process as runs are started, close the connection, and look for it over another one."""
+    """Start a process as runs are started, close the connection, and probe the process over a second connection."""
     assert runner.config.ssh
     key = new_run_key()
-    # It tidies up itself, because the second connection may fail. An open log would keep the directory on NFS.
+    # The command removes its own directory, because the second connection may fail. It closes its log before that: on
+    # NFS, an open log would keep the directory.
     command = f"{{ sleep {LIFETIME}; exec >/dev/null 2>&1; cd .. && rm -rf {key}; }}"
     identity = runner.launch(key, command, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
     ssh_connect.close(runner.clients)
@@ -414,7 +419,7 @@ def _survives_logout(runner: OwnConnectionRunner) -> Outcome:
     try:
         return _judged(_watch(runner, ProbeTarget(key, identity)), runner.config.ssh.user)
     finally:
-        with suppress(RunnerServiceError):  # then it does so itself
+        with suppress(RunnerServiceError):  # the process then removes its directory itself
             _remove(runner, key, identity)
         ssh_connect.close(runner.clients)
 

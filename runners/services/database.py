@@ -1,4 +1,4 @@
-"""What a lost database connection means for work that is under way."""
+"""Handle a lost database connection in work that is under way."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ LOST = (OperationalError, InterfaceError)  # the database was not reached, or di
 
 
 def check_connection_before_next_statement() -> None:
-    """Let the next statement of this thread open a new connection if the present one has been lost.
+    """Let the next statement of this thread open a new connection if the current one has been lost.
 
-    For use after a wait in which the database may have been restarted. Django itself checks only at the start of a
+    Call this after a wait in which the database may have been restarted. Django itself checks only at the start of a
     request. Inside a transaction nothing can be done: its statements are lost with the connection.
     """
     if not connection.in_atomic_block:
@@ -18,7 +18,7 @@ def check_connection_before_next_statement() -> None:
 
 
 def drop_lost_connection() -> bool:
-    """Close the connection of this thread if it has been lost; whether the next statement may open a new one."""
+    """Close the connection of this thread if it has been lost. Return True if the next statement may open a new one."""
     if connection.in_atomic_block or connection.connection is None or connection.is_usable():
         return False
     connection.close()

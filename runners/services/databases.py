@@ -1,6 +1,7 @@
-"""Which Autosubmit database an account uses, and whether the names of installations fit what was seen.
+"""Which Autosubmit database an account uses, and whether the names of installations match the databases that were seen.
 
-What a machine says is only shown and compared. It never decides which runs belong together: names do.
+The answer of a machine is only shown and compared. It never decides which runs belong together: the names of
+installations do.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from runners.services.module_loaders import get_module_loader
 from runners.services.runners import Runner
 
 MAX_FILE = 16_384  # bytes of Autosubmit's configuration file that are read
-MAX_LINE = 2 * MAX_PATH  # characters; the work of configparser grows with the square of a line's blanks
-SHOWN = 5  # conflicts that are told one by one
+MAX_LINE = 2 * MAX_PATH  # characters; the time of configparser grows with the square of a line's blanks
+SHOWN = 5  # conflicts that are reported one by one
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _MARK = "autosubmit-runners-database"
 
-# Autosubmit 4.1.17 reads the first of these files (BasicConfig.read). Commands run in our own directory.
+# Autosubmit 4.1.17 reads the first of these files that exists (BasicConfig.read). Commands run in our own directory.
 _READ = f"""{{ file=
 if [ -n "$AUTOSUBMIT_CONFIGURATION" ] && [ -e "$AUTOSUBMIT_CONFIGURATION" ]; then file=$AUTOSUBMIT_CONFIGURATION
 else for each in "$HOME/{scripts.BASE}/.autosubmitrc" "$HOME/.autosubmitrc" /etc/autosubmitrc /etc/.autosubmitrc; do
@@ -41,7 +42,7 @@ printf '\\n%s\\n%s\\n' {_MARK} "$(uname -n)"; if [ -f "$file" ]; then head -c {M
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """`host`: the machine, by its own name. `location`: a real path there, or a server's address."""
+    """`host`: the machine's own name for itself. `location`: a real path on it, or the address of a database server."""
 
     host: str
     location: str
@@ -55,9 +56,9 @@ class Database:
 
 
 def read(runner: Runner) -> Database | None:
-    """The database of the runner's account, by Autosubmit's configuration file there. None: that cannot be told.
+    """Return the database in Autosubmit's configuration file of the runner's account; None if it cannot be told.
 
-    Raises as `Runner.execute`.
+    Raises the errors of `Runner.execute`.
     """
     lines = [scripts.surroundings("/"), *get_module_loader(runner.config).prelude(), _READ]
     result = runner.execute(" && ".join(lines), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
@@ -76,7 +77,10 @@ def read(runner: Runner) -> Database | None:
 
 
 def _location(text: str, host: str) -> str:
-    """What the file says; empty when it does not. Raises configparser.Error, and ValueError for a malformed address."""
+    """Return the location in the text of the configuration file; empty if there is none.
+
+    Raises configparser.Error, and ValueError for a malformed address.
+    """
     if any(len(line) > MAX_LINE for line in text.splitlines()):
         return ""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
@@ -95,14 +99,14 @@ def _location(text: str, host: str) -> str:
 
 
 def _real(runner: Runner, path: str) -> str:
-    """The path with all links followed; empty when the machine does not say one."""
+    """Return the path with all links followed; empty if the machine does not return one."""
     result = runner.execute(f"readlink -m -- {shlex.quote(path)}", timeout=settings.RUNNERS_PROBE_TIMEOUT)
     real = result.text.removesuffix("\n")
     return real if real.startswith("/") and len(real) <= MAX_PATH and real.isprintable() else ""
 
 
 def note(config: RunnerConfig, database: Database) -> None:
-    """Remember what was seen last. Nothing of a profile that is not saved."""
+    """Store the database that was seen last. Do nothing for a profile that is not saved."""
     if config.profile_id is None:
         return
     SeenDatabase.objects.exclude(profile_id__in=RunnerProfile.objects.values("pk")).delete()
@@ -115,10 +119,10 @@ def note(config: RunnerConfig, database: Database) -> None:
 
 
 def conflicts(config: RunnerConfig, database: Database, profiles: Iterable[RunnerProfile]) -> list[str]:
-    """Where the names of installations do not fit the databases, each with the line to set.
+    """Return the conflicts between names of installations and databases, each with the line to set.
 
     Different paths on two machines count as different databases, although a file system may be mounted at both.
-    `profiles`: those that may be named to who asks.
+    `profiles`: those that may be named to the caller.
     """
     known = {profile.pk: profile for profile in profiles}
     own = RunnerProfile.objects.filter(pk=config.profile_id or 0).first()
@@ -149,13 +153,13 @@ def conflicts(config: RunnerConfig, database: Database, profiles: Iterable[Runne
 
 
 def _others(config: RunnerConfig) -> QuerySet[SeenDatabase]:
-    """What was seen of other profiles and accounts."""
+    """Return the databases that were seen for other profiles and accounts."""
     here = {"user": account_of(config.ssh), "ssh_host": config.ssh.host if config.ssh else ""}
     return SeenDatabase.objects.exclude(profile_id=config.profile_id or 0, **here)
 
 
 def _is_same(one: Database, other: Database) -> bool | None:
-    """None: it cannot be told. The same path on two machines may be a shared file system, or not."""
+    """Return None if it cannot be told: the same path on two machines may be on a shared file system, or not."""
     if one.location != other.location:
         return False
     return True if one.host == other.host or not one.is_file else None
@@ -166,7 +170,7 @@ def _name(profile: RunnerProfile | None) -> str:
 
 
 def judged(runner: Runner, profiles: Iterable[RunnerProfile]) -> tuple[Database | None, list[str]]:
-    """Read the database of the runner's account, remember it, and compare it with the others."""
+    """Read the database of the runner's account, store it, and compare it with the others."""
     try:
         database = read(runner)
     except RunnerServiceError:

@@ -1,4 +1,4 @@
-"""What a command would do: the same configuration, argv and script, and nothing is executed or written."""
+"""Dry runs: the same configuration, argv and script as for a command, but nothing is executed or written."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from runners.services import autosubmit, experiments, lifecycle, scripts
 from runners.services.module_loaders import get_module_loader
 from runners.services.runners import get_runner
 
-RUN_DIRECTORY = f'"$HOME"/{scripts.BASE}/RUN'  # each run gets one of its own, whose name nobody can guess
+RUN_DIRECTORY = f'"$HOME"/{scripts.BASE}/RUN'  # each run gets its own directory, whose name nobody can guess
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`script` is evaluated by a bash login shell of the account at `where`.
+    """What a command would do. A bash login shell of the account at `where` would evaluate `script`.
 
-    `detached`: it would be started in a session and directory of its own (`RUN` stands for its name) and outlive the
+    `detached`: the script would be started in its own session and directory (`RUN` stands for the name) and outlive the
     request, as a run does.
     """
 
@@ -29,14 +29,14 @@ class Plan:
     argv: list[str]
     script: str
     detached: bool = False
-    warnings: list[str] = field(default_factory=list)  # what it would do besides
+    warnings: list[str] = field(default_factory=list)  # side effects of the command
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def plan(config: RunnerConfig, argv: list[str], *, detached: bool = False) -> Plan:
-    """What executing `argv`, made by a function of `autosubmit.py`, would be."""
+    """Return the plan for executing `argv`, which a function of `autosubmit.py` has made."""
     loader = get_module_loader(config)
     if detached:
         text = " && ".join([scripts.surroundings(RUN_DIRECTORY), *loader.steps(argv), f"exec {shlex.join(argv)}"])
@@ -46,12 +46,15 @@ def plan(config: RunnerConfig, argv: list[str], *, detached: bool = False) -> Pl
 
 
 def run_experiment(*, expid: str, config: RunnerConfig) -> Plan:
-    """Does not look whether it is running already."""
+    """Return the plan for a run. This does not check whether the experiment is running already."""
     return plan(config, autosubmit.run(expid), detached=True)
 
 
 def stop_experiment(*, run: RunnerRun, force: bool = False, cancel_jobs: bool = False) -> Plan:
-    """Its first step: `autosubmit stop`. Signals follow only when that does not end the run, or with `force`."""
+    """Return the plan for the first step of a stop, `autosubmit stop`.
+
+    Signals follow only if that step does not end the run, or with `force`.
+    """
     return plan(lifecycle.runner_of(run).config, autosubmit.stop(run.expid, force=force, cancel_jobs=cancel_jobs))
 
 
@@ -64,9 +67,9 @@ def create_experiment(*, config: RunnerConfig, params: autosubmit.CreateExperime
 
 
 def create_job_list(*, expid: str, config: RunnerConfig, params: autosubmit.CreateJobListParams) -> Plan:
-    """Autosubmit is asked, without saving, which jobs are COMPLETED or active: the new list would forget that.
+    """Return the plan for a new job list, with warnings about the progress that would be lost.
 
-    Raises AlreadyRunning.
+    For the warnings, Autosubmit is asked, without saving, which jobs are COMPLETED or active. Raises AlreadyRunning.
     """
     experiments.require_idle(expid=expid, config=config)
     try:

@@ -1,13 +1,14 @@
-"""One script: what is said to its machine and what is heard from there. The same for LOCAL and SSH.
+"""Send one script to a machine and receive its output. The same for LOCAL and SSH.
 
-The process that is started is our reader (`scripts.bootstrap`). A start-up file or the server may put another program
-in its place. So the input begins with `scripts.OPENING`, a line that ends any shell, and nothing more is sent until the
-reader has said a secret word (the marker). So without the marker nothing was executed, certainly: no other program has
-had the script, not even one that would decode it.
+The process that is started is our reader (`scripts.bootstrap`). A start-up file or the server may start another program
+in its place. So the input begins with `scripts.OPENING`, a line that ends any shell. Nothing more is sent until the
+reader has printed a secret word (the marker). So without the marker, certainly nothing was executed: no other program
+has received the script, not even one that would decode it.
 
-At the end, our own shell says the marker once more, with the exit code. Nothing else is believed to be the end of the
-script, but the end of both streams together with an exit code or signal that sshd or the kernel tells: not a channel
-that was closed without one, and not the death of the shell that was to report while others hold its streams.
+At the end, our own shell prints the marker once more, with the exit code. Only one other thing counts as the end of the
+script: both streams have ended, and sshd or the kernel has reported an exit code or signal. A channel that was closed
+without such a report does not count. The death of the reporting shell while other processes hold its streams does not
+count either.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from django.conf import settings
 from runners.services import scripts
 from runners.services.output import BoundedOutput
 
-# Seconds of silence after which nothing more is expected: of a process whose end is known, but which has not said its
-# end on both streams. What it left behind may hold the streams.
+# Seconds of silence after which no more output is expected from a process that is known to have ended, but has not
+# printed its end on both streams. Processes that it left behind may hold the streams.
 SILENCE = 1.0
-# The same when only standard error lacks its end: a wrapper may have joined the streams, or the line is slow.
+# The same if only standard error lacks its end: a wrapper may have joined the streams, or the connection is slow.
 SILENCE_OF_STDERR = 5.0
-# Seconds after which the input ends when our reader has not said its marker. Programs such as `cat` and `python` read
-# to the end of their input. A login that takes longer is waited for in a second try.
+# Seconds after which the input is closed if our reader has not printed its marker. Programs such as `cat` and `python`
+# read to the end of their input. A login that takes longer gets a second try.
 PATIENCE = 10.0
-LEAVING_PAUSE = 1.0  # seconds between two questions whether a silent script is to be left
-RELEASED = 2.0  # seconds: a marker that comes so soon after the end of the input came because of it
+LEAVING_PAUSE = 1.0  # seconds between two checks whether to stop waiting for a silent script
+RELEASED = 2.0  # seconds: a marker that comes so soon after the end of the input was caused by that end
 
 
 @dataclass(slots=True)
 class Reach:
-    """How long one exchange may wait until its machine has accepted the command line: RUNNERS_CONNECT_TIMEOUT in all,
-    however many connections are tried.
+    """The time bound until the machine has accepted the command line: RUNNERS_CONNECT_TIMEOUT in total, however many
+    connections are tried.
 
-    `patience`: fewer seconds, within which our reader has to answer, too (`bulkheads.Wait`). `restart` is called when
-    the machine has given a sign of life, and after a wait for our own other commands.
+    `patience`: a shorter bound in seconds, within which our reader has to answer, too (`bulkheads.Wait`). `restart` is
+    called when the machine has given a sign of life, and after a wait for other commands of this service.
     """
 
     deadline: float  # of the exchange, by `time.monotonic`
@@ -64,11 +65,12 @@ class Reach:
 
 @dataclass(slots=True)
 class Exchange:
-    """`deadline` and the other times are of `time.monotonic`. `patience`: see PATIENCE; None: to the deadline.
+    """One script, its bounds and its output. `deadline` and the other times are of `time.monotonic`.
 
-    `limit`: bytes that are kept of each stream. `last_line`: the script has said all with it, see BoundedOutput.
-    `on_answer` is called when the marker has come: the machine answers. `is_to_leave` is asked each second while the
-    script is silent: whether its end is not to be waited for, because the machine has stopped answering.
+    `patience`: see PATIENCE; None: up to the deadline. `limit`: bytes that are kept of each stream. `last_line`: the
+    output is complete after this line, see BoundedOutput. `on_answer` is called when the marker has come: the machine
+    answers. `is_to_leave` is called each second while the script is silent. It returns True if the machine has stopped
+    answering, so that nobody should wait for the end of the script.
     """
 
     argv: list[str]
@@ -86,20 +88,20 @@ class Exchange:
     stderr: BoundedOutput = field(init=False)
     start: float = field(init=False)
     is_handed_over: bool = field(init=False)  # the last byte of the script was sent: it may have been executed
-    closed_at: float | None = field(init=False)  # when the input was ended without the script
+    closed_at: float | None = field(init=False)  # when the input was closed without the script
     begun_at: float | None = field(init=False)  # when the marker came
-    status: int | None = field(init=False)  # exit code of the command line, said by sshd or the kernel
-    signal: str = field(init=False)  # what ended the command line, said by sshd or the kernel
-    is_over: bool = field(init=False)  # both streams have come to their end, and so has what was started
+    status: int | None = field(init=False)  # exit code of the command line, reported by sshd or the kernel
+    signal: str = field(init=False)  # what ended the command line, reported by sshd or the kernel
+    is_over: bool = field(init=False)  # both streams have ended, and so has the process
     is_late: bool = field(init=False)  # the deadline has passed
-    is_left: bool = field(init=False)  # its end is not waited for
+    is_left: bool = field(init=False)  # nobody waits for its end
 
     def __post_init__(self) -> None:
         self.reach = Reach(self.deadline)
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was heard: the process is started once more."""
+        """Discard all output: the process is started once more."""
         self.stdout = BoundedOutput(self.marker, self.limit, last_line=self.last_line)
         self.stderr = BoundedOutput(self.marker, self.limit)
         self.start = time.monotonic()
@@ -109,7 +111,7 @@ class Exchange:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code of the script, 128 + the signal that ended it; None: nobody has said one."""
+        """Exit code of the script, or 128 + the signal that ended it; None if none was reported."""
         if self.stdout.has_last_line:
             return 0
         if self.stdout.exit_code is not None or not self.is_over:
@@ -118,29 +120,29 @@ class Exchange:
 
     @property
     def is_told(self) -> bool:
-        """Whether everything was heard."""
+        """Whether all output has arrived."""
         return self.stdout.has_last_line or (self.stdout.is_ended and self.stderr.is_ended)
 
     @property
     def was_slow(self) -> bool:
-        """Our reader came when the input had ended, and for another reason than that: it deserves another try."""
+        """Whether our reader started only after the end of the input, and not because of it. Then a retry is useful."""
         return bool(self.closed_at and self.begun_at and self.begun_at - self.closed_at > RELEASED)
 
 
 class Link(Protocol):
-    """The command line's process, as its starter sees it. No method waits, but for `wait`."""
+    """The process of the command line, as its starter sees it. Only `wait` blocks."""
 
     def send(self, data: memoryview) -> int:
-        """Give input and return how many bytes were taken. All of them when nobody reads any more."""
+        """Send input and return how many bytes were accepted: all of them if nobody reads any more."""
 
     def end_input(self) -> None: ...
 
     def receive(self, exchange: Exchange) -> bool:
-        """Feed the exchange what has arrived, and its `status` or `signal`; whether there was any output."""
+        """Pass to the exchange what has arrived, and set its `status` or `signal`. Return True if there was output."""
 
     @property
     def is_over(self) -> bool:
-        """Nothing more can arrive."""
+        """Whether nothing more can arrive."""
 
     def wait(self, seconds: float, *, is_full: bool) -> None:
         """Return when there is something to receive, or room to send if `is_full`."""
@@ -150,11 +152,11 @@ class Link(Protocol):
 
 
 def converse(exchange: Exchange, link: Link) -> None:
-    """Say and hear everything, to the end or the deadline. Raises what the link raises."""
+    """Send all input and receive all output, until the end or the deadline. Raises the errors of the link."""
     pending = memoryview(scripts.OPENING)
-    rest = len(exchange.stdin)  # bytes behind the last one of the script
-    is_open, is_offered = True, False  # the input; the whole script
-    heard = quiet_since = time.monotonic()  # since when there is silence
+    rest = len(exchange.stdin)  # bytes after the last one of the script
+    is_open, is_offered = True, False  # the input is open; the whole script was offered
+    heard = quiet_since = time.monotonic()  # start of the silence
     is_ending = False
     while True:
         got = link.receive(exchange)
@@ -206,7 +208,7 @@ def converse(exchange: Exchange, link: Link) -> None:
 
 
 def _silence(exchange: Exchange) -> float | None:
-    """Seconds of silence that end the exchange. None: only the deadline does."""
+    """Return the seconds of silence that end the exchange. None: only the deadline ends it."""
     if exchange.stdout.is_ended:
         return SILENCE_OF_STDERR
     if (
@@ -215,4 +217,4 @@ def _silence(exchange: Exchange) -> float | None:
         or (exchange.status is not None and not exchange.is_handed_over)
     ):
         return SILENCE
-    return None  # the reporting shell's last words are on their way, however slow it is
+    return None  # the reporting shell will still print its last line, however slow it is

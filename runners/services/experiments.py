@@ -1,7 +1,7 @@
-"""The use cases: the only code that knows rows *and* runners. Keyword-only functions that raise `runners.exceptions`.
+"""The use cases: the only code that uses rows *and* runners. Keyword-only functions that raise `runners.exceptions`.
 
-Each takes the audit record of its command, writes into it what only a use case knows, and lets it begin (`audit.begin`)
-before anything is asked of a machine.
+Each use case takes the audit record of its command and fills in what only the use case knows. It calls `audit.begin`
+before it sends anything to a machine.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from runners.services.stopping import Stop
 
 @dataclass(frozen=True, slots=True)
 class CommandOutcome:
-    """What a finished command brought. `warnings`: Autosubmit's words about trouble that it did not call an error.
+    """The result of a finished command. `warnings`: problems that Autosubmit reported, but not as an error.
 
-    `changes`: of set-job-status.
+    `changes`: the changed jobs, for set-job-status only.
     """
 
     expid: str
@@ -64,11 +64,11 @@ def run_experiment(
 ) -> RunnerRun:
     """Start `autosubmit run` detached. Returns the ACTIVE run once the command executes.
 
-    `key` names the run directory; whoever chose it finds the run by it, whatever becomes of this call.
+    `key`: name of the run directory. A caller that passes its own key can find the run by it, even if this call fails.
 
-    Raises AlreadyRunning; StoppedDuringLaunch when somebody stops the run meanwhile; RunnerUnreachable or CommandFailed
-    when it certainly did not start; OutcomeUnknown or CommandTimedOut when it may have: then the run stays ACTIVE and
-    the next look at it tells.
+    Raises AlreadyRunning; StoppedDuringLaunch if somebody stops the run meanwhile; RunnerUnreachable or CommandFailed
+    if the run certainly did not start; OutcomeUnknown or CommandTimedOut if it may have started. In the last case the
+    run stays ACTIVE, and the next probe tells whether it started.
     """
     argv = autosubmit.run(expid)
     audit.argv = argv
@@ -98,7 +98,7 @@ def run_experiment(
 
 
 def _require_no_cancel(expid: str, installation: str) -> None:
-    """A run that starts while Autosubmit cancels the jobs of the last one would lose its own. Raises AlreadyRunning."""
+    """Raise AlreadyRunning if a stop of the last run is still under way: it could cancel the jobs of a new run, too."""
     last = RunnerRun.objects.filter(expid=expid, installation=installation).order_by("-id").first()
     if last and not last.is_active and interrupted.is_under_way(last):
         raise AlreadyRunning(
@@ -109,9 +109,10 @@ def _require_no_cancel(expid: str, installation: str) -> None:
 
 
 def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
-    """A run in the same account and environment is of the same experiment, whatever its installation was called then.
+    """Raise AlreadyRunning if an active run has the same account and environment, but another installation name.
 
-    So a new name in a profile lets no experiment run twice while its run is active. Raises AlreadyRunning.
+    Such a run is a run of the same experiment. Without this check, a new installation name in a profile would let an
+    experiment run twice.
     """
     for run in RunnerRun.objects.active().filter(expid=expid).exclude(installation=config.installation):
         if _is_same_environment(run, config):
@@ -121,16 +122,16 @@ def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
 
 
 def _is_same_environment(run: RunnerRun, config: RunnerConfig) -> bool:
-    """Whether a run has the same account, machine and environment, whatever its installation is called."""
+    """Return True if a run has the same account, machine and environment, whatever the name of its installation."""
     if not lifecycle.is_readable(run):
         return False
     return replace(lifecycle.runner_of(run).config, installation=config.installation) == config
 
 
 def _require_not_stopped(run: RunnerRun) -> None:
-    """A stop that was asked for during the launch ends the run; the launch leaves the row to it.
+    """Raise StoppedDuringLaunch if a stop was requested during the launch.
 
-    Raises StoppedDuringLaunch.
+    The stop ends the run and updates the row; the launch does not.
     """
     if run.stop_requested_at is None:
         return
@@ -145,9 +146,10 @@ def _require_not_stopped(run: RunnerRun) -> None:
 
 
 def _claim(expid: str, config: RunnerConfig, profile_name: str, audit: AuditRecord, key: str) -> RunnerRun:
-    """Insert the row before anything starts, and its audit record with it: either both are there or none.
+    """Insert the row before anything starts, and its audit record in the same transaction.
 
-    The database allows one ACTIVE run per installation and expid, so the second request loses here: AlreadyRunning.
+    The database allows one ACTIVE run per installation and expid. So the insert of a second request fails here, which
+    raises AlreadyRunning.
     """
     ssh = config.ssh
     run = RunnerRun(
@@ -174,7 +176,7 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, audit: AuditReco
         except IntegrityError:
             audit.run_id = None
             active = RunnerRun.objects.active().filter(expid=expid, installation=config.installation).first()
-            if active is None:  # it ended between the insert and this look
+            if active is None:  # it ended between the insert and this query
                 if is_last:
                     raise
                 continue
@@ -200,9 +202,9 @@ def _already_running(run: RunnerRun, config: RunnerConfig) -> str:
 
 
 def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun:
-    """The run that a status is about: see `lookup.last`.
+    """Return the run whose status is requested: see `lookup.last`.
 
-    Its machine confirmed its state within the freshness window, if it can be asked.
+    If its machine can be reached, the machine confirmed the state within the freshness window.
 
     Raises RunNotFound.
     """
@@ -216,17 +218,18 @@ def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun
 
 
 def is_fresh(run: RunnerRun | Operation) -> bool:
-    """Whether the machine has confirmed the state just now, so that many pollers cost one probe."""
+    """Return True if the machine has confirmed the state recently. So many pollers cost one probe."""
     window = timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS)
-    # What was confirmed in the future was confirmed before the clock jumped.
+    # A confirmation in the future was stored before the clock jumped.
     return run.reachable and run.confirmed_at is not None and abs(timezone.now() - run.confirmed_at) < window
 
 
 def require_idle(*, expid: str, config: RunnerConfig) -> None:
-    """Check that no run of ours holds the experiment. Autosubmit itself would answer only after 10 to 20 s.
+    """Raise AlreadyRunning if a run of this service holds the experiment.
 
-    Its machine confirms it first, so a run that has just ended is in nobody's way. While the machine cannot be asked,
-    the command itself tells. Raises AlreadyRunning.
+    Autosubmit itself would answer only after 10 to 20 s. The machine of the run has to confirm it first, so a run that
+    has just ended does not block the command. If the machine cannot be asked, nothing is raised, and the command itself
+    tells.
     """
     run = _run_in_the_way(expid, config)
     if run is None:
@@ -241,11 +244,11 @@ def _run_in_the_way(expid: str, config: RunnerConfig) -> RunnerRun | None:
 
 
 def _same_experiment(runs: RunnerRunQuerySet, config: RunnerConfig) -> list[RunnerRun]:
-    """Those of the runs of one expid that are about the experiment that a command with `config` is about.
+    """Return those runs, all of one expid, that belong to the same experiment as a command with `config`.
 
-    A named installation is one database. The default one only says that nobody has named it: accounts in it may have
-    databases of their own, so there only runs in the same account count. A run in the same environment counts also
-    when its installation had another name then.
+    A named installation is one database. The default installation only means that nobody has named it: accounts in it
+    may have databases of their own, so only runs in the same account count. A run in the same environment also counts
+    if its installation had another name then.
     """
     is_named = config.installation != DEFAULT_INSTALLATION
     return [
@@ -272,8 +275,8 @@ def set_job_status(
 ) -> CommandOutcome:
     """Change the status of jobs and save it.
 
-    Raises AlreadyRunning, InvalidRequest (Autosubmit refuses a parameter, nothing was changed), ExperimentNotFound,
-    CommandFailed and as `Runner.execute`.
+    Raises AlreadyRunning, InvalidRequest (Autosubmit rejects a parameter, nothing was changed), ExperimentNotFound,
+    CommandFailed and the errors of `Runner.execute`.
     """
     begin(audit)
     get_runner(config).admit()
@@ -284,7 +287,7 @@ def set_job_status(
 
 
 def job_status_outcome(expid: str, argv: list[str], result: CommandResult) -> CommandOutcome:
-    """What a set-job-status that has succeeded brought, with a warning for sections that Autosubmit left out."""
+    """Return the result of a successful set-job-status, with a warning for sections that Autosubmit left out."""
     found = reasons.changes(result.stdout)
     told = reasons.warnings(result.stdout)
     if result.truncated:
@@ -304,7 +307,7 @@ def job_status_outcome(expid: str, argv: list[str], result: CommandResult) -> Co
 def preview_job_status(
     *, expid: str, config: RunnerConfig, params: autosubmit.SetJobStatusParams, audit: AuditRecord
 ) -> CommandOutcome:
-    """What `set_job_status` would change; nothing is saved. Raises as `set_job_status`."""
+    """Return what `set_job_status` would change; nothing is saved. Raises the errors of `set_job_status`."""
     begin(audit)
     get_runner(config).admit()
     require_idle(expid=expid, config=config)
@@ -315,7 +318,7 @@ def preview_job_status(
 def create_job_list(
     *, expid: str, config: RunnerConfig, params: autosubmit.CreateJobListParams, audit: AuditRecord
 ) -> CommandOutcome:
-    """Make the job list of an experiment, and warn of the progress that is lost by it. Raises as `set_job_status`."""
+    """Create the job list of an experiment, and warn of the lost progress. Raises the errors of `set_job_status`."""
     begin(audit)
     get_runner(config).admit()
     require_idle(expid=expid, config=config)
@@ -325,11 +328,11 @@ def create_job_list(
 
 
 def lost_progress(*, expid: str, config: RunnerConfig, is_done: bool) -> list[str]:
-    """What a create-job-list throws away: a sentence about the COMPLETED jobs, and one about those still on platforms.
+    """Return what a create-job-list loses: a sentence about COMPLETED jobs, and one about jobs still on platforms.
 
-    Autosubmit itself is asked, with a setstatus that saves nothing: only it reads the job list of each version and
-    backend. That costs as much as a command, and three more when jobs are active. When it cannot tell, the list says
-    so. `is_done`: the sentences are read after the new list is made. Raises RunnerUnreachable, AlreadyRunning and
+    A setstatus that saves nothing asks Autosubmit itself, because only Autosubmit can read the job list of each version
+    and backend. That costs one command, and three more if jobs are active. If Autosubmit cannot tell, a sentence says
+    so. `is_done`: users read the sentences after the new list is made. Raises RunnerUnreachable, AlreadyRunning and
     ExperimentNotFound.
     """
     end = time.monotonic() + settings.RUNNERS_LAUNCH_TIMEOUT
@@ -343,8 +346,8 @@ def lost_progress(*, expid: str, config: RunnerConfig, is_done: bool) -> list[st
     else:
         found = reasons.complaint(result.stdout, result.stderr)
         if found and (reasons.is_locked(found) or reasons.is_experiment_missing(argv, found)):
-            raise failure(config, argv, result, expid=expid)  # as the command itself would, in twice the time
-        if found and reasons.has_no_job_list(found):  # Autosubmit says the same of a list that it cannot read
+            raise failure(config, argv, result, expid=expid)  # the command would fail alike, after twice the time
+        if found and reasons.has_no_job_list(found):  # Autosubmit reports the same for a list that it cannot read
             told.append(JOB_LIST_UNREADABLE if has_job_list_file(get_runner(config), expid) else "")
         elif not (found and reasons.refusal(argv, found)):  # else no job is COMPLETED
             told.append(PROGRESS_UNKNOWN)
@@ -354,10 +357,10 @@ def lost_progress(*, expid: str, config: RunnerConfig, is_done: bool) -> list[st
 
 
 def _active_jobs(expid: str, config: RunnerConfig, end: float) -> dict[str, list[str]]:
-    """The names of the jobs of each active status, as far as Autosubmit tells them until `end` (monotonic)."""
+    """Return the names of the jobs of each active status, as far as Autosubmit reports them until `end` (monotonic)."""
     found: dict[str, list[str]] = {}
     for status in autosubmit.ACTIVE:
-        # Autosubmit refuses a status that no job has, so one question for all of them would be refused.
+        # Autosubmit rejects a status that no job has, so one command with all of them would be rejected.
         result = _asked(config, autosubmit.to_ready(expid, status), end)
         if result and (names := reasons.jobs_of_status(expid, result.stdout)):
             found[status] = names
@@ -365,7 +368,7 @@ def _active_jobs(expid: str, config: RunnerConfig, end: float) -> dict[str, list
 
 
 def _asked(config: RunnerConfig, argv: list[str], end: float) -> CommandResult | None:
-    """The result of a command that changes nothing; None when there is none by `end`. Raises RunnerUnreachable."""
+    """Return the result of a command that changes nothing; None if there is none by `end`. Raises RunnerUnreachable."""
     left = end - time.monotonic()
     if left <= 0:
         return None
@@ -388,7 +391,7 @@ PROGRESS_UNKNOWN = (
 def job_list_outcome(
     expid: str, config: RunnerConfig, result: CommandResult, notes: Sequence[str] = ()
 ) -> CommandOutcome:
-    """What a create-job-list that has succeeded brought, with a warning when the list has no job.
+    """Return the result of a successful create-job-list, with a warning if the list has no job.
 
     `notes`: warnings that were known before.
     """
@@ -402,7 +405,7 @@ def job_list_outcome(
 
 
 def update_description(*, expid: str, config: RunnerConfig, description: str, audit: AuditRecord) -> CommandOutcome:
-    """Replace the description. Raises ExperimentNotFound, CommandFailed and as `Runner.execute`."""
+    """Replace the description. Raises ExperimentNotFound, CommandFailed and the errors of `Runner.execute`."""
     _command(expid, config, autosubmit.updatedescrip(expid, description), audit, autosubmit.is_description_set)
     return CommandOutcome(expid)
 
@@ -410,7 +413,10 @@ def update_description(*, expid: str, config: RunnerConfig, description: str, au
 def create_experiment(
     *, config: RunnerConfig, params: autosubmit.CreateExperimentParams, audit: AuditRecord
 ) -> CommandOutcome:
-    """Create an experiment and return its id. Raises InvalidRequest, CommandFailed and as `Runner.execute`."""
+    """Create an experiment and return its id.
+
+    Raises InvalidRequest, CommandFailed and the errors of `Runner.execute`.
+    """
     argv = autosubmit.expid(params)
     start = timezone.now()
     result = _execute(config, argv, audit)
@@ -423,7 +429,7 @@ def create_experiment(
 
 
 def creation_outcome(expid: str, argv: list[str], result: CommandResult) -> CommandOutcome:
-    """What a create-experiment that has succeeded brought."""
+    """Return the result of a successful create-experiment."""
     told = reasons.warnings(result.stdout)
     if any(word.startswith("--copy=") for word in argv):
         told.append(autosubmit.NOT_COPIED)
@@ -431,9 +437,9 @@ def creation_outcome(expid: str, argv: list[str], result: CommandResult) -> Comm
 
 
 def forget_earlier_runs(*, expid: str, config: RunnerConfig, before: datetime) -> None:
-    """Mark the ended runs of a deleted experiment whose id was given to a new one: they stay in the history only.
+    """Mark the ended runs of a deleted experiment whose id a new experiment has got: they stay in the history only.
 
-    `before`: when the new experiment was asked for.
+    `before`: when the new experiment was requested.
     """
     ended = RunnerRun.objects.exclude(status=RunStatus.ACTIVE).filter(expid=expid, created__lt=before, superseded=False)
     earlier = [run.pk for run in _same_experiment(ended, config)]
@@ -458,10 +464,10 @@ def _execute(config: RunnerConfig, argv: list[str], audit: AuditRecord) -> Comma
 
 
 def failure(config: RunnerConfig, argv: list[str], result: CommandResult, *, expid: str = "") -> RunnerServiceError:
-    """What Autosubmit, or the shell before it, complained of.
+    """Return the error that Autosubmit, or the shell before it, reported.
 
-    InvalidRequest: Autosubmit refuses a parameter and has changed nothing. ExperimentNotFound, AlreadyRunning: as their
-    names say. All else is CommandFailed.
+    InvalidRequest: Autosubmit rejects a parameter and has changed nothing. ExperimentNotFound, AlreadyRunning and
+    AccountBusy: as their names say. Everything else is CommandFailed.
     """
     if result.exit_code and (usage := autosubmit.usage_error(result.all_text, argv)):
         return _not_accepted(usage, installed_version(get_runner(config)))
@@ -503,7 +509,10 @@ def failure(config: RunnerConfig, argv: list[str], result: CommandResult, *, exp
 
 
 def _not_accepted(usage: autosubmit.UsageError, version: str) -> InvalidRequest:
-    """`version`: which is asked for only after such an error, because that takes as long as a command."""
+    """Return the error for parameters that `version` does not accept.
+
+    Callers ask for the version only after such an error, because that takes as long as a command.
+    """
     subject = f"Autosubmit {version}" if version else "The installed version of Autosubmit"
     errors = {f"command_params.{name}": [f"{subject} does not accept it: {usage.words}"] for name in usage.parameters}
     names = " with ".join(usage.parameters)
@@ -511,7 +520,7 @@ def _not_accepted(usage: autosubmit.UsageError, version: str) -> InvalidRequest:
 
 
 def _locked(config: RunnerConfig, expid: str, facts: dict[str, Any]) -> AlreadyRunning:
-    """Another Autosubmit process holds the experiment: our run, or one that was started by hand."""
+    """Return the error for an experiment that another Autosubmit process holds: our run, or one started by hand."""
     if run := _run_in_the_way(expid, config):
         return AlreadyRunning(_in_use(run), run=run, **facts)
     return AlreadyRunning(
@@ -522,7 +531,7 @@ def _locked(config: RunnerConfig, expid: str, facts: dict[str, Any]) -> AlreadyR
 
 
 def run_to_stop(*, expid: str, viewer: Any, cancel_jobs: bool = False, scope: Scope | None = None) -> RunnerRun:
-    """The run that a stop is about: the active one, or, to cancel its jobs, the last one (`lookup.to_stop`).
+    """Return the run to stop: the active one or, with `cancel_jobs`, the last one (`lookup.to_stop`).
 
     Raises RunNotFound, NotRunning, AmbiguousRun.
     """
@@ -539,9 +548,9 @@ def run_to_stop(*, expid: str, viewer: Any, cancel_jobs: bool = False, scope: Sc
 
 
 def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable[[RunnerRun], None]) -> RunnerRun:
-    """Declare a run ended whose machine cannot be asked any more. Nothing is sent to the machine.
+    """Declare that a run has ended whose machine cannot be reached any more. The machine is only probed.
 
-    `reason`, with who gives it, stays with the run and in the audit log. `authorize` as in `stop_experiment`.
+    `reason` and the actor are stored with the run and in the audit log. `authorize`: as in `stop_experiment`.
     Raises RunNotFound, NotRunning, StillReachable.
     """
     run = RunnerRun.objects.filter(pk=pk).first()
@@ -557,10 +566,10 @@ def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable
 
 @dataclass(slots=True)
 class StopOutcome:
-    """How a run was stopped. Each step: `action`, `outcome`, `seconds`. The run has ended, seen on its machine.
+    """The result of a stop. Each step: `action`, `outcome`, `seconds`. The machine has confirmed the end of the run.
 
-    `cancellation`: what became of the jobs; None when nobody asked to cancel them. `warnings`: what may go on, and what
-    has to be done before the next run.
+    `cancellation`: the outcome of the jobs; None if cancelling was not requested. `warnings`: what may still be
+    running, and what has to be done before the next run.
     """
 
     run: RunnerRun
@@ -580,12 +589,12 @@ def stop_experiment(
     cancel_jobs: bool = False,
     authorize: Callable[[RunnerRun], None] = lambda run: None,
 ) -> StopOutcome:
-    """Stop the active run of an experiment and answer when its end was seen on the machine.
+    """Stop the active run of an experiment and return after the machine has confirmed its end.
 
-    `autosubmit stop` first, bounded; then TERM, then KILL to the run's own processes, each step only while the
-    identity matches and each verified. `force` goes to KILL at once. `cancel_jobs` then cancels the experiment's jobs;
-    when nothing runs, it cancels those of the last run. A run that has just ended by itself is no failure. `authorize`
-    is asked about the run that would be stopped and raises when the caller may not.
+    The steps are `autosubmit stop` with a time bound, then TERM, then KILL to the run's own processes. Each step is
+    taken only while the identity matches, and each is verified. `force` sends KILL at once. `cancel_jobs` then cancels
+    the experiment's jobs; if nothing runs, it cancels the jobs of the last run. A run that has just ended by itself is
+    not a failure. `authorize` gets the run that would be stopped and raises if the caller may not stop it.
     Raises RunNotFound, NotRunning, AmbiguousRun, RunnerUnreachable (state unchanged), StopNotConfirmed.
     """
     run = run_to_stop(expid=expid, viewer=viewer, cancel_jobs=cancel_jobs, scope=scope)
@@ -605,7 +614,7 @@ def stop_experiment(
 
 
 def _stop_message(run: RunnerRun, stop: Stop, was_active: bool) -> str:
-    """The fixed sentence for a full success; another one for whatever is less."""
+    """Return the fixed sentence for a full success, and another sentence for a partial one."""
     jobs = stop.cancellation
     who = f"Experiment {run.expid}"
     if not was_active:

@@ -1,7 +1,7 @@
 """Whether this service can do its work, for load balancers, monitoring and the pages.
 
-Without a database, or with a database of another version, it can do nothing: not ready. Without a watch it answers
-truthfully, but ends are noticed only when somebody asks, and webhooks wait: a warning.
+Without a database, or with a database of another version, the service can do nothing: it is not ready. Without a watch
+it answers correctly, but it notices the ends of runs only when somebody asks, and webhooks wait: this is a warning.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from runners.models_health import Heartbeat
 from runners.services import own_process, webhooks
 
 WATCH = "watch_runs"
-SHARED_FOR = 1.0  # seconds for which a process answers with the same report
-MIGRATED_FOR = 60.0  # seconds for which it is believed that no migration is pending
-LATE_AFTER = 3  # intervals without a word of a watch
+SHARED_FOR = 1.0  # seconds for which a process caches a report
+MIGRATED_FOR = 60.0  # seconds for which the result "no migration is pending" is cached
+LATE_AFTER = 3  # intervals without a heartbeat of a watch
 SLACK = timedelta(seconds=30)
 BACKLOG_AFTER = timedelta(minutes=1)  # how long a webhook message may be due
-KEPT = timedelta(days=1)  # for heartbeats of processes that are gone
+KEPT = timedelta(days=1)  # how long heartbeats of processes that are gone are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Report:
 
     problem: str
     warnings: tuple[Finding, ...] = ()
-    watch_age: float | None = None  # seconds since the last word of a watch; None: there was none in a day
+    watch_age: float | None = None  # seconds since the last heartbeat of a watch; None: there was none in a day
     backlog: int = 0  # webhook messages that have been due for more than BACKLOG_AFTER
 
     @property
@@ -66,14 +66,17 @@ class Beat:
         self._row = Heartbeat(kind=kind, owner=own_process.owner(), interval=interval)
 
     def beat(self) -> None:
-        """Raises DatabaseError, InterfaceError."""
+        """Store the heartbeat. Raises DatabaseError, InterfaceError."""
         now = timezone.now()
         self._row.seen = now
         self._row.save()
         Heartbeat.objects.filter(seen__lt=now - KEPT).delete()
 
     def end(self) -> None:
-        """The process ends as it should: nobody is to miss it. Raises DatabaseError, InterfaceError."""
+        """Delete the heartbeat of a process that ends normally, so that no warning follows.
+
+        Raises DatabaseError, InterfaceError.
+        """
         Heartbeat.objects.filter(owner=self._row.owner).delete()
 
 
@@ -83,7 +86,7 @@ _migrated_at = 0.0
 
 
 def report() -> Report:
-    """How things are, at most SHARED_FOR seconds old. Never raises for a database that is away."""
+    """Return a report that is at most SHARED_FOR seconds old. Never raises if the database is not reachable."""
     global _shared
     with _lock:
         if _shared and time.monotonic() - _shared[0] < SHARED_FOR:
@@ -94,7 +97,7 @@ def report() -> Report:
 
 
 def forget() -> None:
-    """Look anew at the next question (tests)."""
+    """Drop the cached results (for tests)."""
     global _shared, _migrated_at
     with _lock:
         _shared, _migrated_at = None, 0.0
@@ -110,7 +113,9 @@ def _look() -> Report:
 
 
 def _pending_migrations() -> int:
-    """How many the database lacks. Migrations that only the database knows (of a newer version) do not count."""
+    """Return how many migrations the database lacks. Those that only the database knows (of a newer version) do not
+    count.
+    """
     global _migrated_at
     if _migrated_at and time.monotonic() - _migrated_at < MIGRATED_FOR:
         return 0

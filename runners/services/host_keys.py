@@ -1,4 +1,4 @@
-"""Look at the keys that a host shows, and approve or forget them. What trusting means is in known_hosts.py."""
+"""Scan the keys that a host shows, and approve or forget them. known_hosts.py decides which keys are trusted."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from runners.services.breaker import BREAKER
 from runners.services.certificates import RSA_SIGNATURES
 from runners.services.known_hosts import HostKey
 
-# A server shows one key per connection, of the kind that it is asked for.
+# A server shows one key per connection, of the kind that the client asks for.
 KINDS = (
     ("ssh-ed25519",),
     ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
     RSA_SIGNATURES,
 )
 _LOG = "paramiko.scan"
-logging.getLogger(_LOG).setLevel(logging.CRITICAL)  # that a server has no key of one kind is no event
+logging.getLogger(_LOG).setLevel(logging.CRITICAL)  # a missing key of one kind is not worth a message
 
 
 @dataclass(frozen=True, slots=True)
 class ScannedKey:
-    """A key that a host has shown just now. Whether it is the host's own is for people to say: compare fingerprints.
+    """A key that a host has just shown. People have to compare fingerprints to decide whether it is the host's own.
 
     `host` is the name as in known_hosts files. `state` compares it with what is trusted: `new`, `trusted`, `changed`
     (another key of this type is trusted, `trusted_fingerprint`) or `revoked` (by a known_hosts file).
@@ -47,10 +47,10 @@ class ScannedKey:
 
 
 def scan(host: str, port: int | None = None) -> list[ScannedKey]:
-    """The host keys of a machine, one of each kind that it has. Nothing is trusted by this, nobody is logged in.
+    """Return the host keys of a machine, one of each kind that it has. This trusts no key and does not log in.
 
     `host` may be an alias of ~/.ssh/config; its jump hosts must be trusted already.
-    Raises RunnerUnreachable and its kinds (the latter for jump hosts).
+    Raises RunnerUnreachable and its subclasses (the latter for jump hosts).
     """
     options = lookup(host, port=port)
     port = port or options.port or known_hosts.DEFAULT_PORT
@@ -70,7 +70,7 @@ def scan(host: str, port: int | None = None) -> list[ScannedKey]:
 def _show(
     options: SSHHostOptions, port: int, algorithms: tuple[str, ...], jump: paramiko.SSHClient | None, deadline: float
 ) -> HostKey | None:
-    """The key that the server shows when asked for `algorithms`; None when it has none of them."""
+    """Return the key that the server shows if it is asked for `algorithms`; None if it has no key of these."""
     left = max(0.1, deadline - time.monotonic())
     sock: socket.socket | paramiko.Channel | None = None
     transport: paramiko.Transport | None = None
@@ -117,7 +117,7 @@ def _compared(known: known_hosts.KnownHost, key: HostKey) -> ScannedKey:
 
 
 def approve(scanned: ScannedKey, approved_by: str, *, address: str = "") -> TrustedHostKey:
-    """Trust a key, in place of another one of its type for this host and port. Leaves an audit record.
+    """Trust a key. It replaces another key of its type for this host and port. This creates an audit record.
 
     Raises InvalidRequest for a key that a known_hosts file revokes.
     """
@@ -136,14 +136,14 @@ def approve(scanned: ScannedKey, approved_by: str, *, address: str = "") -> Trus
                 key_type=scanned.key_type,
                 defaults={"key": scanned.key, "approved_by": approved_by},
             )
-        BREAKER.forget()  # machines that were refused for their keys may be asked at once
+        BREAKER.forget()  # machines that were rejected because of their keys may be contacted at once
         return row
 
 
 def forget(row: TrustedHostKey, forgotten_by: str, *, address: str = "") -> None:
-    """Trust an approved key no more (a known_hosts file may still list it). Leaves an audit record.
+    """Stop trusting an approved key (a known_hosts file may still list it). This creates an audit record.
 
-    Connections that are open stay open until they are idle.
+    Open connections stay open until they are idle.
     """
     with audited(endpoint="forget-host-key", actor=forgotten_by, address=address) as record, holds_changes(record):
         record.detail = f"{row.host} {row.key_type} {fingerprint_of(row)}"
@@ -151,13 +151,13 @@ def forget(row: TrustedHostKey, forgotten_by: str, *, address: str = "") -> None
 
 
 def name_of(host: str, port: int | None = None) -> str:
-    """The name under which the keys of a host are kept, after what ~/.ssh/config says about it."""
+    """Return the name under which the keys of a host are stored, according to ~/.ssh/config."""
     options = lookup(host, port=port)
     return known_hosts.name_of(options, port or options.port or known_hosts.DEFAULT_PORT)
 
 
 def fingerprint_of(row: TrustedHostKey) -> str:
-    """As `ssh-keygen -l` prints it; empty when the row holds no key."""
+    """Return the fingerprint as `ssh-keygen -l` prints it; empty if the row holds no valid key."""
     try:
         return HostKey.from_base64(row.key).fingerprint
     except ValueError:

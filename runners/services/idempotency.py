@@ -1,8 +1,8 @@
-"""`Idempotency-Key`: one request, however often it is sent, is executed once.
+"""`Idempotency-Key`: a request is executed once, however often the client retries it.
 
-The unique constraint on (caller, key) lets exactly one process insert the record; what it starts is linked to the
-record before it starts. So when a server is killed, the request that is sent again finds the operation or the run.
-A request that was refused, or whose machine was not reached, has done nothing: its key is forgotten.
+The unique constraint on (caller, key) lets exactly one process insert the record. That process links the operation or
+run to the record before it starts it. So if the server is killed, a retry of the request finds the operation or run.
+A request that was rejected, or whose machine was not reached, has done nothing: its key is deleted.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from runners.models_operations import IdempotencyRecord, Operation, OperationSta
 from runners.services import lifecycle, own_process
 
 RETRY_AFTER = 2  # seconds
-STOP = "stop-experiment"  # the endpoint whose records lead to a run that was there before
-ATTEMPTS = 3  # records that may vanish between an insert that fails and the look at them
+STOP = "stop-experiment"  # the endpoint whose records point to a run that existed before the request
+ATTEMPTS = 3  # of a claim: the record may be deleted between the failed insert and the read
 
 
 def fingerprint(endpoint: str, body: dict[str, Any]) -> str:
-    """Equal for requests that ask for the same."""
+    """Return a hash that is equal for requests that ask for the same."""
     text = json.dumps([endpoint, body], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyRecord:
-    """The record of a key, which is now this caller's to answer, unless `answer_status` says that it is answered.
+    """Return the record of a key. This caller has to answer it, unless `answer_status` says that it is answered.
 
     Raises IdempotencyKeyReused and IdempotencyInProgress.
     """
@@ -75,7 +75,7 @@ def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyReco
 
 
 def _take_over(record: IdempotencyRecord, owner: str) -> bool:
-    """Become the one who answers a record whose owner is gone, or not needed. Of several who try, one succeeds."""
+    """Become the owner of a record whose owner is gone or not needed. If several processes try, one succeeds."""
     if _is_alive(record) and (own_process.is_here(record.owner) or not _goes_on_alone(record)):
         return False
     unanswered = IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
@@ -87,22 +87,23 @@ def _take_over(record: IdempotencyRecord, owner: str) -> bool:
 
 
 def _goes_on_alone(record: IdempotencyRecord) -> bool:
-    """Whether all that is left to do for a record is to tell what became of the command, which anybody can.
+    """Return True if the command no longer depends on the process that started it, so that any process may answer.
 
-    So after a container was made anew nobody waits for the lease of the old one, whose processes cannot be looked at.
+    This matters after a container was replaced: the processes of the old container cannot be inspected, and nobody has
+    to wait for the end of their leases.
     """
     if record.operation is not None:
         return True
     run = RunnerRun.objects.filter(key=record.run_key).first()
     if run is None:
         return False
-    return not run.is_active or (run.identity is not None and record.endpoint != STOP)  # a stop has steps to take
+    return not run.is_active or (run.identity is not None and record.endpoint != STOP)  # a stop has steps left
 
 
 def link(record: IdempotencyRecord) -> Callable[[Operation], None]:
-    """For `operations.start(on_insert=...)`: ties an operation to its key before it starts.
+    """Return a callback for `operations.start(on_insert=...)`. It binds an operation to its key before it starts.
 
-    Raises IdempotencyInProgress, so that nothing starts, when somebody else has taken the record over.
+    The callback raises IdempotencyInProgress, so that nothing starts, if another process has taken the record over.
     """
 
     def on_insert(operation: Operation) -> None:
@@ -112,10 +113,10 @@ def link(record: IdempotencyRecord) -> Callable[[Operation], None]:
 
 
 def aim(record: IdempotencyRecord, run: RunnerRun) -> None:
-    """Tie the key of a stop to its run before anything is sent: sent again, it stops this run and no later one.
+    """Bind the key of a stop to `run` before any signal is sent, so that a retry can never stop a later run.
 
-    Raises NotRunning when the key was tied to another run, which has ended then: an experiment has one ACTIVE run;
-    IdempotencyInProgress when somebody else has taken the record over.
+    Raises NotRunning if the key is bound to another run. That run has ended, because an experiment has one ACTIVE run.
+    Raises IdempotencyInProgress if another process has taken the record over.
     """
     first = RunnerRun.objects.filter(key=record.run_key).first()
     if first is not None and first.pk != run.pk:
@@ -124,15 +125,15 @@ def aim(record: IdempotencyRecord, run: RunnerRun) -> None:
 
 
 def stopped_run(record: IdempotencyRecord) -> RunnerRun | None:
-    """The run that an earlier stop with this key was to end, once it has ended."""
+    """Return the run that an earlier stop with this key was bound to, if that run has ended."""
     return RunnerRun.objects.filter(key=record.run_key).exclude(status=RunStatus.ACTIVE).first()
 
 
 def did_nothing(row: RunnerRun | Operation | None) -> bool:
-    """Whether what was started with a key certainly never began, so that the key may start it again.
+    """Return True if the run or operation of a key certainly never began, so that the key may start it again.
 
-    An identity proves that it began, but its absence proves nothing: a command whose launch was cut off leaves its exit
-    code, and is never asked for its identity.
+    A stored identity proves that it began, but a missing identity proves nothing: a command whose launch was cut off
+    leaves an exit code, and its identity is never read.
     """
     if row is None:
         return True
@@ -140,13 +141,13 @@ def did_nothing(row: RunnerRun | Operation | None) -> bool:
         return row.reason == RunReason.NEVER_STARTED
     if row.status != OperationStatus.FAILED:
         return False
-    # What waited in vain for another create-experiment has begun nothing but the waiting.
+    # A create-experiment that waited in vain for another one has started nothing.
     was_busy = isinstance(row.error, dict) and row.error.get("code") == AccountBusy.code
     return was_busy or (row.identity is None and row.exit_code is None)
 
 
 def run_of(record: IdempotencyRecord) -> RunnerRun | None:
-    """The run that an earlier request with this key has started; None when it certainly has not.
+    """Return the run that an earlier request with this key has started; None if it certainly started none.
 
     Raises IdempotencyInProgress while its machine cannot tell.
     """
@@ -162,7 +163,7 @@ def run_of(record: IdempotencyRecord) -> RunnerRun | None:
 
 
 def operation_of(record: IdempotencyRecord) -> Operation | None:
-    """The operation that an earlier request with this key has started, or may have; None when it certainly has not."""
+    """Return the operation that an earlier request with this key has, or may have, started; None if certainly none."""
     operation = record.operation
     if operation is not None and operation.is_active and operation.identity is None:
         lifecycle.ask([operation])
@@ -170,13 +171,16 @@ def operation_of(record: IdempotencyRecord) -> Operation | None:
 
 
 def answer(record: IdempotencyRecord, *, status: int, body: Any, headers: dict[str, str]) -> None:
-    """Keep the answer, for everybody who sends the request again."""
+    """Store the answer for every retry of the request."""
     changes = {"answer_status": status, "answer_body": body, "answer_headers": headers, "owner": ""}
     _own(record).update(**changes)
 
 
 def give_back(record: IdempotencyRecord) -> None:
-    """End a request without an answer to keep. If it did nothing its key is forgotten, else it leads to what it did."""
+    """Release the key of a request that has no answer to store.
+
+    If the request did nothing, delete the key. Otherwise the key stays bound to its run or operation.
+    """
     run = RunnerRun.objects.filter(key=record.run_key).first()
     if did_nothing(record.operation) and did_nothing(run):
         _own(record).delete()
@@ -185,15 +189,15 @@ def give_back(record: IdempotencyRecord) -> None:
 
 
 def forget_attempt(record: IdempotencyRecord) -> None:
-    """What was started with this key certainly never began: make room for another attempt.
+    """Unbind the key from a run or operation that certainly never began, so that another attempt can start.
 
-    Raises IdempotencyInProgress when somebody else has taken the record over.
+    Raises IdempotencyInProgress if another process has taken the record over.
     """
     _change(record, operation=None, run_key=new_run_key())
 
 
 def clean() -> int:
-    """Delete keys that are older than they have to be kept; how many."""
+    """Delete keys that are older than `keep_for`. Return how many."""
     return IdempotencyRecord.objects.filter(created__lt=timezone.now() - keep_for()).delete()[0]
 
 
@@ -202,7 +206,10 @@ def keep_for() -> timedelta:
 
 
 def _change(record: IdempotencyRecord, **changes: Any) -> None:
-    """Raises IdempotencyInProgress, so that nothing starts, when somebody else has taken the record over."""
+    """Update the record.
+
+    Raises IdempotencyInProgress, so that nothing starts, if another process has taken the record over.
+    """
     if not _own(record).update(**changes):
         raise IdempotencyInProgress("Another process answers this Idempotency-Key.", retry_after=RETRY_AFTER)
     for name, value in changes.items():

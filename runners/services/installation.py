@@ -1,4 +1,4 @@
-"""Which Autosubmit an environment has, and what only its files tell."""
+"""Which version of Autosubmit an environment has, and facts that only Autosubmit's files tell."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EMPTY_JOB_LIST = 16
 def ask_version(runner: Runner) -> CommandResult:
     """Execute `autosubmit -v` in the runner's environment; `autosubmit.version_in` reads the answer.
 
-    It takes as long as any command, 1.5 s and more. It runs in `/`, because the check of a configuration tries the
-    service's own directory in another stage. Raises as `Runner.execute`.
+    This takes as long as any command, 1.5 s and more. It runs in `/`, because the check of a configuration tests the
+    service's own directory in another stage. Raises the errors of `Runner.execute`.
     """
     argv = autosubmit.version()
     lines = [scripts.surroundings("/"), *get_module_loader(runner.config).steps(argv), f"exec {shlex.join(argv)}"]
@@ -27,7 +27,7 @@ def ask_version(runner: Runner) -> CommandResult:
 
 
 def installed_version(runner: Runner) -> str:
-    """Such as "4.1.15"; empty when it cannot be told now."""
+    """Return the version, such as "4.1.15"; empty if it cannot be told now."""
     try:
         result = ask_version(runner)
     except RunnerServiceError:
@@ -36,21 +36,22 @@ def installed_version(runner: Runner) -> str:
 
 
 def has_empty_job_list(runner: Runner, expid: str) -> bool:
-    """Whether Autosubmit's own file certainly holds no job.
+    """Return True if Autosubmit's own file certainly holds no job.
 
-    4.0 knows no SCRIPT: of jobs that have it, `create` makes an empty list and says that it was created successfully.
+    4.0 does not know SCRIPT. For jobs that have it, `create` makes an empty list and reports that it was created
+    successfully.
     """
     size = _job_list_size(runner, expid)
     return size is not None and size <= EMPTY_JOB_LIST
 
 
 def has_job_list_file(runner: Runner, expid: str) -> bool:
-    """Whether the file of the experiment's job list is certainly there, whatever it holds."""
+    """Return True if the file of the experiment's job list certainly exists, whatever it holds."""
     return _job_list_size(runner, expid) is not None
 
 
 def _job_list_size(runner: Runner, expid: str) -> int | None:
-    """Bytes; None when the file is not there or the machine cannot tell."""
+    """Return the size of the file in bytes; None if the file does not exist or the machine cannot tell."""
     try:
         result = runner.execute(scripts.job_list_size(expid), timeout=settings.RUNNERS_PROBE_TIMEOUT)
         return answers.size(result.text.strip())

@@ -1,8 +1,8 @@
-"""Stops that their own service's death has interrupted: tell them from those that are under way, once and for all.
+"""Find stops that were interrupted because their server process died, and mark them as interrupted.
 
-A stop writes its process into its row (`stop_owner`), with the time until which it can take at most (`stop_until`), and
-removes both when it has its outcome. What is left there without a living process was interrupted: by a KILL, by a
-restart, by a worker that was ended at its graceful timeout.
+A stop writes its process into its row (`stop_owner`), with the latest time at which it can end (`stop_until`). It
+removes both when it has its outcome. If they are still there and the process is dead, the stop was interrupted: by a
+KILL, by a restart, by a worker that was ended at its graceful timeout.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ CANCEL = "autosubmit stop --cancel"  # the step of a stop in which its jobs are 
 
 
 def is_under_way(run: RunnerRun) -> bool:
-    """Whether a stop, or a cancel, of the run is being carried out now."""
+    """Return True if a stop, or a cancel, of the run is being executed now."""
     if not run.stop_owner or run.stop_until is None or run.stop_until < timezone.now():
         return False
     return own_process.may_live(run.stop_owner)
 
 
 def settle(run: RunnerRun) -> None:
-    """Write down that the run's stop was interrupted, if it was: its steps, what is known of its jobs, and its audit
-    record. Of several processes that see it, one does so.
+    """If the run's stop was interrupted, store that: in its steps, in what is known of its jobs, in its audit record.
+
+    If several processes see the interruption, exactly one stores it.
     """
     if not run.stop_owner or is_under_way(run):
         return
@@ -70,7 +71,10 @@ def settle(run: RunnerRun) -> None:
 
 
 def settle_at_start() -> None:
-    """What a new server process does for those that have died before it. A database that is away is no hindrance."""
+    """Mark the interrupted stops and commands of dead processes when a server process starts.
+
+    The start does not fail if the database is not reachable.
+    """
     try:
         settle_all()
         audit.settle_all()
@@ -81,6 +85,6 @@ def settle_at_start() -> None:
 
 
 def settle_all(runs: Iterable[RunnerRun] | None = None) -> None:
-    """All of them; without `runs`, all that the database knows."""
+    """Call `settle` for all `runs`; without `runs`, for all runs in the database that have a stop owner."""
     for run in RunnerRun.objects.filter(stop_owner__gt="") if runs is None else runs:
         settle(run)

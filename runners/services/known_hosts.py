@@ -1,7 +1,8 @@
-"""Which host keys are trusted: those that an admin has approved and those of known_hosts files. Nothing else, ever.
+"""Which host keys are trusted: only those that an admin has approved and those of known_hosts files.
 
-paramiko's own reader passes over @revoked and @cert-authority lines and wildcards and knows one key per host and type,
-so the files are read here, as sshd(8) describes them. Keys are compared as the bytes that the server shows.
+paramiko's own reader ignores @revoked and @cert-authority lines and wildcards, and knows only one key per host and
+type. So this module reads the files itself, as sshd(8) describes them. Keys are compared as the bytes that the server
+shows.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ CERTIFICATES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class HostKey:
-    """A public key as bytes. `key_type` is the one inside of them, e.g. `ssh-ed25519`."""
+    """A public key as bytes. `key_type` is the type that these bytes name, e.g. `ssh-ed25519`."""
 
     key_type: str
     blob: bytes
 
     @classmethod
     def from_base64(cls, text: str) -> HostKey:
-        """Raises ValueError when it is no key."""
+        """Decode a key. Raises ValueError if the text is not a key."""
         try:
             blob = base64.b64decode(text, validate=True)
         except binascii.Error as error:
@@ -49,7 +50,7 @@ class HostKey:
 
     @classmethod
     def from_blob(cls, blob: bytes) -> HostKey:
-        """Raises ValueError when it is no key."""
+        """Parse a key. Raises ValueError if the bytes are not a key."""
         length = int.from_bytes(blob[:4], "big")
         if not 0 < length <= min(64, len(blob) - 4):
             raise ValueError("no public key")
@@ -74,10 +75,10 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True)
 class KnownHost:
-    """What is known about one host.
+    """The trusted and revoked keys of one host.
 
-    `host` is its name without a port, `authorities` are the keys that may sign its certificates (`@cert-authority`),
-    `revoked` maps keys to the file that says so.
+    `host` is its name without a port. `authorities` are the keys that may sign its certificates (`@cert-authority`).
+    `revoked` maps revoked keys to the file that revokes them.
     """
 
     name: str
@@ -87,9 +88,9 @@ class KnownHost:
     revoked: dict[HostKey, str]
 
     def verify(self, key: HostKey, certificate: bytes | None = None) -> None:
-        """Check the key that a server has proved to have, and the certificate of it that it has shown.
+        """Check the key that a server has proved to have, and the certificate for that key, if the server showed one.
 
-        As with OpenSSH, a certificate whose authority is unknown counts as the plain key that it holds.
+        As in OpenSSH, a certificate whose authority is unknown counts as the plain key that it holds.
         Raises HostKeyUnknown or HostKeyChanged, with the fingerprint and the remedy, unless the key is trusted.
         """
         facts = {"host": self.name, "key_type": key.key_type, "fingerprint": key.fingerprint}
@@ -118,7 +119,10 @@ class KnownHost:
         )
 
     def _is_certified(self, key: HostKey, blob: bytes, facts: dict[str, str]) -> bool:
-        """Raises HostKeyChanged for a certificate that a trusted authority signed, but not for this host and time."""
+        """Return True if a trusted authority has signed the certificate, False if the authority is unknown.
+
+        Raises HostKeyChanged for a certificate that a trusted authority signed, but not for this host and time.
+        """
         try:
             certificate = Certificate.from_blob(blob)
             authority = HostKey.from_blob(certificate.authority)
@@ -136,9 +140,10 @@ class KnownHost:
         return True
 
     def preferred(self, offered: Sequence[str]) -> list[str]:
-        """`offered` key algorithms, those of trusted keys first: a server with several keys then shows one of these.
+        """Return `offered` key algorithms, those of trusted keys first.
 
-        Certificates are asked for only where an authority is known for the host.
+        So a server with several keys shows a trusted one. Certificates are requested only if an authority is known for
+        the host.
         """
         plain = [name for name in offered if not name.endswith(SUFFIX)]
         types = [known.key_type for known in self.trusted]
@@ -155,27 +160,27 @@ class VerifyHostKey(paramiko.MissingHostKeyPolicy):
         self.known = known
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        # Of a certificate, paramiko keeps the whole as `public_blob` beside the key that it holds.
+        # For a certificate, paramiko stores the whole certificate as `public_blob` of the key.
         self.known.verify(HostKey.of(key), key.public_blob.key_blob if key.public_blob else None)
 
 
 def known_hosts_name(hostname: str, port: int) -> str:
-    """The name under which known_hosts files list a host."""
+    """Return the name under which known_hosts files list a host."""
     hostname = hostname.lower()
     return hostname if port == DEFAULT_PORT else f"[{hostname}]:{port}"
 
 
 def name_of(options: SSHHostOptions, port: int) -> str:
-    """The name under which the keys of a host are looked up: its HostKeyAlias (for any port) or its own."""
+    """Return the name under which the keys of a host are looked up: its HostKeyAlias (for any port) or its own name."""
     return options.host_key_alias.lower() or known_hosts_name(options.hostname, port)
 
 
 def load(options: SSHHostOptions, port: int) -> KnownHost:
-    """What is known about the host of `options` at `port`.
+    """Return the trusted and revoked keys of the host of `options` at `port`.
 
-    An approved key replaces those of its type in files. As with OpenSSH, a host at another port than 22 that no line
-    names with its port is looked up without it, too; what is revoked without a port is revoked for all ports.
-    Raises RunnerUnreachable for a file that cannot be read.
+    An approved key replaces the keys of its type in files. As in OpenSSH, a host at another port than 22 is also looked
+    up without its port if no line names it with the port. A key that is revoked without a port is revoked for all
+    ports. Raises RunnerUnreachable for a file that cannot be read.
     """
     name = name_of(options, port)
     known = _load(name, options)
@@ -214,12 +219,12 @@ def _load(name: str, options: SSHHostOptions) -> KnownHost:
 
 def _approved(name: str) -> Iterator[HostKey]:
     for text in TrustedHostKey.objects.filter(host=name).values_list("key", flat=True):
-        with suppress(ValueError):  # what is no key matches none
+        with suppress(ValueError):  # an invalid key matches no key
             yield HostKey.from_base64(text)
 
 
 def _read(file: str, name: str) -> list[tuple[str, HostKey]]:
-    """(marker or "", key) of the lines for `name`. A file that exists must be readable: it may revoke keys."""
+    """Return (marker or "", key) of each line for `name`. A file that exists must be readable: it may revoke keys."""
     try:
         path = Path(file).expanduser()
         data = bounded.within_file_timeout(("known_hosts", path), lambda: bounded.read_file(path))
@@ -248,7 +253,7 @@ def _read(file: str, name: str) -> list[tuple[str, HostKey]]:
 
 
 def _is_for(field: str, name: str) -> bool:
-    """Whether the host field of a line, `|1|salt|hash` or patterns separated by commas, means `name`."""
+    """Return True if the host field of a line, `|1|salt|hash` or patterns separated by commas, matches `name`."""
     if field.startswith("|1|"):
         try:
             salt, digest = (base64.b64decode(part, validate=True) for part in field[3:].split("|"))
@@ -265,10 +270,10 @@ def _is_for(field: str, name: str) -> bool:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """`*` and `?` only; brackets stand for themselves, as in `[host]:2222`.
+    """Match `*` and `?` only; brackets are literal, as in `[host]:2222`.
 
-    Not as a regular expression, which tries all ways to share a name among many `*`. Here each part between two `*` is
-    looked for once, from left to right, so the work grows with the length of the pattern times that of the name.
+    A regular expression would try all ways to divide a name among many `*`. This function searches each part between
+    two `*` once, from left to right, so the time grows with the length of the pattern times that of the name.
     """
     first, *parts = pattern.split("*")
     if not parts:
@@ -287,5 +292,5 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _fits(part: str, name: str, place: int) -> bool:
-    """Whether `part`, in which `?` is any character, stands in `name` at `place`."""
+    """Return True if `name` has `part`, in which `?` is any character, at `place`."""
     return all(wanted in ("?", name[place + index]) for index, wanted in enumerate(part))

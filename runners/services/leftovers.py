@@ -1,7 +1,7 @@
-"""Processes that are left of a run on its machine after its end: helpers of Autosubmit, and jobs of the local platform.
+"""Processes that remain on the machine after the end of a run: helpers of Autosubmit, and jobs of the local platform.
 
 Autosubmit starts its log recovery and the jobs of the local platform in the session and the process group of the run.
-The jobs are meant to outlive a run; the log recovery is not, and lives on when the run is killed or its `join` hangs.
+The jobs are meant to outlive a run. The log recovery is not, but it survives if the run is killed or its `join` hangs.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Whose processes are looked for. `keys`: of the run, and of earlier runs whose jobs may still be there.
+    """A run whose processes are searched. `keys`: of the run, and of earlier runs whose jobs may still exist.
 
-    `group`: also in the process group of the run; only right after its end.
+    `group`: search also in the process group of the run; only right after its end.
     """
 
     expid: str
@@ -48,8 +48,9 @@ class Run:
 
 
 def look(runner: Runner, run: Run, *, helpers: str = "", jobs: str = "") -> list[Leftover]:
-    """What is left; `helpers` and `jobs` are signals for them. Raises OutcomeUnknown when the machine cannot tell, and
-    as `Runner.execute`.
+    """Return the processes that are left. `helpers` and `jobs` are signals to send to the processes of that kind.
+
+    Raises OutcomeUnknown if the machine cannot tell, and the errors of `Runner.execute`.
     """
     script = scripts.leftovers(run.keys, run.identity.words, run.expid, group=run.group, helpers=helpers, jobs=jobs)
     lines = runner.execute(script, timeout=settings.RUNNERS_PROBE_TIMEOUT).text.splitlines()
@@ -62,9 +63,10 @@ def look(runner: Runner, run: Run, *, helpers: str = "", jobs: str = "") -> list
 
 
 def end(runner: Runner, run: Run, *, jobs: bool) -> tuple[list[Leftover], list[Leftover]]:
-    """End the helpers, with `jobs` also the jobs: TERM, then KILL. (what was there, what lives on).
+    """End the helpers, and with `jobs` also the jobs: TERM, then KILL. Return (the processes found, those still alive).
 
-    Helpers first get GRACE seconds to end by themselves; those that do are in neither list. Raises as `look`.
+    Helpers first get GRACE seconds to end by themselves; those that do are in neither list. Raises the errors of
+    `look`.
     """
     before = _await(runner, run, jobs=False, seconds=GRACE)
     before = before if jobs else _helpers(before)
@@ -79,7 +81,7 @@ def end(runner: Runner, run: Run, *, jobs: bool) -> tuple[list[Leftover], list[L
 
 
 def _await(runner: Runner, run: Run, *, jobs: bool, seconds: float) -> list[Leftover]:
-    """Look until nothing is left that was to end (helpers, with `jobs` all), for `seconds` at most."""
+    """Poll until no process is left that has to end (helpers; with `jobs` all), for `seconds` at most."""
     deadline = time.monotonic() + seconds
     while True:
         found = look(runner, run)
@@ -93,6 +95,6 @@ def _helpers(found: list[Leftover]) -> list[Leftover]:
 
 
 def in_words(found: Sequence[Leftover]) -> str:
-    """The first SHOWN by name, the others counted."""
+    """Name the first SHOWN processes and count the others."""
     names = ", ".join(map(str, found[:SHOWN]))
     return names + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")

@@ -1,10 +1,11 @@
-"""The states of a run and the only ways from one to another.
+"""The states of a run and the only transitions between them.
 
-ACTIVE rows are compared with what their machines say. Every change is a compare-and-set on the row (`status` still
-ACTIVE), so any number of processes may look at once and exactly one of them ends a run.
+This module compares ACTIVE rows with the state that their machines report. Every change is a compare-and-set on the row
+(`status` must still be ACTIVE). So any number of processes may probe a run concurrently, and exactly one of them ends
+it.
 
-Asking, leasing and confirming serve every model of detached commands (`Launched`); what an end means is each model's
-own: `settle`.
+Probing, leasing and confirming work for every model of detached commands (`Launched`). Each model defines in its own
+way how a row ends: see `settle`.
 """
 
 from __future__ import annotations
@@ -37,27 +38,27 @@ from runners.services.runners import Runner, get_runner
 
 logger = logging.getLogger(__name__)
 
-END_OF_LOG = 16_384  # bytes of a log in which Autosubmit says that all is done, or where it was interrupted
+END_OF_LOG = 16_384  # bytes at the end of a log; Autosubmit reports there that it is done, or where it was interrupted
 MAX_FAILED_NAMES = 50  # failed jobs whose names are kept with a run
-RETRY_UNREACHABLE = 5  # seconds before a machine that could not tell is asked again for a status
+RETRY_UNREACHABLE = 5  # seconds before a status request probes a machine again that could not tell
 MACHINES_AT_ONCE = 8
-ROWS_AT_ONCE = 2000  # rows that are asked after in one round trip: their answers stay below RUNNERS_OUTPUT_LIMIT
-# Seconds that one caller has the asking after a row for itself. It is renewed while the caller asks, so that a slow
-# machine is asked once, and the lease of a process that was killed ends soon.
+ROWS_AT_ONCE = 2000  # rows that one round trip probes: their answers stay below RUNNERS_OUTPUT_LIMIT
+# Seconds for which a lease lets only one caller probe a row. The caller renews the lease while it probes. So a slow
+# machine is probed once, and the lease of a killed process ends soon.
 LEASE, LEASE_RENEWAL = 3.0, 1.0
-ENDS_AT_ONCE = 8  # of one machine; its connections have room for more
-# Threads of a process, for all machines, that store ends side by side. Each has a database connection.
+ENDS_AT_ONCE = 8  # ends of one machine's runs that are stored concurrently; its connections have room for more
+# Bounds the threads of this process, for all machines, that store ends concurrently. Each has a database connection.
 _HELPERS = threading.BoundedSemaphore(16)
-PATIENCE = 1.0  # seconds that a request waits for the answer to somebody else's question
+PATIENCE = 1.0  # seconds that a request waits for the result of another caller's probe
 NOT_YET = "Its machine is being asked and has not answered yet."
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.1  # seconds between its looks at the row
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.1  # seconds between two reads of the row while the request waits
 LAUNCH_GRACE = 30  # seconds beyond RUNNERS_LAUNCH_TIMEOUT after which no launch can still be under way
 
 Launched = TypeVar("Launched", RunnerRun, Operation)  # rows of commands that were launched; one call takes one kind
 
 
 def confirm_running(run: RunnerRun | Operation, identity: Identity, *, asked: datetime | None = None) -> None:
-    """Store which process the run is. `asked` as in `apply`."""
+    """Store the identity of the run's process. `asked`: as in `apply`."""
     now = timezone.now()
     _set(
         run,
@@ -84,10 +85,10 @@ def finish(
     unless_stopped: bool = False,
     jobs: dict[str, Any] | None = None,
 ) -> bool:
-    """End a run: COMPLETED without a reason, else TERMINATED.
+    """End a run: COMPLETED if `reason` is empty, else TERMINATED.
 
-    False: another process ended it first, or, with `unless_stopped`, somebody has asked to stop it: then that is what
-    ends it.
+    Return False if another process ended the run first. With `unless_stopped`, also return False if somebody has asked
+    to stop the run: then the stop ends it.
     """
     now = timezone.now()
     is_completed = not reason
@@ -96,7 +97,7 @@ def finish(
         "reason": reason,
         "exit_code": exit_code,
         "signal": signal,
-        # The machine's clock may be off; an end before the start or in the future helps nobody.
+        # The machine's clock may be wrong, so the end is clamped: not before the start and not in the future.
         "finished": max(min(finished or now, now), run.created),
         "modified": now,
         "detail": detail,
@@ -105,7 +106,7 @@ def finish(
     }
     if confirmed:
         changes |= {"confirmed_at": now, "reachable": True, "unreachable_detail": ""}
-    with transaction.atomic():  # the messages about the end are written with it, or neither is
+    with transaction.atomic():  # store the end and the webhook messages about it together, or neither
         is_first = _set(run, RunnerRun.objects.filter(stop_requested_at=None) if unless_stopped else None, **changes)
         if is_first:
             webhooks.run_ended(run)
@@ -113,13 +114,13 @@ def finish(
 
 
 def refresh(runs: Iterable[Launched], *, wait: float | None = None, patient: bool = False) -> None:
-    """Bring ACTIVE rows up to what their machines say, with one round trip per machine and account.
+    """Update ACTIVE rows with the state that their machines report, with one round trip per machine and account.
 
-    `wait`: seconds after which this call ends. A look that has no answer by then goes on in the background, and its
-    answer is stored. None: to the end of all looks. A row that another caller is asking after is left alone: what that
-    caller finds is in the row soon. With `patient` its answer is waited for and loaded, for PATIENCE seconds at most;
-    without an answer by then the row says for this caller that its machine cannot be asked. Never raises for a machine.
-    Several machines are asked side by side, so that a slow one does not delay the others.
+    `wait`: seconds after which this call returns. A probe without an answer by then continues in the background, and
+    its answer is stored. None: wait for the end of all probes. A row that another caller is probing is skipped, because
+    that caller stores the result soon. With `patient`, wait for that result and load it, for PATIENCE seconds at most.
+    A row without an answer by then is marked as not reachable, for this caller only. Errors of a machine are never
+    raised. Several machines are probed concurrently, so that a slow one does not delay the others.
     """
     groups = [
         group[start : start + ROWS_AT_ONCE]
@@ -135,14 +136,15 @@ def refresh(runs: Iterable[Launched], *, wait: float | None = None, patient: boo
         with ThreadPoolExecutor(min(MACHINES_AT_ONCE, len(groups) or 1)) as pool:
             looks = pool.map(partial(_look_in_thread, end=end, until=until), groups)
             unanswered = [run for rest in looks for run in rest]
-    for run in unanswered:  # of this caller only: nothing is stored
+    for run in unanswered:  # only this caller's objects change: nothing is stored
         run.reachable, run.unreachable_detail = False, NOT_YET
 
 
 def refresh_now(run: RunnerRun) -> None:
-    """Bring an ACTIVE row up to what its machine says after this call has begun, for an answer that refuses something.
+    """Update an ACTIVE row with a state that its machine reports after this call has begun.
 
-    What was known before does not count, unless the machine has failed to answer within RETRY_UNREACHABLE seconds.
+    Callers use this before they reject a request because of the run. An older state does not count, unless the machine
+    has failed to answer within the last RETRY_UNREACHABLE seconds.
     """
     since, end = timezone.now(), time.monotonic() + PATIENCE
     while run.is_active and (run.confirmed_at is None or run.confirmed_at < since):
@@ -155,13 +157,13 @@ def refresh_now(run: RunnerRun) -> None:
 
 
 def by_target(runs: Iterable[Launched]) -> dict[tuple[str, ...], list[Launched]]:
-    """Runs by the account of the machine they run in. Those without a readable configuration are logged, left out."""
+    """Group runs by machine and account. Runs without a readable configuration are logged and left out."""
     groups: dict[tuple[str, ...], list[Launched]] = {}
     for run in runs:
         try:
             target = runner_of(run).target
-        except RunnerUnreachable as error:  # somebody has written into the table; the others are not to suffer
-            if run.is_active and run.unreachable_detail != error.detail:  # told once
+        except RunnerUnreachable as error:  # somebody has written into the table; other runs must not be affected
+            if run.is_active and run.unreachable_detail != error.detail:  # log it once
                 logger.error("%s", error.detail)
                 _set(run, reachable=False, unreachable_detail=error.detail)
             continue
@@ -170,7 +172,7 @@ def by_target(runs: Iterable[Launched]) -> dict[tuple[str, ...], list[Launched]]
 
 
 def runner_of(run: RunnerRun | Operation) -> Runner:
-    """How to reach the machine of a row. Raises RunnerUnreachable when its stored configuration cannot be read."""
+    """Return the runner for a row's machine. Raises RunnerUnreachable if the stored configuration cannot be read."""
     try:
         return get_runner(run.runner_config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -181,7 +183,7 @@ def runner_of(run: RunnerRun | Operation) -> Runner:
 
 
 def is_readable(run: RunnerRun | Operation) -> bool:
-    """Whether the row holds a configuration and an identity, so that its machine can be asked after it."""
+    """Return True if the stored configuration and identity can be read, so that the machine can be probed."""
     try:
         runner_of(run)
         identity_of(run)
@@ -191,10 +193,11 @@ def is_readable(run: RunnerRun | Operation) -> bool:
 
 
 def look(runs: list[Launched], *, end: float | None = None, until: float | None = None) -> list[Launched]:
-    """Ask one machine after those of its rows that nobody else is asking after.
+    """Probe those rows of one machine that no other caller is probing.
 
-    Until `end` (of `time.monotonic`) the answers that others get are waited for, until `until` the answer to this
-    call's own question; None: no limit. Returns the rows without one.
+    `end` (of `time.monotonic`): wait until then for the answers that other callers get; None: do not wait for them.
+    `until`: wait until then for the answer to this call's own probe; None: no limit. Return the rows whose answer this
+    call waited for and did not get.
     """
     pause = FIRST_PAUSE
     while True:
@@ -220,7 +223,7 @@ def _look_in_thread(runs: list[Launched], *, end: float | None, until: float | N
 
 
 def _ask_leased(runs: list[Launched], until: float | None) -> tuple[set[int], list[Launched]]:
-    """Ask after the rows whose lease can be had now; returns their numbers, and those without an answer by `until`."""
+    """Probe the rows whose lease is free. Return their primary keys, and the rows without an answer by `until`."""
     with ExitStack() as lease:
         got = lease.enter_context(_lease(runs))
         if not got:
@@ -235,10 +238,10 @@ def _ask_leased(runs: list[Launched], until: float | None) -> tuple[set[int], li
 
 
 class _BackgroundLook:
-    """A look at rows of one machine that goes on when its caller waits no longer.
+    """A probe of rows of one machine that continues in the background when its caller has stopped waiting.
 
-    The caller stores an answer that comes in time, unless a row has ended: what a run has brought is read from its
-    machine, too. All else the background stores. Whoever stores frees the lease.
+    The caller stores an answer that comes in time, unless a row has ended: then the outcome of the run has to be read
+    from its machine, too. The background thread stores all other answers. The thread that stores frees the lease.
     """
 
     def __init__(self, runs: list[Any], lease: ExitStack) -> None:
@@ -246,11 +249,14 @@ class _BackgroundLook:
         self._asked = timezone.now()
         self._lock = threading.Lock()
         self._answer: tuple[Runner, dict[str, Probe]] | None = None
-        self._is_late = False  # the caller waits no longer
+        self._is_late = False  # the caller has stopped waiting
         self._is_probed, self._is_stored = threading.Event(), threading.Event()
 
     def is_answered_within(self, seconds: float | None) -> bool:
-        """Begin, and wait. None: nobody may wait, so nothing is begun. True: the rows are as their machine says."""
+        """Start the probe and wait `seconds` for it. None: the thread may not wait, so nothing is started.
+
+        Return True if the rows now match what their machine reports.
+        """
         if seconds is None or not background.begin(self._look, name="look"):
             self._lease.close()
             return False
@@ -302,7 +308,7 @@ def _is_free(run: RunnerRun | Operation) -> bool:
 
 
 def _unanswered(runs: list[Launched]) -> list[Launched]:
-    """Load rows that others are asking after; returns those that have no answer yet."""
+    """Reload rows that other callers are probing. Return those that have no answer yet."""
     if not runs:
         return []
     stored = type(runs[0]).objects.in_bulk([run.pk for run in runs])
@@ -319,16 +325,16 @@ def _unanswered(runs: list[Launched]) -> list[Launched]:
 
 
 def _load(run: RunnerRun | Operation, found: RunnerRun | Operation | None) -> None:
-    """Take over what is in the row now; None: it was deleted."""
+    """Copy the values of the stored row `found` into `run`. None: the row was deleted, and `run` stays as it is."""
     if found is not None:
         for column in found._meta.concrete_fields:
             setattr(run, column.attname, getattr(found, column.attname))
 
 
 def ask(runs: list[Launched]) -> list[Probe]:
-    """Probe runs of one machine and apply the answers, without regard to who else is asking.
+    """Probe runs of one machine and apply the answers, even if another caller is probing the same runs.
 
-    One row whose answer cannot be applied is logged and does not keep the others from theirs.
+    If the answer of one row cannot be applied, log the error and apply the other answers.
     """
     asked = timezone.now()
     try:
@@ -351,9 +357,9 @@ def _store(runs: list[Launched], runner: Runner, answers: dict[str, Probe], aske
 
 
 def _apply_each(runs: list[Launched], runner: Runner, answers: dict[str, Probe], asked: datetime) -> None:
-    """`apply` for each row, several at the same time: at an end a machine is asked up to three times for its log.
+    """Call `apply` for each row, several concurrently: the end of a run needs up to three reads of its log.
 
-    Changes `answers` where one cannot be stored.
+    If an answer cannot be stored, replace it in `answers`.
     """
 
     def apply_one(run: Launched) -> None:
@@ -387,14 +393,17 @@ def _apply_each(runs: list[Launched], runner: Runner, answers: dict[str, Probe],
 
 
 def _probe(runner: Runner, runs: list[Launched]) -> dict[str, Probe]:
-    """Rows whose stored identity cannot be read are not asked after: nobody knows which process they mean."""
+    """Return the machine's answers, by run key.
+
+    Rows whose stored identity cannot be read are not probed: it is unknown which process they mean.
+    """
     targets, answers = [], {}
     for run in runs:
         try:
             targets.append(target_of(run))
         except Unreadable as error:
             answers[run.key] = cannot_tell(f"The stored identity of this row cannot be read: {error}")
-            if run.unreachable_detail != answers[run.key].detail:  # told once
+            if run.unreachable_detail != answers[run.key].detail:  # log it once
                 logger.error("Nobody can ask after %s: %s", run, error)
     if targets:
         answers |= runner.probe(targets, timeout=settings.RUNNERS_PROBE_TIMEOUT)
@@ -409,12 +418,12 @@ def _cannot_be_read(run: RunnerRun | Operation, detail: str) -> Probe:
 
 
 def _confirm_all(runs: list[Launched], asked: datetime) -> None:
-    """What `apply` does for a running run, for any number of them in one statement."""
+    """Confirm any number of running rows in one statement, as `apply` does for one row."""
     _set_all(runs, confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
 
 
 def _cannot_tell_all(runs: list[Launched], answers: dict[str, Probe]) -> None:
-    """What `apply` does for a run of which the machine cannot tell: one statement for all with the same cause."""
+    """Store "cannot tell" as `apply` does for one row, with one statement for all rows with the same cause."""
     until = timezone.now() + timedelta(seconds=RETRY_UNREACHABLE)
     alike: dict[str, list[Launched]] = {}
     for run in runs:
@@ -424,7 +433,7 @@ def _cannot_tell_all(runs: list[Launched], answers: dict[str, Probe]) -> None:
 
 
 def _set_all(runs: list[Launched], **changes: Any) -> None:
-    """`_set` for rows that all change alike, in one statement."""
+    """Do the same as `_set` in one statement, for rows that all get the same changes."""
     if not runs:
         return
     active = type(runs[0]).objects.active().filter(pk__in=[run.pk for run in runs])
@@ -432,16 +441,16 @@ def _set_all(runs: list[Launched], **changes: Any) -> None:
     still_active = None if is_all else set(active.values_list("pk", flat=True))
     for run in runs:
         if still_active is not None and run.pk not in still_active:
-            run.refresh_from_db()  # another process has seen its end meanwhile
+            run.refresh_from_db()  # another process has ended it meanwhile
             continue
         for name, value in changes.items():
             setattr(run, name, value)
 
 
 def abandon(run: RunnerRun, *, note: str) -> bool:
-    """End a run whose machine cannot be asked any more, on an admin's word. Nothing is sent to the machine.
+    """End a run because an admin says that its machine cannot be reached any more. The machine is only probed.
 
-    Raises NotRunning when it has ended, StillReachable when its machine answers: then it is stopped, not abandoned.
+    Raises NotRunning if the run has ended, StillReachable if its machine answers: such a run has to be stopped instead.
     """
     if run.is_active:
         (probe,) = ask([run])
@@ -455,32 +464,38 @@ def abandon(run: RunnerRun, *, note: str) -> bool:
 
 
 def stop_window() -> timedelta:
-    """How long a stop can take, each of its steps and looks at its deadline: what ends later did not end by it."""
+    """Return the longest time that a stop can take, with all its steps and probes up to their deadlines.
+
+    A run that ends later did not end because of the stop.
+    """
     waits = settings.RUNNERS_STOP_TIMEOUT + 2 * settings.RUNNERS_TERM_WAIT + settings.RUNNERS_KILL_WAIT
     return timedelta(seconds=waits + 5 * settings.RUNNERS_PROBE_TIMEOUT)
 
 
 def target_of(run: RunnerRun | Operation) -> ProbeTarget:
-    """What to ask for. Past the launch deadline, a run without identity may be called never started."""
+    """Return what to probe. After the launch deadline, a run without identity may be reported as never started."""
     age = (timezone.now() - run.created).total_seconds()
     is_late = age > settings.RUNNERS_LAUNCH_TIMEOUT + LAUNCH_GRACE
     return ProbeTarget(run.key, identity_of(run), claim=is_late)
 
 
 def identity_of(run: RunnerRun | Operation) -> Identity | None:
-    """Raises Unreadable when somebody has written something else into the table."""
+    """Return the stored identity, None if there is none.
+
+    Raises Unreadable if somebody has written something else into the table.
+    """
     return Identity.from_dict(run.identity) if run.identity else None
 
 
 def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe, *, asked: datetime | None = None) -> None:
-    """Change the row as the machine's answer demands. "Cannot tell" changes nothing but `reachable`.
+    """Update the row from the machine's answer. "Cannot tell" changes nothing but `reachable`.
 
-    `asked`: when the question was sent. The state is confirmed as of then, not as of the arrival of the answer.
+    `asked`: when the probe was sent. The state is confirmed as of that time, not as of the arrival of the answer.
     """
     now = timezone.now()
     asked = asked or now
     if not probe.was_asked:
-        run.reachable, run.unreachable_detail = False, probe.detail  # of this caller only
+        run.reachable, run.unreachable_detail = False, probe.detail  # only in this caller's object
     elif probe.answer == Probe.CANNOT_TELL:
         _set(
             run,
@@ -489,7 +504,8 @@ def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe, *, asked: da
             probing_until=now + timedelta(seconds=RETRY_UNREACHABLE),
         )
     elif probe.answer == Probe.RUNNING:
-        if run.identity is None and probe.identity:  # we died, or lost the line, between launching and storing
+        # The service died or lost the connection after the launch, before it stored the identity.
+        if run.identity is None and probe.identity:
             confirm_running(run, probe.identity, asked=asked)
         else:
             _set(run, confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
@@ -501,16 +517,17 @@ def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe, *, asked: da
 
 @singledispatch
 def settle(row: object, runner: Runner, probe: Probe) -> None:
-    """End a row as the machine's answer, one of those that are over, demands. Each model registers its own way."""
+    """End a row from an answer that says that its command is over. Each model registers its own implementation."""
     raise TypeError(f"nobody said how a {type(row).__name__} ends")
 
 
 @settle.register
 def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
-    """COMPLETED: exit code 0 and no stop under way, or a log that proves that all was done before the stop.
+    """End a run. COMPLETED: exit code 0 and no stop under way, or a log that proves that it was done before the stop.
 
-    Up to 4.1.16 Autosubmit also ends with exit code 0 after an INT, which may come from somebody else, and 3.14 does
-    so after failed jobs. So the log may deny what exit code 0 says, and during a stop only the log can tell.
+    Up to 4.1.16, Autosubmit also ends with exit code 0 after an INT, which somebody else may have sent. Version 3.14
+    ends with exit code 0 after failed jobs. So the log may contradict exit code 0, and during a stop only the log can
+    tell.
     """
     detail = ""
     jobs: reasons.Jobs | None = None
@@ -521,9 +538,9 @@ def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         if is_completed or is_stopped:
             try:
                 log = end_of_log(run, runner)
-            except CommandFailed:  # there is something else in its place, so it proves nothing
+            except CommandFailed:  # something else is in place of the log, so it proves nothing
                 log = ""
-            except RunnerServiceError as error:  # the next look reads it
+            except RunnerServiceError as error:  # the next probe reads the log
                 apply(run, runner, Probe(Probe.CANNOT_TELL, detail=error.detail))
                 return
             if is_stopped:
@@ -569,7 +586,7 @@ def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
 
 
 def _jobs(run: RunnerRun, runner: Runner) -> reasons.Jobs | None:
-    """What became of the run's jobs. If it cannot be had, the end of the run is stored without."""
+    """Return the outcome of the run's jobs. None if it cannot be read: the end of the run is stored without it."""
     try:
         lines, is_whole = runner.grep_log(
             run.key, reasons.JOB_LINES, repeated=reasons.REPEATED_LINES, timeout=settings.RUNNERS_PROBE_TIMEOUT
@@ -580,7 +597,7 @@ def _jobs(run: RunnerRun, runner: Runner) -> reasons.Jobs | None:
 
 
 def _counts(jobs: reasons.Jobs | None) -> dict[str, Any] | None:
-    """As RunnerRun.jobs keeps it."""
+    """Return the counts in the format of RunnerRun.jobs."""
     if jobs is None:
         return None
     names = list(jobs.failed)[:MAX_FAILED_NAMES]
@@ -589,10 +606,10 @@ def _counts(jobs: reasons.Jobs | None) -> dict[str, Any] | None:
 
 
 def _ended_by_a_stop(run: RunnerRun, finished: datetime | None) -> bool:
-    """Whether the end came while a stop was under way. One that was asked for long before has not brought it about.
+    """Return True if the run ended while a stop was under way. A stop that was requested long before is not the cause.
 
-    The row is asked afresh: a stop is written down before its first signal is sent, which may be after this process
-    has read the row and before its look at the machine.
+    Reload the stop from the row: a stop is stored before its first signal is sent. That may be after this process has
+    read the row and before it probes the machine.
     """
     run.refresh_from_db(fields=["stop_requested_at", "stopped_by"])
     if run.stop_requested_at is None:
@@ -602,16 +619,16 @@ def _ended_by_a_stop(run: RunnerRun, finished: datetime | None) -> bool:
 
 
 def end_of_log(run: RunnerRun, runner: Runner) -> str:
-    """The last END_OF_LOG bytes of what a run has printed, without colours; empty when there is no log.
+    """Return the last END_OF_LOG bytes of a run's output, without colours; empty if there is no log.
 
-    Raises as `Runner.read_log`.
+    Raises the errors of `Runner.read_log`.
     """
     chunk = runner.read_log(run.key, offset=-END_OF_LOG, limit=END_OF_LOG, timeout=settings.RUNNERS_PROBE_TIMEOUT)
     return plain_text(chunk.data) if chunk else ""
 
 
 def _reason(run: RunnerRun, runner: Runner, jobs: reasons.Jobs | None) -> str:
-    """Autosubmit's reason for the end of a failed run, or else its last words. If they cannot be had: nothing."""
+    """Return Autosubmit's reason for the end of a failed run, or else its last words. Empty if neither can be read."""
     try:
         chunk = runner.read_log(run.key, offset=-END_OF_LOG, limit=END_OF_LOG, timeout=settings.RUNNERS_PROBE_TIMEOUT)
     except RunnerServiceError:
@@ -625,19 +642,19 @@ def _reason(run: RunnerRun, runner: Runner, jobs: reasons.Jobs | None) -> str:
 
 @contextmanager
 def _lease(runs: list[Launched]) -> Iterator[list[Launched]]:
-    """Reserve the asking after rows of one machine for this caller; yields those it got, and frees them at the end.
+    """Lease rows of one machine, so that only this caller probes them. Yield the leased rows; free them at the end.
 
-    The lease is renewed by a thread while the block is executed.
+    A thread renews the lease while the block is executed.
     """
     now = timezone.now()
-    # The random microseconds tell this lease from any other, so one statement suffices for all rows.
+    # The random microseconds distinguish this lease from all others, so one statement suffices for all rows.
     until = now + timedelta(seconds=LEASE, microseconds=secrets.randbelow(1_000_000))
     rows = type(runs[0]).objects.active()
     wanted = rows.filter(pk__in=[run.pk for run in runs])
-    # No lease is that long: one that ends later was made before the clock jumped.
+    # Every lease is shorter than this: a lease that ends later was made before the clock jumped.
     longest = now + timedelta(seconds=max(LEASE, RETRY_UNREACHABLE, settings.RUNNERS_PROBE_TIMEOUT) + 2)
     is_free = Q(probing_until=None) | Q(probing_until__lt=now) | Q(probing_until__gt=longest)
-    # Who read a row before another's look was stored has that look's answer to read, and no reason to ask again.
+    # If another process stored a newer answer since this caller read the row, the caller uses it and does not probe.
     seen = max((run.confirmed_at for run in runs if run.confirmed_at), default=None)
     is_as_read = Q(confirmed_at=None) | Q(confirmed_at__lte=seen) if seen else Q(confirmed_at=None)
     if not wanted.filter(is_free, is_as_read).update(probing_until=until):
@@ -659,7 +676,7 @@ def _lease(runs: list[Launched]) -> Iterator[list[Launched]]:
 
 
 class _Renewal(threading.Thread):
-    """Moves the end of a lease ahead until `end` is called. It opens no connection unless the asking takes long."""
+    """A thread that extends a lease until `end` is called. It opens a database connection only if the probe is slow."""
 
     def __init__(self, model: type[RunnerRun] | type[Operation], keys: set[int], until: datetime) -> None:
         super().__init__(name="lease", daemon=True)
@@ -677,7 +694,7 @@ class _Renewal(threading.Thread):
             except (
                 DatabaseError,
                 InterfaceError,
-            ) as error:  # then the lease ends early, and the machine is asked twice
+            ) as error:  # the lease ends early, and the machine is probed twice
                 logger.warning("The lease of %s rows cannot be renewed: %s", len(self._keys), error)
                 break
             self.until = until
@@ -689,9 +706,9 @@ class _Renewal(threading.Thread):
 
 
 def _set(run: RunnerRun | Operation, among: QuerySet[Any] | None = None, **changes: object) -> bool:
-    """Update an ACTIVE row (one of `among`, if they are given); when it is not any more, load what it became.
+    """Update the row if it is still ACTIVE (and in `among`, if that is given). Otherwise reload it.
 
-    Either way `run` is true afterwards.
+    In both cases `run` matches the database afterwards. Return True if the row was updated.
     """
     rows = type(run).objects.active().filter(pk=run.pk)
     done = bool((rows if among is None else rows & among).update(**changes))

@@ -1,4 +1,4 @@
-"""Which run of an expid a request means, when several installations have an experiment of that id."""
+"""Find the run of an expid that a request means, if several installations have an experiment of that id."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from runners.models import RunnerRun, RunStatus
 from runners.services import access
 
 MAX_CHOICES = 50  # runs that an `ambiguous` error lists
-NAMED = 5  # of them, in its sentence
+NAMED = 5  # runs that the sentence of this error names
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where a run is looked for. `profile_id`: runs that were started with this profile.
+    """The runs among which a request searches. `profile_id`: runs that were started with this profile.
 
-    `installations`: and those in an installation whose whole name fits. The name of a profile may have changed since a
-    run was started, so either is enough.
+    `installations`: and runs in an installation whose whole name matches. A run needs to match only one of the two,
+    because the name of a profile may have changed since the run was started.
     """
 
     profile_id: int | None
@@ -35,10 +35,10 @@ class Scope:
 
 
 def of_profile(profile: RunnerProfile, profile_params: object, person: Person) -> Scope:
-    """The runs that a command with this profile would be about.
+    """Return the scope of a command with this profile.
 
-    With parameters the account and the machine are known, so the installation is, too. Without them, what the profile
-    leaves open may be anything. Raises InvalidProfile.
+    With parameters, the account and the machine are known, and so is the installation. Without parameters, the values
+    that the profile leaves open may be anything. Raises InvalidProfile.
     """
     if profile_params:
         name = profile.resolve(profile_params, person).installation
@@ -47,15 +47,15 @@ def of_profile(profile: RunnerProfile, profile_params: object, person: Person) -
 
 
 def of_run(run: RunnerRun) -> Scope:
-    """The runs of the same installation."""
+    """Return the scope with the runs of the same installation."""
     return Scope(None, re.compile(re.escape(run.installation)))
 
 
 def last(expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun | None:
-    """The active run, else the newest one, that `viewer` may see.
+    """Return the active run that `viewer` may see, else the newest one.
 
-    When several installations have the expid, and `viewer` has started a run in some of them, those count: another
-    person's experiment of the same id is not the one that is asked for.
+    If several installations have the expid, and `viewer` has started a run in some of them, only those installations
+    count: the request does not mean another person's experiment of the same id.
     """
     if scope is None:
         run, is_alone = RunnerRun.objects.last_of(expid)
@@ -70,7 +70,7 @@ def last(expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun | Non
 
 
 def to_stop(expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun | None:
-    """As `last`. Raises AmbiguousRun when several active runs may be meant: a stop is never a guess."""
+    """Return the same as `last`. Raises AmbiguousRun if several active runs may be meant: a stop never guesses."""
     active = _candidates(expid, viewer, scope).filter(status=RunStatus.ACTIVE)
     found = list(active.order_by("-id")[: MAX_CHOICES + 1])
     if len(found) > 1:
