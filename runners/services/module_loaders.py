@@ -1,8 +1,8 @@
-"""Prepare the environment of a command: `ModuleLoader` and its four ways.
+"""Prepare the environment of a command: `ModuleLoader` and its four subclasses.
 
-A loader gives lines of shell, not a wrapped command: lines compose (`p1 && p2 && exec argv`), so a line that fails
-stops the command with its own words, and the process that runs in the end is the command itself: signals and live
-output reach it.
+A loader returns shell lines, not a wrapped command, because lines can be combined (`p1 && p2 && exec argv`). A line
+that fails stops the command with its own error message. The process that runs in the end is the command itself, so
+signals reach it and its output is live.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from profiles.limits import in_words
 from runners.exceptions import ProfileForbidden, RunnerServiceError
 from runners.services import scripts
 
-# Where conda installers put themselves, tried after CONDA_EXE and PATH. Source: the installers' defaults.
+# Default directories of conda installers, tried after CONDA_EXE and PATH. Source: the installers' defaults.
 CONDA_ROOTS = (
     *('"$HOME"/' + name for name in ("miniforge3", "mambaforge", "miniconda3", "anaconda3", "conda")),
     *("/opt/" + name for name in ("conda", "miniforge3", "miniconda3", "anaconda3")),
@@ -27,15 +27,16 @@ OUTSIDE_SITE = "This service does not allow the environment"
 
 
 def _or_say(test: str, sentence: str) -> str:
-    """A line that fails with a sentence on standard error unless `test` succeeds."""
+    """Return a line that fails with `sentence` on standard error unless `test` succeeds."""
     return f"{{ {test} || {{ printf '%s\\n' {shlex.quote(sentence)} >&2; false; }}; }}"
 
 
 class ModuleLoader(ABC):
-    """Prepares a login shell for a command. `modules` come validated from a RunnerConfig and are quoted here.
+    """The preparation of a login shell for a command.
 
-    `roots`: directories, one of which must hold an environment that is given by its path. Empty: it may be anywhere.
-    `site_roots`: the same for every profile (RUNNERS_VENV_ROOTS), also where the profile fixes the environment.
+    `modules`: validated values from a RunnerConfig; they are quoted here. `roots`: an environment that is given by its
+    path must be in one of these directories; empty: it may be anywhere. `site_roots`: the same for every profile
+    (RUNNERS_VENV_ROOTS), even if the profile fixes the environment.
     """
 
     def __init__(
@@ -47,31 +48,35 @@ class ModuleLoader(ABC):
 
     @abstractmethod
     def prelude(self) -> list[str]:
-        """Shell lines, each one `&&`-able, that must all succeed before the command is executed."""
+        """Return shell lines that can be joined with `&&`. All must succeed before the command is executed."""
 
     def steps(self, argv: list[str]) -> list[str]:
-        """The prelude, and a check that the programs are there, which says so better than a shell does."""
+        """Return the prelude and a check that each program exists, with a clearer message than the shell's."""
         environment = " ".join(self.modules) or "the login environment"
-        programs = dict.fromkeys([argv[0], *(word for word in argv if word == "autosubmit")])  # it may have a wrapper
+        # argv[0] may be a wrapper.
+        programs = dict.fromkeys([argv[0], *(word for word in argv if word == "autosubmit")])
         found = [
             _or_say(f"type -P {shlex.quote(name)} >/dev/null", f"{name}: not found in {environment}")
             for name in programs
         ]
-        # Activation scripts of others read variables that may be unset, and end with other codes than 0.
+        # Third-party activation scripts may read unset variables and return exit codes other than 0.
         return ["set +eu", *self.prelude(), *found]
 
     def wrap(self, argv: list[str]) -> str:
-        """The text that executes `argv`, every item of it one quoted word, in the prepared environment."""
+        """Return the script that executes `argv`, each item as one quoted word, in the prepared environment."""
         return " && ".join([scripts.surroundings(), *self.steps(argv), f"exec {shlex.join(argv)}"])
 
     def within_roots(self, path: str) -> list[str]:
-        """Lines that fail unless `path` lies within the roots, all links followed. Only the machine can tell."""
+        """Return lines that fail unless `path` is within the roots, after all symlinks are resolved.
+
+        Only the machine can check this.
+        """
         lines = []
         for roots, sentence in ((self.roots, OUTSIDE), (self.site_roots, OUTSIDE_SITE)):
             if not roots:
                 continue
-            # Both sides are resolved, so a root may be a link itself. -m: what does not exist is resolved, too, so that
-            # the answer for a path elsewhere says nothing about what is there.
+            # Resolve both sides, because a root may itself be a symlink. -m also resolves paths that do not exist, so
+            # the answer for a path outside of the roots does not reveal whether it exists.
             look = (
                 f"inside= && real=$(readlink -m -- {shlex.quote(path)}) && for root in {shlex.join(roots)}; do "
                 'root=$(readlink -m -- "$root") && root=${root%/} && '
@@ -82,11 +87,14 @@ class ModuleLoader(ABC):
         return lines
 
     def judged(self, path: str) -> str:
-        """The shell word for the path that `within_roots` has judged, even if a link is changed in between."""
+        """Return the shell word for the path that `within_roots` has checked.
+
+        With roots this is the resolved path in `$real`, so that changing a symlink after the check has no effect.
+        """
         return '"$real"' if self.roots or self.site_roots else shlex.quote(path)
 
     def explain(self, error: RunnerServiceError) -> RunnerServiceError:
-        """ProfileForbidden when the prelude has found the environment outside of the roots, else the error itself."""
+        """Return ProfileForbidden if the prelude found the environment outside of the roots, else `error` itself."""
         output = str(error.facts.get("output", ""))
         for roots, words in ((self.roots, OUTSIDE), (self.site_roots, OUTSIDE_SITE)):
             if roots and words in output:
@@ -98,7 +106,7 @@ class ModuleLoader(ABC):
 
 
 class NoModuleLoader(ModuleLoader):
-    """The login environment as it is: Autosubmit is on PATH already."""
+    """The unchanged login environment: Autosubmit is already on PATH."""
 
     def prelude(self) -> list[str]:
         return []
@@ -107,7 +115,7 @@ class NoModuleLoader(ModuleLoader):
 class VenvModuleLoader(ModuleLoader):
     """One Python virtual environment, by absolute path.
 
-    A prefix without `bin/activate` is put first on PATH, as the Autosubmit API does.
+    If there is no `bin/activate`, its `bin` is put first on PATH, as the Autosubmit API does.
     """
 
     def prelude(self) -> list[str]:
@@ -132,21 +140,22 @@ class LmodModuleLoader(ModuleLoader):
 _CONDA_HOOK = 'unset CONDA_AUTO_ACTIVATE; CONDA_AUTO_ACTIVATE_BASE=false "$conda_exe" shell.posix hook'
 # micromamba has neither conda's hook nor its `activate` in a shell. Source: mamba's documentation, `shell hook`.
 MICROMAMBA_PLACES = ('"$HOME"/.local/bin/micromamba', '"$HOME"/bin/micromamba', "/opt/micromamba/bin/micromamba")
-# Out of conda's "ERROR REPORT" (a traceback, the environment and the configuration, over 100 lines) only the exception.
-# Other errors of conda are left as they are. Source: conda/exception_handler.py of conda 26.7.
+# Reduce conda's "ERROR REPORT" (a traceback, the environment and the configuration, over 100 lines) to the exception.
+# Other errors of conda are not changed. Source: conda/exception_handler.py of conda 26.7.
 _EXCEPTION = r"/^    [A-Za-z_.]*\(Error\|Exception\)/"
 _CONDA_REASON = "sed -e " + shlex.quote(r"/^`\$ /,$d" "\n" f"/>>> ERROR REPORT <<</,{_EXCEPTION}{{{_EXCEPTION}!d}}")
 
 
 class CondaModuleLoader(ModuleLoader):
-    """One conda environment, by name or absolute path, with conda or else with micromamba.
+    """One conda environment, by name or absolute path, activated with conda or, as a fallback, with micromamba.
 
-    Does not rely on `conda init`, which non-interactive shells do not read, nor on `conda run`, which buffers the
-    output and puts processes between us and the command. Source: tried with conda 26.7.
+    It does not use `conda init`, because non-interactive shells do not read its result. It does not use `conda run`
+    either, because that buffers the output and puts processes between us and the command. Source: tried with conda
+    26.7.
 
-    conda's hook would activate the environment `base` first, with another conda process that takes half a second.
-    CONDA_AUTO_ACTIVATE_BASE is understood by conda 4.6 and newer; since 25.5 it is an alias of CONDA_AUTO_ACTIVATE, and
-    conda refuses to start when both are set.
+    conda's hook would first activate the environment `base`, with another conda process that takes half a second.
+    CONDA_AUTO_ACTIVATE_BASE prevents that in conda 4.6 and newer. Since 25.5 it is an alias of CONDA_AUTO_ACTIVATE, and
+    conda refuses to start if both are set.
     """
 
     def prelude(self) -> list[str]:
@@ -166,13 +175,13 @@ class CondaModuleLoader(ModuleLoader):
 
 
 def _first_of(variable: str, candidates: str) -> str:
-    """A line that sets a variable to the first of the candidates that can be executed, or to nothing."""
+    """Return a line that sets a variable to the first executable candidate, or to the empty string."""
     loop = f'for {variable} in {candidates}; do [ -x "${variable}" ] && break; {variable}=; done'
     return f"{{ {loop}; }}"
 
 
 def _conda(environment: str) -> str:
-    # The second call is only made when the first has failed: its words are then shortened to the reason.
+    # The second call is made only if the first one has failed. Its error output is shortened to the reason.
     return (
         f"{{ conda_hook=$({_CONDA_HOOK} 2>/dev/null) || "
         f"{{ {_CONDA_HOOK} 2>&1 >/dev/null | {_CONDA_REASON} >&2; false; }}; }} && "

@@ -1,7 +1,7 @@
-"""Commands that go on without their request: launched as runs are, found and judged by anybody later.
+"""Commands that run detached from their request. They are launched like runs, and any process can judge them later.
 
-The words on success and failure are the same as for a command that is waited for (`autosubmit.py`); they are read
-from the log in the operation's directory once its process has ended.
+The output that means success or failure is the same as for an attended command (`autosubmit.py`). It is read from the
+log in the operation's directory after the operation's process has ended.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ from runners.services.runners import CommandResult, Runner, get_runner
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between looks of somebody who waits
-DEADLINE_CODES = (124, 128 + 9)  # what `timeout` ends with at the deadline; what is killed before ends so, too
-CLOCK_SLACK = 2  # seconds: the machine tells the end in whole ones, and its clock differs a little from ours
-READABLE = 4096  # bytes less than RUNNERS_OUTPUT_LIMIT that are read of a log: the answer has a header
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between two looks while waiting
+DEADLINE_CODES = (124, 128 + 9)  # exit codes of `timeout` at the deadline; a command killed earlier has them, too
+CLOCK_SLACK = 2  # seconds: the machine reports the end in whole seconds, and its clock may differ a little from ours
+READABLE = 4096  # a log is read up to RUNNERS_OUTPUT_LIMIT minus these bytes, because the answer has a header
 
 
-# Whether the exit code (-1: unknown) and the output of a command say that it has done it.
+# For each kind: whether the exit code (-1: unknown) and the output show that the command has succeeded.
 SUCCESS: dict[str, Callable[[int, str], bool]] = {
     OperationKind.SET_JOB_STATUS: autosubmit.is_job_list_saved,
     OperationKind.CREATE_JOB_LIST: autosubmit.is_job_list_created,
     OperationKind.CREATE_EXPERIMENT: lambda exit_code, text: autosubmit.created_expid(text) is not None,
 }
-NEEDS_IDLE = (OperationKind.SET_JOB_STATUS, OperationKind.CREATE_JOB_LIST)  # an experiment that does not run
+NEEDS_IDLE = (OperationKind.SET_JOB_STATUS, OperationKind.CREATE_JOB_LIST)  # the experiment must not be running
 UNREACHABLE = (RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed)
 BUSY = (MachineBusy, AccountBusy, TooManyCommands)
 ERRORS: dict[str, type[RunnerServiceError]] = {
@@ -94,11 +94,11 @@ def start(
     audit: AuditRecord,
     on_insert: Callable[[Operation], None] = lambda operation: None,
 ) -> Operation:
-    """Start a command detached and return its row; the command is ended on its machine after `timeout` seconds.
+    """Start a command detached and return its row. The command is ended on its machine after `timeout` seconds.
 
-    The row is there before anything starts; `on_insert` runs in the transaction that inserts it. Raises AlreadyRunning,
-    RunnerUnreachable, CommandFailed or ProfileForbidden when the command certainly did not start. When that cannot be
-    told now, the row is returned and the next look at it tells.
+    The row is inserted before anything starts; `on_insert` runs in the transaction that inserts it. Raises
+    AlreadyRunning, RunnerUnreachable, CommandFailed or ProfileForbidden if the command certainly did not start. If it
+    is unknown whether it started, the row is returned, and the next look at it finds out.
     """
     audit.argv = argv
     get_runner(config).admit()
@@ -128,7 +128,7 @@ def start(
 def _launch(operation: Operation) -> None:
     config = operation.runner_config
     bounded = ["timeout", f"--kill-after={scripts.KILL_AFTER}", str(operation.timeout), *operation.argv]
-    # The directory above is the one in which commands that are waited for run, so that both find the same locks.
+    # Attended commands run in the parent directory. Detached commands run there, too, so that both use the same locks.
     command = f"cd .. && exec {shlex.join(bounded)}"
     loader = get_module_loader(config)
     try:
@@ -148,9 +148,9 @@ def _launch(operation: Operation) -> None:
 
 
 def get(*, pk: int, viewer: Any) -> Operation:
-    """An operation that `viewer` may see. Raises OperationNotFound.
+    """Return an operation that `viewer` may see. Raises OperationNotFound.
 
-    Its machine confirmed its state just now, if it can be asked.
+    If its state was not confirmed just now, its machine is asked first.
     """
     operation = Operation.objects.filter(pk=pk).first()
     if operation is None or not access.may_see(viewer, operation):
@@ -161,10 +161,10 @@ def get(*, pk: int, viewer: Any) -> Operation:
 
 
 def wait(operation: Operation, *, seconds: float) -> None:
-    """Look at an operation until it is over, for `seconds` at most, and until its machine has given no answer for
-    twice RUNNERS_CONNECT_TIMEOUT: nobody knows when it will.
+    """Look at an operation until it is over, for at most `seconds`.
 
-    It goes on without the database, so a database that is away is waited for, too.
+    Stop earlier if its machine has given no answer for twice RUNNERS_CONNECT_TIMEOUT, because it is unknown when it
+    will. The operation does not need the database, so the wait also continues while the database is unavailable.
     """
     deadline = time.monotonic() + seconds
     answered = time.monotonic()
@@ -186,7 +186,7 @@ def wait(operation: Operation, *, seconds: float) -> None:
 
 
 def outcome(operation: Operation) -> CommandOutcome:
-    """What a finished operation brought. Raises what the command would have raised if it had been waited for."""
+    """Return the outcome of a finished operation. Raises the error that the attended command would have raised."""
     if operation.result is not None:
         warnings, changes = _stored_result(operation)
         return CommandOutcome(operation.expid, warnings, changes)
@@ -196,7 +196,7 @@ def outcome(operation: Operation) -> CommandOutcome:
 
 
 def _stored_result(operation: Operation) -> tuple[list[str], reasons.Changes | None]:
-    """Warnings and changes; what somebody has spoilt in the row is left out, with a warning."""
+    """Return the stored warnings and changes. If the stored result is not valid, return a warning instead."""
     match operation.result:
         case {"warnings": list(warnings), "changes": None} if all(isinstance(each, str) for each in warnings):
             return warnings, None
@@ -209,9 +209,9 @@ def _stored_result(operation: Operation) -> tuple[list[str], reasons.Changes | N
 
 
 def error_of(operation: Operation) -> RunnerServiceError | None:
-    """Why it failed, or why nobody knows; None when it has succeeded or still runs.
+    """Return why the operation failed, or why its outcome is unknown; None if it has succeeded or still runs.
 
-    What somebody has spoilt in the row cannot be read as an error, so its outcome is unknown.
+    If the stored error is not valid, the outcome is unknown.
     """
     match operation.error:
         case None:
@@ -225,7 +225,7 @@ def error_of(operation: Operation) -> RunnerServiceError | None:
 
 @lifecycle.settle.register
 def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
-    """Judge an operation whose process is over. While its log cannot be read, it stays as it is."""
+    """Judge an operation whose process has ended. While its log cannot be read, its status does not change."""
     if probe.answer == Probe.NEVER_STARTED:
         finish(
             operation,
@@ -278,7 +278,7 @@ def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
 
 
 def _outcome(operation: Operation, result: CommandResult) -> CommandOutcome:
-    """What a command that has succeeded brought."""
+    """Return the outcome of a command that has succeeded."""
     if operation.kind == OperationKind.SET_JOB_STATUS:
         return job_status_outcome(operation.expid, operation.argv, result)
     if operation.kind == OperationKind.CREATE_EXPERIMENT:
@@ -312,7 +312,7 @@ def finish(
     exit_code: int | None = None,
     finished: datetime | None = None,
 ) -> bool:
-    """End an operation. False: another process ended it first."""
+    """Store the end of an operation. Return False if another process stored it first."""
     now = timezone.now()
     if error is None:
         stored = None
@@ -324,7 +324,7 @@ def finish(
             members["run_id"] = error.run.pk
         facts = dict(error.facts)
         if not isinstance(error, AccountBusy):
-            facts.pop("retry_after", None)  # how long a failure is remembered is true for a moment only
+            facts.pop("retry_after", None)  # it is the remaining time of a remembered failure, so it would be stale
         stored = {"code": error.code, "detail": error.detail, "facts": facts | members}
     changes = {
         "status": status,
@@ -332,7 +332,7 @@ def finish(
         "result": result,
         "error": stored,
         "exit_code": exit_code,
-        # The machine's clock may be off; an end before the start or in the future helps nobody.
+        # The machine's clock may be wrong; do not store an end before the start or in the future.
         "finished": max(min(finished or now, now), operation.created),
         "modified": now,
         "confirmed_at": now,

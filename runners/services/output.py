@@ -1,4 +1,4 @@
-"""What commands print: bounded while it arrives, plain text when it is read."""
+"""The output of commands: bounded while it arrives, converted to plain text when it is read."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 from runners.services import answers
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-LAST_BYTES = 65_536  # of an output that are looked at for its last words
+LAST_BYTES = 65_536  # bytes at the end of an output in which its last lines are searched
 _CODE_DIGITS = 3  # of an exit code
-NOISE_LIMIT = 4096  # bytes of a login shell's chatter that are kept, for the error when nothing else comes
+NOISE_LIMIT = 4096  # bytes of start-up files' output that are kept, for the error message if the marker never arrives
 
 
 class BoundedOutput:
-    """Collects one stream: what stands between the marker line and the marker's second line, its last `limit` bytes.
+    """A buffer for one stream: the last `limit` bytes between the marker line and the second marker line.
 
-    The second line, `<marker> <exit code>`, is the word of the shell that started the script. What comes later is of
-    processes that the script has left behind. `last_line`: the stream says all there is to say with it, so nobody has
-    to wait for its end.
+    The shell that started the script prints the second line, `<marker> <exit code>`. Later output comes from processes
+    that the script has left behind. `last_line`: a sentinel line; once it arrives the output is complete and the reader
+    need not wait for end-of-file.
     """
 
     def __init__(self, marker: str, limit: int, *, last_line: str = "") -> None:
@@ -33,7 +33,7 @@ class BoundedOutput:
     def feed(self, chunk: bytes) -> None:
         if self.is_ended:
             return
-        # An end that the last chunk cut in two is found from there on.
+        # Start the search before the new chunk, because the end may be split between two chunks.
         seen = max(0, len(self._buffer) - len(self._end) - _CODE_DIGITS)
         self._buffer += chunk
         if not self.started and (place := self._buffer.find(self._marker)) >= 0:
@@ -43,7 +43,7 @@ class BoundedOutput:
         self._find_end(seen)
         if not self.started:
             del self._buffer[:-NOISE_LIMIT]
-        elif len(self._buffer) > 2 * self._limit:  # trimmed now and then, so that a flood costs linear time
+        elif len(self._buffer) > 2 * self._limit:  # trim only now and then, so that a flood of output costs linear time
             self._trim()
 
     def _find_end(self, start: int) -> None:
@@ -74,7 +74,7 @@ class BoundedOutput:
             return b""
         self._trim()
         data = bytes(self._buffer)
-        # A start-up file or a wrapper has joined the two streams, each of which begins with the marker.
+        # A start-up file or a wrapper may have joined the two streams. Then a second marker follows the first one.
         return data.removeprefix(self._marker)
 
     @property
@@ -87,16 +87,16 @@ class BoundedOutput:
 
 
 def plain_text(data: bytes) -> str:
-    """Text without terminal escapes; undecodable bytes become U+FFFD, carriage returns become line ends.
+    """Return text without terminal escapes. Carriage returns become line ends; undecodable bytes and NUL become U+FFFD.
 
-    So does NUL: PostgreSQL stores no text with one, and a run whose last words hold one could not be ended.
-    Credentials in addresses are masked here, before anything cuts the text: git and Autosubmit quote them.
+    PostgreSQL cannot store a NUL, so the end of a run whose last lines contain one could not be stored. Credentials in
+    addresses are masked here, before the text is cut anywhere, because git and Autosubmit print them.
     """
     text = data.replace(b"\0", b"\xff").decode("utf-8", "replace")
     return answers.without_credentials(_ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def last_lines(data: bytes, *, lines: int = 15, characters: int = 2000) -> str:
-    """The last words of a command: its last non-empty lines, printable, at most `characters`."""
+    """Return the last non-empty lines of a command's output, printable, at most `characters`."""
     kept = [line.rstrip() for line in plain_text(data[-LAST_BYTES:]).splitlines() if line.strip()]
     return answers.last_text("\n".join(kept[-lines:]), characters)

@@ -1,4 +1,4 @@
-"""Which process of this service does something, so that others can tell whether it still lives."""
+"""Names for the processes of this service, so that other processes can check whether the owner of some work lives."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ SHORTEST_LEASE = 900  # seconds
 
 
 def owner() -> str:
-    """A name of this process, for one piece of work: boot id, pid namespace, pid, start time, random word."""
+    """Return a name of this process for one piece of work: boot id, pid namespace, pid, start time, random word."""
     pid = os.getpid()
     return f"{_machine()} {pid} {_start_of(pid)} {secrets.token_hex(8)}"
 
 
 def is_here(name: str) -> bool:
-    """Whether the process of that name is, or was, in this boot and pid namespace, so that it can be looked at."""
+    """Return True if the named process belongs to this boot and pid namespace, so that it can be inspected."""
     return name.rsplit(" ", 3)[0] == _machine()
 
 
 def may_live(name: str) -> bool:
-    """Whether it lives. A process of another machine cannot be looked at from here: it may live."""
+    """Return False only if the named process certainly has ended. A process of another machine cannot be inspected."""
     words = name.rsplit(" ", 3)
-    if len(words) != 4 or not words[1].isdecimal():  # somebody has written something else into the row
+    if len(words) != 4 or not words[1].isdecimal():  # the stored name is not valid
         return True
     return not is_here(name) or _start_of(int(words[1])) == words[2]
 
 
 def lease() -> timedelta:
-    """How long one request can take at most: after that nobody works on it, even if its process lives."""
+    """Return the longest time that one request can take.
+
+    After that nobody works on the request, even if its process lives.
+    """
     longest = settings.RUNNERS_COMMAND_TIMEOUT + settings.RUNNERS_LAUNCH_TIMEOUT + settings.RUNNERS_STOP_TIMEOUT
     longest += settings.RUNNERS_CANCEL_TIMEOUT
     return timedelta(seconds=max(SHORTEST_LEASE, 2 * longest))
@@ -42,13 +45,13 @@ def lease() -> timedelta:
 
 @cache
 def _machine() -> str:
-    """One boot of one kernel, and one pid namespace: within it a pid and its start time name one process."""
+    """Return the boot id and the pid namespace. Within them, a pid and its start time identify one process."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot_id} {os.readlink('/proc/self/ns/pid')}"
 
 
 def _start_of(pid: int) -> str:
-    """When a process was started, in clock ticks since boot; empty when it is gone or a zombie."""
+    """Return when a process was started, in clock ticks since boot; empty if it has ended or is a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:

@@ -1,26 +1,28 @@
-"""What paramiko 5.1 does wrong, mended in one place: a `Transport` and its `Channel`.
+"""Fixes for bugs of paramiko 5.1, in one place: a `Transport` and its `Channel`.
 
 Each fix names paramiko's public report, https://github.com/paramiko/paramiko/issues/NUMBER.
 
 1115, 1584, 1705  EOF or data of a channel can be sent after its CLOSE, because one thread builds a message and the
                   transport's thread closes the channel before that message is sent. sshd then ends the connection
                   ("ieof packet referred to nonexistent channel"), and every command on it is lost. Here the transport's
-                  thread never sends for a channel. It notes what has arrived, and `close`, called by the channel's
+                  thread never sends for a channel. It records what has arrived, and `close`, called by the channel's
                   user, sends the CLOSE. A lock orders the messages of several users.
-822               A message that the transport's thread wants to send during a key exchange waits for the end of that
-                  exchange, which the same thread has to bring about. After 30 s the connection dies. Here such a
-                  message is kept and sent after the exchange. paramiko also starts no exchange itself any more
-                  (it does after 512 MiB): OpenSSH and dropbear start one when it is due, and RFC 4253 lets either side.
-1585              `close`, and `recv` by its window adjustment, send. They raise EOFError, SSHException or OSError when
-                  the connection has gone, so that a known answer becomes an exception. Here they do not raise.
-598               The request `exit-signal` is ignored, so a missing exit status has no reason. Here it is noted.
-(measured)        The garbage collector closes a channel (`__del__`), in whatever thread it runs and whatever locks that
-                  thread holds: one that is just opening a channel then waits for itself, for ever, and every command
-                  on the connection with it. Here the collector closes no channel. Their users close them.
-(measured)        The thread of each connection wakes ten times a second to see whether it is to end. 300 idle ones took
-                  6 % of a core. Here `close` wakes it, and 300 take 0.6 %.
-2005 (kind)       A refusal to open a channel is kept once for the connection, so that two threads that are refused at
-                  once see each other's. Here each channel has its own.
+822               During a key exchange, a message of the transport's thread waits for the end of the exchange. But the
+                  same thread has to complete the exchange, so after 30 s the connection dies. Here such a message is
+                  queued and sent after the exchange. paramiko also no longer starts a key exchange itself (by default
+                  it does after 512 MiB): OpenSSH and dropbear start one when it is due, and RFC 4253 allows either
+                  side to start it.
+1585              `close`, and `recv` for its window adjustment, send messages. If the connection has gone, they raise
+                  EOFError, SSHException or OSError, although the result is already known. Here they do not raise.
+598               The request `exit-signal` is ignored, so a missing exit status has no reason. Here the signal is
+                  stored.
+(measured)        The garbage collector closes a channel (`__del__`), in any thread, even in one that holds locks.
+                  A thread that is opening a channel can then deadlock with itself, and every command on the connection
+                  hangs. Here the collector closes no channel; the users of channels close them.
+(measured)        The thread of each connection wakes ten times a second to check whether it has to end. 300 idle
+                  connections took 6 % of a core. Here `close` wakes the thread, and 300 take 0.6 %.
+2005 (similar)    The error of a refused channel is stored once per connection, so two threads that are refused at the
+                  same time can see each other's error. Here each channel stores its own error.
 """
 
 # mypy: disable-error-code="misc,attr-defined"
@@ -39,15 +41,15 @@ from paramiko.buffered_pipe import PipeTimeout
 from paramiko.common import cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST, cMSG_CHANNEL_WINDOW_ADJUST
 
 PEEK = 5.0  # seconds for which the transport's thread of an open connection sleeps when nothing arrives
-NEVER = 2**62  # bytes or packets before paramiko asks for new keys
-GONE = (paramiko.SSHException, EOFError, OSError)  # what sending raises when the connection has gone
+NEVER = 2**62  # bytes or packets before paramiko starts a key exchange
+GONE = (paramiko.SSHException, EOFError, OSError)  # what sending raises if the connection has gone
 
 
 class Channel(paramiko.Channel):
-    """A channel whose messages keep their order, and which tells its user by `news` that something has arrived.
+    """A channel that sends its messages in order and sets the event `news` when something has arrived.
 
-    `news` is set by the transport's thread after each message of the server that its user has to act on, and when the
-    connection has ended.
+    The transport's thread sets `news` after each message of the server that the channel's user has to handle, and when
+    the connection has ended.
     """
 
     transport: Transport
@@ -55,14 +57,14 @@ class Channel(paramiko.Channel):
     def __init__(self, chanid: int) -> None:
         super().__init__(chanid)
         self.news = threading.Event()
-        self.refusal: paramiko.ChannelException | None = None  # the server opened no channel
-        self.is_granted: bool | None = None  # the answer to `request_exec`; None: none yet
+        self.refusal: paramiko.ChannelException | None = None  # set if the server refused to open the channel
+        self.is_granted: bool | None = None  # the reply to `request_exec`; None: no reply yet
         self.exit_signal = ""  # name of the signal that ended the process, without SIG
         self.is_closed_there = False  # the server has sent its CLOSE
         self._sending = threading.RLock()  # never taken by the transport's thread
 
     def __del__(self) -> None:
-        """Nothing: a finalizer must not wait for locks."""
+        """Do nothing: a finalizer must not wait for locks."""
 
     # --- for the channel's user ---
 
@@ -101,7 +103,7 @@ class Channel(paramiko.Channel):
             super().shutdown(how)
 
     def close(self) -> None:
-        """Send EOF and CLOSE if they were not sent. Raises nothing."""
+        """Send EOF and CLOSE if they were not sent. Never raises."""
         with self._sending:
             with self.lock:
                 messages = self._close_internal()
@@ -135,10 +137,10 @@ class Channel(paramiko.Channel):
                     self.transport._send_user_message(message)
         return data
 
-    # --- called by the transport's thread: nothing here sends for the channel, but for answers to requests ---
+    # --- called by the transport's thread: these methods send no messages of the channel except replies to requests ---
 
     def _request_success(self, m: paramiko.Message) -> None:
-        self.is_granted = True  # no news: there is nothing to do but wait for more
+        self.is_granted = True  # do not set `news`: the user has nothing to do yet
         super()._request_success(m)
 
     def _request_failed(self, m: paramiko.Message) -> None:
@@ -185,33 +187,34 @@ class Channel(paramiko.Channel):
         self.news.set()
 
     def _unlink(self) -> None:
-        """The connection has ended."""
+        """Handle the end of the connection."""
         super()._unlink()
         self.news.set()
 
 
 class Transport(paramiko.Transport):
-    """A client's connection whose channels are of the class above."""
+    """A client's connection whose channels are instances of the class above."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.packetizer.REKEY_BYTES = self.packetizer.REKEY_PACKETS = NEVER
-        # paramiko's table holds the functions of its own class, so that overriding them alone has no effect.
+        # paramiko's table contains the functions of its own class, so overriding them alone has no effect.
         self._channel_handler_table = {
             number: getattr(Channel, function.__name__)
             for number, function in paramiko.Transport._channel_handler_table.items()
         }
-        # The collector may close a connection (paramiko's ResourceManager), and with it a channel of its jump host.
+        # The garbage collector may close a connection (paramiko's ResourceManager), and with it a channel of its jump
+        # host, so this lock has to be reentrant.
         self._channels._lock = threading.RLock()
-        self._kept: list[Any] = []  # messages of the transport's thread that wait for the end of a key exchange
+        self._kept: list[Any] = []  # messages of the transport's thread, queued until the end of a key exchange
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
-        """The host key algorithms that were set, in their order; paramiko would add certificates, and judge none."""
+        """The host key algorithms that were set, in order. paramiko would add certificates, but verify none."""
         return tuple(self._filter_algorithm("keys"))
 
     def sign_with(self, algorithms: Sequence[str]) -> None:
-        """Log in with these algorithms only (PubkeyAcceptedAlgorithms); empty: with all that paramiko has."""
+        """Log in with these algorithms only (PubkeyAcceptedAlgorithms); empty: with all that paramiko supports."""
         offered: tuple[str, ...] = paramiko.Transport._preferred_pubkeys
         self._preferred_pubkeys = tuple(name for name in offered if not algorithms or name in algorithms)
 
@@ -240,10 +243,10 @@ class Transport(paramiko.Transport):
         max_packet_size: int | None = None,
         timeout: float | None = None,
     ) -> Channel:
-        """A new channel: "session", or "direct-tcpip" from `src_addr` to `dest_addr`.
+        """Open a new channel: "session", or "direct-tcpip" from `src_addr` to `dest_addr`.
 
-        Raises ChannelException when the server refuses it and the connection is good, TimeoutError after `timeout`
-        seconds, and otherwise GONE.
+        Raises ChannelException if the server refuses the channel (the connection still works), TimeoutError after
+        `timeout` seconds; all other errors are in GONE.
         """
         if not self.active:
             raise paramiko.SSHException("the connection has ended")
@@ -288,14 +291,14 @@ class Transport(paramiko.Transport):
             answered.set()
 
     def rest(self) -> None:
-        """The connection is open: look after keepalives every PEEK seconds. paramiko does so ten times a second."""
+        """Check for keepalives only every PEEK seconds, once the connection is open. paramiko checks every 0.1 s."""
         self.sock.settimeout(PEEK)
 
     def close(self) -> None:
         socket_or_channel: socket.socket | paramiko.Channel = self.sock
         if threading.current_thread() is not self and self.is_alive():
-            # Wakes the thread, which closes everything. The number of a file that is closed while a thread waits for
-            # it may be given to another file.
+            # Wake the thread, which closes everything. Do not close the socket here: if a file is closed while a thread
+            # waits for it, its descriptor number may be reused for another file.
             with suppress(*GONE):
                 if isinstance(socket_or_channel, paramiko.Channel):  # of a jump host
                     socket_or_channel.close()

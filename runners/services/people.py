@@ -1,7 +1,7 @@
-"""What a person loses who is switched off: tokens and sessions at once, and what would act in the person's name later.
+"""Delete the tokens and sessions of a user whose account is deactivated, so that nothing can act as the user later.
 
-Each request asks anyway whether the account is active. Deleting makes it last: nothing of it comes back when the
-account is switched on again. Runs go on, and admins see and stop them.
+Each request checks anyway whether the account is active. Deleting makes the loss permanent: tokens and sessions do not
+come back if the account is activated again. Runs continue, and admins see and stop them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def take_from_who_is_switched_off(sender: type, instance: Any, created: bool = F
 
 
 def end_sessions(user: Any) -> int:
-    """Delete the sessions of one account; how many there were. They hold the account's number only in their data."""
+    """Delete the sessions of one account and return how many there were.
+
+    All sessions have to be decoded, because only their data contains the account's number.
+    """
     ended = [
         session.session_key
         for session in Session.objects.filter(expire_date__gt=timezone.now()).iterator()

@@ -1,7 +1,7 @@
-"""What a machine says of runs: the values, and the parsers of the lines that the scripts of `scripts.py` print.
+"""The answers of a machine about runs: the values, and the parsers for the output of the scripts of `scripts.py`.
 
-A parser returns a value within bounds (see `answers.py`). What does not fit raises `answers.Unreadable`, or is
-`Probe.CANNOT_TELL` where a probe answers.
+A parser returns a value within bounds (see `answers.py`). For invalid output it raises `answers.Unreadable`; the
+parsers of a probe return `Probe.CANNOT_TELL` instead.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ LOG_HEADER_LIMIT = 64  # bytes of the line before a log: two numbers of at most 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which process a run is. A pid alone is none: pids are reused, machines reboot, login aliases rotate."""
+    """The process of a run. Its pid alone is not enough: pids are reused, machines reboot, login aliases rotate."""
 
     host: str
     boot_id: str
     pid_namespace: str
     pid: int  # 2 to 2^31 - 1; also the process group of the command
     start: int  # clock ticks since boot, /proc/PID/stat
-    supervisor_pid: int  # it is looked at and never signalled
+    supervisor_pid: int  # this process is inspected but never signalled
     supervisor_start: int
 
     @classmethod
     def parse(cls, line: str) -> Identity:
-        """From the line that the launch and probe scripts print. Raises Unreadable."""
+        """Parse the line that the launch and probe scripts print. Raises Unreadable."""
         words = line.split(" ") if len(line) <= 1000 else []
         if len(words) != len(cls.__slots__):
             raise Unreadable("the identity of a process", line)
@@ -47,7 +47,7 @@ class Identity:
 
     @classmethod
     def from_dict(cls, stored: object) -> Identity:
-        """From a row. Raises Unreadable when somebody has written something else into the table."""
+        """Parse the value of a row. Raises Unreadable if the stored value is not valid."""
         if not isinstance(stored, dict) or stored.keys() != set(cls.__slots__):
             raise Unreadable("the identity of a process", str(stored)[: answers.LINE_LIMIT])
         return cls.parse(" ".join(str(stored[name]) for name in cls.__slots__))
@@ -62,7 +62,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ProbeTarget:
-    """A run to ask after. `claim`: its launch can no longer be under way, so no trace means that it never started."""
+    """A run to probe. `claim`: its launch can no longer be in progress, so no trace means that it never started."""
 
     key: str
     identity: Identity | None = None
@@ -71,7 +71,7 @@ class ProbeTarget:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The machine's answer. Only `cannot_tell` says nothing about the run."""
+    """The machine's answer about a run. Only `cannot_tell` means that the state of the run is unknown."""
 
     RUNNING: ClassVar = "running"
     ENDED: ClassVar = "ended"
@@ -85,10 +85,10 @@ class Probe:
     identity: Identity | None = None
     exit_code: int | None = None
     signal: str = ""
-    finished: float | None = None  # epoch seconds, the machine's clock; None: not told, or a clock that is wrong
-    interrupted: bool = False  # it ended as Autosubmit ends on an INT (exit code 88 and KeyboardInterrupt in its log)
+    finished: float | None = None  # epoch seconds by the machine's clock; None: unknown, or the clock is wrong
+    interrupted: bool = False  # it ended as Autosubmit ends after an INT: exit code 88, KeyboardInterrupt in its log
     detail: str = ""  # printable, at most answers.TEXT_LIMIT characters
-    retry_after: int = 0  # seconds before the machine is asked again, when it could not be reached
+    retry_after: int = 0  # seconds before the machine is asked again, if it could not be reached
     was_asked: bool = True  # False: this process did not ask, because too many requests wait for the machine
 
     @property
@@ -114,7 +114,7 @@ def cannot_tell(detail: str, *, retry_after: int = 0, was_asked: bool = True) ->
 
 
 def parse_launch(output: str, ready: str) -> Identity:
-    """The answer of a launch: the line of the identity, then the line `ready`. Raises Unreadable."""
+    """Parse the answer of a launch: the line of the identity, then the line `ready`. Raises Unreadable."""
     line, newline, rest = output.strip("\n").partition("\n")
     if rest != ready:
         raise Unreadable(f"an identity and the line {ready!r}", output)
@@ -122,7 +122,7 @@ def parse_launch(output: str, ready: str) -> Identity:
 
 
 def parse_failed_launch(output: str, failed: str) -> tuple[int, str]:
-    """The answer of a launch that certainly has not started its command: its exit code, and words for people.
+    """Parse the answer of a launch that certainly has not started its command. Return its exit code and the log's end.
 
     Raises Unreadable for any other answer.
     """
@@ -134,9 +134,10 @@ def parse_failed_launch(output: str, failed: str) -> tuple[int, str]:
 
 
 def parse_probes(keys: Iterable[str], output: str, silence: str) -> dict[str, Probe]:
-    """One answer for each key, out of the lines of the probe script. `silence`: what to say of a key without a line.
+    """Parse the lines of the probe script and return one answer for each key.
 
-    Lines of other keys are ignored. A key with several lines cannot be told about.
+    `silence`: the detail of the answer for a key without a line. Lines of other keys are ignored. A key with several
+    lines gets the answer `cannot_tell`.
     """
     found: dict[str, list[str]] = {key: [] for key in keys}
     for line in output.split("\n"):
@@ -155,7 +156,7 @@ def parse_probes(keys: Iterable[str], output: str, silence: str) -> dict[str, Pr
 
 
 def parse_probe(line: str) -> Probe:
-    """Read one line of the probe script; see `scripts.probe` for the answers. Raises nothing."""
+    """Parse one line of the probe script; see `scripts.probe` for the answers. Never raises."""
     try:
         return _parse_probe(line)
     except Unreadable as error:
@@ -192,16 +193,17 @@ def _parse_probe(line: str) -> Probe:
 
 
 def parse_first_match(output: str) -> int | None:
-    """The answer of `scripts.first_match`: a pid, or an empty line. Raises Unreadable."""
+    """Parse the answer of `scripts.first_match`: a pid, or an empty line. Raises Unreadable."""
     word = output.strip("\n")
     return answers.pid(word) if word else None
 
 
 def parse_log(output: bytes, *, offset: int, limit: int) -> LogChunk:
-    """The answer of `scripts.read_log` to these arguments: `<size> <start>` and a newline, then the bytes of the log.
+    """Parse the answer of `scripts.read_log`: `<size> <start>` and a newline, then the bytes of the log.
 
-    The bytes begin at `offset` (that many bytes before the end when it is negative), and there are at most `limit`.
-    What a log has grown by since its size was read is left for the next request. Raises Unreadable.
+    `offset` and `limit` are those of the request. The bytes must begin at `offset` (if negative, that many bytes before
+    the end), and there must be at most `limit`. Bytes that were appended after the size was read are left for the next
+    request. Raises Unreadable.
     """
     header, newline, data = output.partition(b"\n") if b"\n" in output[:LOG_HEADER_LIMIT] else (output, b"", b"")
     words = header[:LOG_HEADER_LIMIT].decode("ascii", "replace").split(" ")

@@ -1,4 +1,4 @@
-"""Why an Autosubmit command failed, what it warned of, and which of its parameters it refused. Pure functions.
+"""Why an Autosubmit command failed, what it warned of, and which of its parameters it rejected. Pure functions.
 
 The input is the raw output of a command: it is untrusted, so each function is linear in its length and returns at most
 TEXT_LIMIT characters per text. The formats were recorded from Autosubmit 4.0.105 to 4.1.17.1 (tests/reasons/). The
@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from runners.services import answers, autosubmit
 from runners.services.output import last_lines, plain_text
 
-LINE_LIMIT = 4000  # characters of a line that are looked at
+LINE_LIMIT = 4000  # characters of a line that are examined
 TEXT_LIMIT = 2000  # characters of a reason, and of a warning
 WARNINGS_LIMIT = 50  # warnings that an answer lists
 CHANGED_LIMIT = 1000  # jobs that an answer lists
 NAMES_LIMIT = 10  # failed jobs that a sentence names
 
 _RESET = b"\x1b[0m"
-_END = "\x1e"  # stands for a reset of the colour; no text of Autosubmit's holds this control character
+_END = "\x1e"  # replaces a reset of the colour; Autosubmit's texts do not contain this control character
 _DATE = r"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ )?"
 _TAG = re.compile(rf"^ ?\[(WARNING|ERROR|CRITICAL)\] ?{_DATE}(.*)$", re.DOTALL)
 _TRACEBACK = "Traceback (most recent call last)"
@@ -36,7 +36,7 @@ _FRAME = re.compile(r'^ {0,4}File "')
 _PYTHON_WARNING = re.compile(r"/[^ :]+\.py:\d+: [A-Za-z]+Warning: ")
 _EXCEPTION = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]{0,200}: ?")
 _CODE = re.compile(r"\[eCode=([0-9]{1,6})\]")
-# Lines that say nothing about the cause: numbers that a reason has already, headings, and advice for a terminal.
+# Lines that say nothing about the cause: numbers that the reason already has, headings, and advice for a terminal.
 _NOISE = re.compile(
     r"Error code: \d+$|## .* ##$|Please report it to Autosubmit|This file and the correctness of its content|"
     r"To suppress this check see|https://yaml\.dev/|Process stopped\. Review the format|"
@@ -44,7 +44,7 @@ _NOISE = re.compile(
     r"Details:$|Arguments provided: |This is the experiment: |More info at https?:|"
     r"Unhandled error: If you see this message"
 )
-# Warnings that every command of a good experiment prints.
+# Warnings that every command of a valid experiment prints.
 _HARMLESS = re.compile(
     r"Remember to MODIFY the MODEL config files|File \S+ does not exist|Joblist will be created from scratch due|"
     r"Failed to set last Autosubmit command, using fallback|Arguments provided: |This is the experiment: "
@@ -73,19 +73,19 @@ class Message:
 
 
 def _lines(data: bytes) -> list[str]:
-    """The lines of an output, without colours, each of at most LINE_LIMIT characters.
+    """Return the lines of an output, without colours, each of at most LINE_LIMIT characters.
 
-    _END stands where a coloured message ends.
+    _END marks the end of a coloured message.
     """
     text = plain_text(data.replace(_END.encode(), b"").replace(_RESET, _END.encode()))
     return [part for line in text.split("\n") for part in _parts(line)]
 
 
 def _parts(line: str) -> list[str]:
-    """The line, or of a long one its beginning, so that no pattern sees more.
+    """Return the line, or only the beginning of a long line, so that patterns examine a bounded text.
 
-    The end of its message is kept. So is a reason that begins in the end of the line: what another program has printed
-    before it may have had no line end.
+    The end mark of its message is kept. A reason near the end of a long line is kept, too: another program may have
+    printed text without a line end before it.
     """
     if len(line) <= LINE_LIMIT:
         return [line]
@@ -95,7 +95,7 @@ def _parts(line: str) -> list[str]:
 
 
 def messages(data: bytes) -> list[Message]:
-    """The tagged messages of an output, in order."""
+    """Return the tagged messages of an output, in order."""
     lines = _lines(data)
     is_coloured = any(_END in line for line in lines)
     found: list[Message] = []
@@ -117,10 +117,10 @@ def messages(data: bytes) -> list[Message]:
 
 
 def _continues(message: Message, line: str) -> bool:
-    """Whether a line without a colour belongs to the message above it."""
+    """Return True if a line without a colour belongs to the message above it."""
     if message.tag == "CRITICAL":
         return True
-    # A heading has a block below it. Other warnings have one line, and what follows is another message.
+    # A heading has a block below it. Other warnings have one line; the next line belongs to another message.
     is_heading = message.lines[0].rstrip().endswith(":")
     return is_heading and bool(line.strip()) and _CODE.search(message.lines[-1]) is None
 
@@ -130,7 +130,7 @@ class Complaint:
     """Why a command failed.
 
     `reason` is Autosubmit's sentence, `details` are the lines that belong to it (its "Trace:" block, lines of git).
-    `raw` holds both as Autosubmit printed them. `code`: the N of `[eCode=N]`.
+    `raw` contains both as Autosubmit printed them. `code`: the N of `[eCode=N]`.
     """
 
     reason: str
@@ -140,14 +140,14 @@ class Complaint:
 
     @property
     def text(self) -> str:
-        """Reason and details, for people."""
+        """Reason and details, for users."""
         return answers.text("\n".join(part for part in (self.reason, self.details) if part), TEXT_LIMIT)
 
 
 def complaint(stdout: bytes, stderr: bytes = b"") -> Complaint | None:
-    """Autosubmit's reason; None when the output holds none (a shell, a module or a signal ended the command).
+    """Return Autosubmit's reason; None if the output has none (a shell, a module or a signal ended the command).
 
-    Never a traceback, a usage line or a path of the installation.
+    The result never contains a traceback, a usage line or a path of the installation.
     """
     found = messages(stdout)
     critical = [message for message in found if message.tag == "CRITICAL"]
@@ -185,7 +185,7 @@ def complaint(stdout: bytes, stderr: bytes = b"") -> Complaint | None:
 
 
 def _of_critical(critical: Sequence[Message], traces: Sequence[Message]) -> tuple[list[str], list[str]]:
-    """The lines of the reason, and those of the details."""
+    """Return the lines of the reason, and those of the details."""
     last = critical[-1]
     if last.is_traceback:
         return _exception(last.lines)
@@ -197,13 +197,13 @@ def _of_critical(critical: Sequence[Message], traces: Sequence[Message]) -> tupl
 
 
 def _trace(message: Message) -> list[str]:
-    """The lines of a "Trace:" block; of a traceback in it only what its exception says."""
+    """Return the lines of a "Trace:" block. Reduce a traceback in it to the message of its exception."""
     block = [message.lines[0].removeprefix("Trace:"), *message.lines[1:]]
     return _exception(block)[0] if any(_TRACEBACK in line for line in block) else block
 
 
 def _exception(lines: Iterable[str]) -> tuple[list[str], list[str]]:
-    """What the last exception of a traceback says, and what follows "Details:" there."""
+    """Return the message of the last exception of a traceback, and the lines that follow "Details:" in it."""
     said: list[str] = []
     in_frame = False
     for line in lines:
@@ -222,7 +222,7 @@ def _exception(lines: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def _clean(lines: Iterable[str]) -> list[str]:
-    """Without codes, noise, blank lines and frames of tracebacks."""
+    """Remove codes, noise, blank lines, frames of tracebacks and repeated lines."""
     kept = []
     for line in lines:
         line = _CODE.sub(" ", line).strip()
@@ -232,7 +232,7 @@ def _clean(lines: Iterable[str]) -> list[str]:
 
 
 def _git_lines(lines: Iterable[str]) -> list[str]:
-    """The lines of git's last `fatal:`: it, and the lines of git and ssh directly above it."""
+    """Return git's last `fatal:` line, and the lines of git and ssh directly above it."""
     block: list[str] = []
     found: list[str] = []
     for line in lines:
@@ -247,7 +247,7 @@ def _git_lines(lines: Iterable[str]) -> list[str]:
 
 
 def last_words(stdout: bytes, stderr: bytes = b"") -> str:
-    """The last lines of an output without a complaint: no frames of tracebacks, no usage."""
+    """Return the last lines of an output without a complaint, but no frames of tracebacks and no usage."""
     kept: list[str] = []
     in_frame = in_usage = False
     for line in _lines(stdout) + _lines(stderr):
@@ -266,7 +266,7 @@ def last_words(stdout: bytes, stderr: bytes = b"") -> str:
 
 
 def reason_of(stdout: bytes, stderr: bytes = b"") -> str:
-    """The complaint, or else the last words; empty when the command printed nothing that says why."""
+    """Return the complaint, or else the last words; empty if the output contains no reason."""
     found = complaint(stdout, stderr)
     return found.text if found else last_words(stdout, stderr)
 
@@ -275,10 +275,13 @@ _JOBS_FAILED = "Some jobs have failed and reached maximum retrials"
 
 
 def reason_of_run(log: bytes, *, has_failed_jobs: bool) -> str:
-    """Why a run failed, by the end of its log: the complaint; else, when its jobs failed, that; else its last words."""
+    """Return why a run failed, according to the end of its log.
+
+    This is the complaint; else that jobs failed, if the log says so; else the last words, unless `has_failed_jobs`.
+    """
     if found := complaint(log):
         return found.text
-    if _JOBS_FAILED.encode() in log:  # jobs of an earlier run, too, which the log of this one does not name
+    if _JOBS_FAILED.encode() in log:  # they may be jobs of an earlier run, which the log of this run does not name
         return f"{_JOBS_FAILED}."
     return "" if has_failed_jobs else last_words(log)
 
@@ -370,7 +373,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def remedy(text: str) -> str:
-    """What to do about a complaint, in a sentence; empty when nobody can say."""
+    """Return a sentence about what to do about a complaint; empty if no remedy is known."""
     return next((words for pattern, words in _REMEDIES if pattern.search(text)), "")
 
 
@@ -378,8 +381,8 @@ def remedy(text: str) -> str:
 
 _CHUNKS = ("--filter_chunks", "--filter_type_chunk", "--filter_type_chunk_split")
 _FILTERS = ("--list", "--filter_status", "--filter_type", *_CHUNKS)
-# A sentence of Autosubmit's -> the options that it may refuse, of which the given ones count. Tried in order: up to
-# 4.1.16 `-ft` heads errors of job names, too, so the headings of the details come first.
+# Maps a sentence of Autosubmit to the options that it may reject; only options in the command count. Tried in order: up
+# to 4.1.16 `-ft` also heads errors of job names, so the headings of the details come first.
 _REFUSALS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"Specified job\(s\)|Job Validation Message|List of jobs has a format error"), ("--list",)),
     (re.compile(r"-fc // -ftc|Chunk Validation Message|chunk formula"), _CHUNKS),
@@ -395,7 +398,7 @@ _REFUSALS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
 _UNEXPLAINED = (
     "Autosubmit says no more than '{}'. A job, section, status or chunk that does not exist is the usual cause."
 )
-# 4.1.8 to 4.1.12 say this of anything that goes wrong in setstatus. What 4.1.12 adds is empty for a filter's error.
+# 4.1.8 to 4.1.12 print this for every error in setstatus. The details that 4.1.12 adds are empty for a filter's error.
 _NO_CHANGES = "while setting some of the workflow jobs, no changes were made"
 _UNTOLD = (
     "Autosubmit says no more than '{}'. It does not tell which it refuses, or whether it refuses one at all: a job, "
@@ -406,11 +409,11 @@ _NO_EXPERIMENT = re.compile(r"^(?:[A-Z][a-z ]{1,80}: )?Experiment (?:[a-z0-9]{4,
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Autosubmit refuses a parameter and has changed nothing."""
+    """Autosubmit rejected a parameter and changed nothing."""
 
-    fields: tuple[str, ...]  # of command_params; several when Autosubmit does not say which
+    fields: tuple[str, ...]  # of command_params; several if Autosubmit does not say which
     sentence: str
-    is_certain: bool = True  # False: the cause may be no parameter
+    is_certain: bool = True  # False: the cause may be something other than a parameter
 
 
 def _names(option: str) -> list[str]:
@@ -418,9 +421,9 @@ def _names(option: str) -> list[str]:
 
 
 def refusal(argv: Sequence[str], found: Complaint) -> Refusal | None:
-    """Which parameter of the command Autosubmit refuses; None when it failed otherwise.
+    """Return which parameter of the command Autosubmit rejected; None if the command failed for another reason.
 
-    Of usage errors `autosubmit.usage_error` tells.
+    `autosubmit.usage_error` handles usage errors.
     """
     options = {word.partition("=")[0] for word in argv if word.startswith("--")}
     for pattern, candidates in _REFUSALS:
@@ -438,12 +441,12 @@ def refusal(argv: Sequence[str], found: Complaint) -> Refusal | None:
 
 
 def is_experiment_missing(argv: Sequence[str], found: Complaint) -> bool:
-    """Whether Autosubmit says that the experiment of the command does not exist."""
+    """Return True if Autosubmit says that the experiment of the command does not exist."""
     return "expid" not in argv and _NO_EXPERIMENT.match(found.reason) is not None
 
 
 def is_locked(found: Complaint) -> bool:
-    """Whether another Autosubmit process, such as a run, holds the experiment."""
+    """Return True if another Autosubmit process, such as a run, holds the experiment."""
     return found.raw.startswith(_LOCKED)
 
 
@@ -451,7 +454,7 @@ def is_locked(found: Complaint) -> bool:
 
 
 def warnings(stdout: bytes) -> list[str]:
-    """What Autosubmit warned of although the command succeeded: each a heading with its block."""
+    """Return Autosubmit's warnings from a command that succeeded, each as a heading with its block."""
     told: dict[str, None] = {}
     for message in messages(stdout):
         text = answers.text("\n".join(_clean(message.lines)), TEXT_LIMIT)
@@ -465,9 +468,10 @@ def warnings(stdout: bytes) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a setstatus has changed. `jobs`: the new status of each job, at most CHANGED_LIMIT of `changed`.
+    """What a setstatus has changed.
 
-    `selected`: how many jobs the filters select; None when this version does not say.
+    `changed`: the number of changed jobs. `jobs`: the new status of each of them, at most CHANGED_LIMIT. `selected`:
+    how many jobs the filters select; None if this version does not say.
     """
 
     jobs: dict[str, str]
@@ -480,7 +484,7 @@ class Changes:
 
 
 def changes(stdout: bytes) -> Changes:
-    """Read a setstatus, saved or not."""
+    """Read the output of a setstatus, whether it saved the changes or not."""
     jobs: dict[str, str] = {}
     selected = None
     for line in _lines(stdout):
@@ -493,20 +497,20 @@ def changes(stdout: bytes) -> Changes:
 
 
 def sections_left_out(found: Changes, sections: Iterable[str]) -> list[str]:
-    """Sections of which a setstatus has certainly selected no job, although it selected others.
+    """Return the sections of which a setstatus has certainly selected no job, although it selected other jobs.
 
-    4.1.17.1 leaves out sections without splits when another one has splits.
+    4.1.17.1 leaves out sections without splits if another section has splits.
     """
     if not found.changed or found.unchanged != 0 or found.changed > len(found.jobs):
-        return []  # nobody can say of which sections the selected jobs are that were not changed
+        return []  # the sections of the selected jobs that were not changed, or are not listed, are unknown
     names = [name.upper() for name in found.jobs]
     return [each for each in sections if not any(name.endswith(f"_{each.upper()}") for name in names)]
 
 
 def lost_progress(found: Changes, *, at_least: bool = False) -> str:
-    """What a new job list does to the COMPLETED jobs, of which `found` tells; empty when there are none.
+    """Return a warning of what a new job list does to the COMPLETED jobs in `found`; empty if there are none.
 
-    `at_least`: `found` was read of the end of an output that is too long.
+    `at_least`: the output was too long, and `found` was read from its end only.
     """
     if not found.changed:
         return ""
@@ -519,9 +523,10 @@ def lost_progress(found: Changes, *, at_least: bool = False) -> str:
 
 
 def active_jobs(found: Mapping[str, Sequence[str]], *, is_done: bool) -> str:
-    """A warning of a new job list: jobs are in the queues of their platforms, or running there.
+    """Return a warning for a new job list: jobs are in the queues of their platforms, or running there.
 
-    `found`: their names by status; empty when Autosubmit only says that there are some. `is_done`: the list is made.
+    `found`: their names by status; empty if Autosubmit only says that there are some. `is_done`: the new list has
+    already been created.
     """
     count = sum(map(len, found.values()))
     named = [f"{name} ({status})" for status, names in found.items() for name in names]
@@ -545,13 +550,13 @@ def _named(names: Sequence[str], count: int) -> str:
     return ", ".join(names[:NAMES_LIMIT]) + more
 
 
-# Of an active job whose platform cannot be reached, up to 4.1.16, even when nothing is to be saved. 4.1.16 names the
-# platform first, older versions the job.
+# Versions up to 4.1.16 print this for an active job whose platform cannot be reached, even if nothing is to be saved.
+# 4.1.16 names the platform first, older versions name the job first.
 _OFFLINE = re.compile(r"^(?:\[[A-Z]+\] )?JOB: \[(.{1,255}?)\] is ignored as the \[(.{1,255}?)\] platform is currently")
 
 
 def jobs_of_status(expid: str, stdout: bytes) -> list[str]:
-    """The jobs that a setstatus without `save` selects, also those whose platform cannot be reached."""
+    """Return the jobs that a setstatus without `save` selects, including those whose platform cannot be reached."""
     names = dict.fromkeys(changes(stdout).jobs)
     for line in _lines(stdout):
         if found := _OFFLINE.match(line[:600]):
@@ -560,18 +565,18 @@ def jobs_of_status(expid: str, stdout: bytes) -> list[str]:
 
 
 def has_no_job_list(found: Complaint) -> bool:
-    """Whether Autosubmit says that create was never executed for the experiment."""
+    """Return True if Autosubmit says that create was never executed for the experiment."""
     return "couldn't load the workflow graph" in found.raw or "run autosubmit create first" in found.raw
 
 
 # --- the jobs of a run ------------------------------------------------------------------------------------------------
 
-# For grep -E: the lines of a run's log that tell what became of its jobs, in every version.
+# For grep -E: the lines of a run's log that contain the results of its jobs, in every version.
 JOB_LINES = (
     "changed from [A-Z]+ to (COMPLETED|FAILED)|is COMPLETED|completion check failed|COMPLETED file|jobs remaining|"
     "submitted with job_id|[^ ]_[^ ]+ submitted$|No more jobs to run"
 )
-# Autosubmit prints such a line every few seconds, for days; of those in a row the last one counts.
+# Autosubmit prints such a line every few seconds, for days. Of consecutive ones only the last one counts.
 REPEATED_LINES = "jobs remaining"
 _NAME = r"([^\s\x1e]{1,255})"
 _REMAINING = re.compile(r"^([0-9]{1,7}) of ([0-9]{1,7}) jobs remaining")
@@ -583,17 +588,18 @@ _JOB_FAILED = re.compile(
 _JOB_SUBMITTED = re.compile(rf"^Job: {_NAME} submitted with job_id|^{_NAME} submitted$")
 
 
-_OVER = "No more jobs to run"  # printed by every version when no job is active or READY any more
+_OVER = "No more jobs to run"  # every version prints this when no job is active or READY any more
 
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """What became of the jobs of a run that has ended.
+    """The results of the jobs of a run that has ended.
 
-    `failed`: attempts of each job whose last attempt failed, in order. `not_run`: jobs of which this run has seen
-    neither completion nor failure; None when that is not known. `total` is None when the log does not tell.
-    `at_least`: the log is too long to be read whole, so more jobs may have failed. `is_idle`: the run found no job that
-    it could run, and ended at once. `unseen`: jobs that it submitted before it broke off, whose end it has not seen.
+    `failed`: the number of attempts of each job whose last attempt failed, in order. `not_run`: the number of jobs
+    whose completion or failure the run has not seen; None if unknown. `total`: None if the log does not contain it.
+    `at_least`: the log is too long to read completely, so more jobs may have failed. `is_idle`: the run found no job
+    that it could run, and ended at once. `unseen`: jobs that it submitted before it broke off, and whose end it has not
+    seen.
     """
 
     total: int | None
@@ -605,11 +611,11 @@ class Jobs:
 
     @property
     def sentence(self) -> str:
-        """As `jobs_sentence`, with the attempts of each failed job."""
+        """The sentence of `jobs_sentence`, with the attempts of each failed job and a note on `unseen` jobs."""
         if self.is_idle:
             return "This run executed no job: none was READY, queuing or running."
         attempts = self.failed.items()
-        # The attempts in the part that was not read are not known either.
+        # With `at_least`, the attempts in the unread part of the log are unknown, too.
         named = [name if self.at_least else f"{name} ({n} attempt{'s' if n > 1 else ''})" for name, n in attempts]
         told = jobs_sentence(self.total, len(named), named[:NAMES_LIMIT], self.not_run, at_least=self.at_least)
         if not self.unseen:
@@ -622,7 +628,7 @@ class Jobs:
 def jobs_sentence(
     total: int | None, failed: int, names: Sequence[str], not_run: int | None, *, at_least: bool = False
 ) -> str:
-    """As "1 of 13 jobs failed: a008_BAD. 2 of 13 jobs were not run."; empty when nothing of that is known."""
+    """Return "1 of 13 jobs failed: a008_BAD. 2 of 13 jobs were not run." or the like; empty if nothing is known."""
     parts = []
     if failed:
         named = ", ".join(names[:NAMES_LIMIT])
@@ -639,14 +645,14 @@ def _of(count: int, total: int | None) -> str:
 
 
 def jobs(lines: bytes, *, is_whole: bool = True) -> Jobs | None:
-    """Read the JOB_LINES of a log. None: they tell nothing.
+    """Read the JOB_LINES of a log and return the results of the jobs; None if the lines contain none.
 
-    `is_whole`: these are all of them, else the last ones. Jobs that were not run are counted only when they are all
-    there and the run says that it came to its own end: in any other end, jobs may be queuing or running.
+    `is_whole`: `lines` are all JOB_LINES of the log, else only the last ones. Jobs that were not run are counted only
+    if `is_whole` and the log says that the run ended by itself. After any other end, jobs may be queuing or running.
     """
-    status: dict[str, bool] = {}  # whether the last that is known of a job is its completion
+    status: dict[str, bool] = {}  # True: the last known event of the job is its completion; False: its failure
     attempts: dict[str, int] = {}
-    older: dict[str, int] = {}  # the same in the words of 4.1.8; 4.1.10 to 4.1.16 print both
+    older: dict[str, int] = {}  # the same, from the lines of 4.1.8; 4.1.10 to 4.1.16 print both
     counts: tuple[int, int] | None = None
     completed: set[str] = set()  # since the last "N of M jobs remaining"
     is_over = False
@@ -660,7 +666,7 @@ def jobs(lines: bytes, *, is_whole: bool = True) -> Jobs | None:
             name = answers.line(found[1] or found[2], 255)
             counted = attempts if found[1] else older
             counted[name] = counted.get(name, 0) + 1
-            status.pop(name, None)  # another attempt; how it ends is told later, or never
+            status.pop(name, None)  # a new attempt: its result comes in a later line, or never
         elif (found := _JOB_COMPLETED.match(line)) or ((found := _JOB_CHANGED.match(line)) and found[2] == "COMPLETED"):
             name = answers.line(found[1], 255)
             status[name] = True

@@ -1,7 +1,7 @@
-"""Forget what ended long ago: directories on the machines, then rows.
+"""Remove what is left of runs and operations that ended long ago: directories on the machines, then rows.
 
-Nothing of a run that is ACTIVE here is touched, nor a directory whose process the machine still sees (a run that an
-admin has abandoned may live on) or cannot tell about.
+Runs that are ACTIVE here are not touched. A directory is kept if the machine still sees its process (a run that an
+admin has abandoned may live on), or if the state of its process is unknown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from runners.services.runners import Runner, get_runner
 
 ROWS_AT_ONCE = 10_000  # rows in memory, and directories in one round trip
 KIBIBYTES_MOST = 2**43  # 8 EiB, the size of the largest file
-DELETE_AT_ONCE = 500  # rows in one statement, so that others get to write in between
+DELETE_AT_ONCE = 500  # rows in one statement, so that other writers are not blocked for long
 _KEY = re.compile(r"[0-9a-f]{32}")
 _ACTIVE = {RunnerRun: Q(status=RunStatus.ACTIVE), Operation: Q(status=OperationStatus.RUNNING)}
 
@@ -36,7 +36,10 @@ Launched = RunnerRun | Operation
 
 @dataclass(slots=True)
 class Cleaned:
-    """What was done, or would be, on one machine: numbers of directories. `problem`: why nothing could be done."""
+    """The result for one machine (with `dry_run` the expected one): numbers of directories.
+
+    `problem`: why nothing could be done.
+    """
 
     where: str
     removed: int = 0
@@ -47,7 +50,10 @@ class Cleaned:
 
 
 def clean_directories(before: datetime, *, dry_run: bool = False) -> list[Cleaned]:
-    """Remove the directories of what ended before a time, with one round trip per machine. Never raises for one."""
+    """Remove the directories of runs and operations that ended before a time, with one round trip per machine.
+
+    An error of a machine is not raised; it becomes the `problem` of that machine.
+    """
     machines: dict[tuple[str, ...], Cleaned] = {}
     for model in (RunnerRun, Operation):
         for rows in _batches(_ended(model, before).filter(cleaned_at=None)):
@@ -60,9 +66,9 @@ def clean_directories(before: datetime, *, dry_run: bool = False) -> list[Cleane
 
 
 def delete_rows(before: datetime, *, dry_run: bool = False) -> dict[str, int]:
-    """Delete the rows of what ended before a time and has no directory any more, and old messages of webhooks.
+    """Delete rows of runs and operations that ended before a time and have no directory, and old webhook messages.
 
-    Returns how many of each, by their names; with `dry_run` how many at most, if every directory can be removed.
+    Returns the number of each, by their names; with `dry_run` the number if every directory could be removed.
     """
     kinds: list[QuerySet[Any]] = [_ended(model, before) for model in (RunnerRun, Operation)]
     if not dry_run:
@@ -72,7 +78,7 @@ def delete_rows(before: datetime, *, dry_run: bool = False) -> dict[str, int]:
 
 
 def delete_audit(before: datetime, *, dry_run: bool = False) -> int:
-    """Delete audit records from before a time; returns how many."""
+    """Delete audit records from before a time and return their number."""
     return _delete(AuditRecord.objects.filter(created__lt=before), dry_run=dry_run)
 
 
@@ -110,7 +116,7 @@ def _clean(runner: Runner, rows: list[Any], done: Cleaned, *, dry_run: bool) -> 
     gone = []
     told = read_answers(result.stdout)
     for key, row in by_key.items():
-        answer, kibibytes = told.get(key, ("kept", 0))  # a directory that nothing is said of is still there
+        answer, kibibytes = told.get(key, ("kept", 0))  # a directory without an answer still exists
         setattr(done, answer, getattr(done, answer) + 1)
         done.kibibytes += kibibytes
         if answer != "kept":
@@ -122,7 +128,7 @@ def _clean(runner: Runner, rows: list[Any], done: Cleaned, *, dry_run: bool) -> 
 
 
 def read_answers(output: bytes) -> dict[str, tuple[str, int]]:
-    """What became of each directory, and its size in KiB, by its key. Lines that are not valid are ignored."""
+    """Return the result for each directory, and its size in KiB, by its key. Invalid lines are ignored."""
     told = {}
     for line in output.decode("utf-8", "replace").split("\n"):
         words = line.split(" ") if len(line) < answers.LINE_LIMIT else []
@@ -132,7 +138,8 @@ def read_answers(output: bytes) -> dict[str, tuple[str, int]]:
     return told
 
 
-# Without an exit code, the process decides: a run that was declared ended may live. `starting` has left no process.
+# Without an exit code, check the process, because a run that was declared ended may live. After `starting` there is no
+# process.
 _CLEAN = r"""
 clean() {
   key=$1 dir=$base/$1 size=0

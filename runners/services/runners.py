@@ -1,7 +1,7 @@
-"""Reach a machine: `Runner`, and its two ways `LocalRunner` and `SSHRunner`.
+"""Reach a machine: `Runner` and its two implementations `LocalRunner` and `SSHRunner`.
 
-A runner has one primitive, `execute`. Launching, probing, signalling and log reading are written once on top of it,
-with the texts of `scripts.py`, so LOCAL and SSH cannot differ.
+A runner has one primitive, `execute`. Launching, probing, signalling and log reading are implemented once on top of it,
+with the scripts of `scripts.py`, so LOCAL and SSH behave the same.
 """
 
 from __future__ import annotations
@@ -52,17 +52,19 @@ from runners.services.probe import (
 )
 from runners.services.ssh import POOL, run_on_channel
 
-AT_DEADLINE = (
-    124,
-    scripts.KILLED,
-)  # exit codes at the deadline: of `timeout` and our reader after a TERM, after a KILL
+# Exit codes at the deadline: of `timeout` and of our reader after a TERM, and after a KILL.
+AT_DEADLINE = (124, scripts.KILLED)
 NOT_ASKED = "Its machine was not asked: too many requests wait for it, or are carried out there."
-CLIENT_GRACE = scripts.KILL_AFTER + 5  # seconds that the machine gets to end a command itself before we stop waiting
+# Seconds after the deadline that the machine gets to end a command itself, before we stop waiting.
+CLIENT_GRACE = scripts.KILL_AFTER + 5
 
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command said. `stdout` and `stderr` are its last `RUNNERS_OUTPUT_LIMIT` bytes, login noise removed."""
+    """The result of a command.
+
+    `stdout` and `stderr`: the last `RUNNERS_OUTPUT_LIMIT` bytes of each, without the output of login start-up files.
+    """
 
     exit_code: int
     stdout: bytes
@@ -72,22 +74,22 @@ class CommandResult:
 
     @property
     def text(self) -> str:
-        """Standard output, where Autosubmit says everything, without colours."""
+        """Standard output without colours. Autosubmit prints its messages there."""
         return plain_text(self.stdout)
 
     @property
     def all_text(self) -> str:
-        """Both streams, for what Autosubmit says on standard error: its version (3.14) and usage errors."""
+        """Both streams, because Autosubmit prints its version (3.14) and usage errors on standard error."""
         return plain_text(self.stdout + b"\n" + self.stderr)
 
     @property
     def last_words(self) -> str:
-        """The last lines of both streams, for an error."""
+        """The last lines of both streams, for error messages."""
         return last_lines(self.stdout + b"\n" + self.stderr)
 
 
 class Runner(ABC):
-    """How a command reaches a machine. Subclasses give `_exchange`; nothing else differs between machines."""
+    """The way to execute commands on a machine. Subclasses implement `_exchange`; everything else is common code."""
 
     def __init__(self, config: RunnerConfig) -> None:
         self.config = config
@@ -95,30 +97,34 @@ class Runner(ABC):
     @property
     @abstractmethod
     def where(self) -> str:
-        """The machine in words, for errors."""
+        """The name of the machine in error messages."""
 
     @property
     @abstractmethod
     def target(self) -> tuple[str, ...]:
-        """Equal for runners that reach the same account of the same machine: one round trip then serves many runs."""
+        """A key that is equal for runners that reach the same account of the same machine.
+
+        With it, one round trip serves many runs.
+        """
 
     @abstractmethod
     def _exchange(self, exchange: Exchange) -> None:
-        """Start the exchange's command line and `converse`.
+        """Start the exchange's command line and `converse` with it.
 
-        Raises RunnerUnreachable when the script was certainly not handed over because the machine was not reached.
+        Raises RunnerUnreachable if the machine was not reached, so that the script was certainly not handed over.
         """
 
     def execute(
         self, script: str, *, timeout: float, stdin: bytes = b"", login: bool = False, until: str = ""
     ) -> CommandResult:
-        """Evaluate a bash script there and wait for its end.
+        """Evaluate a bash script on the machine and wait for its end.
 
-        `timeout` in seconds is a total deadline which also ends the processes there. With `login` the script runs in
-        a login shell, which has what site profiles give (`module`, `conda`). `until`: the script keeps the deadline
-        itself, has succeeded as soon as it prints this line, and what it leaves behind lives on. An exit code other
-        than 0 is a result.
-        Raises RunnerUnreachable (certainly not started), CommandTimedOut (ended there at the deadline), OutcomeUnknown.
+        `timeout`: seconds in total; at this deadline the processes on the machine are ended, too. With `login` the
+        script runs in a login shell, which has the functions of site profiles (`module`, `conda`). `until`: the script
+        enforces the deadline itself and has succeeded as soon as it prints this line; processes that it leaves behind
+        live on. An exit code other than 0 is returned, not raised.
+        Raises RunnerUnreachable (certainly not started), CommandTimedOut (ended on the machine at the deadline),
+        OutcomeUnknown.
         """
         payload = scripts.encoded(script)
         marker = f"autosubmit-runners-{secrets.token_hex(8)}"
@@ -130,7 +136,7 @@ class Runner(ABC):
         )
         try:
             self._admitted_exchange(exchange, timeout, login=login)
-        finally:  # the machine may have taken minutes, in which the database may have been restarted
+        finally:  # the exchange may have taken minutes, and the database may have been restarted meanwhile
             check_connection_before_next_statement()
         duration = time.monotonic() - start
         stdout, stderr, code = exchange.stdout, exchange.stderr, exchange.exit_code
@@ -162,7 +168,7 @@ class Runner(ABC):
         return CommandResult(code, stdout.data, stderr.data, duration, stdout.truncated or stderr.truncated)
 
     def _admitted_exchange(self, exchange: Exchange, timeout: float, *, login: bool) -> None:
-        """Hold the exchange if the machine may be asked, and raise when it did not begin to answer."""
+        """Run the exchange if the breaker and the bulkheads admit it. Raise an error if the machine did not answer."""
         with BREAKER.attempt(self.target), BULKHEADS.waiting(self.target, self.where) as wait:
             exchange.on_answer = partial(self._answered, wait)
             exchange.reach = Reach(exchange.deadline, wait.patience)
@@ -187,17 +193,17 @@ class Runner(ABC):
                 raise silence
 
     def admit(self) -> None:
-        """Take the room at the machine that a command needs, before anything of it is written or sent.
+        """Reserve a command's place at the machine, before the command is recorded or sent.
 
-        Raises the error of a machine that has just failed to answer (RunnerUnreachable and its kinds), MachineBusy and
-        TooManyCommands.
+        Raises the remembered error if the machine has just failed to answer (RunnerUnreachable and its subclasses),
+        MachineBusy and TooManyCommands.
         """
         if known := BREAKER.known(self.target):
             raise known
         BULKHEADS.admit(self.target, self.where)
 
     def _is_to_leave(self, wait: Wait) -> bool:
-        """Whether the machine hangs, and as many threads as may wait for it do so beside this one."""
+        """Return True if the machine hangs and this thread exceeds the number of threads that may wait for it."""
         known = BREAKER.known(self.target)
         return known is not None and known.is_silence and BULKHEADS.is_beyond_share(self.target, wait)
 
@@ -212,11 +218,11 @@ class Runner(ABC):
         """Start a command detached, in the run directory `key`, and return its identity.
 
         `prelude` lines run first, in the same login shell; the call waits for them but not for the command.
-        Raises CommandFailed, with the last words, when the launch script says that the prelude failed or that the run
-        directory cannot be made, and RunnerUnreachable when it says that start-up files have replaced the login shell:
-        then the command certainly did not start. After OutcomeUnknown (the connection or the reporting shell was lost,
-        or the answer is not valid) or CommandTimedOut (the prelude goes on) it may start yet, and a probe of `key`
-        tells. Else as `execute`.
+        Raises CommandFailed, with the end of the output, if the launch script reports that the prelude failed or that
+        the run directory cannot be created. Raises RunnerUnreachable if it reports that start-up files have replaced
+        the login shell. In both cases the command certainly did not start. After OutcomeUnknown (the connection or the
+        reporting shell was lost, or the answer is not valid) or CommandTimedOut (the prelude still runs) the command
+        may still start; probe `key` to find out. Otherwise raises the errors of `execute`.
         """
         script = scripts.launch(key, command, prelude=prelude, timeout=timeout)
         result = self.execute(script, timeout=timeout, until=scripts.READY)
@@ -231,7 +237,7 @@ class Runner(ABC):
             if result.exit_code == 0:
                 return parse_launch(answer, scripts.READY)
             code, words = parse_failed_launch(answer, scripts.FAILED)
-        except Unreadable as error:  # whatever answered may have started the command, too
+        except Unreadable as error:  # the program that answered may also have started the command
             raise OutcomeUnknown(
                 f"The answer of {self.where} to the launch is not valid ({error}). The shell that was to report was "
                 "ended, or there is a forced command or a wrapper around the account's shell. Whether the command was "
@@ -251,7 +257,10 @@ class Runner(ABC):
         )
 
     def probe(self, targets: Iterable[ProbeTarget], *, timeout: float) -> dict[str, Probe]:
-        """Ask after any number of runs in one round trip. Each key gets an answer; a machine raises nothing here."""
+        """Probe any number of runs in one round trip and return one answer per key.
+
+        Errors of the machine are not raised: they become answers.
+        """
         targets = list(targets)
         script = scripts.probe((t.key, t.claim, t.identity.words if t.identity else ()) for t in targets)
         try:
@@ -265,14 +274,15 @@ class Runner(ABC):
         return self._answers((target.key for target in targets), result)
 
     def signal(self, key: str, identity: Identity, name: str, *, timeout: float, spare_jobs_of: str = "") -> Probe:
-        """Send a signal (`TERM`, `KILL`) to the run's own processes if the identity matches; answer as a probe does."""
+        """Send a signal (`TERM`, `KILL`) to the run's own processes if the identity matches, then probe the run."""
         result = self.execute(scripts.signal(key, identity.words, name, spare_jobs_of=spare_jobs_of), timeout=timeout)
         return self._answers([key], result)[key]
 
     def first_match(self, expid: str, *, timeout: float) -> int | None:
-        """The pid that `autosubmit stop` would take for the run of `expid`, maybe another home's. None: no process.
+        """Return the pid that `autosubmit stop` would signal for `expid`; None: no process matches.
 
-        Raises CommandFailed when the machine's answer is not valid, and as `execute`.
+        The process may be a run in another home. Raises CommandFailed if the machine's answer is not valid, and the
+        errors of `execute`.
         """
         result = self.execute(scripts.first_match(expid), timeout=timeout)
         try:
@@ -281,9 +291,9 @@ class Runner(ABC):
             raise self._not_valid(f"to the search for `autosubmit run {expid}`", error, result) from error
 
     def read_log(self, key: str, *, offset: int, limit: int, timeout: float) -> LogChunk | None:
-        """At most `limit` bytes of the run's log from byte `offset` (negative: from the end). None: there is no log.
+        """Return at most `limit` bytes of the run's log from byte `offset` (negative: from the end); None: no log.
 
-        Raises CommandFailed when the machine cannot read it, and as `execute`.
+        Raises CommandFailed if the machine cannot read the log, and the errors of `execute`.
         """
         result = self.execute(scripts.read_log(key, offset=offset, limit=limit), timeout=timeout)
         if result.exit_code == 66:
@@ -294,11 +304,11 @@ class Runner(ABC):
             raise self._not_valid("to the request for the log", error, result) from error
 
     def grep_log(self, key: str, pattern: str, *, repeated: str, timeout: float) -> tuple[bytes, bool]:
-        """The lines of the run's log that match `pattern` (as `grep -E` reads it), as many of the last as may be kept,
-        and whether these are all.
+        """Return the lines of the run's log that match `pattern` (a `grep -E` pattern), and whether they are complete.
 
-        The whole log is searched, on its machine. Of lines in a row that hold `repeated` the last one is given.
-        Empty without a log. Raises as `execute`.
+        The machine searches the whole log. Only the last RUNNERS_OUTPUT_LIMIT bytes of the matching lines are kept. Of
+        consecutive lines that contain `repeated`, only the last one is returned. The result is empty if there is no
+        log. Raises the errors of `execute`.
         """
         limit = settings.RUNNERS_OUTPUT_LIMIT
         result = self.execute(scripts.grep_log(key, pattern, repeated=repeated, limit=limit), timeout=timeout)
@@ -317,12 +327,12 @@ class Runner(ABC):
 
 
 def _lines(result: CommandResult) -> str:
-    """What our own scripts printed. Nothing of it is cleaned, so that nothing becomes the end of a line."""
+    """Decode the output of our own scripts. Control characters are kept, so that none of them becomes a line end."""
     return result.stdout.decode("utf-8", "replace")
 
 
 class LocalRunner(Runner):
-    """The machine that this service lives on, as the account that it runs as."""
+    """The machine on which this service runs, with the service's own account."""
 
     @property
     def where(self) -> str:
@@ -362,8 +372,8 @@ class LocalRunner(Runner):
 class ProcessLink:
     """A command line in a process of this machine. See `exchange.Link`.
 
-    The end is seen on the process itself (its pidfd), never as end of file: what a command leaves behind may hold its
-    pipes, and go on writing into them.
+    The end is detected with the pidfd of the process, never by end-of-file: processes that the command leaves behind
+    may keep its pipes open and continue to write into them.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> None:
@@ -376,7 +386,7 @@ class ProcessLink:
         self._open_streams = {self.stdout, self.stderr}
 
     def watch(self, ended: int) -> None:
-        """`ended`: the process's pidfd."""
+        """Start to watch the process and its pipes. `ended`: the process's pidfd."""
         for pipe in (self.stdin, self.stdout, self.stderr):
             os.set_blocking(pipe.fileno(), False)
         self._ended = ended
@@ -390,7 +400,7 @@ class ProcessLink:
                 sent += os.write(self.stdin.fileno(), data[sent:])
         except BlockingIOError:
             return sent
-        except BrokenPipeError:  # nobody reads any more
+        except BrokenPipeError:  # no process reads any more
             return len(data)
         return sent
 
@@ -452,7 +462,10 @@ class ProcessLink:
 
 
 def local_environment() -> dict[str, str]:
-    """A clean environment for LOCAL commands: the account's own, and nothing of this service's (it has secrets)."""
+    """Return a clean environment for LOCAL commands.
+
+    It has the account's own variables, but none of this service's, because these contain secrets.
+    """
     account = own_account()
     own_bin = os.path.join(sys.prefix, "bin")
     path = [part for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part and part != own_bin]

@@ -1,4 +1,4 @@
-"""Look at runs: by filters, by number, and into their logs."""
+"""Read runs: find them by filters, get one by its number, and read logs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from runners.models_operations import Operation
 from runners.services import access, lifecycle, shared_log
 from runners.services.experiments import is_fresh
 
-# Runs are numbered in the order of their insertion, `created` is the clock of the process that inserts: how far the
-# one can lag behind the other (a database that makes writers wait, several servers' clocks).
+# Run numbers follow the order of insertion, but `created` is from the clock of the process that inserts. This is how
+# much the two orders can differ (a database that makes writers wait, clocks of several servers).
 CLOCK_SLACK = timedelta(minutes=10)
 FIRST_MOMENT, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 LOG_HEADER = 128  # bytes of RUNNERS_OUTPUT_LIMIT that are not for the log itself
@@ -40,19 +40,21 @@ def find(
     beyond: int | None = None,
     viewer: Any,
 ) -> QuerySet[RunnerRun]:
-    """Runs by number, newest first unless told otherwise, without anything but what was asked for; slice it.
+    """Return the runs that match all filters, ordered by number, newest first by default. The caller slices the result.
 
-    `viewer`: the user who asks, and sees only what `access.visible` leaves.
+    `viewer`: the requesting user, who sees only the runs that `access.visible` allows.
 
-    `beyond`: only runs that come after the run of that number in this order. `created_after` is inclusive,
-    `created_before` exclusive. Each filter has an index that ends in the number, so the first rows of a single one come
-    at once however many there are; the times are first narrowed down to numbers for the same reason. Of several
-    filters one finds the rows and the others are checked on each: few hits among many rows take longer.
+    `beyond`: only runs that come after the run of this number in this order. `created_after` is inclusive,
+    `created_before` exclusive. Each filter has an index that ends in the number. So with one filter the first rows are
+    found at once, however many rows there are. For the same reason the times are first converted to ranges of numbers.
+    With several filters, the index of one finds the rows and the others are checked on each row: few matches among many
+    rows take longer.
     """
     runs = access.visible(RunnerRun.objects.order_by("id" if oldest_first else "-id"), viewer)
-    # From the filter that usually leaves the fewest runs to the one that leaves the most. The first of them is looked
-    # up in its index; the others, and `created`, are hidden from the database by COALESCE. Left to itself, SQLite takes
-    # any of the indexes, or sorts: measured with 300,000 runs, half of all pairs and threes took 10 to 900 ms.
+    # The filters are ordered from the one that usually matches the fewest runs to the one that matches the most. The
+    # first given filter uses its index. COALESCE prevents index use for the others and for `created`. Otherwise SQLite
+    # uses any of the indexes, or sorts: measured with 300,000 runs, half of all combinations of two and three filters
+    # took 10 to 900 ms.
     telling = {"expid": expid, "started_by": started_by, "user": user, "profile_name": profile_name, "host": host}
     telling["installation"] = installation
     given = {name: value for name, value in (telling | {"status": status, "runner": runner}).items() if value}
@@ -78,9 +80,9 @@ def find(
 
 
 def get(*, pk: int, viewer: Any) -> RunnerRun:
-    """One run that `viewer` may see. Raises RunNotFound.
+    """Return one run that `viewer` may see. Raises RunNotFound.
 
-    Its machine confirmed its state within the freshness window, if it can be asked.
+    Its machine has confirmed its state within the freshness window, if the machine could be asked.
     """
     run = RunnerRun.objects.filter(pk=pk).first()
     if run is None or not access.may_see(viewer, run):
@@ -94,7 +96,7 @@ def get(*, pk: int, viewer: Any) -> RunnerRun:
 class LogPage:
     """The bytes `offset` to `next_offset` of a log that is `size` bytes long now.
 
-    `ended`: the command is over and all that it has written has been read, so there is nothing to ask for again.
+    `ended`: the command is over and the log was read to its end, so no further request is needed.
     """
 
     offset: int
@@ -107,9 +109,9 @@ class LogPage:
         return self.offset + len(self.data)
 
     def whole_characters(self) -> LogPage:
-        """The same without the character that the end of the page cuts; the next page begins with it.
+        """Return the page without an incomplete character at its end. The next page begins with this character.
 
-        A cut character at the very end of a command's output stays: nothing will complete it.
+        An incomplete character at the very end of a command's output stays, because nothing can complete it.
         """
         if self.ended:
             return self
@@ -118,13 +120,13 @@ class LogPage:
 
 
 def read_log(row: RunnerRun | Operation, *, offset: int = 0, limit: int, tail: int | None = None) -> LogPage:
-    """A part of what a run or an operation has printed: `limit` bytes at most from byte `offset`, or its last `tail`.
+    """Return a part of the log of a run or an operation: at most `limit` bytes from byte `offset`, or the last `tail`.
 
-    `tail` alone counts when it is given; it begins with a whole character of UTF-8. What is returned may be
-    `shared_log.SHARED_SECONDS` old. Raises LogNotFound; MachineBusy, which carries the last known state of a run;
-    RunnerUnreachable and as `Runner.execute`.
+    If `tail` is given, `offset` and `limit` are ignored, and the part begins with a whole UTF-8 character. The result
+    may be `shared_log.SHARED_SECONDS` old. Raises LogNotFound; MachineBusy, which has the last known state of a run;
+    RunnerUnreachable and the other errors of `Runner.execute`.
     """
-    was_over = not row.is_active  # looked at first: what is over before the reading writes nothing after it
+    was_over = not row.is_active  # check before the read: a command that is already over writes nothing after it
     most = min(limit if tail is None else tail, settings.RUNNERS_OUTPUT_LIMIT - LOG_HEADER)
     chunk = None
     if row.cleaned_at is None:
@@ -144,7 +146,7 @@ def read_log(row: RunnerRun | Operation, *, offset: int = 0, limit: int, tail: i
 
 
 def _continuation(data: bytes) -> int:
-    """How many bytes at the beginning belong to a character that began before."""
+    """Return how many bytes at the beginning belong to a character that began before `data`."""
     count = 0
     while count < min(len(data), LONGEST_CHARACTER - 1) and data[count] & 0xC0 == 0x80:
         count += 1
@@ -152,10 +154,10 @@ def _continuation(data: bytes) -> int:
 
 
 def _incomplete(data: bytes) -> int:
-    """How many bytes at the end are the beginning of a character whose rest is missing."""
+    """Return how many bytes at the end belong to an incomplete character."""
     for count in range(1, min(len(data), LONGEST_CHARACTER - 1) + 1):
         byte = data[-count]
-        if byte & 0xC0 != 0x80:  # the first byte of a character; how long that is stands in its upper bits
+        if byte & 0xC0 != 0x80:  # the first byte of a character; its upper bits give the length of the character
             length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
             return count if length > count else 0
     return 0

@@ -1,14 +1,14 @@
-"""The shell texts that run on the machine: one set for LOCAL and SSH, pure functions to `str`.
+"""The shell scripts that run on the machine: one set for LOCAL and SSH, built by pure functions that return `str`.
 
 They need bash 4.2, coreutils (`timeout`, `env`, `head`, `tail`, `stat`, `mkdir`, `mv`, `chmod`, `id`) and grep, as
-every Linux cluster has. Whatever comes from outside is put in with `shlex.quote`.
+every Linux cluster has. All external values are quoted with `shlex.quote`.
 
 A run's directory `~/.autosubmit-runners/<key>/` (mode 0700) holds:
     command.sh   what is executed
     identity     one line, see `Identity` in probe.py; created by the supervisor before the command may execute, or
-                 by a probe past the launch deadline ("claimed"): whoever comes first decides
+                 by a probe after the launch deadline (it then holds "claimed"): the first of the two wins the race
     log          standard output and error of the command
-    begun        an empty file, made when the prelude has succeeded, right before the command
+    begun        an empty file, created after the prelude has succeeded, right before the command starts
     running      an empty file; at the end it is renamed to ended.<exit code>.<signal name or ->.<epoch seconds>
 """
 
@@ -20,27 +20,27 @@ from collections.abc import Iterable, Sequence
 from shlex import join, quote
 
 BASE = ".autosubmit-runners"
-RUN_KEY_VARIABLE = "AUTOSUBMIT_RUNNERS_KEY"  # in the environment of a run's processes: how a stop finds them all
+RUN_KEY_VARIABLE = "AUTOSUBMIT_RUNNERS_KEY"  # in the environment of a run's processes, so that a stop finds them all
 END = "#end"
 FOREIGN = (
     f"{{ echo '~/{BASE} belongs to another account, or its mode cannot be changed: remove it, or give it to this "
     "account with mode 0700.' >&2; exit 73; }"
 )
 READY = "ready"  # the last line of a launch that succeeded
-FAILED = "failed"  # the first word of a launch that certainly has not started its command; its exit code follows
-LATE = "late"  # the first line of a launch whose command may begin yet
+FAILED = "failed"  # the first word of a launch that certainly has not started its command; the exit code follows
+LATE = "late"  # the first line of a launch that timed out and whose command may still start
 # Exit codes of a launch that failed.
 PRELUDE_FAILED, NO_LOGIN_SHELL, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 73, 74
 KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
-OPENING = b"exit 125\n"  # ends any shell that reads it: bash, dash, ksh, zsh, tcsh, fish
-KILLED = 128 + 9  # exit code that a shell gives to a process that was ended by a KILL
+OPENING = b"exit 125\n"  # ends any shell that executes it: bash, dash, ksh, zsh, tcsh, fish
+KILLED = 128 + 9  # exit code that a shell reports for a process that a KILL ended
 OTHER_SHELL = 125  # exit code of a shell that is not our reader and has executed OPENING
-UNREAD = "#unread"  # what our reader prints instead of evaluating a script that did not arrive whole
-CUT_SHORT = 126  # exit code when the script did not arrive whole; nothing of it was executed
+UNREAD = "#unread"  # what our reader prints when the script arrived incomplete; the script is then not evaluated
+CUT_SHORT = 126  # exit code when the script arrived incomplete; no part of it was executed
 
-# /proc/PID/stat: the second field may hold blanks and brackets, so cut behind its last ") ". Then the state is $1 and
-# the process group is $3 and the start time in clock ticks since boot is $20. Source: proc(5). Redirect 2 first, or
-# bash complains of a missing file.
+# /proc/PID/stat: the second field may contain blanks and brackets, so drop everything up to the last ") ". Then $1 is
+# the state, $3 the process group and $20 the start time in clock ticks since boot. Source: proc(5). Redirect stderr
+# before stdin, otherwise bash prints an error when the file is missing.
 _PROCESS = r"""
 stat_of() {
   local line=
@@ -52,8 +52,8 @@ stat_of() {
 alive() { stat_of "$1" && [ "$start" = "$2" ] && case $state in [ZXx]) false ;; esac; }
 """
 
-# Builtins only: on the way of a launch or a status each program costs more than a millisecond. The kernel tells the
-# pid namespace's number in fdinfo since 5.14.
+# Use builtins only: each external program delays a launch or a status by more than a millisecond. fdinfo contains the
+# number of the pid namespace since kernel 5.14; `readlink` is the fallback.
 _MACHINE = r"""
 read -r host </proc/sys/kernel/hostname; read -r boot </proc/sys/kernel/random/boot_id; space=
 while read -r name number; do
@@ -63,16 +63,16 @@ done 2>/dev/null 7</proc/self/ns/pid </proc/self/fdinfo/7
 """
 
 
-# Undo what start-up files may have changed: aliases, traps, options, the separators of words.
+# Undo what start-up files may have changed: aliases, traps, options, the word separators (IFS).
 _NORMAL = (
     "builtin shopt -u expand_aliases; builtin trap - DEBUG ERR RETURN EXIT; builtin set +aefuvxC; builtin unset -v IFS"
 )
 
 
 def encoded(script: str) -> bytes:
-    """A script as one word without blanks, quotes or line ends, for `printf %b` of bash.
+    """Encode a script as one word without blanks, quotes or line ends, for `printf %b` of bash.
 
-    No shell and no interpreter does anything with such a word, or with any part of it, but complain.
+    Any other shell or interpreter that reads this word, or a part of it, can only report an error.
     """
     return _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], f"{script}\n{END}".encode())
 
@@ -81,19 +81,19 @@ _UNSAFE = re.compile(rb"[^A-Za-z0-9_./,:+@-]")
 
 
 def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -> list[str]:
-    """The argv that starts our reader: it evaluates the script that comes as `length` bytes of `encoded`.
+    """Return the argv that starts our reader, which evaluates a script that arrives as `length` bytes of `encoded`.
 
-    It is short whatever the script (no argument limit, nothing to see in `ps`), and joined by `shlex.join` any login
-    shell can parse it, csh and fish included. The profile scripts of a login shell get /dev/null, so that they cannot
-    swallow the script.
+    The argv is short for every script, so no argument limit applies and `ps` does not show the script. Any login shell
+    can parse the argv after `shlex.join`, including csh and fish. The profile scripts of a login shell get /dev/null as
+    standard input, so that they cannot consume the script.
 
-    The reader prints `marker` on both streams when it is ready. What comes before is the chatter of start-up files.
-    Then it expects OPENING and the script. Anything else is not evaluated, and UNREAD is printed. The last line on both
-    streams is `<marker> <exit code>`; a script that ends with `exec` outside of a login shell has none, and one in a
-    login shell that a KILL has ended has none. The marker
-    stands in the command line in two parts, so that nobody prints it by repeating the command line.
+    The reader prints `marker` on both streams when it is ready. Everything before the marker is output of start-up
+    files. Then the reader expects OPENING and the script. It does not evaluate anything else and prints UNREAD instead.
+    The last line on both streams is `<marker> <exit code>`. This line is missing in two cases: a script outside of a
+    login shell ended with `exec`, or a KILL ended a script in a login shell. The command line contains the marker in
+    two parts, so that a program that echoes the command line does not print the marker.
 
-    `timeout` in seconds ends all that it started; None: the script ends by itself.
+    `timeout` in seconds ends everything that was started; None: the script ends by itself.
     """
     marks = quote(marker[: len(marker) // 2]) + " " + quote(marker[len(marker) // 2 :])
     say = f"builtin printf '\\n%s%s\\n' {marks}"
@@ -108,53 +108,57 @@ def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -
         f'case $script in *{quote(END)}) builtin eval "$script" ;; *) {refuse} ;; esac',
     ]
     bounded = [] if timeout is None else ["timeout", "-k", str(KILL_AFTER), f"{timeout:g}"]
-    if login:  # the shell that opens a way around the login shell's /dev/null also tells the exit code
+    if login:  # the outer sh passes its standard input on as descriptor 3, and also reports the exit code
         reader.insert(0, f"exec <&3 3<&- || exit {CUT_SHORT}")
         shell = join([*bounded, "bash", "-lc", "; ".join(reader)])
-        # After a KILL nobody knows here whether the shell was killed, or only `timeout`, without which it goes on.
+        # Do not report a KILL: it may have ended the shell, or only `timeout`, and then the shell still runs.
         return ["sh", "-c", f"{shell} 3<&0 </dev/null; code=$?; [ $code -eq {KILLED} ] || {{ {tell}; }}; exit $code"]
     tell = f"code=$?; {tell}; exit $code"
-    # One process less to start. The TERM is that of `timeout`; without a trap for it, `$?` would be any command's.
+    # An EXIT trap reports the exit code, which saves one process. `timeout` sends the TERM; without a trap for TERM,
+    # `$?` would be the exit code of an arbitrary command.
     reader.insert(1, f"tell={quote(tell)}; builtin trap -- \"$tell\" EXIT; builtin trap 'exit 124' TERM")
     return [*bounded, *_BASH, "-c", "; ".join(reader)]
 
 
-# sshd's bash has read ~/.bashrc already. A bash that finds SSH_CLIENT would read it once more. -p: without $BASH_ENV
-# and the functions of the environment, which can have the names of builtins.
+# --norc: sshd's bash has already read ~/.bashrc, and a bash that finds SSH_CLIENT would read it again. -p: ignore
+# $BASH_ENV and the functions in the environment, which can have the names of builtins.
 _BASH = ("bash", "--norc", "-p")
 _BASE_DIRECTORY = f'"$HOME"/{BASE}'
 EXPID_LOCK = "expid.lock"  # in the base directory, for create-experiment
-# flock(1) would make it with the account's umask.
+# Create it before flock(1) does, which would use the account's umask.
 _LOCK_FILE = f"[ -e {EXPID_LOCK} ] || (umask 077; : >>{EXPID_LOCK})"
 
 
 def surroundings(directory: str = _BASE_DIRECTORY) -> str:
-    """A shell list that gives a command the surroundings Autosubmit depends on.
+    """Return a shell list that sets the working directory and the user names that Autosubmit depends on.
 
-    Autosubmit reads `./.autosubmitrc`, deletes `./autosubmit.lock` and finds its processes by the name in USER, so
-    the working directory is one of ours and the names are the account's own.
+    Autosubmit reads `./.autosubmitrc`, deletes `./autosubmit.lock` and finds its processes by the name in USER. So
+    the working directory is one of ours, and the names are those of the account.
     """
-    # Another account that can open the locks and logs in the base directory can block this one, or read them. A base
-    # directory with a looser mode is corrected, one of another account is refused. No other directory is changed.
+    # Another account that can open the locks and logs in the base directory could block this account, or read them. If
+    # the base directory has a looser mode, correct it; if it belongs to another account, reject it. No other directory
+    # is changed.
     private = f"{{ [ -O . ] && chmod 700 .; }} || {FOREIGN}; {_LOCK_FILE}; " if directory == _BASE_DIRECTORY else ""
     return (
         f"{{ cd {directory} 2>/dev/null || {{ mkdir -p -m 700 {directory} && cd {directory}; }} || exit 73; {private}"
-        # \u in a prompt is the account's name, at no cost; it has blanks ("I have no name!") when there is none.
+        # \u in a prompt expands to the account's name without another process. If the account has no name, the result
+        # has blanks ("I have no name!").
         '[ $BASH_VERSINFO -ge 5 ] && USER=\'\\u\' && USER=${USER@P} && [ "${USER%% *}" = "$USER" ] || USER=$(id -un); '
         "LOGNAME=$USER; export USER LOGNAME; unset USERNAME; }"
     )
 
 
-# The supervisor stays behind in the session that each command has for itself (sshd and LocalRunner see to that), in a
-# process group of its own. `set -m` gives the command another group and default signals (a shell without job control
-# starts `&` commands with INT ignored, and `autosubmit stop` sends INT); the no-op traps keep the supervisor alive to
-# report when somebody signals the whole session. `jobs -l` tells "Exit 137" from "Killed", which the exit code alone
-# cannot: Autosubmit's own codes go beyond 128.
-# The command's login shell starts first, because its profiles take longest, and waits for `go`. That comes only when
-# its identity is on disk; when the supervisor ends before, the shell ends, too. `set -C` opens `identity` with O_EXCL:
-# a probe that claims a launch past its deadline creates the same file, so exactly one of the two comes first. Whoever
-# asked for the launch may be gone when it is told: that must not end the run (PIPE). A shell that ends with 0 without
-# having begun the command, because a start-up file has replaced it, has failed.
+# Each command has its own session (sshd and LocalRunner create it). The supervisor remains in this session, in its own
+# process group. `set -m` gives the command another group and default signals: a shell without job control starts `&`
+# commands with INT ignored, but `autosubmit stop` sends INT. The no-op traps keep the supervisor alive when the whole
+# session gets a signal, so that it can still report. `jobs -l` distinguishes "Exit 137" from "Killed"; the exit code
+# alone does not, because Autosubmit's own codes go beyond 128.
+# The command's login shell starts first, because its profiles take longest, and waits for `go`. The supervisor sends
+# `go` only after the identity is on disk; if the supervisor ends before, the shell ends, too. `set -C` opens `identity`
+# with O_EXCL. A probe that claims a launch after its deadline creates the same file, so exactly one of the two
+# succeeds. The client may have disconnected before the launch is reported; SIGPIPE is ignored so that the failed write
+# does not end the run. A shell that ends with 0 but did not start the command (a start-up file replaced the shell)
+# counts as failed.
 _IN_LOGIN_SHELL = (
     f"{_NORMAL}; trap '' PIPE; {{ echo shell >&9 || :; }} 2>/dev/null; trap - PIPE; "
     'builtin read -r go <&8 && exec 8<&- && . "$1/command.sh" >>"$1/log" 2>&1'
@@ -200,8 +204,8 @@ supervise() {
 }
 """
 )
-# Signals that were ignored when a shell started stay so in all that it starts: they are reset by starting once more.
-# (Bash itself always ignores QUIT, without passing that on.)
+# Signals that were ignored when a shell started stay ignored in all its children. So start the shell again with default
+# signals. (Bash itself always ignores QUIT, but its children do not inherit that.)
 _DEFAULT_SIGNALS = r"""
 IFS= read -r -d '' status </proc/self/status
 [[ $status =~ SigIgn:[[:space:]]*([0-9a-f]+) ]] && (( 0x${BASH_REMATCH[1]} & 0x4003 )) &&
@@ -211,20 +215,22 @@ IFS= read -r -d '' status </proc/self/status
 
 
 def launch(key: str, command: str, *, timeout: float, prelude: Sequence[str] = ()) -> str:
-    """Start `command` detached; print its identity, and `ready` once its prelude has succeeded and it is about to
-    execute.
+    """Return the script that starts `command` detached and reports its identity.
 
-    `mkdir` of the run directory fails when it exists, so one key is launched once at most, however often this text
-    arrives. Not being able to write there is found before anything starts.
+    `mkdir` of the run directory fails if it exists, so one key is launched at most once, even if this script arrives
+    several times. The script checks that it can write there before it starts anything.
 
-    Prints the identity and `ready`; or `failed CODE` when the command certainly was not and will not be started, and
-    then the last words of the log; or `late` when the prelude takes longer than `timeout` seconds. Any other answer
-    means that nobody knows. Codes: 70 the prelude failed, 71 start-up files replaced or ended the login shell, 73 no
-    run directory, 74 cannot write.
+    The script prints one of these answers:
+    - the identity and `ready`: the prelude has succeeded and the command is about to execute
+    - `failed CODE` and then the end of the log: the command certainly was not and will not be started
+    - `late`: the prelude takes longer than `timeout` seconds
+    After any other answer it is unknown whether the command was started. Codes: 70 the prelude failed, 71 start-up
+    files replaced or ended the login shell, 73 no run directory, 74 cannot write.
     """
     directory = f'"$HOME"/{BASE}/{quote(key)}'
     begin = '(umask 077; : >"$autosubmit_runners_begun")'
-    # Nobody may be listening any more; what is ignored stays so in the command, hence the second trap.
+    # The client may have disconnected, so ignore PIPE. The second trap resets the signals, because the command would
+    # inherit ignored ones.
     tell = f"trap '' PIPE && {{ echo {READY} >&9 || :; }} 2>/dev/null && trap - HUP INT QUIT TERM PIPE && exec 9>&-"
     lines = [surroundings(directory), *prelude, begin, tell]
     exports = f"export {RUN_KEY_VARIABLE}={quote(key)}; autosubmit_runners_begun=$1/begun"
@@ -260,9 +266,9 @@ failed {NO_LOGIN_SHELL}
 """
 
 
-# The owner of a run can write anything into its directory, FIFOs and names with line ends included. So what is found
-# there is opened only when it is a regular file, is read up to a limit, and is printed only when it matches a pattern:
-# no line can be forged, and no probe of other runs can be blocked. answers.py checks the exact bounds afterwards.
+# The owner of a run can write anything into its directory, including FIFOs and names with line ends. So the probe opens
+# only regular files, reads them up to a limit, and prints only content that matches a pattern. Then no line can be
+# forged, and the probe of other runs cannot be blocked. answers.py checks the exact bounds afterwards.
 _PROBE = r"""
 end_pattern='^[0-9]+[.](-|[A-Z0-9]+|RTM(IN|AX)[-+][0-9]+)[.][0-9]+$'
 identity_pattern='^([A-Za-z0-9._-]+|[(]none[)]) [0-9A-Za-z-]+ [a-z_]+:[[][0-9]+[]]( [0-9]+){4}$'
@@ -344,11 +350,12 @@ probe() {
 
 
 def probe(targets: Iterable[tuple[str, bool, Sequence[str]]]) -> str:
-    """Ask after runs: `(key, claim, identity fields or nothing)` each. One line a run: `<key> <answer> <facts>`.
+    """Return the script that prints the state of runs, one line per run: `<key> <answer> <facts>`.
 
-    Answers: `ended CODE.SIGNAL.EPOCH interrupted|-`, `running IDENTITY`, `gone IDENTITY`, `rebooted IDENTITY`,
-    `elsewhere HOST`, `starting`, `never_started`, `unknown WHY`. With `claim`, a run that left no identity is made
-    impossible (the place of its identity is taken, so that its launch fails) before it is called never_started.
+    Each target is `(key, claim, identity fields or nothing)`. Answers: `ended CODE.SIGNAL.EPOCH interrupted|-`,
+    `running IDENTITY`, `gone IDENTITY`, `rebooted IDENTITY`, `elsewhere HOST`, `starting`, `never_started`,
+    `unknown WHY`. With `claim`, the script creates a missing identity file, so that a later launch of this key fails.
+    Only then does it answer never_started.
     """
     lines = [_MACHINE, _PROCESS, _PROBE, f"base=$HOME/{BASE}"]
     for key, claim, identity in targets:
@@ -395,13 +402,14 @@ leader_is_gone() {
 
 
 def signal(key: str, identity: Sequence[str], name: str, *, spare_jobs_of: str = "") -> str:
-    """Send `name` to the run's own processes, then print what a probe would.
+    """Return the script that sends the signal `name` to the run's own processes, then prints the answer of a probe.
 
-    Its own are: the process group of the command while the command is the process we started (pid *and* start time)
-    and the leader of that group, and whatever carries the run's key in its environment. A process that merely has the
-    pid now is never touched, and the supervisor is spared so that it can write the exit code. Nothing is ever sent to
-    pid 1 or below: `kill -- -1` means every process. `spare_jobs_of`: an expid, whose jobs of the local platform get
-    nothing; they are meant to outlive the run.
+    The run's own processes are those that have the run's key in their environment, and the process group of the
+    command. The group counts only while the command is still the process that we started (same pid *and* start time)
+    and leads the group. Another process that has reused the pid never gets the signal. The supervisor gets no signal
+    either, so that it can write the exit code. The script never sends to pid 1 or below: `kill -- -1` means every
+    process. `spare_jobs_of`: an expid; its jobs on the local platform get no signal, because they are meant to outlive
+    the run.
     """
     pid, start, supervisor = identity[3], identity[4], identity[5]
     return f"""{probe([])}{_LEFT}
@@ -432,10 +440,11 @@ probe {" ".join(quote(word) for word in (key, "look", *identity))}
 
 
 def first_match(expid: str) -> str:
-    """Print the pid of the process that `autosubmit stop` would take for the run of `expid`, if there is one.
+    """Return the script that prints the pid that `autosubmit stop` would signal for `expid`, if there is one.
 
-    It takes the account's lowest pid whose arguments, reduced to `autosubmit`, `run` and the expid, are exactly these
-    three, whatever its home and database: the same-named run of another home, too. Source: measured on 4.1.17.1.
+    `autosubmit stop` picks the account's lowest pid whose arguments, reduced to `autosubmit`, `run` and the expid, are
+    exactly these three. It ignores home and database, so it may pick a run of the same name in another home.
+    Source: measured on 4.1.17.1.
     """
     return f"""
 expid={quote(expid)}; first=
@@ -459,12 +468,13 @@ BUSY = 76  # exit code of `cancelling`: a process runs the experiment
 
 
 def cancelling(expid: str, command: str) -> str:
-    """Let `command`, an `autosubmit stop --cancel` of `expid` in its environment, cancel jobs after the run's end.
+    """Return the script with which `command` cancels the jobs of `expid` after the run's end.
 
-    Autosubmit cancels only the jobs of a run that it has just stopped. It knows a run by its arguments (see
-    `first_match`), so a placeholder process, which only waits, gets the arguments `autosubmit run EXPID`. Autosubmit
-    sends it the INT, sees its end, and cancels. The placeholder also ends with this script. When a real
-    process has these arguments, nothing is executed: the script prints `busy PID` and ends with exit code 76.
+    `command` is an `autosubmit stop --cancel` in its environment. Autosubmit cancels only the jobs of a run that it has
+    just stopped. It recognizes a run by its arguments (see `first_match`), so the script starts a placeholder process,
+    which only waits, with the arguments `autosubmit run EXPID`. Autosubmit sends INT to the placeholder, sees that it
+    ends, and cancels the jobs. The placeholder also ends with this script. If a real process has these arguments, the
+    script does not execute `command`: it prints `busy PID` and ends with exit code 76.
     Source: Autosubmit's `stop` in 4.1.8 to 4.1.17.1; measured on 4.1.17.1.
     """
     place = f"exec -a autosubmit bash -c 'echo; read -r _' run \"$1\" {PLACEHOLDER}"
@@ -492,7 +502,10 @@ toupper($1) ~ /^["\047]?TYPE["\047]?:$/ { gsub(/["\047\r]/, "", $2); print name,
 
 
 def platform_types(files: Sequence[str]) -> str:
-    """Print `NAME TYPE` for each platform in these YAML files of an experiment, 200 lines at most."""
+    """Return the script that prints `NAME TYPE` for each platform in these YAML files of an experiment.
+
+    It prints at most 200 lines.
+    """
     names = " ".join(map(quote, files))
     read = f'for file in {names}; do head -c 65536 -- "$file" 2>/dev/null; echo; done'
     return f"{read} | awk {quote(_CONFIGURED)} | head -n 200\n"
@@ -501,14 +514,17 @@ def platform_types(files: Sequence[str]) -> str:
 def leftovers(
     keys: Sequence[str], identity: Sequence[str], expid: str, *, group: bool, helpers: str = "", jobs: str = ""
 ) -> str:
-    """Print what is left of a run that has ended: `left PID KIND COMMAND LINE` for each process, then `end`.
+    """Return the script that prints the remaining processes of an ended run: `left PID KIND COMMAND LINE`, then `end`.
 
-    KIND is `job` for processes of jobs on the local platform, which Autosubmit starts as `bash .../LOG_EXPID/JOB.cmd`
-    and which write into that folder, else `helper`. `helpers` and `jobs`: the signal that each kind gets; empty: none.
-    Left of a run is what carries one of the `keys` in its environment, and with `group`, which is for the moments
-    after the end, what is in the process group of the command (Autosubmit's log recovery overwrites its environment
-    with a title). A group keeps its number while it has members, so members of a group whose leader is gone, and that
-    began after the leader, belong to this run. On another machine or after a reboot it prints `elsewhere` only.
+    KIND is `job` for processes of jobs on the local platform, else `helper`. Autosubmit starts such jobs as
+    `bash .../LOG_EXPID/JOB.cmd`, and they write into that folder. `helpers` and `jobs`: the signal that each kind gets;
+    empty: none.
+
+    A process belongs to the run if its environment has one of the `keys`. With `group`, which is meant for the moments
+    after the end, the members of the command's process group belong to it, too: Autosubmit's log recovery overwrites
+    its environment with a title. A group keeps its number while it has members. So if the leader is gone, members that
+    started after the leader belong to this run. On another machine or after a reboot the script prints only
+    `elsewhere`.
     """
     patterns = " ".join(f"-e {quote(f'{RUN_KEY_VARIABLE}={key}')}" for key in keys)
     return f"""{_MACHINE}{_LEFT}
@@ -536,10 +552,10 @@ fi
 
 
 def grep_log(key: str, pattern: str, *, repeated: str, limit: int) -> str:
-    """Print the lines of the run's log that match an extended regular expression: the last `limit` bytes of them.
+    """Return the script that prints the log lines that match an extended regular expression: their last `limit` bytes.
 
-    Of lines in a row that hold the text `repeated`, only the last is printed.
-    Exit code 66: there is no log, or something that is no regular file.
+    Of consecutive lines that contain the text `repeated`, it prints only the last one.
+    Exit code 66: the log does not exist or is not a regular file.
     """
     last_of_row = (
         'index($0, repeated) { held = $0; next } held != "" { print held; held = "" } { print } '
@@ -553,9 +569,9 @@ tail -c {limit}
 
 
 def read_log(key: str, *, offset: int, limit: int) -> str:
-    """Print `<size> <start>` on a line and then at most `limit` bytes of the run's log from byte `offset`.
+    """Return the script that prints `<size> <start>` and a line end, then at most `limit` log bytes from `offset`.
 
-    A negative offset counts from the end. Exit code 66: there is no log, or something that is no regular file.
+    A negative offset counts from the end. Exit code 66: the log does not exist or is not a regular file.
     """
     return f"""
 cd "$HOME/{BASE}/"{quote(key)} 2>/dev/null && [ -f log ] && size=$(stat -L -c %s log 2>/dev/null) || exit 66
@@ -567,10 +583,10 @@ printf '%s %s\\n' "$size" "$offset"
 
 
 def job_list_size(expid: str) -> str:
-    """Print the size in bytes of an experiment's job list (`pkl/job_list_EXPID.pkl`); nothing when it is not found.
+    """Return the script that prints the size in bytes of an experiment's job list (`pkl/job_list_EXPID.pkl`).
 
-    Experiments are where `path` in `[local]` of ~/.autosubmitrc says, else in ~/autosubmit. Source: `autosubmit
-    configure` of 3.14 to 4.1.
+    It prints nothing if the file is not found. Experiments are in the `path` of `[local]` in ~/.autosubmitrc, else in
+    ~/autosubmit. Source: `autosubmit configure` of 3.14 to 4.1.
     """
     return f"""
 root=$HOME/autosubmit; section=

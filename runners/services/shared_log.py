@@ -1,9 +1,9 @@
-"""Logs as their viewers read them: all viewers of one run in this process share one read per second.
+"""A cache of logs: all viewers of one run in this process share one read per second.
 
-The last bytes that were read of a log are kept. A viewer gets its part from there for SHARED_SECONDS after the read.
-The next read then goes on where the last one has ended, so viewers whose offsets differ share that one, too.
+The last bytes that were read of a log are cached. For SHARED_SECONDS after the read, viewers get their part from the
+cache. The next read continues where the last one ended, so viewers with different offsets share that read, too.
 
-Nothing here asks who the viewer is: callers check that before they read.
+This module does not check permissions: callers check them before they read.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from runners.services.bulkheads import BULKHEADS
 from runners.services.probe import LogChunk
 from runners.services.single_flight import SingleFlight, StillUnderWay
 
-SHARED_SECONDS = 1.0  # how long what was read of a log, or why it could not be read, answers the next viewers
-FORGOTTEN_SECONDS = 30.0  # after which nothing that was read is kept
-PATIENCE = 2.0  # seconds that a viewer waits for a read that another viewer's request makes
+SHARED_SECONDS = 1.0  # how long a read, or its error, is used for the next viewers
+FORGOTTEN_SECONDS = 30.0  # after which cached bytes are dropped
+PATIENCE = 2.0  # seconds that a viewer waits for a read of another viewer's request
 KEPT_BYTES = 1024**2  # of each log
-KEPT_LOGS = 32  # so a process keeps 32 MB at most
+KEPT_LOGS = 32  # so a process keeps at most 32 MB
 
-# The key of a run's or operation's directory, and whether it was active before the read. What was read before the end
-# does not count as the whole log afterwards.
+# The key of a run's or operation's directory, and whether it was active before the read. A read from before the end is
+# not used after the end, because it may lack the last bytes of the log.
 Log = tuple[str, bool]
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What the last read has brought, at `arrived` (of `time.monotonic`). Neither chunk nor error: there is no log."""
+    """The result of the last read, at the time `arrived` (`time.monotonic`). Neither chunk nor error: no log exists."""
 
     arrived: float
     chunk: LogChunk | None = None
@@ -54,10 +54,10 @@ _reads: SingleFlight[tuple[Log, int, int], LogChunk | None] = SingleFlight()
 
 
 def read(row: RunnerRun | Operation, *, offset: int, limit: int) -> LogChunk | None:
-    """As `Runner.read_log` with the row's key; what it returns may be SHARED_SECONDS old.
+    """Return the same as `Runner.read_log` with the row's key, up to SHARED_SECONDS old.
 
-    Raises MachineBusy; RunnerUnreachable, also when another viewer's read takes longer than PATIENCE, and as
-    `Runner.read_log`.
+    Raises the errors of `Runner.read_log`; MachineBusy; RunnerUnreachable also if another viewer's read takes longer
+    than PATIENCE.
     """
     log = (row.key, row.is_active)
     with _lock:
@@ -81,7 +81,7 @@ def read(row: RunnerRun | Operation, *, offset: int, limit: int) -> LogChunk | N
 
 
 def forget() -> None:
-    """Forget all that was read, for tests that write into a log behind the service's back."""
+    """Clear the cache, for tests that write directly into a log."""
     with _lock:
         _last.clear()
 
@@ -120,7 +120,7 @@ def _keep(log: Log, *, chunk: LogChunk | None = None, error: RunnerServiceError 
         elif chunk is None or known is None:
             kept = chunk
         elif chunk.next_offset < known.next_offset <= chunk.size:
-            _last[log] = last  # type: ignore[assignment]  # an earlier part: most viewers read the end
+            _last[log] = last  # type: ignore[assignment]  # keep the later part: most viewers read the end
             return
         else:
             kept = _joined(known, chunk) or chunk
@@ -132,14 +132,14 @@ def _keep(log: Log, *, chunk: LogChunk | None = None, error: RunnerServiceError 
 
 
 def _joined(known: LogChunk, chunk: LogChunk) -> LogChunk | None:
-    """Both as one; None when `chunk` does not continue `known`, or the log has become shorter meanwhile."""
+    """Return both chunks as one; None if `chunk` does not continue `known`, or if the log has become shorter."""
     if not known.offset <= chunk.offset <= known.next_offset <= chunk.size or chunk.next_offset < known.next_offset:
         return None
     return LogChunk(known.offset, chunk.size, known.data[: chunk.offset - known.offset] + chunk.data)
 
 
 def _part(known: LogChunk, offset: int, limit: int) -> LogChunk | None:
-    """What a read with these arguments would have brought; None when `known` does not hold all of it."""
+    """Return what a read with these arguments would have returned; None if `known` does not contain all of it."""
     start = offset if offset >= 0 else max(0, known.size + offset)
     is_to_the_end = known.next_offset >= known.size
     if not known.offset <= start <= known.next_offset or not (is_to_the_end or start + limit <= known.next_offset):

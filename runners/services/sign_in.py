@@ -1,4 +1,4 @@
-"""How often passwords may be guessed: attempts are counted in the database, so all server processes count together."""
+"""The rate limit of sign-in attempts, counted in the database, so that all server processes share the count."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from runners.services.strangers import rate_of
 
 
 def seconds_to_wait(what: str, name: str, rate: str) -> int:
-    """0, and the attempt is counted; else the seconds until another one is judged.
+    """Count an attempt and return 0, or return the seconds until the next attempt is allowed.
 
-    `what`: "account" or "address", with its `name`. `rate`: a setting such as 20/min; "" is no limit. No more attempts
-    than that are judged in any period of that length, however many are sent at once.
+    `what`: "account" or "address", with its `name`. `rate`: a setting such as 20/min; "" means no limit. In any period
+    of that length no more attempts are allowed, even if many are sent at once.
     """
     limit = rate_of(rate)
     if limit is None:
@@ -27,7 +27,7 @@ def seconds_to_wait(what: str, name: str, rate: str) -> int:
     key = hashlib.sha256(f"{what} {name}".encode("utf-8", "replace")).hexdigest()
     row = SignInAttempts.objects.filter(key=key).first()
     if row and (wait := _wait(row, most, period, time.time())):
-        return wait  # without a write: a flood costs one look
+        return wait  # without a write, so that each attempt of a flood costs one query
     SignInAttempts.objects.filter(expires__lt=timezone.now()).delete()
     with transaction.atomic():
         row, _ = SignInAttempts.objects.select_for_update().get_or_create(key=key)
@@ -41,8 +41,10 @@ def seconds_to_wait(what: str, name: str, rate: str) -> int:
 
 
 def _recent(row: SignInAttempts, period: float, now: float) -> list[float]:
-    """The attempts of the last period. Other processes' clocks may be ahead; what is a period ahead was before the
-    clock was set back.
+    """Return the attempts of the last period.
+
+    The clocks of other processes may be ahead. An attempt that is a whole period ahead is from before a clock was set
+    back, and is dropped.
     """
     return [moment for moment in row.times if abs(now - moment) < period]
 

@@ -1,4 +1,4 @@
-"""Calls that many threads ask for at the same time are made once, for all of them."""
+"""Share one call between all threads that need it at the same time."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Value = TypeVar("Value")
 
 
 class StillUnderWay(Exception):
-    """Another thread makes the same call, and the call has not ended within the time to wait."""
+    """Another thread makes the same call, and this call did not end within the time to wait."""
 
 
 class SingleFlight(Generic[Key, Value]):
-    """At most one call per key is under way in this process. Nothing is kept after its end."""
+    """A guard that allows one call per key at a time in this process. Results are not kept after the call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls: dict[Key, Future[Value]] = {}
 
     def call(self, key: Key, function: Callable[[], Value], *, patience: float) -> Value:
-        """The result of `function()`, or of the call that another thread makes for the same key now.
+        """Return the result of `function()`, or of the call that another thread currently makes for the same key.
 
-        Who calls is not interrupted: `function` needs a deadline of its own. Who waits does so for `patience` seconds
-        at most. Raises what the call raises; StillUnderWay.
+        The thread that makes the call is not interrupted, so `function` needs its own deadline. Other threads wait for
+        at most `patience` seconds. Raises the errors of the call; StillUnderWay.
         """
         with self._lock:
             future = self._calls.get(key)

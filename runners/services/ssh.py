@@ -1,8 +1,9 @@
-"""SSH connections: opened on first use, shared, kept alive, closed when idle; host keys always verified.
+"""SSH connections: opened on first use, shared, kept alive, closed when idle. Host keys are always verified.
 
-One pool per process. Fork safe (a child starts with an empty pool) and thread safe. Connections are per (host, port,
-user); channels per connection stay below sshd's default `MaxSessions 10`; callers that need the same new connection
-share one attempt, because sshd drops unauthenticated connections beyond `MaxStartups`.
+There is one pool per process. It is thread safe and fork safe (a child starts with an empty pool). Connections are per
+(host, port, user). The number of channels per connection stays below sshd's default `MaxSessions 10`. Concurrent
+callers that need the same new connection share one attempt, because sshd drops unauthenticated connections beyond
+`MaxStartups`.
 """
 
 from __future__ import annotations
@@ -33,20 +34,21 @@ CHANNELS_PER_CONNECTION = 8  # sshd's default MaxSessions is 10
 CONNECTIONS_PER_TARGET = 4
 IDLE = 120  # seconds after which an unused connection is closed
 TELL_AGAIN = 3600  # seconds between two warnings that the bound was reached
-OLDEST = 3600  # seconds after which a connection gets no new commands: a host key that was revoked stops counting
-ATTEMPTS = 6  # connections that may turn out to be broken before a command has started
-REFUSALS, REFUSED_PAUSE = 100, 0.05  # sessions that may be refused before a command has started; seconds between them
-UNGRANTED = 5  # commands that a server may refuse to execute before it is believed
-LIMIT_MEMORY = 30  # seconds for which a refused session tells how many sessions a server allows
-OPENING_PAUSE = 1  # seconds before a further connection is tried again when one could not be had
+# Seconds after which a connection gets no new commands, so that a revoked host key is not accepted for longer.
+OLDEST = 3600
+ATTEMPTS = 6  # broken connections before a command has started, after which we give up
+REFUSALS, REFUSED_PAUSE = 100, 0.05  # refused sessions after which we give up; seconds before each retry
+UNGRANTED = 5  # commands that a server refuses to execute, after which we give up
+LIMIT_MEMORY = 30  # seconds for which the session limit that a refused session revealed is remembered
+OPENING_PAUSE = 1  # seconds before another attempt to open a further connection, after one has failed
 
 
 class Stale(Exception):
-    """The connection broke before the command was started; another one may be tried."""
+    """The connection broke before the command was started; the caller may retry with another connection."""
 
 
 class Refused(Stale):
-    """The connection works but takes no further session now."""
+    """The connection works, but the server currently accepts no further session on it."""
 
 
 class Ungranted(Refused):
@@ -55,14 +57,14 @@ class Ungranted(Refused):
 
 @dataclass(eq=False)
 class Connection:
-    """One authenticated connection. `jumps` are those it goes through, which live as long as it does."""
+    """One authenticated connection. `jumps`: the connections to its jump hosts, which live as long as it does."""
 
     client: paramiko.SSHClient
     jumps: list[paramiko.SSHClient]
     channels: int = 0
     opened: float = field(default_factory=time.monotonic)
     used: float = field(default_factory=time.monotonic)
-    is_discarded: bool = False  # no longer in the pool; to be closed by the last one who uses it
+    is_discarded: bool = False  # no longer in the pool; its last user closes it
 
     @property
     def is_alive(self) -> bool:
@@ -75,21 +77,21 @@ class Connection:
 
 @dataclass(eq=False)
 class Target:
-    """The connections to one (host, port, user), and who is opening another."""
+    """The connections to one (host, port, user), and whether a thread is opening another one."""
 
     condition: threading.Condition = field(default_factory=threading.Condition)
-    users: int = 0  # threads that have a use for it now; without them and connections it is forgotten
+    users: int = 0  # threads that use it now; without users and connections it is removed
     connections: list[Connection] = field(default_factory=list)
     is_opening: bool = False
     failure: RunnerServiceError | None = None
     failures: int = 0
     limit: int = CHANNELS_PER_CONNECTION
     limit_until: float = 0.0
-    open_after: float = 0.0  # while there are connections, no further one is opened before
+    open_after: float = 0.0  # while there are connections, no further one is opened before this time
 
 
 class Channels(Protocol):
-    """Where `run_on_channel` gets its channels from."""
+    """The part of a connection pool that `run_on_channel` uses."""
 
     def channel(self, ssh: SSHTarget, reach: Reach) -> AbstractContextManager[Channel]: ...
 
@@ -97,15 +99,15 @@ class Channels(Protocol):
 
 
 class ConnectionPool:
-    """Shares connections between the threads of a process."""
+    """Connections that the threads of a process share."""
 
     def __init__(self) -> None:
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
-        # After a fork the sockets are still the parent's: they are dropped here, not closed, which would say goodbye
-        # on them.
+        # After a fork the parent still uses the sockets. So drop them without closing: closing would send a disconnect
+        # message on the parent's connections.
         self._lock = threading.Lock()
         self._targets: dict[SSHTarget, Target] = {}
         self._reaper: threading.Thread | None = None
@@ -113,9 +115,9 @@ class ConnectionPool:
 
     @contextmanager
     def channel(self, ssh: SSHTarget, reach: Reach) -> Iterator[Channel]:
-        """A new session channel.
+        """Open a new session channel and close it at the end.
 
-        Raises RunnerUnreachable and its kinds, or Stale when a shared connection turned out to be broken.
+        Raises RunnerUnreachable and its subclasses, or Stale if a shared connection turned out to be broken.
         """
         with self._target(ssh) as target:
             connection = self._acquire(target, ssh, reach)
@@ -135,9 +137,9 @@ class ConnectionPool:
                     connection.close()
 
     def discard(self, ssh: SSHTarget) -> None:
-        """Use the connections to a target that has stopped answering no more, so that the next command opens a new one.
+        """Remove the connections to a target that has stopped answering, so that the next command opens a new one.
 
-        Those on which other commands are under way are closed after them.
+        Connections on which other commands are running are closed after these commands.
         """
         with self._target(ssh) as target:
             with target.condition:
@@ -152,7 +154,7 @@ class ConnectionPool:
             self.discard(ssh)
 
     def count(self) -> int:
-        """How many connections are open or being opened."""
+        """Return how many connections are open or being opened."""
         with self._lock:
             return sum(len(target.connections) + target.is_opening for target in self._targets.values())
 
@@ -169,14 +171,14 @@ class ConnectionPool:
             self._forget_unused(ssh, target)
 
     def _forget_unused(self, ssh: SSHTarget, target: Target) -> None:
-        """Keep nothing of targets that nobody has a connection to: requests may name any number of hosts and users."""
+        """Remove a target without users and connections: requests may name any number of hosts and users."""
         with self._lock:
             if not target.users and not target.connections and self._targets.get(ssh) is target:
                 del self._targets[ssh]
 
     @staticmethod
     def _discard(target: Target, connections: Iterable[Connection]) -> None:
-        """Take connections out of use; those on which commands are under way are closed after them."""
+        """Remove connections from the pool. Those on which commands are running are closed after these commands."""
         with target.condition:
             target.connections = [c for c in target.connections if c not in connections]
             for connection in connections:
@@ -196,11 +198,11 @@ class ConnectionPool:
                 with target.condition:
                     if not any(c.is_alive for c in target.connections):
                         raise
-                    # A further one cannot be had now; those that are there will be free in a while.
+                    # No further connection can be opened now. Wait for a free channel on the existing ones.
                     target.open_after = time.monotonic() + OPENING_PAUSE
 
     def _wait_for_turn(self, target: Target, ssh: SSHTarget, reach: Reach) -> Connection | None:
-        """A connection with room for one more channel; None: the caller is to open another."""
+        """Return a connection with room for one more channel; None: the caller has to open another connection."""
         with target.condition:
             seen = target.failures
             while True:
@@ -222,13 +224,13 @@ class ConnectionPool:
                     return None
                 if reach.deadline <= now:
                     raise RunnerUnreachable(f"All connections to {ssh.host} stayed busy until the deadline.")
-                if target.connections:  # they work, and are full of our own commands
+                if target.connections:  # they work, but are fully used by our own commands
                     reach.restart()
                 elif not reach.left:
                     raise no_answer(ssh)
                 target.condition.wait(min(reach.left, pause if pause > 0 else LIMIT_MEMORY))
                 if target.failures != seen and target.failure and not target.connections:
-                    failure = target.failure  # the attempt we waited for was ours, too
+                    failure = target.failure  # we shared the attempt that failed
                     raise type(failure)(failure.detail, **failure.facts)
 
     def _open(self, target: Target, ssh: SSHTarget, reach: Reach) -> Connection:
@@ -240,7 +242,7 @@ class ConnectionPool:
                 target.connections.append(connection)
         except RunnerServiceError as error:
             if reach.patience is not None and not reach.left:
-                error.is_remembered = False  # type: ignore[attr-defined]  # others have more time
+                error.is_remembered = False  # type: ignore[attr-defined]  # other callers may have more time
                 raise
             with target.condition:
                 target.failure = error
@@ -254,28 +256,28 @@ class ConnectionPool:
         return connection
 
     def _open_channel(self, target: Target, connection: Connection, reach: Reach) -> Channel:
-        # Half of the time: when this connection turns out to be dead, the rest is for a new one.
+        # Use half of the time. If this connection turns out to be dead, the rest is for a new one.
         timeout = max(0.1, reach.left / 2)
         try:
             return open_session(connection.client, timeout)
         except paramiko.ChannelException as error:
-            # This server allows fewer sessions than the default: remember what it does allow, and ask again.
+            # This server allows fewer sessions than the default. Remember its limit and retry.
             with target.condition:
                 target.limit = max(1, connection.channels - 1)
-                # It may also still be closing sessions that we have closed, so this is not true for ever.
+                # The server may also still be closing sessions that we have closed, so the limit expires.
                 target.limit_until = time.monotonic() + LIMIT_MEMORY
             raise Refused from error
         except GONE as error:
-            self._discard(target, [connection])  # other commands may still get their answers on it
+            self._discard(target, [connection])  # other commands may still receive their results on it
             raise Stale from error
 
     def _make_room(self) -> None:
         """Close the least recently used idle connections, as few as needed for the one that is being opened.
 
-        Raises RunnerUnreachable when all are in use.
+        Raises RunnerUnreachable if all connections are in use.
         """
         most = most_connections()
-        while self.count() > most:  # with the one that is to be opened
+        while self.count() > most:  # the count includes the connection that is being opened
             if time.monotonic() > self._told_of_bound + TELL_AGAIN:
                 self._told_of_bound = time.monotonic()
                 logger.warning(
@@ -289,7 +291,7 @@ class ConnectionPool:
                 )
 
     def _close_least_recently_used(self) -> bool:
-        """False: no connection is idle."""
+        """Close the least recently used idle connection. Return False if no connection is idle."""
         with self._lock:
             targets = list(self._targets.items())
         idle = []
@@ -299,7 +301,7 @@ class ConnectionPool:
         if not idle:
             return False
         *_, connection, ssh, target = min(idle)
-        self._discard(target, [connection])  # if it came into use meanwhile, it is closed after that
+        self._discard(target, [connection])  # if a command uses it meanwhile, it is closed after that command
         self._forget_unused(ssh, target)
         return True
 
@@ -328,14 +330,17 @@ POOL = ConnectionPool()
 
 
 def most_connections() -> int:
-    """How many SSH connections this process may have: RUNNERS_SSH_CONNECTIONS, and half of its open files at most."""
+    """Return how many SSH connections this process may have.
+
+    This is RUNNERS_SSH_CONNECTIONS, but at most half of the process's limit of open files.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = settings.RUNNERS_SSH_CONNECTIONS if soft == resource.RLIM_INFINITY else soft // 2
     return max(1, min(settings.RUNNERS_SSH_CONNECTIONS, files))
 
 
 def open_session(client: paramiko.SSHClient, timeout: float) -> Channel:
-    """A new session channel. Raises ChannelException when the server refuses one, else GONE."""
+    """Open a new session channel. Raises ChannelException if the server refuses it; all other errors are in GONE."""
     transport = client.get_transport()
     if not isinstance(transport, Transport):
         raise EOFError
@@ -343,10 +348,10 @@ def open_session(client: paramiko.SSHClient, timeout: float) -> Channel:
 
 
 def run_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
-    """Hold an exchange over SSH. While the script was certainly not handed over, a broken connection is replaced.
+    """Run an exchange over SSH. Retry with another connection while the script was certainly not handed over.
 
-    Raises RunnerUnreachable when it was not handed over. A connection that was lost later, or had no answer within the
-    deadline, gets no new commands; the exchange then has no exit code.
+    Raises RunnerUnreachable if the script was not handed over. If the connection is lost later, or there is no answer
+    within the deadline, the exchange has no exit code, and the connections to this target get no new commands.
     """
     broken = refused = ungranted = 0
     while broken < ATTEMPTS and refused < REFUSALS and ungranted < UNGRANTED:
@@ -384,7 +389,7 @@ def run_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
 
 
 def no_answer(ssh: SSHTarget) -> RunnerUnreachable:
-    """The machine has taken connections, and has accepted no command in time."""
+    """Return the error for a machine that accepted the connection but did not accept a command in time."""
     error = RunnerUnreachable(
         f"{ssh.user}@{ssh.host}:{ssh.port} cannot be reached: no answer within {settings.RUNNERS_CONNECT_TIMEOUT:g} s"
     )
@@ -413,7 +418,7 @@ class ChannelLink:
                 sent += self.channel.send(data[sent : sent + 32768].tobytes())
         except TimeoutError:
             return sent
-        except GONE:  # the end is seen by what arrives, or does not
+        except GONE:  # `receive` and `is_lost` detect the end
             return sent
         return len(data) if self._is_deaf else sent
 
@@ -426,14 +431,17 @@ class ChannelLink:
             self.channel.shutdown_write()
 
     def receive(self, exchange: Exchange) -> bool:
-        """Raises Ungranted when the server refuses to execute the command line, Stale when it does not answer."""
+        """As `exchange.Link.receive`.
+
+        Raises Ungranted if the server refuses to execute the command line, Stale if it does not answer.
+        """
         channel = self.channel
         channel.news.clear()
         if channel.is_granted is False:
             raise Ungranted
         if channel.is_granted is None and (self.is_lost or time.monotonic() > self._answer_by):
             raise Stale
-        # Before the streams: what was written before the end is in front of it.
+        # Read the end before the streams: all output that precedes the end has then already arrived.
         if channel.exit_status != -1:
             exchange.status = channel.exit_status
         exchange.signal = channel.exit_signal
@@ -457,7 +465,7 @@ class ChannelLink:
 
     @property
     def is_lost(self) -> bool:
-        """The connection has ended, not only the channel."""
+        """True if the connection has ended, not only the channel."""
         return self.channel.closed or not self.channel.transport.is_active()
 
     def wait(self, seconds: float, *, is_full: bool) -> None:

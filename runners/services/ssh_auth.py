@@ -1,7 +1,7 @@
 """Log in over SSH with the service's keys, by public key only, within a deadline.
 
-paramiko's own way (`SSHClient._auth`) counts the time anew for each key, waits for an ssh-agent without any limit, asks
-for a second factor on the service's standard input, and tells the last key's error instead of the cause.
+paramiko's own method (`SSHClient._auth`) restarts the timeout for each key, waits for an ssh-agent without a limit,
+asks for a second factor on the service's standard input, and reports the last key's error instead of the cause.
 """
 
 # mypy: disable-error-code="attr-defined"
@@ -33,26 +33,26 @@ AGENT_ANSWER = 1024 * 1024  # bytes of one answer of the ssh-agent
 
 
 class Refused(paramiko.AuthenticationException):
-    """The server took none of the keys. The text is a sentence for people, or empty."""
+    """The server accepted none of the keys. The text is a sentence for users, or empty."""
 
 
 class NoKeys(paramiko.AuthenticationException):
-    """There is no key to show. The text is a sentence for people, or empty."""
+    """There is no key to offer. The text is a sentence for users, or empty."""
 
 
 class Interrupted(paramiko.SSHException):
-    """The connection ended while the keys were shown."""
+    """The connection ended while the keys were offered."""
 
 
 class SecondFactor(paramiko.AuthenticationException):
-    """The server took a key and asks for more. The text names the methods that it offers."""
+    """The server accepted a key and asks for another factor. The text names the methods that it offers."""
 
 
 class Client(paramiko.SSHClient):
     """A client whose authentication ends by `deadline` (of `time.monotonic`)."""
 
     def __init__(self, deadline: float, options: SSHHostOptions) -> None:
-        """`options` say where the ssh-agent is, which certificates there are and which keys may be used."""
+        """`options` define the ssh-agent, the certificates and which keys may be used."""
         super().__init__()
         self.deadline = deadline
         self.options = options
@@ -75,7 +75,7 @@ class Client(paramiko.SSHClient):
 def authenticate(
     transport: paramiko.Transport, username: str, files: list[str], options: SSHHostOptions, deadline: float
 ) -> None:
-    """Show the keys of `files` and of the ssh-agent, each certificate and key once, until one is taken.
+    """Offer the keys of `files` and of the ssh-agent, each certificate and key once, until one is accepted.
 
     Raises Refused, NoKeys, Interrupted, SecondFactor, TimeoutError.
     """
@@ -85,7 +85,7 @@ def authenticate(
     try:
         for key in _keys(files, options, agent, problems):
             offered = shown_bytes(key)
-            if offered in shown or not _is_accepted(key, options):  # servers count refused keys
+            if offered in shown or not _is_accepted(key, options):  # servers count rejected keys
                 continue
             shown.add(offered)
             more = _show(transport, username, key, deadline, len(shown))
@@ -95,7 +95,7 @@ def authenticate(
                 raise SecondFactor(", ".join(more))
             return
     except (TimeoutError, Interrupted) as error:
-        if agent.problem:  # it was waited for a signature
+        if agent.problem:  # the agent did not sign in time
             raise Interrupted(agent.problem) from error
         raise
     finally:
@@ -107,13 +107,16 @@ def authenticate(
 def _show(
     transport: paramiko.Transport, username: str, key: paramiko.PKey, deadline: float, number: int
 ) -> list[str] | None:
-    """Show one key; None: refused. Else the methods that the server asks for beside it, normally none."""
+    """Offer one key. Return None if it was rejected, else the further methods that the server requires (normally none).
+
+    Raises Refused, Interrupted, TimeoutError.
+    """
     transport.auth_timeout = deadline - time.monotonic()
     if transport.auth_timeout <= 0:
         raise TimeoutError
     try:
         return list(transport.auth_publickey(username, key))
-    except paramiko.BadAuthenticationType as error:  # it takes no keys at all
+    except paramiko.BadAuthenticationType as error:  # the server accepts no keys at all
         offered = ", ".join(error.allowed_types)
         raise Refused(f"It takes no public keys from {username}, only {offered}.") from error
     except paramiko.AuthenticationException as error:
@@ -133,19 +136,19 @@ def _show(
 
 
 def agent_path(options: SSHHostOptions) -> str:
-    """The socket of the ssh-agent; empty for none."""
+    """Return the socket of the ssh-agent; empty if there is none."""
     if options.identity_agent == "none":
         return ""
     return options.identity_agent or os.environ.get("SSH_AUTH_SOCK", "")
 
 
 def shown_bytes(key: paramiko.PKey) -> bytes:
-    """What the server is shown of a key: its certificate, if it has one, else its public half."""
+    """Return the part of a key that is sent to the server: its certificate, if it has one, else its public half."""
     return key.public_blob.key_blob if key.public_blob else key.asbytes()
 
 
 def _is_accepted(key: paramiko.PKey, options: SSHHostOptions) -> bool:
-    """Whether PubkeyAcceptedAlgorithms allows the key. An RSA key signs with the algorithms of `RSA_SIGNATURES`."""
+    """Return True if PubkeyAcceptedAlgorithms allows the key. RSA keys sign with the algorithms of `RSA_SIGNATURES`."""
     accepted = options.pubkey_accepted_algorithms
     suffix = SUFFIX if key.public_blob else ""
     names = RSA_SIGNATURES if key.get_name() == "ssh-rsa" else (key.get_name(),)
@@ -153,9 +156,9 @@ def _is_accepted(key: paramiko.PKey, options: SSHHostOptions) -> bool:
 
 
 def _keys(files: list[str], options: SSHHostOptions, agent: Agent, problems: list[str]) -> Iterator[paramiko.PKey]:
-    """The keys to show, each with its certificates before it. What keeps one from being used is told in `problems`.
+    """Yield the keys to offer, each after its certificates. Add to `problems` why a key cannot be used.
 
-    With IdentitiesOnly the ssh-agent's keys count only if a file holds their public half.
+    With IdentitiesOnly, a key of the ssh-agent is used only if a file contains its public half.
     """
     certificates = [blob for name in options.certificate_files for blob in _certificate(name, problems)]
     of_files: set[bytes] = set()
@@ -174,9 +177,9 @@ def _keys(files: list[str], options: SSHHostOptions, agent: Agent, problems: lis
 
 
 def _with_certificates(key: Any, certificates: list[PublicBlob]) -> Iterator[Any]:
-    """The key with the certificate beside it, with each of `certificates` that is its own, and alone.
+    """Yield the key with its own certificate, with each of `certificates` that belongs to it, and without one.
 
-    A server that refuses an expired certificate may still take the key.
+    A server that rejects an expired certificate may still accept the key.
     """
     own = [key.public_blob] if key.public_blob else []
     for blob in [*own, *(blob for blob in certificates if _is_of(blob, key))]:
@@ -206,7 +209,7 @@ def _certificate(name: str, problems: list[str]) -> list[PublicBlob]:
 
 
 def _public_half(name: str) -> set[bytes]:
-    """What `NAME.pub` holds: ssh uses a key of the agent when only its public half is there as a file."""
+    """Return the key in `NAME.pub`. ssh also uses a key of the agent if only its public half exists as a file."""
     try:
         text = bounded.within_file_timeout(("key", f"{name}.pub"), lambda: bounded.read_file(f"{name}.pub")).decode()
         return {bytes(PublicBlob.from_string(text.strip()).key_blob)}
@@ -230,27 +233,27 @@ def _from_file(name: str, problems: list[str]) -> list[paramiko.PKey]:
 
 
 def _load(path: str) -> paramiko.PKey:
-    bounded.read_file(path)  # a regular file, which does not block paramiko
+    bounded.read_file(path)  # check that it is a regular file, which cannot block paramiko
     if path.endswith("-cert.pub"):
         bounded.read_file(path.removesuffix("-cert.pub"))
     try:
         return paramiko.PKey.from_path(Path(path))
-    except TypeError as error:  # of cryptography, for a key with a passphrase
+    except TypeError as error:  # cryptography raises it for a key with a passphrase
         raise paramiko.PasswordRequiredException from error
 
 
 class Agent(AgentSSH):
-    """The ssh-agent at a socket, asked for its keys when they are needed, with a deadline for each answer."""
+    """The ssh-agent at a socket. It is asked for its keys only when they are needed. Each answer has a deadline."""
 
     def __init__(self, path: str, deadline: float) -> None:
-        """`path`: empty when there is no agent."""
+        """`path`: empty if there is no agent."""
         super().__init__()
         self._path = path
         self._deadline = deadline
         self.problem = ""  # a sentence, once it has failed
 
     def get_keys(self) -> tuple[Any, ...]:
-        """Its keys; none when there is no agent or it fails: `problem` then says why."""
+        """Return the agent's keys. Return none if there is no agent, or if it fails; `problem` then says why."""
         if not self._path:
             return ()
         try:
@@ -261,7 +264,7 @@ class Agent(AgentSSH):
         return tuple(super().get_keys())
 
     def tell(self, error: Exception) -> None:
-        """Note why it cannot be used; the first cause counts."""
+        """Store in `problem` why the agent cannot be used. Only the first cause is kept."""
         if self.problem:
             return
         is_late = isinstance(error, TimeoutError)
@@ -269,7 +272,7 @@ class Agent(AgentSSH):
         self.problem = f"The ssh-agent of the service ({self._path}) {why}, so its keys were not used."
 
     def left(self) -> float:
-        """Seconds for the next step of an answer."""
+        """Return the seconds that are left for the next answer."""
         return max(0.01, min(AGENT_TIMEOUT, self._deadline - time.monotonic()))
 
     def close(self) -> None:
@@ -307,7 +310,7 @@ class _AgentSocket:
             return step()
         except OSError as error:
             self._agent.tell(error)
-            # Signatures are asked for in paramiko's thread, which an OSError with one argument ends without a trace.
+            # paramiko's thread asks for signatures. An OSError with one argument would end this thread silently.
             raise paramiko.SSHException("the ssh-agent does not answer") from error
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Open one SSH connection: `~/.ssh/config` honoured, through its jump hosts, every host key on the way verified."""
+"""Open one SSH connection as `~/.ssh/config` says, through its jump hosts. Every host key on the way is verified."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ from runners_project import bounded
 
 KEEPALIVE = 20  # seconds
 MAX_JUMPS = 4
-# Seconds before a server that hung up during the greeting is called again: it may have had too many newcomers at once
-# (sshd's MaxStartups), of this service's other processes, too. Others begin at another moment, hence the random part.
+# Seconds before each retry, if the server closed the connection during the greeting. It may have had too many new
+# connections at once (sshd's MaxStartups), also from other processes of this service. A random factor spreads the
+# retries of these processes.
 CALL_AGAIN = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class HungUp(RunnerUnreachable):
-    """The server closed the connection before it said who it is."""
+    """The server closed the connection before it identified itself."""
 
 
-Reached = Callable[[str], None]  # told of "connect" and "host_key" as soon as each is done
+Reached = Callable[[str], None]  # called with "connect" and "host_key" as soon as each stage is done
 
 
 def connect(ssh: SSHTarget, deadline: float, reached: Reached = lambda stage: None) -> list[paramiko.SSHClient]:
-    """The authenticated connections to the jump hosts, if `~/.ssh/config` names any, and last the one to `ssh`.
+    """Return authenticated connections to the jump hosts, if `~/.ssh/config` names any, and last the one to `ssh`.
 
-    `reached` hears how far the last one has come.
+    `reached` is called with each stage that the last connection reaches.
     Raises RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed.
     """
     options = options_of(ssh)
@@ -64,7 +65,7 @@ def _patiently(
     deadline: float,
     reached: Reached = lambda stage: None,
 ) -> paramiko.SSHClient:
-    """`_client`, again for a server that hangs up on newcomers, a few times."""
+    """Call `_client`. If the server closes the connection during the greeting, retry a few times."""
     for pause in CALL_AGAIN:
         try:
             return _client(ssh, options, jump, deadline, reached)
@@ -77,7 +78,7 @@ def _patiently(
 
 
 def open_jumps(host: str, options: SSHHostOptions, deadline: float) -> list[paramiko.SSHClient]:
-    """Connections to the jump hosts on the way to `host`, each through the one before it. Raises as `connect`."""
+    """Open connections to the jump hosts of `host`, each through the one before it. Raises the errors of `connect`."""
     if options.problem:
         raise RunnerUnreachable(f"{host} cannot be reached: {options.problem}")
     clients: list[paramiko.SSHClient] = []
@@ -91,15 +92,15 @@ def open_jumps(host: str, options: SSHHostOptions, deadline: float) -> list[para
 
 
 def close(clients: list[paramiko.SSHClient]) -> None:
-    """Close connections that go through each other."""
+    """Close connections that go through each other, the last one first."""
     for client in reversed(clients):
         client.close()
 
 
 def jump_targets(options: SSHHostOptions) -> list[SSHTarget]:
-    """The hops of a ProxyJump, `[user@]host[:port]` separated by commas, each completed from `~/.ssh/config`.
+    """Return the hops of a ProxyJump, `[user@]host[:port]` separated by commas, each completed from `~/.ssh/config`.
 
-    As with OpenSSH, the first hop may have a ProxyJump of its own there. Raises RunnerUnreachable for a malformed one.
+    As in OpenSSH, the first hop may have its own ProxyJump there. Raises RunnerUnreachable for a malformed ProxyJump.
     """
     hops: list[SSHTarget] = []
     jump = options.proxy_jump
@@ -115,7 +116,7 @@ def jump_targets(options: SSHHostOptions) -> list[SSHTarget]:
 
 
 def options_of(ssh: SSHTarget) -> SSHHostOptions:
-    """What OpenSSH's configuration says about a machine for this user and port."""
+    """Return the options of OpenSSH's configuration for a machine with this user and port."""
     return lookup(ssh.host, ssh.user, ssh.port)
 
 
@@ -126,12 +127,12 @@ def _hop(text: str, options: SSHHostOptions) -> SSHTarget:
     if not host or (colon and not port.isdecimal()):
         raise RunnerUnreachable(f"'{text}' in the ProxyJump of {options.hostname} is no [user@]host[:port].")
     known = lookup(host)
-    # As with OpenSSH: what is said of the destination's user does not hold for the way to it.
+    # As in OpenSSH, the User of the destination host does not apply to its jump hosts.
     return SSHTarget(host, int(port) if colon else known.port or 22, user or known.user or os.environ.get("USER", ""))
 
 
 class _Verify(known_hosts.VerifyHostKey):
-    """Tells when it was content."""
+    """A policy that calls `reached` after it has accepted the host key."""
 
     def __init__(self, known: known_hosts.KnownHost, reached: Reached) -> None:
         super().__init__(known)
@@ -214,10 +215,10 @@ def _client(
 
 
 def _transport_for(known: known_hosts.KnownHost, options: SSHHostOptions) -> Any:
-    """A transport factory for `SSHClient.connect`.
+    """Return a transport factory for `SSHClient.connect`.
 
-    It asks for keys of the types that are trusted first, and keeps to HostKeyAlgorithms and PubkeyAcceptedAlgorithms.
-    Raises RunnerUnreachable where the configuration leaves none.
+    Its transports prefer host keys of the types that are trusted, and respect HostKeyAlgorithms and
+    PubkeyAcceptedAlgorithms. The factory raises RunnerUnreachable if the configuration leaves no host key algorithm.
     """
 
     def make(sock: Any, **arguments: Any) -> paramiko.Transport:
@@ -243,7 +244,7 @@ FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 def open_socket(
     options: SSHHostOptions, port: int, jump: paramiko.SSHClient | None, deadline: float
 ) -> socket.socket | paramiko.Channel:
-    """A way to a port: a TCP connection, or a channel of the jump host. Raises OSError, SSHException."""
+    """Open a TCP connection to a port, or a channel of the jump host to it. Raises OSError, SSHException."""
     hostname = options.hostname
     if jump is not None:
         transport = jump.get_transport()
@@ -256,15 +257,19 @@ def open_socket(
     if not addresses:
         raise OSError(errno.EAFNOSUPPORT, f"it has no address of the AddressFamily {options.address_family}")
     sock = bounded.connect(addresses, deadline, options.bind_address)
-    # Without it each small packet waits for the acknowledgement of the last: `true` took 44 ms instead of 1.8 ms.
+    # Without TCP_NODELAY each small packet waits for the acknowledgement of the previous one: `true` took 44 ms instead
+    # of 1.8 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A peer that vanished is noticed although nothing is being read.
+    # With TCP_USER_TIMEOUT a peer that vanished is detected even if nothing is being read.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, KEEPALIVE * 3 * 1000)
     return sock
 
 
 def identity_files(options: SSHHostOptions) -> list[str]:
-    """Private keys to try, if the files exist: ours, then those that ssh would use. An agent follows (ssh_auth)."""
+    """Return the private keys to try, if the files exist: ours, then those that ssh would use.
+
+    The keys of an ssh-agent follow them (ssh_auth.py).
+    """
     paths = [Path(name).expanduser() for name in (*settings.RUNNERS_SSH_KEYS, *options.identity_files)]
     at_configured = len(settings.RUNNERS_SSH_KEYS)
     paths[at_configured:at_configured] = ssh_keys.private_keys()
@@ -276,20 +281,20 @@ BANNER = "Error reading SSH protocol banner"
 
 
 def is_hang_up(error: BaseException) -> bool:
-    """Whether the other side closed the connection before or in its greeting, as opposed to saying nothing."""
+    """Return True if the server closed the connection before or during its greeting, instead of staying silent."""
     if isinstance(error, EOFError | ConnectionResetError | BrokenPipeError):
         return True
-    # paramiko wraps whatever went wrong while it waited for the greeting.
+    # paramiko wraps every error that occurs while it waits for the greeting.
     return str(error).startswith(BANNER) and not isinstance(error.__context__, TimeoutError)
 
 
 def reason(error: BaseException, seconds: float) -> str:
-    """A sentence instead of a Python exception."""
+    """Return a sentence for users instead of a Python exception."""
     if is_hang_up(error):
         return "the connection was closed during the greeting; the server may have too many newcomers"
     if isinstance(error, bounded.NameServerSilent):
         return str(error.strerror)
-    # paramiko says these when the greeting does not come in time.
+    # paramiko raises these texts when the greeting does not arrive in time.
     if isinstance(error, TimeoutError) or str(error) in ("No existing session", BANNER):
         return f"{NO_ANSWER} within {seconds:.0f} s"
     if isinstance(error, socket.gaierror):
@@ -303,5 +308,5 @@ def reason(error: BaseException, seconds: float) -> str:
 
 
 def plain(words: str) -> str:
-    """One printable line: some of it is what the other side has sent, whoever that is."""
+    """Return one printable line, because the text may contain untrusted text from the server."""
     return last_lines(words.encode(), lines=1, characters=400)

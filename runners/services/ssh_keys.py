@@ -1,8 +1,8 @@
-"""The service's own SSH key pair, and the one before it while keys are being rotated.
+"""The service's own SSH key pair, and the previous one during a key rotation.
 
-They live in RUNNERS_SSH_KEY_DIR: `id_ed25519` and `id_ed25519.previous` (mode 0600, in a directory of mode 0700), the
-public halves beside them with `.pub`. Every connection may use both, so a new key can be handed out before the old one
-is withdrawn.
+The keys are in RUNNERS_SSH_KEY_DIR: `id_ed25519` and `id_ed25519.previous` (mode 0600, in a directory of mode 0700).
+The public halves are next to them, with the suffix `.pub`. Every connection may use both keys, so a new key can be
+distributed before the old one is withdrawn.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def directory() -> Path:
 
 
 def private_keys() -> list[Path]:
-    """Where the service's private keys are, if they were made, the current one first."""
+    """Return the paths of the service's private keys, the current one first. The files may not exist."""
     return [directory() / NAME, directory() / PREVIOUS]
 
 
@@ -52,9 +52,9 @@ def previous() -> PublicKey | None:
 
 
 def create(*, comment: str, replace: bool = False) -> PublicKey:
-    """Make an ed25519 key pair. With `replace` the current pair becomes the previous one, and that one is lost.
+    """Create an ed25519 key pair. With `replace` the current pair becomes the previous one, which is overwritten.
 
-    Raises FileExistsError when there is a pair and `replace` is not given; OSError when it cannot be written.
+    Raises FileExistsError if a pair exists and `replace` is not given; OSError if it cannot be written.
     """
     folder = make_directory(directory())
     key = Ed25519PrivateKey.generate()
@@ -64,7 +64,7 @@ def create(*, comment: str, replace: bool = False) -> PublicKey:
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     line = f"{public.decode()} {comment}"
     if replace and (folder / NAME).exists():
-        for suffix in (".pub", ""):  # the private half last: as long as it has its name, nothing was replaced
+        for suffix in (".pub", ""):  # rename the private half last: until then, nothing was replaced
             os.replace(folder / (NAME + suffix), folder / (PREVIOUS + suffix))
     _write_new(folder / NAME, secret, 0o600)
     (folder / f"{NAME}.pub").unlink(missing_ok=True)
@@ -73,7 +73,7 @@ def create(*, comment: str, replace: bool = False) -> PublicKey:
 
 
 def retire_previous() -> PublicKey | None:
-    """Delete the previous pair, at the end of a rotation. Returns its public half; None when there was none."""
+    """Delete the previous pair at the end of a rotation. Return its public half; None if there was no previous pair."""
     gone = previous()
     for suffix in ("", ".pub"):
         (directory() / (PREVIOUS + suffix)).unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def _public(private: Path) -> PublicKey | None:
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """The mode holds from the first moment on, whatever the umask; the file is there whole, or not at all."""
+    """Create a file atomically: it exists complete and with `mode`, whatever the umask, or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
         try:

@@ -1,4 +1,4 @@
-"""Why an account's shell did not come to our script, and what to write into its start-up files."""
+"""Explain why an account's shell did not execute our script, and what to change in its start-up files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from runners.services.output import last_lines
 
 AT_DEADLINE = 124  # exit code of `timeout`
 NOT_FOUND = 127  # exit code of a shell that does not find a program
-WORDS = 1000  # characters of what the shell said that an error repeats
-# What a start-up file has to ask before it does something for people only, for each login shell.
+WORDS = 1000  # characters of the shell's output that an error message repeats
+# For each login shell: the test that a start-up file needs before actions that are only for interactive use.
 GUARDS = (
     "~/.bashrc and ~/.bash_profile: [[ $- == *i* ]] && exec ...; ~/.zshenv: [[ -o interactive ]] && exec ...; "
     "~/.profile: case $- in *i*) exec ... ;; esac; ~/.cshrc or ~/.tcshrc: if ($?prompt) exec ...; "
@@ -28,7 +28,10 @@ REPLACED = "a start-up file of the account replaces the login shell (exec) or en
 
 
 def explain(where: str, exchange: Exchange, timeout: float, *, is_remote: bool) -> str:
-    """Sentences for an exchange whose script was not evaluated. `timeout`: seconds that it had."""
+    """Return sentences that explain why the script of an exchange was not evaluated.
+
+    `timeout`: the seconds that it had.
+    """
     said = exchange.stdout.noise + b"\n" + exchange.stderr.noise
     is_echo = scripts.OPENING.strip() in said
     words = "" if is_echo else last_text(last_lines(said), WORDS)

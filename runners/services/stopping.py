@@ -1,11 +1,12 @@
-"""Stop a run: the safe way first, then harder, each step verified on the machine.
+"""Stop a run: gently first, then with stronger signals. Each step is verified on the machine.
 
-1. `autosubmit stop`, which sends an INT, bounded; left out when it would hit another home's run of the same name.
-2. INT to the run's own processes: the first one is lost when it comes while Autosubmit is still importing.
+1. `autosubmit stop`, which sends an INT, with a timeout. It is skipped if it would stop a run of the same name in
+   another home.
+2. INT to the run's own processes: the first INT is lost if it arrives while Autosubmit is still importing.
 3. TERM, then KILL, to the run's own processes.
-4. After the end: TERM and KILL to what is left of the run, but for jobs of the local platform.
-5. With `cancel_jobs`: Autosubmit's own cancel, with a time limit of its own (cancelling.py), and the end of the local
-   jobs. A run has to be ended first: Autosubmit cancels nothing before.
+4. After the end: TERM and KILL to the remaining processes of the run, except for jobs on the local platform.
+5. With `cancel_jobs`: Autosubmit's own cancel, with its own timeout (cancelling.py), then the end of the local jobs.
+   The run has to end first, because Autosubmit cancels no jobs before.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ from runners.services.cancelling import Cancellation, cancel
 from runners.services.module_loaders import get_module_loader
 from runners.services.probe import Identity, Probe
 
-POLL = 0.5  # seconds between looks at a run that was signalled
-EARLIER_RUNS = 20  # runs of the experiment whose jobs may still be there
+POLL = 0.5  # seconds between two probes of a run that was signalled
+EARLIER_RUNS = 20  # earlier runs of the experiment whose jobs may still exist
 
 
-Step = dict[str, Any]  # action, outcome, seconds (None: under way), ended (the end of the run was seen)
+Step = dict[str, Any]  # action, outcome, seconds (None: in progress), ended (a probe saw the end of the run)
 HAD_ENDED: Step = {"action": "look", "outcome": "had already ended", "seconds": 0.0, "ended": True}
 
 
 class Stop:
-    """One request to stop one run. `execute` returns its steps when the end was seen.
+    """One request to stop one run. `execute` returns its steps after a probe has seen the end of the run.
 
-    `cancellation`: with `cancel_jobs`, what became of the jobs. `had_ended`: there was nothing to stop any more.
-    Whatever `execute` raises once something was sent carries the steps so far, as the fact `steps`. From then on, a
-    machine that goes away is OutcomeUnknown: RunnerUnreachable says that nothing was executed.
+    `cancellation`: with `cancel_jobs`, the result for the jobs. `had_ended`: the run had already ended.
+    Once something was sent, every error that `execute` raises has the steps so far as the fact `steps`. From then on,
+    an unreachable machine raises OutcomeUnknown, because RunnerUnreachable means that nothing was executed.
     """
 
     def __init__(self, run: RunnerRun, audit: AuditRecord, *, force: bool, cancel_jobs: bool) -> None:
@@ -58,16 +59,19 @@ class Stop:
         self.runner = lifecycle.runner_of(run)
         self.config = self.runner.config
         self.steps: list[Step] = []
-        self.owner = audit.owner or own_process.owner()  # the same in both rows, so that `interrupted` finds both
+        self.owner = audit.owner or own_process.owner()  # the same in both rows, so that interrupted.py finds both
         self.had_ended = False
-        self.requested_at: datetime | None = None  # when this stop was written into the row
+        self.requested_at: datetime | None = None  # when this stop was stored in the row
         self.may_be_sent = False  # a step may have reached the machine
-        self.ended_by = ""  # the signal, when Autosubmit's own stop has not brought about the end
+        self.ended_by = ""  # the signal that ended the run; empty if `autosubmit stop` did
         self.cancellation: Cancellation | None = None
         self.warnings: list[str] = []
 
     def execute(self) -> list[Step]:
-        """Raises RunnerUnreachable, NotRunning, OutcomeUnknown, StopNotConfirmed."""
+        """Stop the run and return the steps.
+
+        Raises RunnerUnreachable, NotRunning, OutcomeUnknown, StopNotConfirmed.
+        """
         with self._owned():
             identity = self._require_running()
             if identity and not self._request():
@@ -92,7 +96,7 @@ class Stop:
             return self.steps
 
     def cancel_after_the_end(self) -> list[Step]:
-        """Cancel the jobs of a run that has ended before. Raises RunnerUnreachable: nothing was cancelled."""
+        """Cancel the jobs of a run that has already ended. Raises RunnerUnreachable if nothing was cancelled."""
         self.had_ended = True
         with self._owned():
             self._cancel_jobs(lifecycle.identity_of(self.run), must_reach=True)
@@ -100,7 +104,7 @@ class Stop:
 
     @contextmanager
     def _owned(self) -> Iterator[None]:
-        """Tell other processes that this one carries out a stop, until it has an outcome."""
+        """Mark the run as owned by this stop, so that other processes know of it, until the stop has an outcome."""
         interrupted.settle(self.run)
         row = RunnerRun.objects.filter(pk=self.run.pk)
         seconds = settings.RUNNERS_CANCEL_TIMEOUT + 10 * settings.RUNNERS_PROBE_TIMEOUT
@@ -112,7 +116,7 @@ class Stop:
             row.filter(stop_owner=self.owner).update(stop_owner="", stop_until=None)
 
     def _end(self, identity: Identity) -> bool:
-        """Take one step after the other until the run's end was seen."""
+        """Take one step after the other. Return True as soon as a probe sees the end of the run."""
         if not self.force and self._autosubmit_stop(identity):
             return True
         for name in ("KILL",) if self.force else ("INT", "TERM", "KILL"):
@@ -123,7 +127,7 @@ class Stop:
         return False
 
     def _not_confirmed(self) -> RunnerServiceError:
-        """Every step was taken, and the last look saw the run alive, or saw nothing."""
+        """Return the error after the last step: the last probe saw the run alive, or had no answer."""
         if not self.run.reachable:
             return self._unknown("Every step of the stop was taken", self.run.unreachable_detail)
         return StopNotConfirmed(
@@ -142,10 +146,10 @@ class Stop:
         )
 
     def _end_leftovers(self, identity: Identity, *, is_fresh: bool, jobs: bool = False) -> bool:
-        """End what is left of the run on its machine, with `jobs` jobs of the local platform, too.
+        """End the remaining processes of the run on its machine; with `jobs` also the jobs on the local platform.
 
-        True: nothing of that is left. The run has ended already, so what goes wrong here is told and no failure. There
-        is no step when nothing was left.
+        Return True if none of them remains. The run has already ended, so an error here becomes a warning and does not
+        fail the stop. No step is added if no processes were left.
         """
         action = "end of the local jobs" if jobs else "end of what was left"
         whose = leftovers.Run(self.run.expid, identity, self._keys() if jobs else [self.run.key], group=is_fresh)
@@ -167,16 +171,19 @@ class Stop:
         return left == []
 
     def _keys(self) -> list[str]:
-        """The keys of this run and of earlier ones: a run that goes on where another was stopped keeps its jobs."""
+        """Return the keys of this run and of earlier ones.
+
+        A run that continues after an earlier run was stopped takes over the jobs of that run.
+        """
         runs = RunnerRun.objects.filter(
             expid=self.run.expid, installation=self.run.installation, pk__lte=self.run.pk, config=self.run.config
         )
         return list(runs.order_by("-pk").values_list("key", flat=True)[:EARLIER_RUNS])
 
     def _cancel_jobs(self, identity: Identity | None, *, must_reach: bool = False) -> None:
-        """Autosubmit's own cancel, and the end of the jobs on the run's own machine.
+        """Execute Autosubmit's own cancel, then end the local jobs on the run's machine.
 
-        To those Autosubmit sends an INT, which they ignore, and calls them FAILED.
+        Autosubmit only sends an INT to local jobs, which they ignore, and marks them as FAILED.
         """
         self.audit.argv = autosubmit.stop(self.run.expid, cancel_jobs=True)
         with self._step(interrupted.CANCEL, ended=True) as step:
@@ -193,9 +200,10 @@ class Stop:
         RunnerRun.objects.filter(pk=self.run.pk).update(cancel=self.cancellation.as_dict())
 
     def _suspect_submissions(self) -> None:
-        """A run that was ended while it submitted jobs has not noted all of them: Autosubmit cannot cancel those.
+        """Warn of jobs that Autosubmit cannot cancel, because the run ended before it recorded them.
 
-        It may have been ended by this stop or before: a cancel that is asked for again knows no more than the first.
+        This applies if the run was ended while it submitted jobs, by this stop or earlier. A repeated cancel does not
+        know of more jobs than the first one.
         """
         assert self.cancellation
         self.run.refresh_from_db()
@@ -219,7 +227,10 @@ class Stop:
                 )
 
     def _require_running(self) -> Identity | None:
-        """The identity of the running process; None when it has ended meanwhile. Raises when nobody can tell."""
+        """Return the identity of the running process; None if it has ended meanwhile.
+
+        Raises RunnerUnreachable if the state cannot be determined, NotRunning if the run is still starting.
+        """
         (probe,) = lifecycle.ask([self.run])
         if probe.answer == Probe.CANNOT_TELL:
             raise RunnerUnreachable(
@@ -233,10 +244,10 @@ class Stop:
         return lifecycle.identity_of(self.run) if probe.answer == Probe.RUNNING else None
 
     def _request(self) -> bool:
-        """Remember that a stop was asked for, and by whom first, before anything is sent: it explains the end.
+        """Store in the row that a stop was requested, and by whom, before anything is sent. This explains the end.
 
-        A stop that can no longer be under way explains nothing any more: this one takes its place. False: the run has
-        ended, or its launch has failed, before this could be remembered.
+        The request of an earlier stop is kept while that stop may be in progress; after the stop window this one
+        replaces it. Return False if the run ended, or its launch failed, before the request could be stored.
         """
         now = timezone.now()
         is_open = Q(stop_requested_at=None) | Q(stop_requested_at__lt=now - lifecycle.stop_window())
@@ -249,7 +260,10 @@ class Stop:
         return self.run.is_active
 
     def _withdraw(self) -> None:
-        """Forget the request: nothing was sent, so it explains no end. Another stop of the run keeps its own."""
+        """Remove the request of this stop: nothing was sent, so it cannot explain an end.
+
+        The request of another stop of the same run is kept.
+        """
         if self.requested_at:
             mine = RunnerRun.objects.active().filter(pk=self.run.pk, stop_requested_at=self.requested_at)
             mine.filter(stop_owner=self.owner).update(stop_requested_at=None, stopped_by="")
@@ -259,7 +273,7 @@ class Stop:
         with self._step("autosubmit stop") as step:
             try:
                 victim = self.runner.first_match(self.run.expid, timeout=settings.RUNNERS_PROBE_TIMEOUT)
-            except RunnerServiceError as error:  # the signals that follow reach the run's own processes only
+            except RunnerServiceError as error:  # continue with the signals, which reach only the run's own processes
                 step["outcome"] = f"left out: {error.detail}"
                 return False
             if victim not in (None, identity.pid):
@@ -278,7 +292,7 @@ class Stop:
             except (CommandTimedOut, OutcomeUnknown) as error:
                 self.may_be_sent = True
                 step["outcome"] = error.detail
-            except RunnerUnreachable as error:  # start-up files may block login shells only: signals need none
+            except RunnerUnreachable as error:  # start-up files may block login shells; signals do not need one
                 step["outcome"] = f"left out: {error.detail}"
                 return False
             step["ended"] = self._wait(1.0)
@@ -297,14 +311,14 @@ class Stop:
                 self.may_be_sent = True
                 step["outcome"] = "sent to the run's own processes"
                 lifecycle.apply(self.run, self.runner, probe)
-            except (OutcomeUnknown, CommandTimedOut) as error:  # the looks that follow tell
+            except (OutcomeUnknown, CommandTimedOut) as error:  # the following probes find out
                 self.may_be_sent = True
                 step["outcome"] = error.detail
             step["ended"] = not self.run.is_active or self._wait(wait)
             return bool(step["ended"])
 
     def _wait(self, seconds: float) -> bool:
-        """Look at the run until it is over, for `seconds` at most."""
+        """Probe the run until it is over, for at most `seconds`. Return whether it is over."""
         deadline = time.monotonic() + seconds
         while True:
             lifecycle.ask([self.run])
@@ -316,7 +330,10 @@ class Stop:
 
     @contextmanager
     def _step(self, action: str, *, ended: bool = False) -> Iterator[Step]:
-        """A step, which people who look at the run see as it begins and as it is over. An error is its outcome."""
+        """Record one step in the row when it begins and when it ends, so that viewers of the run see its progress.
+
+        An error becomes the outcome of the step.
+        """
         step: Step = {"action": action, "outcome": "", "seconds": None, "ended": ended}
         self.steps.append(step)
         self._show()
@@ -334,5 +351,5 @@ class Stop:
             self._show()
 
     def _show(self) -> None:
-        """Into the row, in which other processes look; the answer of this request has them from `steps`."""
+        """Store the steps in the row for other processes. The response of this request uses `steps` directly."""
         RunnerRun.objects.filter(pk=self.run.pk).update(stop_steps=self.steps)

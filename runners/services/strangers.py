@@ -1,7 +1,9 @@
-"""Requests of nobody known: counted per address; beyond a rate neither judged nor written to the audit log one by one.
+"""Rate limit for requests without valid credentials, counted per address.
 
-Each server process counts for itself. One audit record of an address and period says how many were not listed: it is
-written at the first of them and brought up to date when their number has doubled, and when the next period begins.
+Above the rate, requests without any credentials are rejected at once, and requests with missing or wrong credentials
+are not listed in the audit log one by one. Each server process counts for itself. One audit record per address and
+period says how many requests were not listed. It is inserted at the first of them, and updated when their number has
+doubled and when the next period begins.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from runners.models import AuditRecord
 
 logger = logging.getLogger(__name__)
 
-MOST_ADDRESSES = 10_000  # the ones that were quiet longest are forgotten first
+MOST_ADDRESSES = 10_000  # above this, the least recently seen addresses are evicted first
 PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds, by the first letter
 ENDPOINT, OUTCOME = "refused-requests", "throttled"
 
 
 @dataclass(slots=True)
 class Window:
-    """One period of one address. `row` is the number of the audit record, if there is one."""
+    """One period of one address. `row`: the number of the audit record; 0: none."""
 
     start: float
     count: int = 0
@@ -42,7 +44,10 @@ class Strangers:
         self._windows: OrderedDict[str, Window] = OrderedDict()
 
     def refuses(self, address: str) -> int:
-        """Seconds until an address may ask without credentials; 0 when it may ask now. Counts what it refuses."""
+        """Return the seconds until an address may send a request without credentials; 0: now.
+
+        Rejected requests are counted.
+        """
         rate = rate_of(settings.THROTTLE_STRANGERS)
         if rate is None:
             return 0
@@ -56,7 +61,7 @@ class Strangers:
         return wait if is_over else 0
 
     def counts(self, address: str) -> bool:
-        """Count a request whose credentials were none, or wrong. Whether it is listed on its own."""
+        """Count a request with missing or wrong credentials. Return True if it gets its own audit record."""
         rate = rate_of(settings.THROTTLE_STRANGERS)
         if rate is None:
             return True
@@ -70,7 +75,7 @@ class Strangers:
         return is_listed
 
     def _window(self, address: str, period: float) -> tuple[Window, Window | None]:
-        """The current window, and the one before when it ended just now with something to write."""
+        """Return the current window, and the previous one if it just ended and its record has to be updated."""
         now = time.monotonic()
         window = self._windows.get(address)
         ended = None
@@ -84,7 +89,7 @@ class Strangers:
 
     @staticmethod
     def _unlisted(window: Window) -> bool:
-        """Whether the record is to be written now."""
+        """Count an unlisted request. Return True if the record has to be written now."""
         window.unlisted += 1
         return window.unlisted & (window.unlisted - 1) == 0  # 1, 2, 4, 8, ...
 
@@ -103,7 +108,7 @@ class Strangers:
 
 
 def rate_of(text: str) -> tuple[int, float] | None:
-    """Requests per seconds of a setting such as 60/min; None: no limit."""
+    """Parse a setting such as 60/min into requests and seconds; None: no limit."""
     number, _, period = text.partition("/")
     return (int(number), PERIODS[period[0]]) if text else None
 

@@ -1,4 +1,4 @@
-"""Watch all active runs and operations: each machine at its own pace, each row on its own."""
+"""Watch all active runs and operations. Each machine is probed at its own pace, and each row is handled on its own."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from runners.services import lifecycle
 logger = logging.getLogger(__name__)
 
 MACHINES_AT_ONCE = 32
-SILENT_AT_ONCE = 16  # of those that could not be asked the last time
+SILENT_AT_ONCE = 16  # machines that could not be reached at the last look
 Row = RunnerRun | Operation
 Key = tuple[str, ...]  # kind of the rows, and the target
 
 
 @dataclass
 class _Machine:
-    """What the last look at the rows of one kind on one machine has brought."""
+    """The result of the last look at the rows of one kind on one machine."""
 
-    future: Future[None] | None = None  # of a look that may be under way
+    future: Future[None] | None = None  # of a look that may still run
     is_silent: bool = False  # none of its rows could be confirmed
     unconfirmed: set[int] = field(default_factory=set)  # numbers of the rows that could not be confirmed
 
 
 class Watch:
-    """Looks at the machines side by side, in threads.
+    """A watch that looks at the machines concurrently, in threads.
 
-    A machine that is still being asked is left out of the next looks. One that could not be asked is asked by other
-    threads than the rest, until it answers. So a machine that is slow or down delays its own rows only. Any number of
-    machines can be down, and up to MACHINES_AT_ONCE can be slow.
+    A machine whose last look still runs is skipped. Machines that could not be reached have a thread pool of their own,
+    until they answer. So a machine that is slow or down delays only its own rows. Any number of machines can be down,
+    and up to MACHINES_AT_ONCE can be slow.
 
-    `report` is called with each row that has ended; `tell` with a sentence for each change of what can be asked;
-    `complain` with a sentence when the database cannot be used. All are called in threads, one at a time.
+    `report` is called with each row that has ended; `tell` with a sentence for each change of reachability; `complain`
+    with a sentence if the database cannot be used. All are called in threads, one at a time.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Watch:
         self._printing = threading.Lock()
 
     def look(self) -> None:
-        """Begin to ask every machine that is not being asked already. Raises DatabaseError, InterfaceError."""
+        """Start a look at every machine whose last look has ended. Raises DatabaseError, InterfaceError."""
         rows_of: dict[str, list[Any]] = {
             "runs": list(RunnerRun.objects.active()),
             "operations": list(Operation.objects.active()),
@@ -74,7 +74,7 @@ class Watch:
                 machine.future = pool.submit(self._look_at_machine, key, machine, group)
 
     def close(self, *, cancel: bool = True) -> None:
-        """Returns when the machines that are being asked have answered. `cancel`: those that wait are not asked."""
+        """Wait until all running looks have ended. `cancel`: looks that have not started are cancelled."""
         for pool in (self._pool, self._silent_pool):
             pool.shutdown(wait=False, cancel_futures=cancel)
         for pool in (self._pool, self._silent_pool):
@@ -83,7 +83,7 @@ class Watch:
             self._harvest(machine)
 
     def _harvest(self, machine: _Machine) -> None:
-        """Take note of the end of a look. An error that nobody expects is a bug; it must not blind the watch."""
+        """Handle the end of a look. An unexpected error is a bug; report it, but do not let it end the watch."""
         if machine.future and machine.future.done():
             error = None if machine.future.cancelled() else machine.future.exception()
             if error:
@@ -94,7 +94,7 @@ class Watch:
     def _look_at_machine(self, key: Key, machine: _Machine, rows: list[Any]) -> None:
         try:
             lifecycle.refresh(rows)
-        except (DatabaseError, InterfaceError) as error:  # it may come back; the runs go on
+        except (DatabaseError, InterfaceError) as error:  # the database may come back; the runs continue
             with self._printing:
                 self._complain(f"The database cannot be asked now: {error}")
         else:
@@ -104,7 +104,7 @@ class Watch:
             connection.close()
 
     def _tell_changes(self, key: Key, machine: _Machine, rows: list[Any]) -> None:
-        """Report the rows that have ended, and say in one line what can be asked no more, or again."""
+        """Report the rows that have ended, and tell in one line if reachability has changed."""
         for row in rows:
             if not row.is_active:
                 self._report(row)

@@ -1,7 +1,7 @@
-"""Send one message to one receiver, and to no other machine than the rules allow.
+"""Send one message to one receiver, and only to addresses that the rules allow.
 
-The address is judged after the name was resolved and is the one that is connected to, so a name cannot be pointed
-elsewhere in between. No redirect is followed, no proxy is used, one deadline bounds everything.
+The address is checked after the name was resolved, and the connection goes to this same address. So a change of DNS in
+between has no effect. Redirects are not followed, proxies are not used, and one deadline bounds everything.
 """
 
 from __future__ import annotations
@@ -25,22 +25,26 @@ from runners_project import bounded
 
 TIMEOUT = 15.0  # seconds for one message
 RETRY_AFTER_MOST = 10**9  # seconds
-ANSWER_LIMIT = 500  # bytes of an answer that are read, to explain a failure
+ANSWER_LIMIT = 500  # bytes of a response that are read, to explain a failure
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# All of the public IPv6 internet. What is beyond it may lead into this network, or to IPv4 addresses unseen
-# from here (64:ff9b:1::/48, ::ffff:0:0:0/96, ::/96, fec0::/10); Python's is_global may call it public all the same.
+# All of the public IPv6 internet. Other addresses may lead into this network, or to IPv4 addresses that we cannot see
+# (64:ff9b:1::/48, ::ffff:0:0:0/96, ::/96, fec0::/10), although Python's is_global may return True for them.
 _PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class NotSent(Exception):
-    """There is no answer; the text says why. The receiver may have read the message."""
+    """There was no response; the text says why. The receiver may have read the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`retry_after`: seconds the receiver asks for, if it does. `text`: the beginning of its answer, if it refused."""
+    """The response of a receiver.
+
+    `retry_after`: seconds that the receiver asks for; None: none. `text`: the beginning of the body, if the receiver
+    rejected the message.
+    """
 
     status: int
     retry_after: int | None
@@ -52,19 +56,19 @@ class Response:
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout: float = TIMEOUT) -> Response:
-    """POST `body` and return what the receiver says. Raises NotSent."""
+    """POST `body` and return the response. Raises NotSent."""
     parts = urlsplit(url)
     host, is_tls = parts.hostname or "", parts.scheme == "https"
     try:
         deadline = time.monotonic() + timeout
         addresses = allowed_addresses(host, parts.port or (443 if is_tls else 80), deadline)
         stream = bounded.connect(addresses, deadline)
-        if is_tls:  # the handshake reads, so it comes later, under the watchdog
+        if is_tls:  # the handshake reads from the socket, so do it later, with the watchdog running
             context = ssl.create_default_context()
             stream = context.wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
-    except (OSError, ValueError) as error:  # ValueError: a port or a name that cannot be one
+    except (OSError, ValueError) as error:  # ValueError: an invalid port or name
         raise NotSent(_reason(error)) from error
-    # Timeouts of a socket are per read, so a receiver that sends a byte now and then would hold us for ever.
+    # Socket timeouts apply to each read, so a receiver that sends a byte now and then would block us for ever.
     watchdog = threading.Timer(max(0, deadline - time.monotonic()), _cut, [stream])
     watchdog.daemon = True
     watchdog.start()
@@ -82,10 +86,10 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout: float = 
 
 
 def allowed_addresses(host: str, port: int, deadline: float) -> list[bounded.Address]:
-    """What `host` resolves to, without what must not be called. `deadline` is one of `time.monotonic`.
+    """Return the addresses of `host` that are allowed. `deadline` is a time of `time.monotonic`.
 
-    Raises PermissionError, which names the addresses and the setting, when nothing is left; OSError when the name is
-    not known.
+    Raises PermissionError, which names the addresses and the setting, if no address is allowed; OSError if the name
+    cannot be resolved.
     """
     found = bounded.resolve(host, port, deadline)
     addresses = list(dict.fromkeys(str(address[0]) for _, address in found))
@@ -99,7 +103,7 @@ def allowed_addresses(host: str, port: int, deadline: float) -> list[bounded.Add
 
 
 def is_allowed(address: str) -> bool:
-    """Whether messages may go to an IP address: a public one, or one in RUNNERS_WEBHOOK_PRIVATE_TARGETS."""
+    """Return True if messages may go to this IP address: it is public, or in RUNNERS_WEBHOOK_PRIVATE_TARGETS."""
     ip = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
     if any(ip in network for network in settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS):
         return True
@@ -107,7 +111,7 @@ def is_allowed(address: str) -> bool:
 
 
 def _unwrapped(ip: IPAddress) -> IPAddress:
-    """The IPv4 address that an IPv6 one leads to, if it does: otherwise a wrapper would hide 127.0.0.1."""
+    """Return the IPv4 address embedded in an IPv6 address, if any. Otherwise an IPv6 form could hide 127.0.0.1."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
     inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
@@ -120,7 +124,7 @@ def _converse(stream: socket.socket, url: str, body: bytes, headers: Mapping[str
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port)
-    connection.sock = stream  # connected already, to the address that was judged
+    connection.sock = stream  # already connected to the address that was checked
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection.request("POST", path, body, dict(headers))
     answer = connection.getresponse()
@@ -129,19 +133,19 @@ def _converse(stream: socket.socket, url: str, body: bytes, headers: Mapping[str
     wait = answer.headers.get("Retry-After", "").strip()
     try:
         seconds = answers.integer(wait, 0, RETRY_AFTER_MOST)
-    except answers.Unreadable:  # absent, or a date: nothing that is asked for
+    except answers.Unreadable:  # the header is absent or a date; ignore it
         seconds = None
     return Response(answer.status, seconds, answers.text(text.strip()))
 
 
 def _cut(sock: socket.socket) -> None:
     with suppress(OSError):
-        # Not SSLSocket.shutdown: it takes the TLS state away from under the thread that is reading.
+        # Do not call SSLSocket.shutdown: it removes the TLS state while another thread reads.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _reason(error: BaseException) -> str:
-    """A sentence instead of a Python exception."""
+    """Return a sentence for users instead of a Python exception."""
     if isinstance(error, socket.gaierror):
         return "its name is not known (DNS)"
     if isinstance(error, bounded.NameServerSilent):

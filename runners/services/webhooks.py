@@ -1,8 +1,9 @@
-"""Tell receivers of the end of runs: an outbox, and who empties it.
+"""Notify receivers of the end of runs: an outbox and its delivery.
 
-`run_ended` only writes rows, in the transaction that ends the run, so a message is neither lost nor made up and no
-receiver can disturb a run. Only `deliver_due`, called by `manage.py deliver_webhooks` and `watch_runs`, opens
-connections. At least once, signed as Standard Webhooks says; the message id is the same for each attempt.
+`run_ended` only inserts rows, in the transaction that ends the run. So no message is lost, no message is sent for a run
+that has not ended, and no receiver can disturb a run. Only `deliver_due`, called by `manage.py deliver_webhooks` and
+`watch_runs`, opens connections. Delivery is at least once and signed as in Standard Webhooks. The message id is the
+same for each attempt.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from runners.services.wire import moment, run_fields
 log = logging.getLogger(__name__)
 
 BACK_OFF = (5, 30, 120, 600, 3600, 21600)  # seconds after each failed attempt; then the message is given up
-LEASE = timedelta(seconds=60)  # how long a deliverer has a message for itself; more than it can take
+LEASE = timedelta(seconds=60)  # how long a message is reserved for one deliverer; longer than a delivery can take
 RECEIVERS_AT_ONCE = 8
 MESSAGES_PER_ROUND = 100  # of one receiver
-GONE = 410  # the receiver says that it does not want this any more
+GONE = 410  # the receiver does not want these messages any more
 
 
 def run_ended(run: RunnerRun) -> None:
-    """Write what the receivers are to be told. Called once a run, inside the transaction that ends it.
+    """Insert the messages for the receivers. Called once per run, inside the transaction that ends it.
 
-    One small query when nobody listens.
+    Without receivers this costs one small query.
     """
     event = event_of(run)
     hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
     if hooks:
-        run.refresh_from_db()  # what others wrote meanwhile, such as who asked for the stop
+        run.refresh_from_db()  # other processes may have changed the row, e.g. stored who requested the stop
         payload = {"type": event, "timestamp": moment(run.modified), "data": message_fields(run)}
         WebhookDelivery.objects.bulk_create(
             WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks
@@ -54,11 +55,11 @@ def run_ended(run: RunnerRun) -> None:
 
 
 def message_fields(run: RunnerRun) -> dict[str, Any]:
-    """The run for receivers: as the API tells it, but `explanation` has no text of a log.
+    """Return the fields of a run for receivers: those of the API, but `explanation` contains no text of a log.
 
-    Receivers are outside; a log can hold anything. Counts and names of jobs are in `jobs`.
+    Receivers are external, and a log may contain any text. Counts and names of jobs are in `jobs`.
     """
-    if run.reason in (RunReason.LOST, RunReason.ABANDONED):  # then it is our sentence, or the admin's
+    if run.reason in (RunReason.LOST, RunReason.ABANDONED):  # the explanation is then our sentence, or the admin's
         return run_fields(run)
     jobs = run.jobs
     told = ""
@@ -69,7 +70,7 @@ def message_fields(run: RunnerRun) -> dict[str, Any]:
 
 
 def event_of(run: RunnerRun) -> WebhookEvent:
-    """What the end of a run is called."""
+    """Return the event type for the end of a run."""
     if run.status == RunStatus.COMPLETED:
         return WebhookEvent.COMPLETED
     if run.reason == RunReason.NEVER_STARTED:
@@ -78,20 +79,20 @@ def event_of(run: RunnerRun) -> WebhookEvent:
 
 
 def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """The value of `webhook-signature`. `timestamp` in seconds since 1970."""
+    """Return the value of the header `webhook-signature`. `timestamp` is in seconds since 1970."""
     signed = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(secret_bytes(secret), signed, hashlib.sha256)).decode()
 
 
 def redeliver(delivery: WebhookDelivery) -> None:
-    """Send a message again, whatever became of it, with the same id and a new series of attempts."""
+    """Schedule a message again, delivered or not, with the same id and a new series of attempts."""
     delivery.attempts, delivery.delivered_at, delivery.next_attempt = 0, None, timezone.now()
     delivery.save(update_fields=["attempts", "delivered_at", "next_attempt"])
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one look at the outbox brought."""
+    """The result of one pass over the outbox."""
 
     delivered: int = 0
     failed: int = 0
@@ -101,10 +102,10 @@ class Round:
 
 
 def deliver_due() -> Round:
-    """Send every message that is due, several receivers side by side.
+    """Send every message that is due, to several receivers concurrently.
 
-    Any number of processes may call it at once: each message is sent by one of them. A receiver that fails is left
-    alone for the rest of the round, so that a dead one costs one timeout however much waits for it.
+    Any number of processes may call it at once: each message is sent by one of them. A receiver that fails is skipped
+    for the rest of the round. So a dead receiver costs one timeout per round, no matter how many messages it has.
     """
     receivers = list(due().values_list("webhook_id", flat=True).order_by().distinct())
     if not receivers:
@@ -114,11 +115,11 @@ def deliver_due() -> Round:
 
 
 def deliver_until(stop: threading.Event, interval: float) -> None:
-    """Look at the outbox every `interval` seconds until `stop` is set. For a thread or a process of its own."""
+    """Deliver due messages every `interval` seconds until `stop` is set. Call it in its own thread or process."""
     while not stop.is_set():
         try:
             deliver_due()
-        except (DatabaseError, InterfaceError) as error:  # it may come back; the messages wait meanwhile
+        except (DatabaseError, InterfaceError) as error:  # the database may come back; the messages wait meanwhile
             log.warning("The outbox of the webhooks cannot be read now: %s", error)
         close_old_connections()
         stop.wait(interval)
@@ -126,7 +127,7 @@ def deliver_until(stop: threading.Event, interval: float) -> None:
 
 
 def due(since: datetime | None = None) -> QuerySet[WebhookDelivery]:
-    """The messages that wait to be sent, and have been due at least since a moment (default: now)."""
+    """Return the messages that wait to be sent and have been due at least since the time `since` (default: now)."""
     return WebhookDelivery.objects.filter(next_attempt__lte=since or timezone.now(), webhook__enabled=True)
 
 
@@ -151,10 +152,10 @@ def _deliver_to(webhook_id: int) -> Round:
 
 
 def _lease(delivery: WebhookDelivery) -> bool:
-    """Reserve a message, by moving its next attempt from exactly where it was; only one process can."""
+    """Reserve a message: compare its `next_attempt` and set it to the end of the lease. Only one process succeeds."""
     until = timezone.now() + LEASE
     mine = WebhookDelivery.objects.filter(pk=delivery.pk, next_attempt=delivery.next_attempt)
-    # Counted before it is sent: a message that takes its deliverer down with it is given up, too.
+    # Count the attempt before sending, so that a message that crashes its deliverer is given up, too.
     if not mine.update(next_attempt=until, attempts=delivery.attempts + 1):
         return False
     delivery.next_attempt, delivery.attempts = until, delivery.attempts + 1
@@ -170,7 +171,7 @@ def _attempt(delivery: WebhookDelivery) -> Round:
         error = "" if response.is_success else f"HTTP {response.status}: {response.text}".rstrip(": ")
     except NotSent as failure:
         error = str(failure)
-    except Exception as bug:  # of ours: this message fails, and is given up in time; the others have to go on
+    except Exception as bug:  # our bug: this message fails and is given up eventually; the others must still be sent
         log.exception("Webhook %s: %s could not be sent", hook.name, delivery.message_id)
         error = f"an error in the service ({type(bug).__name__}); its log has more"
     milliseconds = round((time.monotonic() - start) * 1000)
@@ -178,7 +179,7 @@ def _attempt(delivery: WebhookDelivery) -> Round:
     wanted_wait = response.retry_after if response else None
     is_last = is_done or delivery.attempts > len(BACK_OFF) or (response is not None and response.status == GONE)
     now = timezone.now()
-    # The lease is compared: whoever was overtaken while it hung must not undo what came after it.
+    # Compare the lease: a deliverer that hung beyond its lease must not overwrite the result of the next one.
     WebhookDelivery.objects.filter(pk=delivery.pk, next_attempt=delivery.next_attempt).update(
         next_attempt=None if is_last else next_time(now, delivery.attempts, wanted_wait),
         delivered_at=now if is_done else None,
@@ -194,7 +195,10 @@ def _attempt(delivery: WebhookDelivery) -> Round:
 
 
 def next_time(now: datetime, attempts: int, wanted: int | None) -> datetime:
-    """When to try again after `attempts` failed ones; later if the receiver asks so (Retry-After), within reason."""
+    """Return the time of the retry after `attempts` failed attempts.
+
+    The receiver may ask for a later time (Retry-After), up to the longest back-off.
+    """
     wait = BACK_OFF[min(attempts, len(BACK_OFF)) - 1]
     return now + timedelta(seconds=max(wait, min(wanted or 0, BACK_OFF[-1])))
 

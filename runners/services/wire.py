@@ -9,12 +9,12 @@ from runners.models import RunnerRun
 
 
 def moment(value: datetime | None) -> str | None:
-    """ISO 8601 with offset, whole seconds."""
+    """Format a time as ISO 8601 with offset, in whole seconds."""
     return value.isoformat(timespec="seconds") if value else None
 
 
 def run_fields(run: RunnerRun) -> dict[str, Any]:
-    """The members of `RunSerializer` (a test compares them). The first nine are those of the Autosubmit API."""
+    """Return the members of `RunSerializer` (a test compares them). The first nine are those of the Autosubmit API."""
     return {
         "expid": run.expid,
         "runner_id": run.pk,
