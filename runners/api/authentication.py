@@ -1,12 +1,12 @@
-"""Who is asking: our own tokens, the Autosubmit API's credentials, or the session of somebody signed in to the admin.
+"""Authentication: our own tokens, the credentials of the Autosubmit API, or a session of the admin.
 
-PROTECTION_LEVEL decides who has to say so, with the Autosubmit API's words:
+PROTECTION_LEVEL decides which requests need credentials. Its values are those of the Autosubmit API:
 ALL        every request needs credentials
 WRITEONLY  reading is open (status and configuration), commands need credentials
 NONE       everything is open
 
 The Autosubmit API has two kinds of credentials (seen on 4.2.0): JWTs, which it signs with its SECRET_KEY when somebody
-has logged in, and one fixed token for scripts, its AS_API_SECRET_TOKEN, which is compared as it is.
+logs in, and one fixed token for scripts, its AS_API_SECRET_TOKEN, which is compared as a text.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from rest_framework.request import Request
 
 from runners.models_auth import ApiToken, TokenScope
 
-LAST_USED_PRECISION = timedelta(minutes=5)  # a write per request would cost more than the fact is worth
+LAST_USED_PRECISION = timedelta(minutes=5)  # writing `last_used` for each request would cost too much
 JWT_LEEWAY = 10  # seconds that the clocks of the two services may differ
-SCRIPT_USER = "User"  # whom the Autosubmit API takes the holder of its fixed token for
+SCRIPT_USER = "User"  # the user name that the Autosubmit API gives to requests with its fixed token
 
 
 def required_scope(request: Request) -> str:
-    """What a request needs: the view's `required_scope`, else `read` for reading methods and `run` for the others."""
+    """Return the scope that a request needs: the view's `required_scope`, else `read` for safe methods, else `run`."""
     scope = getattr(request.parser_context["view"], "required_scope", None)
     return scope or (TokenScope.READ if request.method in ("GET", "HEAD", "OPTIONS") else TokenScope.RUN)
 
 
 def is_open(request: Request) -> bool:
-    """Whether PROTECTION_LEVEL lets everybody ask this."""
+    """Return True if PROTECTION_LEVEL allows this request without credentials."""
     level = settings.PROTECTION_LEVEL
     return level == "NONE" or (level == "WRITEONLY" and required_scope(request) == TokenScope.READ)
 
@@ -48,7 +48,8 @@ def is_open(request: Request) -> bool:
 class BearerAuthentication(authentication.BaseAuthentication):
     """`Authorization: Bearer ...` with one of our tokens (they begin with asr_) or a credential of the Autosubmit API.
 
-    On an open endpoint bad credentials count as none: today's GUI keeps sending an old token when protection is off.
+    On an open endpoint, invalid credentials count as none, because today's GUI keeps sending an old token when
+    protection is off.
     """
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
@@ -105,13 +106,13 @@ class BearerAuthentication(authentication.BaseAuthentication):
 
 
 def _api_user(user_id: object) -> AbstractBaseUser:
-    """Whom the Autosubmit API vouches for; a user without a password when seen for the first time.
+    """Return the user whom the Autosubmit API names. A new name gets a user without a password.
 
-    Groups count by the name. What makes an admin here does not: another service's word, or a shared secret, must not
-    reach past the groups of a profile.
+    The user's groups apply. The flags `is_staff` and `is_superuser` are off for the request: the claim of another
+    service, or a shared secret, must not override the groups of a profile.
     """
     model = get_user_model()
-    # PostgreSQL compares no text that holds a NUL.
+    # PostgreSQL rejects a query with a NUL in a text.
     is_text = isinstance(user_id, str) and "\0" not in user_id
     user = model.objects.filter(username=user_id).first() if is_text else None
     if user is None:
@@ -125,7 +126,7 @@ def _api_user(user_id: object) -> AbstractBaseUser:
             ) from None
         user, _ = model.objects.get_or_create(username=name, defaults={"password": make_password(None)})
     _require_active(user)
-    user.is_staff = user.is_superuser = False  # of this request; the row keeps what it has
+    user.is_staff = user.is_superuser = False  # for this request only; the row is not saved
     return user
 
 
@@ -135,10 +136,10 @@ def _require_active(user: AbstractBaseUser) -> None:
 
 
 class AdminSessionAuthentication(authentication.SessionAuthentication):
-    """Somebody signed in to the admin, such as a person who tries the API in /docs.
+    """The session of a person who is signed in to the admin, for example to try the API in /docs.
 
-    A session without the CSRF token counts as no credentials. Refusing it would break the GUI for an admin when both
-    are served from one origin: the GUI's requests then carry the admin's cookie, but never the token.
+    A session without the CSRF token counts as no credentials. Rejecting it would break the GUI for an admin if both are
+    served from one origin: then the GUI's requests have the admin's cookie, but never the CSRF token.
     """
 
     def authenticate(self, request: Request) -> tuple[Any, None] | None:

@@ -1,4 +1,4 @@
-"""What all command endpoints share: the order of the checks, the audit record, the validated body."""
+"""The base classes of the API views. CommandViewSet has the order of the checks, the audit record, and validation."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from runners.services.bulkheads import BULKHEADS, Command
 from runners.services.dry_run import Plan
 from runners.services.strangers import STRANGERS
 
-STRANGE = ("not_authenticated", "invalid_credentials")  # outcomes of requests by nobody known
+STRANGE = ("not_authenticated", "invalid_credentials")  # audit outcomes of requests without valid credentials
 
 
 def viewer(request: Request) -> Any:
-    """Who looks. Credentials are looked at only when a profile hides its runs from somebody."""
+    """Return the user of a request, lazily: credentials are checked only if a profile hides its runs from somebody."""
     return SimpleLazyObject(lambda: request.user)
 
 
 class Reading(APIView):
-    """A view that changes nothing: while reading is open to everybody, it looks at no credentials."""
+    """A read-only view. It does not check credentials while PROTECTION_LEVEL leaves reading open to everybody."""
 
     def perform_authentication(self, request: Request) -> None:
         if not is_open(request):
@@ -43,10 +43,12 @@ class Reading(APIView):
 
 
 class CommandViewSet(viewsets.GenericViewSet[Any]):
-    """One POST, one use case. Every request leaves an audit record, whatever becomes of it.
+    """A set of commands. Each command is one POST and one use case.
 
-    The order: credentials, scope, toggle, rate, body, use case. `command` is the name on the wire, `endpoint`
-    the toggle that covers it (None: always on).
+    Every POST leaves an audit record, whatever its outcome, except requests without valid credentials beyond the rate
+    of STRANGERS. The order of the checks: credentials, scope, toggle, rate, body, use case.
+
+    `command` is the command's name on the wire. `endpoint` is the toggle that can disable it; None: always enabled.
     """
 
     permission_classes = [ScopeAllowed, EndpointEnabled]
@@ -61,7 +63,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
     record: IdempotencyRecord | None = None  # of a request with an Idempotency-Key
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.method != "POST":  # 405, or 401 before it: no command was asked for
+        if request.method != "POST":  # the answer is 405, or 401: not a command, so there is no audit record
             self.audit = AuditRecord(endpoint=self.command)
             return super().dispatch(request, *args, **kwargs)
         address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
@@ -82,7 +84,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
 
     @staticmethod
     def _is_of_nobody(request: HttpRequest) -> bool:
-        """Whether a request has no credentials at all, where it needs some."""
+        """Return True if a request has no credentials, not even invalid ones, where it needs some."""
         return not (
             settings.PROTECTION_LEVEL == "NONE"
             or "HTTP_AUTHORIZATION" in request.META
@@ -96,10 +98,13 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         if isinstance(request.auth, ApiToken):
             self.audit.token = request.auth.token_key
 
-    room: Command  # at the machine
+    room: Command  # this command in the bulkheads: the room that it takes at a machine
 
     def check_permissions(self, request: Request) -> None:
-        """Reads the body first, so that the record of a refusal says what was refused; its errors come later."""
+        """Parse the body before the permissions, so that the audit record of a rejected command has expid and profile.
+
+        An error in the body is kept in `body_error`, and `validated` raises it after the permission checks.
+        """
         body: Any
         try:
             body = request.data
@@ -117,7 +122,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         return response
 
     def validated(self, request: Request) -> dict[str, Any]:
-        """The body, checked by the action's serializer. Raises what `check_permissions` put off."""
+        """Return the body, validated by the action's serializer. Raises `body_error` if the body was not parsed."""
         if self.body_error:
             raise self.body_error
         serializer = self.get_serializer(data=request.data)
@@ -129,11 +134,14 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         return {**super().get_serializer_context(), "viewer": self.request.user}
 
     def planned(self, plan: Plan) -> Response:
-        """The answer to `dry_run`."""
+        """Return the response to a request with `dry_run`."""
         self.audit.argv, self.audit.outcome = plan.argv, "dry_run"
         return Response({"message": "Nothing was executed: this is what would be.", **plan.as_dict()})
 
 
 def plain(value: object, limit: int) -> str:
-    """A claimed name as the database takes it: printable text of bounded length."""
+    """Return an unvalidated name in a form that the database accepts: printable, at most `limit` characters.
+
+    A value that is not a text gives "".
+    """
     return "".join(c if c.isprintable() else "?" for c in value[:limit]) if isinstance(value, str) else ""

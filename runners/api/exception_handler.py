@@ -1,6 +1,7 @@
-"""Every error of the API: one table from exception class to HTTP, and one body (RFC 9457, and what today's GUI reads).
+"""The error responses of the API: one table from exception class to HTTP status and code, and one body.
 
-The table is looked up along the class's MRO. What is not in it is a bug: 500, logged with its traceback by Django.
+The body is that of RFC 9457, with the members that today's GUI reads. An exception is looked up in the table by the
+MRO of its class. An exception that is not in the table is a bug: Django answers 500 and logs the traceback.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
 DATABASE_RETRY = 5  # seconds
-PARAMS = "profile_params"  # where the paths of InvalidProfile begin in a body
-PATH_LIMIT = 100  # characters of a member's path in `detail`; no member of ours has a longer one
-MAX_ERRORS = 50  # refused members that an answer lists
+PARAMS = "profile_params"  # the member of the body to which the paths of InvalidProfile are relative
+PATH_LIMIT = 100  # characters of a member's path in `detail`; no member of ours has a longer path
+MAX_ERRORS = 50  # rejected members that a response lists
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What clients may rely on for one class of error: `code` and `status` never change."""
+    """A type of problem. Clients may rely on its `code` and `status`: they never change."""
 
     status: int
     code: str
@@ -100,12 +101,15 @@ KINDS_BY_CODE = {kind.code: kind for kind in (*KINDS.values(), BAD_REQUEST, LENG
 
 
 def kind_of(error: BaseException) -> Kind | None:
-    """The table's entry for the nearest class; None for a bug."""
+    """Return the table's entry for the nearest class in the MRO of an error; None for a bug."""
     return next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
 
 
 def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's EXCEPTION_HANDLER. None leaves a bug to Django: it logs the traceback and calls handler500."""
+    """Return the response for an exception (DRF's EXCEPTION_HANDLER).
+
+    None for a bug: then Django logs the traceback and calls handler500.
+    """
     kind = kind_of(exc)
     if kind is None:
         return None
@@ -150,14 +154,14 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
         errors = dict(list(errors.items())[:MAX_ERRORS])
     body = problem(kind, detail, errors=errors, **facts)
     response = Response(body, status=kind.status, headers=headers, content_type=PROBLEM_TYPE)
-    # Django would log a warning for each 4xx. Refused commands are in the audit, and a status that was never there is
-    # asked for every 10 s by every open page of the GUI.
+    # Keep Django from logging a warning for each 4xx: rejected commands are in the audit, and every open page of the
+    # GUI asks every 10 s for a status, also for that of an experiment that was never run.
     response._has_been_logged = kind.status < 500  # type: ignore[attr-defined]
     return response
 
 
 def problem(kind: Kind, detail: str, *, errors: dict[str, list[str]] | None = None, **facts: Any) -> dict[str, Any]:
-    """The one error body. `facts` never replace its own members."""
+    """Return the body of an error response. `facts` are extra members; they never replace the standard members."""
     return {
         **facts,
         "type": f"/docs/errors#{kind.code}",
@@ -172,7 +176,7 @@ def problem(kind: Kind, detail: str, *, errors: dict[str, list[str]] | None = No
 
 
 def flatten(detail: Any, path: str = "") -> dict[str, list[str]]:
-    """DRF's nested error detail as one level: `{"command_params.final_status": ["..."]}`."""
+    """Flatten DRF's nested error detail to one level: `{"command_params.final_status": ["..."]}`."""
     if isinstance(detail, Mapping):
         found: dict[str, list[str]] = {}
         for name, inner in detail.items():
@@ -187,9 +191,9 @@ def flatten(detail: Any, path: str = "") -> dict[str, list[str]]:
 
 
 def sentence(errors: dict[str, list[str]], limit: int = 3) -> str:
-    """Field errors as one line for people who see nothing else.
+    """Return field errors as one line, for `detail` and other places that show no `errors`.
 
-    A path can be any text: the name of an unknown member is what the client sent.
+    Paths are cleaned and shortened. A path can be any text: an unknown member has the name that the client sent.
     """
     named = ((answers.line(path, PATH_LIMIT), " ".join(texts)) for path, texts in errors.items())
     parts = [f"{path}: {words}" if path else words for path, words in named]

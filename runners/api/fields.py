@@ -1,7 +1,7 @@
-"""The fields of the requests. Each refuses what would hurt further on, with words that name the remedy.
+"""The fields of the requests. Each field rejects harmful values, with a message that says what to send instead.
 
-Quoting is done once, in the services. The patterns here come first because Autosubmit itself puts some of these values
-into shell texts unquoted (repositories, branches, job names).
+Shell quoting is done once, in the services. The patterns here are needed, too, because Autosubmit itself puts some of
+these values into shell commands without quotes (repositories, branches, job names).
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from rest_framework import serializers
 from profiles.serializers import text_or_texts
 from runners.services.autosubmit import DESCRIPTION_LIMIT, EXPID_PATTERN, STATUSES
 
-# What the name of a job section may hold: letters of any alphabet (no blanks, no signs that a shell reads), digits, and
-# these. The ranges mean the same to Python and to JavaScript, whose classes such as \w differ.
+# The characters of a job section's name: letters of any alphabet, digits, and _ . + @ : -. Blanks and shell characters
+# are not allowed. These ranges mean the same in Python and in JavaScript; classes such as \w differ between the two.
 SECTION = r"A-Za-z0-9_.+@:\u00c0-\u167f\u1681-\u1fff\u2c00-\u2fef\u3001-\ud7ff-"
 JOB_NAME_PATTERN = rf"{EXPID_PATTERN}_[{SECTION}]+"
-MAX_NAMED = 10  # unknown members that an answer names; looking for the nearest of 100,000 would take minutes
-JOB_NAMES_LIMIT = 100_000  # bytes, together: they are one argument of a command, which Linux limits to 131,071
+MAX_NAMED = 10  # unknown members that a response names; finding the nearest known name for 100,000 would take minutes
+JOB_NAMES_LIMIT = 100_000  # bytes of all names together: they are one command argument, which Linux limits to 131,071
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """A refused value for an error text: printable and short, whatever it is."""
+    """Format a rejected value of any type for an error message: printable, and cut after `limit` characters."""
     text = ascii(value) if not isinstance(value, str) or not value.isprintable() else f"'{value}'"
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 class StrictTextField(serializers.CharField):
-    """Text as it was sent: never trimmed, never made from a number. NUL and over-long texts are refused.
+    """A text exactly as it was sent: not trimmed, not converted from a number. NUL and over-long texts are rejected.
 
-    `pattern` has to match the whole text; `rule` says it in words.
+    `pattern` has to match the whole text; `rule` explains the pattern to people.
     """
 
     default_error_messages = {
@@ -51,14 +51,14 @@ class StrictTextField(serializers.CharField):
         if not isinstance(data, str):
             self.fail("invalid")
         if self.max_length is not None and len(data) > self.max_length:
-            self.fail("max_length", max_length=self.max_length)  # before the pattern: it shall not see 100 kB
+            self.fail("max_length", max_length=self.max_length)  # first, so that the pattern never sees 100 kB
         if self.pattern and data and not self.pattern.fullmatch(data):
             raise serializers.ValidationError(f"{shown(data)} is not accepted: {self.rule}", code="pattern")
         return data
 
 
 class OptionalTextField(StrictTextField):
-    """null and "" both mean "not given": today's GUI sends null, and "" for a field typed and erased."""
+    """An optional text. null and "" mean "not given": today's GUI sends null, or "" for a field typed and erased."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(required=False, allow_null=True, allow_blank=True, default=None, **kwargs)
@@ -68,7 +68,7 @@ class OptionalTextField(StrictTextField):
 
 
 class FlagField(serializers.BooleanField):
-    """true or false, and nothing that merely looks like it."""
+    """A JSON boolean. Other values, such as "true" or 1, are rejected."""
 
     default_error_messages = {"invalid": "Give true or false, without quotes.", "null": "Give true or false, not null."}
 
@@ -104,7 +104,7 @@ class DescriptionField(StrictTextField):
 
 
 def _has_credentials(address: str) -> bool:
-    """Whether a URL names a password, or over HTTP a user, before its host. In steps that each read the text once."""
+    """Return True if a URL has a password before its host, or with HTTP a user. Each step reads it once."""
     scheme, separator, rest = address.partition("://")
     if not separator or not scheme or not scheme.replace("+", "a").isalpha():
         return False
@@ -113,7 +113,7 @@ def _has_credentials(address: str) -> bool:
 
 
 class RepositoryField(OptionalTextField):
-    """The address of a git repository, without credentials: argv is kept in the audit log and shown by `ps`."""
+    """The address of a git repository. Credentials are rejected, because the audit log and `ps` show the argv."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -124,7 +124,7 @@ class RepositoryField(OptionalTextField):
         )
 
     def to_internal_value(self, data: object) -> str:
-        if isinstance(data, str) and _has_credentials(data):  # first: other refusals repeat what was sent
+        if isinstance(data, str) and _has_credentials(data):  # first, because the other errors quote the value
             raise serializers.ValidationError(
                 "Leave out user and password: they would be stored readable. Use an SSH address (git@host:path), or a "
                 "credential helper of git on the machine.",
@@ -134,7 +134,7 @@ class RepositoryField(OptionalTextField):
 
 
 class FilterField(OptionalTextField):
-    """Autosubmit's nested lists, such as `[ 20000101 [ fc0 [1-2] ] ],SIM`, on one line or several."""
+    """A filter in Autosubmit's nested lists, such as `[ 20000101 [ fc0 [1-2] ] ],SIM`, on one line or several."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -157,7 +157,7 @@ class FilterField(OptionalTextField):
 
 
 class FinalStatusField(serializers.ChoiceField):
-    """A status that Autosubmit knows. Whether it sets jobs to it, the installed version decides."""
+    """A status that Autosubmit knows. The installed version decides whether it can set jobs to this status."""
 
     default_error_messages = {"null": f"Give one of {', '.join(STATUSES)}."}
 
@@ -176,7 +176,7 @@ class FinalStatusField(serializers.ChoiceField):
     {"type": "array", "items": {"type": "string", "pattern": f"^{JOB_NAME_PATTERN}$", "maxLength": 255}}
 )
 class JobNamesField(serializers.ListField):
-    """Full job names; null means none. That they belong to the experiment is checked where the expid is known."""
+    """A list of full job names; null means none. SetJobStatusRequest checks that they belong to the experiment."""
 
     default_error_messages = {
         "not_a_list": 'Give a list of job names, such as ["a001_SIM"].',
@@ -196,7 +196,7 @@ class JobNamesField(serializers.ListField):
 
     def to_internal_value(self, data: Any) -> list[str]:
         if isinstance(data, list) and len(data) > JOB_NAMES_LIMIT // 6:
-            self.fail("too_long")  # before each of them is judged
+            self.fail("too_long")  # before each name is validated
         names: list[str] = super().to_internal_value(data)
         if sum(len(name.encode()) + 1 for name in names) > JOB_NAMES_LIMIT:
             self.fail("too_long")
@@ -205,9 +205,9 @@ class JobNamesField(serializers.ListField):
 
 @text_or_texts
 class WordsField(serializers.Field[Any, Any, Any, Any]):
-    """Several words, as a list or as one text in which blanks or commas separate them. Gives a tuple.
+    """Several words, as a list or as one text with blanks or commas between them. The validated value is a tuple.
 
-    `words` are the allowed ones (any case, given back in capitals), or `pattern` describes one of them.
+    Either `words` lists the allowed words (in any case; the value has them in capitals), or `pattern` matches one word.
     """
 
     def __init__(self, *, words: tuple[str, ...] = (), pattern: str = "", rule: str, **kwargs: Any) -> None:
@@ -244,9 +244,9 @@ _ONE_SECTION = re.compile(r"([^\s,\[\]]{1,255})\s*(\[[^\[\]]{0,1000}\])?[\s,]*")
 
 
 class SectionsField(WordsField):
-    """Job sections, each with its splits or without: `DN [1-2], SIM`, `["DN [1-2]", "SIM"]`, `SIM POST`.
+    """Job sections, with or without splits: `DN [1-2], SIM`, `["DN [1-2]", "SIM"]`, `SIM POST`.
 
-    Gives a tuple of `NAME` and `NAME [splits]`.
+    The validated value is a tuple whose items are `NAME` or `NAME [splits]`.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -267,7 +267,7 @@ class SectionsField(WordsField):
         return super().to_internal_value(data)
 
     def _sections(self, text: str) -> list[str]:
-        """The items of a text; what is no item is one, too, and is refused by its pattern."""
+        """Split a text into its items. Text that cannot be split is the last item; the pattern rejects that item."""
         found: list[str] = []
         place = len(text) - len(text.lstrip(" \t\r\n,"))
         while place < len(text):
@@ -287,8 +287,8 @@ _PLACEHOLDER = r"%[A-Z][A-Z0-9_.]*%/"
 class ConfigPathField(OptionalTextField):
     """One or several paths, separated by commas, as `autosubmit expid --git_as_conf` takes them.
 
-    Autosubmit puts `%PROJDIR%/`, the clone of the repository, in front of the whole text, so only the first path is
-    looked for there. The others have to begin with a placeholder, or be absolute.
+    Autosubmit prefixes the whole text with `%PROJDIR%/`, the clone of the repository, so the prefix applies only to the
+    first path. The other paths have to begin with a placeholder or be absolute.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -315,7 +315,7 @@ class ConfigPathField(OptionalTextField):
 
 
 class ProfileParamsField(serializers.Field[Any, Any, Any, Any]):
-    """Whatever was sent, for `RunnerProfile.resolve`, which knows the names and rules."""
+    """A value of any type, passed on as it is. `RunnerProfile.resolve` knows the names and rules, and validates it."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(required=False, allow_null=True, default=None, **kwargs)
@@ -329,7 +329,7 @@ class ProfileParamsField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({"type": "object", "maxProperties": 0})
 class NoParamsField(serializers.Field[Any, Any, Any, Any]):
-    """null or {}: clients of the Autosubmit API may send `command_params` to commands that take none."""
+    """null or {}. Clients of the Autosubmit API may send `command_params` also to commands without parameters."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(

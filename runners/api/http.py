@@ -1,4 +1,4 @@
-"""JSON in and out: the parser, the renderer, and the choice between them that nobody has to make."""
+"""JSON in and out: a strict parser, a compact renderer, and a content negotiation that always chooses JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def _no_constant(name: str) -> None:
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A member that stands twice: two readers of the body would see two different requests."""
+    """Return the members of a JSON object. Raises ValueError for a duplicate key, because parsers disagree on which
+    value counts: two readers of the body would see two different requests.
+    """
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a member stands twice in one object")
@@ -38,7 +40,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class StrictJSONParser(BaseParser):
-    """One JSON object of at most API_MAX_BODY bytes. NaN, members that stand twice and lone surrogates are refused."""
+    """Parse one JSON object of at most API_MAX_BODY bytes. NaN, duplicate keys and lone surrogates are rejected."""
 
     media_type = "application/json"
 
@@ -52,7 +54,7 @@ class StrictJSONParser(BaseParser):
             raise TooLarge(f"The body has more than {limit} bytes.")
         try:
             data = json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_twins)
-            if b"\\u" in body:  # only an escape can bring a lone surrogate, which no file, shell or database takes
+            if b"\\u" in body:  # only an escape can give a lone surrogate; files, shells and databases reject those
                 json.dumps(data, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
             raise InvalidJSON("The body holds half of a surrogate pair (such as \\ud800): no valid text.") from None
@@ -65,7 +67,7 @@ class StrictJSONParser(BaseParser):
 
 
 class CompactJSONRenderer(BaseRenderer):
-    """Plain data to UTF-8 JSON, without the looks at the Accept header that DRF's own renderer takes for indents."""
+    """Render plain data as UTF-8 JSON. Unlike DRF's own renderer, do not search the Accept header for an indent."""
 
     media_type = "application/json"
     format = "json"
@@ -80,11 +82,13 @@ class CompactJSONRenderer(BaseRenderer):
 
 
 class AlwaysJSON(BaseContentNegotiation):
-    """There is one format: a client whose Accept header asks for another still gets it (RFC 9110, 12.4.1)."""
+    """Choose JSON, the only format. A client whose Accept header asks for another format still gets JSON (RFC 9110,
+    12.4.1).
+    """
 
     def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:  # type: ignore[override]
-        # Only with the header, which browsers do not send to another origin without asking it first (CORS): with
-        # PROTECTION_LEVEL=NONE a page of another site could start a run otherwise.
+        # Require the header `Content-Type: application/json`. Browsers send it to another origin only after a CORS
+        # preflight. Without this check, with PROTECTION_LEVEL=NONE, a page of another site could start a run.
         content_type = (request.content_type or "").partition(";")[0].strip().lower()
         return parsers[0] if content_type == "application/json" else None
 

@@ -1,4 +1,4 @@
-"""The `Idempotency-Key` header on commands: read it, find the first answer, keep the answer."""
+"""The `Idempotency-Key` header on commands: read the key, replay a stored response, or store a new one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
 KEPT_HEADERS = ("Location", "Preference-Applied", "Retry-After")
-# A structured-field string, as the IETF draft says, or the same without its quotes, as everybody sends it.
+# A structured-field string, as the IETF draft says, or the key without quotes, as most clients send it.
 KEY_PATTERN = r'"([ !#-\[\]-~]{1,255})"|([!#-~]{1,255})'
 _KEY = re.compile(KEY_PATTERN)
 
@@ -39,7 +39,7 @@ Method = Callable[[Any, Request], Response]
 
 
 def key_of(request: Request) -> str | None:
-    """The key of a request. Raises InvalidRequest for one that is no key."""
+    """Return the key of a request, None without the header. Raises InvalidRequest if the key is malformed."""
     text = request.headers.get(HEADER)
     if text is None:
         return None
@@ -51,10 +51,10 @@ def key_of(request: Request) -> str | None:
 
 
 def idempotent(method: Method) -> Method:
-    """Make an action of a CommandViewSet obey `Idempotency-Key`. Without the header nothing changes.
+    """Make an action of a CommandViewSet obey `Idempotency-Key`. Requests without the header are not affected.
 
-    The key is looked up after credentials, toggle and rate, and before the body is judged: a profile that has changed
-    since does not take an answer away.
+    The key is looked up after the checks of credentials, toggle and rate, and before the body is validated. A retry
+    therefore gets its stored response even if the profile has changed and would now make the body invalid.
     """
 
     @wraps(method)
@@ -76,7 +76,7 @@ def idempotent(method: Method) -> Method:
         view.record = record
         try:
             response = _resumed(view, request, record) or method(view, request)
-        except StoppedDuringLaunch as error:  # sent again, the request must not start a second run
+        except StoppedDuringLaunch as error:  # store this error: a retry must not start a second run
             response = view.handle_exception(error)
         except NotRunning:
             stopped = _stopped_before(view, record)
@@ -90,7 +90,7 @@ def idempotent(method: Method) -> Method:
         headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
         try:
             idempotency.answer(record, status=response.status_code, body=response.data, headers=headers)
-        except (DatabaseError, InterfaceError) as error:  # what was done stands, and who repeats the request finds it
+        except (DatabaseError, InterfaceError) as error:  # the command was done: a retry finds its run or operation
             logger.error("The answer of %s was not kept: %s", record, error)
         return response
 
@@ -99,14 +99,14 @@ def idempotent(method: Method) -> Method:
 
 def _members(request: Request) -> dict[str, Any]:
     body = request.data
-    assert isinstance(body, dict)  # by StrictJSONParser
+    assert isinstance(body, dict)  # StrictJSONParser guarantees it
     return body
 
 
 def _resumed(view: CommandViewSet, request: Request, record: IdempotencyRecord) -> Response | None:
-    """The answer of a request whose server died, from what it had started; None when it had started nothing.
+    """Return the response of an earlier request whose server died, built from the run or operation that it started.
 
-    A stop goes on where it was: while its run lives, it is to be stopped.
+    None if the earlier request started nothing, and for a stop: a retried stop is executed again while its run lives.
     """
     if not record.is_repeated or record.endpoint == idempotency.STOP:
         return None
@@ -130,7 +130,10 @@ def _resumed(view: CommandViewSet, request: Request, record: IdempotencyRecord) 
 
 
 def _stopped_before(view: CommandViewSet, record: IdempotencyRecord) -> Response | None:
-    """The answer of a stop that had found its run when its server died, and whose run has ended since."""
+    """Return the response of an earlier stop whose server died after it had found its run, if that run has ended.
+
+    None if this request is not a retry, or if the run of the earlier stop is unknown or still ACTIVE.
+    """
     run = idempotency.stopped_run(record) if record.is_repeated else None
     if run is None:
         return None

@@ -1,4 +1,4 @@
-"""Paths and bodies as clients really send them."""
+"""Middleware for requests: limit the body, tell the audit who acts, normalize the paths of the API."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
 class BodyLimitMiddleware:
-    """Refuses a body by the length that it declares, before anything reads it. First of all layers.
+    """Reject a request by the declared length of its body, before any code reads the body.
 
-    A form with a file would otherwise be read whole, to memory or disk, by the check of its CSRF token. A body without
-    a length (chunked) is refused, too: Django would take it for an empty one.
+    Otherwise the CSRF check would read a form with a file completely, to memory or disk. A body without a length
+    (chunked) is rejected, too: Django would treat it as empty.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -54,7 +54,7 @@ def _refused(request: HttpRequest, status: int, code: str, detail: str) -> HttpR
 
 
 class ActingMiddleware:
-    """Lets the audit of changes know whose request it is (services/acting.py). It looks at no credentials itself."""
+    """Tell the audit of changes who sent the request (services/acting.py). This middleware checks no credentials."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -75,9 +75,10 @@ def _actor(request: HttpRequest) -> acting.Actor:
 
 
 class ApiPathMiddleware:
-    """Collapses repeated slashes and drops the last one under /v4.
+    """Collapse repeated slashes in paths under /v4, and remove a trailing slash.
 
-    The GUI's base URL may end in a slash, which gives `//v4/...`. The Autosubmit API takes both, so clients send them.
+    If the GUI's base URL ends in a slash, the GUI sends `//v4/...`. Clients send both forms, because the Autosubmit API
+    accepts both.
     """
 
     def __init__(self, get_response: GetResponse) -> None:

@@ -1,4 +1,4 @@
-"""Long commands: `Prefer: respond-async`, and the operations that it makes."""
+"""Long commands: the header `Prefer: respond-async` and the JSON of operations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RETRY_AFTER = 2  # seconds
 LONGEST_WAIT = 60  # seconds that `Prefer: wait=` may hold a connection
-WAIT_GRACE = 30  # seconds beyond a command's own deadline until its end has been seen
+WAIT_GRACE = 30  # seconds to wait beyond the command's own timeout, until its end is confirmed
 APPLIED = "respond-async"
 
 MESSAGES = {
@@ -39,10 +39,10 @@ MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What a `Prefer` header (RFC 7240) asks for; what it holds beside these two is ignored, as the RFC says."""
+    """The preferences of a `Prefer` header (RFC 7240). Unknown preferences are ignored, as the RFC requires."""
 
     is_async: bool = False
-    wait: int = 0  # seconds to wait for the end before 202 is answered
+    wait: int = 0  # seconds to wait for the end of the command before returning 202
 
     @classmethod
     def of(cls, request: Request) -> Preference:
@@ -60,11 +60,12 @@ def conduct(
     argv: list[str],
     attended: Callable[[], CommandOutcome],
 ) -> Response:
-    """Execute one of the long commands in the way that its request asks for.
+    """Execute a long command, inside the request or as an operation.
 
-    As ever it is waited for (`attended`). With `Prefer: respond-async` it becomes an operation that is answered at
-    once. With an `Idempotency-Key` it becomes one too, which is waited for: so the result is found when this server
-    does not live to tell it.
+    - Default: call `attended`, which runs the command inside the request.
+    - With `Prefer: respond-async`: start an operation and return 202 at once, or after the time of `wait=`.
+    - With an `Idempotency-Key`: start an operation and wait for its end. A retry of the request can then find the
+      result, even if this server dies before it answers.
     """
     preference = Preference.of(request)
     if not preference.is_async and view.record is None:
@@ -84,9 +85,9 @@ def conduct(
 
 
 def answer_of(view: CommandViewSet, operation: Operation, preference: Preference) -> Response:
-    """202 with the operation while it goes on and the client does not want to wait, else its outcome.
+    """Wait for an operation and return its outcome. With `Prefer: respond-async`, return 202 while it still runs.
 
-    Raises what the command would have raised if it had been waited for; OutcomeUnknown when it still runs.
+    Raises the error that the command would have raised inside the request; OutcomeUnknown if it still runs.
     """
     if preference.is_async:
         with BULKHEADS.lingering() as may:
@@ -104,7 +105,7 @@ def answer_of(view: CommandViewSet, operation: Operation, preference: Preference
 
 
 def body_of(kind: OperationKind, outcome: CommandOutcome) -> dict[str, Any]:
-    """The answer to one of the long commands that has done it."""
+    """Return the response body for a long command that has succeeded."""
     body: dict[str, Any] = {"message": message_of(kind, outcome), "warnings": outcome.warnings}
     if kind is OperationKind.CREATE_EXPERIMENT:
         return {"expid": outcome.expid, **body}
@@ -115,7 +116,7 @@ def body_of(kind: OperationKind, outcome: CommandOutcome) -> dict[str, Any]:
 
 
 def message_of(kind: OperationKind, outcome: CommandOutcome) -> str:
-    """The sentence about a long command that has done it."""
+    """Return the message for a long command that has succeeded."""
     changes = outcome.changes
     if kind is not OperationKind.SET_JOB_STATUS or changes is None or changes.changed:
         return MESSAGES[kind].format(expid=outcome.expid)
@@ -167,7 +168,7 @@ class OperationSerializer(serializers.Serializer[Operation]):
 
 
 def operation_fields(operation: Operation) -> dict[str, Any]:
-    """The members of OperationSerializer (a test compares them)."""
+    """Return the members that OperationSerializer documents. A test compares the two."""
     return {
         "operation_id": operation.pk,
         "kind": operation.kind,

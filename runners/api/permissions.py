@@ -1,4 +1,4 @@
-"""What may be asked: scopes of credentials, endpoint toggles, and how often."""
+"""Permissions and rate limits: the scopes of credentials, the endpoint toggles, the throttles."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from runners.api.authentication import is_open, required_scope
 from runners.exceptions import EndpointDisabled
 from runners.models_auth import ApiToken, TokenScope
 
-if TYPE_CHECKING:  # importing views here would be a circle: DRF's views read the settings that name this module
+if TYPE_CHECKING:  # a circular import otherwise: DRF's views read the settings, which name this module
     from rest_framework.views import APIView
 
     from runners.api.base import CommandViewSet
 
 
 class ScopeAllowed(BasePermission):
-    """Credentials whose scope covers the request. Sessions and JWTs may run; managing takes a staff account."""
+    """Allow requests whose credentials have the required scope.
+
+    A session or a JWT covers reading and running. Managing needs an API token with that scope, or a staff session.
+    """
 
     message = "The credentials do not cover this request."
 
@@ -42,7 +45,7 @@ class ScopeAllowed(BasePermission):
 
 
 class EndpointEnabled(BasePermission):
-    """The admin's switch for `view.endpoint`, if the view has one."""
+    """Reject the request if the admin's toggle for `view.endpoint` is off. Views without an endpoint have no toggle."""
 
     def has_permission(self, request: Request, view: CommandViewSet) -> bool:  # type: ignore[override]
         if view.endpoint and not EndpointToggle.is_enabled(view.endpoint):
@@ -51,7 +54,7 @@ class EndpointEnabled(BasePermission):
 
 
 class Throttle(SimpleRateThrottle):
-    """The rate comes from the setting `THROTTLE_<SCOPE>`, such as 600/min; empty is no limit. Counted per process."""
+    """A rate limit from the setting `THROTTLE_<SCOPE>`, such as 600/min; empty: no limit. Counted per process."""
 
     scope: str
 
@@ -59,7 +62,7 @@ class Throttle(SimpleRateThrottle):
         return getattr(settings, f"THROTTLE_{self.scope.upper()}") or None
 
     def get_cache_key(self, request: Request, view: APIView) -> str | None:
-        auth = getattr(request, "auth", None)  # requests of the pages have none: there it is the session
+        auth = getattr(request, "auth", None)  # only DRF's requests have it; the pages' requests have a session
         if isinstance(auth, ApiToken):
             who = auth.token_key
         elif request.user.is_authenticated:
@@ -70,12 +73,12 @@ class Throttle(SimpleRateThrottle):
 
 
 class CommandThrottle(Throttle):
-    """Of the commands, through the API and on the pages together."""
+    """The rate limit of commands; commands of the API and of the pages count together."""
 
     scope = "commands"
 
 
 class ReadThrottle(Throttle):
-    """Of all other endpoints (settings: DEFAULT_THROTTLE_CLASSES)."""
+    """The rate limit of all other endpoints (settings: DEFAULT_THROTTLE_CLASSES)."""
 
     scope = "reads"

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the resources, as schema.py is that of the commands."""
+"""The OpenAPI descriptions of the resources. Those of the commands are in schema.py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reading(
     more: dict[Any, Any] | None = None,
     headers: list[OpenApiParameter] | None = None,
 ) -> Any:
-    """A GET. `more` are answers beside the JSON one."""
+    """Describe a GET. `more` are responses in addition to the JSON response."""
     return extend_schema(
         operation_id=operation_id,
         summary=summary,

@@ -1,4 +1,4 @@
-"""What the resources take in their queries, and how they answer."""
+"""The queries, request bodies and response bodies of the resources."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PARAMETER_TYPES = ("choice", "string", "integer", "strings")
 
 
 class MomentField(serializers.DateTimeField):
-    """ISO 8601. The + of an offset that was not written as %2B in the query arrives as a blank."""
+    """An ISO 8601 time. The + of its offset arrives as a blank if the client did not write it as %2B in the query."""
 
     def to_internal_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -38,7 +38,7 @@ class MomentField(serializers.DateTimeField):
 
 
 def cursor_of(number: int) -> str:
-    """Where the next page begins: an opaque text, which is the number of the last run of the page before."""
+    """Return the cursor of the next page: an opaque text that holds the number of the last run on this page."""
     return base64.urlsafe_b64encode(f"run {number}".encode()).decode().rstrip("=")
 
 
@@ -66,7 +66,7 @@ class RunsQuery(StrictSerializer):
     )
 
     def validate_cursor(self, value: str) -> int:
-        """The number in it."""
+        """Return the number of the run that the cursor holds."""
         try:
             text = base64.urlsafe_b64decode(value.encode("ascii") + b"==").decode("ascii")
             found = re.fullmatch(r"run (\d{1,18})", text, re.ASCII)
@@ -80,7 +80,7 @@ class RunsQuery(StrictSerializer):
 class LogQuery(StrictSerializer):
     """From `offset`, or the last `tail` bytes."""
 
-    # No `default` here: clients made of the document would send it, beside `tail` too.
+    # `offset` and `limit` have no `default`: generated clients would send it, also together with `tail`.
     offset = serializers.IntegerField(
         min_value=0,
         max_value=LARGEST_NUMBER,

@@ -1,4 +1,4 @@
-"""Runs, their logs, operations and profiles, to look at."""
+"""The views of runs, logs, operations and profiles."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from runners.services.wire import run_fields
 
 
 def query_of(request: Request, serializer_class: type[StrictSerializer]) -> tuple[dict[str, str], dict[str, Any]]:
-    """The query as it was sent and as it was understood. Raises ValidationError by parameter."""
+    """Return the query as it was sent, and validated. Raises ValidationError, with the errors of each parameter."""
     sent = request.query_params
     twice = {name: ["Give it once."] for name, values in sent.lists() if len(values) > 1}
     if twice:
@@ -50,7 +50,7 @@ def query_of(request: Request, serializer_class: type[StrictSerializer]) -> tupl
 
 
 class RunsView(Reading):
-    """Past and present runs. States are the last known ones: no machine is asked for a list."""
+    """The list of past and present runs, with their last known states: a list asks no machine."""
 
     @schema.list_runs
     def get(self, request: Request) -> Response:
@@ -82,7 +82,7 @@ class RunView(Reading):
 
 
 class RunAbandon(CommandViewSet):
-    """The end that only people can give: of a run whose machine will not be asked any more."""
+    """Declare a run ended whose machine cannot be asked any more. Only a person can decide this."""
 
     required_scope = TokenScope.MANAGE
     serializer_class = AbandonRunRequest
@@ -118,7 +118,7 @@ class OperationLogView(Reading):
 
 
 def log_answer(request: Request, row: RunnerRun | Operation, query: dict[str, Any]) -> HttpResponseBase:
-    """JSON, or the bytes as they are for a client that accepts text/plain and no JSON."""
+    """Return a part of a log: JSON, or the raw bytes for a client that accepts text/plain but not JSON."""
     encoding = query.pop("encoding")
     page = runs.read_log(row, **query)
     accepted = request.headers.get("Accept", "")
@@ -154,7 +154,7 @@ class ProfileRequirementsView(Reading):
 
 
 class ProfileCheck(CommandViewSet):
-    """Tries a profile step by step. It changes nothing, but it connects and starts a process: so it is a command."""
+    """Check a profile step by step. It changes nothing, but is a command, because it connects and starts a process."""
 
     serializer_class = CheckProfileRequest
     command = "check-profile"

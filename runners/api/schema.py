@@ -1,7 +1,7 @@
-"""The OpenAPI document: what each operation takes and answers, and with which codes it fails.
+"""The OpenAPI descriptions of the commands: their requests, responses and error codes.
 
-The examples are recorded (schema_examples.py). Kept beside the views and not in them, so that a view stays the three
-lines that it is.
+The descriptions are not in the module of the views, so that a view stays three lines long. The examples are recorded
+(schema_examples.py).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from runners.api.serializers import (
 # The codes that each operation can answer; a test compares them with what tests/test_examples.py sees.
 READING = ("not_authenticated", "invalid_credentials", "throttled", "database_unavailable")
 BODY = ("invalid_request", "invalid_json", "length_required", "too_large", "unsupported_media_type")
-COMMON = (*READING, *BODY, "permission_denied")  # of what may change something
+COMMON = (*READING, *BODY, "permission_denied")  # of operations that may change something
 ON_MACHINE: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
-BUSY: tuple[str, ...] = ("machine_busy", "too_many_commands")  # 503, nobody was asked
+BUSY: tuple[str, ...] = ("machine_busy", "too_many_commands")  # 503: no machine was asked
 ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out", *BUSY)
 WITH_PROFILE = ("invalid_profile", "endpoint_disabled", "profile_forbidden", "profile_not_found", *ON_MACHINE)
 WHICH_RUN = ("profile_not_found", "invalid_profile", "profile_forbidden")
@@ -65,7 +65,7 @@ REPLAYED, REPLAYED_OR_FAILED = (
         response=statuses,
         description="Stands when this is the answer of an earlier request with the same `Idempotency-Key`.",
     )
-    for statuses in ([200], [200, 202, 502, 504])  # a long command that was executed and failed keeps its answer
+    for statuses in ([200], [200, 202, 502, 504])  # the response of a long command that ran and failed is stored, too
 )
 IN_PROGRESS = OpenApiParameter(
     "Retry-After",
@@ -92,7 +92,7 @@ ACCEPTED_HEADERS = [
 
 
 def explained(*codes: str) -> dict[int, str]:
-    """For each status, what its codes mean."""
+    """Return a description for each status: a list of its codes and their titles."""
     by_status: dict[int, dict[str, str]] = {}
     for kind in KINDS_BY_CODE.values():
         if kind.code in codes:
@@ -122,7 +122,7 @@ def operation(
     parameters: Sequence[OpenApiParameter] = (),
     more: dict[Any, Any] | None = None,
 ) -> Any:
-    """`more` are answers beside the one with status 200."""
+    """Describe an operation. `more` are responses in addition to the one with status 200."""
     return extend_schema(
         operation_id=operation_id,
         summary=summary,
@@ -137,7 +137,7 @@ def operation(
 def command(
     operation_id: str, summary: str, description: str, *, answer: Any, codes: tuple[str, ...], **rest: Any
 ) -> Any:
-    """An operation that obeys `dry_run` and `Idempotency-Key`."""
+    """Describe an operation that obeys `dry_run` and `Idempotency-Key`."""
     return operation(
         operation_id,
         summary,
@@ -149,7 +149,7 @@ def command(
 
 
 def long_command(operation_id: str, summary: str, description: str, **rest: Any) -> Any:
-    """A command that obeys `Prefer: respond-async`, too."""
+    """Describe a command that also obeys `Prefer: respond-async`."""
     accepted = OpenApiResponse(OperationSerializer, description="It goes on; `Location` says where to look.")
     return command(
         operation_id,
@@ -264,7 +264,7 @@ class SessionScheme(OpenApiAuthenticationExtension):
 
 
 class TextScheme(OpenApiSerializerFieldExtension):
-    """StrictTextField with its pattern, so that generated clients and forms can check before they send."""
+    """Describe StrictTextField with its pattern, so that generated clients and forms can validate before they send."""
 
     target_class = "runners.api.fields.StrictTextField"
     match_subclasses = True

@@ -1,6 +1,6 @@
-"""What is done to the OpenAPI document after drf-spectacular has made it, so that clients made from it are pleasant.
+"""Hooks that change the OpenAPI document of drf-spectacular, so that clients generated from it are easy to use.
 
-Each hook takes and gives back the whole document (settings: POSTPROCESSING_HOOKS).
+Each hook takes and returns the whole document (settings: POSTPROCESSING_HOOKS).
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ Clients have to ignore members that they do not know: new ones may come.
 
 EMPTY_TEXT = {"type": "string", "maxLength": 0}
 
-# Generated code needs names where the values of an enumeration give none: `create-job-list` is no name in any language.
+# Names for the values of enumerations, for generated code: `create-job-list` is not a valid name in any language.
 ENUM_WORDS: dict[str, dict[str, str]] = {
     "OperationKind": {},
     "RunReason": {"": "NOT_TERMINATED"},
     "CancelOutcome": {"": "NOT_REQUESTED"},
     "RunOrdering": {"-created": "NEWEST_FIRST", "created": "OLDEST_FIRST"},
 }
-# Enumerations that stand only where drf-spectacular gives them no name: in queries, and as the values of mappings.
+# Enumerations that occur only in queries or as values of mappings. There drf-spectacular gives them no name.
 UNNAMED_ENUMS = {
     "RunOrdering": ["-created", "created"],
     "LogEncoding": ["text", "base64"],
     "JobCancelOutcome": [outcome.value for outcome in JobOutcome],
 }
 
-# Members that mean the same wherever they stand, and whose serializers say nothing about them.
+# Descriptions of members that mean the same in all schemas, for serializers that do not describe them.
 MEMBERS = {
     "expid": "The experiment.",
     "message": "What was done, for people.",
@@ -83,21 +83,21 @@ HEADERS: dict[str, dict[str, Any]] = {
 
 
 def operations(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Path, method and description of each."""
+    """Yield the path, the method and the OpenAPI object of each operation."""
     for path, methods in document["paths"].items():
         for method, described in methods.items():
             yield path, method, described
 
 
 def describe(result: Document, generator: Any, request: Any, public: bool) -> Document:
-    """Words where the serializers leave them out: the document itself, members, answers."""
+    """Add the descriptions that the serializers do not have: of the document itself, of members and of responses."""
     result["info"]["description"] = OVERVIEW
     result["info"]["license"] = {"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"}
     schemas = result["components"]["schemas"]
     for schema in schemas.values():
         for name, member in schema.get("properties", {}).items():
             if name in MEMBERS and not member.get("description"):
-                if "$ref" in member:  # words beside a reference are lost on many generators
+                if "$ref" in member:  # many generators ignore a description beside a reference
                     member["allOf"] = [{"$ref": member.pop("$ref")}]
                 member["description"] = MEMBERS[name]
     for _, _, described in operations(result):
@@ -111,16 +111,17 @@ def describe(result: Document, generator: Any, request: Any, public: bool) -> Do
 
 
 def close_request_bodies(result: Document, generator: Any, request: Any, public: bool) -> Document:
-    """Say in the document what StrictSerializer does: members that it does not name are refused.
+    """Forbid additional members in request bodies, because StrictSerializer rejects unknown members.
 
-    Also puts "this pattern, or empty" into one text with a pattern. drf-spectacular makes a union of two texts of it,
-    for which generated clients get two types. And defaults are said in words: openapi-typescript takes a member with a
-    `default` for one that is always there, so every request would have to name all of them.
+    Two more changes help generated clients. "This pattern, or empty" becomes one string type with a pattern:
+    drf-spectacular makes a union of two strings, for which clients get two types. Defaults become a part of the
+    description: openapi-typescript treats a member with a `default` as always present, so every request would have to
+    name all of them.
     """
     for name, schema in result["components"]["schemas"].items():
         if name.endswith("OrPlan"):
-            # Clients take the first schema that fits. A plan has all members of some answers and more: it comes first,
-            # and `oneOf` would be untrue for it.
+            # Clients take the first schema that matches. A plan has all members of some responses and more. So the plan
+            # is the first schema, and `oneOf` would be wrong, because a plan can match both schemas.
             schema["anyOf"] = schema.pop("oneOf")
         if name.endswith(("Request", "Params")):
             schema["additionalProperties"] = False
@@ -133,7 +134,7 @@ def close_request_bodies(result: Document, generator: Any, request: Any, public:
 
 
 def name_enums(result: Document, generator: Any, request: Any, public: bool) -> Document:
-    """One named type for each set of choices: also in queries, and also where the empty text is one of them."""
+    """Give each set of choices one named type, also in queries and also if the empty text is one of the choices."""
     schemas = result["components"]["schemas"]
     blank = schemas.pop("BlankEnum", None) and {"$ref": "#/components/schemas/BlankEnum"}
     for schema in schemas.values():
@@ -164,7 +165,7 @@ def name_enums(result: Document, generator: Any, request: Any, public: bool) -> 
         schema = holder[place]
         if known := names.get(tuple(sorted(schema.get("enum", [])))):
             reference = {"$ref": f"#/components/schemas/{known}"}
-            # Many generators ignore what stands beside a reference.
+            # Many generators ignore members beside a reference.
             has_default = "default" in schema
             holder[place] = {"allOf": [reference], "default": schema["default"]} if has_default else reference
     result["components"]["schemas"] = dict(sorted(schemas.items()))
@@ -172,7 +173,7 @@ def name_enums(result: Document, generator: Any, request: Any, public: bool) -> 
 
 
 def complete_errors(result: Document, generator: Any, request: Any, public: bool) -> Document:
-    """Add the errors that every operation can have to those that name none, and the headers that come with errors."""
+    """Add the common errors to the operations that declare no errors, and the headers of error responses to all."""
     for path, method, described in operations(result):
         codes = COMMON if method == "post" else READING
         if path.startswith("/v4/user-settings/"):
@@ -188,9 +189,9 @@ def complete_errors(result: Document, generator: Any, request: Any, public: bool
 
 
 def add_examples(result: Document, generator: Any, request: Any, public: bool) -> Document:
-    """Show what the service answered when tests/test_examples.py asked. Equal errors are shared components."""
+    """Add the recorded examples (tests/test_examples.py). Errors that are equal everywhere become shared components."""
     examples = recorded()
-    bodies: dict[str, list[Any]] = {}  # of each code
+    bodies: dict[str, list[Any]] = {}  # the bodies of all operations, by error code
     for kept in examples.values():
         for status, named in kept.items():
             for code, body in named.items() if status >= "400" and status.isdigit() else ():

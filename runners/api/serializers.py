@@ -1,7 +1,7 @@
-"""The bodies of the requests: one serializer for each command.
+"""The request bodies: one serializer for each command.
 
-All are strict: a member that nobody knows is refused with the nearest known name, because a misspelt option that is
-silently ignored runs something else than was meant.
+All serializers are strict. They reject an unknown member and suggest the nearest known name, because a misspelt option
+that is silently ignored would run something else than the client meant.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from runners.services.autosubmit import STATUSES, CreateExperimentParams, Create
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses unknown members by name."""
+    """A serializer that rejects unknown members, with an error for each of them."""
 
     default_error_messages = {"invalid": "Give an object, as in {{}}."}
 
@@ -65,8 +65,8 @@ class StrictSerializer(serializers.Serializer[Any]):
         return f"{shown(name)} is not known here. {remedy}"
 
 
-# The next three only describe profile_params for the OpenAPI document: `RunnerProfile.resolve` reads and judges them.
-# Their schemas leave out null: drf-spectacular adds it, because they have `allow_null`.
+# The next three classes only describe profile_params in the OpenAPI document: `RunnerProfile.resolve` reads and
+# validates the values. Their schemas leave out null: drf-spectacular adds it, because of `allow_null`.
 
 
 @extend_schema_field(
@@ -106,8 +106,8 @@ class TypedProfileParamsField(ProfileParamsField):
 
 
 def enabled_profile(name: str, user: Any) -> RunnerProfile:
-    """Raises ProfileNotFound, with the nearest name of those that `user` may use."""
-    known = "\0" not in name  # which PostgreSQL's driver takes in no text
+    """Return an enabled profile. Raises ProfileNotFound, with the nearest name of the profiles that `user` may use."""
+    known = "\0" not in name  # PostgreSQL's driver rejects a text with a NUL
     profile = RunnerProfile.objects.filter(name=name, enabled=True).first() if known else None
     if profile is None:
         raise _no_profile(name, [row.name for row in RunnerProfile.usable_by(user)])
@@ -115,7 +115,7 @@ def enabled_profile(name: str, user: Any) -> RunnerProfile:
 
 
 def usable_profile(name: str, user: Any) -> RunnerProfile:
-    """A profile that `configuration/profiles` lists for `user`. Raises ProfileNotFound for all others."""
+    """Return a profile that `configuration/profiles` lists for `user`. Raises ProfileNotFound for all others."""
     rows = {row.name: row for row in RunnerProfile.usable_by(user)}
     if name not in rows:
         raise _no_profile(name, list(rows))
@@ -141,7 +141,7 @@ class ProfiledSerializer(StrictSerializer):
     action = access.Action.RUN
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Raises ProfileNotFound, ProfileForbidden and InvalidProfile."""
+        """Add `config`, the resolved profile. Raises ProfileNotFound, ProfileForbidden and InvalidProfile."""
         user = self.context["request"].user
         profile = enabled_profile(attrs["profile_name"], user)
         access.require(user, profile, self.action)
@@ -173,7 +173,7 @@ class WhichRun(StrictSerializer):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Raises ProfileNotFound and InvalidProfile."""
+        """Add `scope`; None without profile_name. Raises ProfileNotFound and InvalidProfile."""
         name, params = attrs.pop("profile_name"), attrs.pop("profile_params")
         attrs["scope"] = None
         if name is None and params:

@@ -1,4 +1,4 @@
-"""The paths under /v4. None ends in a slash; `ApiPathMiddleware` takes those off that clients send."""
+"""The paths under /v4. They have no trailing slash: `ApiPathMiddleware` removes one that a client sends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("command", ExperimentCommands, basename="command")
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    # First: it is asked a thousand times as often as all the others together.
+    # First, because it gets a thousand times as many requests as all the others together.
     path("runners/command/get-runner-run-status", RunStatusView.as_view(), name="command-get-runner-run-status"),
     path("runners/", include(router.urls)),
     path("runners/configuration/", include("profiles.urls")),

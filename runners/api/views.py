@@ -1,4 +1,4 @@
-"""The command endpoints: parse, one use case, serialize."""
+"""The views of the commands. Each view validates the body, calls one use case, and serializes the result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ from runners.services.wire import run_fields
 
 
 def command(name: str, *, endpoint: Endpoint, serializer_class: type) -> Any:
-    """An @action at `command/<name>`, covered by the toggle `endpoint`, that obeys `Idempotency-Key`."""
+    """Return a decorator that makes a method the action `command/<name>`, which obeys `Idempotency-Key`.
+
+    `endpoint` is the toggle that can disable the command.
+    """
     decorate = action(
         detail=False,
         methods=["post"],
@@ -46,7 +49,7 @@ def command(name: str, *, endpoint: Endpoint, serializer_class: type) -> Any:
 
 
 class ExperimentCommands(CommandViewSet):
-    """Everything that changes something."""
+    """The commands that change something."""
 
     @schema.run_experiment
     @command("run-experiment", endpoint=Endpoint.RUNNER_RUN, serializer_class=RunExperimentRequest)
@@ -131,7 +134,7 @@ class ExperimentCommands(CommandViewSet):
 
 
 def stopped_answer(outcome: experiments.StopOutcome) -> dict[str, Any]:
-    """The members of `RunStoppedAnswer`."""
+    """Return the members of `RunStoppedAnswer`."""
     return {
         "message": outcome.message,
         **run_fields(outcome.run),
@@ -142,14 +145,14 @@ def stopped_answer(outcome: experiments.StopOutcome) -> dict[str, Any]:
 
 
 def _given(data: dict[str, Any], *names: str) -> dict[str, Any]:
-    """What a use case and its plan take of the validated body."""
+    """Select the members of the validated body that a use case and its dry run take."""
     return {name: data[name] for name in names}
 
 
 class RunStatusView(Reading):
-    """The last run of an experiment. A POST that only reads, and the one endpoint that everybody polls.
+    """The status of the last run of an experiment: a POST that only reads, and the endpoint that every client polls.
 
-    No toggle covers it: with RUNNER_RUN off, what still runs has to stay visible. It leaves no audit record.
+    No toggle disables it: active runs have to stay visible while RUNNER_RUN is off. It leaves no audit record.
     """
 
     required_scope = TokenScope.READ
