@@ -1,4 +1,4 @@
-"""Terminal output as HTML: colours become classes, everything else becomes harmless text."""
+"""Convert terminal output to HTML: colours become classes, and all other text is escaped."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
-# Other escape sequences (cursor, screen, window titles), and what is left of one at the end of the text.
+# Other escape sequences (cursor, screen, window titles), also one that is incomplete at the end of the text.
 _OTHER = re.compile(r"\x1b(?:\[[0-?]*[ -/]*(?:[@-~]|$)|\][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*(?:[0-Z\\^-~]|$))")
-# Control characters that are neither tab nor line end, and those that reorder the text around them.
+# Control characters except tab and line end, and the characters that reorder the text around them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STATE = re.compile(r"(?:[fb][0-9]{1,2}|[bdiur])(?:\.(?:[fb][0-9]{1,2}|[bdiur]))*")
-MAX_CODES = 64  # of one sequence
-_LEVELS = (0, 95, 135, 175, 215, 255)  # of the 6x6x6 cube
+MAX_CODES = 64  # codes of one escape sequence that are read
+_LEVELS = (0, 95, 135, 175, 215, 255)  # intensities of the 6x6x6 colour cube
 _BASIC = (
     *((0, 0, 0), (205, 0, 0), (0, 205, 0), (205, 205, 0), (0, 0, 238), (205, 0, 205), (0, 205, 205), (229, 229, 229)),
     *((127, 127, 127), (255, 0, 0), (0, 255, 0), (255, 255, 0), (92, 92, 255), (255, 0, 255), (0, 255, 255)),
@@ -26,7 +26,7 @@ _BASIC = (
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What the terminal is switched to. Colours are 0 to 15: of more, the nearest of these is shown."""
+    """The style that a terminal would use for the next text. Other colours than 0 to 15 become the nearest of these."""
 
     fg: int | None = None
     bg: int | None = None
@@ -45,7 +45,7 @@ class Style:
         return " ".join(names)
 
     def encode(self) -> str:
-        """A short text for the next request, such as `f1.b`; empty for the plain style."""
+        """Return the style as a short text for the next request, such as `f1.b`; empty for the plain style."""
         words = [f"f{self.fg}"] if self.fg is not None else []
         words += [f"b{self.bg}"] if self.bg is not None else []
         words += [name[0] for name in ("bold", "dim", "italic", "underline", "reverse") if getattr(self, name)]
@@ -53,7 +53,7 @@ class Style:
 
     @classmethod
     def decode(cls, text: str) -> Style:
-        """The inverse; anything that `encode` does not write gives the plain style."""
+        """Return the style for a text that `encode` returned; the plain style for any other text."""
         if len(text) > 40 or not _STATE.fullmatch(text):
             return PLAIN
         changes: dict[str, Any] = {}
@@ -66,10 +66,10 @@ class Style:
         return replace(PLAIN, **changes)
 
     def after(self, codes: str) -> Style:
-        """The style after `ESC [ codes m`. Unknown codes change nothing."""
+        """Return the style after the escape sequence `ESC [ codes m`. Unknown codes change nothing."""
         style = self
         words = codes.replace(":", ";").split(";", MAX_CODES)[:MAX_CODES]
-        numbers = [int(code) if code.isdigit() and len(code) <= 3 else 0 for code in words]  # all known ones are short
+        numbers = [int(code) if code.isdigit() and len(code) <= 3 else 0 for code in words]  # no known code is longer
         position = 0
         while position < len(numbers):
             code = numbers[position]
@@ -108,7 +108,7 @@ def _change(code: int) -> dict[str, Any]:
 
 
 def _extended(numbers: list[int]) -> tuple[int | None, int]:
-    """The colour of `5;N` or `2;R;G;B`, and how many numbers it took."""
+    """Return the colour of `5;N` or `2;R;G;B`, and how many numbers were used."""
     match numbers:
         case [5, number, *_]:
             return _nearest(_cube(number)) if number > 15 else number, 2
@@ -131,10 +131,10 @@ def _nearest(colour: tuple[int, int, int]) -> int:
 
 
 def to_html(text: str, style: Style = PLAIN) -> tuple[SafeString, Style]:
-    """HTML in which coloured parts are `<span class="fg1 bold">`, and the style that holds at the end.
+    """Return HTML in which coloured parts are `<span class="fg1 bold">`, and the style at the end of the text.
 
-    Only line ends and tabs are left of the control characters. Of a line that was overwritten with carriage returns the
-    last writing is shown.
+    All control characters except line ends and tabs are removed. If a line was overwritten with carriage returns, only
+    the last version of the line is shown.
     """
     text = text.replace("\r\n", "\n")
     if "\r" in text:
@@ -150,7 +150,7 @@ def to_html(text: str, style: Style = PLAIN) -> tuple[SafeString, Style]:
 
 
 def _last_writing(line: str) -> str:
-    """What is left of a line after its last carriage return that something follows."""
+    """Return the part of a line after its last carriage return; a carriage return at the end of the line is ignored."""
     return line[line.rfind("\r", 0, len(line) - 1) + 1 :] if line else line
 
 

@@ -1,4 +1,4 @@
-"""What all pages share: people have to be signed in, and errors are said in words."""
+"""The common parts of all pages: the required sign-in, the audit record of a command, the errors for templates."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ from runners.services.bulkheads import BULKHEADS
 
 
 class SignedIn(AccessMixin):
-    """Sends everybody else to the login. A part of a page that htmx asked for sends the whole page there."""
+    """A mixin for views that require a sign-in. It redirects other people to the login page.
+
+    If htmx asked for a part of a page, the response tells htmx to replace the whole page by the login page.
+    """
 
     request: HttpRequest
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.user.is_authenticated:
-            return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]  # of the view it is mixed into
+            return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]  # the view's dispatch
         if not is_partial(request):
             return self.handle_no_permission()
         here = request.headers.get("HX-Current-URL", "")
@@ -46,27 +49,28 @@ class SignedIn(AccessMixin):
 
 
 class PageView(SignedIn, TemplateView):
-    """A page. `title` is its heading and the window's title."""
+    """A page. `title` is its heading and the title of the window."""
 
     title = ""
 
 
 def is_partial(request: HttpRequest) -> bool:
-    """Whether htmx asks for a part of a page."""
+    """Return True if htmx asks for a part of a page."""
     return request.headers.get("HX-Request") == "true"
 
 
 def usable_profiles(user: Any, action: Action) -> list[RunnerProfile]:
-    """The profiles that a person may choose for a command, by name."""
+    """Return the enabled profiles with which `user` may do `action`, sorted by name."""
     profiles = RunnerProfile.objects.filter(enabled=True).prefetch_related(*RunnerProfile.ACTIONS).order_by("name")
     return [profile for profile in profiles if user_may(user, profile, action)]
 
 
 @contextmanager
 def recorded(request: HttpRequest, endpoint: str, *, expid: str = "", profile_name: str = "") -> Iterator[AuditRecord]:
-    """The audit record of a command that was asked for on a page, refused or not. `endpoint` as on the wire.
+    """Audit a command that was sent from a page, also if it is rejected. `endpoint` is the command's name on the wire.
 
-    It counts against the person's rate, together with those that came through the API. Raises TooManyRequests.
+    The command counts for the rate limit of the person, together with the commands sent through the API. Raises
+    TooManyRequests.
     """
     address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
     with (
@@ -76,7 +80,7 @@ def recorded(request: HttpRequest, endpoint: str, *, expid: str = "", profile_na
             address=address[:64],
             expid=plain(expid, 16),
             profile_name=plain(profile_name, 100),
-            worded=partial(detail_for, request.user),  # others read the record on the experiment's page
+            worded=partial(detail_for, request.user),  # other people can read the record on the experiment's page
         ) as audit,
         BULKHEADS.command(endpoint, person=audit.actor, profile_name=audit.profile_name),
     ):
@@ -86,16 +90,17 @@ def recorded(request: HttpRequest, endpoint: str, *, expid: str = "", profile_na
 
 
 def seconds_to_wait(request: HttpRequest, throttle: SimpleRateThrottle) -> int:
-    """0, and the request is counted; else how long its sender has to wait."""
+    """Count the request and return 0 if the rate limit allows it; else return the seconds that the sender must wait."""
     if throttle.allow_request(request, None):  # type: ignore[arg-type]  # our throttles read what both requests have
         return 0
     return max(1, ceil(throttle.wait() or 1))
 
 
 def in_words(error: RunnerServiceError, user: Any) -> dict[str, Any]:
-    """What a template shows of an error: `status` (HTTP), `title`, `detail`, `output`, `run` and `run_id` if any.
+    """Return an error for a template: `status` (HTTP), `title`, `detail`, `output`, `run`, `run_id`, `retry_after`.
 
-    `user` sees nothing of a run that is hidden.
+    `run`, `run_id` and `retry_after` are None if the error has none. If the run is hidden from `user`, `run` is None
+    and `detail` tells nothing about the run.
     """
     kind = kind_of(error)
     run = getattr(error, "run", None)

@@ -1,6 +1,7 @@
-"""The lists of the dashboard, made once per second and process for all who see the same runs.
+"""The lists of runs on the dashboard. Each process makes them once per second for all people who see the same runs.
 
-Nothing in them depends on who looks, but which runs there are; `access.visibility` tells who sees the same ones.
+A person's permissions decide which runs the lists have, and change nothing else in them. `access.visibility` is equal
+for people who see the same runs.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ ACTIVE_SHOWN = 200
 RECENT_SHOWN = 25
 RECENT = timedelta(days=14)
 SHARED_SECONDS = 1.0
-PATIENCE = 5.0  # seconds that a request waits for another one that makes the same lists
-MOST_VIEWS = 64  # of people who see different runs; with 225 rows some 350 kB each
+PATIENCE = 5.0  # seconds that a request waits for another request that makes the same lists
+MOST_VIEWS = 64  # cached lists, one for each set of visible runs; lists with 225 rows take about 350 kB
 
 
 @dataclass(frozen=True)
 class Lists:
-    """`etag` changes with everything that is shown but the ages, which the page itself keeps up to date."""
+    """The lists as HTML. `etag` changes with all data that is shown, except the ages, which the page itself updates."""
 
     etag: str
     html: SafeString
-    made: float  # of time.monotonic
+    made: float  # by time.monotonic
 
     @cached_property
     def body(self) -> bytes:
@@ -58,7 +59,7 @@ _makers: SingleFlight[Hashable, Lists] = SingleFlight()
 
 
 def shared_lists(user: Any) -> Lists:
-    """The lists that `user` may see, SHARED_SECONDS old at most."""
+    """Return the lists that `user` may see. They are at most SHARED_SECONDS old."""
     view = access.visibility(user)
     with _lock:
         kept = _lists.get(view)
@@ -71,7 +72,7 @@ def shared_lists(user: Any) -> Lists:
 
 
 def make_lists(user: Any) -> Lists:
-    """The lists as they are now. Rows only: no machine is asked, so they come at once whatever the machines do."""
+    """Make the lists that `user` may see, from the database alone: a machine that does not answer cannot delay them."""
     active = list(access.visible(RunnerRun.objects.active(), user).order_by("-id")[: ACTIVE_SHOWN + 1])
     recent = access.visible(RunnerRun.objects.ended_since(timezone.now() - RECENT), user)[:RECENT_SHOWN]
     context = {
@@ -86,7 +87,10 @@ def make_lists(user: Any) -> Lists:
 
 
 def refresh(user: Any) -> None:
-    """Ask the machines of the active runs, unless that was begun for the same runs just now."""
+    """Ask the machines of the active runs that `user` may see.
+
+    Does nothing if this began for the same runs less than RUNNERS_STATUS_FRESHNESS seconds ago.
+    """
     view = access.visibility(user)
     with _lock:
         now = time.monotonic()
@@ -99,7 +103,7 @@ def refresh(user: Any) -> None:
 
 
 def forget() -> None:
-    """For tests that change rows behind the service's back, and want to see it at once."""
+    """Clear the caches, for tests that change rows directly in the database."""
     with _lock:
         _lists.clear()
         _asked.clear()

@@ -1,4 +1,4 @@
-"""The pages that ask for a command: choose a profile, fill in what it leaves open, look at what would happen, do it."""
+"""The pages for commands: choose a profile, fill in its open parameters, preview the command, execute it."""
 
 from __future__ import annotations
 
@@ -41,14 +41,16 @@ from runners.pages.forms import (
 from runners.services import access, autosubmit, dry_run, experiments, idempotency, operations
 from runners.services.dry_run import Plan
 
-LAST_PARAMS = "page_params"  # in the session: what was given last, by profile
+LAST_PARAMS = "page_params"  # key of the session: the last values of open parameters, by profile
 
 
 class CommandPage(PageView):
-    """GET shows the form. POST: `action` is `choose` (show the fields of another profile), `preview` or `do`.
+    """The page of a command.
 
-    `command` is its name on the wire and in the audit, `endpoint` the toggle that covers it. A preview and a form with
-    a mistake leave the records that a dry run and a bad request leave in the API.
+    GET shows the form. POST has an `action`: `choose` (show the fields of another profile), `preview` or `do`.
+
+    `command` is its name on the wire and in the audit. `endpoint` is the toggle that can disable it. A preview
+    leaves the audit record of a dry run in the API, and an invalid form that of an invalid request.
     """
 
     template_name = "pages/command.html"
@@ -57,21 +59,21 @@ class CommandPage(PageView):
     command: ClassVar[str]
     intro = ""
     button = ""
-    is_once = False  # whether a form that is sent again must not do it again
+    is_once = False  # True: a form that is sent twice must execute the command only once
     preview_button = "Preview"
     preview_template = "pages/_plan.html"
-    preview_command = ""  # in the audit, when a preview is more than a dry run of the command
+    preview_command = ""  # the command's name in the audit, if the preview is more than a dry run
 
     def plan(self, data: dict[str, Any]) -> Plan:
-        """What would be executed, from the validated data."""
+        """Return what the command would execute, from the validated data."""
         raise NotImplementedError
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        """The use case. Answers with a redirection. Raises RunnerServiceError."""
+        """Execute the command and return a redirect. Raises RunnerServiceError."""
         raise NotImplementedError
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
-        """What the preview's template needs. Raises RunnerServiceError."""
+        """Return the context for the preview's template. Raises RunnerServiceError."""
         plan = self.plan(data)
         audit.argv, audit.outcome = plan.argv, "dry_run"
         return {"plan": plan}
@@ -110,11 +112,11 @@ class CommandPage(PageView):
 
     @cached_property
     def once(self) -> str:
-        """What tells one filled-in form from another: it stays with the form until it has done its work."""
+        """The identifier of one filled-in form. It stays the same until the command of the form was executed."""
         return self.request.POST.get("once") or uuid4().hex
 
     def _fresh(self, given: dict[str, Any]) -> CommandForm:
-        """An unbound form. Of a profile just chosen, what was given for it last is offered again."""
+        """Return an unbound form. Its open parameters get the values that the person used last with the profile."""
         form = self.form_class(self.request, initial=given)
         if form.profile is None:
             return form
@@ -135,14 +137,14 @@ class CommandPage(PageView):
         return self.render_to_response(context, status=status)
 
     def done(self, text: str, warnings: list[str]) -> None:
-        """Say on the next page what was done."""
+        """Show on the next page what was done, and the warnings."""
         messages.success(self.request, text)
         for warning in warnings:
             messages.warning(self.request, f"Autosubmit warns: {warning}")
 
 
 def link(name: str, *args: Any, **query: str) -> str:
-    """The address of a page with a query."""
+    """Return the path of a page, with a query."""
     return reverse(name, args=args) + (f"?{urlencode(query)}" if query else "")
 
 
@@ -182,9 +184,10 @@ class CreateExperiment(CommandPage):
         return dry_run.create_experiment(config=data["config"], params=data["params"])
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        """A form that is sent again (a double click, a reload, an answer that was lost) leads to what it has made.
+        """Create the experiment. A form that is sent again (double click, reload, lost response) creates no second one:
+        it leads to the experiment that was created first.
 
-        What stands in it is part of the key: one that was changed is another request.
+        The key is a hash of the form's identifier and its fields, so a form with changed fields is a new request.
         """
         fields = {
             name: values for name, values in self.request.POST.lists() if name not in ("csrfmiddlewaretoken", "once")
@@ -209,7 +212,10 @@ class CreateExperiment(CommandPage):
         return redirect(link("pages:create-job-list", expid=expid, profile_name=data["profile_name"]))
 
     def _create(self, record: IdempotencyRecord, data: dict[str, Any], audit: AuditRecord) -> tuple[str, list[str]]:
-        """As an operation that is waited for, so that it is found when this server does not live to tell."""
+        """Create the experiment with an operation and wait for its end.
+
+        If this server dies meanwhile, the same form finds the operation. Returns the expid and the warnings.
+        """
         try:
             operation = idempotency.operation_of(record) or operations.start(
                 kind=OperationKind.CREATE_EXPERIMENT,
@@ -227,7 +233,7 @@ class CreateExperiment(CommandPage):
             CommandFailed,
             CommandTimedOut,
             InvalidRequest,
-        ):  # certainly over: the same form may try again
+        ):  # the operation is certainly over: the same form may try again
             idempotency.forget_attempt(record)
             idempotency.give_back(record)
             raise
@@ -273,7 +279,7 @@ class SetJobStatus(CommandPage):
         return dry_run.set_job_status(expid=data["expid"], config=data["config"], params=data["params"])
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
-        """Asks Autosubmit on the machine, without saving: about two seconds."""
+        """Ask Autosubmit on the machine for the changes, without saving them. This takes about two seconds."""
         outcome = experiments.preview_job_status(
             expid=data["expid"], config=data["config"], params=data["params"], audit=audit
         )

@@ -1,7 +1,7 @@
-"""Answers are sent compressed to clients that accept gzip.
+"""Compress responses for clients that accept gzip.
 
-Compressing a secret together with text that an attacker chooses tells the secret by the length of the answer (BREACH).
-docs/decisions/2026-11-26-compressed-answers.md says why this is safe here, and what is not compressed.
+If a response contains a secret and a text chosen by an attacker, its compressed length can reveal the secret (BREACH).
+docs/decisions/2026-11-26-compressed-answers.md says why compression is safe here, and what is not compressed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import cached_property
 
-FEWEST_BYTES = 1400  # what fits into one packet is not sooner there when it is shorter
+FEWEST_BYTES = 1400  # a response that fits into one packet does not arrive sooner if it is compressed
 _GZIP = re.compile(r"(?:^|[\s,])gzip(?=[\s,;]|$)(?!\s*;\s*q=0(?:\.0{0,3})?\s*(?:,|$))", re.IGNORECASE)
 
 
@@ -24,7 +24,7 @@ def accepts_gzip(request: HttpRequest) -> bool:
 
 
 def ready(request: HttpRequest, body: bytes, compressed: bytes) -> HttpResponse:
-    """An HTML answer of which both forms are kept, because many ask for it."""
+    """Return an HTML response. The caller caches both forms of its body, because many clients request it."""
     response = HttpResponse(body)
     if len(body) >= FEWEST_BYTES:
         patch_vary_headers(response, ("Accept-Encoding",))
@@ -35,9 +35,10 @@ def ready(request: HttpRequest, body: bytes, compressed: bytes) -> HttpResponse:
 
 
 class CompressionMiddleware(GZipMiddleware):
-    """Django's, which adds random bytes to each answer, but for the admin, downloads and short answers.
+    """Django's GZipMiddleware, which adds random bytes to each response, except for the admin, downloads and short
+    responses.
 
-    Pages hold the CSRF token, which Django masks anew in each of them.
+    Pages contain the CSRF token; Django masks it with new random bytes in each response.
     """
 
     @cached_property

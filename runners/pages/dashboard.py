@@ -1,4 +1,4 @@
-"""What runs, and what has just ended: the first page."""
+"""The dashboard with the active and the recent runs, and the page of an experiment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runners.services.autosubmit import EXPID_PATTERN
 
 
 class Home(PageView):
-    """The dashboard; for people who are not signed in, what this is and where to sign in."""
+    """The dashboard. People who are not signed in get a landing page with a link to the login."""
 
     template_name = "pages/dashboard.html"
     title = "Runs"
@@ -31,13 +31,13 @@ class Home(PageView):
         return super().dispatch(request, *args, **kwargs)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        # Not those that are shared: who has just started a run finds it here.
+        # Do not use the shared lists: a person who has just started a run has to see it here.
         lists, warnings = board.make_lists(self.request.user), health.report().warnings
         return super().get_context_data(**kwargs, lists=lists, health_warnings=warnings)
 
 
 class RunsFragment(SignedIn, View):
-    """The part of the dashboard that is asked for again and again: 304 without a body while nothing has changed."""
+    """The part of the dashboard that browsers poll. The response is 304 without a body while nothing has changed."""
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
         lists = board.shared_lists(request.user)
@@ -49,9 +49,9 @@ class RunsFragment(SignedIn, View):
 
 
 class Refresh(SignedIn, View):
-    """Ask the machines of the active runs; what they say is in the rows when the next fragment is asked for.
+    """Ask the machines of the active runs and store the new states. The next fragment shows them.
 
-    Apart from the fragments, because a machine that does not answer would hold them up for seconds.
+    This is a separate request, because a machine that does not answer would delay the fragment for seconds.
     """
 
     def post(self, request: HttpRequest) -> HttpResponse:
@@ -60,7 +60,7 @@ class Refresh(SignedIn, View):
 
 
 class FindExperiment(PageView):
-    """`?expid=` leads to the page of that experiment, whether it was ever run here or not."""
+    """Redirect `?expid=` to the page of that experiment, even if the service never ran it."""
 
     template_name = "pages/no_experiment.html"
     title = "No such experiment"
@@ -73,7 +73,7 @@ class FindExperiment(PageView):
 
 
 class ExperimentPage(PageView):
-    """One experiment: its runs, and what can be done with it."""
+    """The page of one experiment: its runs, and the commands for it."""
 
     template_name = "pages/experiment.html"
 
@@ -87,7 +87,7 @@ class ExperimentPage(PageView):
         return super().get_context_data(
             **kwargs,
             runs=runs,
-            # The pages that the links lead to begin with the profile that was used last.
+            # The linked pages of commands start with the profile that was used last.
             profile=self.request.GET.get("profile_name") or (runs[0].profile_name if runs else ""),
             active=next((run for run in runs if run.is_active), None) if len(installations) == 1 else None,
             installations=installations,

@@ -1,6 +1,6 @@
-"""The forms of the commands: which fields people see. What is accepted is judged by the API's serializers alone.
+"""The forms of the commands. A form decides which fields people see; only the API's serializers validate the values.
 
-A form turns its fields into the body of the API's request, and brings the serializer's errors back to its fields.
+A form converts its fields to the body of an API request, and assigns the serializer's errors to its fields.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from runners.pages.base import usable_profiles
 from runners.services import access
 from runners.services.autosubmit import STATUSES
 
-PARAM = "param-"  # what the names of the fields of open parameters begin with
+PARAM = "param-"  # prefix of the field names of open parameters
 TYPES: dict[str, type[RunnerType | ModuleLoaderType]] = {
     parameters.RUNNER_TYPE: RunnerType,
     parameters.MODULE_LOADER_TYPE: ModuleLoaderType,
@@ -42,9 +42,9 @@ CHOOSE = "Choose one."
 
 
 class CommandForm(forms.Form):
-    """A command that runs with a profile: its own fields, and those for what the profile leaves open.
+    """The form of a command that runs with a profile: the fields of the command and the profile's open parameters.
 
-    `validated`, after `is_valid`: the serializer's validated data. `profiles`: what the person may choose from.
+    `validated`: the serializer's validated data, after `is_valid`. `profiles`: the profiles that the person may choose.
     """
 
     serializer_class: ClassVar[type[serializers.ProfiledSerializer]]
@@ -67,7 +67,7 @@ class CommandForm(forms.Form):
             self._add_open_parameters(self.profile, given)
 
     def _add_open_parameters(self, profile: RunnerProfile, given: Any) -> None:
-        """Fields for what can still matter once the types are chosen."""
+        """Add a field for each open parameter that can matter with the types that are fixed or chosen so far."""
         fixed = profile.values()
         chosen = {
             path: choices(given[PARAM + path])
@@ -80,9 +80,9 @@ class CommandForm(forms.Form):
         for item in asked:
             path = item["parameter"]
             if path not in TYPES and item.get("required_when"):
-                continue  # asked for when the choice that decides about it was made
+                continue  # the field comes after the choice that decides whether it is required
             field = open_parameter(item, profile)
-            if path in TYPES:  # answered at once with the fields that the choice makes necessary
+            if path in TYPES:  # a choice fetches the form with the fields that it makes necessary
                 field.widget.attrs |= {"hx-post": self.request.path, "hx-trigger": "change"}
             elif path == parameters.SSH_USER:
                 field.initial = preferred
@@ -107,14 +107,14 @@ class CommandForm(forms.Form):
 
     @property
     def has_more_errors(self) -> bool:
-        """Whether one of the fields that are folded away needs attention, or was used."""
+        """True if one of the folded fields has an error or a value."""
         return any(self[name].errors or (self.is_bound and self[name].data) for name in self.more)
 
     # --- judging ---
 
     def body(self) -> dict[str, Any]:
-        """What the API would have been sent."""
-        # Browsers send the line ends of text areas as CR LF.
+        """Return the body of the equivalent API request."""
+        # Browsers send CR LF as the line ends of text areas.
         values = {
             name: value.replace("\r\n", "\n") if isinstance(value, str) else value
             for name, value in self.cleaned_data.items()
@@ -136,13 +136,14 @@ class CommandForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         if not self.named:
             raise forms.ValidationError("Choose a profile." if self.profiles else "There is no profile to choose.")
-        # What single fields have found is not repeated, but the rest is judged, too: all mistakes at once.
+        # Validate the whole body even if single fields have errors already, so that people see all errors at once.
+        # `_add` adds no second error to a field.
         missing = {name: "" for name in self.fields if name not in self.cleaned_data}
         self.cleaned_data.update(missing)
         body = self.body()
         serializer = self.serializer_class(data=body, context={"request": self.request})
         try:
-            if self.profile is None:  # not one of those offered: the API knows why
+            if self.profile is None:  # not one of the offered profiles: raise the error that the API would give
                 access.require(
                     self.request.user,
                     serializers.enabled_profile(self.named, self.request.user),
@@ -164,7 +165,7 @@ class CommandForm(forms.Form):
 
     @property
     def refusal(self) -> tuple[str, str]:
-        """Of a form that is not valid: the code of the error, and the mistakes in one text, for the audit."""
+        """The error code of an invalid form, and all its errors in one text, for the audit."""
         code = self._refusal.code if self._refusal else InvalidRequest.code
         found = {
             "" if name == "__all__" else name: [str(text) for text in texts] for name, texts in self.errors.items()
@@ -183,7 +184,7 @@ class CommandForm(forms.Form):
 
 
 def open_parameter(item: parameters.Requirement, profile: RunnerProfile) -> forms.Field:
-    """The form field of an open parameter, with its limits."""
+    """Return the form field of an open parameter, with its limits."""
     path = item["parameter"]
     required = item.get("required", False)
     helps = [f"{item['help'][0].upper()}{item['help'][1:]}."] if item.get("help") else []
@@ -214,7 +215,7 @@ def open_parameter(item: parameters.Requirement, profile: RunnerProfile) -> form
 
 
 def preferred_username(user: Any) -> str:
-    """What the person has set as the account to use on machines; empty if nothing."""
+    """Return the account on machines that a person has chosen in the user settings; empty if none."""
     if not isinstance(user, User):
         return ""
     row = UserSettings.objects.filter(user=user).first()
@@ -236,7 +237,7 @@ def flag(label: str, help_text: str = "") -> forms.BooleanField:
 
 
 def text(label: str, help_text: str = "", *, rows: int = 0, placeholder: str = "") -> forms.CharField:
-    """An optional text; its limits are the serializer's."""
+    """Return an optional text field. The serializer checks its limits."""
     attrs: dict[str, Any] = {"spellcheck": "false", "placeholder": placeholder}
     widget = forms.Textarea(attrs={**attrs, "rows": rows}) if rows else forms.TextInput(attrs=attrs)
     return forms.CharField(label=label, required=False, help_text=help_text, widget=widget)

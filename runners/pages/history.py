@@ -1,4 +1,4 @@
-"""Runs over time as a picture: one lane for each experiment, host or profile, one bar for each run."""
+"""Runs over time as a picture: one group of lanes for each experiment, machine or profile, and one bar for each run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from runners.pages.base import PageView
 from runners.services import access
 from runners.templatetags.pages import tone
 
-# Of the drawing, in pixels: it is never scaled, so its letters stay readable; a narrow screen scrolls it.
+# Sizes of the drawing, in pixels. It is never scaled, so that its text stays readable; narrow screens scroll it.
 WIDTH = 1000
-LABELS = 150  # beside it, what the names take; they do not scroll
-TOP = 26  # what the times on top take
+LABELS = 150  # width of the names beside the drawing, which do not scroll
+TOP = 26  # height of the times above the lanes
 LANE = 20
 GAP = 8  # between groups
-THINNEST = 4  # a run of seconds in a picture of weeks stays visible
+THINNEST = 4  # least width of a bar, so that a run of seconds is visible in a picture of weeks
 LABEL_LENGTH = 20  # characters
 
 RUNS = 500
@@ -38,7 +38,7 @@ STEPS = tuple(
 )
 
 
-# By the tone of a run (the template filter), in the order of the legend.
+# The words for each tone of a run (the template filter `tone`), in the order of the legend.
 LEGEND = {
     "active": "active",
     "unsure": "active, cannot tell now",
@@ -68,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Where everything is drawn. `start` and `end` are the times of its left and right edge."""
+    """The layout of the drawing. `start` and `end` are the times at its left and right edge."""
 
     start: datetime
     end: datetime
@@ -84,16 +84,16 @@ class Picture:
 
 
 def experiment_of(run: RunnerRun) -> str:
-    """The expid, and where it is not the default one, the installation in which it is unique."""
+    """Return the expid, with the name of its installation unless that is the default installation."""
     return run.expid if run.installation == DEFAULT_INSTALLATION else f"{run.expid} ({run.installation})"
 
 
 def draw(
     runs: Iterable[RunnerRun], *, group: Callable[[RunnerRun], str], start: datetime | None = None
 ) -> Picture | None:
-    """Lay out runs between `start` (the first of them, if None) and now. None when there are none.
+    """Lay out runs between `start` and now. Return None if there are no runs.
 
-    Runs of one group that overlap in time get lanes of their own.
+    If `start` is None, the picture begins with the first run. Runs of a group that overlap in time get separate lanes.
     """
     ordered = sorted(runs, key=lambda run: run.created)
     if not ordered:
@@ -112,7 +112,7 @@ def draw(
     rows: list[Row] = []
     bars: list[Bar] = []
     y = float(TOP)
-    # What ran last comes first.
+    # The group with the newest run comes first.
     for number, (name, members) in enumerate(sorted(groups.items(), key=lambda item: item[1][-1].pk, reverse=True)):
         lanes: list[float] = []  # where each lane's last bar ends
         for run in members:
@@ -131,7 +131,7 @@ def draw(
 
 
 def _ticks(start: datetime, end: datetime, x_of: Callable[[datetime], float]) -> list[tuple[float, str]]:
-    """At most eight round times, in the service's time zone."""
+    """Return at most eight round times with their positions, in the service's time zone."""
     step = next((step for step in STEPS if (end - start) / step <= 8), STEPS[-1])
     offset = timezone.localtime(end).utcoffset() or timedelta()
     epoch = datetime(1970, 1, 5, tzinfo=UTC) - offset  # a Monday, at midnight here
@@ -144,9 +144,9 @@ def _ticks(start: datetime, end: datetime, x_of: Callable[[datetime], float]) ->
 
 
 def newest(start: datetime, user: Any, *, expid: str = "") -> list[RunnerRun]:
-    """At most RUNS runs that `user` may see: the active ones, then what ended last, at `start` or later.
+    """Return at most RUNS runs that `user` may see: active runs, then runs ended at `start` or later, latest first.
 
-    Two queries with an index each: with an OR the database would read and sort all of them.
+    The two queries use an index each. With one query and an OR, the database would read and sort all runs.
     """
     runs = RunnerRun.objects.filter(expid=expid) if expid else RunnerRun.objects.all()
     active = list(access.visible(runs.active(), user).order_by("-id")[:RUNS])
@@ -154,7 +154,7 @@ def newest(start: datetime, user: Any, *, expid: str = "") -> list[RunnerRun]:
 
 
 class History(PageView):
-    """What ran in the last `?days=`; `?by=` experiment, host or profile; `?expid=` for one experiment only."""
+    """The runs of the last `?days=`, grouped `?by=` experiment, host or profile; `?expid=` selects one experiment."""
 
     template_name = "pages/history.html"
     title = "History"

@@ -1,7 +1,7 @@
-"""Signing in with a password, on the pages' form and the admin's: guessing is slowed down.
+"""Rate limits for signing in with a password, on the pages and in the admin, so that guessing a password is slow.
 
-What is right counts, too, and is counted before it is judged: else one could go on until a guess is right, or make many
-at the same time.
+All attempts count, also the successful ones, and each attempt is counted before its password is checked. Otherwise an
+attacker could go on until a guess is right, or send many guesses concurrently.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from runners.services.sign_in import seconds_to_wait
 View = Callable[..., HttpResponseBase]
 
 _flight = threading.Lock()
-_in_flight: dict[str, int] = {}  # by account, what is being judged now in this process
+_in_flight: dict[str, int] = {}  # the password checks that this process makes now, by account
 
 
 def account_of(request: HttpRequest) -> str:
-    """The account that a form asks for, or whose password is changed; names that look the same are one."""
+    """Return the account that a sign-in form names, or whose password a form changes.
+
+    Names that look the same give the same account.
+    """
     name = request.POST.get("username", "") or request.user.get_username()
     return canonical(name[:MAX_USERNAME].strip())
 
 
 def slow_to_guess(view: View) -> View:
-    """Let a sign-in form be sent only so often from one address, and for one account, and only few at the same time."""
+    """Limit how often a sign-in form is sent from one address and for one account, and how many are checked at once."""
 
     @wraps(view)
     def limited(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
@@ -57,7 +60,10 @@ def slow_to_guess(view: View) -> View:
 
 @contextmanager
 def _judging(account: str) -> Any:
-    """Whether there is room for one more password to be judged: each takes half a second of a core, on purpose."""
+    """Yield True if one more password may be checked now. Each check takes half a second of a core, by design.
+
+    At most one check per account and RUNNERS_LOGINS_IN_FLIGHT checks in all are made concurrently in a process.
+    """
     with _flight:
         may = not _in_flight.get(account) and sum(_in_flight.values()) < settings.RUNNERS_LOGINS_IN_FLIGHT
         if may:

@@ -1,4 +1,4 @@
-"""What everything that a browser shows gets: a Content-Security-Policy, that it is not stored, and no NUL."""
+"""Middleware for what a browser shows: a Content-Security-Policy, no caching, no NUL in paths and queries."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from runners.api.middleware import API_PREFIX
 
 
 class NoNul:
-    """Answers 400 when the path or the query holds a NUL: PostgreSQL takes no text with one, and nothing is named so.
+    """Answer 400 if the path or the query contains a NUL: PostgreSQL rejects such a text, and no name contains one.
 
-    Not for the API, whose serializers name the parameter.
+    The API is excluded, because its serializers reject a NUL and name the parameter.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -31,12 +31,15 @@ class NoNul:
 
 
 class PagePolicy(CSPMiddleware):
-    """Not for the API: its JSON is never rendered, and the status is asked for a thousand times a second."""
+    """Add the Content-Security-Policy and forbid caching.
+
+    The API is excluded: a browser never renders its JSON, and clients request the status a thousand times a second.
+    """
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(API_PREFIX):
             return self.get_response(request)  # type: ignore[return-value]  # under WSGI it is never a coroutine
         response: HttpResponseBase = super().__call__(request)  # type: ignore[assignment]
-        # After signing out, the button Back must not show what was there. Static files do not come this way.
+        # After a sign-out, the Back button must not show the earlier page. Static files do not pass this middleware.
         response.headers["Cache-Control"] = "no-store, private"
         return response

@@ -1,4 +1,4 @@
-"""Sign in who a reverse proxy has authenticated. Active only with RUNNERS_REMOTE_USER_HEADER; see docs/pages.md."""
+"""Sign in the person whom a reverse proxy has authenticated. Needs RUNNERS_REMOTE_USER_HEADER; see docs/pages.md."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SECRET_HEADER = "X-Remote-User-Secret"  # noqa: S105  (its name, not its value)
 
 
 class ProxyUserMiddleware(RemoteUserMiddleware):
-    """Believes the header of the setting, but only in requests that prove to come from the proxy.
+    """Trust the header of the setting, but only in requests that prove to come from the proxy.
 
-    Another local user can reach a service on 127.0.0.1, too. The proof is RUNNERS_REMOTE_USER_SECRET in a header of its
-    own, or with RUNNERS_REMOTE_USER_SOCKET that the request came through a Unix socket. Without it the header counts as
-    not sent.
+    A proof is needed because other local users can reach a service on 127.0.0.1, too. The proof is
+    RUNNERS_REMOTE_USER_SECRET in a separate header, or with RUNNERS_REMOTE_USER_SOCKET, that the request came through
+    a Unix socket. Without the proof the header is ignored.
     """
 
     @property
@@ -39,10 +39,10 @@ class ProxyUserMiddleware(RemoteUserMiddleware):
 
 
 def is_from_proxy(request: HttpRequest) -> bool:
-    """Whether the request has the proof that the settings ask for; with both settings, both proofs."""
+    """Return True if the request has the proof that the settings require. With both settings it needs both proofs."""
     secret = settings.RUNNERS_REMOTE_USER_SECRET
     if settings.RUNNERS_REMOTE_USER_SOCKET and request.META.get("REMOTE_ADDR"):
-        return False  # it came over TCP: servers have no address of a client for a Unix socket (seen: gunicorn 27)
+        return False  # over TCP: with a Unix socket, servers give no address of the client (seen: gunicorn 27)
     if secret:
         sent = request.META.get(_meta_name(SECRET_HEADER), "")
         return hmac.compare_digest(sent.encode("utf-8", "replace"), secret.encode())
@@ -54,14 +54,17 @@ def _meta_name(header: str) -> str:
 
 
 class ProxyUserBackend(RemoteUserBackend):
-    """Accounts that are switched off stay out. Unknown people get an account without rights of its own."""
+    """The backend for people whom the proxy has authenticated. It rejects inactive accounts.
+
+    With RUNNERS_REMOTE_USER_CREATE, an unknown person gets an account without any rights.
+    """
 
     @property
     def create_unknown_user(self) -> bool:  # type: ignore[override]
         return bool(settings.RUNNERS_REMOTE_USER_CREATE)
 
     def authenticate(self, request: HttpRequest, remote_user: str) -> Any:  # type: ignore[override]  # as the base
-        """None for a name that can be nobody's, or that looks like another account's; the log says which."""
+        """Return the user; None if the name is invalid or looks like another account's name. The log says which."""
         name = self.clean_username(remote_user)
         try:
             if not get_user_model().objects.filter(username=name.replace("\0", "")).exists():
@@ -72,7 +75,7 @@ class ProxyUserBackend(RemoteUserBackend):
             return None
 
     def clean_username(self, username: str) -> str:
-        """As UTF-8, which proxies send; WSGI gives each byte as one character."""
+        """Decode the name as UTF-8, which proxies send. WSGI gives each byte as one character."""
         try:
             return username.encode("latin-1").decode()
         except UnicodeError:
@@ -80,6 +83,6 @@ class ProxyUserBackend(RemoteUserBackend):
 
     def configure_user(self, request: HttpRequest | None, user: Any, created: bool = True) -> Any:
         if created:
-            user.set_unusable_password()  # only the proxy lets them in
+            user.set_unusable_password()  # so that the person can sign in only through the proxy
             user.save()
         return user

@@ -1,7 +1,6 @@
-"""The rows of the lists of runs as HTML: each is rendered once for each change of what it shows, for all viewers.
+"""The rows of the lists of runs as cached HTML. A row is rendered again only if its data changes, once for all viewers.
 
-A template of a row gets a `Row` and nothing else. So it cannot show anything that depends on who looks, and what it
-shows is the key under which its HTML is kept.
+The template of a row gets only a `Row`. So its HTML cannot depend on the viewer, and the `Row` is the cache key.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from django.utils.safestring import SafeString, mark_safe
 from runners.models import RunnerRun
 from runners.templatetags import pages as words
 
-KEPT = 4096  # rendered rows, some 800 bytes each
-# An age stands in the HTML as the moment since when it counts, because it changes while the row does not. Nothing that
-# is stored can look like it: templates escape every `<`.
+KEPT = 4096  # cached rows, about 800 bytes each
+# The placeholder of an age in the cached HTML. It holds the time from which the age counts, because an age changes
+# while the row does not. Stored data cannot contain a placeholder, because templates escape every `<`.
 AGE = "<!--age {}-->"
 _AGES = re.compile(r"<!--age (-?[0-9]{1,15})-->")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All that the row of a run shows.
+    """All data that the row of a run shows.
 
-    `confirmed_at` is None while the confirmation is recent: then the row says so, and a machine that confirms a run
-    again and again does not change it.
+    `confirmed_at` is None while the confirmation is recent. Then the row only says that it is recent, so that repeated
+    confirmations by the machine do not change the row.
     """
 
     pk: int
@@ -77,17 +76,17 @@ def row_of(run: RunnerRun, *, lasted: str = "") -> Row:
 
 
 def recent() -> timedelta:
-    """How old a confirmation is at most that a list calls recent: dashboards and the watch renew it sooner."""
+    """Return the age up to which a list calls a confirmation recent. Dashboards and `watch_runs` renew it sooner."""
     return timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS + 13)
 
 
 def active(run: RunnerRun) -> str:
-    """The row in a list of active runs, with ages for `with_ages`."""
+    """Return the row of a run for a list of active runs, with placeholders for ages."""
     return _html("pages/_active_row.html", row_of(run))
 
 
 def ended(run: RunnerRun) -> str:
-    """The row in a list of runs that have ended, or of all runs of an experiment, with ages for `with_ages`."""
+    """Return the row of a run for a list of ended runs or of an experiment's runs, with placeholders for ages."""
     return _html("pages/_run_row.html", row_of(run, lasted=words.lasted(run)))
 
 
@@ -97,6 +96,6 @@ def _html(template: str, row: Row) -> str:
 
 
 def with_ages(html: str) -> SafeString:
-    """HTML of rows with each age in words, as of now."""
+    """Replace each placeholder in the HTML of rows by the age in words, as of now."""
     now = timezone.now().timestamp()
     return mark_safe(_AGES.sub(lambda found: f"{words.in_words(now - int(found[1]))} ago", html))  # noqa: S308

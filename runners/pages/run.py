@@ -1,4 +1,4 @@
-"""The page of one run: its state, its log as it grows, its end, and how to bring that about."""
+"""The page of one run: its state, its growing log, its outcome, and the page that stops it."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ from runners.services import access, autosubmit, experiments, interrupted, lifec
 from runners.services.output import plain_text
 from runners.services.probe import LogChunk
 
-TAIL = 64 * 1024  # bytes of a log that a page begins with, and that "earlier" adds
-CHUNK = 256 * 1024  # bytes that one look at a growing log brings at most
+TAIL = 64 * 1024  # bytes of a log that a page shows first, and that "earlier" adds
+CHUNK = 256 * 1024  # most bytes of a growing log in one response
 DOWNLOAD_CHUNK = 512 * 1024
 DOWNLOAD_LIMIT = 1024**3  # bytes
 DOWNLOAD_SECONDS = 600.0
 LONGEST_LINE = 1024**2  # bytes
-STOP_POLLING = 286  # what htmx takes as "swap this, and do not ask again"
+STOP_POLLING = 286  # the HTTP status that htmx understands as "swap this, and stop polling"
 
 
 def phase(run: RunnerRun) -> str:
-    """Changes whenever the parts of the page that are not polled have to be made anew."""
+    """Return a text that changes if the parts of the page that are not polled have to be rendered again."""
     return f"{run.status}.{run.pid or 0}.{int(run.stop_requested_at is not None)}.{int(is_being_stopped(run))}"
 
 
 def is_being_stopped(run: RunnerRun) -> bool:
-    """Whether a stop, or the cancel of what it has left, is under way."""
+    """Return True while a stop of the run is under way, or the cancel of the jobs that the run has left."""
     return interrupted.is_under_way(run)
 
 
 def visible_run(request: HttpRequest, pk: int) -> RunnerRun:
-    """Raises Http404, for a run that the person may not see, too."""
+    """Return a run. Raises Http404 if it does not exist, or if the person may not see it."""
     return get_object_or_404(access.visible(RunnerRun.objects.all(), request.user), pk=pk)
 
 
 class RunView(PageView):
-    """Something about one run, whose number is in the path."""
+    """A page, or a part of a page, about the run whose number is in the path."""
 
     run: RunnerRun
 
@@ -75,13 +75,13 @@ class RunView(PageView):
         )
 
     def _hindrance(self) -> str:
-        """Why the person cannot stop the run, in words; empty when nothing hinders them."""
+        """Return the reason why the person cannot stop the run, in words; empty if the person can stop it."""
         if not self.run.is_active:
             return "It has ended."
         return self._prohibition()
 
     def _prohibition(self) -> str:
-        """Why the person may neither stop the run nor cancel its jobs, in words; empty when they may."""
+        """Return the reason why the person may not stop the run or cancel its jobs, in words; empty if they may."""
         if not self._enabled():
             return "It cannot be stopped here: an admin has switched off starting and stopping for now."
         if not access.user_may_stop(self.request.user, self.run):
@@ -89,7 +89,7 @@ class RunView(PageView):
         return ""
 
     def _can_cancel_jobs(self) -> bool:
-        """Whether the run has ended, is the last one of its experiment, and the person may cancel what it has left."""
+        """Return True if the run has ended, is the last run of its experiment, and the person may cancel its jobs."""
         if self.run.is_active or self._prohibition():
             return False
         return not newer(self.run).exists()
@@ -114,12 +114,12 @@ def details(run: RunnerRun, user: Any) -> dict[str, Any]:
 
 
 def newer(run: RunnerRun) -> QuerySet[RunnerRun]:
-    """Later runs of the same experiment."""
+    """Return the later runs of the same experiment."""
     return RunnerRun.objects.filter(expid=run.expid, installation=run.installation, pk__gt=run.pk)
 
 
 class StateFragment(RunView):
-    """What the page shows on top. Tells the rest of the page (`runChanged`) when it is out of date."""
+    """The state at the top of the page. The event `runChanged` tells the rest of the page that it is stale."""
 
     template_name = "pages/_run_state.html"
 
@@ -133,14 +133,14 @@ class StateFragment(RunView):
 
 
 class DetailsFragment(RunPage):
-    """What is below the log, and with it the buttons on top."""
+    """The details below the log, together with the buttons at the top."""
 
     template_name = "pages/_run_details.html"
     extra_context = {"is_partial": True}
 
 
 class RefreshRun(RunView):
-    """Ask the machine of this run; what it says is in the row afterwards."""
+    """Ask the machine of this run, and store the new state in the row."""
 
     http_method_names = ["post"]
 
@@ -151,11 +151,12 @@ class RefreshRun(RunView):
 
 
 class StopPage(RunView):
-    """Asks whether it is meant (for browsers without JavaScript a page, else a dialog of the run's page), and does it.
+    """Confirm and execute a stop. GET is a page that asks for the confirmation, for browsers without JavaScript; with
+    JavaScript, a dialog of the run's page asks.
 
-    The request answers when the run has ended or could not be stopped, after about seven seconds, and with its jobs'
-    cancel within RUNNERS_CANCEL_TIMEOUT more; meanwhile the state fragment shows each step. Of a run that has ended it
-    cancels the jobs.
+    The response comes when the run has ended or could not be stopped, after about seven seconds. Cancelling its jobs
+    adds up to RUNNERS_CANCEL_TIMEOUT. Meanwhile the state fragment shows each step. If the run has already ended, the
+    request only cancels the jobs.
     """
 
     template_name = "pages/stop.html"
@@ -194,15 +195,17 @@ class StopPage(RunView):
 class LogChunkView(RunView):
     """A piece of the log as JSON, for log.js.
 
-    `?from=OFFSET&style=...` goes on from there, `?before=OFFSET` gives what comes before, neither gives the end.
-    Only whole lines are given while the run goes on. An unreachable machine is no error of this request: `problem`
-    says it in words, and the page asks again. While somebody asks after a run that cannot be told about, or has just
-    done so, the answer is what they found (`was_asked`: false): each viewer would hold up a thread until the machine
-    has not answered him, too.
+    `?from=OFFSET&style=...` returns the part from that offset, `?before=OFFSET` the part before it, and without both,
+    the end of the log. While the run is active, the part has only whole lines. If the machine is unreachable, the
+    response is still 200: `problem` describes it, and the page retries.
+
+    If the machine is unreachable and another request probes the run now, or has just done so, return the last known
+    error without contacting the machine (`was_asked`: false). Otherwise every viewer would block a thread until the
+    timeout.
     """
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        is_over = not self.run.is_active  # before the log is read: then what is read is all
+        is_over = not self.run.is_active  # checked before the log is read: if True, the log is complete
         offset, before = number(request.GET.get("from")), number(request.GET.get("before"))
         if before is not None:
             start = max(0, before - TAIL)
@@ -229,7 +232,7 @@ class LogChunkView(RunView):
             data, begin = data[cut:], begin + cut
         at_end = begin + len(data) >= chunk.size
         if before is None and not (is_over and at_end):
-            # The rest of the line comes with the next look, unless the line is longer than that.
+            # The next response has the rest of an incomplete line. A line longer than CHUNK is not held back.
             cut = data.rfind(b"\n") + 1
             data = data[:cut] if cut or len(data) < CHUNK else data
         style = Style.decode(request.GET.get("style", "")) if offset is not None else PLAIN
@@ -248,18 +251,18 @@ def why_no_log(run: RunnerRun) -> str:
 
 
 def number(text: str | None) -> int | None:
-    """A byte offset of a query; None when it is absent or none."""
+    """Return a byte offset of a query; None if it is absent or not a number."""
     return int(text) if text and re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 def read(run: RunnerRun, offset: int, limit: int) -> LogChunk | None:
-    """Raises RunnerServiceError."""
+    """Read a part of the log from the machine; None if there is no log. Raises RunnerServiceError."""
     runner = lifecycle.runner_of(run)
     return runner.read_log(run.key, offset=offset, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
 
 
 class Download(SignedIn, View):
-    """The whole log as a text file. `?colours` leaves the terminal's colour codes in it."""
+    """The whole log as a text file. `?colours` keeps the terminal's colour codes."""
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         run = visible_run(request, pk)
@@ -279,10 +282,11 @@ class Download(SignedIn, View):
 
 
 def whole_log(run: RunnerRun, first: LogChunk) -> Iterator[bytes]:
-    """Up to the size that the log had at first: one that grows faster than it is read would never end.
+    """Yield the log in chunks, up to the size that it had at the first read: a download of a fast-growing log must end.
 
-    A machine may tell any size and send anything, so it ends after DOWNLOAD_LIMIT bytes, after DOWNLOAD_SECONDS, and at
-    a part that is shorter than it was asked for. Then, and on an error, a last line says how much is missing.
+    A machine is not trusted: it may report any size and send anything. So the download also ends after DOWNLOAD_LIMIT
+    bytes, after DOWNLOAD_SECONDS, or at a chunk that is shorter than requested. In these cases, and after an error, a
+    last line says how much is missing.
     """
     deadline = time.monotonic() + DOWNLOAD_SECONDS
     chunk: LogChunk | None = first
@@ -306,9 +310,9 @@ def whole_log(run: RunnerRun, first: LogChunk) -> Iterator[bytes]:
 
 
 def plain_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Without terminal escapes. Cut at line ends, so that no escape and no character is torn.
+    """Remove terminal escapes from a log. Chunks are cut at line ends, so that no escape and no character is split.
 
-    A line of LONGEST_LINE bytes and more is cut all the same: a log without line ends is not to fill the memory.
+    A line of LONGEST_LINE bytes or more is cut anyway, because a log without line ends must not fill the memory.
     """
     rest = b""
     for chunk in chunks:

@@ -38,7 +38,7 @@ urlpatterns = [
     path("experiments/job-list", commands.CreateJobList.as_view(), name="create-job-list"),
     path("experiments/set-status", commands.SetJobStatus.as_view(), name="set-status"),
     path("experiments/description", commands.UpdateDescription.as_view(), name="description"),
-    # An id may be `create`: those pages are found first, and such an experiment only loses this overview.
+    # An expid may be `create`. Then the paths above match first, and the experiment only lacks this overview page.
     path("experiments/<expid:expid>", dashboard.ExperimentPage.as_view(), name="experiment"),
     path("history", history.History.as_view(), name="history"),
 ]

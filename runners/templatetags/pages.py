@@ -1,4 +1,4 @@
-"""How the pages say times, durations and what became of a run."""
+"""Template filters of the pages, for times, durations and the outcomes of runs and commands."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ register = template.Library()
 
 @register.filter
 def moment(value: datetime | None) -> str:
-    """Such as `2026-11-24 03:46:02 UTC`."""
+    """Format a time, such as `2026-11-24 03:46:02 UTC`; None gives ""."""
     return f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}" if value else ""
 
 
 @register.filter
 def ago(value: datetime | None) -> str | SafeString:
-    """`3 s ago`, in a `<time>` that pages.js keeps up to date and that shows the exact time when pointed at."""
+    """Format an age, such as `3 s ago`, in a `<time>` element. pages.js updates it; its tooltip is the exact time."""
     if value is None:
         return ""
     exact = value.isoformat(timespec="seconds")
@@ -37,7 +37,7 @@ def ago(value: datetime | None) -> str | SafeString:
 
 @register.filter
 def in_words(seconds: float | None) -> str:
-    """A duration in its two largest units: `42 s`, `5 min 3 s`, `2 h 5 min`, `3 d 4 h`."""
+    """Format a duration in its two largest units: `42 s`, `5 min 3 s`, `2 h 5 min`, `3 d 4 h`."""
     if seconds is None:
         return ""
     whole = max(0, round(seconds))
@@ -62,7 +62,7 @@ def lasted(run: RunnerRun) -> str:
 
 @register.filter
 def tone(run: RunnerRun) -> str:
-    """The class that colours a run: active, unsure, completed, stopped, failed, or other for what ended otherwise."""
+    """Return the CSS class for the state of a run: active, unsure, completed, stopped, failed, or other (ended)."""
     if run.status == RunStatus.ACTIVE:
         return "active" if run.reachable else "unsure"
     if run.status == RunStatus.COMPLETED:
@@ -72,7 +72,7 @@ def tone(run: RunnerRun) -> str:
 
 @register.filter
 def outcome(run: RunnerRun) -> str:
-    """What became of a run, in words."""
+    """Return the state or the outcome of a run, in words."""
     code = f" (exit code {run.exit_code})" if run.exit_code is not None else ""
     by = f" by {run.stopped_by}" if run.stopped_by else ""
     if run.status == RunStatus.ACTIVE:
@@ -97,7 +97,7 @@ def outcome(run: RunnerRun) -> str:
     return str(RunReason(run.reason).label) if run.reason in RunReason.values else "ended"
 
 
-# What the outcomes of audit records mean that are no codes of errors.
+# The words for the outcomes of audit records that are not error codes.
 RESULTS = {
     "ok": "done",
     "dry_run": "looked at only",
@@ -111,34 +111,34 @@ TITLES = {kind.code: kind.title for kind in KINDS.values()}
 
 @register.filter
 def result(record: AuditRecord) -> str:
-    """The outcome of an audit record, in words."""
+    """Return the outcome of an audit record, in words."""
     return RESULTS.get(record.outcome) or TITLES.get(record.outcome) or record.outcome
 
 
 @register.filter
 def is_refusal(record: AuditRecord) -> bool:
-    """Whether a command was refused or has failed."""
+    """Return True if a command was rejected or has failed."""
     return record.outcome not in ("ok", "dry_run", "replayed", AuditRecord.UNDER_WAY)
 
 
 @register.filter
 def cut_underscores(word: str) -> str:
-    """A word of the wire as people read it: `not_cancelled` is `not cancelled`."""
+    """Replace underscores by blanks, for people: `not_cancelled` becomes `not cancelled`."""
     return word.replace("_", " ")
 
 
 @register.filter
 def command_line(argv: list[str]) -> str:
-    """An argv as a person would type it."""
+    """Return an argv as a shell command line."""
     return shlex.join(argv)
 
 
 @register.filter
 def where(config: dict[str, Any]) -> str:
-    """The machine of a stored configuration."""
+    """Return the machine of a stored configuration, in words."""
     try:
         ssh = RunnerConfig.from_dict(config).ssh
-    except (AttributeError, KeyError, TypeError, ValueError):  # somebody has written into the table
+    except (AttributeError, KeyError, TypeError, ValueError):  # somebody has changed the table
         return "not known: the stored configuration cannot be read"
     if not ssh:
         return "this machine (LOCAL)"
@@ -153,5 +153,5 @@ def seconds(milliseconds: int) -> str:
 
 @register.filter
 def add_number(value: float, more: float) -> str:
-    """For coordinates: the builtin `add` takes whole numbers only."""
+    """Add two numbers, for coordinates: Django's filter `add` only takes integers."""
     return f"{value + more:g}"

@@ -1,4 +1,4 @@
-"""Lists of runs in templates, made of the rows that are kept as HTML (runners/pages/rows.py)."""
+"""Template filters for lists of runs, which consist of cached rows of HTML (runners/pages/rows.py)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ register = template.Library()
 
 @register.filter
 def run_rows(runs: Iterable[RunnerRun]) -> SafeString:
-    """The rows of runs, for a table with the head of pages/_run_rows.html."""
+    """Return the rows of runs, for the table of pages/_run_rows.html."""
     return rows.with_ages("".join(map(rows.ended, runs)))
 
 
 @register.filter
 def age(value: datetime | None) -> str | SafeString:
-    """As `ago` of the library `pages`, for HTML that is kept: `rows.with_ages` fills in the words."""
+    """Format an age like `ago` of the library `pages`, for cached HTML: `rows.with_ages` fills in the words."""
     if value is None:
         return ""
     place = mark_safe(rows.AGE.format(round(value.timestamp())))  # noqa: S308

@@ -1,9 +1,9 @@
-// The live log: asks for what was added, follows the end until somebody scrolls up, survives restarts of the service.
+// The live log: polls for new lines, follows the end until the user scrolls up, survives restarts of the service.
 
-const QUICK = 1000; // ms between looks while lines come
-const SLOW = 3000; // ms when nothing came for a while, and between the first tries of a service that is away
-const LONGEST = 10000;
-const KEPT = 2 * 1024 * 1024; // bytes of the log that stay in the page; what came before can be fetched again
+const QUICK = 1000; // ms between polls while new lines arrive
+const SLOW = 3000; // ms between polls while no new lines arrive, and before a retry if the machine does not answer
+const LONGEST = 10000; // ms, the longest back-off
+const KEPT = 2 * 1024 * 1024; // bytes of the log that stay in the page; earlier bytes can be fetched again
 
 const box = document.getElementById("log");
 const text = document.getElementById("log-text");
@@ -12,7 +12,7 @@ const follow = document.getElementById("log-follow");
 const earlier = document.getElementById("log-earlier");
 const url = box.dataset.url;
 
-let next = null; // byte offset at which the next look begins
+let next = null; // byte offset at which the next poll begins
 let first = 0; // byte offset of the first byte shown
 let style = "";
 let isFollowing = true;
@@ -73,10 +73,10 @@ async function look() {
   if (isAsking || isDone) return;
   clearTimeout(timer);
   if (!isFollowing && next !== null && next - first > KEPT) {
-    say("Paused while you read: Follow shows what came since."); // nothing can be let go that somebody reads
+    say("Paused while you read: Follow shows what came since."); // do not remove lines that the user reads
     return;
   }
-  if (document.hidden) return; // visibilitychange goes on
+  if (document.hidden) return; // the event visibilitychange resumes the polls
   isAsking = true;
   try {
     const answer = await ask(next === null ? {} : { from: next, style });
@@ -125,7 +125,7 @@ earlier.addEventListener("click", async () => {
     text.prepend(chunk(answer.html, answer.start));
     first = answer.start;
     earlier.hidden = first === 0;
-    box.scrollTop += box.scrollHeight - height; // what was looked at stays where it is
+    box.scrollTop += box.scrollHeight - height; // keep the visible lines in place
   } catch (error) {
     if (!(error instanceof Away)) throw error;
     say(error.message, true);
@@ -135,5 +135,5 @@ earlier.addEventListener("click", async () => {
 });
 
 document.addEventListener("visibilitychange", look);
-document.addEventListener("runChanged", look); // the end of the run brings its last lines
+document.addEventListener("runChanged", look); // fetch the last lines at the end of the run
 setFollowing(true);

@@ -1,5 +1,5 @@
-// What all pages share. htmx fetches the parts; this pauses it in hidden tabs, says when the service is away, keeps
-// "3 s ago" true, opens dialogs and stops double sending.
+// The script of all pages. htmx fetches the parts of a page. This script pauses htmx in hidden tabs, shows when the
+// service does not answer, updates ages such as "3 s ago", opens dialogs, and prevents that a form is sent twice.
 
 const offline = document.getElementById("offline");
 let lastAnswer = new Date();
@@ -8,7 +8,7 @@ function isPolled(element) {
   return element instanceof Element && element.hasAttribute("data-poll");
 }
 
-// A hidden tab asks nothing. When it is seen again, it asks at once.
+// A hidden tab sends no polls. When it becomes visible again, it polls at once.
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (document.hidden && isPolled(event.detail.elt)) event.preventDefault();
 });
@@ -17,7 +17,8 @@ document.addEventListener("visibilitychange", () => {
   for (const element of document.querySelectorAll("[data-poll]")) htmx.trigger(element, "wake");
 });
 
-// A part with an ETag is asked for with it. 304 is the empty answer that nothing has changed: what is shown stays.
+// Send the ETag of a part with its next request. The response 304 has no body and means that nothing has changed: then
+// keep the part.
 document.addEventListener("htmx:configRequest", (event) => {
   const etag = event.detail.elt.dataset.etag;
   if (etag) event.detail.headers["If-None-Match"] = etag;
@@ -28,8 +29,8 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   else if (elt.dataset.etag) elt.dataset.etag = xhr.getResponseHeader("ETag") ?? "";
 });
 
-// The service is away: what is shown stays, with the time it is from. What somebody has asked for is not tried again, and
-// the words about it stay until the next request of that kind.
+// If the service does not answer a poll, keep the old content and show its time. A request that the user started is not
+// retried; its error stays until the next request that the user starts.
 let isAsked = false;
 function away(event) {
   const isRepeated = isPolled(event.detail.elt);
@@ -59,13 +60,13 @@ document.addEventListener("htmx:afterOnLoad", (event) => {
   offline.hidden = true;
 });
 
-// The machine of an ended run is not asked any more.
+// Stop asking the machine once the run has ended.
 document.addEventListener("runChanged", () => {
   if (document.querySelector("#state .status.active, #state .status.unsure")) return;
   document.querySelectorAll("[data-while-active]").forEach((element) => element.remove());
 });
 
-// The words are those of the template filter in_words.
+// Formats a duration like the template filter in_words.
 function inWords(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const two = (large, name, small, smallName) => {
@@ -77,7 +78,7 @@ function inWords(seconds) {
   if (whole < 86400) return two(3600, "h", 60, "min");
   return two(86400, "d", 3600, "h");
 }
-// The browser's clock may be off: only the time that passed since the answer is added to what the service said.
+// The browser's clock may be wrong: use it only for the time since the response, and add that to the service's age.
 setInterval(() => {
   if (document.hidden) return;
   for (const element of document.querySelectorAll("time[data-ago]")) {
@@ -96,7 +97,7 @@ function parse(words) {
   return seconds;
 }
 
-// Dialogs: a link with data-dialog leads to a page of its own where this does not run.
+// Dialogs: a link with data-dialog opens a dialog. Without JavaScript, the link leads to a separate page.
 document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-dialog]");
   const dialog = opener && document.getElementById(opener.dataset.dialog);
@@ -110,7 +111,7 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("htmx:beforeRequest", (event) => event.detail.elt.closest("dialog")?.close());
 
-// A command takes seconds: say so, and do not send it twice.
+// A command takes seconds: show that it is under way, and do not send its form twice.
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!form.matches("[data-busy]")) return;
@@ -130,7 +131,7 @@ window.addEventListener("pageshow", () => {
   }
 });
 
-// A preview is of what was in the form: once that changes it is gone, and previewing is what comes next.
+// A preview is stale once a field of its form changes: remove the preview, and make "preview" the primary button.
 function outdate(event) {
   const form = event.target.closest("form.command");
   const preview = form?.querySelector("#preview");
@@ -143,7 +144,7 @@ function outdate(event) {
 document.addEventListener("input", outdate);
 document.addEventListener("change", outdate);
 
-// A choice asks the service for the fields that it needs. What is typed meanwhile is newer than the answer.
+// A choice fetches the fields that it makes necessary. Keep what the user types meanwhile: it is newer than the answer.
 let typed = new Map();
 document.addEventListener("input", (event) => {
   if (event.target.form?.matches("form.command") && event.target.type !== "radio") typed.set(event.target.name, event.target);
@@ -160,8 +161,8 @@ document.addEventListener("htmx:afterSwap", (event) => {
   }
 });
 
-// `autofocus` of an error or a preview is where the eye should be, too.
+// Scroll to an error or a preview that has `autofocus`.
 document.querySelector(".alert[autofocus], .preview[autofocus]")?.scrollIntoView({ block: "nearest" });
 
-// The newest runs are at the right end of a picture that does not fit.
+// Scroll a picture that does not fit to its right end, where the newest runs are.
 for (const element of document.querySelectorAll("[data-ends-right]")) element.scrollLeft = element.scrollWidth;
