@@ -1,6 +1,6 @@
-"""`python3 -m runners.cli`: a client for the command line and for shell scripts. docs/cli.md tells more.
+"""`python3 -m runners.cli`: a client for the command line and for shell scripts. See docs/cli.md.
 
-It needs Python and nothing else, so this folder can be copied to where the service is not installed.
+It needs only Python, so this folder can be copied to machines without the service.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def positive(word: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code."""
+    """Run the client and return its exit code."""
     args = parser().parse_args(argv)
     service = Service(
         args.url,
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
         say("Interrupted. What was started goes on.")
         tell_key(service)
         return int(Exit.INTERRUPTED)
-    except BrokenPipeError:  # as in `... log | head`: nobody reads on
+    except BrokenPipeError:  # the reader has closed the pipe, as in `... log | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
 

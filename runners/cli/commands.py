@@ -1,4 +1,4 @@
-"""What each command does. Results go to standard output, progress to standard error; each returns an exit code."""
+"""One function for each command. Results go to standard output, progress to standard error. It returns an exit code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from runners.cli.service import Exit, Problem, Service, exit_code_of, put, say
 
-LOG_POLL = 1.0  # seconds between looks at a live log
-LOG_LIMIT = 262_144  # bytes of one look
+LOG_POLL = 1.0  # seconds between two polls of a live log
+LOG_LIMIT = 262_144  # bytes of the log in one response
 COLUMNS = ("runner_id", "expid", "status", "reason", "exit_code", "profile_name", "host", "started_by", "created")
 
 
@@ -49,7 +49,7 @@ def stop(service: Service, args: argparse.Namespace) -> Exit:
 
 
 def status(service: Service, args: argparse.Namespace) -> Exit:
-    """The last run of an experiment, or a run by its number."""
+    """Print the state of the last run of an experiment, or of a run by its number."""
     found = find(service, args)
     if args.watch:
         return watch(service, found["runner_id"], args)
@@ -58,7 +58,7 @@ def status(service: Service, args: argparse.Namespace) -> Exit:
 
 
 def watch(service: Service, number: int, args: argparse.Namespace) -> Exit:
-    """Say what changes until the run is over."""
+    """Print each change of a run's state until the run has ended."""
     before = ""
     while True:
         found = service.get(f"runs/{number}")
@@ -87,7 +87,7 @@ def log(service: Service, args: argparse.Namespace) -> Exit:
 
 
 def follow(service: Service, path: str, offset: int, *, live: bool = True) -> None:
-    """Write a log from `offset` to its end; with `live`, until nothing can come any more."""
+    """Write a log from `offset` to its present end; with `live`, until the run has ended and its log is complete."""
     while True:
         chunk = service.get(path, offset=offset, limit=LOG_LIMIT, encoding="base64")
         write(chunk)
@@ -156,7 +156,7 @@ def set_status(service: Service, args: argparse.Namespace) -> Exit:
         params["job_names_list"] = args.jobs
     answer = long(service, "set-job-status", {"expid": args.expid, **profile(args), "command_params": params}, args)
     if not args.dry_run and not args.json:
-        answer = answer.get("result") or answer  # of an operation
+        answer = answer.get("result") or answer  # the result of an operation
         for job, status in answer["changed"].items():
             put(f"{job} {status}")
         if answer["counts"]["changed"] > len(answer["changed"]):
@@ -165,7 +165,7 @@ def set_status(service: Service, args: argparse.Namespace) -> Exit:
 
 
 def long(service: Service, name: str, body: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """A command that may take longer than a connection lasts: it goes on by itself, and its result is asked for."""
+    """Send a command that may outlast a connection, as an operation. Poll it; print and return its result."""
     answer = service.command(name, body, Prefer="respond-async, wait=5")
     if args.dry_run:
         planned(answer, args)
@@ -217,7 +217,10 @@ def check(service: Service, args: argparse.Namespace) -> Exit:
 
 
 def profile(args: argparse.Namespace) -> dict[str, Any]:
-    """profile_name and profile_params; `-p SSH.USER=ana` is `{"SSH": {"USER": "ana"}}`."""
+    """Return profile_name and profile_params, with --dry-run also dry_run.
+
+    `-p SSH.USER=ana` becomes `{"SSH": {"USER": "ana"}}`.
+    """
     params: dict[str, Any] = {}
     for item in args.param:
         path, equals, value = item.partition("=")
@@ -233,7 +236,7 @@ def profile(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def scope(args: argparse.Namespace) -> dict[str, Any]:
-    """profile_name and profile_params for a command that can do without."""
+    """Return profile_name and profile_params for a command in which both are optional."""
     if args.profile is None and args.param:
         raise Problem(Exit.USAGE, "-p: write --profile NAME, too.")
     asked = profile(args)
@@ -241,7 +244,7 @@ def scope(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def find(service: Service, args: argparse.Namespace) -> dict[str, Any]:
-    """A run by its number, or the last one of an experiment."""
+    """Return a run by its number, or the last run of an experiment."""
     if args.what.isdecimal():
         return service.get(f"runs/{args.what}")
     return service.post("command/get-runner-run-status", {"expid": args.what, **scope(args)})

@@ -1,4 +1,4 @@
-"""Talk to the service over HTTP: patiently, and without ever doing a thing twice."""
+"""The HTTP client of the service. It retries with back-off; a retry never executes a command twice."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import uuid
 from typing import Any
 
 KEY = "Idempotency-Key"
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0  # seconds before a request is sent again
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0  # seconds before a retry: the first and the longest back-off
 
 
 class Exit(enum.IntEnum):
-    """Exit codes."""
+    """The exit codes of the client."""
 
-    OK = 0  # done; of a run that was waited for: COMPLETED
+    OK = 0  # success; after waiting for a run: the run is COMPLETED
     FAILED = 1  # the run was TERMINATED, or the command ran and failed
-    USAGE = 2  # the command line, or the service does not accept it
-    NOT_THERE = 3  # no such run, experiment, profile, log; or not running
+    USAGE = 2  # the command line is wrong, or the service rejected the request as invalid
+    NOT_THERE = 3  # the run, experiment, profile or log does not exist, or the experiment is not running
     UNREACHABLE = 4  # the service, or the machine behind it, cannot be reached; nothing was executed
     REFUSED = 5  # credentials, permissions, or an endpoint that is switched off
     CONFLICT = 6  # already running
-    UNKNOWN = 7  # it may have been executed, but its outcome is not known: repeat it with its key, or look first
-    ACTIVE = 8  # `status` without --watch: it runs
+    UNKNOWN = 7  # the command may have been executed, but its outcome is unknown: retry with its key, or check first
+    ACTIVE = 8  # `status` without --watch: the run is active
     INTERRUPTED = 130  # Ctrl-C
 
 
@@ -56,12 +56,12 @@ LATER = ("idempotency_in_progress", "throttled", "database_unavailable")
 
 
 def exit_code_of(body: dict[str, Any]) -> Exit:
-    """Of the service's error body."""
+    """Return the exit code for an error body of the service."""
     return BY_CODE.get(body["code"]) or BY_STATUS.get(body["status"], Exit.UNREACHABLE)
 
 
 class Problem(Exception):
-    """What ends the program: a sentence for people and an exit code for scripts."""
+    """An error that ends the program: a message for people and an exit code for scripts."""
 
     def __init__(self, code: Exit, text: str, body: dict[str, Any] | None = None) -> None:
         super().__init__(text)
@@ -70,7 +70,7 @@ class Problem(Exception):
 
 
 class Later(Exception):
-    """A request that may be sent again, after `seconds` at the earliest, as long as the patience lasts."""
+    """A failure that allows a retry, `seconds` later at the earliest, within the limit of `patience`."""
 
     def __init__(self, problem: Problem, seconds: float = 0) -> None:
         super().__init__(str(problem))
@@ -79,31 +79,32 @@ class Later(Exception):
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The token is for the host that was named, and for no other."""
+    """Follow no redirects, because the token must only be sent to the host of `--url`."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
 
 
 def say(text: str) -> None:
-    """For people: progress and complaints."""
+    """Print progress or an error, for people, to standard error."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def put(text: str, end: str = "\n") -> None:
-    """For scripts: results."""
+    """Print a result, for scripts, to standard output."""
     sys.stdout.write(text + end)
     sys.stdout.flush()
 
 
 class Service:
-    """The service at `url`. Requests that change something carry a key, so sending them again does no harm."""
+    """The service at `url`. Commands have an Idempotency-Key, so that a retry does not execute them again."""
 
     def __init__(self, url: str, token: str, *, timeout: float, patience: float, key: str | None = None) -> None:
-        """`timeout`: seconds to wait for an answer. `patience`: seconds to keep trying while none comes.
+        """`timeout`: seconds to wait for one response. `patience`: seconds during which failed requests are retried.
 
-        `key`: of the one command that the program sends; of an earlier call, to learn what became of that.
+        `key`: the Idempotency-Key of the one command that the program sends. With the key of an earlier call, the
+        response tells the outcome of that call.
         """
         self.url = url.rstrip("/")
         self.token = token
@@ -121,7 +122,7 @@ class Service:
         return self._ask("POST", path, body, headers)
 
     def command(self, name: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
-        """A command, executed once however often it has to be sent."""
+        """Send a command. It has an Idempotency-Key, so the service executes it only once, even after retries."""
         if not body.get("dry_run"):
             headers[KEY] = self.key
         return self.post(f"command/{name}", body, **headers)
@@ -161,12 +162,12 @@ class Service:
             with self._open(request, timeout=self.timeout) as response:
                 return self._json(response.read())
         except urllib.error.HTTPError as error:
-            if error.code == 429:  # refused before it was looked at
+            if error.code == 429:  # rejected before it was executed
                 self.was_sent = was_sent
             with error:
                 raise self._problem(error, method) from None
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, urllib.error.URLError):  # no connection, or it broke before all was sent
+            if isinstance(error, urllib.error.URLError):  # no connection, or it broke before the whole request was sent
                 self.was_sent = was_sent
             reason = getattr(error, "reason", None) or error
             raise Later(Problem(Exit.UNREACHABLE, f"{self.url} does not answer: {reason}.")) from None
@@ -181,16 +182,16 @@ class Service:
         return body
 
     def _problem(self, error: urllib.error.HTTPError, method: str) -> Exception:
-        """What an answer of 400 or more means here."""
+        """Return the exception for a response with status 400 or more: Later if a retry may help, else Problem."""
         try:
             body = json.loads(error.read())
         except (ValueError, OSError):
             body = {}
         if not isinstance(body, dict) or "code" not in body:
             problem = Problem(Exit.UNREACHABLE, f"{self.url} answers {error.code} {error.reason}.")
-            return Later(problem) if error.code >= 500 else problem  # a proxy, without the service
+            return Later(problem) if error.code >= 500 else problem  # from a proxy: the service is down
         problem = Problem(exit_code_of(body), body["detail"], body)
-        # A machine that cannot be reached is waited for by those who look, and told to those who want something done.
+        # If a machine cannot be reached, retry a request that only reads, but report the error of a command.
         if body["code"] in LATER or (method == "GET" and error.code in (502, 504)):
             wait = error.headers.get("Retry-After", "")
             return Later(problem, float(wait) if wait.isdecimal() else 0)
