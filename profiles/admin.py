@@ -136,7 +136,7 @@ class RunnerProfileAdmin(ProfileAdmin):
                 raise PermissionDenied
             if profile := RunnerProfile.objects.filter(pk=copied).first():
                 return copy_of(profile)
-        # A new profile is bound to the person who asks, unless an admin decides otherwise.
+        # By default, a new profile binds SSH.USER to the person who makes the request. An admin may change that.
         return {"allowed_users": "\n".join(BOUND), **super().get_changeform_initial_data(request)}
 
     def save_model(self, request: HttpRequest, obj: RunnerProfile, form: Any, change: bool) -> None:
@@ -145,7 +145,7 @@ class RunnerProfileAdmin(ProfileAdmin):
             self.message_user(request, text, messages.WARNING)
 
     def preview(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
-        """What the posted form would stand for, as a piece of HTML. Nothing is written."""
+        """Return the preview of the posted form as an HTML fragment. Nothing is written."""
         profile = get_object_or_404(RunnerProfile, pk=pk) if pk else None
         may = self.has_change_permission(request, profile) if profile else self.has_add_permission(request)
         if not may:
@@ -158,7 +158,7 @@ class RunnerProfileAdmin(ProfileAdmin):
         return import_view(request, self)
 
     def export_all(self, request: HttpRequest) -> HttpResponse:
-        """Profiles, published keys and toggles."""
+        """Return the whole configuration as a YAML file."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         return _yaml_file("runner-configuration", export_configuration())
@@ -195,7 +195,7 @@ class RunnerProfileAdmin(ProfileAdmin):
 
     @admin.display(description="to be given")
     def still_open(self, profile: RunnerProfile) -> str:
-        """What a request has to give, with a mark where that depends on what else it gives."""
+        """Return the parameters that a request must give. `?` marks those that only some values of others require."""
         return ", ".join(
             f"{item['parameter']}{'' if item['required'] else '?'}"
             for item in profile.requirements()
@@ -223,7 +223,7 @@ class RunnerProfileAdmin(ProfileAdmin):
 
     def _switch(self, request: HttpRequest, queryset: QuerySet[RunnerProfile], enabled: bool) -> None:
         changed = list(queryset.exclude(enabled=enabled))
-        for profile in changed:  # one by one, so that each keeps a line in its history
+        for profile in changed:  # one by one, so that each gets an entry in its history
             profile.enabled = enabled
             profile.save(update_fields=["enabled"])
             self.log_change(request, profile, [{"changed": {"fields": ["enabled"]}}])
@@ -233,7 +233,7 @@ class RunnerProfileAdmin(ProfileAdmin):
 
 
 def _yaml_of(profiles: Iterable[RunnerProfile]) -> HttpResponse:
-    """Only these: with an import that removes nothing else unless it is asked to."""
+    """Return YAML with only these profiles. Importing it changes no others, unless the import prunes."""
     rows = list(profiles)
     configuration = Configuration(profiles={row.name: settings_of(row) for row in rows})
     return _yaml_file(rows[0].name if len(rows) == 1 else "profiles", configuration)
@@ -250,7 +250,7 @@ admin.site.unregister(Group)
 
 @admin.register(Group)
 class ProfileGroupAdmin(GroupAdmin):
-    """Django's own, which shows the profiles that a group cannot be deleted before."""
+    """Django's GroupAdmin. Its delete page also lists the profiles that still need the group."""
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
         deleted, counts, missing, protected = super().get_deleted_objects(objs, request)
@@ -259,7 +259,7 @@ class ProfileGroupAdmin(GroupAdmin):
 
 
 class ToggleForm(forms.ModelForm):
-    """One line of the list. Its box stands in a column, so its label is only heard."""
+    """One row of the list. The checkbox has no visible label, so it gets an `aria-label` for screen readers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -268,7 +268,7 @@ class ToggleForm(forms.ModelForm):
 
 @admin.register(EndpointToggle)
 class EndpointToggleAdmin(ToggleAdmin):
-    """Switches, not rows: all four are always there, and none can be added or removed."""
+    """The four toggles. The list always has all of them; none can be added or deleted."""
 
     list_display = ("name", "enabled", "covers", "history")
     list_editable = ("enabled",)
@@ -301,10 +301,10 @@ class EndpointToggleAdmin(ToggleAdmin):
         return super().get_changelist_form(request, **{**kwargs, "form": ToggleForm})
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        # A family without a row is enabled; here every one needs a row to be switched.
+        # A family without a row is enabled. Create the missing rows, so that each family can be switched here.
         rows = [EndpointToggle(name=name) for name in Endpoint.values]
         EndpointToggle.objects.bulk_create(rows, ignore_conflicts=True)
-        title = "Endpoint toggles"  # there is nothing to select
+        title = "Endpoint toggles"  # instead of "Select ... to change": there is nothing to select
         return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -1,4 +1,4 @@
-"""The form of a profile in the admin, and what it stands for: its YAML, and what it leaves to requests."""
+"""The admin form of a profile, and its preview: the YAML of the profile and its open parameters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIMITED = {
 
 
 class ProfileForm(ProfileModelForm):
-    """Judges nothing itself: `RunnerProfile.clean` has the rules, for the import and the API, too."""
+    """The form of a profile. `RunnerProfile.clean` has all its rules, and also serves the import and the API."""
 
     class Meta:
         model = RunnerProfile
@@ -44,7 +44,7 @@ class ProfileForm(ProfileModelForm):
 
 @dataclass(frozen=True, slots=True)
 class OpenParameter:
-    """What a request gives: the parameter's path, when, and what it may be."""
+    """A parameter that a profile leaves open: its path, when a request gives it, and the allowed values."""
 
     path: str
     when: str
@@ -53,7 +53,7 @@ class OpenParameter:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a profile, saved or not, stands for. `problems`: label and sentence of each mistake."""
+    """The preview of a profile, saved or not. `problems`: field label and message of each validation error."""
 
     yaml: str
     open: list[OpenParameter]
@@ -62,13 +62,13 @@ class Preview:
 
 
 def preview(profile: RunnerProfile) -> Preview:
-    """Of a profile as it is stored."""
+    """Return the preview of a stored profile."""
     return _preview(profile, {})
 
 
 def preview_of_form(form: forms.ModelForm[RunnerProfile]) -> Preview:
-    """Of what stands in a form, wrong or not. Nothing is written."""
-    form.is_valid()  # makes form.instance, as far as that is possible
+    """Return the preview of the values in a form, valid or not. Nothing is written."""
+    form.is_valid()  # fills form.instance with the valid values
     access = {
         name: tuple(sorted(group.name for group in form.cleaned_data.get(field) or ()))
         for name, field in RunnerProfile.ACCESS.items()
@@ -113,7 +113,7 @@ def _or(words: list[str]) -> str:
 
 
 def copy_of(profile: RunnerProfile) -> dict[str, Any]:
-    """The initial data of a form for a profile like this one, under a name that is free."""
+    """Return the initial form data for a copy of this profile, under a name that is not taken."""
     taken = set(RunnerProfile.objects.values_list("name", flat=True))
     base = f"{profile.name[: MAX_NAME - 10]}_COPY"
     names = [base, *(f"{base}_{number}" for number in range(2, len(taken) + 3))]

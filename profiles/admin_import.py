@@ -27,7 +27,7 @@ NEEDED = (  # an import writes all of these
     *("profiles.add_publishedsshkey", "profiles.change_endpointtoggle"),
     *("profiles.add_accountmap", "profiles.change_accountmap"),
 )
-WORDS = {"add": (ADDITION, "Imported."), "remove": (DELETION, "Removed by an import.")}  # of a row's history
+WORDS = {"add": (ADDITION, "Imported."), "remove": (DELETION, "Removed by an import.")}  # for a row's history
 NEEDED_TO_PRUNE = (*("profiles.delete_runnerprofile", "profiles.delete_publishedsshkey", "profiles.delete_accountmap"),)
 
 
@@ -51,7 +51,7 @@ class ImportForm(forms.Form):
 
     def __init__(self, *args: Any, may_prune: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not may_prune:  # what would be refused is not offered
+        if not may_prune:  # do not offer what the server would reject
             del self.fields["prune"]
 
     def clean(self) -> dict[str, Any]:
@@ -79,12 +79,12 @@ class Part:
 
     @property
     def action(self) -> str:
-        """Of the whole part: a profile that is added or removed is one change."""
+        """Return the action for a profile, "" for another section. An added or removed profile has a single change."""
         return self.changes[0].action if self.is_profile else ""
 
     @property
     def lines(self) -> list[Change]:
-        """One per field, of profiles that are added or removed, too."""
+        """Return one change per field. The single change of an added or removed profile is split into its fields."""
         if self.action == "add":
             return [Change("add", path, after=value) for path, value in self.changes[0].fields]
         if self.action == "remove":
@@ -93,7 +93,7 @@ class Part:
 
 
 def parts_of(plan: Plan, configuration: Configuration) -> list[Part]:
-    """The plan, profile by profile. `change.path` is shortened to what stands inside of its part."""
+    """Group the changes of a plan by profile or section. `change.path` becomes relative to its part."""
     known = {*(configuration.profiles or {}), *RunnerProfile.objects.values_list("name", flat=True)}
     parts: dict[str, Part] = {}
     for change in plan.changes:
@@ -106,13 +106,16 @@ def parts_of(plan: Plan, configuration: Configuration) -> list[Part]:
 
 
 def profile_of(path: str, names: set[str]) -> str:
-    """The profile that a path of a plan belongs to; "" for other sections. Names may hold dots: the longest counts."""
+    """Return the profile that a path of a plan belongs to; "" for other sections.
+
+    Names may contain dots, so the longest match wins.
+    """
     found = [name for name in names if f"{path}.".startswith(f"{PROFILES}.{name}.")]
     return max(found, key=len, default="")
 
 
 def import_view(request: HttpRequest, model_admin: admin.ModelAdmin[RunnerProfile]) -> HttpResponse:
-    """The page. Without `confirm` it only looks; `confirm` carries the fingerprints of what was looked at."""
+    """Show the page. Without `confirm`, it only shows the plan. `confirm` holds the fingerprints of text and plan."""
     if not request.user.has_perms(NEEDED):
         raise PermissionDenied
     is_sent = request.method == "POST"
@@ -126,7 +129,7 @@ def import_view(request: HttpRequest, model_admin: admin.ModelAdmin[RunnerProfil
     }
     if form.is_valid():
         text, prune = form.cleaned_data["text"], form.cleaned_data.get("prune", False)
-        # What was uploaded is shown from now on, and is what the confirmation sends.
+        # Put the uploaded text into the form, so that the confirmation sends the same text.
         context["form"] = shown = ImportForm(initial={"text": text, "prune": prune}, may_prune=may_prune)
         shown.fields["text"].widget.attrs["rows"] = 12
         try:
@@ -141,9 +144,12 @@ def import_view(request: HttpRequest, model_admin: admin.ModelAdmin[RunnerProfil
     return TemplateResponse(request, "admin/profiles/runnerprofile/import.html", context)
 
 
-@transaction.atomic  # between the comparison with what was shown and the import nobody changes anything
+@transaction.atomic  # no concurrent change between the comparison of the plans and the import
 def _look_or_import(request: HttpRequest, context: dict[str, Any], text: str, prune: bool) -> bool:
-    """Whether it was imported; otherwise the context says what would be. Raises InvalidConfiguration."""
+    """Import a confirmed plan and return True; otherwise describe the plan in the context and return False.
+
+    Raises InvalidConfiguration.
+    """
     configuration = parse(text)
     plan = import_configuration(configuration, prune=prune, dry_run=True)
     of_text, of_plan = fingerprint([*text.splitlines(), str(prune)]), fingerprint(map(str, plan.changes))
@@ -176,20 +182,20 @@ def _look_or_import(request: HttpRequest, context: dict[str, Any], text: str, pr
 
 
 def fingerprint(lines: Iterable[str]) -> str:
-    """Of a text without regard to its line ends, which forms change, or of what a plan changes."""
+    """Return the SHA-256 of the lines of a text or of a plan. It ignores line ends, because forms change them."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def line_of(text: str, mistake: Mistake) -> str:
-    """The line that a mistake is in."""
+    """Return the line of the text that has the mistake, or "" if it is not known."""
     lines = text.splitlines()
     return lines[mistake.line - 1].strip()[:200] if mistake.line and mistake.line <= len(lines) else ""
 
 
 def _remember(request: HttpRequest, changes: list[Change]) -> None:
-    """A line in the history of each row that an import writes, as if somebody had done it by hand.
+    """Add an entry to the history of each row that an import writes, as for an edit by hand.
 
-    For rows that are removed before they are: afterwards they have no number any more.
+    Call it before rows are deleted: afterwards they have no primary key.
     """
     by_row: dict[int, list[Change]] = {}
     for change in changes:
@@ -202,10 +208,10 @@ def _remember(request: HttpRequest, changes: list[Change]) -> None:
         elif not message:
             paths = ", ".join(change.path.removeprefix(f"{PROFILES}.{row}.") for change in several)
             message = f"Changed by an import: {paths}."
-        assert request.user.pk  # admin_view lets nobody else in
+        assert request.user.pk  # admin_view admits only users who are signed in
         LogEntry.objects.log_actions(request.user.pk, [row], flag, change_message=message, single_object=True)
 
 
 def switched(enabled: bool) -> str:
-    """What the history says of a toggle: the field's name alone would not tell which way."""
+    """Return the history text of a toggle. The name of the changed field alone would not tell on from off."""
     return "Switched on" if enabled else "Switched off"

@@ -1,4 +1,4 @@
-"""What `manage.py check --database default` says of the configuration in the database."""
+"""System checks of the configuration in the database, for `manage.py check --database default`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from profiles.models import RunnerProfile
 
 @register(Tags.database)
 def profiles_are_bound(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """A warning for each profile by which anybody can act as anybody. Nothing before the first migration."""
+    """Return the warnings of all profiles, such as "anybody as anybody". None before the first migration."""
     try:
         rows = list(RunnerProfile.objects.all()) if databases else []
     except DatabaseError:

@@ -33,7 +33,7 @@ class Endpoint(models.TextChoices):
     UPDATE_EXPERIMENT_DETAILS = "UPDATE_EXPERIMENT_DETAILS", "update-experiment-description"
 
 
-DEFAULT_INSTALLATION = "default"  # of profiles that name none: one for all, so that no experiment runs twice
+DEFAULT_INSTALLATION = "default"  # shared by all profiles that name none, so that no experiment runs twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,12 @@ class SSHTarget:
 
 @dataclass(frozen=True, slots=True)
 class RunnerConfig:
-    """Made by `RunnerProfile.resolve`, or from a stored snapshot. `ssh` is None exactly for LOCAL.
+    """A complete configuration, from `RunnerProfile.resolve` or a stored snapshot. `ssh` is None only for LOCAL.
 
-    `venv_roots`: directories, one of which must hold the environment given by a path in `modules`, by its real path on
-    the machine. Empty: anywhere.
-    `installation`: the Autosubmit database that the commands use, by its name (`profiles.installations`).
-    `profile_id`: the number of the profile that it was made from; it is no part of the snapshot, because each row has
-    it in a column of its own.
+    `venv_roots`: an environment given as a path in `modules` must lie within one of these directories. Its real path on
+    the machine counts. Empty: anywhere.
+    `installation`: the name of the Autosubmit database that the commands use (`profiles.installations`).
+    `profile_id`: the primary key of the profile. The snapshot omits it, because each row has a column for it.
     """
 
     runner_type: RunnerType
@@ -65,7 +64,7 @@ class RunnerConfig:
     profile_id: int | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The wire form (`RUNNER_TYPE`, `MODULE_LOADER_TYPE`, `MODULES` as list, `SSH`), to be stored as JSON."""
+        """Return the wire form (`RUNNER_TYPE`, `MODULE_LOADER_TYPE`, `MODULES` as list, `SSH`), to store it as JSON."""
         data: dict[str, Any] = {
             "RUNNER_TYPE": str(self.runner_type),
             "MODULE_LOADER_TYPE": str(self.module_loader_type),
@@ -81,7 +80,7 @@ class RunnerConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RunnerConfig:
-        """The inverse of `as_dict`, for snapshots that we stored ourselves (no validation)."""
+        """Return the configuration of a snapshot that `as_dict` made. The values are not validated."""
         ssh = data.get("SSH")
         if not isinstance(data["MODULES"], list) or bool(ssh) != (data["RUNNER_TYPE"] == RunnerType.SSH):
             raise ValueError("MODULES is no list, or SSH does not fit RUNNER_TYPE")

@@ -1,4 +1,4 @@
-"""What can be wrong with a profile or its parameters. No HTTP here; `runners.api.exception_handler` maps it."""
+"""Errors of a profile or its parameters. No HTTP here; `runners.api.exception_handler` maps them to responses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What keeps a rule of groups when a row is deleted: else what was some people's would become everybody's.
+"""Keep access rules when a group or profile is deleted. Otherwise restricted access would become open to everybody.
 
-The last group of a profile's action is not deleted. A profile that is deleted leaves the rule who sees its runs.
+The only group of an action of a profile cannot be deleted. A deleted profile leaves the groups that see its runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from profiles.models import DeletedProfile, RunnerProfile
 
 
 def profiles_that_need(group: Group) -> list[RunnerProfile]:
-    """The profiles for which `group` is the only one of some action."""
+    """Return the profiles that have `group` as the only group of some action."""
     return [
         profile
         for profile in RunnerProfile.objects.prefetch_related(*RunnerProfile.ACCESS.values())
@@ -26,7 +26,7 @@ def profiles_that_need(group: Group) -> list[RunnerProfile]:
 
 @receiver(pre_delete, sender=Group)
 def refuse(sender: type[Group], instance: Group, **kwargs: Any) -> None:
-    """Raises ProtectedError."""
+    """Raise ProtectedError if the group is the only one of an action of a profile."""
     if needed := profiles_that_need(instance):
         names = ", ".join(profile.name for profile in needed)
         raise ProtectedError(
@@ -38,7 +38,7 @@ def refuse(sender: type[Group], instance: Group, **kwargs: Any) -> None:
 
 @receiver(pre_delete, sender=RunnerProfile)
 def keep_view_groups(sender: type[RunnerProfile], instance: RunnerProfile, **kwargs: Any) -> None:
-    """In the transaction that deletes the profile. Who saw its runs goes on to see them, and nobody else."""
+    """Keep the view groups of a deleted profile, in the same transaction. The same people still see its runs."""
     groups = sorted(instance.view_groups.values_list("pk", flat=True))
     if groups:
         kept = {"name": instance.name, "view_groups": groups}

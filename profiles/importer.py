@@ -1,4 +1,4 @@
-"""Rows and the YAML wire: what an import would change, the import itself, the export. For commands and admin pages."""
+"""Import and export of the YAML configuration, for commands and admin pages. A plan lists what an import changes."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from profiles.yaml_config import (
     ProfileSettings,
 )
 
-GROUPS = "GROUPS"  # groups that the access to profiles needs: no part of the YAML, but of what an import writes
+GROUPS = "GROUPS"  # not a section of the YAML: the groups that ACCESS names and an import creates
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of the plan. `before` or `after` is empty where there is nothing; `action` is add, change or remove.
+    """One change of the plan. `action` is add, change or remove; `before` or `after` is empty if there is no value.
 
-    `fields`: of a profile that is added or removed as a whole, what it says, by the paths inside of it. `row`: what is
-    written; without a number until it is saved, and after it is deleted.
+    `fields`: for a profile that is added or removed as a whole, its paths and values. `row`: the row that is written.
+    It has no primary key before it is saved and after it is deleted.
     """
 
     action: str
@@ -65,8 +65,8 @@ class Change:
 class Plan:
     """What an import changes.
 
-    `kept`: what the text does not name and is left alone because nobody asked to prune. `warnings`: what an admin
-    should know of the profiles in the text.
+    `kept`: what the text does not name and stays, because the import does not prune. `warnings`: warnings for an admin
+    about the profiles in the text.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Plan:
         return sum(change.action == action for change in self.changes)
 
     def carry_out(self) -> None:
-        """Write it, in the transaction that the plan was made in: its rows are locked there."""
+        """Write the changes. Call it in the transaction that made the plan, because that one holds the row locks."""
         for step in self._steps:
             step()
 
@@ -87,9 +87,10 @@ class Plan:
 
 
 def import_configuration(configuration: Configuration, *, prune: bool = False, dry_run: bool = False) -> Plan:
-    """Make the rows say what the configuration says, all or nothing. Raises InvalidConfiguration.
+    """Make the rows match the configuration, all or nothing. Raises InvalidConfiguration.
 
-    Parts that the configuration does not have (`None`) stay as they are, with `prune`, too. A dry run writes nothing.
+    Sections that the configuration does not have (`None`) stay as they are, even with `prune`. A dry run writes
+    nothing.
     """
     with transaction.atomic():
         plan = _plan(configuration, prune=prune)
@@ -99,7 +100,7 @@ def import_configuration(configuration: Configuration, *, prune: bool = False, d
 
 
 def export_configuration() -> Configuration:
-    """Everything there is."""
+    """Return the whole configuration in the database."""
     return Configuration(
         profiles={
             row.name: settings_of(row) for row in RunnerProfile.objects.prefetch_related(*RunnerProfile.ACCESS.values())
@@ -111,7 +112,7 @@ def export_configuration() -> Configuration:
 
 
 def settings_of(row: RunnerProfile) -> ProfileSettings:
-    """One profile as YAML says it."""
+    """Return one profile as settings of the YAML."""
     return ProfileSettings(row.values(), row.enabled, row.description, row.access(), _limits(row), row.installation)
 
 
@@ -154,7 +155,7 @@ def _plan_profiles(plan: Plan, wanted: dict[str, ProfileSettings], prune: bool, 
         row.installation = row.installation if settings.installation is None else settings.installation
         try:
             row.full_clean()
-        except ValidationError as error:  # what the text alone cannot tell
+        except ValidationError as error:  # rules that need the row, not only the text
             mistakes += [
                 Mistake(f"{ROOT}.{path}.{_wire_name(name)}", " ".join(m)) for name, m in error.message_dict.items()
             ]
@@ -170,7 +171,7 @@ def _plan_profiles(plan: Plan, wanted: dict[str, ProfileSettings], prune: bool, 
 
 
 def _changed(row: RunnerProfile, path: str, settings: ProfileSettings) -> list[Change]:
-    """What `settings` change of a stored profile, field by field."""
+    """Return the changes from a stored profile to `settings`, field by field."""
     values = row.values()
     found: list[tuple[str, Any, Any, Callable[[Any], str]]] = [
         (key, values.get(key), settings.values.get(key), _text) for key in parameters.PATHS
@@ -191,7 +192,7 @@ def _changed(row: RunnerProfile, path: str, settings: ProfileSettings) -> list[C
 
 
 def _fields(settings: ProfileSettings) -> tuple[tuple[str, str], ...]:
-    """What a profile says, in the order of `_changed`; what it leaves open or at its default is left out."""
+    """Return the paths and values of a profile, in the order of `_changed`. Open and default values are omitted."""
     said = [(key, _text(settings.values[key])) for key in parameters.PATHS if key in settings.values]
     if settings.enabled is False:
         said.append((ENABLED, _text(settings.enabled)))
@@ -205,7 +206,7 @@ def _fields(settings: ProfileSettings) -> tuple[tuple[str, str], ...]:
 
 
 def _plan_groups(plan: Plan, access: dict[str, tuple[str, ...]], groups: dict[str, Group]) -> None:
-    """Groups that do not exist are made, without members: a profile must not become everybody's by a missing group."""
+    """Plan the missing groups, without members. A missing group must not open a profile to everybody."""
     for name in {name: None for names in access.values() for name in names}:
         if name not in groups:
             groups[name] = group = Group(name=name)
@@ -258,7 +259,7 @@ def _plan_accounts(plan: Plan, wanted: dict[str, tuple[str, ...]], prune: bool) 
 
 
 def _plan_endpoints(plan: Plan, wanted: dict[Endpoint, bool]) -> None:
-    """Nothing to prune: the four families are always there, and on when they have no row."""
+    """Plan the toggles. Nothing is pruned: the four families always exist, and one without a row is enabled."""
     rows = {row.name: row for row in EndpointToggle.objects.select_for_update()}
     for endpoint, enabled in wanted.items():
         row = rows.get(endpoint.value) or EndpointToggle(name=endpoint.value)

@@ -16,15 +16,15 @@ from profiles.ssh_config import lookup
 from profiles.validators import MAX_HOST, MAX_USER, shown
 
 USER, HOST = "{user}", "{host}"
-LOCAL_HOST = "localhost"  # what {host} is for LOCAL, on each of several nodes that share their homes
+LOCAL_HOST = "localhost"  # value of {host} for LOCAL: the same on all nodes that share their home directories
 MAX_PATTERN = 100
-MAX_INSTALLATION = MAX_PATTERN + MAX_USER + MAX_HOST  # of a name after the placeholders were replaced
+MAX_INSTALLATION = MAX_PATTERN + MAX_USER + MAX_HOST  # length of a name after its placeholders were replaced
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+-]*")
 
 
 def validate_installation(value: str) -> None:
-    """The name of an installation, maybe with placeholders. Raises ValidationError."""
+    """Validate the name of an installation, with or without placeholders. Raises ValidationError."""
     plain = value if len(value) <= MAX_PATTERN else ""
     for placeholder in (USER, HOST):
         plain = plain.replace(placeholder, "x", 1)
@@ -43,11 +43,10 @@ def validate_installation(value: str) -> None:
 
 
 def installation_of(pattern: str, ssh: SSHTarget | None) -> str:
-    """The name for one account on one machine. `ssh` is None for LOCAL; an empty pattern is the default installation.
+    """Return the name for one account on one machine. `ssh` is None for LOCAL. An empty pattern: the default.
 
-    Upper and lower case of the name and of the machine mean the same: a slip there must not let an experiment run
-    twice. Those of the account differ, as they do on the machine. An alias of ~/.ssh/config is the machine it stands
-    for.
+    The name and the machine are case-insensitive, so that a typo cannot let an experiment run twice. The account is
+    case-sensitive, as on the machine. An alias of ~/.ssh/config is replaced by its host name.
     """
     name = (pattern or DEFAULT_INSTALLATION).lower()
     if HOST in name:
@@ -57,7 +56,10 @@ def installation_of(pattern: str, ssh: SSHTarget | None) -> str:
 
 
 def possible_installations(pattern: str, *, user: str, host: str, is_local: bool) -> re.Pattern[str]:
-    """The whole names that a profile can give. An empty `user` or `host` may be any; case as in `installation_of`."""
+    """Return a pattern of the full names that a profile can give. An empty `user` or `host` matches any value.
+
+    Case as in `installation_of`.
+    """
     user = own_account().pw_name if is_local else user
     host = LOCAL_HOST if is_local else lookup(host).hostname.lower().rstrip(".") if host else ""
     text = re.escape((pattern or DEFAULT_INSTALLATION).lower())
@@ -67,5 +69,5 @@ def possible_installations(pattern: str, *, user: str, host: str, is_local: bool
 
 
 def account_of(ssh: SSHTarget | None) -> str:
-    """The account that runs the commands."""
+    """Return the account that runs the commands."""
     return ssh.user if ssh else own_account().pw_name

@@ -1,9 +1,9 @@
-"""What an admin allows in the parameters that a profile leaves open. No rows and no HTTP here.
+"""Limits that an admin sets for the open parameters of a profile. No rows and no HTTP here.
 
-Hosts and users are patterns (`*`, `?`, `[a-c]`). In patterns of users `{username}` stands for the name of the person
-who asks, and `{accounts}` alone for the accounts that an admin has mapped to that person. Environments given by a path
-have to lie within roots by their *real* path, which only the machine knows: the roots travel with the RunnerConfig and
-are checked where the command runs.
+Hosts and users are patterns (`*`, `?`, `[a-c]`). In a user pattern, `{username}` is the name of the person who makes
+the request. The pattern `{accounts}` stands for the accounts that an admin has mapped to that person. An environment
+given as a path must lie within one of the roots by its *real* path. Only the machine knows that path, so the
+RunnerConfig carries the roots, and they are checked where the command runs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.exceptions import ForbiddenParameter
 from profiles.validators import shown
 
-if TYPE_CHECKING:  # its module knows rows
+if TYPE_CHECKING:  # profiles.people imports models
     from profiles.people import Person
 
 MAX_PATTERNS = 100
 USERNAME, ACCOUNTS = "{username}", "{accounts}"
-_SETS = re.compile(r"\[[^\]]*\]")  # of a pattern: [a-z]
-BOUND = (USERNAME, ACCOUNTS)  # the limits of a profile that binds SSH.USER to the person who asks
+_SETS = re.compile(r"\[[^\]]*\]")  # character sets of a pattern, such as [a-z]
+BOUND = (USERNAME, ACCOUNTS)  # the user patterns of a profile that binds SSH.USER to the requester
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Empty: no limit."""
+    """The limits of a profile. Empty: no limit."""
 
     hosts: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
@@ -41,12 +41,12 @@ class Limits:
 
 
 def lines(text: str) -> tuple[str, ...]:
-    """One item per line; empty lines and blanks around items count for nothing."""
+    """Return the items of a text, one per line. Empty lines and blanks around items are dropped."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def validate_patterns(items: Sequence[str]) -> None:
-    """Patterns of host or user names. Raises ValidationError."""
+    """Validate patterns of host or user names. Raises ValidationError."""
     if len(items) > MAX_PATTERNS:
         raise ValidationError(f"Give at most {MAX_PATTERNS} patterns. These are {len(items)}.")
     for item in items:
@@ -55,7 +55,7 @@ def validate_patterns(items: Sequence[str]) -> None:
 
 
 def validate_user_patterns(items: Sequence[str]) -> None:
-    """Patterns of accounts, maybe with placeholders. Raises ValidationError."""
+    """Validate patterns of accounts, with or without placeholders. Raises ValidationError."""
     validate_patterns(items)
     for item in items:
         if item != ACCOUNTS and set("{}") & set(item.replace(USERNAME, "")):
@@ -66,20 +66,20 @@ def validate_user_patterns(items: Sequence[str]) -> None:
 
 
 def is_anybody(fixed: parameters.Values, limits: Limits) -> bool:
-    """Whether a profile lets whoever may use it act as any account of its machine: SSH.USER is open, and not bound."""
+    """Return True if every user of a profile can act as any account of its machine: SSH.USER is open and unlimited."""
     if parameters.SSH_USER in fixed or fixed.get(parameters.RUNNER_TYPE) == RunnerType.LOCAL:
         return False
     return not limits.users or any(map(_fits_anything, limits.users))
 
 
 def _fits_anything(pattern: str) -> bool:
-    """Whether a pattern asks for no letter of its own, such as * or [a-z]*."""
+    """Return True if a pattern has only wildcards, such as * or [a-z]*."""
     wildcards = _SETS.sub("", pattern)
     return bool(wildcards) and not set(wildcards) - set("*?")
 
 
 def accounts_for(patterns: Sequence[str], person: Person) -> list[str]:
-    """The patterns of accounts for one person, without placeholders."""
+    """Return the patterns of accounts for one person, with the placeholders replaced."""
     found: list[str] = []
     for pattern in patterns:
         if person.is_admin and (USERNAME in pattern or pattern == ACCOUNTS):
@@ -94,7 +94,7 @@ def accounts_for(patterns: Sequence[str], person: Person) -> list[str]:
 
 
 def validate_roots(items: Sequence[str]) -> None:
-    """Directories. Raises ValidationError."""
+    """Validate directories. Raises ValidationError."""
     if len(items) > MAX_PATTERNS:
         raise ValidationError(f"Give at most {MAX_PATTERNS} directories. These are {len(items)}.")
     for item in items:
@@ -104,9 +104,10 @@ def validate_roots(items: Sequence[str]) -> None:
 def limit(
     profile_name: str, config: RunnerConfig, fixed: parameters.Values, limits: Limits, person: Person
 ) -> RunnerConfig:
-    """The configuration, if what the profile does not fix is allowed to the person. Raises ForbiddenParameter.
+    """Return the configuration if the person may use the values that the profile leaves open.
 
-    The paths of environments are judged on the machine, by the roots in the returned configuration.
+    Raises ForbiddenParameter. The machine checks the paths of environments against the roots in the returned
+    configuration.
     """
     errors: dict[str, list[str]] = {}
     if config.ssh:
@@ -135,7 +136,7 @@ def _refusal(profile_name: str, value: str, patterns: Sequence[str]) -> str:
 
 
 def describe(requirements: list[parameters.Requirement], fixed: parameters.Values, limits: Limits) -> None:
-    """Say in the requirements of a profile what `limit` allows."""
+    """Add what `limit` allows to the requirements of a profile."""
     patterns = {parameters.SSH_HOST: limits.hosts, parameters.SSH_USER: limits.users}
     loader = fixed.get(parameters.MODULE_LOADER_TYPE)
     for item in requirements:
@@ -147,19 +148,19 @@ def describe(requirements: list[parameters.Requirement], fixed: parameters.Value
 
 
 def is_path(config: RunnerConfig) -> bool:
-    """Whether the environment is given by its path: a virtual environment, or a conda environment that is no name."""
+    """Return True if the environment is given as a path: VENV always, CONDA if it begins with `/`."""
     loader = config.module_loader_type
     return loader == ModuleLoaderType.VENV or (loader == ModuleLoaderType.CONDA and config.modules[0].startswith("/"))
 
 
 def in_words(items: Sequence[str]) -> str:
-    """For an error: what is allowed, at reasonable length."""
+    """Return the allowed items as text for an error message: at most 10 of them."""
     more = f" and {len(items) - 10} more" if len(items) > 10 else ""
     return ", ".join(items[:10]) + more
 
 
 def validate_accounts(items: Sequence[str]) -> None:
-    """The accounts of one person. Raises ValidationError."""
+    """Validate the accounts of one person. Raises ValidationError."""
     if len(items) > MAX_PATTERNS:
         raise ValidationError(f"Give at most {MAX_PATTERNS} accounts. These are {len(items)}.")
     for item in items:

@@ -37,7 +37,7 @@ OPEN = "Leave empty to leave it open: requests then give it in profile_params."
 
 
 class RunnerProfile(models.Model):
-    """A template of a runner configuration. What is empty is open, and may be given in a request's `profile_params`."""
+    """A template of a runner configuration. An empty field is open: a request may give it in `profile_params`."""
 
     name = models.CharField(
         max_length=validators.MAX_NAME,
@@ -86,7 +86,7 @@ class RunnerProfile(models.Model):
         max_length=MAX_PATTERN,
         blank=True,
         default="",
-        db_default="",  # for a server of an older version on the same database
+        db_default="",  # an older server on the same database does not set this column
         help_text="The Autosubmit database that the commands use, by a name that you choose. Profiles that use the "
         "same database have the same name. An experiment runs once in an installation, whichever profile starts it. "
         "{user} is the account that runs the commands and {host} its machine: write {user}@{host} when every "
@@ -148,7 +148,7 @@ class RunnerProfile(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    # Which column holds the value of which parameter.
+    # Path of a parameter: the model field that holds its value.
     FIELDS = {
         parameters.RUNNER_TYPE: "runner_type",
         parameters.MODULE_LOADER_TYPE: "module_loader_type",
@@ -160,13 +160,13 @@ class RunnerProfile(models.Model):
 
     @property
     def module_list(self) -> list[str]:
-        """The modules in the order of loading."""
+        """Return the modules in the order of loading."""
         lines = [line.strip() for line in self.modules.splitlines()]
         loader = ModuleLoaderType.LMOD if self.module_loader_type == ModuleLoaderType.LMOD else None
         return list(parameters.separate(loader, filter(None, lines)))
 
     def values(self) -> parameters.Values:
-        """What the profile fixes, by parameter path; open parameters are absent."""
+        """Return the fixed values by parameter path. Open parameters are absent."""
         values: parameters.Values = {
             parameters.MODULES: tuple(self.module_list),
             parameters.SSH_HOST: self.ssh_host,
@@ -180,7 +180,7 @@ class RunnerProfile(models.Model):
         return {path: value for path, value in values.items() if value not in (None, "", ())}
 
     def set_values(self, values: parameters.Values) -> None:
-        """The inverse of `values`: parameters that are absent become open."""
+        """Set the fixed values, in the form of `values`. Absent parameters become open."""
         self.runner_type = values.get(parameters.RUNNER_TYPE, "")
         self.module_loader_type = values.get(parameters.MODULE_LOADER_TYPE, "")
         self.modules = "\n".join(values.get(parameters.MODULES, ()))
@@ -188,7 +188,7 @@ class RunnerProfile(models.Model):
         self.ssh_port = values.get(parameters.SSH_PORT)
         self.ssh_user = values.get(parameters.SSH_USER, "")
 
-    # Which column holds the groups of which action, and the patterns of which limit, by their names in YAML.
+    # Name in YAML: the model field that holds the groups of an action (ACCESS), or the patterns of a limit (LIMITS).
     ACCESS = {
         "RUN_GROUPS": "run_groups",
         "STOP_GROUPS": "stop_groups",
@@ -200,20 +200,20 @@ class RunnerProfile(models.Model):
 
     @property
     def limits(self) -> Limits:
-        """What open parameters may be."""
+        """Return the limits of the open parameters."""
         return Limits(*(lines(text) for text in (self.allowed_hosts, self.allowed_users, self.venv_roots)))
 
     def access(self) -> dict[str, tuple[str, ...]]:
-        """The names of the groups of each action, sorted, by the names of ACCESS."""
+        """Return the sorted names of the groups of each action, by the names of ACCESS."""
         if not self.pk:
             return dict.fromkeys(self.ACCESS, ())
         return {name: tuple(sorted(g.name for g in getattr(self, field).all())) for name, field in self.ACCESS.items()}
 
     def permits(self, user: Any, field: str, own: set[int] | None = None) -> bool:
-        """Whether `user` (maybe anonymous) is in one of the groups of `field` (of ACTIONS), or there are none.
+        """Return True if `user` (may be anonymous) is in a group of `field` (one of ACTIONS), or if it has no groups.
 
-        Without groups of their own, stopping and setting statuses are for the groups that may run. Superusers always
-        may. `own`: the numbers of the user's groups, if they are known.
+        If `stop_groups` or `status_groups` is empty, the fallback is `run_groups`. Superusers always pass. `own`: the
+        primary keys of the user's groups, if the caller knows them.
         """
         if user.is_active and user.is_superuser:
             return True
@@ -222,13 +222,13 @@ class RunnerProfile(models.Model):
 
     @classmethod
     def usable_by(cls, user: Any) -> list[RunnerProfile]:
-        """The enabled profiles that `user` may use for something, by name."""
+        """Return the enabled profiles that `user` may use for at least one action, ordered by name."""
         rows = cls.objects.filter(enabled=True).prefetch_related(*cls.ACTIONS)
         own = groups_of(user)
         return [row for row in rows if any(row.permits(user, field, own) for field in cls.ACTIONS)]
 
     def clean(self) -> None:
-        """All rules of a profile, for admin, import and API. Raises ValidationError by model field; trims texts."""
+        """Trim texts and check all rules, for admin, import and API. Raises ValidationError by model field."""
         for field in ("name", "ssh_host", "ssh_user", "installation"):
             setattr(self, field, getattr(self, field).strip())
         self.modules = "\n".join(self.module_list)
@@ -253,12 +253,12 @@ class RunnerProfile(models.Model):
 
     @property
     def is_anybody(self) -> bool:
-        """Whether whoever may use the profile can act as any account of its machine."""
+        """Return True if every user of the profile can act as any account of its machine."""
         return is_anybody(self.values(), self.limits)
 
     @property
     def warnings(self) -> list[str]:
-        """What an admin should know of the profile, for the admin, the import, the checks."""
+        """Return warnings about the profile for admins. The admin, the import and the checks show them."""
         found = []
         if self.is_anybody:
             found.append(
@@ -275,17 +275,17 @@ class RunnerProfile(models.Model):
         return found
 
     def bind(self) -> None:
-        """Bind an open SSH.USER to the person who asks. Not saved."""
+        """Bind an open SSH.USER to the person who makes the request. Does not save the row."""
         self.allowed_users = "\n".join(BOUND)
 
     def resolve(self, profile_params: object, person: Person | None = None) -> RunnerConfig:
-        """The complete configuration for a person's request. Raises InvalidProfile, whatever `profile_params` holds.
+        """Return the complete configuration for a request. Invalid `profile_params` of any kind raise InvalidProfile.
 
-        `person`: see `profiles.people`; None is somebody who is not signed in. Parameters fill what the profile leaves
-        open and never overwrite what it fixes. What an admin does not allow for them raises ForbiddenParameter.
+        `person`: see `profiles.people`; None means that nobody is signed in. Parameters fill open values and never
+        overwrite fixed ones. Raises ForbiddenParameter for values that an admin does not allow.
         """
         fixed = self.values()
-        from profiles.people import Person  # it reads the map, a model of this module
+        from profiles.people import Person  # circular: it imports AccountMap from this module
 
         config = parameters.complete(self.name, fixed, profile_params)
         if config.ssh is None and not settings.RUNNERS_ALLOW_LOCAL:
@@ -295,7 +295,7 @@ class RunnerProfile(models.Model):
         return replace(config, installation=installation, profile_id=self.pk)
 
     def installations(self) -> re.Pattern[str]:
-        """The whole names of the installations that the profile can give, whatever requests fill in."""
+        """Return a pattern of the full names of all installations that the profile can give, for any request."""
         values = self.values()
         host = values.get(parameters.SSH_HOST, "")
         runner = values.get(parameters.RUNNER_TYPE)
@@ -306,7 +306,7 @@ class RunnerProfile(models.Model):
         return possible_installations(self.installation, user=user, host=host, is_local=is_local)
 
     def as_wire(self) -> dict[str, Any]:
-        """The form of GET configuration/profiles. A profile of RUNNER_TYPE SSH always has `SSH`, maybe empty."""
+        """Return the form of GET configuration/profiles. RUNNER_TYPE SSH always has the member `SSH`, maybe empty."""
         values = self.values()
         types = (parameters.RUNNER_TYPE, parameters.MODULE_LOADER_TYPE)
         wire: dict[str, Any] = {path: str(values[path]) for path in types if path in values}
@@ -326,7 +326,7 @@ class RunnerProfile(models.Model):
         return wire
 
     def requirements(self) -> list[parameters.Requirement]:
-        """What a launch may or must still be given, and what an admin allows for it."""
+        """Return the parameters that a request may or must give, with the values that an admin allows."""
         fixed = self.values()
         open_ones = parameters.requirements(fixed)
         describe(open_ones, fixed, self.limits)
@@ -334,7 +334,7 @@ class RunnerProfile(models.Model):
 
 
 class DeletedProfile(models.Model):
-    """Who sees the runs of a profile that was deleted, when certain groups did. Others' runs stay everybody's."""
+    """The view groups of a deleted profile. Without such a row, everybody sees the runs of the deleted profile."""
 
     number = models.BigIntegerField(unique=True, help_text="What its runs hold as profile_id. Below 0: not known.")
     name = models.CharField(max_length=validators.MAX_NAME)
@@ -348,7 +348,7 @@ class DeletedProfile(models.Model):
 
 
 def groups_of(user: Any) -> set[int]:
-    """The numbers of a user's groups; none of somebody who is not signed in, or switched off."""
+    """Return the primary keys of a user's groups; none for an anonymous or inactive user."""
     if not (user.is_authenticated and user.is_active):
         return set()
     return set(user.groups.values_list("pk", flat=True))
@@ -375,7 +375,7 @@ class EndpointToggle(models.Model):
 
     @classmethod
     def states(cls) -> dict[Endpoint, bool]:
-        """All families, in the order of their definition."""
+        """Return the state of all families, in the order of their definition."""
         off = set(cls.objects.filter(enabled=False).values_list("name", flat=True))
         return {endpoint: endpoint.value not in off for endpoint in Endpoint}
 
@@ -402,7 +402,7 @@ class PublishedSSHKey(models.Model):
 
 
 class AccountMap(models.Model):
-    """Which accounts on the machines are one person's, where a profile's allowed users say `{accounts}`."""
+    """The accounts of one person on the machines, for profiles with `{accounts}` among their allowed users."""
 
     person = models.CharField(max_length=150, unique=True, help_text="The name that the person signs in with.")
     accounts = models.TextField(help_text="Accounts on the machines, one per line, such as abc012345.")
@@ -417,7 +417,10 @@ class AccountMap(models.Model):
 
     @classmethod
     def of(cls, person: str) -> AccountMap | None:
-        """The row of a person. Names that look the same are one person's: no two accounts have such names."""
+        """Return the row of a person, or None.
+
+        Names that look the same belong to one person, because no two accounts have such names.
+        """
         row = cls.objects.filter(person=person).first()
         if row:
             return row
@@ -437,7 +440,7 @@ class AccountMap(models.Model):
 
 
 class UserSettings(models.Model):
-    """What one person has set in the GUI."""
+    """The settings that one person has made in the GUI."""
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="runner_settings")
     preferred_username = models.CharField(

@@ -1,4 +1,4 @@
-"""Names of people: two that look the same are one, so that nobody is taken for somebody else."""
+"""User names: reject a name that looks like an existing one, so that nobody is mistaken for somebody else."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_USERNAME = 150  # of django.contrib.auth
 
 
 def validate_unlike_others(name: str, *, pk: int = 0) -> None:
-    """Raises ValidationError when another account's name looks like this one. `pk`: the account that has the name.
+    """Raise ValidationError if another account's name looks like this one. `pk`: the account that has the name.
 
-    Reads all names: it is asked only when somebody gets a name.
+    Reads all names, so it runs only when an account gets a name.
     """
     if len(name) > MAX_USERNAME:
-        return  # refused by its own rule
+        return  # the field's own rule rejects it
     mine = canonical(name)
     others = get_user_model()._default_manager.exclude(pk=pk).values_list("username", flat=True)
     for other in others.iterator():
@@ -33,7 +33,7 @@ def validate_unlike_others(name: str, *, pk: int = 0) -> None:
 
 @receiver(pre_save)
 def refuse_lookalikes(sender: type, instance: Any, raw: bool = False, **kwargs: Any) -> None:
-    """For every way to make or rename an account. Raises ValidationError."""
+    """Validate the name of every account that is created or renamed, in whatever way. Raises ValidationError."""
     if raw or sender is not get_user_model():
         return
     fields = kwargs.get("update_fields")
@@ -46,14 +46,14 @@ def refuse_lookalikes(sender: type, instance: Any, raw: bool = False, **kwargs: 
 
 @receiver(post_save)
 def forget_the_mapping_of_who_is_switched_off(sender: type, instance: Any, **kwargs: Any) -> None:
-    """Whoever is switched off loses the accounts. Tokens and sessions: runners.services.people."""
+    """Delete the account map of an inactive user. Tokens and sessions: runners.services.people."""
     if sender is get_user_model() and not instance.is_active:
         forget_mapping(instance.username)
 
 
 @receiver(post_delete, sender=get_user_model())  # without a sender every model's rows would be deleted one by one
 def forget_the_mapping_of_who_is_deleted(sender: type, instance: Any, **kwargs: Any) -> None:
-    """Somebody else may get the name."""
+    """Delete the account map of a deleted user, because somebody else may get the name."""
     forget_mapping(instance.username)
 
 
@@ -62,5 +62,5 @@ def forget_mapping(username: str) -> None:
         row.delete()
 
 
-# For forms and createsuperuser, which then say it at the field.
+# So that forms and createsuperuser show the error at the field.
 get_user_model()._meta.get_field("username").validators.append(validate_unlike_others)

@@ -7,9 +7,9 @@ import pwd
 
 
 def own_account() -> pwd.struct_passwd:
-    """The account that this service, and so every LOCAL command, runs as.
+    """Return the account that runs this service and every LOCAL command.
 
-    Containers run as numbers that no database knows: then the environment says what they are called.
+    A container may run with a user id that has no passwd entry. The fallback is USER and HOME of the environment.
     """
     uid = os.geteuid()
     try:

@@ -1,7 +1,7 @@
-"""The parameters of a profile: read tolerantly, judged strictly, completed to a RunnerConfig. No rows and no HTTP here.
+"""The parameters of a profile: parse tolerantly, validate strictly, complete to a RunnerConfig. No rows, no HTTP here.
 
-`Values` maps the path of a parameter (`SSH.PORT`) to its value; what is open is absent. The same functions serve the
-admin (`RunnerProfile.clean`), requests (`RunnerProfile.resolve`) and the YAML import.
+`Values` maps the path of a parameter (`SSH.PORT`) to its value. Open parameters are absent. The same functions serve
+the admin (`RunnerProfile.clean`), requests (`RunnerProfile.resolve`) and the YAML import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PATHS = (RUNNER_TYPE, MODULE_LOADER_TYPE, MODULES, SSH_HOST, SSH_PORT, SSH_USER)
 TOP_NAMES = ("RUNNER_TYPE", "MODULE_LOADER_TYPE", "MODULES", "SSH")
 SSH_NAMES = ("HOST", "PORT", "USER", "USERNAME")
 DEFAULT_SSH_PORT = 22
-MAX_UNKNOWN = 10  # unknown names that an answer lists; looking for the nearest of 100,000 would take minutes
+MAX_UNKNOWN = 10  # unknown names listed in an answer; close matches for 100,000 names would take minutes
 
 Values = dict[str, Any]  # RunnerType, ModuleLoaderType, tuple[str, ...], str, int, str, by path
 Errors = dict[str, list[str]]
@@ -59,9 +59,9 @@ class Requirement(TypedDict, total=False):
 
 
 def read(mapping: object) -> tuple[Values, Errors]:
-    """The parameters as they come in JSON or YAML, to values and errors by path.
+    """Parse parameters from JSON or YAML. Return values and errors by path.
 
-    null, empty texts and empty lists mean "not given", texts are trimmed. Values are not judged yet (see `judge`).
+    null, empty texts and empty lists mean "not given". Texts are trimmed. Values are not validated yet (see `judge`).
     """
     values: Values = {}
     errors: Errors = {}
@@ -116,7 +116,7 @@ def _text(raw: object) -> str:
 
 def _choice(choices: type[models.TextChoices], raw: object) -> models.TextChoices:
     text = _text(raw)
-    # upper() alone turns other letters into ours, such as U+017F to S.
+    # upper() turns some other letters into ASCII ones, such as U+017F into S.
     word = text.upper() if text.isascii() else ""
     if word not in choices.values:
         near = difflib.get_close_matches(word[:60], choices.values, n=1)
@@ -161,7 +161,7 @@ def _unknown(mapping: Mapping[Any, Any], names: tuple[str, ...], prefix: str) ->
 
 
 def _nearest(name: str, prefix: str) -> str:
-    """The known parameter that is nearest, in words, wherever it belongs."""
+    """Return a sentence that names the closest known parameter, inside or outside of SSH."""
     words = {known: known for known in TOP_NAMES}
     for known in SSH_NAMES:
         written = known if prefix else f'{known} inside SSH, as in "SSH": {{"{known}": ...}}'
@@ -177,7 +177,7 @@ def _nearest(name: str, prefix: str) -> str:
 
 
 def judge(values: Values) -> Errors:
-    """What is wrong with a set of values that may still leave parameters open."""
+    """Return the errors of a set of values. Parameters may still be open."""
     errors: Errors = {}
     if values.get(RUNNER_TYPE) == RunnerType.LOCAL:
         for path in (SSH_HOST, SSH_PORT, SSH_USER):
@@ -222,7 +222,7 @@ def _collect(errors: Errors, path: str, validate: Callable[[Any], None], items: 
 
 
 def separate(loader: ModuleLoaderType | None, modules: Iterable[str]) -> tuple[str, ...]:
-    """The single modules. For LMOD blanks and commas separate, too: today's GUI can send only one text."""
+    """Return the single modules. For LMOD, also split at blanks and commas: today's GUI can send only one text."""
     if loader != ModuleLoaderType.LMOD:
         return tuple(modules)
     return tuple(word for item in modules for word in re.split(r"[\s,]+", item) if word)
@@ -232,7 +232,7 @@ def separate(loader: ModuleLoaderType | None, modules: Iterable[str]) -> tuple[s
 
 
 def complete(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
-    """A profile's values and a request's parameters as one configuration. Raises InvalidProfile, and nothing else."""
+    """Merge a profile's values and a request's parameters into one configuration. Raises only InvalidProfile."""
     given, errors = read(params)
     if "" in errors:
         raise InvalidProfile({"profile_params": errors[""]})
@@ -245,14 +245,15 @@ def complete(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
             errors.setdefault(path, []).append(f"{fact}: leave it out, or use another profile.")
     values = {**given, **fixed}
     if fixed_errors := judge(fixed):
-        # Rows written past clean(). The user cannot mend them, and should not look for the mistake in the request.
+        # The stored profile itself is invalid: it bypassed clean(). Say so, because the user cannot correct it and
+        # should not search for the error in the request.
         for path, texts in fixed_errors.items():
             errors.setdefault(path, []).extend(
                 f"The profile {profile_name} itself is wrong, ask an admin: {t}" for t in texts
             )
     for path, texts in judge(values).items():
         chooser = MODULE_LOADER_TYPE if path == MODULES else RUNNER_TYPE
-        if path in fixed and path not in errors and chooser in given:  # what can be mended is in the request
+        if path in fixed and path not in errors and chooser in given:  # blame what the request can change
             fact = f"{path} to {_as_text(fixed[path])}"
             texts = [f"{given[chooser].value} does not fit: the profile {profile_name} fixes {fact}. Choose another."]
             path = chooser
@@ -275,7 +276,7 @@ def complete(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
 
 
 def _complete_ssh(values: Values, errors: Errors) -> SSHTarget | None:
-    """With what `~/.ssh/config` says about the host. None when something is missing or wrong."""
+    """Return the target, completed from `~/.ssh/config`. None if a value is missing or wrong."""
     _require(SSH_HOST, "The profile leaves open which machine to use", values, errors)
     port, user = values.get(SSH_PORT), values.get(SSH_USER)
     if SSH_HOST in values and SSH_HOST not in errors:
@@ -290,7 +291,7 @@ def _complete_ssh(values: Values, errors: Errors) -> SSHTarget | None:
 
 
 def _require(path: str, sentence: str, values: Values, errors: Errors) -> None:
-    """Note that a parameter is missing, unless it is there or something was said about it already."""
+    """Add an error for a missing parameter, unless it already has an error."""
     if path not in values and path not in errors:
         errors[path] = [f"{sentence}: give {path} in profile_params."]
 
@@ -303,7 +304,7 @@ def _as_text(value: object) -> str:
 
 
 def requirements(fixed: Values) -> list[Requirement]:
-    """What a launch may or must still be given, in the order of a form. Parameters that cannot matter are left out."""
+    """Return the parameters that a request may or must give, in the order of a form. Omit those without effect."""
     open_ones: list[Requirement] = []
     runner, loader = fixed.get(RUNNER_TYPE), fixed.get(MODULE_LOADER_TYPE)
     if not runner:
@@ -348,7 +349,7 @@ def _open_ssh(fixed: Values) -> list[Requirement]:
 
 
 def _ssh_requirement(item: Requirement, fixed: Values) -> Requirement:
-    """While the runner type is open, SSH parameters are needed only if it becomes SSH."""
+    """Return the requirement of an SSH parameter. If RUNNER_TYPE is open, only the choice SSH makes it required."""
     if RUNNER_TYPE in fixed or not item["required"]:
         return item
     return {**item, "required": False, "required_when": {RUNNER_TYPE: [RunnerType.SSH.value]}}

@@ -1,4 +1,4 @@
-"""Whose accounts are whose: what a person may be on the machines where a profile leaves SSH.USER open."""
+"""People and their accounts on the machines, for profiles that leave SSH.USER open."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def no_accounts() -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who asks. `username` is "" for somebody who is not signed in; `accounts` reads the admin's map when it counts.
+    """The requester. `username` is "" if nobody is signed in. `accounts` reads the admin's map only when needed.
 
-    `is_admin`: somebody who may change the profile itself, and tries it: placeholders stand for any account.
+    `is_admin`: an admin who may change the profile and tests it. Placeholders then stand for any account.
     """
 
     username: str = ""
@@ -27,7 +27,7 @@ class Person:
 
 
 def person_of(user: Any) -> Person:
-    """The person behind a user of Django. Somebody not signed in, or switched off, has no accounts."""
+    """Return the person of a Django user. An anonymous or inactive user has no accounts."""
     if not (user and user.is_authenticated and user.is_active):
         return Person()
     name = user.get_username()
@@ -35,6 +35,6 @@ def person_of(user: Any) -> Person:
 
 
 def accounts_of(username: str) -> tuple[str, ...]:
-    """The accounts that an admin has mapped to a person."""
+    """Return the accounts that an admin has mapped to a person."""
     row = AccountMap.of(username)
     return lines(row.accounts) if row else ()

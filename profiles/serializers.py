@@ -33,7 +33,10 @@ F = TypeVar("F", bound=type)
 
 
 def text_or_texts(field: F) -> F:
-    """Describe a field as one text or a list of texts: one named component, so that generated clients have one type."""
+    """Describe a field as one text or a list of texts.
+
+    All such fields share one named component, so that generated clients have one type.
+    """
     schema = {
         "oneOf": [
             {"type": "string", "maxLength": 10_000},
@@ -84,7 +87,7 @@ class EndpointStateSerializer(BaseSerializer):
     ENABLED = serializers.BooleanField()
 
 
-# One member per family, so that the document names all of them.
+# One member per family, so that the OpenAPI document names all of them.
 EndpointsSerializer = type(
     "EndpointsSerializer",
     (serializers.Serializer,),
@@ -97,7 +100,7 @@ EndpointsSerializer = type(
 
 
 class TextField(serializers.CharField):
-    """Text only: DRF's own would make one of a number."""
+    """A field that takes only text. DRF's CharField would convert a number."""
 
     def to_internal_value(self, data: object) -> str:
         if not isinstance(data, str):
@@ -131,7 +134,7 @@ class UserSettingsSerializer(BaseSerializer):
 
 
 def settings_fields(user: Any, row: UserSettings | None) -> dict[str, Any]:
-    """The members of UserSettingsSerializer."""
+    """Return the members of UserSettingsSerializer."""
     return {
         "user_id": user.get_username(),
         "preferred_username": (row.preferred_username or None) if row else None,

@@ -1,7 +1,7 @@
-"""What OpenSSH's configuration says about a host. `ssh -G` is the judge. Connecting is done in `runners.services`.
+"""The options of OpenSSH's configuration for a host, as `ssh -G` prints them. `runners.services` makes the connections.
 
 `ssh -G HOST` prints the options that ssh would use (ssh(1)). So Include, Match, tokens, several files and
-CanonicalizeHostname mean here what they mean to ssh. The answer is cached until one of the files changes.
+CanonicalizeHostname work as in ssh. The answer is cached until one of the files changes, at most CACHED_FOR seconds.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from runners_project import bounded
 logger = logging.getLogger(__name__)
 
 USER_FILE, SYSTEM_FILE = "~/.ssh/config", "/etc/ssh/ssh_config"
-USER_FOLDER, SYSTEM_FOLDER = "~/.ssh", "/etc/ssh"  # where relative names of Include lines begin
+USER_FOLDER, SYSTEM_FOLDER = "~/.ssh", "/etc/ssh"  # base of relative paths in Include lines
 MAX_INCLUDES = 16  # nested Include lines; OpenSSH's own limit
 MAX_FILES = 256
 MAX_FILE = 1024 * 1024  # bytes of one file
 MAX_ANSWER = 256 * 1024  # bytes of what `ssh -G` prints
 TIMEOUT = 5  # seconds for `ssh -G`, which may ask DNS (CanonicalizeHostname)
-LOOKUP_TIMEOUT = 6.0  # seconds for all of it: the files and the account may be on a network, too
+LOOKUP_TIMEOUT = 6.0  # seconds for a whole lookup: the files and the account may be on a network, too
 CACHED_HOSTS = 1024
-CACHED_FOR = 60  # seconds, for what does not come from files: DNS, `Match localnetwork`, environment variables
+CACHED_FOR = 60  # seconds; for changes outside of the files: DNS, `Match localnetwork`, environment variables
 NOT_SAID = "autosubmit-runners-not-said"
 
 Stamp = tuple[str, int, int]  # path, time of the last change in ns (-1: the file is missing), size in bytes
@@ -44,10 +44,10 @@ Stamp = tuple[str, int, int]  # path, time of the last change in ns (-1: the fil
 
 @dataclass(frozen=True, slots=True)
 class SSHHostOptions:
-    """The options of one host. `hostname` is the alias itself when no file gives another; None and () mean "not said".
+    """The options of one host. `hostname` is the alias itself if no file gives another name. None and (): not set.
 
-    `problem` is a sentence when the configuration cannot be used: connecting without it could end on another machine
-    than meant. `ignored` names options that this service does not support and that ssh would use.
+    `problem` is a sentence if the configuration cannot be used. Connecting without the configuration could reach the
+    wrong machine. `ignored` names options that ssh would use and this service does not support.
     """
 
     hostname: str
@@ -71,9 +71,9 @@ class SSHHostOptions:
 
 
 def lookup(host: str, user: str | None = None, port: int | None = None) -> SSHHostOptions:
-    """The options for `host`, a name or an alias, as `ssh -l USER -p PORT HOST` would use them.
+    """Return the options for `host`, a name or an alias, as `ssh -l USER -p PORT HOST` would use them.
 
-    Never raises. A missing file says nothing about any host.
+    Never raises. A missing file counts as empty.
     """
     key = (config_path(), host, user, port)
     try:
@@ -111,7 +111,7 @@ def _unusable(host: str, why: str) -> SSHHostOptions:
 
 
 def config_path() -> str:
-    """The file of RUNNERS_SSH_CONFIG. Empty: those that ssh reads by itself, the account's and the site's."""
+    """Return the file of RUNNERS_SSH_CONFIG. Empty: ssh reads its default files, the account's and the site's."""
     return os.path.expanduser(getattr(settings, "RUNNERS_SSH_CONFIG", "") or "")
 
 
@@ -127,12 +127,12 @@ _cache: OrderedDict[_Key, _Cached] = OrderedDict()
 
 
 def _asked(host: str, user: str | None, port: int | None, stamps: list[Stamp]) -> SSHHostOptions:
-    """Ask ssh, after a look at the files. Raises OSError, ValueError with a sentence."""
+    """Inspect the files, then ask ssh. Raises OSError, or ValueError with a sentence."""
     path = config_path()
     for name, folder in ((path, USER_FOLDER),) if path else ((USER_FILE, USER_FOLDER), (SYSTEM_FILE, SYSTEM_FOLDER)):
         _inspect(_at_home(name), _at_home(folder), stamps)
     chosen = [*(["-l", user] if user else []), *(["-p", str(port)] if port else []), "--", host]
-    # A file that is missing, and /dev/null, say nothing, but `ssh -F` takes them for errors.
+    # A missing file and /dev/null count as empty, but for `ssh -F` they are errors.
     file = path if not path or os.path.isfile(path) else "none"
     said = _ssh_g([*(["-F", file] if file else []), *chosen])
     options = _options(said, host)
@@ -142,9 +142,9 @@ def _asked(host: str, user: str | None, port: int | None, stamps: list[Stamp]) -
 
 
 def _says_user(file: str, host: str, port: int | None) -> bool:
-    """Whether the files name the user, which happens to be the service's own account. `ssh -G` does not tell.
+    """Return True if the files set User to the service's own account, which is also the default that `ssh -G` prints.
 
-    Appended is a `User` for every host, which only counts where no file has named one before.
+    To tell them apart, a `User` for every host is appended. ssh uses it only if no file has set User before.
     """
     if file == "none":
         return False
@@ -156,11 +156,11 @@ def _says_user(file: str, host: str, port: int | None) -> bool:
 
 
 def _ssh_g(arguments: list[str], text: str = "") -> list[tuple[str, str]]:
-    """(option in lower case, value) for each line of `ssh -G`. Raises OSError, ValueError."""
+    """Return (option in lower case, value) for each line of `ssh -G`. Raises OSError, ValueError."""
     environment = dict(os.environ, LC_ALL="C")
     if not settings.RUNNERS_SSH_MATCH_EXEC:
-        # ssh executes the commands of `Match exec` with $SHELL. `_inspect` has rejected them; this holds even if a
-        # file was changed since.
+        # ssh executes the commands of `Match exec` with $SHELL. `_inspect` has rejected such lines. This shell also
+        # blocks them if a file has changed since.
         environment["SHELL"] = "/bin/false"
     try:
         done = subprocess.run(  # noqa: S603  (the host and user were validated, and follow `--` or an option)
@@ -183,14 +183,14 @@ def _ssh_g(arguments: list[str], text: str = "") -> list[tuple[str, str]]:
 
 
 def _complaint(stderr: bytes) -> str:
-    """The first line that ssh printed, which names file and line."""
+    """Return the first line that ssh printed. It names file and line."""
     text = stderr[:4096].decode("utf-8", "replace")
     lines = ["".join(c for c in line if c.isprintable()).strip(" .")[:300] for line in text.splitlines()]
     return next((line for line in lines if line), "`ssh -G` failed without a word")
 
 
 def _options(said: list[tuple[str, str]], host: str) -> SSHHostOptions:
-    one = dict(reversed(said))  # of an option that stands twice the first
+    one = dict(reversed(said))  # the first value of a repeated option wins
     hostname, port = one.get("hostname") or host, _number(one.get("port"), 65535) or 22
     user = one.get("user")
     tokens = {
@@ -253,8 +253,8 @@ def _options(said: list[tuple[str, str]], host: str) -> SSHHostOptions:
     )
 
 
-# (option as `ssh -G` prints it, as people write it, what to do). To ignore one of these would be unsafe, or would
-# lead to another machine.
+# (option as `ssh -G` prints it, as people write it, remedy). Ignoring one of these would be unsafe, or would lead to
+# another machine.
 UNSUPPORTED = (
     ("proxycommand", "ProxyCommand", "Use ProxyJump, or `ProxyCommand none` for this host."),
     ("revokedhostkeys", "RevokedHostKeys", "Mark the keys @revoked in a known_hosts file instead."),
@@ -277,12 +277,12 @@ def _number(value: str | None, most: int) -> int | None:
 
 
 def _paths(value: str) -> tuple[str, ...]:
-    """File names of a line. ssh prints blanks inside of a name as they are; but each name begins with `/`."""
+    """Split a line into file names. ssh does not escape blanks inside of a name, but each name begins with `/`."""
     return tuple(path for path in re.split(r" (?=/)", value) if path and path != "none")
 
 
 def _expanded(value: str, tokens: dict[str, str]) -> str:
-    """A file name with its tokens (ssh_config(5), TOKENS), variables and `~`. Raises KeyError for an unknown one."""
+    """Expand tokens (ssh_config(5), TOKENS), variables and `~` in a file name. Raises KeyError for an unknown one."""
     value = re.sub(r"\$\{(\w+)\}", lambda found: os.environ[found[1]], value)
     if value.startswith("$"):
         value = os.environ[value[1:]]
@@ -291,12 +291,12 @@ def _expanded(value: str, tokens: dict[str, str]) -> str:
 
 
 def _at_home(path: str) -> str:
-    """`~` as ssh reads it: the home of the account, whatever $HOME is."""
+    """Expand `~` as ssh does: to the home of the account, whatever $HOME is."""
     return _account().pw_dir + path[1:] if path == "~" or path.startswith("~/") else os.path.expanduser(path)
 
 
 def _account() -> pwd.struct_passwd:
-    """The service's own account. Raises ValueError where this machine does not know it: ssh does not work there."""
+    """Return the service's own account. Raises ValueError if this machine does not know it: ssh then does not work."""
     try:
         return pwd.getpwuid(os.getuid())
     except KeyError as error:
@@ -307,10 +307,13 @@ def _account() -> pwd.struct_passwd:
 
 
 def _inspect(path: str, folder: str, stamps: list[Stamp], depth: int = 0) -> None:
-    """Note when a file and those that it includes were changed. Raises ValueError for `Match exec`, OSError."""
+    """Record the stamps of a file and of the files that it includes.
+
+    Raises ValueError for `Match exec`, and for too many or too deeply nested files; OSError.
+    """
     if len(stamps) >= MAX_FILES:
         raise ValueError(f"it includes more than {MAX_FILES} files")
-    stamps.append(_stamp(path))  # before reading: a change in between is then seen the next time
+    stamps.append(_stamp(path))  # before reading, so that the next lookup notices a concurrent change
     for words in _lines(path):
         keyword, *arguments = words
         criteria = [argument.lower().removeprefix("!").partition("=")[0] for argument in arguments]
@@ -325,13 +328,13 @@ def _inspect(path: str, folder: str, stamps: list[Stamp], depth: int = 0) -> Non
             raise ValueError("its Include lines are nested too deeply")
         for pattern in arguments:
             pattern = os.path.join(folder, _at_home(pattern))
-            stamps.append(_stamp(os.path.dirname(pattern)))  # a file that comes or goes changes its directory
+            stamps.append(_stamp(os.path.dirname(pattern)))  # a new or deleted file changes it
             for name in sorted(glob.glob(pattern)):
                 _inspect(name, folder, stamps, depth + 1)
 
 
 def _lines(path: str) -> Iterator[list[str]]:
-    """The words of each Match and Include line, the keyword in lower case. Nothing for a file that is missing."""
+    """Yield the words of each Match and Include line, the keyword in lower case. A missing file has no lines."""
     try:
         content = bounded.read_file(path)
     except FileNotFoundError:

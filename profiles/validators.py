@@ -1,7 +1,7 @@
-"""The rules for single values, used by `RunnerProfile.clean()` and `RunnerProfile.resolve()` alike.
+"""The rules for single values, used by both `RunnerProfile.clean()` and `RunnerProfile.resolve()`.
 
-Each takes a text, and raises django's ValidationError with a sentence that says the remedy. Everything is also quoted
-where it reaches a shell; these rules come first, because a value that needs quoting there is a mistake or an attack.
+Each takes a text and raises Django's ValidationError with a sentence that names the remedy. Every value is also quoted
+before it reaches a shell. These rules come first, because a value that needs quoting is a mistake or an attack.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from django.core.exceptions import ValidationError
 
 MAX_NAME = 100
-MAX_HOST = 253  # the longest name that DNS knows, of labels of at most 63 characters
+MAX_HOST = 253  # the longest DNS name; its labels have at most 63 characters
 MAX_USER = 64
 MAX_PATH = 1024
 MAX_MODULES = 50
@@ -32,7 +32,7 @@ _LMOD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@~=-]*(/[A-Za-z0-9_][A-Za-z0
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """A refused value for an error text: printable and short, whatever it is."""
+    """Return a rejected value for an error text: always printable and short."""
     if isinstance(value, str):
         cut = value[:limit]
         text = f"'{cut}'" if cut.isprintable() else ascii(cut)
@@ -45,7 +45,7 @@ def shown(value: object, limit: int = 60) -> str:
 
 
 def kind(value: object) -> str:
-    """What a JSON or YAML value is, in words, for `Give a text, not ...`."""
+    """Return the type of a JSON or YAML value in words, for `Give a text, not ...`."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -60,7 +60,7 @@ def kind(value: object) -> str:
 
 
 def validate_name(value: str) -> None:
-    """The name of a profile."""
+    """Validate the name of a profile."""
     if len(value) > MAX_NAME or not _NAME.fullmatch(value):
         raise ValidationError(
             f"{shown(value)} is no profile name: use 1 to {MAX_NAME} letters, digits and _ . - (no accents, no blanks)."
@@ -68,7 +68,7 @@ def validate_name(value: str) -> None:
 
 
 def validate_host(value: str) -> None:
-    """A host name, an IPv4 or IPv6 address, or an alias of ~/.ssh/config."""
+    """Validate a host name, an IPv4 or IPv6 address, or an alias of ~/.ssh/config."""
     if len(value) <= MAX_HOST:
         if _HOST.fullmatch(value):
             return
@@ -94,7 +94,7 @@ def validate_host(value: str) -> None:
 
 
 def validate_user(value: str) -> None:
-    """An account on another machine."""
+    """Validate an account on another machine."""
     if len(value) > MAX_USER or not _USER.fullmatch(value):
         raise ValidationError(
             f"{shown(value)} is no user name: use up to {MAX_USER} letters, digits and _ . @ + -, with no - in front."
@@ -107,7 +107,7 @@ def validate_port(value: int) -> None:
 
 
 def validate_path(value: str) -> None:
-    """An absolute path. No colon: it would become two entries of PATH."""
+    """Validate an absolute path. A colon is rejected: it would split the path into two entries of PATH."""
     is_plain = value.startswith("/") and value.isprintable() and ":" not in value
     if len(value) > MAX_PATH or not is_plain or ".." in PurePosixPath(value).parts:
         raise ValidationError(
@@ -117,7 +117,7 @@ def validate_path(value: str) -> None:
 
 
 def validate_conda(value: str) -> None:
-    """A conda environment: its name, or its absolute path."""
+    """Validate the name or the absolute path of a conda environment."""
     if value.startswith("/"):
         validate_path(value)
     elif len(value) > MAX_NAME or not _CONDA_NAME.fullmatch(value) or value in (".", ".."):
@@ -128,7 +128,7 @@ def validate_conda(value: str) -> None:
 
 
 def validate_lmod(value: str) -> None:
-    """One environment module, `name` or `name/version`."""
+    """Validate one environment module, `name` or `name/version`."""
     if len(value) > 255 or not _LMOD_NAME.fullmatch(value):
         raise ValidationError(
             f"{shown(value)} is no module: give name or name/version, made of letters, digits and _ . + : @ ~ = -, "
@@ -137,7 +137,7 @@ def validate_lmod(value: str) -> None:
 
 
 def validate_module(value: str) -> None:
-    """What holds for every loader, for profiles that leave the loader open."""
+    """Validate a module by the rules that hold for every loader, for profiles that leave the loader open."""
     if len(value) > MAX_PATH or value.startswith("-") or not value.isprintable():
         raise ValidationError(
             f"{shown(value)} is no module: it may not begin with -, nor hold control characters, nor more than "
@@ -146,7 +146,7 @@ def validate_module(value: str) -> None:
 
 
 def validate_public_key(value: str) -> None:
-    """One line that people may see. It need not be a real key (see `is_public_key`), but never a secret."""
+    """Validate one line to publish. It may be no real key (see `is_public_key`), but a private key is rejected."""
     if "PRIVATE KEY" in value:
         raise ValidationError("This is a private key! Keep it secret, and give the line of its .pub file.")
     if len(value) > MAX_KEY or not value.strip() or not value.isprintable():
@@ -156,7 +156,7 @@ def validate_public_key(value: str) -> None:
 
 
 def is_public_key(line: str) -> bool:
-    """Whether a line is an OpenSSH public key, as far as it can be told without a cryptography library."""
+    """Return True if a line looks like an OpenSSH public key. This check uses no cryptography library."""
     words = line.split(None, 2)
     if len(words) < 2:
         return False
@@ -169,10 +169,10 @@ def is_public_key(line: str) -> bool:
 
 
 def validate_preferred_username(value: str) -> None:
-    """The account that a person wants to be offered as SSH.USER: it has to be one."""
+    """Validate the account that the GUI offers a person as SSH.USER."""
     validate_user(value)
 
 
 def canonical(name: str) -> str:
-    """What two names have in common that look the same: NFKC, without regard to case."""
+    """Return the same text for all names that look the same: NFKC, case-insensitive."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

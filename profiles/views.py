@@ -104,7 +104,10 @@ class PreferredUsernameView(APIView):
         return Response(settings_fields(user, row))
 
     def _person(self, request: Request) -> Any:
-        """404 makes today's GUI say that the option is not available, instead of offering a field that fails."""
+        """Return the user. Raises NotFound if nobody is signed in.
+
+        For a 404, today's GUI says that the option is not available, instead of offering a field that fails.
+        """
         if not request.user.is_authenticated:
             raise NotFound("Nobody is signed in, so there is nobody whose settings these could be.")
         return request.user

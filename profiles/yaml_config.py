@@ -1,4 +1,4 @@
-"""The YAML wire: text to settings and back. Pure: no rows, no files (`profiles.importer` applies what is read here)."""
+"""The YAML format: text to settings and back. No rows and no files here; `profiles.importer` applies the settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from profiles.validators import canonical, kind, shown
 ROOT = "RUNNER_CONFIGURATION"
 PROFILES, SSH_PUBLIC_KEYS, ENDPOINTS = "PROFILES", "SSH_PUBLIC_KEYS", "ENDPOINTS"
 ACCOUNTS = "ACCOUNTS"  # ours: the accounts of each person
-# Ours, beside the parameters: what a row holds and the wire has no name for. Exported only when they say something.
+# Our additions to the parameters of a profile. They are exported only if they are not empty and not at their default.
 ENABLED, DESCRIPTION, ACCESS, LIMITS = "ENABLED", "DESCRIPTION", "ACCESS", "LIMITS"
 INSTALLATION = "INSTALLATION"
 GROUPS = ("RUN_GROUPS", "STOP_GROUPS", "STATUS_GROUPS", "VIEW_GROUPS")
@@ -39,7 +39,7 @@ MAX_ERRORS = 100
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong, where: a path such as `RUNNER_CONFIGURATION.PROFILES.X.SSH.PORT`, and the line if it is known."""
+    """An error in the text, with a path such as `RUNNER_CONFIGURATION.PROFILES.X.SSH.PORT`, and the line if known."""
 
     path: str
     message: str
@@ -51,7 +51,7 @@ class Mistake:
 
 
 class InvalidConfiguration(Exception):
-    """Everything that is wrong with a text, at once."""
+    """Raised with all mistakes of a text at once."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         self.mistakes = mistakes
@@ -60,10 +60,10 @@ class InvalidConfiguration(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProfileSettings:
-    """One profile. None: the text does not say, so a row that exists keeps what it has.
+    """One profile. None: the text does not have this member, so an existing row keeps its value.
 
-    `access` has all of GROUPS, sorted names of groups; `limits` all of LIMIT_RULES. Empty: everybody, everything. An
-    empty `installation` is the default one.
+    `access` has every name of GROUPS, each with sorted names of groups. Empty: everybody. `limits` has every name of
+    LIMIT_RULES. Empty: everything. An empty `installation` is the default one.
     """
 
     values: Values
@@ -76,7 +76,7 @@ class ProfileSettings:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The section RUNNER_CONFIGURATION. None: the text has no such part, so the rows stay as they are."""
+    """The section RUNNER_CONFIGURATION. None: the text does not have this part, so the rows stay as they are."""
 
     profiles: dict[str, ProfileSettings] | None = None
     ssh_public_keys: tuple[str, ...] | None = None
@@ -88,7 +88,10 @@ class Configuration:
 
 
 def parse(text: str) -> Configuration:
-    """Raises InvalidConfiguration with all mistakes. Other top-level sections belong to others: they are not judged."""
+    """Return the configuration of a text. Raises InvalidConfiguration with all mistakes.
+
+    Other top-level sections belong to other programs and are not validated.
+    """
     if len(text) > MAX_CHARACTERS:
         raise InvalidConfiguration([Mistake("", f"The text has more than {MAX_CHARACTERS} characters.")])
     section, lines, mistakes = _load(text)
@@ -99,12 +102,12 @@ def parse(text: str) -> Configuration:
     return configuration
 
 
-# libyaml's parser takes a tenth of the time of PyYAML's own, which the wheels of PyYAML do not need.
+# libyaml's parser takes a tenth of the time of PyYAML's own. The wheels of PyYAML have libyaml; else use the fallback.
 _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_BaseLoader):
-    """Gives a line to errors that PyYAML lets through as Python's own, as for 2024-99-99, which only seems a date."""
+    """A loader that adds the line to Python errors that PyYAML does not catch, as for 2024-99-99, no valid date."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -115,9 +118,9 @@ class _Loader(_BaseLoader):
 
 
 def _require_shallow(text: str) -> None:
-    """Raises RecursionError for a text that is nested deeper than MAX_DEPTH, before anything recurses into it.
+    """Raise RecursionError for a text that is nested deeper than MAX_DEPTH, before any recursive code reads it.
 
-    Events come one by one, without recursion; building nodes out of them is recursive, in libyaml's binding in C.
+    Reading events needs no recursion. Building nodes from them is recursive; libyaml's binding does it in C.
     """
     depth = 0
     for event in yaml.parse(text, Loader=_BaseLoader):
@@ -127,9 +130,9 @@ def _require_shallow(text: str) -> None:
 
 
 def _load(text: str) -> tuple[object, dict[str, int], list[Mistake]]:
-    """The plain section, the line of each path in it, and the keys that stand twice there.
+    """Return the section as plain values, the line of each path in it, and a mistake for each duplicate key.
 
-    Only this section is made into values: what stands in the others may need tags that only their owners know.
+    Only this section is converted to values: others may need tags that only their programs know.
     """
     lines: dict[str, int] = {}
     mistakes: list[Mistake] = []
@@ -147,11 +150,11 @@ def _load(text: str) -> tuple[object, dict[str, int], list[Mistake]]:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        if "nesting depth" in (error.problem or ""):  # libyaml's own limit, met when it reads ahead
+        if "nesting depth" in (error.problem or ""):  # libyaml's own limit; it reads ahead
             raise InvalidConfiguration([Mistake("", TOO_DEEP)]) from None
         mark = error.problem_mark or error.context_mark
         words = "; ".join(filter(None, [error.context, error.problem])) or "this is no YAML"
-        last = text.count("\n") + 1  # libyaml puts the end of a text behind its last line
+        last = text.count("\n") + 1  # libyaml may report the line after the last one
         mistake = Mistake("", f"Not valid YAML: {words}.", min(mark.line + 1, last) if mark else None)
     except yaml.reader.ReaderError as error:
         line = text.encode()[: error.position].count(b"\n") + 1  # libyaml counts bytes
@@ -170,9 +173,9 @@ def _no_root(names: list[str]) -> Mistake:
 
 
 def _walk(node: yaml.Node, path: str, lines: dict[str, int], mistakes: list[Mistake], seen: set[int]) -> None:
-    """Note the line of every path in the section, and keys that stand twice: YAML's readers silently take the last one.
+    """Record the line of every path in the section, and duplicate keys: YAML parsers silently use the last one.
 
-    `seen` holds the nodes done: aliases of aliases would otherwise make a small text endless.
+    `seen` holds the visited nodes. Without it, nested aliases could keep a small text busy without end.
     """
     lines.setdefault(path, node.start_mark.line + 1)
     if id(node) in seen:
@@ -196,14 +199,14 @@ def _walk(node: yaml.Node, path: str, lines: dict[str, int], mistakes: list[Mist
 
 
 class _Reader:
-    """Collects mistakes instead of ending at the first one."""
+    """A reader of the section that collects all mistakes instead of stopping at the first one."""
 
     def __init__(self, lines: Mapping[str, int], mistakes: list[Mistake]) -> None:
         self.lines = lines
         self.mistakes = mistakes
 
     def wrong(self, path: str, message: str) -> None:
-        """The line is that of the path, or of the nearest thing around it."""
+        """Add a mistake, with the line of its path or of the closest known parent."""
         place = path
         while place and place not in self.lines:
             place = place.rpartition(".")[0]
@@ -234,14 +237,14 @@ class _Reader:
         return Configuration(profiles=profiles, ssh_public_keys=keys, endpoints=endpoints, accounts=accounts)
 
     def few(self, members: dict[str, Any], path: str) -> dict[str, Any]:
-        """The members, or none of them and a mistake when they are too many."""
+        """Return the members. If there are too many, add a mistake and return none."""
         if len(members) <= MAX_MEMBERS:
             return members
         self.wrong(path, f"Give at most {MAX_MEMBERS} members. These are {len(members)}.")
         return {}
 
     def accounts_of(self, path: str, person: str, value: object) -> tuple[str, ...]:
-        """The accounts of one person, in their order, each once."""
+        """Return the accounts of one person, in their order, without duplicates."""
         accounts = tuple(dict.fromkeys(self.texts(value, path)))
         try:
             if not person.strip() or len(person) > MAX_PERSON or not person.isprintable():
@@ -252,7 +255,7 @@ class _Reader:
         return accounts
 
     def mapping(self, value: object, path: str, names: Iterable[str] | None = None) -> dict[str, Any]:
-        """The members of a mapping whose keys are texts, and known if `names` are given; the others are mistakes."""
+        """Return the members with a text as key, and a known one if `names` is given. The others are mistakes."""
         if value is None:
             return {}
         if not isinstance(value, dict):
@@ -264,7 +267,7 @@ class _Reader:
             if not isinstance(name, str):
                 self.wrong(label, "Put the name in quotes.")
             elif names is not None and name not in names and len(self.mistakes) >= MAX_ERRORS:
-                self.wrong(label, "This name is not known.")  # looking for the nearest of thousands would take minutes
+                self.wrong(label, "This name is not known.")  # close matches for thousands would take minutes
             elif names is not None and name not in names:
                 near = difflib.get_close_matches(name[:60].upper(), list(names), n=1)
                 remedy = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(names)}."
@@ -298,7 +301,7 @@ class _Reader:
         return ProfileSettings(values, enabled, description, access, limits, installation)
 
     def installation(self, members: dict[str, Any], path: str) -> str | None:
-        """Takes INSTALLATION out of the profile's members."""
+        """Remove INSTALLATION from the profile's members and return its value."""
         given = members.pop(INSTALLATION, None)
         if given is None:
             return None
@@ -313,7 +316,7 @@ class _Reader:
         return given.strip()
 
     def access(self, members: dict[str, Any], path: str) -> dict[str, tuple[str, ...]] | None:
-        """Takes ACCESS out of the profile's members."""
+        """Remove ACCESS from the profile's members and return its value."""
         given = members.pop(ACCESS, None)
         if given is None:
             return None
@@ -327,7 +330,7 @@ class _Reader:
         return {name: tuple(names) for name, names in groups.items()}
 
     def limits(self, members: dict[str, Any], path: str) -> dict[str, tuple[str, ...]] | None:
-        """Takes LIMITS out of the profile's members."""
+        """Remove LIMITS from the profile's members and return its value."""
         given = members.pop(LIMITS, None)
         if given is None:
             return None
@@ -342,7 +345,7 @@ class _Reader:
         return limits
 
     def texts(self, value: object, path: str) -> tuple[str, ...]:
-        """A list of texts, or one text."""
+        """Return the items of a list of texts, or of one text."""
         items = [value] if isinstance(value, str) else value
         if items is None:
             return ()
@@ -358,7 +361,7 @@ class _Reader:
         if len(value) > MAX_MEMBERS:
             self.wrong(path, f"Give at most {MAX_MEMBERS} keys. These are {len(value)}.")
             return ()
-        keys: dict[str, None] = {}  # an ordered set: a key that stands twice is published once
+        keys: dict[str, None] = {}  # an ordered set: a duplicate key is published once
         for index, line in enumerate(value):
             try:
                 if not isinstance(line, str):
@@ -383,9 +386,10 @@ class _Reader:
 
 
 def dump(configuration: Configuration) -> str:
-    """YAML that `parse` reads back as the same; profiles by name, parameters in the order of the documentation.
+    """Return YAML that `parse` reads back as the same configuration.
 
-    A part that the configuration does not have (`None`) is left out: an empty one would say that there is nothing.
+    Profiles are sorted by name; parameters have the order of the documentation. A part that is `None` is omitted: an
+    empty part would mean that it has no members.
     """
     tree: dict[str, Any] = {}
     if configuration.profiles is not None:
@@ -422,7 +426,7 @@ def _profile_tree(profile: ProfileSettings) -> dict[str, Any]:
 
 
 def _as_plain(value: object) -> Any:
-    """A value as people write it: one module is a text, several are a list."""
+    """Return a value as people write it: one module as a text, several as a list."""
     if isinstance(value, tuple):
         return value[0] if len(value) == 1 else list(value)
     return value if isinstance(value, int) else str(value)

@@ -1,4 +1,4 @@
-"""`manage.py bind_profile NAME`: nobody acts as somebody else's account with this profile any more."""
+"""`manage.py bind_profile NAME`: bind the open SSH.USER of a profile to the person who makes the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py export_profiles`: the database's configuration as YAML."""
+"""`manage.py export_profiles`: write the configuration in the database as YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py import_profiles FILE`: the YAML's RUNNER_CONFIGURATION into the database."""
+"""`manage.py import_profiles FILE`: import RUNNER_CONFIGURATION of a YAML file into the database."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Command(BaseCommand):
 
 
 def read(name: str) -> str:
-    """The text of a file, or of standard input for `-`. Raises CommandError."""
+    """Return the text of a file, or of standard input for `-`. Raises CommandError."""
     try:
         return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except OSError as error:
