@@ -1,4 +1,4 @@
-"""The application of runs. At its start the service's own files are made private, or the start is refused."""
+"""The application of runs. At the start it makes the service's own files private, or refuses to start."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunnersConfig(AppConfig):
 
 
 def private_files() -> list[Path]:
-    """What only the service's account may use: an SQLite database with its WAL, the directory of runs, the SSH keys."""
+    """Return the private files: an SQLite database with its WAL, the directory of runs, the SSH keys."""
     database = settings.DATABASES[DEFAULT_DB_ALIAS]
     is_sqlite = database["ENGINE"] == "django.db.backends.sqlite3"
     files = private.database_files(str(database["NAME"])) if is_sqlite else []
@@ -40,7 +40,7 @@ def private_files() -> list[Path]:
 
 
 def keep_private() -> list[str]:
-    """Tighten the files above; says in the log what was looser. Raises ImproperlyConfigured for files of others."""
+    """Make the files above private, and log each change. Raises ImproperlyConfigured for files of other accounts."""
     try:
         files = private_files()
         if files[0].exists():

@@ -1,32 +1,32 @@
-"""The errors of the runners. No HTTP here: `runners.api.exception_handler` holds the one table to status codes.
+"""The errors of the runners. No HTTP here: `runners.api.exception_handler` has the only table of status codes.
 
 RunnerServiceError
 ├─ InvalidRequest            a value that no profile or rule allows
-├─ EndpointDisabled          an admin switched the command off
-├─ TooManyRequests           this person asks for commands too often
+├─ EndpointDisabled          an admin disabled the command
+├─ TooManyRequests           this person exceeds the rate limit of commands
 ├─ ProfileForbidden          the profile is not for this person, or not for this value
 ├─ ProfileNotFound
-├─ ExperimentNotFound        Autosubmit knows no experiment of this name there
-├─ RunNotFound               this experiment was never run here
-├─ LogNotFound               the run's directory has no log (any more)
+├─ ExperimentNotFound        Autosubmit does not know an experiment of this name there
+├─ RunNotFound               this service never ran the experiment
+├─ LogNotFound               the run's directory does not have a log (any more)
 ├─ OperationNotFound
 ├─ IdempotencyKeyReused      another request came with this Idempotency-Key before
 ├─ IdempotencyInProgress     the first request with this Idempotency-Key is still under way
 ├─ AlreadyRunning            carries the active run, if this service has started it
 ├─ NotRunning                carries the last run
-├─ AmbiguousRun              several installations run an experiment of this id, and the request names none
-├─ StillReachable            only a run whose machine cannot be asked may be abandoned
+├─ AmbiguousRun              several installations run an experiment of this id, and the request does not name one
+├─ StillReachable            the machine answers, so the run may not be abandoned
 ├─ RunnerUnreachable         no connection; nothing was started
 │  ├─ HostKeyUnknown
 │  ├─ HostKeyChanged
 │  ├─ AuthenticationFailed
-│  ├─ MachineBusy            too many requests wait for the machine; nobody was asked
+│  ├─ MachineBusy            too many requests wait for the machine; it was not asked
 │  ├─ AccountBusy            another experiment is being created in the account
 │  └─ TooManyCommands        too many commands of this person are being carried out
 ├─ OutcomeUnknown            the connection was lost after the command may have started
-├─ CommandFailed             it ran and says no: exit code and its last words
+├─ CommandFailed             the command ran and failed: exit code and its last lines
 ├─ CommandTimedOut           it was ended at its deadline
-└─ StopNotConfirmed          every step of a stop was taken and the run still lives
+└─ StopNotConfirmed          every step of a stop was tried, and the run is still alive
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ from runners.services import answers
 
 
 class RunnerServiceError(Exception):
-    """Base of all. `code` is stable and documented; `facts` are extra JSON-able members for the caller.
+    """Base of all. `code` is stable and documented; `facts` are extra members of the answer, as JSON types.
 
-    Both may quote a machine, and go into rows and answers: texts are cut to `answers.TEXT_LIMIT` printable characters.
+    `detail` and `facts` may quote a machine, and are stored in rows and answers. So texts are cut to
+    `answers.TEXT_LIMIT` printable characters.
     """
 
     code: ClassVar[str] = "runner_error"
@@ -87,7 +88,7 @@ class ProfileNotFound(RunnerServiceError):
 
 
 class ExperimentNotFound(RunnerServiceError):
-    """Facts as of CommandFailed."""
+    """Same facts as CommandFailed."""
 
     code = "experiment_not_found"
 
@@ -135,7 +136,7 @@ class NotRunning(RunnerServiceError):
 
 
 class AmbiguousRun(RunnerServiceError):
-    """Fact: `choices`, a list with what tells the runs apart, of those that the caller may see."""
+    """Fact: `choices`, a list of the runs that the caller may see, with the members that distinguish them."""
 
     code = "ambiguous"
 
@@ -157,9 +158,9 @@ class StillReachable(RunnerServiceError):
 class RunnerUnreachable(RunnerServiceError):
     """The machine was not reached, so the command certainly did not start.
 
-    `is_remembered`: the machine itself failed to answer, or refused to let the service in, so nobody asks it again for
-    some seconds (runners/services/breaker.py). `is_silence`: there was no answer at all, as from a machine that hangs.
-    Fact: `retry_after`, those seconds.
+    `is_remembered`: the machine itself did not answer, or rejected the login. The service then does not ask it again
+    for some seconds (runners/services/breaker.py). `is_silence`: there was no answer at all, as from a machine that
+    hangs. Fact: `retry_after`, those seconds.
     """
 
     code = "runner_unreachable"
@@ -180,10 +181,11 @@ class AuthenticationFailed(RunnerUnreachable):
 
 
 class MachineBusy(RunnerUnreachable):
-    """So many requests wait for the machine, or are carried out, that this one was refused at once.
+    """Too many requests wait for the machine or run on it, so this one was rejected at once.
 
     Facts: `retry_after` (seconds), `machine`, `requests` (how many occupy it), `profile_name` (the caller's), and how
-    many of those are `of_your_profile` and `of_yours`. `run`: the RunnerRun whose log was asked for, as last known.
+    many of the requests are `of_your_profile` and `of_yours`. `run`: the RunnerRun whose log was requested, in its last
+    known state.
     """
 
     code = "machine_busy"
@@ -191,13 +193,13 @@ class MachineBusy(RunnerUnreachable):
 
 
 class AccountBusy(RunnerUnreachable):
-    """One experiment at a time is created in an account, and another one is being created. Fact: `retry_after`."""
+    """Another experiment is being created in the account; only one may be at a time. Fact: `retry_after`."""
 
     code = "account_busy"
 
 
 class TooManyCommands(RunnerUnreachable):
-    """As many commands of this person are carried out as one person may have at a time. Fact: `retry_after`."""
+    """This person has reached the limit of concurrent commands. Fact: `retry_after`."""
 
     code = "too_many_commands"
 

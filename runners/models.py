@@ -1,4 +1,4 @@
-"""What was run and what was asked: rows that outlive every process and every profile."""
+"""Runs, audit records and trusted host keys: rows that outlive every process and every profile."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from runners.models_profile import OfProfile
 
 
 def new_run_key() -> str:
-    """128 random bits in hex: the name of a run directory, which nobody can guess or squat."""
+    """Return 128 random bits in hex: the name of a run directory, which nobody can guess or create beforehand."""
     return uuid.uuid4().hex
 
 
 class RunStatus(models.TextChoices):
-    """The three words that clients of today know."""
+    """The three statuses that today's clients know."""
 
     ACTIVE = "ACTIVE", "active"
     COMPLETED = "COMPLETED", "completed"
@@ -45,13 +45,13 @@ class RunnerRunQuerySet(models.QuerySet["RunnerRun"]):
         return self.filter(status=RunStatus.ACTIVE)
 
     def ended_since(self, start: datetime) -> RunnerRunQuerySet:
-        """The runs that ended at `start` or later, whenever they began; what ended last comes first."""
+        """Return the runs that ended at `start` or later, whenever they began, the last to end first."""
         return self.filter(finished__gte=start).order_by("-finished", "-id")
 
     def last_of(self, expid: str) -> tuple[RunnerRun | None, bool]:
-        """The last run of the experiments that have this id now, and whether all its runs are of one installation.
+        """Return the last run of the experiments that have this id now, and True if its runs are of one installation.
 
-        Then it is the active one, if there is one.
+        If they are, the last run is the active one, if there is an active run.
         """
         sql, names, converters = _reading(self.db)
         with connections[self.db].cursor() as cursor:
@@ -68,9 +68,10 @@ class RunnerRunQuerySet(models.QuerySet["RunnerRun"]):
 
 @cache
 def _reading(alias: str) -> tuple[str, list[str], list[tuple[int, list[Any], Any]]]:
-    """How `last_of` reads a run: the statement, the fields' names, and (place, converters, column) of some.
+    """Return how `last_of` reads a run: the statement, the fields' names, and (place, converters, column) of some.
 
-    For the one lookup that everybody polls: making SQL and converters anew takes Django five times the query's time.
+    Cached, because every client polls this lookup: building SQL and converters takes Django five times as long as the
+    query.
     """
     meta = RunnerRun._meta
     columns = [field.get_col(meta.db_table) for field in meta.concrete_fields]
@@ -81,7 +82,7 @@ def _reading(alias: str) -> tuple[str, list[str], list[tuple[int, list[Any], Any
     first, last = (
         f"(SELECT installation FROM {table} WHERE expid = %(expid)s ORDER BY installation {order} LIMIT 1)"  # noqa: S608
         for order in ("ASC", "DESC")
-    )  # the two ends of an index
+    )  # the first and the last entry of an index
     sql = (
         f"SELECT {names}, {first} = {last} FROM {table} "  # noqa: S608
         "WHERE expid = %(expid)s AND NOT superseded ORDER BY id DESC LIMIT 1"
@@ -90,14 +91,14 @@ def _reading(alias: str) -> tuple[str, list[str], list[tuple[int, list[Any], Any
 
 
 class RunnerRun(OfProfile):
-    """One `autosubmit run`, started by us. Everything needed to find, stop and explain it is in the row itself."""
+    """One `autosubmit run` that this service started. The row itself has all data to find, stop and explain it."""
 
     key = models.CharField(max_length=32, unique=True, default=new_run_key, editable=False)
     expid = models.CharField(max_length=16)
     installation = models.CharField(
         max_length=MAX_INSTALLATION,
         default=DEFAULT_INSTALLATION,
-        db_default=DEFAULT_INSTALLATION,  # for a server of an older version on the same database
+        db_default=DEFAULT_INSTALLATION,  # an older server on the same database does not set this column
         help_text="The Autosubmit database that it uses, by the name that its profile had for it at the start.",
     )
     config = models.JSONField(help_text="The whole resolved configuration, as it was when the run was started.")
@@ -189,12 +190,12 @@ class RunnerRun(OfProfile):
         return RunnerConfig.from_dict(self.config)
 
     def duration(self, now: datetime | None = None) -> float:
-        """Seconds from the request to the end, or until now."""
+        """Return the seconds from the request to the end, or until now."""
         return ((self.finished or now or timezone.now()) - self.created).total_seconds()
 
 
 class AuditRecord(OfProfile):
-    """One command that was asked for, or one change of the configuration: who, what, with which outcome.
+    """One requested command, or one change of the configuration: who, what, with which outcome.
 
     `services.audit` writes it when the command begins (`under_way`) and completes it when the command ends. Nobody
     edits it. Use cases receive the record of their command and fill in what only they know (`argv`, `run_id`).
@@ -222,8 +223,8 @@ class AuditRecord(OfProfile):
         blank=True,
         help_text="Of the configuration: a list of action (add, change, remove), kind, object, before and after.",
     )
-    # Both null once the command has ended. Nullable without a default: the table has millions of rows, and SQLite would
-    # copy it to add another kind of column.
+    # Both are null once the command has ended. They are nullable and have no default: the table has millions of rows,
+    # and SQLite would copy it to add another kind of column.
     owner = models.CharField(
         max_length=200, null=True, editable=False, help_text="Which process carries out the command (own_process)."
     )
@@ -245,7 +246,7 @@ class AuditRecord(OfProfile):
         ]
 
     def of_run(self, run: RunnerRun) -> None:
-        """Say in the record which run, experiment and profile the command is about."""
+        """Store the run of the command in the record, with its experiment and profile."""
         self.run_id, self.expid = run.pk, run.expid
         self.profile_name, self.profile_id = run.profile_name, run.profile_id
 
@@ -264,7 +265,7 @@ from runners.models_webhooks import WebhookDelivery as WebhookDelivery  # noqa: 
 
 
 class TrustedHostKey(models.Model):
-    """A host key that an admin has approved, beside those in known_hosts files."""
+    """A host key that an admin has approved, in addition to those in known_hosts files."""
 
     host = models.CharField(max_length=255, help_text="The real host name; '[name]:port' when the port is not 22.")
     key_type = models.CharField(max_length=64)
@@ -281,5 +282,5 @@ class TrustedHostKey(models.Model):
 
     @property
     def line(self) -> str:
-        """As in a known_hosts file."""
+        """Return the line of a known_hosts file."""
         return f"{self.host} {self.key_type} {self.key}"

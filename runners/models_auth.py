@@ -1,4 +1,4 @@
-"""API tokens: django-rest-knox keeps the hash, we add what a token is for."""
+"""API tokens and sign-in attempts. django-rest-knox stores the hash of a token; we add its name and scope."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ApiToken(AbstractAuthToken):
 
 
 class SignInAttempts(models.Model):
-    """When passwords of one account, or from one address, were judged last. See runners.services.sign_in."""
+    """The times of the last password checks of one account or one address. See runners.services.sign_in."""
 
     key = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of what is counted.")
     times = models.JSONField(default=list, help_text="Seconds since 1970.")

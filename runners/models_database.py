@@ -1,4 +1,4 @@
-"""Which Autosubmit database a profile's account was last seen to use."""
+"""The Autosubmit database that a profile's account used last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from profiles.validators import MAX_HOST, MAX_PATH, MAX_USER
 
 
 class SeenDatabase(models.Model):
-    """Written by the connection test. One row per profile, account and machine."""
+    """The database that the connection test found. One row per profile, account and machine."""
 
     profile_id = models.BigIntegerField(help_text="The number of the profile. It may have been deleted.")
     user = models.CharField(max_length=MAX_USER, help_text="The account.")

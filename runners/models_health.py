@@ -1,4 +1,4 @@
-"""Which watches are alive."""
+"""Heartbeats of the background processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.utils import timezone
 
 
 class Heartbeat(models.Model):
-    """One process that does background work. It writes down the time now and then; a stale row is a dead process."""
+    """One background process. It updates `seen` regularly; a stale row means that the process is dead."""
 
     kind = models.CharField(max_length=32, help_text="The management command.")
     owner = models.CharField(max_length=200, unique=True, help_text="The process (services.own_process).")

@@ -1,4 +1,4 @@
-"""Commands that go on without their request, and the keys by which a repeated request finds its first answer."""
+"""Operations, which continue without their request, and idempotency keys, by which a retry finds the first answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OperationQuerySet(models.QuerySet["Operation"]):
 
 
 class Operation(OfProfile):
-    """One Autosubmit command that runs detached, as a run does: launched, probed, and judged by its log at the end."""
+    """One Autosubmit command that runs detached, like a run: launched, probed, and at the end evaluated by its log."""
 
     key = models.CharField(max_length=32, unique=True, editable=False)
     kind = models.CharField(max_length=32, choices=OperationKind.choices)
@@ -86,7 +86,7 @@ class Operation(OfProfile):
 
     @property
     def state(self) -> str:
-        """The status as clients see it."""
+        """Return the status as clients see it."""
         is_pending = self.is_active and self.identity is None
         return OperationStatus.PENDING.value if is_pending else self.status
 
@@ -96,10 +96,11 @@ class Operation(OfProfile):
 
 
 class IdempotencyRecord(models.Model):
-    """One `Idempotency-Key` of one caller: the request that came with it first, and what became of it.
+    """One `Idempotency-Key` of one caller: the first request with this key, and its answer.
 
-    Without `answer_status` the request is under way, or its process died. Then what it has started is found by
-    `operation`, or by `run_key`: the key of the run that it would have inserted, or, of a stop, that it has found.
+    Without `answer_status`, the request is under way, or its process died. `operation` or `run_key` then identifies
+    what it has started. `run_key` is the key of the run that the request inserts, or, for a stop, of the run that it
+    has found.
     """
 
     caller = models.CharField(max_length=150, blank=True, help_text="Empty: nobody was signed in.")
@@ -117,7 +118,7 @@ class IdempotencyRecord(models.Model):
     answer_body = models.JSONField(null=True, blank=True)
     answer_headers = models.JSONField(default=dict, blank=True)
 
-    is_repeated = False  # not stored: whether the key had come before, in the eyes of who has claimed the record
+    is_repeated = False  # not stored; set by the process that claimed the record: the key was used before
 
     class Meta:
         ordering = ["-id"]

@@ -1,4 +1,4 @@
-"""Which profile a row belongs to: by its number, which survives a new name and is never given again."""
+"""The profile of a row, by its primary key: it survives a rename and is never reused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from profiles.models import RunnerProfile
 class OfProfile(models.Model):
     """Base of rows that were made with a profile. `profile_id` decides who may see and stop; the name is for people.
 
-    A row that is saved without the number gets that of the profile with the name now.
+    A new row without `profile_id` gets that of the profile that has the name now.
     """
 
     profile_name = models.CharField(max_length=100, blank=True)

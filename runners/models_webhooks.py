@@ -1,4 +1,4 @@
-"""Webhooks: who wants to hear of the end of runs, and the outbox of what they are told."""
+"""Webhooks: the receivers of messages about ended runs, and the outbox of these messages."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from runners_project.env import weakness
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  (Standard Webhooks; not itself a secret)
 SECRET_BYTES = range(24, 65)  # Standard Webhooks: between 24 and 64
-_SINGLE_LABEL = re.compile(r"^https?://[a-z0-9-]+(?![^:/?#])", re.IGNORECASE)  # URLValidator wants a dot behind it
+_SINGLE_LABEL = re.compile(r"^https?://[a-z0-9-]+(?![^:/?#])", re.IGNORECASE)  # URLValidator requires a dot after it
 
 
 def new_secret() -> str:
-    """A fresh signing secret of 32 random bytes."""
+    """Return a new signing secret of 32 random bytes."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
@@ -33,7 +33,7 @@ def new_message_id() -> str:
 
 
 def secret_bytes(secret: str) -> bytes:
-    """The key inside `whsec_<base64>`. Raises ValueError when it is none."""
+    """Return the key inside `whsec_<base64>`. Raises ValueError if it is not valid."""
     if not secret.startswith(SECRET_PREFIX):
         raise ValueError(f"it has to begin with {SECRET_PREFIX}")
     try:
@@ -57,9 +57,9 @@ def validate_secret(value: str) -> None:
 
 
 def validate_target(value: str) -> None:
-    """http(s), with a host and no password in it. Whether the address may be called is decided when it is called.
+    """Validate an http(s) URL with a host and without a password. The address itself is checked at each delivery.
 
-    The host may be a single label, as machines of one's own network and containers are called.
+    The host may be a single label, such as the name of a container or of a machine in the local network.
     """
     URLValidator(schemes=["http", "https"])(_SINGLE_LABEL.sub(r"\g<0>.example", value))
     parts = urlsplit(value)
@@ -70,7 +70,7 @@ def validate_target(value: str) -> None:
 
 
 class WebhookEvent(models.TextChoices):
-    """What can be heard of. Every run that ends is exactly one of them."""
+    """The events. Every run that ends causes exactly one of them."""
 
     COMPLETED = "run.completed", "a run ended with exit code 0"
     TERMINATED = "run.terminated", "a run ended in any other way"
@@ -88,7 +88,7 @@ def validate_names(value: Any) -> None:
 
 
 class Webhook(models.Model):
-    """One receiver. `secret` has to be kept readable to sign with; it belongs into no log, list or answer."""
+    """One receiver. `secret` is stored in plain text to sign with it. It must not appear in logs, lists or answers."""
 
     name = models.CharField(max_length=100, unique=True)
     url = models.CharField(max_length=2000, validators=[validate_target], help_text="http:// or https://")
@@ -112,7 +112,7 @@ class Webhook(models.Model):
         return self.name
 
     def wants(self, event: str, profile_name: str) -> bool:
-        """Whether it listens to this. A row that somebody has spoilt listens to nothing, so that runs can still end."""
+        """Return True if the receiver wants the event. An invalid row wants none, so that runs can still end."""
         lists = (self.events, self.profile_names)
         return all(isinstance(each, list) for each in lists) and all(
             not each or value in each for each, value in zip(lists, (event, profile_name), strict=True)
@@ -122,8 +122,8 @@ class Webhook(models.Model):
 class WebhookDelivery(models.Model):
     """One message to one receiver, written together with the end of its run.
 
-    `next_attempt` tells what is to be done: null for nothing (delivered, or given up), else not before then. Whoever
-    delivers moves it ahead first, so it is the lease, too.
+    `next_attempt`: the earliest time of the next attempt; null if there is none (delivered, or given up). A process
+    that delivers first moves it into the future, so it is also the lease.
     """
 
     DELIVERED = "delivered"
@@ -131,7 +131,7 @@ class WebhookDelivery(models.Model):
     GIVEN_UP = "given up"
 
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
-    # The message outlives the row of its run: everything that is sent is in `payload`.
+    # The message outlives the row of its run, so `payload` has everything that is sent.
     run = models.ForeignKey(
         "runners.RunnerRun", on_delete=models.SET_NULL, null=True, blank=True, related_name="webhook_deliveries"
     )

@@ -1,4 +1,4 @@
-"""The admin of what is run and asked: runs, operations, the audit log, tokens, host keys, webhooks, checks."""
+"""The admin of runs, operations, the audit log, tokens, host keys, webhooks and checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit log: searched and read, never written or removed by hand."""
+"""The audit log: admins can search and read it, but not edit or delete it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OutcomeFilter(ChoiceFilter):
     }
 
 
-COMMANDS = (  # as `audited` is told them
+COMMANDS = (  # the names that callers pass to `audited`
     *("run-experiment", "stop-experiment", "set-job-status", "preview-job-status", "create-experiment"),
     *("create-job-list", "update-experiment-description", "check-profile", "approve-host-key", "forget-host-key"),
     *("create-ssh-key", "abandon-run", "clean-runs", "change-configuration"),
@@ -121,7 +121,7 @@ class AuditRecordAdmin(ReadOnlyAdmin):
 
 
 def _values(change: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(field, before, after) of one change, in words."""
+    """Yield (field, before, after) of one change, as text."""
     for name in {**change["before"], **change["after"]}:
         yield name, _words(change["before"].get(name)), _words(change["after"].get(name))
 

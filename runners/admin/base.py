@@ -1,4 +1,4 @@
-"""What the admin's pages share: rows that are only looked at, filters that stay quick, how things are shown."""
+"""Shared code of the admin's pages: read-only rows, filters that stay fast with many rows, and formatting."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ else:
     AnyPaginator = Paginator
 
 MOST_CHOICES = 30  # of a filter
-MOST_COUNTED = 10_000  # rows of a list; nobody turns more pages
+MOST_COUNTED = 10_000  # rows that a list counts and pages through
 
 
 class BoundedPaginator(AnyPaginator):
-    """Ends at row MOST_COUNTED, and counts no further: COUNT(*) reads a whole table that only grows."""
+    """A paginator that stops at row MOST_COUNTED: COUNT(*) would read a whole table that only grows."""
 
     @cached_property
     def _found(self) -> int:
-        # In no order: the database may take whatever index finds them.
+        # Without an order, so that the database may use any index.
         return int(self.object_list.order_by()[: MOST_COUNTED + 1].count())  # type: ignore[attr-defined]
 
     @cached_property
@@ -41,12 +41,12 @@ class BoundedPaginator(AnyPaginator):
 
     @property
     def is_cut(self) -> bool:
-        """Whether there are more. The templates say so."""
+        """Return True if there are more rows. The templates then say so."""
         return self._found > MOST_COUNTED
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """What happened is not edited, and there is much of it: no facets and no full count, each reads the whole table."""
+    """Read-only rows in large tables: no facets and no full count, because each would read the whole table."""
 
     paginator = BoundedPaginator
     show_full_result_count = False
@@ -63,12 +63,12 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        title = str(self.opts.verbose_name_plural).capitalize()  # there is nothing to select
+        title = str(self.opts.verbose_name_plural).capitalize()  # not "Select ...": there is nothing to select
         return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
 
 class ValuesFilter(admin.SimpleListFilter):
-    """The values of a text column that has an index: each is found by a seek, however many rows there are.
+    """A filter by the values of an indexed text column. Each value costs one index seek, however many rows there are.
 
     SELECT DISTINCT would read the whole index.
     """
@@ -109,7 +109,7 @@ class DateFilter(admin.DateFieldListFilter):
 
 
 class ChoiceFilter(admin.SimpleListFilter):
-    """Words of the address that each stand for a condition; `meanings` has their labels, too."""
+    """A filter by named conditions. `meanings`: value in the URL -> (label, condition)."""
 
     meanings: ClassVar[dict[str, tuple[str, Q]]]
 
@@ -122,12 +122,12 @@ class ChoiceFilter(admin.SimpleListFilter):
 
 
 def badge(text: object, tone: str) -> SafeString:
-    """A word on a colour. The word says it all: the colour only helps to find it."""
+    """Return a coloured word. The word alone has the meaning; the colour only helps to find it."""
     return format_html('<span class="badge {}">{}</span>', tone, text)
 
 
 def short(value: datetime | None) -> SafeString | str:
-    """For a column: to the minute; pointed at, it shows all."""
+    """Return a time for a column, to the minute. The tooltip shows the full time."""
     if value is None:
         return "-"
     local = timezone.localtime(value)
@@ -137,7 +137,7 @@ def short(value: datetime | None) -> SafeString | str:
 
 
 def block(text: str) -> SafeString:
-    """Text as it is, in a box that scrolls and can be reached by keyboard."""
+    """Return text unchanged in a box that scrolls and that the keyboard can reach."""
     return format_html('<pre class="code" tabindex="0">{}</pre>', text) if text else SafeString("-")
 
 

@@ -1,6 +1,6 @@
-"""The connection test on the admin's page of a profile: stage by stage, as it happens.
+"""The connection test on the admin's page of a profile. The page shows each stage as soon as it is done.
 
-`profiles` knows nothing of machines, so its admin class is completed here.
+`profiles` must not import the code that reaches machines, so this module extends its admin class.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TEMPLATES = "admin/profiles/runnerprofile/"
 
 
 class CheckForm(forms.Form):
-    """What the profile leaves open. `config`, after `is_valid`: the complete configuration."""
+    """The form of the open parameters. `config`, after `is_valid`: the complete configuration."""
 
     config: RunnerConfig
 
@@ -47,7 +47,7 @@ class CheckForm(forms.Form):
         self.profile = profile
         for item in profile.requirements():
             field = open_parameter(item, profile)
-            # Whether it has to be given depends on the others: `resolve` knows, and says it better.
+            # Whether it is required depends on the other fields. `resolve` checks that, with a better message.
             field.widget.is_required = field.required = False
             self.fields[item["parameter"]] = field
 
@@ -91,7 +91,10 @@ class CheckedProfileAdmin(RunnerProfileAdmin):
         return super().changeform_view(request, object_id, form_url, context)
 
     def check_page(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        """Asks for what is open; a POST tries it. It starts a process on the machine, so looking is not enough."""
+        """Show a form for the open parameters; a POST runs the test.
+
+        The test starts a process on the machine, so it needs the permission to change the profile.
+        """
         profile = get_object_or_404(RunnerProfile, pk=pk)
         if not self.has_change_permission(request, profile):
             raise PermissionDenied
@@ -109,7 +112,7 @@ class CheckedProfileAdmin(RunnerProfileAdmin):
 
 
 def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, context: dict[str, Any]) -> HttpResponseBase:
-    """The page, piece by piece as the stages are done. It needs no script: browsers show what has arrived."""
+    """Stream the page, piece by piece as the stages are done. No script is needed: browsers show what has arrived."""
     mark = secrets.token_hex(8)
     page = render_to_string(f"{TEMPLATES}check.html", {**context, "mark": mark, "config": form.config}, request)
     head, between, tail = page.split(mark)
@@ -126,7 +129,7 @@ def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, contex
                     yield render_to_string(f"{TEMPLATES}_stage.html", facts_of(stage, profile, form.config))
                     if len(stages) < len(STAGES):
                         yield _waiting(list(STAGES)[len(stages)])
-            except RunnerUnreachable as error:  # too many requests occupy the machine; the page has begun already
+            except RunnerUnreachable as error:  # too many requests occupy the machine; the response has already begun
                 audit.outcome, audit.detail = error.code, error.detail
                 stage = Stage("resolve", False, 0, "The check was not begun.", error.detail)
                 stages.append(stage)
@@ -138,7 +141,7 @@ def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, contex
         yield between + render_to_string(f"{TEMPLATES}_verdict.html", verdict) + tail
 
     response = StreamingHttpResponse(pieces())
-    response["X-Accel-Buffering"] = "no"  # nginx would keep it all until the end
+    response["X-Accel-Buffering"] = "no"  # nginx would buffer the whole response
     add_never_cache_headers(response)
     return response
 
@@ -148,7 +151,7 @@ def _waiting(name: str) -> str:
 
 
 def facts_of(stage: Stage, profile: RunnerProfile, config: RunnerConfig) -> dict[str, Any]:
-    """For the row of a stage. An unknown or changed key leads to where it is compared and approved."""
+    """Return the context of a stage's row. For an unknown or changed key, `scan` links to the page to approve it."""
     scan = ""
     if stage.name == "host_key" and stage.ok is False and config.ssh:
         base = reverse("admin:runners_trustedhostkey_scan")

@@ -1,4 +1,4 @@
-"""Host keys: look at what a machine shows, compare, approve. Nobody types keys here, and nobody edits them."""
+"""Host keys: scan a machine, compare its keys, approve them. Keys are never typed in or edited."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def scan(self, request: HttpRequest) -> HttpResponse:
-        """Shows the keys of a machine; `approve` holds the fingerprints of those to trust from now on.
+        """Show the keys of a machine. `approve` holds the fingerprints of the keys to trust from now on.
 
-        The machine is asked once more when keys are approved: only what it shows then can be, and only under the
-        fingerprint that the admin has seen.
+        The approval scans the machine again. Only a key that it then shows, with the fingerprint that the admin has
+        seen, can be approved.
         """
         if not self.has_scan_permission(request):
             raise PermissionDenied
@@ -114,7 +114,7 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
         return TemplateResponse(request, "admin/runners/trustedhostkey/scan.html", context)
 
     def _approve(self, request: HttpRequest, keys: list[ScannedKey], wanted: list[str]) -> bool:
-        """False, and nothing done, when the machine shows other keys than the ones that were looked at."""
+        """Approve the wanted keys. Return False and approve none if the machine does not show all of them any more."""
         chosen = [key for key in keys if key.fingerprint in wanted]
         if len(chosen) != len(set(wanted)):
             text = "The machine shows other keys now than a moment ago. Nothing was approved: compare them again."
@@ -128,5 +128,5 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
 
 
 def address_of(request: HttpRequest) -> str:
-    """Where a request comes from, as the audit log has it."""
+    """Return the address of the client, in the form of the audit log."""
     return BaseThrottle().get_ident(request)[:64]  # type: ignore[arg-type]  # it reads only META

@@ -1,4 +1,4 @@
-"""Operations, to look at. They end by themselves; what they do is not stopped half way."""
+"""Operations, read-only. They end by themselves and cannot be stopped half way."""
 
 from __future__ import annotations
 

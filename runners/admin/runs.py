@@ -1,4 +1,4 @@
-"""Runs: found, looked at, asked after, stopped, and declared ended when nobody can tell any more."""
+"""Runs: find, view, refresh and stop them, or declare them ended if their machine cannot be asked any more."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from runners.templatetags.pages import lasted, moment, outcome, tone
 
 LOG_TAIL = 16 * 1024  # bytes
 AUDIT_TRAIL = 100  # records
-MOST_TO_ASK = 500  # runs that one action asks after
+MOST_TO_ASK = 500  # runs that one action refreshes
 UNREADABLE = "What is stored as this run's configuration is none, so nobody knows its machine."
 
 
@@ -108,7 +108,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="status", ordering="status")
     def state(self, run: RunnerRun) -> SafeString:
-        """With a second line for what the status alone does not say."""
+        """Return the status, with a second line for the reason, or for a machine that cannot tell now."""
         more = run.reason.replace("_", " ")
         if run.is_active:
             more = "" if run.reachable else "cannot tell now"
@@ -178,7 +178,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         return f"~/.autosubmit-runners/{run.key}{removed}"
 
     def has_act_permission(self, request: HttpRequest) -> bool:
-        """Rows are never edited: "may change runs" means to ask after them and to end them."""
+        """Return True if the user may refresh and end runs: the permission "change". Rows are never edited."""
         return request.user.has_perm("runners.change_runnerrun")
 
     def changeform_view(
@@ -211,7 +211,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         ]
 
     def log_tail(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """A piece of HTML, fetched by run_log.js: the page of a run does not wait for its machine."""
+        """Return an HTML fragment. run_log.js fetches it, so that the page of a run does not wait for the machine."""
         run = get_object_or_404(RunnerRun, pk=pk)
         if not self.has_view_permission(request, run):
             raise PermissionDenied
@@ -238,8 +238,8 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         return redirect("admin:runners_runnerrun_change", pk)
 
     def stop(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Asks whether it is meant, and does it. No toggle covers it: whoever switches running off may want to end
-        what runs."""
+        """Ask for confirmation, then stop the run. No toggle disables this: an admin who disables runs may want to end
+        those that are active."""
         run = self._acted_on(request, pk)
         form = StopForm(request.POST if request.method == "POST" else None)
         context: dict[str, Any] = {"form": form, "run": run, "title": f"Stop run {pk} of {run.expid}"}
@@ -269,7 +269,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         return self._page(request, "stop", context)
 
     def abandon(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Only for a run whose machine cannot be asked; the service asks once more and refuses otherwise."""
+        """Declare a run ended whose machine cannot be asked. The service asks once more and rejects it otherwise."""
         run = self._acted_on(request, pk)
         form = AbandonForm(request.POST if request.method == "POST" else None)
         context: dict[str, Any] = {"form": form, "run": run, "title": f"Declare run {pk} of {run.expid} ended"}
@@ -297,14 +297,14 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         context = {**self.admin_site.each_context(request), "opts": self.opts, **context}
         try:
             access.require_stop(request.user, context["run"])
-        except ProfileForbidden as error:  # what would be refused is not asked
+        except ProfileForbidden as error:  # do not show a form that would be rejected
             context |= {"error": in_words(error, request.user), "is_refused": True}
         status = context["error"]["status"] if "error" in context else 200
         return TemplateResponse(request, f"admin/runners/runnerrun/{name}.html", context, status=status)
 
 
 def config_of(run: RunnerRun) -> RunnerConfig | None:
-    """None for a row whose configuration is none, which this service does not write."""
+    """Return the configuration, or None if it is not readable. This service does not write such rows."""
     try:
         return run.runner_config
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -312,7 +312,7 @@ def config_of(run: RunnerRun) -> RunnerConfig | None:
 
 
 def log_of(run: RunnerRun) -> dict[str, Any]:
-    """The end of a run's log, or why it cannot be had, in words."""
+    """Return the end of a run's log, or the reason why it cannot be read."""
     if config_of(run) is None:
         return {"log_problem": f"The log cannot be read. {UNREADABLE}"}
     try:

@@ -1,4 +1,4 @@
-"""API tokens: made here and shown once, renamed, revoked."""
+"""API tokens: create and show once, rename, revoke."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ValidityFilter(admin.SimpleListFilter):
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(admin.ModelAdmin):
-    """Only the hash of a token is kept: the page that answers its making is the one that shows it."""
+    """The tokens. Only their hash is stored, so only the page after the creation shows a token."""
 
     list_display = ("token_key", "user", "name", "only_scope", "validity", "used")
     list_filter = (ValidityFilter, "scope")
@@ -84,18 +84,18 @@ class ApiTokenAdmin(admin.ModelAdmin):
     def get_form(self, request: HttpRequest, obj: Any | None = None, change: bool = False, **kwargs: Any) -> Any:
         form: Any = super().get_form(request, obj, change, **({} if obj else {"form": NewTokenForm}), **kwargs)
         if obj and "scope" in form.base_fields and not self.has_add_permission(request):
-            # To widen a token is as good as making one.
+            # Widening the scope of a token needs the permission to add tokens.
             form.base_fields["scope"].choices = [each for each in TokenScope.choices if obj.allows(each[0])]
         return form
 
     def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
-        """Of one's own tokens; superusers of all: a token of somebody else acts with that person's rights."""
+        """Allow changes of one's own tokens, and of all for superusers: a token acts with the rights of its person."""
         is_theirs = obj is None or request.user.is_superuser or obj.user_id == request.user.pk
         return bool(is_theirs and super().has_change_permission(request, obj))
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name == "user" and not request.user.is_superuser:
-            # A token of somebody else would be a way to more rights than one has.
+            # A token of somebody else would escalate privileges.
             kwargs["queryset"] = get_user_model().objects.filter(username=request.user.get_username())
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
@@ -111,7 +111,7 @@ class ApiTokenAdmin(admin.ModelAdmin):
         request.new_token = text  # type: ignore[attr-defined]
 
     def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
-        """The token itself, in this answer and nowhere else: not in a message, which would wait in a cookie."""
+        """Show the token, in this response only. A Django message would keep it in a cookie."""
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -140,7 +140,7 @@ class ApiTokenAdmin(admin.ModelAdmin):
         return short(token.last_used) if token.last_used else "never"
 
     def get_actions(self, request: HttpRequest) -> Any:
-        """Django's deleting, with its question, under the name that it has for tokens."""
+        """Rename Django's delete action, which asks for confirmation, to "revoke"."""
         actions = super().get_actions(request)
         if delete := actions.get("delete_selected"):
             actions["delete_selected"] = (*delete[:2], "Revoke the selected tokens")

@@ -1,4 +1,4 @@
-"""Webhooks, and the log of what was sent: each message can be sent once more."""
+"""Webhooks and their deliveries. Every message can be sent again."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class WebhookForm(WebhookModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Profiles that are gone stay: otherwise saving would silently widen what is sent.
+        # Keep deleted profiles as choices: otherwise saving could empty the list, and empty means every profile.
         names = {*RunnerProfile.objects.values_list("name", flat=True), *(self.instance.profile_names or [])}
         field = self.fields["profile_names"]
         assert isinstance(field, forms.MultipleChoiceField)
@@ -76,7 +76,7 @@ class WebhookAdmin(admin.ModelAdmin):
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        """Without the secret for those who only look: who knows it can sign messages that the receiver believes."""
+        """Show the secret only to users who may write: with it, anybody can sign messages that the receiver accepts."""
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         signing = [("Signing", {"fields": ("secret",)})] if may_write else []
         return [*super().get_fieldsets(request, obj), *signing]

@@ -1,4 +1,4 @@
-"""Remove what is left of runs that ended long ago."""
+"""Remove the directories, and optionally the rows, of runs that ended long ago."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Command(BaseCommand):
                 raise CommandError(f"{ssh_keys.directory()} cannot be used: {error.strerror}.") from error
 
     def _do(self, comment: str, options: dict[str, Any]) -> str:
-        """Returns what was done, for the audit record."""
+        """Execute the command. Return a summary for the audit record."""
         if options["retire"]:
             gone = ssh_keys.retire_previous()
             if gone is None:

@@ -1,4 +1,4 @@
-"""`manage.py create_token USER`: make an API token and print it, once."""
+"""`manage.py create_token USER`: create an API token and print it once."""
 
 from __future__ import annotations
 

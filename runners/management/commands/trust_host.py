@@ -64,7 +64,7 @@ class Command(BaseCommand):
             self.stdout.write(f"No approved key of {name}.")
 
     def _chosen(self, keys: list[ScannedKey], options: dict[str, Any]) -> list[ScannedKey]:
-        """What to approve. Raises CommandError when that is not what was meant."""
+        """Return the keys to approve. Raises CommandError if they do not match the options, or the user declines."""
         if options["fingerprint"]:
             expected = [_canonical(text) for text in options["fingerprint"]]
             missing = [text for text in expected if text not in [key.fingerprint for key in keys]]
@@ -105,5 +105,5 @@ def _described(key: ScannedKey) -> str:
 
 
 def _canonical(text: str) -> str:
-    """As we print it: people leave out the prefix, and some tools pad the base64."""
+    """Return a fingerprint in our form. People omit the prefix, and some tools pad the base64."""
     return "SHA256:" + text.strip().removeprefix("SHA256:").rstrip("=")

@@ -1,4 +1,4 @@
-"""Compare all active runs with what their machines say."""
+"""Update the state of all active runs from their machines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 class Command(BaseCommand):
     help = "Ask the machines after all active runs and operations, once or every --interval seconds."
-    has_failed = False  # of a single look: whether it is not complete
+    has_failed = False  # with a single look: it was not complete
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--interval", type=float, help="Seconds between two looks; without it, look once.")
@@ -43,7 +43,7 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         self.stdout.write(f"Watching active runs every {interval:g} s.")
-        # In a thread: a receiver that does not answer delays no look at a run.
+        # In a thread, so that a receiver that does not answer cannot delay the watch of runs.
         threading.Thread(target=webhooks.deliver_until, args=(stop, interval), name="webhooks", daemon=True).start()
         while not stop.is_set():
             for step in (heartbeat.beat, watch.look, *self.duties):
@@ -54,22 +54,22 @@ class Command(BaseCommand):
         self.patiently(heartbeat.end)
 
     def patiently(self, step: Callable[[], object]) -> None:
-        """Take a step; what goes wrong is told, and the next one is taken: nobody else watches meanwhile."""
+        """Execute a step. Report its errors and do not raise them, so that the watch continues with the next step."""
         try:
             step()
-        except (DatabaseError, InterfaceError) as error:  # it may come back; the runs go on
+        except (DatabaseError, InterfaceError) as error:  # the database may come back; the runs continue meanwhile
             self.complain(f"The database cannot be asked now: {error}")
-        except Exception:  # a bug, told with its traceback: it must not blind the watch for all other runs
+        except Exception:  # a bug; it must not stop the watch of all other runs
             self.has_failed = True
             logger.exception("A look at the runs was broken off; the watch goes on.")
 
     @property
     def duties(self) -> tuple[Callable[[], object], ...]:
-        """What is done after each look."""
+        """Return the steps after each look."""
         return interrupted.settle_all, audit.settle_all, idempotency.clean
 
     def count_unreadable(self) -> None:
-        """A look is not complete while there are rows that nobody can ask after."""
+        """Mark the look as failed if there are active rows with a configuration that cannot be read."""
         rows: list[RunnerRun | Operation] = [*RunnerRun.objects.active(), *Operation.objects.active()]
         if not all(map(lifecycle.is_readable, rows)):
             self.has_failed = True
@@ -79,7 +79,7 @@ class Command(BaseCommand):
         self.stderr.write(words)
 
     def report(self, row: RunnerRun | Operation) -> None:
-        """Tell of a row that has ended."""
+        """Report a row that has ended."""
         if isinstance(row, Operation):
             self.stdout.write(f"operation {row.pk} ({row.kind} {row.expid}) has {row.status}")
         else:
