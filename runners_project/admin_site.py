@@ -1,8 +1,8 @@
-"""The admin site. Its addresses filter by what its lists offer as filters, and by nothing else.
+"""The admin site. The URL of a list can filter only by the filters that the list offers.
 
-Django lets any field of a row be asked in the address of its list: `?secret__regex=^a` tells whoever may look at the
-list whether the secret begins with an a, and so all of it, character by character. Here every registered class gets
-the narrow rule, Django's own classes and those of later models included.
+Django lets the URL of a list filter by any field of a row: `?secret__regex=^a` tells everybody who may view the list
+whether the secret begins with an a. So the whole secret can be read, character by character. This site restricts every
+registered class, including Django's own classes and those of later models.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from django.db.models.base import ModelBase
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-# What Django's filters put behind the name of a field.
+# What Django's filters append to the name of a field.
 FILTER_LOOKUPS = ("", "exact", "isnull", "gte", "lt", "in", "id__exact", "pk__exact")
-SEARCH_LENGTH, SEARCH_WORDS = 200, 10  # each word is a comparison with each field; SQLite takes a thousand of them
+SEARCH_LENGTH, SEARCH_WORDS = 200, 10  # each word is compared with each field; SQLite allows a thousand comparisons
 DATE_LOOKUPS = ("year", "month", "day")
 
 
 class OnlyOfferedFilters:
-    """First among the bases of every admin class of the site."""
+    """The first base of every admin class of the site: restricts filters and the length of a search."""
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return lookup in offered_lookups(self, request) and super().lookup_allowed(lookup, value, request)  # type: ignore[misc]
@@ -38,7 +38,7 @@ class OnlyOfferedFilters:
 
 
 def offered_lookups(model_admin: Any, request: HttpRequest) -> set[str]:
-    """The names that the filters of a list may have in its address."""
+    """Return the lookups that the filters of a list may use in its URL."""
     offered = {f"{model_admin.date_hierarchy}__{part}" for part in DATE_LOOKUPS if model_admin.date_hierarchy}
     for item in model_admin.get_list_filter(request):
         if isinstance(item, type) and issubclass(item, SimpleListFilter):
@@ -51,8 +51,8 @@ def offered_lookups(model_admin: Any, request: HttpRequest) -> set[str]:
 
 class Site(AdminSite):
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        """The first page, with what is wrong with the service."""
-        from runners.services import health  # the models are not loaded yet when this module is
+        """Show the first page, with the health warnings of the service."""
+        from runners.services import health  # the models are not loaded yet when this module is imported
 
         warnings = health.report().warnings if self.has_permission(request) else ()
         return super().index(request, {**(extra_context or {}), "health_warnings": warnings})

@@ -1,4 +1,4 @@
-"""The admin with a site of our own, in INSTALLED_APPS in the place of `django.contrib.admin`."""
+"""The admin with our own site. INSTALLED_APPS has it instead of `django.contrib.admin`."""
 
 from django.contrib.admin.apps import AdminConfig
 

@@ -1,7 +1,7 @@
-"""Calls of the operating system that may never return, each with a deadline: DNS, files of a home that hangs.
+"""Deadlines for operating system calls that may never return: DNS, and files of a home directory that hangs.
 
-Neither `getaddrinfo` nor the opening of a file can be cancelled. So they are executed in threads of their own, and who
-has waited long enough goes on without them. The threads are bounded in number, and callers who want the same share one.
+Neither `getaddrinfo` nor the opening of a file can be cancelled. So each call runs in its own thread, and the caller
+stops waiting at the timeout. The number of threads is bounded, and callers with the same key share one call.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
-THREADS = 64  # of calls that have not returned, each kind
+THREADS = 64  # the most calls of each kind that have not returned
 FILE_TIMEOUT = 5.0  # seconds for reading files
-FILE_LIMIT = 16 * 1024 * 1024  # bytes of a file that is read whole
+FILE_LIMIT = 16 * 1024 * 1024  # bytes; larger files are rejected
 NULL_DEVICE = os.makedev(1, 3)  # /dev/null, which `UserKnownHostsFile` often names
 
 
 class Calls:
-    """Executes calls of one kind, at most THREADS at the same time. Thread safe and fork safe."""
+    """Calls of one kind, at most THREADS at the same time. Thread safe and fork safe."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -41,9 +41,9 @@ class Calls:
         self._threads = threading.BoundedSemaphore(THREADS)
 
     def call(self, key: Hashable, function: Callable[[], T], timeout: float) -> T:
-        """The result of `function`, or what it raises. Callers with the same `key` at the same time share one call.
+        """Return the result of `function`, or raise its error. Concurrent callers with the same `key` share one call.
 
-        Raises TimeoutError after `timeout` seconds; waiting for one of the threads counts.
+        Raises TimeoutError after `timeout` seconds, including the wait for a free thread.
         """
         end = time.monotonic() + timeout
         with self._lock:
@@ -56,7 +56,7 @@ class Calls:
         try:
             return cast(T, future.result(max(0.0, end - time.monotonic())))
         except FutureTimeoutError:
-            if future.done():  # it is the function's own
+            if future.done():  # the function itself raised it
                 raise
             raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:.3g} s") from None
 
@@ -67,7 +67,7 @@ class Calls:
             words = f"{THREADS} calls have not returned ({self._name})"
             future.set_exception(TimeoutError(errno.ETIMEDOUT, words))
             return
-        # A daemon: a call that never returns does not keep the process from ending.
+        # A daemon thread, so that a call that never returns cannot keep the process alive.
         args = (key, function, future)
         threading.Thread(target=self._execute, args=args, name=self._name, daemon=True).start()
 
@@ -77,7 +77,7 @@ class Calls:
             result = function()
         except BaseException as failure:  # noqa: BLE001  (whatever it is, the callers' threads raise it)
             error = failure
-        with self._lock:  # before the result: who comes later gets a new call
+        with self._lock:  # before the result is set, so that later callers start a new call
             self._running.pop(key, None)
         self._threads.release()
         if error is None:
@@ -90,7 +90,7 @@ _NAMES, _FILES = Calls("dns"), Calls("files")
 
 
 class NameServerSilent(TimeoutError):
-    """The resolver does not answer. Its text is the end of a sentence."""
+    """The resolver does not answer. The text of the error is the end of a sentence."""
 
     def __init__(self) -> None:
         super().__init__(errno.ETIMEDOUT, "the name server (DNS) does not answer")
@@ -100,10 +100,10 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]  # family and address, as
 
 
 def resolve(host: str, port: int, deadline: float) -> list[Address]:
-    """The TCP addresses of a name, without duplicates, in the resolver's order.
+    """Return the TCP addresses of a name, without duplicates, in the resolver's order.
 
-    `deadline` is one of `time.monotonic`. Raises socket.gaierror when the name is not known or can be none, and
-    NameServerSilent when the resolver does not answer in time.
+    `deadline` is a time of `time.monotonic`. Raises socket.gaierror if the name is unknown or invalid, and
+    NameServerSilent if the resolver does not answer in time.
     """
     try:
         ipaddress.ip_address(host.partition("%")[0])
@@ -113,23 +113,23 @@ def resolve(host: str, port: int, deadline: float) -> list[Address]:
         except TimeoutError as error:
             raise NameServerSilent from error
     else:
-        found = _getaddrinfo(host, port)  # asks nobody
+        found = _getaddrinfo(host, port)  # an address: no DNS query
     return list(dict.fromkeys((entry[0], tuple(entry[4])) for entry in found))
 
 
 def _getaddrinfo(host: str, port: int) -> Sequence[Any]:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # of the encoding for DNS
+    except UnicodeError as error:  # the name cannot be encoded for DNS
         raise socket.gaierror(socket.EAI_NONAME, "no name that DNS could know") from error
 
 
 def connect(addresses: Sequence[Address], deadline: float, bind_address: str = "") -> socket.socket:
-    """A TCP connection to the first of the addresses that answers.
+    """Return a TCP connection to the first of the addresses that answers. Raises OSError.
 
-    Each gets an equal share of what is left until the deadline, so that one that is dead does not use up the time of
-    the others. What is left then is the socket's time-out. `bind_address` is the one of this machine to connect from.
-    Raises OSError.
+    Each address gets an equal share of the time until the deadline, so that a dead one does not use up the time of the
+    others. The time left after connecting becomes the socket's timeout. `bind_address`: the local address to connect
+    from.
     """
     failure: OSError = TimeoutError(errno.ETIMEDOUT, "no time was left to connect")
     for place, (family, address) in enumerate(addresses):
@@ -152,14 +152,14 @@ def connect(addresses: Sequence[Address], deadline: float, bind_address: str = "
 
 
 def within_file_timeout(key: Hashable, function: Callable[[], T], timeout: float | None = None) -> T:
-    """`Calls.call` for functions that only look at files. Raises what they raise, TimeoutError after FILE_TIMEOUT."""
+    """Run `Calls.call` for a function that only reads files. Raises its errors, or TimeoutError after FILE_TIMEOUT."""
     return _FILES.call(key, function, FILE_TIMEOUT if timeout is None else timeout)
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a regular file, or nothing of /dev/null; never waits for a FIFO or a device.
+    """Return the content of a regular file, or nothing for /dev/null. Never waits for a FIFO or a device.
 
-    Call it within `within_file_timeout`. Raises OSError, also for other kinds of files and those over FILE_LIMIT.
+    Call it within `within_file_timeout`. Raises OSError, also for other kinds of files and for files over FILE_LIMIT.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with open(descriptor, "rb") as stream:

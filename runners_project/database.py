@@ -1,20 +1,20 @@
-"""How long a statement may take, by what the process is for."""
+"""The timeout of a database statement, by the purpose of the process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 WATCHING = frozenset({"watch_runs", "deliver_webhooks"})
-# They move whole tables, or a person waits for them.
+# They process whole tables, or a person waits for them.
 UNLIMITED = frozenset(
     {"migrate", "clean_runs", "dumpdata", "loaddata", "flush", "sqlflush", "inspectdb", "shell", "dbshell", "test"}
 )
 
 
 def statement_timeout(argv: Sequence[str], *, requests: float, watch: float) -> float:
-    """Seconds for one statement in a process that was started by `argv`; 0 is no limit.
+    """Return the seconds for one statement in a process that was started by `argv`; 0 means no limit.
 
-    `argv[1]` is the management command, if it is one. Servers, and all other commands, get the limit of requests.
+    `argv[1]` is the management command, if there is one. Servers and all other commands get the limit of requests.
     """
     command = argv[1] if len(argv) > 1 else ""
     if command in UNLIMITED:

@@ -1,4 +1,4 @@
-"""Settings from environment variables. An empty variable counts as not set; a malformed one stops the start."""
+"""Settings from environment variables. An empty variable counts as not set. A malformed one prevents the start."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAKE_ANOTHER = "Make one with: python3 -c 'import secrets; print(secrets.token_u
 
 
 def weakness(secret: str) -> str:
-    """Why a text is no secret, in words; "" when nothing speaks against it. The text itself is not repeated."""
+    """Return why a secret is too weak, or "" if it is strong enough. The reason does not repeat the secret."""
     if len(secret) < SECRET_LENGTH:
         return f"has {len(secret)} characters, and {SECRET_LENGTH} are needed"
     if len(set(secret)) < SECRET_VARIETY:
@@ -37,9 +37,9 @@ def weakness(secret: str) -> str:
 
 
 def envsecret(name: str, *, published: str = "", what: str = "") -> str:
-    """A secret of at least 32 characters, or "" when the variable is not set. Raises ImproperlyConfigured.
+    """Return a secret of at least 32 characters, or "" if the variable is not set. Raises ImproperlyConfigured.
 
-    Not the one with the SHA-256 `published`, which is no secret: `what` says whose it is.
+    Reject the well-known default whose SHA-256 is `published`; `what` names its origin in the error.
     """
     text = envstr(name)
     if published and hashlib.sha256(text.encode()).hexdigest() == published:
@@ -54,7 +54,7 @@ def envsecret(name: str, *, published: str = "", what: str = "") -> str:
 
 
 def envmask(name: str, default: int) -> int:
-    """A umask in octal, such as 027."""
+    """Return a umask that is given in octal, such as 027."""
     text = envstr(name)
     if not text:
         return default
@@ -73,7 +73,7 @@ def envbool(name: str, default: bool) -> bool:
 
 
 def envint(name: str, default: int, *, least: int | None = None, most: int | None = None) -> int:
-    """A whole number from `least` to `most`. Raises ImproperlyConfigured."""
+    """Return a whole number from `least` to `most`. Raises ImproperlyConfigured."""
     text = envstr(name)
     try:
         value = int(text) if text else default
@@ -84,7 +84,7 @@ def envint(name: str, default: int, *, least: int | None = None, most: int | Non
 
 
 def envfloat(name: str, default: float, *, least: float | None = None, most: float | None = None) -> float:
-    """A finite number from `least` to `most`. Raises ImproperlyConfigured."""
+    """Return a finite number from `least` to `most`. Raises ImproperlyConfigured."""
     text = envstr(name)
     try:
         value = float(text) if text else default
@@ -97,7 +97,7 @@ def envfloat(name: str, default: float, *, least: float | None = None, most: flo
 
 
 def check_number(name: str, value: object, *, least: float | None = None, most: float | None = None) -> None:
-    """Raises ImproperlyConfigured unless `value` is a number from `least` to `most`."""
+    """Raise ImproperlyConfigured unless `value` is a number from `least` to `most`."""
     if not isinstance(value, int | float):
         raise ImproperlyConfigured(f"{name} is '{value}': use a number.")
     if least is not None and value < least:
@@ -107,13 +107,13 @@ def check_number(name: str, value: object, *, least: float | None = None, most: 
 
 
 def envlist(name: str, default: list[str] | None = None) -> list[str]:
-    """Items separated by commas; blanks around them are dropped."""
+    """Return items that are separated by commas, without blanks around them."""
     items = [item.strip() for item in os.environ.get(name, "").split(",")]
     return [item for item in items if item] or list(default or [])
 
 
 def envpaths(name: str) -> list[str]:
-    """Absolute paths, separated by commas."""
+    """Return absolute paths that are separated by commas."""
     paths = envlist(name)
     for path in paths:
         if not path.startswith("/") or "/../" in f"{path}/" or not path.isprintable():
@@ -129,7 +129,7 @@ def envchoice(name: str, default: str, choices: tuple[str, ...]) -> str:
 
 
 def envrate(name: str, default: str) -> str:
-    """`600/min` and the like (s, min, h, d); "" for `off`."""
+    """Return a rate such as `600/min` (s, min, h, d), or "" for `off`."""
     text = envstr(name, default).lower()
     if text in FALSE:
         return ""
@@ -140,7 +140,7 @@ def envrate(name: str, default: str) -> str:
 
 
 def envnetworks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """Networks (`10.0.0.0/8`) and single addresses, separated by commas."""
+    """Return networks (`10.0.0.0/8`) and single addresses that are separated by commas."""
     try:
         return [ipaddress.ip_network(item, strict=False) for item in envlist(name)]
     except ValueError as error:

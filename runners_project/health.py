@@ -1,7 +1,7 @@
-"""/livez, /readyz and /version: for load balancers and monitoring, before every other layer.
+"""/livez, /readyz and /version, for load balancers and monitoring. This layer comes before the other ones.
 
-A load balancer calls a node by its address, over HTTP and without credentials. So these answer whatever ALLOWED_HOSTS,
-the redirect to HTTPS and the protection level say. They tell no names.
+A load balancer calls a node by its address, over HTTP and without credentials. So these paths ignore ALLOWED_HOSTS, the
+redirect to HTTPS and the protection level. Their answers contain no names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runners_project import __version__
 
 
 class HealthMiddleware:
-    """Answers the three paths itself."""
+    """Middleware that answers the three paths itself."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -33,12 +33,12 @@ class HealthMiddleware:
 
 
 def livez() -> tuple[int, dict[str, Any]]:
-    """The process answers. Nothing else is looked at: a restart would not bring a database back."""
+    """Return 200 if the process answers. Nothing else is checked: a restart would not bring a database back."""
     return 200, {"status": "alive"}
 
 
 def readyz() -> tuple[int, dict[str, Any]]:
-    """503 without a database, or while migrations are pending. Everything else is a warning in the body."""
+    """Return 503 without a database, or while migrations are pending. Other problems are warnings in the body."""
     report = health.report()
     return (200 if report.is_ready else 503), report.as_dict()
 

@@ -1,4 +1,4 @@
-"""The API's documents, and errors outside of any view. The pages for people are in runners/pages."""
+"""The API's documents, and handlers of errors outside of any view. The pages for people are in runners/pages."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from runners.api.exception_handler import (
 
 @require_safe
 def errors(request: HttpRequest) -> HttpResponse:
-    """Every `code` of the API, made from the table itself. The `type` member of an error leads here."""
+    """List every `code` of the API, from the table of errors. The `type` member of an error links here."""
     kinds = KINDS_BY_CODE.values()
     return render(request, "errors.html", {"kinds": sorted(kinds, key=lambda kind: (kind.status, kind.code))})
 
 
 def _openapi(media: str, content_type: str) -> Callable[[HttpRequest], HttpResponse]:
-    """A view of the OpenAPI document. A client that has the current one (If-None-Match) gets 304."""
+    """Return a view of the OpenAPI document. A client that has the current version (If-None-Match) gets 304."""
 
     @require_safe
     @condition(etag_func=lambda request: document(media).etag)
@@ -58,7 +58,7 @@ def _problem(kind: Kind, detail: str) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Also a Host header that ALLOWED_HOSTS does not know. Django logs the reason; the answer does not repeat it."""
+    """Answer 400, also for a Host header that is not in ALLOWED_HOSTS. Only Django's log has the reason."""
     if _wants_problem(request):
         return _problem(BAD_REQUEST, "The request is not valid. The service's log says why.")
     return defaults.bad_request(request, exception)
@@ -71,12 +71,12 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBa
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    """Runs after Django has logged the traceback. A database that does not answer is told apart from a bug."""
+    """Answer 503 if the database does not answer, 500 for a bug. Django has already logged the traceback."""
     error = sys.exc_info()[1]
     if error and kind_of(error) is DATABASE_UNAVAILABLE:
         if _wants_problem(request):
             response = _problem(DATABASE_UNAVAILABLE, f"{DATABASE_UNAVAILABLE.title}. Try again in some seconds.")
-        else:  # without the request: the page must not look who is signed in
+        else:  # without the request, because the page must not query who is signed in
             response = HttpResponse(render_to_string("503.html"), status=DATABASE_UNAVAILABLE.status)
         response["Retry-After"] = str(DATABASE_RETRY)
         return response
@@ -86,9 +86,9 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """A form that came without its token, or from another place than the service believes to be at.
+    """Answer a form without its CSRF token, or with an Origin that differs from the service's own address.
 
-    The second happens to everybody when a proxy does TLS and nobody has told the service.
+    The second happens to everybody if a proxy does TLS and the service is not configured for it.
     """
     context: dict[str, object] = {}
     if reason.startswith(REASON_BAD_ORIGIN.partition("%")[0]):

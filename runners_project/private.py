@@ -1,10 +1,10 @@
-"""Files of the service are private: mode 0600, directories 0700, from the first byte on.
+"""Keep the files of the service private: files have mode 0600 and directories 0700 from the start.
 
 Importing this module sets the umask of the process to 077. The settings import it first, so every entry point
-(manage.py, gunicorn, a script that calls django.setup()) has it before it can create a file. An SQLite database, its
-WAL and its journal then have mode 0600, whatever the umask of the account.
+(manage.py, gunicorn, a script that calls django.setup()) sets the umask before it can create a file. An SQLite
+database, its WAL and its journal then have mode 0600, whatever the umask of the account.
 
-Commands of LOCAL profiles are not ours: they get the umask that the process was started with (ACCOUNT_UMASK).
+Commands of LOCAL profiles belong to the account. They get the umask that the process started with (ACCOUNT_UMASK).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 UMASK = 0o077
-ACCOUNT_UMASK = os.umask(UMASK)  # read once: the second import of a process does not run this line again
+ACCOUNT_UMASK = os.umask(UMASK)  # read once: a second import does not execute this line
 SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
 class ForeignFile(Exception):
-    """A file of the service that somebody else could read or replace, and that the service cannot correct."""
+    """Another account could read or replace a file of the service, and the service cannot correct that."""
 
 
 def make_directory(path: Path) -> Path:
-    """Create a directory with mode 0700, and missing parents, too. One that exists is tightened. Raises ForeignFile."""
+    """Create a directory and its missing parents with mode 0700, or tighten an existing one. Raises ForeignFile."""
     missing = [path, *path.parents]
     for folder in reversed(missing[: next((i for i, each in enumerate(missing) if each.exists()), len(missing))]):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -34,7 +34,7 @@ def make_directory(path: Path) -> Path:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file with mode 0600; one that exists is tightened before the text is in it. Raises OSError."""
+    """Write a text file with mode 0600. An existing file is tightened before the write. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):  # not /dev/stdout, not a pipe
@@ -44,10 +44,10 @@ def write(path: Path, text: str) -> None:
 
 
 def tighten(path: Path) -> str:
-    """Take the rights of group and others from a file or directory of ours.
+    """Remove the permissions of group and others from a file or directory of the service.
 
-    Returns what was changed, in words; "" when nothing was to do or nothing is there. Raises ForeignFile when the file
-    belongs to another account: its owner can read and change it at any time.
+    Return a sentence about the change; "" if there was nothing to change, or the file does not exist. Raises
+    ForeignFile if the file belongs to another account, because its owner can read and change it at any time.
     """
     try:
         found = path.stat()
@@ -69,12 +69,12 @@ def tighten(path: Path) -> str:
 
 
 def tighten_all(paths: Iterable[Path]) -> list[str]:
-    """`tighten` for each; what was changed. Raises ForeignFile."""
+    """Call `tighten` for each path. Return the sentences about changes. Raises ForeignFile."""
     return [words for path in paths if (words := tighten(path))]
 
 
 def require_safe_parent(path: Path) -> None:
-    """Raises ForeignFile when every account can replace `path`, because all may write into its directory."""
+    """Raise ForeignFile if every account can replace `path`, because its directory is world-writable."""
     try:
         mode = path.parent.stat().st_mode
     except OSError:
@@ -86,14 +86,14 @@ def require_safe_parent(path: Path) -> None:
 
 
 def database_files(name: str) -> list[Path]:
-    """The files of an SQLite database, those that are not there included; none for a database in memory."""
+    """Return the paths of an SQLite database, whether they exist or not; none for a database in memory."""
     if not name or name == ":memory:" or name.startswith("file:"):
         return []
     return [Path(f"{name}{suffix}") for suffix in SQLITE_SUFFIXES]
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """A directory and the files in it, if it is there. Public halves of keys may be read by all."""
+    """Yield a directory and its files, if it exists. Everybody may read the public halves of keys, so skip them."""
     if folder.is_dir():
         yield folder
         yield from (path for path in sorted(folder.iterdir()) if path.suffix != ".pub" and path.is_file())

@@ -1,4 +1,4 @@
-"""A name for each request, in its answer, in the log and in the audit record."""
+"""An id for each request, in its answer, in the log and in the audit record."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _current: ContextVar[str] = ContextVar("request_id", default="")
 
 
 def current() -> str:
-    """The id of the request that this thread works on; empty outside of one."""
+    """Return the id of the request that this thread handles; empty outside of a request."""
     return _current.get()
 
 
 class RequestIdMiddleware:
-    """Takes `X-Request-ID` or the trace id of `traceparent` from the request, or makes an id, and answers with it.
+    """Middleware that sends an id with each answer: `X-Request-ID`, the trace id of `traceparent`, or a new id.
 
-    One that does not fit (letters, digits and `._:-`, at most 64) is replaced: it would be a text of others in our log.
+    An invalid id (not at most 64 letters, digits and `._:-`) is replaced: a client could write any text into our log.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -44,7 +44,7 @@ class RequestIdMiddleware:
 
 
 def chosen(request_id: str, traceparent: str) -> str:
-    """The id for a request with these headers."""
+    """Return the id for a request with these headers."""
     if len(request_id) <= 64 and _GIVEN.fullmatch(request_id):
         return request_id
     if len(traceparent) <= 512 and (found := _TRACEPARENT.fullmatch(traceparent)) and set(found[1]) != {"0"}:
@@ -53,7 +53,7 @@ def chosen(request_id: str, traceparent: str) -> str:
 
 
 class RequestIdFilter(logging.Filter):
-    """Gives each log record `request_id`: that of the request, or `-`."""
+    """A filter that sets `request_id` of each log record: the id of the request, or `-`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = current() or "-"

@@ -72,7 +72,7 @@ CORS_EXPOSE_HEADERS += ["X-Request-ID"]
 CORS_EXPOSE_HEADERS += ["X-Log-Offset", "X-Log-Next-Offset", "X-Log-Size", "X-Log-Ended"]
 CORS_PREFLIGHT_MAX_AGE = 600
 
-# Each layer costs every request: get-runner-run-status has to answer more than 1100 times a second on two cores.
+# Each layer slows down every request: get-runner-run-status must answer more than 1100 times a second on two cores.
 MIDDLEWARE = [
     "runners_project.request_id.RequestIdMiddleware",
     "runners_project.health.HealthMiddleware",
@@ -123,17 +123,17 @@ DATABASES: dict[str, Any] = {
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 20,  # seconds to wait for another writer
-        # BEGIN IMMEDIATE: a transaction that reads first and writes later would fail at once instead of waiting.
+        # BEGIN IMMEDIATE: otherwise a transaction that reads first and writes later fails at once instead of waiting.
         "transaction_mode": "IMMEDIATE",
-        # WAL: readers never wait for a writer. NORMAL: no fsync per commit; a power cut may lose the last commits,
-        # never the consistency.
+        # WAL: readers never wait for a writer. NORMAL: no fsync per commit. A power cut may lose the last commits, but
+        # the database stays consistent.
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        **DATABASES["default"].get("OPTIONS", {}),  # of DATABASE_URL, such as ?timeout=5
+        **DATABASES["default"].get("OPTIONS", {}),  # from DATABASE_URL, such as ?timeout=5
     }
     check_number("DATABASE_URL: timeout", DATABASES["default"]["OPTIONS"]["timeout"], least=1, most=60)
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["ENGINE"] = "runners_project.postgresql"
-    DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True  # pgbouncer in transaction mode knows none
+    DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True  # pgbouncer in transaction mode does not support them
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": envint("DATABASE_CONNECT_TIMEOUT", 5, least=1, most=60),
         "statement_timeout": statement_timeout(
@@ -141,12 +141,12 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
             requests=envfloat("DATABASE_STATEMENT_TIMEOUT", 15, least=1, most=600),
             watch=envfloat("DATABASE_WATCH_TIMEOUT", 60, least=1, most=600),
         ),
-        # A server that vanished without a word is noticed although nothing is being sent, or acknowledged.
+        # Detect a server that vanished without closing the connection, while nothing is sent or acknowledged.
         "keepalives_idle": 20,
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,  # milliseconds
-        **DATABASES["default"].get("OPTIONS", {}),  # of DATABASE_URL, such as ?sslmode=require
+        **DATABASES["default"].get("OPTIONS", {}),  # from DATABASE_URL, such as ?sslmode=require
     }
     check_number("DATABASE_URL: connect_timeout", DATABASES["default"]["OPTIONS"]["connect_timeout"], least=1, most=60)
     check_number("DATABASE_URL: statement_timeout", DATABASES["default"]["OPTIONS"]["statement_timeout"], least=0)
@@ -167,13 +167,14 @@ CSRF_FAILURE_VIEW = "runners_project.pages.csrf_failure"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "pages:home"
 
-# The header in which a reverse proxy says who has signed in there, such as X-Remote-User. Only behind a proxy that
-# removes what clients send by that name (docs/pages.md): whoever reaches the service past it can be anybody.
+# The header in which a reverse proxy sends the user who has signed in there, such as X-Remote-User. Use it only behind
+# a proxy that removes the header from clients' requests (docs/pages.md). A client that bypasses the proxy can be
+# anybody.
 RUNNERS_REMOTE_USER_HEADER = envstr("RUNNERS_REMOTE_USER_HEADER")
-# What proves that a request comes from that proxy: a secret in another header, or that it came through a Unix socket.
+# How a request proves that it comes from that proxy: by a secret in another header, or by the use of a Unix socket.
 RUNNERS_REMOTE_USER_SECRET = envsecret("RUNNERS_REMOTE_USER_SECRET")
 RUNNERS_REMOTE_USER_SOCKET = envbool("RUNNERS_REMOTE_USER_SOCKET", False)
-RUNNERS_REMOTE_USER_CREATE = envbool("RUNNERS_REMOTE_USER_CREATE", True)  # whether unknown people get an account
+RUNNERS_REMOTE_USER_CREATE = envbool("RUNNERS_REMOTE_USER_CREATE", True)  # create an account for unknown users
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
 if RUNNERS_REMOTE_USER_HEADER:
     if not (RUNNERS_REMOTE_USER_SECRET or RUNNERS_REMOTE_USER_SOCKET):
@@ -187,7 +188,7 @@ if RUNNERS_REMOTE_USER_HEADER:
     MIDDLEWARE.insert(after, "runners.pages.remote_user.ProxyUserMiddleware")
     AUTHENTICATION_BACKENDS.insert(0, "runners.pages.remote_user.ProxyUserBackend")
 
-# Nothing from another host, nothing inline, no eval; the same for the pages, the admin and /docs.
+# Nothing from another host, nothing inline, no eval. The policy is the same for the pages, the admin and /docs.
 CONTENT_SECURITY_POLICY: dict[str, Any] = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
@@ -204,16 +205,16 @@ if BEHIND_HTTPS_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_HTTPS_PROXY
 SECURE_HSTS_SECONDS = envint("SECURE_HSTS_SECONDS", 0)
-# `check --deploy` asks for these, and the service cannot decide them. W008: the proxy redirects to HTTPS (README), and
-# local clients speak HTTP. W005, W021: only the owner of the domain knows whether its other names have HTTPS.
+# `check --deploy` warns of settings that the service cannot decide. W008: the proxy redirects to HTTPS (README), and
+# local clients use HTTP. W005, W021: only the owner of the domain knows whether its other names have HTTPS.
 SILENCED_SYSTEM_CHECKS = ["security.W008", "security.W005", "security.W021"] if BEHIND_HTTPS_PROXY else []
 X_FRAME_OPTIONS = "DENY"
 
 # Who may use the API (runners/api/authentication.py): ALL = every request needs credentials, WRITEONLY = reading is
-# open, NONE = everything is open. The names are those of the Autosubmit API.
+# open, NONE = everything is open. The Autosubmit API has the same names.
 PROTECTION_LEVEL = envchoice("PROTECTION_LEVEL", "ALL", ("ALL", "WRITEONLY", "NONE"))
-# The Autosubmit API's SECRET_KEY, with which it signs the JWTs of its logins, and its fixed token for scripts. Empty:
-# such credentials are not accepted.
+# The Autosubmit API's SECRET_KEY, which signs the JWTs of its logins, and its fixed token for scripts. Empty: such
+# credentials are not accepted.
 AS_API_JWT_SECRET = envsecret(
     "AS_API_JWT_SECRET",
     published="54cb6bdb20862b49d07825ef156ea2a789260dafa8c5f4a587e11e2f4b26c312",
@@ -222,7 +223,7 @@ AS_API_JWT_SECRET = envsecret(
 AS_API_SECRET_TOKEN = envsecret("AS_API_SECRET_TOKEN")
 TOKEN_DAYS = envint("TOKEN_DAYS", 90)
 
-# django-rest-knox brings the hashing and the abstract model; its own table stays unused, so it is not made.
+# We use the hashing and the abstract model of django-rest-knox. Its own table would stay unused, so it is not created.
 MIGRATION_MODULES = {"knox": None}
 KNOX_TOKEN_MODEL = "runners.ApiToken"  # noqa: S105
 REST_KNOX = {"TOKEN_MODEL": KNOX_TOKEN_MODEL, "TOKEN_PREFIX": "asr_"}
@@ -231,16 +232,16 @@ REST_KNOX = {"TOKEN_MODEL": KNOX_TOKEN_MODEL, "TOKEN_PREFIX": "asr_"}
 
 API_MAX_BODY = envint("API_MAX_BODY", 1024 * 1024)  # bytes
 PAGE_MAX_BODY = 4_500_000  # bytes of a form, with a YAML file of a million characters
-# Nothing of a form is written to disk: what is larger was refused by its length.
+# No part of a form is written to disk. Larger forms were already rejected by their length.
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 FILE_UPLOAD_MAX_MEMORY_SIZE = PAGE_MAX_BODY
 RUNNERS_IDEMPOTENCY_HOURS = envint("RUNNERS_IDEMPOTENCY_HOURS", 48)  # how long an Idempotency-Key is remembered
-# How many requests one person (token, user, else address) may make, such as 600/min; "off" is no limit.
+# Rate limits of one person (token, user, else address), such as 600/min; "off": no limit.
 THROTTLE_COMMANDS = envrate("THROTTLE_COMMANDS", "600/min")
 THROTTLE_READS = envrate("THROTTLE_READS", "off")
 THROTTLE_ACCOUNT_LOGINS = envrate("THROTTLE_ACCOUNT_LOGINS", "20/min")
 THROTTLE_STRANGERS = envrate("THROTTLE_STRANGERS", "60/min")
-RUNNERS_LOGINS_IN_FLIGHT = envint("RUNNERS_LOGINS_IN_FLIGHT", 2)  # passwords that a process judges at the same time
+RUNNERS_LOGINS_IN_FLIGHT = envint("RUNNERS_LOGINS_IN_FLIGHT", 2)  # passwords that a process checks at the same time
 THROTTLE_FAILED_LOGINS = envrate("THROTTLE_FAILED_LOGINS", "60/min")
 
 REST_FRAMEWORK: dict[str, Any] = {
@@ -304,7 +305,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-# Static files are public, and a web server of another account may serve them: the umask does not count for them.
+# Static files are public, and a web server of another account may serve them, so they do not follow the umask.
 FILE_UPLOAD_PERMISSIONS = 0o644
 FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755
 
@@ -338,29 +339,29 @@ LOGGING: dict[str, Any] = {
     "loggers": {
         "django": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper(), "propagate": False},
         "paramiko": {"level": "WARNING"},
-        # A traceback for each machine that does not answer; the service tells the same in one sentence.
+        # It logs a traceback for each machine that does not answer; the service reports the same in one sentence.
         "paramiko.transport": {"level": "CRITICAL"},
     },
 }
 
-# Changes of the configuration outside of a request are recorded with the Unix account. Only the tests switch it off.
+# Record changes of the configuration outside of a request with the Unix account. Only the tests disable this.
 RUNNERS_AUDIT_WITHOUT_REQUEST = True
 
 # --- Runners (read by runners/services) ------------------------------------------------------------------------------
 
-RUNNERS_CONNECT_TIMEOUT = envfloat("RUNNERS_CONNECT_TIMEOUT", 10)  # seconds, like all of these
+RUNNERS_CONNECT_TIMEOUT = envfloat("RUNNERS_CONNECT_TIMEOUT", 10)  # seconds, like all timeouts and waits below
 RUNNERS_SSH_CONNECTIONS = envint("RUNNERS_SSH_CONNECTIONS", 512, least=1, most=10_000)  # per process
-# Threads of each server process; 0: as its command line says (--threads, --blocking-threads), else 8. Of them, a share
-# at most waits for one machine that does not answer, and a share is reserved for statuses and pages.
+# Threads of each server process; 0: from its command line (--threads, --blocking-threads), else 8. MACHINE_SHARE: the
+# most of them that may wait for one machine that does not answer. RESERVED_SHARE: kept for statuses and pages.
 RUNNERS_SERVER_THREADS = envint("RUNNERS_SERVER_THREADS", 0, least=0, most=10_000)
 RUNNERS_MACHINE_SHARE = envfloat("RUNNERS_MACHINE_SHARE", 0.25, least=0, most=1)
 RUNNERS_RESERVED_SHARE = envfloat("RUNNERS_RESERVED_SHARE", 0.25, least=0, most=0.9)
-# Commands that one person, and one account of a machine, may have under way in each server process; 0: half of the
-# threads, and all but the reserve.
+# Concurrent commands of one person, and of one account of a machine, in each server process. 0: half of the threads for
+# a person, all but the reserved ones for an account.
 RUNNERS_COMMANDS_PER_PERSON = envint("RUNNERS_COMMANDS_PER_PERSON", 0, least=0)
 RUNNERS_COMMANDS_PER_ACCOUNT = envint("RUNNERS_COMMANDS_PER_ACCOUNT", 0, least=0)
-RUNNERS_STATUS_WAIT = envfloat("RUNNERS_STATUS_WAIT", 2, least=0, most=60)  # that a status waits for a machine's answer
-# Seconds before a machine that has just failed to answer is asked again; each further failure doubles them.
+RUNNERS_STATUS_WAIT = envfloat("RUNNERS_STATUS_WAIT", 2, least=0, most=60)  # for a machine's answer to a status request
+# Back-off: seconds before a machine that has just failed to answer is asked again. Each further failure doubles them.
 RUNNERS_RETRY_PAUSE = envfloat("RUNNERS_RETRY_PAUSE", 5, least=0, most=600)
 RUNNERS_RETRY_PAUSE_LONGEST = envfloat("RUNNERS_RETRY_PAUSE_LONGEST", 30, least=0, most=3600)
 RUNNERS_COMMAND_TIMEOUT = envfloat("RUNNERS_COMMAND_TIMEOUT", 300)
@@ -373,17 +374,17 @@ RUNNERS_CANCEL_TIMEOUT = envfloat("RUNNERS_CANCEL_TIMEOUT", 180)
 RUNNERS_TERM_WAIT = envfloat("RUNNERS_TERM_WAIT", 10)
 RUNNERS_KILL_WAIT = envfloat("RUNNERS_KILL_WAIT", 10)
 RUNNERS_OUTPUT_LIMIT = envint("RUNNERS_OUTPUT_LIMIT", 1024 * 1024)  # bytes
-RUNNERS_KNOWN_HOSTS = envstr("RUNNERS_KNOWN_HOSTS")  # a file, beside ~/.ssh/known_hosts
-# As `ssh -F`. Empty: ~/.ssh/config and /etc/ssh/ssh_config, as ssh reads them.
+RUNNERS_KNOWN_HOSTS = envstr("RUNNERS_KNOWN_HOSTS")  # a file, in addition to ~/.ssh/known_hosts
+# The file for `ssh -F`. Empty: ~/.ssh/config and /etc/ssh/ssh_config, as ssh reads them.
 RUNNERS_SSH_CONFIG = envstr("RUNNERS_SSH_CONFIG")
-RUNNERS_SSH_MATCH_EXEC = envbool("RUNNERS_SSH_MATCH_EXEC", False)  # whether `Match exec` may run its command here
+RUNNERS_SSH_MATCH_EXEC = envbool("RUNNERS_SSH_MATCH_EXEC", False)  # allow `Match exec` to run its command here
 RUNNERS_SSH_KEYS = envlist("RUNNERS_SSH_KEYS")
-RUNNERS_SSH_KEY_DIR = envstr("RUNNERS_SSH_KEY_DIR", "~/.autosubmit-runners/ssh")  # of create_ssh_key
+RUNNERS_SSH_KEY_DIR = envstr("RUNNERS_SSH_KEY_DIR", "~/.autosubmit-runners/ssh")  # used by create_ssh_key
 # The umask of LOCAL commands; the service itself has 077 (runners_project/private.py).
 RUNNERS_LOCAL_UMASK = envmask("RUNNERS_LOCAL_UMASK", private.ACCOUNT_UMASK)
-# What no profile widens: where environments given by a path must lie, and whether there are LOCAL commands at all.
+# Limits that no profile can widen: where environments given by a path must lie, and whether LOCAL commands are allowed.
 RUNNERS_VENV_ROOTS = envpaths("RUNNERS_VENV_ROOTS")
 RUNNERS_ALLOW_LOCAL = envbool("RUNNERS_ALLOW_LOCAL", True)
 RUNNERS_LOCAL_ENV_PASS = envlist("RUNNERS_LOCAL_ENV_PASS", ["AUTOSUBMIT_CONFIGURATION", "LANG", "LC_ALL", "TZ"])
-# Networks that are not public and may still receive webhooks; without it none may.
+# Networks that are not public and may still receive webhooks. Empty: none may.
 RUNNERS_WEBHOOK_PRIVATE_TARGETS = envnetworks("RUNNERS_WEBHOOK_PRIVATE_TARGETS")

@@ -1,4 +1,4 @@
-"""Where every path goes. The wire under /v4 is in runners/api/urls.py."""
+"""The URLs of the service. Those of the API under /v4 are in runners/api/urls.py."""
 
 from __future__ import annotations
 

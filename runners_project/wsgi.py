@@ -1,6 +1,6 @@
 """The WSGI entry point: `gunicorn runners_project.wsgi`.
 
-WhiteNoise stands in front of Django and not among its middleware: a request of the API then costs one look into a dict.
+WhiteNoise wraps Django instead of being one of its middleware. So it costs a request of the API only one dict lookup.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BULKHEADS.serve()
 
 
 def serve_static(inner: WhiteNoise) -> WhiteNoise:
-    """Add the static files: from STATIC_ROOT, or, without a collectstatic, from where the packages keep them."""
+    """Add the static files from STATIC_ROOT. The fallback before collectstatic is the directories of the packages."""
     prefix = f"/{settings.STATIC_URL.strip('/')}/"
     if settings.STATIC_ROOT.is_dir():
         inner.add_files(str(settings.STATIC_ROOT), prefix=prefix)

@@ -1,1 +1,1 @@
-"""Django's database backend for PostgreSQL, with a deadline for everything that it waits for."""
+"""Django's database backend for PostgreSQL, with a deadline for every wait."""

@@ -1,12 +1,12 @@
-"""PostgreSQL with a deadline for each connection attempt and each statement, kept by the client.
+"""PostgreSQL with a deadline for each connection attempt and each statement. The client enforces the deadlines.
 
-`statement_timeout` of the server ends a slow statement. It does nothing while the server is frozen, or while a network
-swallows packets. pgbouncer in transaction mode refuses it as a start-up option, and a `SET` would stay on a server
-connection that other clients use later. A deadline of the client works in all of these cases. A statement that exceeds
-it is cancelled on the server, by a request of its own, which pgbouncer passes on. Then the connection is closed: its
-state is unknown.
+`statement_timeout` of the server ends a slow statement. It has no effect while the server is frozen, or while a network
+drops packets. pgbouncer in transaction mode rejects it as a start-up option, and a `SET` would stay on a server
+connection that other clients use later. A deadline of the client works in all of these cases. If a statement exceeds
+it, the client sends a separate cancel request, which pgbouncer forwards to the server. Then it closes the connection,
+because the state of the connection is unknown.
 
-`OPTIONS["statement_timeout"]`: seconds for one statement; 0 is no limit. `OPTIONS["connect_timeout"]`: whole seconds.
+`OPTIONS["statement_timeout"]`: seconds for one statement; 0: no limit. `OPTIONS["connect_timeout"]`: whole seconds.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from runners_project import bounded
 Returned = TypeVar("Returned")
 
 CANCEL_TIMEOUT = 1.0  # seconds for the request to cancel a statement
-IDLE_IN_TRANSACTION = 60  # seconds after which the server ends the transaction of a client that says nothing
+IDLE_IN_TRANSACTION = 60  # seconds after which the server ends an idle transaction
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection that is closed when the server does not answer a statement in time."""
+    """A connection that closes itself if the server does not answer a statement in time."""
 
     time_limit: float | None = None  # seconds for a statement
 
     def wait(self, gen: PQGen[Returned], interval: float = 0.1, timeout: float | None = None) -> Returned:
-        """Raises OperationalError when `gen` takes longer than `timeout`, or else than the time limit."""
+        """Raise OperationalError if `gen` takes longer than `timeout`, by default the time limit."""
         limit = self.time_limit if timeout is None else timeout
         try:
             return super().wait(gen, interval, limit)
@@ -50,7 +50,7 @@ class Connection(psycopg.Connection[Any]):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's own, with connections of the class above, and without psycopg's pool and isolation levels."""
+    """Django's backend with connections of the class above, without psycopg's pool and isolation levels."""
 
     def get_connection_params(self) -> dict[str, Any]:
         if unknown := {"pool", "isolation_level"} & set(self.settings_dict["OPTIONS"]):
@@ -63,11 +63,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         connection = Connection.connect(**self._with_addresses(conn_params))
-        connection.time_limit = self._connect_timeout  # for what sets up the connection
+        connection.time_limit = self._connect_timeout  # for the statements that set up the connection
         return connection
 
     def _with_addresses(self, params: dict[str, Any]) -> dict[str, Any]:
-        """`params` with the addresses of the host: libpq itself waits for DNS without a deadline."""
+        """Return `params` with the resolved addresses of the host, because libpq waits for DNS without a deadline."""
         host = str(params.get("host", ""))
         if not self._connect_timeout or not host or host[0] in "/@" or "," in host or "hostaddr" in params:
             return params
@@ -81,7 +81,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def init_connection_state(self) -> None:
         super().init_connection_state()
-        # For every client in the same way: behind pgbouncer it holds for whoever gets this server connection next.
+        # The same value for every client: behind pgbouncer, other clients use this server connection later.
         with self.connection.cursor() as cursor:
             cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s'")
         self.connection.time_limit = self._statement_timeout
