@@ -1,4 +1,4 @@
-"""`python -m bench [--only run-ssh,status] [--quick] [--output FILE]`. Ends with 1 when a number is not reached."""
+"""`python -m bench [--only run-ssh,status] [--quick] [--output FILE]`. Exit code 1 if a target is missed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users of one machine that does not answer, and what others notice of it."""
+"""The effect of users of a machine that does not answer on other users."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bench.stage import COMMANDS, Stage
 from tests.compat.client import Client
 from tests.servers import AppServer, SSHServer
 
-THINKING = 1.0  # seconds between an answer and the next press of one user
+THINKING = 1.0  # seconds between an answer and the next request of one user
 PAUSE = 0.1  # seconds between two requests of the others
-THREADS = 8  # of each server process, as the documents say
+THREADS = 8  # of each server process, as documented
 
 
 @contextmanager
 def healthy(machine: SSHServer) -> Iterator[None]:
-    """Nothing is wrong."""
+    """The machine has no fault."""
     yield
 
 
@@ -36,7 +36,7 @@ def frozen(machine: SSHServer) -> Iterator[None]:
 
 @contextmanager
 def silent(machine: SSHServer) -> Iterator[None]:
-    """Something accepts connections and says nothing."""
+    """A listener accepts connections and never answers."""
     machine.stop()
     with socket.create_server(("127.0.0.1", machine.port), backlog=512):
         yield
@@ -45,7 +45,7 @@ def silent(machine: SSHServer) -> Iterator[None]:
 
 @contextmanager
 def refusing(machine: SSHServer) -> Iterator[None]:
-    """Nothing listens."""
+    """Nothing listens: connections are refused."""
     machine.stop()
     yield
     machine.start()
@@ -53,7 +53,7 @@ def refusing(machine: SSHServer) -> Iterator[None]:
 
 @dataclass
 class Noticed:
-    """Seconds of each answer to others, by what they asked for, and the answers to the users by their status."""
+    """The seconds of each answer to others, by request; and the number of answers to the users, by HTTP status."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     answers: dict[int, int] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Noticed:
 def notice(
     stage: Stage, server: AppServer, machine: SSHServer, fault: Callable[[SSHServer], Any], users: int, seconds: float
 ) -> Noticed:
-    """What others notice while `users` people press run, status, set-job-status, check and log for one machine."""
+    """Measure the others' requests while `users` people request run, status, set-job-status, check and log."""
     stage.run_seconds(600)
     noticed = Noticed()
     is_over = Event()
@@ -126,7 +126,7 @@ def notice(
 
 @contextmanager
 def machine_and_server(stage: Stage, name: str) -> Iterator[tuple[SSHServer, AppServer]]:
-    """Another machine, with the profile BAD, and a server that knows it."""
+    """Start another machine and a server with the profile BAD for it."""
     with ExitStack() as stack:
         machine = stack.enter_context(SSHServer(stage.folder / f"{name}-sshd", home=stage.home))
         place = {"HOST": "127.0.0.1", "PORT": machine.port, "USERNAME": machine.user}

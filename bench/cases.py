@@ -1,4 +1,4 @@
-"""What is measured. Each function takes the stage and returns a Result; names and targets are those of the design."""
+"""The measurements. Each function takes the stage and returns a Result. Names and targets come from the design."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table. `reached`: whether the target was met; None when there is none."""
+    """One line of the table. `reached`: True if the target was met; None if there is no target."""
 
     what: str
     ours: str
@@ -44,11 +44,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured.
+    """The size of the measurements.
 
     `calls` of each kind, `seconds` of load, `past` runs, `active` runs, short `commands`, `megabytes` of output,
-    `targets` with a connection each, which are `idle` for so many seconds, `shown` runs on dashboards that are watched
-    for `watching` seconds.
+    `targets` with one connection each, which stay idle for `idle` seconds, `shown` runs on dashboards that are open for
+    `watching` seconds.
     """
 
     calls: int = 40
@@ -69,7 +69,7 @@ def new_expid() -> str:
 
 
 def post(client: Client, command: str, body: Mapping[str, object], expected: int = 200) -> float:
-    """Seconds that a command took."""
+    """Return the seconds that a command took."""
     reply = client.post(COMMANDS + command, body)
     assert reply.status == expected, (command, body, reply)
     return reply.seconds
@@ -107,7 +107,7 @@ def fraction(ratio: float) -> str:
 
 
 def set_job_status_ssh(stage: Stage, effort: Effort) -> Result:
-    """Ours is the time beyond the same command, executed by hand in a login shell of the same account."""
+    """Measure our overhead: the time beyond the same command, executed by hand in a login shell of the same account."""
     ours, reference = stage.clients()
     body = {
         "expid": "b000",
@@ -149,7 +149,7 @@ def set_job_status_ssh(stage: Stage, effort: Effort) -> Result:
 
 
 def status_rate(stage: Stage, effort: Effort) -> Result:
-    """Both are asked after a run that runs. Then its process is killed, to see who tells the truth."""
+    """Request the status of an active run from both services. Then kill its process and compare the answers."""
     stage.run_seconds(300)
     ours, reference = stage.clients()
     name = new_expid()
@@ -181,7 +181,7 @@ def status_rate(stage: Stage, effort: Effort) -> Result:
 
 
 def _truth(ours: Client, reference: Client, path: str, expids: dict[str, str]) -> str:
-    """Kill both runs' processes and see what is answered, and how soon."""
+    """Kill both runs' processes. Return a sentence about the answers, and how soon ours was correct."""
     asked = ((ours, expids["ours"]), (reference, expids["reference"]))
     kill_all([client.post(path, {"expid": each}).body["pid"] for client, each in asked])
     start = time.monotonic()
@@ -196,7 +196,7 @@ def _truth(ours: Client, reference: Client, path: str, expids: dict[str, str]) -
 
 
 def watch(stage: Stage, effort: Effort) -> Result:
-    """`effort.active` real detached processes, and how often sshd was asked to execute something in a cycle."""
+    """Watch `effort.active` real detached processes. Count the commands that sshd executes in each cycle."""
     stage.run_seconds(300)
     server = stage.another("watched")
     with server:
@@ -223,7 +223,7 @@ def watch(stage: Stage, effort: Effort) -> Result:
 
 
 def shared_connections(stage: Stage, effort: Effort) -> Result:
-    """Short commands, 30 at once, and then much output, over the few connections that are kept to a healthy sshd."""
+    """Run short commands, 30 at once, and then much output, over the few shared connections to a healthy sshd."""
     server = stage.another("commands")
     before = stage.sshd.connection_count()
     words = (stage.sshd.port, stage.sshd.user, effort.commands, effort.megabytes)
@@ -244,7 +244,7 @@ def shared_connections(stage: Stage, effort: Effort) -> Result:
 
 
 def many_targets(stage: Stage, effort: Effort) -> Result:
-    """Connections to `effort.targets` targets: one real sshd, under as many addresses."""
+    """Connect to `effort.targets` targets: one real sshd with that many addresses."""
     count = effort.targets
     options = {"ListenAddress": "0.0.0.0"}  # noqa: S104  (with keys of its own, for some seconds)
     with SSHServer(stage.folder / "many", home=stage.home, options=options) as sshd:
@@ -267,7 +267,7 @@ def many_targets(stage: Stage, effort: Effort) -> Result:
 
 
 def bad_machine(stage: Stage, effort: Effort) -> Result:
-    """What others notice of 5, 16 and 40 users of a machine that is frozen, silent or refuses."""
+    """Measure the effect of 5, 16 and 40 users of a machine that is frozen, silent or refuses, on other users."""
     window = 3 * effort.seconds
     ratios: dict[tuple[int, str], float] = {}
     notes = []
@@ -275,7 +275,7 @@ def bad_machine(stage: Stage, effort: Effort) -> Result:
         for users in (5, 16, 40):
             base = bulkheads.notice(stage, server, machine, bulkheads.healthy, users, window)
             for fault in (bulkheads.frozen, bulkheads.silent, bulkheads.refusing):
-                server.restart()  # nothing is remembered of the fault before
+                server.restart()  # so that it forgets the previous fault
                 got = bulkheads.notice(stage, server, machine, fault, users, window)
                 words = []
                 for what in ("status", "page", "LOCAL run"):
@@ -315,7 +315,7 @@ def _in_environment(environment: dict[str, str], module: str, *args: str) -> str
 
 
 def past_runs(stage: Stage, effort: Effort) -> Result:
-    """The status of an experiment that ran before: 100 times among a million runs, or once in an empty table."""
+    """Measure the status of an experiment with 100 past runs among a million, and with one run in an empty table."""
     empty, full = stage.another("empty"), stage.another("full")
     _in_environment(empty.environment, "bench.fill", "1")
     _in_environment(full.environment, "bench.fill", str(effort.past))
@@ -341,14 +341,14 @@ def past_runs(stage: Stage, effort: Effort) -> Result:
 
 
 def simultaneous(stage: Stage, effort: Effort) -> Result:
-    """50 requests at once for one experiment, spread over 4 server processes; then the processes are counted."""
+    """Send 50 simultaneous requests for one experiment to 4 server processes. Then count the processes of the run."""
     stage.run_seconds(20)
     server = stage.another("crowd", workers=4)
     with server:
         ours = _crowd(stage, server.port, "LOCAL")
         over_ssh = _crowd(stage, server.port, "SSH")
     reference = _crowd(stage, stage.reference.port, "LOCAL")
-    # 503: beyond the commands that one process carries out at a time.
+    # 503: above the limit of concurrent commands of one process.
     good = re.compile(r"1 started, 49 refused \((409|409/503)\), 1 process")
     exactly_one = bool(good.fullmatch(ours) and good.fullmatch(over_ssh))
     notes = [f"50 simultaneous run-experiment: LOCAL {ours}; SSH {over_ssh}; the reference LOCAL {reference}."]
@@ -369,14 +369,14 @@ def _crowd(stage: Stage, port: int, profile: str) -> str:
     barrier = threading.Barrier(len(clients))
 
     def ask(client: Client) -> int:
-        client.get("/v4/runners/configuration/endpoints")  # connected, so that the requests themselves coincide
+        client.get("/v4/runners/configuration/endpoints")  # connect first, so that the requests themselves coincide
         barrier.wait()
         body = {"expid": name, "profile_name": profile, "profile_params": {}}
         return client.post(COMMANDS + "run-experiment", body).status
 
     with ThreadPoolExecutor(len(clients)) as pool:
         statuses = list(pool.map(ask, clients))
-    time.sleep(0.5)  # the last to be started shows up as a process
+    time.sleep(0.5)  # until the last run that was started has a process
     processes = len(stage.processes())
     stage.end_runs()
     refused = [status for status in statuses if status != 200]
@@ -386,7 +386,7 @@ def _crowd(stage: Stage, port: int, profile: str) -> str:
 
 
 def dashboards(stage: Stage, effort: Effort) -> Result:
-    """10 and then 100 open dashboards of the same runs."""
+    """Measure 10 and then 100 open dashboards of the same runs."""
     stage.run_seconds(600)
     with stage.another("dashboards") as server:
         viewers.start_runs(server, [new_expid() for _ in range(effort.shown)])
@@ -408,7 +408,7 @@ def dashboards(stage: Stage, effort: Effort) -> Result:
 
 
 def log_viewers(stage: Stage, effort: Effort) -> Result:
-    """50 people who watch one log that grows."""
+    """Measure 50 viewers of one growing log."""
     stage.run_seconds(600)
     with stage.another("logs") as server:
         name = new_expid()

@@ -1,8 +1,8 @@
 """Execute many commands over shared connections: `python -m bench.commands PORT USER COMMANDS MEGABYTES`.
 
-First short commands, 30 at once; then commands of 20 MB of output each, 8 at once. In a server's environment. Prints
-JSON: `good` and `bad`, the number of commands that ended right and that did not; `seconds`, what the short ones and the
-others took; `errors`, the codes of the bad ones.
+First short commands, 30 at once. Then commands with 20 MB of output each, 8 at once. Needs a server's environment.
+Prints JSON: `good` and `bad`, the number of commands that succeeded and that failed; `seconds` of the short and of the
+other commands; `errors`, the codes of the failed ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(port: int, user: str, commands: int, megabytes: int) -> None:
     runner = get_runner(RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target))
 
     def execute(script: str, end: str) -> str:
-        """Empty when all of the output has arrived, else what went wrong."""
+        """Return "" if all of the output has arrived, else the error."""
         try:
             result = runner.execute(script, timeout=TIMEOUT)
         except RunnerServiceError as error:

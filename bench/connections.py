@@ -1,7 +1,8 @@
 """Keep many SSH connections open: `python -m bench.connections PORT USER COUNT SECONDS`, in a server's environment.
 
-One connection to each of 127.0.1.1, 127.0.1.2, ...; then nothing for SECONDS; then a command on each. Prints JSON:
-`megabytes` that the connections take, `idle` and `probed`, the processor seconds of each, `seconds` of the commands.
+Open one connection to each of 127.0.1.1, 127.0.1.2, ..., stay idle for SECONDS, then run a command on each. Prints
+JSON: `megabytes` of the connections; `idle` and `probed`, the processor seconds of the two phases; `seconds` of the
+commands.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TIMEOUT = 30.0  # seconds
 
 
 def address(number: int) -> str:
-    """A loopback address of its own for each `number` from 0 on."""
+    """Return a different loopback address for each `number` from 0 on."""
     return f"127.0.{1 + number // 250}.{1 + number % 250}"
 
 

@@ -1,6 +1,6 @@
-"""Look at all active runs as `manage.py watch_runs` does: `python -m bench.cycle COUNT`, in a server's environment.
+"""Refresh all active runs as `manage.py watch_runs` does: `python -m bench.cycle COUNT`, in a server's environment.
 
-Prints JSON: `runs`, how many were active; `seconds`, what each look took; `confirmed`, how many the last one confirmed.
+Prints JSON: `runs`, how many were active; `seconds` of each cycle; `confirmed`, how many the last cycle confirmed.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def main(count: int) -> None:
 
 
 def expid(number: int) -> str:
-    """x followed by the number in base 36, e.g. x0a7 and, beyond 46,656, x0a7c."""
+    """Return x followed by the number in base 36, e.g. x0a7 and, from 46,656 on, with four digits, e.g. xa7c0."""
     digits = ""
     while number:
         number, digit = divmod(number, 36)

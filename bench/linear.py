@@ -1,7 +1,7 @@
-"""`python -m bench.linear`: how the work of each path grows when its input is doubled, up to its limit.
+"""`python -m bench.linear`: measure how the time of each path grows when its input doubles, up to its limit.
 
-Each path reads a text that somebody outside can choose. Linear work has a ratio of about 2 for each doubling; quadratic
-work has 4. tests/test_linear.py fails when a path is not linear. Times are those of one core, the best of two.
+Each path reads a text that a client or machine can choose. The ratio of a doubling is about 2 for linear work and 4 for
+quadratic work. tests/test_linear.py fails if a path is not linear. Times are those of one core, the best of two.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import django
 
 DOUBLINGS = 3
 BEST_OF = 2
-WORTH_A_RATIO = 0.004  # seconds; below, the clock and the interpreter say more than the path
+WORTH_A_RATIO = 0.004  # seconds; below, the clock and the interpreter dominate
 
 
 @dataclass(frozen=True)
 class Path:
-    """`text(n)` is the worst known input of about `n` characters, `limit` the most that the path takes."""
+    """A path to measure. `text(n)`: the worst known input of about `n` characters. `limit`: its most characters."""
 
     name: str
     limit: int
@@ -119,7 +119,7 @@ def paths() -> list[Path]:
 
 
 def measure(path: Path) -> list[Step]:
-    """From the limit divided by 2**DOUBLINGS to the limit."""
+    """Measure the sizes from the limit divided by 2**DOUBLINGS to the limit."""
     steps: list[Step] = []
     for power in range(DOUBLINGS, -1, -1):
         size = path.limit // 2**power

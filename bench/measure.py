@@ -1,4 +1,4 @@
-"""How things are measured: alternately, so that both sides meet the same minute of a shared machine."""
+"""Alternating measurements, so that the load of a shared machine affects both sides equally."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 CONNECTIONS = 8
-WARM_UP = 3  # calls before those that count: imports, connections
+WARM_UP = 3  # first calls, not counted: imports, connections
 
 
 def alternate(
     calls: dict[str, Callable[[int], float]], count: int, between: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Median seconds of each call, called `count` times in turns with its number; `between` is not measured."""
+    """Return the median seconds of each call. Call them in turns, `count` times, with the number of the turn.
+
+    `between` is called after each call and not measured.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(count + WARM_UP):
         for name, call in calls.items():
@@ -26,14 +29,14 @@ def alternate(
 
 
 def find_wrk() -> str:
-    """The load generator. A C program: one in Python would take more of the two cores than the servers do."""
+    """Return the load generator. It is a C program: one in Python would use more of the two cores than the servers."""
     wrk = shutil.which("wrk")
     assert wrk, "wrk is missing: tools/install-test-tools bench/debian-packages.txt"
     return wrk
 
 
 def requests_per_second(folder: Path, port: int, path: str, body: str, *, seconds: int) -> float:
-    """What a server answers over CONNECTIONS kept connections. AssertionError if an answer is no 2xx."""
+    """Return the rate of answers over CONNECTIONS persistent connections. AssertionError if an answer is not 2xx."""
     script = folder / "post.lua"
     script.write_text(f"wrk.method='POST'\nwrk.headers['Content-Type']='application/json'\nwrk.body='{body}'\n")
     argv = [

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: the machine, the versions, the command, and the table."""
+"""Write docs/benchmarks.md: the machine, the versions, the command, and the table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ where the reference does not.
 
 
 def write(path: Path, results: list[Result], effort: Effort, seconds: float) -> None:
-    """Replace everything above KEEP; what stands from there on is written by hand."""
+    """Replace everything above KEEP. The text below it is written by hand and kept."""
     kept = path.read_text().partition(KEEP)[2] if path.exists() else "\n"
     path.write_text(text(results, effort, seconds) + KEEP + kept)
 

@@ -1,8 +1,8 @@
-"""`make bench-servers`: gunicorn, Granian and waitress with this service, alone and behind nginx.
+"""`make bench-servers`: compare gunicorn, Granian and waitress with this service, alone and behind nginx.
 
-Every server gets the same clients: many that want a status, and slow ones that hold connections while a healthy client
-asks. nginx has the README's configuration, so it reads headers and bodies before it passes a request on. Without nginx
-on this machine its half is left out, and the table says so.
+Every server gets the same clients: many that request a status, and slow ones that hold connections while a healthy
+client sends requests. nginx has the README's configuration, so it reads headers and bodies before it forwards a
+request. If nginx is not installed, its columns are left out, and the table says so.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from tests.processes import descendants, end, free_port, is_listening, start, wa
 from tests.servers import ROOT, AppServer
 
 WORKERS, THREADS = 2, 8
-SLOW, UNREAD = 40, 16  # slow clients; answers that nobody reads
-PROBES, DEADLINE = 5, 8.0  # questions of the healthy client, and seconds that it waits for each answer
+SLOW, UNREAD = 40, 16  # slow clients; clients that do not read their answer
+PROBES, DEADLINE = 5, 8.0  # requests of the healthy client, and its timeout for each answer in seconds
 STATUS = "/v4/runners/command/get-runner-run-status"
 SMALL = "/v4/runners/configuration/endpoints"
 LARGE = "/bench/large"
@@ -69,7 +69,7 @@ MISSING = " **nginx is not installed on this machine, so its columns were left o
 
 
 class Server(AppServer):
-    """The service under a server. `argv`: after `python -m`, with {port}, {workers}, {threads} and {all_threads}."""
+    """This service in one of the servers. `argv` follows `python -m`; {port}, {workers}, {threads}, {all_threads}."""
 
     def __init__(self, folder: Path, argv: str) -> None:
         super().__init__(folder, env={"HOME": str(folder), "LOG_LEVEL": "ERROR"}, workers=WORKERS, threads=THREADS)
@@ -86,12 +86,12 @@ class Server(AppServer):
 
     @property
     def pids(self) -> list[int]:
-        """All its processes, the first one included."""
+        """Return the ids of all its processes, including the first one."""
         assert self._process
         return [self._process.pid, *descendants(self._process.pid)]
 
     def memory(self) -> int:
-        """Megabytes of all its processes together, shared pages counted for each."""
+        """Return the megabytes of all its processes together. Shared pages count for each process."""
         sizes = (re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()) for pid in self.pids)
         return sum(int(found[1]) for found in sizes if found) // 1024
 
@@ -107,7 +107,7 @@ SERVERS = {
 
 @contextmanager
 def proxy(folder: Path, upstream: int) -> Iterator[int]:
-    """nginx in front of a port; yields its own."""
+    """Run nginx in front of a port; yield the port of nginx."""
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
     folder.mkdir()
     port = free_port()
@@ -132,9 +132,9 @@ def has_nginx() -> bool:
 
 
 def rate(folder: Path, port: int, connections: int, seconds: int, pids: list[int]) -> tuple[float, float]:
-    """Statuses per second that wrk gets over kept connections, and the CPU seconds of `pids` for each status.
+    """Return the statuses per second over persistent connections of wrk, and the CPU seconds of `pids` per status.
 
-    AssertionError if an answer is no 2xx.
+    AssertionError if an answer is not 2xx.
     """
     used = cpu_seconds(pids)
     script = folder / "post.lua"
@@ -153,7 +153,7 @@ def rate(folder: Path, port: int, connections: int, seconds: int, pids: list[int
 
 
 def ask(port: int, deadline: float) -> float | None:
-    """Seconds until a healthy client has its small answer; None: not within the deadline."""
+    """Return the seconds until a healthy client has its small answer, or None at the deadline or on an error."""
     begin = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=deadline)
     try:
@@ -199,11 +199,11 @@ def stream(port: int) -> socket.socket:
 def unread_body(port: int) -> socket.socket:
     head = "POST /bench/unread HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000\r\n\r\n"
     client = connect(port, head.encode() + b"x" * 20_000)
-    client.recv(1000)  # it has its answer, and keeps the connection
+    client.recv(1000)  # the client reads its answer and keeps the connection
     return client
 
 
-# What holds the server up, by how many clients. The streams leave some of the sixteen threads free.
+# Number of slow clients, and their kind. The streams leave some of the sixteen threads free.
 CASES: dict[str, tuple[int, Callable[[int], socket.socket]]] = {
     f"{SLOW} half headers": (SLOW, half_header),
     f"{SLOW} half bodies": (SLOW, half_body),
@@ -215,14 +215,14 @@ CASES: dict[str, tuple[int, Callable[[int], socket.socket]]] = {
 
 
 def hold(port: int, count: int, client: Callable[[int], socket.socket]) -> str:
-    """What the healthy client sees while `count` others hold their connections."""
+    """Return the answer times of the healthy client while `count` other clients hold their connections."""
     with ExitStack() as stack:
         for _ in range(count):
             try:
                 stack.enter_context(client(port))
-            except OSError:  # the server takes no more, or answers this client no more: the healthy one tells
+            except OSError:  # the server accepts no more clients, or does not answer: the healthy one shows it
                 break
-        time.sleep(0.5)  # so that all of them have reached the application
+        time.sleep(0.5)  # until all of them have reached the application
         seconds = [ask(port, DEADLINE) for _ in range(PROBES)] if ask(port, DEADLINE) is not None else [None]
     answered = [each for each in seconds if each is not None]
     if not answered:
@@ -236,7 +236,7 @@ def hold(port: int, count: int, client: Callable[[int], socket.socket]) -> str:
 
 
 def measure(folder: Path, seconds: int, rounds: int) -> dict[str, dict[str, str]]:
-    """Cells by column (server, with or without nginx) and row. Rates are measured in turns."""
+    """Return the cells by column (server, with or without nginx) and row. Rates are measured in turns."""
     columns: dict[str, dict[str, str]] = {}
     with ExitStack() as stack:
         ports: dict[str, int] = {}
@@ -264,7 +264,7 @@ def measure(folder: Path, seconds: int, rounds: int) -> dict[str, dict[str, str]
             cells["memory after it"] = f"{server.memory()} MB"
             for row, (count, client) in CASES.items():
                 cells[row] = hold(port, count, client)
-                server.restart()  # what one case has left behind does not count in the next
+                server.restart()  # so that one case does not affect the next
             columns[column] = cells
             sys.stderr.write(f"{column}: {cells}\n")
     return columns

@@ -1,7 +1,7 @@
-"""The service with three paths more, which behave as an application may: for `bench.servers`.
+"""The service with three additional paths for `bench.servers`. They behave as an application may.
 
-`/bench/stream` sends a line every half second for six seconds, `/bench/large` sends 50 MB, as the download of a log
-does, and `/bench/unread` answers without reading the body.
+`/bench/stream` sends a line every half second for six seconds. `/bench/large` sends 50 MB, like the download of a log.
+`/bench/unread` answers without reading the body.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Everything a measurement needs: an account, sshd, this service, and the Autosubmit API, all of them real."""
+"""The environment of a measurement: an account, sshd, this service, and the Autosubmit API, all of them real."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ WORKERS = 2  # of both servers
 SETTLING = 0.1  # seconds
 COMMANDS = "/v4/runners/command/"
 SSHD_OPTIONS = {"UsePAM": "yes"} if os.geteuid() == 0 else {}  # as Debian ships it; only root can use PAM
-# Debian's Lmod makes each login shell cost 200 ms, which would hide what is measured; no profile here needs it. These
-# are what its /etc/profile.d/lmod.sh looks at; the second spares its call of `id`, too.
+# Debian's Lmod adds 200 ms to each login shell, which would hide the measured time; no profile here needs it. Its
+# /etc/profile.d/lmod.sh checks these variables; the second one also avoids its call of `id`.
 NO_LMOD = {"LMOD_ALLOW_ROOT_USE": "no", "USER_IS_ROOT": "1"}
 
 
 @dataclass
 class Stage:
-    """`ours` and `reference` run and have the same profiles, SSH and LOCAL, for the same account."""
+    """The running servers `ours` and `reference`. Both have the profiles SSH and LOCAL for the same account."""
 
     folder: Path
     home: Path
@@ -39,7 +39,7 @@ class Stage:
     reference: ReferenceServer
 
     def clients(self) -> tuple[Client, Client]:
-        """A new connection to ours and one to the reference."""
+        """Return a new connection to ours and one to the reference."""
         return Client(self.ours.port), Client(self.reference.port)
 
     def another(
@@ -50,7 +50,7 @@ class Stage:
         more: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
     ) -> AppServer:
-        """Another server of ours with a database of its own; not started. `more`: further profiles."""
+        """Return another server of ours with its own database, not started. `more`: additional profiles."""
         server = AppServer(self.folder / name, env=self.ours_environment() | (env or {}), workers=workers)
         self._import(server, more or {})
         return server
@@ -72,15 +72,15 @@ class Stage:
         server.manage("import_profiles", str(file))
 
     def run_seconds(self, seconds: float) -> None:
-        """How long `autosubmit run` lasts from now on."""
+        """Set how long `autosubmit run` lasts from now on."""
         (self.home / "run-seconds").write_text(f"{seconds:g}\n")
 
     def processes(self) -> list[int]:
-        """Whatever runs in the account and is no server: commands of both servers."""
+        """Return the processes of the account other than the servers: the commands of both servers."""
         return [pid for pid in with_environment("STUB_OF", str(self.home)) if is_alive(pid)]
 
     def end_runs(self) -> None:
-        """End all commands that still run there, and give what looks after them the time to see it."""
+        """End all commands of the account, and wait until the processes that supervise them have noticed."""
 
         def ended() -> bool:
             pids = self.processes()
@@ -93,7 +93,7 @@ class Stage:
 
 @contextmanager
 def stage(folder: Path) -> Iterator[Stage]:
-    """Start everything below `folder`; all of it has ended afterwards."""
+    """Start everything below `folder`, and end it afterwards."""
     home = folder / "home"
     home.mkdir(parents=True)
     (home / ".bash_profile").write_text(f'export PATH="{PROGRAMS}:$PATH"\n')

@@ -1,4 +1,4 @@
-"""What people who look cost: dashboards that are left open, and viewers of one log. Clients poll as the pages do."""
+"""The load of open dashboards and of viewers of one log. The clients poll as the pages do."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.compat.client import Client
 from tests.servers import AppServer
 
 LIST, REFRESH = 3.0, 3.0  # seconds between polls, as in templates/pages/dashboard.html
-LOG = 1.0  # the same of runners/static/runners/log.js, while lines come
+LOG = 1.0  # seconds between polls, as in runners/static/runners/log.js while new lines arrive
 CSRF = "c" * 32
 PEOPLE = 10
-# Makes people and one session for each dashboard; prints the keys.
+# Create people and one session for each dashboard. Print the session keys.
 SESSIONS = """
 import json
 from importlib import import_module
@@ -44,7 +44,7 @@ print(json.dumps(keys))
 
 @dataclass
 class Load:
-    """What one measurement has seen; `core`: the share of one core that the server's processes used."""
+    """The result of one measurement. `core`: the share of one core that the server's processes used."""
 
     seconds: list[float] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -66,14 +66,14 @@ class Load:
 
 
 def sessions(server: AppServer, count: int) -> list[str]:
-    """The session keys of `count` dashboards of PEOPLE people."""
+    """Return the session keys of `count` dashboards of PEOPLE people."""
     output = server.manage("shell", "-c", SESSIONS % (PEOPLE, count))
     keys: list[str] = json.loads(output.strip().splitlines()[-1])
     return keys
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """What processes and their ended children have used so far, user and system."""
+    """Return the CPU seconds of processes and their ended children so far, user and system."""
     total = 0
     for pid in pids:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -84,7 +84,7 @@ def cpu_seconds(pids: list[int]) -> float:
 def measure(
     server: AppServer, log: Path, viewers: list[Callable[[Load, Callable[[], bool]], None]], seconds: float
 ) -> Load:
-    """Let every viewer poll in a thread of its own until `seconds` have passed; `log` is sshd's."""
+    """Let every viewer poll in its own thread for `seconds`. `log` is sshd's."""
     load, begin = Load(), time.monotonic()
     end = begin + seconds
 
@@ -106,7 +106,7 @@ def measure(
 
 
 def dashboard(port: int, key: str) -> Callable[[Load, Callable[[], bool]], None]:
-    """Polls the list and asks for refreshes, each LIST and REFRESH seconds, from a moment of its own on."""
+    """Return a viewer that polls the list and requests refreshes, each LIST and REFRESH seconds. Random start."""
 
     def poll(load: Load, is_over: Callable[[], bool]) -> None:
         cookies = {"Cookie": f"sessionid={key}; csrftoken={CSRF}", "HX-Request": "true", "Accept-Encoding": "gzip"}
@@ -126,7 +126,7 @@ def dashboard(port: int, key: str) -> Callable[[Load, Callable[[], bool]], None]
 
 
 def log_viewer(port: int, key: str, run: int) -> Callable[[Load, Callable[[], bool]], None]:
-    """Follows a log as its page does."""
+    """Return a viewer that follows a log as its page does."""
 
     def poll(load: Load, is_over: Callable[[], bool]) -> None:
         cookies = {"Cookie": f"sessionid={key}", "Accept": "application/json"}
@@ -153,7 +153,7 @@ def log_viewer(port: int, key: str, run: int) -> Callable[[Load, Callable[[], bo
 
 
 def _ask(port: int, method: str, path: str, headers: dict[str, str], load: Load) -> tuple[int, dict[str, str], int]:
-    """A connection for each request, as nginx makes one: status, headers and size of the body as it was sent."""
+    """Send a request on a new connection, as nginx does. Return status, headers and size of the body on the wire."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     start = time.perf_counter()
     connection.request(method, path, headers=headers)
@@ -166,7 +166,7 @@ def _ask(port: int, method: str, path: str, headers: dict[str, str], load: Load)
 
 
 def start_runs(server: AppServer, expids: list[str]) -> list[int]:
-    """Start runs over SSH; their numbers."""
+    """Start runs over SSH. Return their numbers."""
     client = Client(server.port)
     numbers = []
     for expid in expids:
