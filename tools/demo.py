@@ -1,9 +1,9 @@
-"""`make demo` and `make run`: this service with a real Autosubmit, in the folder .demo and nowhere else.
+"""`make demo` and `make run`: this service with a real Autosubmit. All files are in the folder .demo.
 
-    demo.py demo    set up, start a server, do the main job through the API with every request shown, stop the server
-    demo.py run     set up, start a server, tell where it is and how to log in; runs until Ctrl-C
+    demo.py demo    set up, start a server, create and run an experiment through the API, print each request, stop
+    demo.py run     set up, start a server, print its URL and login; runs until Ctrl-C
 
-Needs .venv and .tools/autosubmit (the Makefile makes both). Standard library only. A second call uses what is there.
+Needs .venv and .tools/autosubmit (the Makefile makes both). Standard library only. A second call reuses the folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RUNNER_CONFIGURATION:
       MODULES: {AUTOSUBMIT_VENV}
 """
 
-# Two jobs of a second instead of the eight of `sleep 5` that a new experiment has.
+# Two jobs of one second, instead of a new experiment's eight jobs of `sleep 5`.
 JOBS = """\
 JOBS:
   HELLO:
@@ -54,7 +54,7 @@ JOBS:
 
 
 class Failure(Exception):
-    """Something did not work; the text is for the person who started this."""
+    """An expected failure. The text is for the person who started this program."""
 
 
 def say(text: str = "") -> None:
@@ -76,13 +76,13 @@ class Site:
         self.env = env or {}
 
     def environment(self) -> dict[str, str]:
-        """Of the server. HOME makes that LOCAL commands, and so Autosubmit, live in this folder."""
+        """Return the environment of the server. HOME makes LOCAL commands, and so Autosubmit, use this folder."""
         passed = ("PATH", "LANG", "LC_ALL", "TZ", "TERM")
         return {name: os.environ[name] for name in passed if name in os.environ} | {
             "HOME": str(self.home),
             "SECRET_KEY": kept_secret(self.folder / "secret_key"),
             "DATABASE_URL": f"sqlite:///{self.database}",
-            "PYTHONUNBUFFERED": "1",  # logs are read while they are written
+            "PYTHONUNBUFFERED": "1",  # so that logs can be read while they are written
             **self.env,
         }
 
@@ -101,7 +101,7 @@ class Site:
         self.manage("import_profiles", str(self.profiles))
 
     def manage(self, *args: str, env: dict[str, str] | None = None, quiet: bool = False) -> str:
-        """Run a management command and print it; its output."""
+        """Print and run a management command. Return its output."""
         say(f"$ manage.py {shlex.join(args)}")
         output = self.check([str(PYTHON), str(ROOT / "manage.py"), *args], env)
         if output.strip() and not quiet:
@@ -123,12 +123,12 @@ class Site:
         return done.stdout
 
     def token(self) -> str:
-        """A new API token of the user `demo`, valid for a day."""
+        """Create and return an API token of the user `demo`, valid for a day."""
         return self.manage("create_token", "demo", "--create-user", "--days=1", "--name=make demo", quiet=True).strip()
 
 
 class Background:
-    """A process of the installation, from entering to leaving the `with` block."""
+    """A process of the installation that lives as long as the `with` block."""
 
     def __init__(self, site: Site, name: str, *argv: str) -> None:
         self.site = site
@@ -159,7 +159,7 @@ class Background:
 
 
 class Watch(Background):
-    """`watch_runs`, which knows of ends, and tells webhooks of them, while nobody asks."""
+    """`watch_runs`, which detects the ends of runs and sends webhooks without any request."""
 
     def __init__(self, site: Site) -> None:
         super().__init__(site, "watch", str(ROOT / "manage.py"), "watch_runs", "--interval=5")
@@ -196,7 +196,7 @@ class Server(Background):
 
 
 class Client:
-    """Calls the API and prints each call as the curl command that does the same."""
+    """A client of the API that prints each call as an equivalent curl command."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
@@ -274,7 +274,7 @@ def create_experiment(client: Client, site: Site) -> str:
 
 
 def watch(client: Client, expid: str) -> str:
-    """Ask for the status until the run has ended, and print each answer; the last status."""
+    """Poll the status until the run has ended, and print each answer. Return the last status."""
     step("Asking for its status until it has ended")
     path, body = "/v4/runners/command/get-runner-run-status", {"expid": expid}
     say(client.as_curl("POST", path, json.dumps(body)))
@@ -328,7 +328,7 @@ def has_user(site: Site, name: str) -> bool:
 
 
 def kept_secret(path: Path, size: int = 50) -> str:
-    """A random text that is made once and kept in a file that only its owner can read."""
+    """Return a random text. It is created once and kept in a file that only its owner can read."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -355,7 +355,7 @@ def is_free(port: int) -> bool:
 
 
 def shown(path: Path) -> str:
-    """A path as short as it goes."""
+    """Return a path, relative to ROOT if it is below."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
