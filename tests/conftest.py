@@ -1,21 +1,21 @@
-"""Fixtures: the real things that tests talk to. What each object can do is told at the top of its module.
+"""Fixtures: the real accounts and servers that tests use. The docstring of each module describes its objects.
 
     account          StubAccount (tests/environments.py): a home with the stand-in autosubmit; cleaned after each test
-    at_login         at_login(text): lines before those of `account`'s login profile, for this test
-    sshd             SSHServer (tests/servers.py) that leads into `account`; healed after each test
+    at_login         at_login(text): add lines at the beginning of `account`'s login profile, for this test
+    sshd             SSHServer (tests/servers.py) for logins to `account`; repaired after each test
     autosubmit       AutosubmitAccount: a home with real Autosubmit 4.1.17.1, for tests marked `real` (one per session)
-    autosubmit_sshd  SSHServer that leads into `autosubmit`
-    make_sshd        make_sshd(home, max_sessions=..., env=..., options=...) -> SSHServer of this test alone
+    autosubmit_sshd  SSHServer for logins to `autosubmit`
+    make_sshd        make_sshd(home, max_sessions=..., env=..., options=...) -> SSHServer of only this test
     runner_type      each of LOCAL, SSH          loader_type   each of the four ModuleLoaderTypes
-    config           RunnerConfig of `runner_type` and `loader_type` for `account`, with the settings that it needs
+    config           RunnerConfig of `runner_type` and `loader_type` for `account`; also sets the settings that it needs
     runner           Runner for a `config` with NO_MODULE, of each runner_type
     make_app         make_app(env=..., workers=2, account=account, sshd=sshd) -> AppServer, migrated and running
     app              an AppServer for `account` and `sshd`, protection off
-    module_app       an AppServer with short waits and the profiles HERE and THERE: one for all tests of a module, which
-                     finds its database as it was; it is started anew after a test that stopped it or `sshd`
+    module_app       an AppServer with short waits and the profiles HERE and THERE, shared by all tests of a module. Its
+                     database is restored after each test; it is restarted after a test that stopped it or `sshd`
 
 LOCAL commands run in `account.home` because the fixtures set HOME of the test process (and of AppServers) to it.
-A tool that is missing skips its tests with the reason; when CI is set it fails them.
+Tests that need a missing tool are skipped with the reason; if CI is set, they fail.
 """
 
 from __future__ import annotations
@@ -44,13 +44,16 @@ REMEDY = "run tools/install-test-tools and tools/autosubmit-venv (`make test` do
 
 
 def need(present: object, what: str) -> None:
-    """Skip on a laptop, fail in CI."""
+    """Skip the test if a tool is missing; in CI, fail it."""
     if not present:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is missing: {REMEDY}")
 
 
 def pytest_configure() -> None:
-    """Signals as in a terminal. A background job and nohup ignore some; all processes of the tests would inherit it."""
+    """Reset the signal handlers to those of a terminal.
+
+    A background job and nohup ignore some signals, and all processes of the tests would inherit that.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -58,10 +61,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each test the patience of this run, and arrange the tests for several processes (pytest-xdist).
+    """Multiply each test's timeout by PATIENCE, and arrange the tests for several processes (pytest-xdist).
 
-    A process gets one group at a time: all cases of one test function, or all tests of a file whose fixtures live as
-    long as the module. Slow tests go first, so that all processes end at about the same time.
+    A process gets one group at a time: all cases of one test function, or all tests of a file with module-scoped
+    fixtures. Slow tests go first, so that all processes end at about the same time.
     """
     slow = set()
     for item in items:
@@ -78,11 +81,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: item.nodeid not in slow)
 
 
-SLOW = ("tests/browser/", "tests/compat/", "tests/faults/", "tests/sdk/")  # and tests with a time-out of their own
+SLOW = ("tests/browser/", "tests/compat/", "tests/faults/", "tests/sdk/")  # and tests with their own timeout
 
 
 def lives_long(item: pytest.Item) -> bool:
-    """Whether a fixture of the test lives as long as its module. (One that `getfixturevalue` asks for is not seen.)"""
+    """Return True if a fixture of the test has the scope "module". Fixtures from `getfixturevalue` are not found."""
     fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]  # no public name for it
     return any(definition.scope == "module" for each in fixtures.values() for definition in each)
 
@@ -132,10 +135,10 @@ def autosubmit(_autosubmit: AutosubmitAccount, monkeypatch: pytest.MonkeyPatch) 
 
 
 def live_in(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LOCAL commands of this process run in the account's home."""
+    """Make LOCAL commands of this process run in the account's home."""
     monkeypatch.setenv("HOME", str(account.home))
     monkeypatch.delenv("AUTOSUBMIT_CONFIGURATION", raising=False)
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)  # the developer's own keys are not for us
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)  # do not use the developer's own keys
 
 
 # --- sshd -------------------------------------------------------------------------------------------------------------
@@ -190,13 +193,13 @@ def make_sshd(tmp_path: Path, settings: Any) -> Iterator[Callable[..., SSHServer
 
 
 def use(server: SSHServer, settings: Any) -> None:
-    """Let the service in this process reach `server`."""
+    """Change the settings so that the service in this process can reach `server`."""
     for name, value in server.settings.items():
         setattr(settings, name, value)
 
 
 def heal(server: SSHServer) -> None:
-    """Undo what a test did to it."""
+    """Undo the changes of a test to the server."""
     server.authorized = True
     server.trust_host_key()
     if not server.is_up:
@@ -237,7 +240,7 @@ def config(config_of: Callable[[ModuleLoaderType], RunnerConfig], loader_type: M
 
 @pytest.fixture
 def runner(config_of: Callable[[ModuleLoaderType], RunnerConfig], db: None) -> Runner:
-    # `db`: opening a connection looks for host keys that an admin has approved.
+    # `db`: opening a connection queries the host keys that an admin has approved.
     return get_runner(config_of(ModuleLoaderType.NO_MODULE))
 
 
@@ -246,7 +249,7 @@ def runner(config_of: Callable[[ModuleLoaderType], RunnerConfig], db: None) -> R
 
 @pytest.fixture(scope="session")
 def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database file, made once and copied for each server."""
+    """Return a migrated database file. It is made once and copied for each server."""
     return AppServer(tmp_path_factory.mktemp("migrated")).database
 
 
@@ -291,7 +294,7 @@ RUNNER_CONFIGURATION:
 def _module_app(
     _account: StubAccount, _sshd: SSHServer, _migrated: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[AppServer, Path]]:
-    """The server, and its database as each test finds it."""
+    """Yield the server, and the copy of its database from which it is restored for each test."""
     folder = tmp_path_factory.mktemp("module-app")
     waits = {"RUNNERS_STATUS_FRESHNESS": "0.1", "RUNNERS_CONNECT_TIMEOUT": "3", "RUNNERS_PROBE_TIMEOUT": "5"}
     env = {"HOME": str(_account.home), **_sshd.environment, **waits}
@@ -310,11 +313,11 @@ def module_app(_module_app: tuple[AppServer, Path], account: StubAccount, sshd: 
     server, template = _module_app
     environment, machine = dict(server.environment), sshd.process_id
     yield server
-    account.kill()  # first, so that nothing changes rows any more
+    account.kill()  # first, so that no process changes rows any more
     is_changed = server.environment != environment or not server.is_up or sshd.process_id != machine
     server.environment = environment
     server.headers.clear()
-    if is_changed:  # what it has learnt of the machine counts for this test only
+    if is_changed:  # so that it forgets the state of the machine in this test
         server.stop()
     server.restore(template)
     if is_changed:
@@ -323,27 +326,27 @@ def module_app(_module_app: tuple[AppServer, Path], account: StubAccount, sshd: 
 
 @pytest.fixture(autouse=True)
 def _nothing_of_another_test() -> None:
-    """A process keeps for a second who sees which runs, lists of runs, and logs. A test's rows are rolled back."""
+    """Clear the caches of view rules, lists of runs and logs. They live for a second; a test's rows are rolled back."""
     access.forget_view_rules()
     board.forget()
     shared_log.forget()
 
 
 def open_sockets() -> set[str]:
-    """The sockets of this process, as the kernel names them: `socket:[INODE]`."""
+    """Return the sockets of this process, as the kernel names them: `socket:[INODE]`."""
     found = set()
     for entry in os.scandir("/proc/self/fd"):
-        with suppress(OSError):  # closed since it was listed
+        with suppress(OSError):  # closed after it was listed
             found.add(os.readlink(entry.path))
     return {name for name in found if name.startswith("socket:")}
 
 
 @pytest.fixture(autouse=True)
 def _no_lost_sockets() -> Iterator[None]:
-    """A socket that is left open fails the test that opened it, not the one in which the collector happens to run.
+    """Fail the test that left a socket open, not the one during which the garbage collector runs.
 
     pytest turns the ResourceWarning of a collected socket into an error of the current test. This fixture is set up
-    first, so its end comes after those of all other fixtures of the test.
+    first, so its teardown runs after those of all other fixtures of the test.
     """
     before = open_sockets()
     yield
@@ -354,7 +357,7 @@ def _no_lost_sockets() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whatever a test forgets to say: nothing is written to, or read from, the developer's own home."""
+    """Set HOME to a temporary folder, so that tests never read or write the developer's own home."""
     home = tmp_path_factory.mktemp("nobody-home")
     before = os.environ.get("HOME")
     os.environ["HOME"] = str(home)

@@ -1,4 +1,4 @@
-"""What the tests of the runners' contract share: launching as the service does it, and hostile words."""
+"""Helpers of the tests of the runners' contract: launch as the service does, and hostile arguments."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run_loaded(config: RunnerConfig, argv: list[str]) -> CommandResult:
 
 
 def launch(config: RunnerConfig, argv: list[str], key: str = "") -> tuple[str, Identity]:
-    """As `run_experiment` does it."""
+    """Launch a command as `run_experiment` does. Return its key and identity."""
     key = key or new_run_key()
     steps = get_module_loader(config).steps(argv)
     return key, get_runner(config).launch(key, f"exec {shlex.join(argv)}", prelude=steps, timeout=TIMEOUT)
@@ -74,5 +74,8 @@ def log_of(config: RunnerConfig, key: str, *, offset: int = 0, limit: int = 10_0
 
 
 def commands_with(word: str, account: Account) -> list[int]:
-    """Living processes of the account that have `word` in their command line. Other test runs use the same words."""
+    """Return the account's living processes with `word` in their command line.
+
+    Only those of the account, because other test runs use the same words.
+    """
     return [pid for pid in account.processes() if word.encode() in cmdline(pid)]

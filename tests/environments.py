@@ -1,14 +1,14 @@
-"""The account that commands run in: a home with Autosubmit in a venv, as a module and in a conda environment.
+"""The account that runs the commands: a home with Autosubmit in a venv, as a module and in a conda environment.
 
     account = Account(folder, programs=folder_with_autosubmit)
     account.home                        its HOME: a temporary folder
-    account.modules(loader_type)        what MODULES has to be for that loader, e.g. ("autosubmit",) for LMOD
+    account.modules(loader_type)        the MODULES for that loader, e.g. ("autosubmit",) for LMOD
     account.config(loader_type)         RunnerConfig for LOCAL; `sshd.config(loader_type, account.modules(...))` for SSH
-    account.processes(), .kill()        whatever still runs with this HOME
+    account.processes(), .kill()        the processes that still run with this HOME
 
 `StubAccount` has the stand-in `tests/bin/autosubmit`, `AutosubmitAccount` the real one. All four loaders find it: on
 the login PATH (`NO_MODULE`), in `~/venvs/autosubmit`, as module `autosubmit` and as conda environment `autosubmit`.
-Lmod is Debian's real one. conda is a real one where tools/conda could make it, else a stand-in: see `conda_kind`.
+Lmod is Debian's real one. conda is real if tools/conda could make it, else a stand-in: see `conda_kind`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tests.processes import PATIENCE, is_alive, kill_all, wait_for, with_environ
 ROOT = Path(__file__).resolve().parent.parent
 STUB = ROOT / "tests" / "bin"
 NEWEST = "4.1.17.1"
-AUTOSUBMIT_VENV = ROOT / ".tools" / "autosubmit"  # of NEWEST, made by tools/autosubmit-venv
+AUTOSUBMIT_VENV = ROOT / ".tools" / "autosubmit"  # has NEWEST, made by tools/autosubmit-venv
 REAL_CONDA = ROOT / ".tools" / "conda"  # made by tools/conda
 LMOD_INITS = ("/usr/share/lmod/lmod/init/bash", "/opt/apps/lmod/lmod/init/bash", "/usr/share/lmod/init/bash")
 
 
 def autosubmit_venv(version: str) -> Path:
-    """Where `tools/autosubmit-venv VERSION` installs."""
+    """Return the directory into which `tools/autosubmit-venv VERSION` installs."""
     return AUTOSUBMIT_VENV if version == NEWEST else AUTOSUBMIT_VENV.with_name(f"autosubmit-{version}")
 
 
@@ -47,7 +47,7 @@ def find_lmod() -> str | None:
 
 
 class LmodTree:
-    """Modules for the real Lmod. `hello/1.0` sets HELLO, `second/2.0` sets SECOND to what HELLO was (the order)."""
+    """Modules for the real Lmod. `hello/1.0` sets HELLO; `second/2.0` sets SECOND to HELLO, which shows the order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,33 +59,33 @@ class LmodTree:
         file = self.folder / name / f"{version}.lua"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n")
-        # Lmod skips what not everybody may read, and the umask of the service (runners_project/private.py) is 077.
+        # Lmod skips files that are not world-readable, and the service's umask (runners_project/private.py) is 077.
         file.chmod(0o644)
         for folder in (file.parent, self.folder):
             folder.chmod(0o755)
 
     def profile(self) -> str:
-        """Lines for ~/.bash_profile. On Debian /etc/profile.d/lmod.sh has defined `module` already."""
+        """Return lines for ~/.bash_profile. On Debian, /etc/profile.d/lmod.sh has already defined `module`."""
         init = find_lmod()
         source = f"type module >/dev/null 2>&1 || . '{init}'\n" if init else ""
         return source + f"export MODULEPATH='{self.folder}'${{MODULEPATH:+:$MODULEPATH}}\n"
 
 
 def conda_kind() -> str:
-    """Which conda the accounts have, for the ids of tests: "real" or "stand-in".
+    """Return the kind of conda of the accounts, for the ids of tests: "real" or "stand-in".
 
-    No package registry has a conda that could be installed everywhere, so `tools/conda` makes one where it can.
+    No package registry has a conda that can be installed everywhere, so `tools/conda` makes one where possible.
     """
     return "real" if (REAL_CONDA / "bin" / "conda").exists() else "stand-in"
 
 
 def loader_id(loader: ModuleLoaderType) -> str:
-    """Its id in parametrized tests."""
+    """Return the id of a loader in parametrized tests."""
     return f"CONDA-{conda_kind()}" if loader is ModuleLoaderType.CONDA else str(loader)
 
 
 def install_conda(root: Path) -> None:
-    """Put conda at `root`. A real one is a link: all accounts share its files, and have environments of their own."""
+    """Install conda at `root`. A real one is a link: all accounts share its files but have their own environments."""
     if conda_kind() == "real":
         root.symlink_to(REAL_CONDA)
     else:
@@ -93,10 +93,10 @@ def install_conda(root: Path) -> None:
 
 
 def fake_conda(root: Path) -> None:
-    """A STAND-IN for conda at `root`, for machines where no real one can be made.
+    """Create a STAND-IN for conda at `root`, for machines where a real one cannot be made.
 
-    It answers `conda shell.posix hook` and, through the function that this defines, `conda activate ENV` with shell
-    text, exit codes and errors like conda's, including the activation of `base` in the hook. Nothing else is there.
+    It supports `conda shell.posix hook` and, by the function that the hook defines, `conda activate ENV`. Shell text,
+    exit codes and errors are like conda's, including the activation of `base` in the hook. It supports nothing else.
     """
     (root / "bin").mkdir(parents=True)
     (root / "conda-meta").mkdir()
@@ -107,7 +107,7 @@ def fake_conda(root: Path) -> None:
 
 
 def conda_environment(home: Path, name: str, programs: Path) -> Path:
-    """Make the environment `name`, whose bin folder is `programs`, where conda keeps those of a shared conda's users.
+    """Make the environment `name` with `programs` as its bin folder, in the folder for users of a shared conda.
 
     An environment is a folder with the file `conda-meta/history`. Source: conda's PREFIX_MAGIC_FILE.
     """
@@ -119,7 +119,7 @@ def conda_environment(home: Path, name: str, programs: Path) -> Path:
 
 
 class Account:
-    """A HOME in which all four module loaders give the programs of one folder."""
+    """A HOME in which all four module loaders find the programs of one folder."""
 
     def __init__(self, folder: Path, *, programs: Path, venv_path: Path | None = None) -> None:
         self.home = folder
@@ -157,7 +157,7 @@ class Account:
         return RunnerConfig(RunnerType.LOCAL, loader, self.modules(loader))
 
     def processes(self) -> list[int]:
-        """Living processes that were started with this HOME, but for our own servers."""
+        """Return the living processes that were started with this HOME, except our own servers."""
         servers = {os.getpid(), *with_environment("DJANGO_SETTINGS_MODULE", "runners_project.settings")}
         return [pid for pid in with_environment("HOME", str(self.home)) if is_alive(pid) and pid not in servers]
 
@@ -169,38 +169,38 @@ class Account:
             kill_all(left, signal.SIGKILL)
             return not left
 
-        # Again and again: what is just starting has children that no list of processes had.
+        # Repeat it: a process that is just starting may have children that were not in the list.
         wait_for(nothing_left, 10, what=f"end of the processes of {self.home}")
 
 
 class StubAccount(Account):
-    """With the stand-in `tests/bin/autosubmit`; its head says what can be controlled."""
+    """An account with the stand-in `tests/bin/autosubmit`. The head of that file describes its controls."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, programs=STUB)
         self._state = folder / ".stub-autosubmit"
 
     def experiment(self, expid: str) -> str:
-        """Make `expid` exist."""
+        """Create the experiment `expid`."""
         (self.home / "autosubmit" / expid / "conf").mkdir(parents=True, exist_ok=True)
         return expid
 
     def control(self, command: str, expid: str = "", **values: str | float) -> None:
-        """What `autosubmit command` does from now on: `control("run", "a001", SLEEP=60, IGNORE="INT")`."""
+        """Set what `autosubmit command` does from now on: `control("run", "a001", SLEEP=60, IGNORE="INT")`."""
         folder = self._state / "control"
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(f"{name}={_quoted(str(value))}\n" for name, value in values.items())
         (folder / (f"{command}.{expid}" if expid else command)).write_text(lines)
 
     def calls(self, command: str = "") -> list[list[str]]:
-        """The arguments of every call so far (of one command), oldest first."""
+        """Return the arguments of every call so far (of one command), oldest first."""
         return [words[1:] for words in self._calls() if not command or command in words[1:]]
 
     def working_directories(self) -> list[str]:
         return [words[0] for words in self._calls()]
 
     def environments(self) -> list[dict[str, str]]:
-        """The environment of every call, oldest first."""
+        """Return the environment of every call, oldest first."""
         files = sorted((self._state / "calls").glob("*.env"))
         items = ([item for item in os.fsdecode(file.read_bytes()).split("\0") if item] for file in files)
         return [dict(item.split("=", 1) for item in each) for each in items]
@@ -210,17 +210,17 @@ class StubAccount(Account):
         return [os.fsdecode(file.read_bytes()).split("\0")[:-1] for file in files]
 
     def reset(self) -> None:
-        """Back to the beginning: no processes, no experiments, no control, no calls, no run directories."""
+        """Remove all processes, experiments, controls, calls and run directories."""
         self.kill()
         for path in (self._state, self.home / "autosubmit", self.home / ".autosubmit-runners"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 class AutosubmitAccount(Account):
-    """With a real Autosubmit installation: `autosubmit configure` and `autosubmit install` were run in its home.
+    """An account with a real Autosubmit: `autosubmit configure` and `autosubmit install` were run in its home.
 
-    Its ids begin at a random place (`k3x0`, not `a000`): `autosubmit stop` looks for `run EXPID` among all processes of
-    the user whatever their home, so two homes with the same ids (two test runs at once) would stop each other's runs.
+    Its ids begin with a random one (`k3x0`, not `a000`). `autosubmit stop` looks for `run EXPID` among all processes of
+    the user, whatever their home. So two homes with the same ids (two test runs at once) would stop each other's runs.
     """
 
     def __init__(self, folder: Path, version: str = NEWEST) -> None:
@@ -239,7 +239,7 @@ class AutosubmitAccount(Account):
             )
 
     def autosubmit(self, *args: str, check: bool = True) -> str:
-        """Run a real command without our code; what it printed. AssertionError when it fails."""
+        """Run a real command without our code. Return its output. AssertionError if it fails."""
         done = subprocess.run(
             [str(self.programs / "autosubmit"), *args],
             env={"HOME": str(self.home), "PATH": os.defpath, "TERM": "dumb"},
@@ -256,9 +256,9 @@ class AutosubmitAccount(Account):
     def make_short(
         self, expid: str, script: str = "true", jobs: tuple[str, ...] = ("ONE",), *, chunked: tuple[str, ...] = ()
     ) -> None:
-        """Replace an experiment's jobs by independent local ones that take no time: its run lasts about 3.5 s.
+        """Replace an experiment's jobs by independent local ones that take no time. Its run then lasts about 3.5 s.
 
-        `script` is shell; "exit 3" makes the run fail (code 1), "sleep 600" makes it long. `create -np` comes next.
+        `script` is shell: "exit 3" makes the run fail (code 1), "sleep 600" makes it long. Call `create -np` next.
         `chunked` jobs run once per chunk of the experiment (date 20000101, member fc0).
         """
         running = dict.fromkeys(jobs, "once") | dict.fromkeys(chunked, "chunk")
@@ -270,7 +270,7 @@ class AutosubmitAccount(Account):
             write_short(self.root, expid, script, running)
 
     def _make_short_file(self, expid: str, script: str, running: dict[str, str]) -> None:
-        """4.0 does not know SCRIPT: the job's text is a file of a local project."""
+        """Do it for 4.0, which does not know SCRIPT: the job's text is a file of a local project."""
         write_short(self.root, expid, script, running)
         folder = self.root / expid / "conf"
         content = {name: {"FILE": "job.sh", "RUNNING": each, "PLATFORM": "LOCAL"} for name, each in running.items()}
@@ -281,7 +281,7 @@ class AutosubmitAccount(Account):
         definition.write_text(text.replace("PROJECT_PATH: ''", f"PROJECT_PATH: '{project}'"))
 
     def _make_short_ini(self, expid: str, script: str, running: dict[str, str]) -> None:
-        """3.14 has configuration files in the INI format."""
+        """Do it for 3.14, which has configuration files in the INI format."""
         folder = self.root / expid / "conf"
         general = folder / f"autosubmit_{expid}.conf"
         general.write_text(general.read_text().replace("SAFETYSLEEPTIME = 10", "SAFETYSLEEPTIME = 1"))
@@ -299,7 +299,7 @@ class AutosubmitAccount(Account):
         return folder
 
     def short_experiment(self, script: str = "true", *, jobs: tuple[str, ...] = ("ONE",), job_list: bool = True) -> str:
-        """A new real experiment, ready to run; its expid."""
+        """Create a real experiment that is ready to run. Return its expid."""
         output = self.autosubmit("expid", "-H", "local", "-dm", "--description=of the tests")
         expid = (
             output.rpartition('xperiment "' if self.version.startswith("3.") else "Experiment ")[2]
@@ -312,17 +312,17 @@ class AutosubmitAccount(Account):
         return expid
 
     def job_statuses(self, expid: str) -> dict[str, str]:
-        """The status of every job in Autosubmit's own job list, e.g. {"k3x1_ONE": "COMPLETED"}."""
+        """Return the status of every job in Autosubmit's own job list, e.g. {"k3x1_ONE": "COMPLETED"}."""
         return job_statuses(self.programs / "python", self.root, expid)
 
     def description(self, expid: str) -> str:
-        """The description in Autosubmit's own database."""
+        """Return the description in Autosubmit's own database."""
         with closing(sqlite3.connect(self.root / "autosubmit.db")) as database:
             return str(database.execute("SELECT description FROM experiment WHERE name = ?", [expid]).fetchone()[0])
 
 
 def job_statuses(python: Path, root: Path, expid: str) -> dict[str, str]:
-    """The status of every job in the job list of an experiment below `root`; `python` can import Autosubmit."""
+    """Return the status of every job of an experiment below `root`. `python` must be able to import Autosubmit."""
     argv = [str(python), "-c", _JOB_STATUSES, str(root / expid / "pkl" / f"job_list_{expid}.pkl")]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60 * PATIENCE)
     return dict(line.split() for line in done.stdout.splitlines())
@@ -347,8 +347,8 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-# Autosubmit's own classes are needed to read its own file: a dictionary since 4.1.12, before that a graph, in 4.0 and
-# 3.14 a list of tuples. Python 2.7 executes this, too.
+# Reading the pickle needs Autosubmit's own classes. It is a dictionary since 4.1.12, a graph before that, and a list of
+# tuples in 4.0 and 3.14. Python 2.7 also executes this.
 _JOB_STATUSES = """
 import pickle, sys
 from autosubmit.job.job_common import Status

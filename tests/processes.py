@@ -1,4 +1,4 @@
-"""Small helpers of the tests: free ports, waiting, processes that never outlive the test run."""
+"""Small helpers of the tests: free ports, waiting, and processes that end with the test run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# All deadlines of the tests are multiplied by it: a machine that is busy, as with tests side by side, is slower.
+# All deadlines of the tests are multiplied by it, because a busy machine is slower, as with parallel tests.
 PATIENCE = float(os.environ.get("TEST_PATIENCE") or (2 if "PYTEST_XDIST_WORKER" in os.environ else 1))
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
 
 def wait_for(condition: Callable[[], T], deadline: float = 20, *, what: str = "", interval: float = 0.05) -> T:
-    """Poll until `condition()` is true and return its value; AssertionError after `deadline` times PATIENCE seconds."""
+    """Poll until `condition()` is true and return its value. AssertionError after `deadline` times PATIENCE seconds."""
     deadline *= PATIENCE
     end = time.monotonic() + deadline
     while True:
@@ -34,7 +34,7 @@ def wait_for(condition: Callable[[], T], deadline: float = 20, *, what: str = ""
 
 
 def _ports() -> Iterator[int]:
-    """Ports below those that the kernel gives to clients, from a random one on: other test runs take others."""
+    """Yield ports below the kernel's range for clients, from a random one on: other test runs use other ports."""
     first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     lowest = max(1024, first_of_clients - 20_000)
     number = random.randrange(lowest, first_of_clients)
@@ -47,7 +47,7 @@ _PORTS = _ports()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on right now, and that this process has not named before."""
+    """Return a port of 127.0.0.1 that is free now. The next call returns another one."""
     for port in _PORTS:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -62,7 +62,7 @@ def is_listening(port: int) -> bool:
 
 
 def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel ends the process when the test run dies, even by SIGKILL."""
+    """Let the kernel end the process when the test run dies, even by SIGKILL. For `preexec_fn`."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -74,7 +74,7 @@ def start(
     cwd: Path | None = None,
     umask: int = -1,
 ) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own; both streams are appended to `log`. `umask` -1: as this process."""
+    """Start a server in its own session. Both streams are appended to `log`. `umask` -1: that of this process."""
     with log.open("ab") as stream:
         return subprocess.Popen(
             argv,
@@ -91,7 +91,7 @@ def start(
 
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
-    """The umask of this process. (The service's settings, which the tests import, set 077.)"""
+    """Set the umask of this process for the block. (The service's settings, which the tests import, set 077.)"""
     before = os.umask(mask)
     try:
         yield
@@ -100,7 +100,7 @@ def umask(mask: int) -> Iterator[None]:
 
 
 def end(process: subprocess.Popen[bytes], *, patience: float = 10) -> None:
-    """TERM, then KILL to the whole session group; returns when it is gone."""
+    """Send TERM, then KILL to the whole process group. Return when the process has ended."""
     for number in (signal.SIGCONT, signal.SIGTERM):
         with suppress(ProcessLookupError):
             process.send_signal(number)
@@ -113,7 +113,7 @@ def end(process: subprocess.Popen[bytes], *, patience: float = 10) -> None:
 
 
 def processes() -> Iterator[tuple[int, int, str]]:
-    """(pid, parent's pid, name) of every process."""
+    """Yield (pid, parent's pid, name) of every process."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
@@ -122,7 +122,7 @@ def processes() -> Iterator[tuple[int, int, str]]:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """The processes below `pid`: {pid: name}."""
+    """Return all descendants of `pid`: {pid: name}."""
     everyone = list(processes())
     found: dict[int, str] = {}
     level = {pid}
@@ -133,7 +133,7 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def with_environment(name: str, value: str) -> list[int]:
-    """The processes whose environment at their start had `name=value`."""
+    """Return the processes whose initial environment had `name=value`."""
     item = f"{name}={value}".encode()
     found = []
     for pid, _, _ in processes():
@@ -144,7 +144,7 @@ def with_environment(name: str, value: str) -> list[int]:
 
 
 def cmdline(pid: int) -> bytes:
-    """The arguments of a process, each ended by a NUL; empty when it is gone."""
+    """Return the arguments of a process, each followed by a NUL; empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -152,14 +152,14 @@ def cmdline(pid: int) -> bytes:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
+    """Return True if the process exists and is not a zombie."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2][0] not in "ZX"
     return False
 
 
 def proc_status(pid: int) -> dict[str, Any]:
-    """/proc/PID/status as a dict of strings."""
+    """Return /proc/PID/status as a dict of strings."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 

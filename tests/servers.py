@@ -1,6 +1,6 @@
 """Real servers for tests: `SSHServer` (OpenSSH's sshd) and `AppServer` (gunicorn with this service).
 
-Everything listens on 127.0.0.1, on free ports, keeps its state in the folder it is given and ends with the test run.
+All servers listen on 127.0.0.1, on free ports, keep their state in the given folder and end with the test run.
 
     with SSHServer(folder, home=account.home) as sshd:
         sshd.port, sshd.user, sshd.client_key, sshd.known_hosts
@@ -9,20 +9,21 @@ Everything listens on 127.0.0.1, on free ports, keeps its state in the folder it
         sshd.config(module_loader_type=..., modules=(...))   a RunnerConfig for it
         sshd.stop() .start() .restart()      the machine is down / up again (same port)
         sshd.drop_connections()              every open connection breaks, new ones work
-        with sshd.frozen(): ...              connected, but nothing answers (SIGSTOP)
-        with sshd.without_descriptors(): ... it executes no command and takes no connection any more
+        with sshd.frozen(): ...              connections stay open, but nothing answers (SIGSTOP)
+        with sshd.without_descriptors(): ... it cannot execute commands or accept connections
         sshd.swap_host_key()                 another host key at the next connection
-        sshd.authorized = False              our key is refused from now on
+        sshd.authorized = False              our key is rejected from now on
 
     with AppServer(folder, env={...}, workers=2) as app:
         app.get(path) / app.post(path, body) -> Answer(status, body, headers)
         app.manage("import_profiles", file)  -> output, in the server's own environment
         app.url, app.log_text()
 
-    with listener(serve) as port: ...        serve(connection) in a thread for each connection, all ended at the end
+    with listener(serve) as port: ...        serve(connection) in a thread for each connection; all end with the block
 
-HOME: the account that SSH reaches is the current user, but sshd's `SetEnv HOME=...` gives its sessions another home. It
-wins over the passwd entry (measured with OpenSSH 9.2); only the first working directory is still the passwd home.
+HOME: the account that SSH reaches is the current user, but sshd's `SetEnv HOME=...` gives its sessions another home.
+This overrides the passwd entry (measured with OpenSSH 9.2). Only the initial working directory is still the home of
+the passwd entry.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ SSHD_PLACES = ("/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/lib/ssh/sshd")
 
 
 def find_sshd() -> str | None:
-    """sshd has to be called by its absolute path, and is rarely on PATH."""
+    """Return the absolute path of sshd, or None. sshd must be called by it, and is rarely on PATH."""
     return shutil.which("sshd") or next((place for place in SSHD_PLACES if Path(place).is_file()), None)
 
 
@@ -64,7 +65,7 @@ def current_user() -> str:
 
 
 class SSHServer:
-    """A real sshd with keys of its own, for the account that runs the tests. See the top of the module."""
+    """A real sshd with its own keys, for the account that runs the tests. See the docstring of the module."""
 
     def __init__(
         self,
@@ -76,10 +77,10 @@ class SSHServer:
         options: Mapping[str, str] | None = None,
         user: str | None = None,
     ) -> None:
-        """`env` is set in its sessions; `options` are more sshd_config lines, e.g. {"ForceCommand": "..."}.
+        """`env` is set in its sessions. `options`: additional sshd_config lines, e.g. {"ForceCommand": "..."}.
 
-        `user`: the account that it leads to, when that is not the one that runs the tests (needs root). `folder` must
-        then lie where this account may enter.
+        `user`: the account for logins, if it differs from the one that runs the tests (needs root). This account must
+        then have access to `folder`.
         """
         sshd = find_sshd()
         assert sshd, "sshd is not installed"
@@ -89,14 +90,14 @@ class SSHServer:
         self.port = free_port()
         self.user = user or current_user()
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o711 if user else 0o700)  # sshd reads authorized_keys as the account that it leads to
+        folder.chmod(0o711 if user else 0o700)  # sshd reads authorized_keys as the account of the login
         self.client_key = folder / "client_key"
         self.known_hosts = folder / "known_hosts"
         self.log = folder / "sshd.log"
         self._host_key = folder / "host_key"
         self._authorized_keys = folder / "authorized_keys"
         self._process: subprocess.Popen[bytes] | None = None
-        self.prefix: list[str] = []  # words before `sshd -D ...` at its next start, e.g. of `unshare`
+        self.prefix: list[str] = []  # a command before `sshd -D ...` at its next start, e.g. `unshare`
         keygen(self.client_key)
         keygen(self._host_key)
         self.authorized = True
@@ -115,7 +116,7 @@ class SSHServer:
             "PermitRootLogin": "prohibit-password",
             "UseDNS": "no",
             "LogLevel": "VERBOSE",
-            # One line: of several SetEnv lines sshd takes the first only.
+            # One line: sshd uses only the first of several SetEnv lines.
             "SetEnv": " ".join(f'"{name}={value}"' for name, value in session_env.items()),
             **({"MaxSessions": str(max_sessions)} if max_sessions else {}),
             **(options or {}),
@@ -156,7 +157,7 @@ class SSHServer:
         return RunnerConfig(RunnerType.SSH, module_loader_type, modules, self.target)
 
     def ssh(self, command: str, *, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run a command with OpenSSH's own client, to look at the other side without our code."""
+        """Run a command with OpenSSH's own client, to inspect the machine without our code."""
         argv = ["ssh", "-F", "none", "-p", str(self.port), "-i", str(self.client_key), "-o", "BatchMode=yes"]
         argv += ["-o", f"UserKnownHostsFile={self.known_hosts}", f"{self.user}@127.0.0.1", command]
         return subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=60 * PATIENCE)
@@ -164,7 +165,7 @@ class SSHServer:
     # --- what can happen to a machine ---
 
     def start(self) -> None:
-        if os.geteuid() == 0:  # sshd wants its place of privilege separation, which Debian makes at boot
+        if os.geteuid() == 0:  # sshd needs its directory for privilege separation, which Debian creates at boot
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self._process = start(
             [*self.prefix, self._sshd, "-D", "-e", "-f", str(self._config)], log=self.log, umask=0o022
@@ -178,7 +179,7 @@ class SSHServer:
         return is_listening(self.port)
 
     def stop(self) -> None:
-        """The machine is gone: nothing listens, open connections break. Detached commands live on."""
+        """Stop sshd and its connections, as if the machine were gone. Detached commands keep running."""
         if self._process:
             sessions = self._sessions()
             end(self._process)
@@ -195,18 +196,18 @@ class SSHServer:
 
     @property
     def process_id(self) -> int:
-        """Of sshd: another one after a restart, 0 while it is stopped."""
+        """Return the process id of sshd: another one after a restart, 0 while it is stopped."""
         return self._process.pid if self._process else 0
 
     def drop_connections(self) -> None:
-        """Those that are open now; a client may open the next one at once."""
+        """Break all open connections. A client may open a new one at once."""
         dropped = self._sessions()
         kill_all(dropped)
         wait_for(lambda: not set(dropped) & set(self._sessions()), 10, what="end of the connections")
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """The machine hangs: connections stay open, new ones are accepted by the kernel, nothing answers."""
+        """Let the machine hang: connections stay open, the kernel accepts new ones, and nothing answers."""
         assert self._process
         pids = [self._process.pid, *self._sessions()]
         kill_all(pids, signal.SIGSTOP)
@@ -217,7 +218,7 @@ class SSHServer:
 
     @contextmanager
     def without_descriptors(self) -> Iterator[None]:
-        """sshd and its open connections can open nothing more: no command is executed, no connection is made."""
+        """Let sshd and its connections run out of file descriptors: commands and new connections fail."""
         assert self._process
         pids = [self._process.pid, *self._sessions()]
         before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
@@ -231,7 +232,7 @@ class SSHServer:
                     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
     def swap_host_key(self) -> None:
-        """The machine shows another host key from now on; `trust_host_key()` makes it known."""
+        """Give the machine another host key. `trust_host_key()` adds it to the known hosts."""
         keygen(self._host_key)
         self.restart()
 
@@ -249,7 +250,7 @@ class SSHServer:
 
     @property
     def authorized(self) -> bool:
-        """Whether our key is accepted (at the next connection)."""
+        """Return True if sshd accepts our key (at the next connection)."""
         return bool(self._authorized_keys.read_text())
 
     @authorized.setter
@@ -257,11 +258,14 @@ class SSHServer:
         self._authorized_keys.write_text(self.client_key.with_suffix(".pub").read_text() if value else "")
 
     def connection_count(self) -> int:
-        """How many connections were authenticated since the first start."""
+        """Return the number of authenticated connections since the first start."""
         return self.log.read_text(errors="replace").count("Accepted publickey")
 
     def open_connections(self) -> int:
-        """How many connections are open now. As root each is two processes: a monitor and its unprivileged child."""
+        """Return the number of open connections.
+
+        As root, each has two processes: a monitor and its unprivileged child. Only the monitor is counted.
+        """
         assert self._process
         everyone = self._sessions()
         return sum(1 for pid in everyone if not any(pid in descendants(other) for other in everyone if other != pid))
@@ -281,10 +285,10 @@ def keygen(path: Path) -> None:
 
 @contextmanager
 def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port of 127.0.0.1 where `serve(connection)` is called in a thread of its own for each connection.
+    """Yield a port of 127.0.0.1 where `serve(connection)` is called in its own thread for each connection.
 
-    The connection is closed when `serve` returns; an OSError in it ends the connection only. At the end of the block
-    every connection is shut down and every thread has ended: no socket is left for the garbage collector.
+    The connection is closed when `serve` returns. An OSError in `serve` ends only the connection. At the end of the
+    block, every connection is shut down and every thread has ended, so no socket is left for the garbage collector.
     """
     connections: list[socket.socket] = []
     threads: list[threading.Thread] = []
@@ -307,7 +311,7 @@ def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
         try:
             yield int(listening.getsockname()[1])
         finally:
-            listening.shutdown(socket.SHUT_RDWR)  # close() alone does not end an accept() of another thread
+            listening.shutdown(socket.SHUT_RDWR)  # close() alone does not interrupt an accept() in another thread
             acceptor.join()
             for connection in connections:
                 with suppress(OSError):
@@ -319,7 +323,7 @@ def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer; `body` is parsed JSON, or text when it is none."""
+    """An HTTP answer. `body`: the parsed JSON, or text if it is not JSON."""
 
     status: int
     body: Any
@@ -327,7 +331,7 @@ class Answer:
 
 
 class AppServer:
-    """This service as it is deployed: gunicorn, several worker processes with threads, a database file of its own."""
+    """This service as it is deployed: gunicorn, several worker processes with threads, and its own database file."""
 
     def __init__(
         self,
@@ -338,7 +342,7 @@ class AppServer:
         threads: int = 8,
         template_db: Path | None = None,
     ) -> None:
-        """`env` is added to a minimal environment; `template_db`: a migrated SQLite file to start from (saves 2 s)."""
+        """`env` is added to a minimal environment. `template_db`: a migrated SQLite file to copy (saves 2 s)."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
@@ -356,7 +360,7 @@ class AppServer:
             "SECRET_KEY": "of the test run, signs nothing of value",
             "DATABASE_URL": f"sqlite:///{self.database}",
             "PROTECTION_LEVEL": "NONE",
-            "RUNNERS_RETRY_PAUSE": "0",  # tests break a machine and mend it within milliseconds
+            "RUNNERS_RETRY_PAUSE": "0",  # tests break and repair a machine within milliseconds
             "PYTHONUNBUFFERED": "1",
             **(env or {}),
         }
@@ -375,7 +379,7 @@ class AppServer:
     def start(self) -> None:
         argv = [sys.executable, "-m", "gunicorn", "runners_project.wsgi", f"--bind=127.0.0.1:{self.port}"]
         argv += [f"--workers={self._workers}", f"--threads={self._threads}", "--timeout=120", "--graceful-timeout=5"]
-        argv.append("--no-control-socket")  # by default it is one file in the account's home, whatever the server
+        argv.append("--no-control-socket")  # by default, all servers share one file in the account's home
         self._process = start(argv, log=self.log, env=self.environment, cwd=ROOT)
         wait_for(self._answers, 60, what=f"the service on port {self.port}; its log is {self.log}")
 
@@ -391,7 +395,7 @@ class AppServer:
             self._process = None
 
     def kill(self) -> None:
-        """SIGKILL to every process of the server at once, as when the machine's memory is full. `start` begins anew."""
+        """Send SIGKILL to all processes of the server at once, as if memory had run out. `start` starts new ones."""
         assert self._process
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -399,7 +403,7 @@ class AppServer:
         self._process = None
 
     def restart(self) -> None:
-        """Other server processes, the same database."""
+        """Start new server processes with the same database."""
         self.stop()
         self.start()
 
@@ -416,7 +420,7 @@ class AppServer:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def manage(self, *args: str, check: bool = True) -> str:
-        """Run a management command in the server's environment; its standard output. AssertionError when it fails."""
+        """Run a management command in the server's environment. Return its output. AssertionError if it fails."""
         argv = [sys.executable, str(ROOT / "manage.py"), *args]
         done = subprocess.run(
             argv, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120 * PATIENCE
@@ -425,9 +429,10 @@ class AppServer:
         return done.stdout
 
     def restore(self, template: Path) -> None:
-        """Give all tables the rows of `template`, an earlier copy of the database. SQLite only; the server may run.
+        """Replace the rows of all tables by those of `template`, an earlier copy of the database. SQLite only.
 
-        Ids are not used again, so that nothing that the server remembers of a row is taken for that of another.
+        The server may be running. Ids are not reused, so that data that the server has cached about a row is never
+        used for another row.
         """
         with closing(sqlite3.connect(self.database, timeout=30 * PATIENCE)) as database:
             database.execute("ATTACH ? AS template", [str(template)])
@@ -444,7 +449,7 @@ class AppServer:
         return self.request("POST", path, body, **headers)
 
     def request(self, method: str, path: str, body: Any = None, *, timeout: float = 120, **headers: str) -> Answer:
-        """`path` is absolute (`/v4/...`). A `bytes` body is sent as it is, anything else as JSON."""
+        """Send a request to `path` (absolute, `/v4/...`). A `bytes` body is sent unchanged, any other as JSON."""
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         all_headers = {"Content-Type": "application/json", **self.headers}
         all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}

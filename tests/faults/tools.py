@@ -1,4 +1,4 @@
-"""What faults are caused with: gates that stop a machine at one exact step, and a service that can be killed."""
+"""Tools to cause faults: gates that stop a machine at one exact step, and a service that can be killed."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from tests.servers import Answer, AppServer, SSHServer
 
 T = TypeVar("T")
 COMMAND = "/v4/runners/command/"
-# `autosubmit stop` takes the run of this name in any home: other test runs', too.
+# A random name: `autosubmit stop` stops the run of this name in any home, including other test runs'.
 EXPID = f"f{secrets.token_hex(2)}"
 
 
 class Gate:
-    """A place in a shell text at which the next shell that comes by waits, once, until it is let go.
+    """A breakpoint in a shell text. When armed, it blocks the next shell that executes it, once, until `release`.
 
-    Nothing happens while it is not armed. `text` is put where the fault is to be caused: a login profile, a program
-    that stands before the real one in PATH, a control file of the stand-in autosubmit.
+    It has no effect while it is not armed. Insert `text` where the fault is to be caused: in a login profile, in a
+    program that precedes the real one in PATH, or in a control file of the stand-in autosubmit.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self._armed, self._held, fifo = folder / "armed", folder / "held", folder / "fifo"
         os.mkfifo(fifo)
-        # Opened for both, so that neither side waits for the other to open it.
+        # Open it for reading and writing, so that neither side waits for the other to open it.
         self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
         self.text = f"if /bin/mv {self._armed} {self._held} 2>/dev/null; then IFS= read -r _ <{fifo}; fi\n"
 
@@ -65,7 +65,7 @@ class Gate:
         os.write(self._fifo, b"\n")
 
     def close(self) -> None:
-        """Let go whoever still waits."""
+        """Disarm the gate, and release a shell that still waits."""
         self._armed.unlink(missing_ok=True)
         if self.is_held:
             self.release()
@@ -76,7 +76,10 @@ MakeGate = Callable[[], Gate]
 
 
 def stand_before(folder: Path, name: str, *, when: str, before: str = "", after: str = "") -> None:
-    """Put a program `name` into `folder` that does what the real one does, and more when its arguments hold `when`."""
+    """Create a wrapper of the program `name` in `folder`.
+
+    If the arguments contain `when`, it also executes the shell texts `before` and `after`.
+    """
     real = shutil.which(name)
     assert real
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +92,7 @@ def stand_before(folder: Path, name: str, *, when: str, before: str = "", after:
 
 
 def in_background(function: Callable[[], T]) -> Future[T]:
-    """Call it in a thread that nobody has to wait for at the end (unlike a pool's)."""
+    """Call a function in a daemon thread. Unlike a thread of a pool, it does not delay the exit of the process."""
     future: Future[T] = Future()
 
     def call() -> None:
@@ -105,7 +108,7 @@ def in_background(function: Callable[[], T]) -> Future[T]:
 
 
 def run_processes(account: Account, expid: str = EXPID) -> list[int]:
-    """The living `autosubmit run EXPID` processes of an account; a shell's own short-lived forks count with it."""
+    """Return the living `autosubmit run EXPID` processes of an account, without a shell's own short-lived forks."""
     found = {pid for pid in with_environment("HOME", str(account.home)) if is_alive(pid) and _is_run(pid, expid)}
     parents = {pid: parent for pid, parent, _ in processes()}
     return [pid for pid in found if parents.get(pid) not in found]
@@ -119,21 +122,21 @@ def _is_run(pid: int, expid: str) -> bool:
 
 
 def add_control(account: StubAccount, command: str, text: str, **values: str | float) -> None:
-    """As `account.control`, with shell text that `autosubmit COMMAND` executes at its beginning."""
+    """Call `account.control`, and add shell text that `autosubmit COMMAND` executes at its beginning."""
     account.control(command, **values)
     with (account.home / ".stub-autosubmit" / "control" / command).open("a") as file:
         file.write(text)
 
 
 class Service:
-    """A deployed service in front of one account, which can be killed and started again; see AppServer."""
+    """A deployed service for one account, which can be killed and started again; see AppServer."""
 
     def __init__(self, app: AppServer, account: StubAccount, sshd: SSHServer | None) -> None:
         self.app, self.account, self.sshd = app, account, sshd
 
     @property
     def profile(self) -> dict[str, Any]:
-        """The members of a request that name the machine."""
+        """Return the members of a request that name the machine."""
         return profile_of(self.sshd)
 
     def post(self, command: str, **body: Any) -> Answer:
@@ -143,7 +146,7 @@ class Service:
         return self.post("run-experiment", **{"expid": expid, **self.profile})
 
     def run_in_background(self) -> Future[Answer | None]:
-        """None: the service died before it answered."""
+        """Send the request in a thread. The result is None if the service died before it answered."""
         return in_background(lambda: self._unless_killed(self.run))
 
     def stop_in_background(self) -> Future[Answer | None]:
@@ -174,7 +177,7 @@ class Service:
         self.app.start()
 
     def rows(self) -> list[dict[str, Any]]:
-        """The runs in the database, looked at past the service. SQLite only."""
+        """Return the runs in the database, without the service. SQLite only."""
         with closing(sqlite3.connect(self.app.database)) as database:
             database.row_factory = sqlite3.Row
             return [dict(row) for row in database.execute("SELECT * FROM runners_runnerrun ORDER BY id")]
@@ -187,13 +190,13 @@ class Service:
         return wait_for(lambda: rows[0] if (rows := self.rows()) else None, what="the row of the run")
 
     def make_older(self, seconds: float) -> None:
-        """As if the runs had been asked for so long ago."""
+        """Set the start time of all runs to `seconds` ago."""
         with closing(sqlite3.connect(self.app.database)) as database, database:
             created = (timezone.now() - timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")
             database.execute("UPDATE runners_runnerrun SET created = ?", [created])
 
     def log(self) -> str:
-        """What the service answers as the log of the only run."""
+        """Return the log of the only run, as the service answers it."""
         run_id = self.row()["id"]
         answer = self.app.get(f"/v4/runners/runs/{run_id}/log")
         assert answer.status == 200, answer.body
@@ -201,7 +204,7 @@ class Service:
 
     @contextmanager
     def locked_database(self) -> Iterator[None]:
-        """Another process holds the database: whoever wants to write waits."""
+        """Hold an exclusive lock on the database, as another process might. Other writers wait."""
         with closing(sqlite3.connect(self.app.database, isolation_level=None, timeout=30)) as database:
             database.execute("BEGIN EXCLUSIVE")
             yield
@@ -230,7 +233,7 @@ def stop_run(expid: str = EXPID, **options: bool) -> experiments.StopOutcome:
 
 
 def start_by_hand(account: StubAccount, expid: str = EXPID) -> subprocess.Popen[bytes]:
-    """`autosubmit run EXPID` as a person starts it in a terminal of the account."""
+    """Start `autosubmit run EXPID` as a person does in a terminal of the account."""
     before = len(account.calls("run"))
     environment = {"HOME": str(account.home), "PATH": f"{account.home}/bin:{os.defpath}"}
     process = subprocess.Popen(
@@ -251,7 +254,7 @@ def set_status(config: RunnerConfig, expid: str = EXPID) -> experiments.CommandO
 
 
 def look(expid: str = EXPID) -> RunnerRun:
-    """What a status request answers now, asked afresh."""
+    """Return the run as a status request answers it now, with a new probe."""
     RunnerRun.objects.active().filter(expid=expid).update(confirmed_at=None)
     return experiments.get_run(expid=expid, viewer=AnonymousUser())
 
@@ -261,7 +264,7 @@ def wait_ended(expid: str = EXPID, deadline: float = 40) -> RunnerRun:
 
 
 def stored(run: RunnerRun) -> dict[str, Any]:
-    """The row as it is in the database, but for what says how fresh it is."""
+    """Return the row in the database, without the columns that say how fresh it is."""
     values = RunnerRun.objects.filter(pk=run.pk).values().get()
     for name in ("probing_until", "reachable", "unreachable_detail", "confirmed_at"):
         del values[name]
@@ -269,5 +272,5 @@ def stored(run: RunnerRun) -> dict[str, Any]:
 
 
 def sessions(sshd: SSHServer) -> int:
-    """How many commands sshd has started so far."""
+    """Return the number of commands that sshd has started so far."""
     return sshd.log.read_text(errors="replace").count("Starting session: command")
