@@ -223,7 +223,13 @@ def test_many_simultaneous_pollers_cost_one_probe(
     """Over several server processes, which share nothing but the database."""
     account.experiment(EXPID)
     account.control("run", EXPID, SLEEP=600)
-    app = make_app(account=account, sshd=sshd, env={"RUNNERS_STATUS_FRESHNESS": "300"}, workers=4, threads=16)
+    app = make_app(
+        account=account,
+        sshd=sshd,
+        env={"RUNNERS_STATUS_FRESHNESS": "300", "RUNNERS_STATUS_WAIT": "30"},
+        workers=4,
+        threads=16,
+    )
     started = app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(sshd)})
     assert started.status == 200, started.body
 
