@@ -1,11 +1,11 @@
-"""Fixtures of the tests in a real browser: Debian's chromium, driven by Playwright, against a server of its own.
+"""Fixtures of the tests in a real browser: Debian's chromium, driven by Playwright, with a server for each test.
 
-    page            Playwright's page, watched: a JavaScript error, an error in the console, an unexpected answer of 400
-                    or more, or a request to another host fails the test; so does a page without our policy
-    watch           what watches `page`; watch.allow("409 POST /start") for what a test does on purpose
-    new_page        new_page(viewport=..., color_scheme=...) -> another watched page, with cookies of its own
-    site            AppServer that runs real Autosubmit commands, with the people of `PEOPLE` and a profile
-    stub_site       the same with the stand-in autosubmit and a real sshd: quick
+    page            Playwright's page, watched. The test fails on a JavaScript error, an error in the console, an
+                    unexpected response of 400 or more, a request to another host, or a page without our policy
+    watch           the Watch of `page`; watch.allow("409 POST /start") permits what a test does on purpose
+    new_page        new_page(viewport=..., color_scheme=...) -> another watched page, with its own cookies
+    site            AppServer that runs real Autosubmit commands, with the users of `PEOPLE` and a profile
+    stub_site       the same with the stand-in autosubmit and a real sshd: fast
     make_stub_site  make_stub_site(NAME="value") -> the same with more settings
     sign_in         sign_in(page, server, name="ada") through the login page
 
@@ -30,13 +30,13 @@ from tests.environments import AutosubmitAccount, StubAccount
 from tests.servers import AppServer, SSHServer
 
 CHROMIUM = Path("/usr/bin/chromium")
-# The quiet flags: without them chromium looks for its maker's hosts at every start.
+# The flags that prevent requests: without them chromium contacts its maker's hosts at every start.
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 PASSWORD = "correct horse battery staple"
-PEOPLE = {"ada": False, "root": True}  # name: is an admin
+PEOPLE = {"ada": False, "root": True}  # name: whether the user is an admin
 PATIENCE = 10_000 * processes.PATIENCE  # ms that an expectation waits
 
 SETUP = """
@@ -56,7 +56,7 @@ for fields in {profiles!r}:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One for each module, not for the session: while it lives, Django refuses its database in this thread."""
+    """One browser per module, not per session: while it is open, Django rejects database access in this thread."""
     need(CHROMIUM.exists(), "chromium")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
@@ -73,7 +73,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def new_page(
     browser: Browser, make_app: Callable[..., AppServer], request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Page]]:
-    """`make_app` only for the order: pages are closed before the server that they ask is stopped."""
+    """`make_app` only sets the order of the teardown: pages are closed before their server is stopped."""
     contexts: list[Any] = []
     watches: list[Watch] = []
 
@@ -154,7 +154,7 @@ ENVIRONMENT = {"PROTECTION_LEVEL": "ALL"}
 
 
 def populate(server: AppServer, profiles: list[dict[str, Any]], *, preferred: str = "ada_l") -> None:
-    """People and profiles, in one start of Django."""
+    """Create users and profiles in one start of Django."""
     text = SETUP.format(people=PEOPLE, password=PASSWORD, profiles=profiles, preferred=preferred)
     server.manage("shell", "-v0", "-c", text)
 

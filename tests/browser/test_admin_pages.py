@@ -1,4 +1,4 @@
-"""An admin at work in a real browser: imports profiles, mends a mistake, checks a connection, approves a host key."""
+"""An admin in a real browser: imports profiles, corrects a mistake, checks a connection, approves a host key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.processes import PATIENCE
 from tests.servers import AppServer, SSHServer
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "profiles.example.yml"
-MACHINE = 40_000 * PATIENCE  # ms: a machine is asked, on a machine that others use, too
+MACHINE = 40_000 * PATIENCE  # ms: the service contacts a machine, on a shared machine
 
 ROWS = """
 from django.contrib.auth.models import User
@@ -57,7 +57,7 @@ WebhookDelivery.objects.create(webhook=hook, run=last, event="run.completed", pa
 
 @pytest.fixture
 def app_of_admin(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer) -> AppServer:
-    """Nothing is configured yet, and nobody knows the machine's host key."""
+    """A server without configuration that does not know the machine's host key."""
     sshd.forget_host_key()
     server = make_app(account=account, sshd=sshd, env={"PROTECTION_LEVEL": "ALL"})
     populate(server, [])
@@ -66,7 +66,7 @@ def app_of_admin(make_app: Callable[..., AppServer], account: StubAccount, sshd:
 
 @pytest.fixture
 def admin(page: Page, app_of_admin: AppServer) -> Page:
-    """Signed in, on the admin's first page."""
+    """The admin's first page, with an admin signed in."""
     return enter(page, app_of_admin)
 
 
@@ -80,7 +80,7 @@ def enter(page: Page, server: AppServer) -> Page:
 
 
 def example(sshd: SSHServer, *, port: str) -> str:
-    """The example with the test's machine as its cluster."""
+    """Return the example with the test's machine as its cluster."""
     text = EXAMPLE.read_text()
     old = (
         "MODULE_LOADER_TYPE: LMOD\n      MODULES: autosubmit\n      SSH: {HOST: autosubmit.example.com, PORT: 22, USER"
@@ -142,7 +142,7 @@ def test_an_admin_imports_profiles_checks_a_machine_and_approves_its_key(admin: 
     expect(page.locator(".messagelist")).to_contain_text("Approved: [127.0.0.1]")
 
     page.get_by_role("button", name="Check connection").click()
-    # As it happens: the last step takes two seconds, and the others are on the page before it is done.
+    # The page shows each stage as it happens: the last one takes two seconds, the others are shown before it ends.
     expect(page.locator("tr[data-stage=authenticate]")).to_contain_text("good", timeout=MACHINE)
     expect(page.locator("tr.waiting:visible")).to_have_count(1)
     expect(verdict).to_have_count(0)
@@ -176,7 +176,7 @@ def test_the_form_shows_what_matters_and_what_it_stands_for(admin: Page, app_of_
 
     page.get_by_label("Runner type:").select_option("LOCAL")
     expect(host).to_be_hidden()
-    expect(preview.locator("pre")).not_to_contain_text("HOST")  # what is hidden is not sent
+    expect(preview.locator("pre")).not_to_contain_text("HOST")  # hidden fields are not sent
     page.get_by_label("Module loader:").select_option("NO_MODULE")
     expect(modules).to_be_hidden()
     expect(preview).to_contain_text("Nothing: a request with this profile needs no profile_params.")
@@ -189,7 +189,7 @@ def test_the_form_shows_what_matters_and_what_it_stands_for(admin: Page, app_of_
     page.locator("#result_list").get_by_role("link", name="NEW").click()
     expect(host).to_be_hidden()
     page.get_by_label("Runner type:").select_option("SSH")
-    expect(host).to_have_value("")  # was stored as open
+    expect(host).to_have_value("")  # it was stored as open
 
 
 def test_everything_can_be_done_without_javascript(
@@ -259,7 +259,7 @@ def test_a_toggle_is_switched_off_and_on_again(admin: Page, app_of_admin: AppSer
         answer = app_of_admin.post("/v4/runners/command/run-experiment", body, Authorization=f"Bearer {secret}")
         return f"{answer.status} {answer.body['code']}"
 
-    assert code() == "404 profile_not_found"  # of who may try
+    assert code() == "404 profile_not_found"  # the endpoint is enabled
     page.goto(f"{app_of_admin.url}/admin/profiles/endpointtoggle/")
     running = page.get_by_label("runner-run is enabled")
     expect(running).to_be_checked()

@@ -1,4 +1,4 @@
-"""The forms of the commands in a real browser: what is asked for, what is refused, what is kept."""
+"""The forms of the commands in a real browser: the values that they require, reject and keep."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_mistake_is_said_at_its_field_and_what_was_typed_is_kept(
 def test_what_is_typed_while_a_choice_is_under_way_is_kept(
     page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
-    """The answer to a choice makes the form anew, from what was in it when the choice was made."""
+    """The response to a choice rebuilds the form from the values at the time of the choice."""
     sign_in(page, stub_site)
     page.goto(f"{stub_site.url}/start?profile_name=YOURS")
     held: list[Route] = []
@@ -78,7 +78,7 @@ def test_what_is_typed_while_a_choice_is_under_way_is_kept(
     page.get_by_label("Experiment").fill("a001")
     wait_for(lambda: held, what="the choice")
     held[0].continue_()
-    expect(page.get_by_label("Account on that machine")).to_be_visible()  # only a form made anew has it
+    expect(page.get_by_label("Account on that machine")).to_be_visible()  # only the rebuilt form has this field
     expect(page.get_by_label("Experiment")).to_have_value("a001")
     expect(page.get_by_label("How to reach the machine")).to_have_value("SSH")
 
@@ -93,7 +93,7 @@ document.addEventListener("htmx:afterSwap", () => setTimeout(() => {
 
 
 def test_a_choice_made_as_soon_as_the_form_is_there_counts(page: Page, stub_site: AppServer, sign_in: SignIn) -> None:
-    """By default htmx lets a form settle for 20 ms before it listens to it."""
+    """By default, htmx lets a form settle for 20 ms before it listens to the form's events."""
     sign_in(page, stub_site)
     page.goto(f"{stub_site.url}/start?profile_name=YOURS")
     page.evaluate(CHOOSE_AT_ONCE)

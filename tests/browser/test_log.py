@@ -17,7 +17,7 @@ RESTART = 30_000 * PATIENCE  # ms
 
 
 def open_run(page: Page, server: AppServer, account: StubAccount, sign_in: SignIn, profile: str = "CLUSTER") -> Path:
-    """Start a run that goes on, and open its page; the log that its command would have written to."""
+    """Start a long run and open its page. Return the path of the log to which its command would write."""
     account.control("run", "a001", SLEEP=600)
     account.experiment("a001")
     sign_in(page, server)

@@ -1,4 +1,4 @@
-"""How the pages look and work for everybody: on a phone, in the dark, by keyboard, without JavaScript."""
+"""Look and usability of the pages for everybody: on a phone, in dark mode, by keyboard, without JavaScript."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.servers import AppServer
 SignIn = Callable[..., None]
 PHONE = {"width": 390, "height": 844}
 
-# Two weeks of six experiments on three machines, with every outcome, and some that go on. Nothing listens where they
-# ran, and somebody asks after those that go on for the next hour: what the pages show of them stays as it is here.
+# Two weeks of runs of six experiments on three machines, with every outcome; some runs are active. Nothing listens on
+# those machines, and the active runs are leased for the next hour, so the state that the pages show does not change.
 LEASE = 3600  # seconds
 SEED = """
 from datetime import timedelta
@@ -52,7 +52,7 @@ for i, trouble in enumerate(["", "ada_l@cluster-login2:22 cannot be reached: no 
 
 @pytest.fixture
 def busy_site(make_stub_site: Callable[..., AppServer]) -> AppServer:
-    server = make_stub_site(RUNNERS_PROBE_TIMEOUT=str(LEASE))  # a lease longer than that would not be believed
+    server = make_stub_site(RUNNERS_PROBE_TIMEOUT=str(LEASE))  # a longer lease is ignored
     server.manage("shell", "-v0", "-c", SEED)
     return server
 
@@ -105,7 +105,7 @@ def test_a_dashboard_without_news_gets_empty_answers_and_keeps_what_it_shows(
     with page.expect_response(lambda answer: answer.url.endswith("/runs/list") and answer.status == 304):
         pass
     expect(runs.get_by_role("row")).to_have_count(29)
-    expect(runs).to_contain_text("12 min")  # an age that the page itself keeps up to date
+    expect(runs).to_contain_text("12 min")  # the page itself updates the age
     change = "from runners.models import RunnerRun; RunnerRun.objects.filter(expid='b001').update(started_by='hopper')"
     busy_site.manage("shell", "-v0", "-c", change)
     expect(runs).to_contain_text("hopper")
@@ -113,7 +113,7 @@ def test_a_dashboard_without_news_gets_empty_answers_and_keeps_what_it_shows(
 
 @pytest.mark.parametrize("name", ["400", "403", "403_csrf", "429", "500", "503"])
 def test_every_error_is_a_page_that_is_accessible(page: Page, watch: Watch, stub_site: AppServer, name: str) -> None:
-    """As the service renders it, without causing the error: the other tests do that."""
+    """Show the error page as the service renders it, without causing the error. Other tests cause the errors."""
     context = {"wait": 7, "origin": "https://runners.example.org", "here": "http://runners.example.org"}
     body = render_to_string(f"{name}.html", {**context, "is_https_unknown": True})
     page.route("**/an-error", lambda route: route.fulfill(status=500, body=body, content_type="text/html"))
@@ -187,7 +187,7 @@ def test_a_run_is_started_and_stopped_with_the_keyboard_alone(
 def test_a_stop_that_takes_long_can_be_made_a_kill(
     page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
-    watch.allow("console error .* htmx:(sendAbort|afterRequest)")  # the kill takes the place of the first request
+    watch.allow("console error .* htmx:(sendAbort|afterRequest)")  # the kill replaces the first request
     account.control("run", "a001", SLEEP=600, IGNORE="INT TERM")
     account.control("stop", "a001", DELAY=60)
     account.experiment("a001")
@@ -205,7 +205,7 @@ def test_a_stop_that_takes_long_can_be_made_a_kill(
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("End it at once")).to_be_checked()
     dialog.get_by_role("button", name="Stop the run").click()
-    expect(page.locator("#state")).to_contain_text("TERMINATED", timeout=15_000)  # long before the first stop gives up
+    expect(page.locator("#state")).to_contain_text("TERMINATED", timeout=15_000)  # long before the first stop times out
     expect(page.locator("#state")).to_contain_text("stopped by ada")
 
 
@@ -237,11 +237,11 @@ def test_a_hidden_tab_asks_nothing_and_asks_at_once_when_it_is_seen(
     page.on("request", lambda request: asked.append(request.url))
     with page.expect_request("**/runs/list"):
         pass
-    # Headless chromium hides no tab: the page is told that it is hidden.
+    # Headless chromium hides no tab, so tell the page that it is hidden.
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     asked.clear()
-    page.wait_for_timeout(7000)  # more than two rounds: that nothing happens can only be seen by waiting
+    page.wait_for_timeout(7000)  # more than two rounds: only waiting can show that nothing happens
     assert asked == []
     page.evaluate("Object.defineProperty(document, 'hidden', {value: false, configurable: true})")
     with page.expect_request("**/runs/list", timeout=1500):

@@ -1,4 +1,4 @@
-"""People start, watch and stop real Autosubmit runs in a real browser."""
+"""Users start, watch and stop real Autosubmit runs in a real browser."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.servers import AppServer
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 SignIn = Callable[..., None]
 RUN_URL = re.compile(r"/runs/(\d+)$")
-AUTOSUBMIT = 60_000 * PATIENCE  # ms: a command takes 1.5 s before it does anything, on a machine that others use
+AUTOSUBMIT = 60_000 * PATIENCE  # ms: a command needs 1.5 s before it does anything, on a shared machine
 
 
 def start(page: Page, server: AppServer, expid: str) -> None:
-    """Through the form, from the dashboard to the run's page."""
+    """Start a run with the form, from the dashboard to the run's page."""
     page.goto(f"{server.url}/")
     page.get_by_role("link", name="Start a run").first.click()
     page.get_by_label("Experiment").fill(expid)

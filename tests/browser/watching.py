@@ -1,4 +1,4 @@
-"""What a browser test watches besides what it asks: errors, other hosts, the policy, accessibility."""
+"""The additional checks of every browser test: errors, requests to other hosts, the policy, accessibility."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import axe_playwright_python
 from playwright.sync_api import ConsoleMessage, Error, Page, Request, Response
 
 ARTIFACTS = Path(__file__).resolve().parents[2] / ".artifacts"
-# The script itself: the package's own wrapper only evaluates it, too.
+# Use the script directly, because the package's wrapper only evaluates it, too.
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @dataclass
 class Watch:
-    """Collects what must not happen on a page. `allow(pattern)`: what a test does on purpose."""
+    """A collector of what must not happen on a page. `allow(pattern)` permits what a test does on purpose."""
 
     page: Page
     host: str
@@ -34,11 +34,11 @@ class Watch:
         self.page.on("response", self._on_response)
 
     def allow(self, pattern: str) -> None:
-        """A regular expression over trouble that is expected from now on, such as `409 .*/start`."""
+        """Permit problems that match a regular expression, such as `409 .*/start`."""
         self._allowed.append(pattern)
 
     def check(self) -> None:
-        """Raises AssertionError with everything that happened and was not allowed."""
+        """Raise AssertionError with everything that happened and was not permitted."""
         found = [trouble for trouble in self.troubles if not any(re.search(each, trouble) for each in self._allowed)]
         assert not found, "\n".join(found)
         assert self.hosts <= {self.host}, f"requests to other hosts: {self.hosts - {self.host}}"
@@ -51,7 +51,7 @@ class Watch:
         self.troubles.append(f"JavaScript error on {self.page.url}: {error.message}")
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        # Chromium also reports answers of 400 and more here, without saying which: `_on_response` knows them.
+        # Chromium also reports responses of 400 and more here, but not which: `_on_response` handles them.
         if message.type == "error" and "Failed to load resource" not in message.text:
             self.troubles.append(f"console error on {self.page.url}: {message.text}")
 
@@ -68,9 +68,9 @@ class Watch:
 
 
 def check_accessible(page: Page) -> None:
-    """axe-core finds nothing serious or critical on the page as it is now."""
+    """Assert that axe-core finds nothing serious or critical on the current page."""
     page.evaluate(AXE)
-    # No preload: axe would copy Django's style sheets that @import others into <style>, which our policy refuses.
+    # No preload: axe would copy Django's style sheets that @import others into <style>, which our policy blocks.
     options = "{runOnly: {type: 'tag', values: tags}, resultTypes: ['violations'], preload: false}"
     result = page.evaluate(f"(tags) => axe.run(document, {options})", RULES)
     bad = [
@@ -83,7 +83,7 @@ def check_accessible(page: Page) -> None:
 
 
 def keep(page: Page, name: str, *, full: bool = True) -> Path:
-    """A screenshot among the artefacts; its path."""
+    """Save a screenshot in the artefacts and return its path."""
     ARTIFACTS.mkdir(exist_ok=True)
     path = ARTIFACTS / f"{name}.png"
     page.screenshot(path=path, full_page=full)
