@@ -1,6 +1,6 @@
-"""The requests. Each case is told once and asked of both sides; the reply that it returns is what is compared.
+"""The requests. Each case is written once and sent to both sides. The reply that it returns is compared.
 
-The bodies are those that today's GUI was recorded to send, success and failure alike.
+The bodies are those that today's GUI was recorded to send, for success and for failure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.compat.side import ORIGIN, Side
 CASES: dict[str, Callable[[Side], Reply]] = {}
 Case = Callable[[Side], Reply]
 
-# As the create page sends it: always all ten.
+# The create page always sends all ten members.
 CREATE: dict[str, Any] = {
     "description": "of the compatibility suite",
     "hpc": "LOCAL",
@@ -31,7 +31,7 @@ CREATE: dict[str, Any] = {
 
 
 def case(what: str, *, on: bool = True, level: str = "NONE") -> Callable[[Case], Case]:
-    """Register a case; it is asked with all endpoints switched on, or off, and with this PROTECTION_LEVEL."""
+    """Register a case. It is sent with all endpoints switched on or off, and with this PROTECTION_LEVEL."""
 
     def register(function: Case) -> Case:
         assert what not in CASES
@@ -229,7 +229,7 @@ def run_no_params(side: Side) -> Reply:
 
 
 def running(side: Side, profile: str, **headers: str) -> str:
-    """An experiment that runs for a minute; its expid."""
+    """Start an experiment that runs for a minute and return its expid."""
     expid = side.experiment()
     side.account.control("run", expid, SLEEP=60)
     assert side.run(expid, profile, **headers).status == 200
@@ -387,7 +387,7 @@ def create_testcase(side: Side) -> Reply:
 
 @case("create-experiment, description with shell text in it")
 def create_hostile(side: Side) -> Reply:
-    """The reply tells what Autosubmit was given, which is what differs."""
+    """Return the reply with the description that Autosubmit received, which is what differs."""
     reply = side.post("create-experiment", create(description='a "b" $(echo executed) `echo executed`'))
     (given,) = (word for word in side.account.calls("expid")[-1] if "executed" in word)
     return Reply(reply.status, {**reply.body, "description": given.rpartition("=")[2]}, reply.headers, reply.seconds)

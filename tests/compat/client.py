@@ -1,4 +1,4 @@
-"""One kept connection to a server, for latency that is the server's own and requests that are exactly as given."""
+"""One kept connection to a server: the latency is only the server's, and requests are sent exactly as given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """`body` is parsed JSON, or text when it is none. `seconds` from the first byte sent to the last received."""
+    """A reply.
+
+    `body` is parsed JSON, or text if it is not JSON. `seconds`: from the first byte sent to the last received.
+    """
 
     status: int
     body: Any
@@ -20,11 +23,11 @@ class Reply:
     seconds: float
 
 
-KEPT = 1.0  # seconds: gunicorn closes a connection that is idle for 2 s
+KEPT = 1.0  # seconds: gunicorn closes a connection after 2 s of idle time
 
 
 class Client:
-    """Keeps its connection open as browsers do, and opens another after a pause."""
+    """A client that keeps its connection open as browsers do, and opens another one after a pause."""
 
     def __init__(self, port: int, *, timeout: float = 60, headers: dict[str, str] | None = None) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -38,7 +41,7 @@ class Client:
         return self.request("POST", path, body)
 
     def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
-        """A `bytes` body is sent as it is, anything else but None as JSON."""
+        """Send a request. A `bytes` body is sent unchanged, any other body except None as JSON."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         all_headers = {**self._headers, **({"Content-Type": "application/json"} if data else {}), **(headers or {})}
         if time.monotonic() - self._used > KEPT or self._is_dropped():
@@ -53,7 +56,7 @@ class Client:
         return Reply(response.status, _parsed(content), names, seconds)
 
     def _is_dropped(self) -> bool:
-        """Whether the server has closed the connection, which a busy one may do at any time."""
+        """Return True if the server has closed the connection, which a busy one may do at any time."""
         sock = self._connection.sock
         return sock is not None and bool(select.select([sock], [], [], 0)[0])
 

@@ -1,7 +1,8 @@
-"""What counts as a difference between two replies: the class of the status, a member that is missing, its type, and the
-values that clients compare with words they know.
+"""The definition of a difference between two replies.
 
-Members that only ours has are no differences: clients of today do not look at them. `additions` lists them.
+A reply differs in the class of the status, a missing member, the type of a member, or the values that clients compare
+with words that they know. Members that only our service has are not differences, because today's clients do not read
+them. `additions` lists them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tests.compat.client import Reply
 # Members whose value is a word that clients know, or a sentence that they show.
 WORDS = frozenset(
     {"message", "status", "runner", "module_loader", "modules", "preferred_username", "user_id", "ENABLED"}
-    | {"description", "access-control-allow-origin"}  # which cases put into their replies
+    | {"description", "access-control-allow-origin"}  # members that cases put into their replies
 )
 TYPES: dict[type, str] = {
     str: "text",
@@ -29,12 +30,12 @@ TYPES: dict[type, str] = {
 
 
 def differences(reference: Reply, ours: Reply) -> list[str]:
-    """In words, `what: there -> here`."""
+    """Return the differences as texts, `what: there -> here`."""
     found = []
     if reference.status // 100 != ours.status // 100:
         found.append(f"HTTP status: {reference.status} -> {ours.status}")
     is_error = reference.status >= 400 or ours.status >= 400
-    if is_error and found:  # bodies of different kinds
+    if is_error and found:  # the bodies are of different kinds
         return found
     found += _bodies(reference.body, ours.body, "", is_error)
     return found
@@ -58,7 +59,7 @@ def _bodies(there: Any, here: Any, path: str, is_error: bool) -> Iterator[str]:
 
 
 def additions(there: Any, here: Any, path: str = "") -> list[str]:
-    """The members that only ours has."""
+    """Return the members that only our reply has."""
     if isinstance(there, dict) and isinstance(here, dict):
         found: list[str] = []
         for key in here:
@@ -72,7 +73,7 @@ _EXPID = re.compile(r"\b[abt]\d{3}\b")
 
 
 def neutral(reply: Reply) -> Reply:
-    """The same for experiments of either side: `a101` and `b101` become EXPID."""
+    """Return the reply with the same expids for both sides: `a101` and `b101` become EXPID."""
 
     def walk(value: Any) -> Any:
         if isinstance(value, str):

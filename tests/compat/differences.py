@@ -1,4 +1,4 @@
-"""The wanted differences: case -> {difference, in the words of compare.py: why}. Anything else fails the suite."""
+"""The intended differences: case -> {difference, as text of compare.py: reason}. Any other one fails the suite."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""An OpenID Connect provider that believes everybody, so that people can sign in to the Autosubmit API: `Provider`.
+"""An OpenID Connect provider that accepts every login, so that users can sign in to the Autosubmit API: `Provider`.
 
 with Provider() as provider:
     ReferenceServer(..., env=provider.environment)
-    # its /v4/auth/oidc/login?code=NAME then answers a login of NAME, which it has signed itself
+    # /v4/auth/oidc/login?code=NAME of the server then returns a login of NAME, which the server has signed
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import jwt
 
 
 class _Tokens(BaseHTTPRequestHandler):
-    """Its token endpoint: whoever the code names has signed in."""
+    """The provider's token endpoint. The user whom the code names has signed in."""
 
     def do_POST(self) -> None:
         asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        # The Autosubmit API does not look at the signature: the token comes from the provider itself.
+        # The Autosubmit API does not check the signature, because the token comes from the provider itself.
         signed = jwt.encode({"sub": asked["code"][0]}, "of a provider of the test run, 32 bytes", algorithm="HS256")
         body = json.dumps({"id_token": signed, "access_token": "of no use here", "token_type": "Bearer"}).encode()
         self.send_response(200)
@@ -30,7 +30,7 @@ class _Tokens(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Not to the test run's output."""
+        """Keep the request out of the test run's output."""
 
 
 class Provider:

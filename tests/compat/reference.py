@@ -1,8 +1,8 @@
 """The Autosubmit API 4.2.0 as a server to compare with: `ReferenceServer`, a context manager.
 
-It is started as its package recommends (`autosubmit_api start`: gunicorn with uvicorn workers), in a home with
-Autosubmit's own database, and is configured by the YAML of `RUNNER_CONFIGURATION`. Background tasks are off: they read
-experiments, which nothing here is about.
+It is started as its package recommends (`autosubmit_api start`: gunicorn with uvicorn workers). Its home has
+Autosubmit's own database, and the YAML of `RUNNER_CONFIGURATION` configures it. Background tasks are off: they read
+experiments, which these tests do not need.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCRIPT_TOKEN = "of-the-test-run-for-scripts-0123456789"
 
 
 class ReferenceServer:
-    """`home` is its HOME: LOCAL commands run there, and its SSH key is `home/.ssh/id_ed25519`."""
+    """A server of the Autosubmit API. LOCAL commands run in `home`, its HOME. Its SSH key is `home/.ssh/id_ed25519`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class ReferenceServer:
         workers: int = 2,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """`programs`: the folder with the `autosubmit` that LOCAL commands find first. `client_key`: for SSH."""
+        """Take `programs`, the folder of the `autosubmit` that LOCAL commands find first, and `client_key`, for SSH."""
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "reference.log"
@@ -66,7 +66,10 @@ class ReferenceServer:
                 self._prepare(command)
 
     def _prepare(self, command: str) -> None:
-        """Autosubmit's own database, without which the API does not start; by the Autosubmit that it depends on."""
+        """Create Autosubmit's own database with the Autosubmit that the API depends on.
+
+        The API does not start without it.
+        """
         argv = [str(self._bin / "autosubmit"), command]
         done = subprocess.run(
             argv, env=self.environment, cwd="/", capture_output=True, text=True, check=False, timeout=60 * PATIENCE
@@ -74,7 +77,7 @@ class ReferenceServer:
         assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
-        """What its configuration file says; it reads the file at every request."""
+        """Write the server's configuration file. The server reads the file at every request."""
         self._configuration.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": dict(configuration)}))
 
     def __enter__(self) -> ReferenceServer:

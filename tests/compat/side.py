@@ -1,4 +1,4 @@
-"""One of the two services, so that a case can be told once: `ours(...)` and `reference(...)`."""
+"""One of the two services, so that each case is written only once: `ours(...)` and `reference(...)`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ORIGIN = "http://gui.example.org"
 
 @dataclass
 class Side:
-    """`letter` begins the ids of this side's experiments.
+    """One of the two services. `letter` is the first letter of the ids of this side's experiments.
 
-    `configure` takes a RUNNER_CONFIGURATION, `protect` a PROTECTION_LEVEL. `login` takes the name of somebody who signs
-    in to the Autosubmit API, and gives the header that the GUI sends from then on, to either side.
+    `configure` takes a RUNNER_CONFIGURATION, `protect` a PROTECTION_LEVEL. `login` takes the name of a user who signs
+    in to the Autosubmit API, and returns the header that the GUI then sends to either side.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Side:
         self.client = Client(self.port)
 
     def experiment(self) -> str:
-        """A new experiment, which the stand-in for Autosubmit knows."""
+        """Create an experiment that the stand-in for Autosubmit knows, and return its expid."""
         return self.account.experiment(f"{self.letter}{next(self._numbers)}")
 
     def get(self, path: str, **headers: str) -> Reply:
         return self.client.request("GET", path, headers=headers)
 
     def post(self, path: str, body: Any, **headers: str) -> Reply:
-        """A path without slash at its beginning is a command's name."""
+        """Send a POST request. A path without a leading slash is a command's name."""
         full = path if path.startswith("/") else f"/v4/runners/command/{path}"
         return self.client.request("POST", full, body, headers)
 
@@ -66,7 +66,7 @@ class Side:
         return self.post("get-runner-run-status", {"expid": expid})
 
     def status_after(self, expid: str, deadline: float = 30) -> Reply:
-        """The status once it is not ACTIVE any more; AssertionError after `deadline` seconds."""
+        """Return the status once it is no longer ACTIVE. Raise AssertionError after `deadline` seconds."""
 
         def ended() -> Reply | None:
             reply = self.status(expid)
@@ -77,21 +77,21 @@ class Side:
         return reply
 
     def switch(self, *, on: bool) -> None:
-        """Every endpoint toggle on or off, if it is not already."""
+        """Switch every endpoint toggle on or off, unless it is so already."""
         if on != self._is_on:
             toggles = {name: {"ENABLED": on} for name in ENDPOINTS}
             self.configure({"PROFILES": profiles(self.sshd), "ENDPOINTS": toggles})
             self._is_on = on
 
     def at_level(self, level: str) -> None:
-        """With this PROTECTION_LEVEL, if it has not got it already: that takes a restart."""
+        """Set this PROTECTION_LEVEL, unless it is set already, because a change requires a restart."""
         if level != self.level:
             self.protect(level)
             self.level = level
 
 
 def profiles(sshd: SSHServer) -> dict[str, Any]:
-    """What both services are configured with; the Autosubmit API takes `USERNAME` only."""
+    """Return the profiles of both services. The Autosubmit API accepts `USERNAME` only."""
     place = {"HOST": "127.0.0.1", "PORT": sshd.port, "USERNAME": sshd.user}
     return {
         "LOCAL": {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE"},
@@ -129,7 +129,7 @@ def ours(folder: Path, account: StubAccount, sshd: SSHServer, login: Callable[[s
 
 @contextmanager
 def reference(folder: Path, account: StubAccount, sshd: SSHServer) -> Iterator[Side]:
-    """One worker: with more it is a matter of luck whether it can stop a LOCAL run."""
+    """Start the Autosubmit API with one worker. With more workers, it is random whether it can stop a LOCAL run."""
     configuration = {"PROFILES": profiles(sshd), "SSH_PUBLIC_KEYS": [public_key(sshd)]}
     with Provider() as provider:
         server = ReferenceServer(

@@ -1,4 +1,4 @@
-"""Each request to both services. A difference that differences.py does not list fails, and so does one that is gone."""
+"""Send each request to both services. An unlisted difference fails, and so does a listed one that no longer occurs."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _no_lost_sockets() -> None:
-    """Instead of the fixture in tests/conftest.py: the clients keep their connections for all tests of this module."""
+    """Replace the fixture in tests/conftest.py: the clients keep their connections for all tests of this module."""
 
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side]]:
     folder = tmp_path_factory.mktemp("compat")
     account = StubAccount(folder / "home")
-    # The Autosubmit API executes its commands in no login shell, so sshd itself has to give them their PATH.
+    # The Autosubmit API does not execute its commands in a login shell, so sshd itself must set their PATH.
     env = {"PATH": f"{account.home}/bin:/usr/local/bin:/usr/bin:/bin"}
     try:
         with (
@@ -54,7 +54,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side
 
 @pytest.fixture(scope="module")
 def ask(sides: tuple[Side, Side]) -> Ask:
-    """Both answers to a case, asked once."""
+    """Return a function that gives both replies to a case. Each case is sent once."""
     pairs: dict[str, Pair] = {}
 
     def get(case: str) -> Pair:
