@@ -1,7 +1,7 @@
-"""Clients that generators make of the served OpenAPI document, checked together with a program that uses them.
+"""Clients that are generated from the served OpenAPI document, checked together with a program that uses them.
 
-To make and check one takes up to half a minute, so the result is kept: it is used again as long as document, programs
-and tools are the same. All of it is in .tools/sdk, which tools/sdk/install makes.
+Making and checking a client takes up to half a minute, so the result is cached. It is reused while the document, the
+programs and the tools are the same. All files are in .tools/sdk, which tools/sdk/install makes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ DOCS = ROOT / "docs" / "sdk.md"
 
 
 def python_client(document: bytes) -> Path:
-    """The folder with the generated package. `mypy --strict` accepts driver.py and the sample of the docs with it."""
+    """Return the folder with the generated package.
+
+    `mypy --strict` accepts driver.py and the sample of the docs with it.
+    """
 
     def make(folder: Path) -> None:
         generate("python", folder)
         (folder / "sample.py").write_text(sample("python"))
-        # What openapi-generator makes is typed, but not as `--strict` asks: only its users are checked.
+        # openapi-generator makes typed code, but not as `--strict` requires, so only its users are checked.
         argv = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file="]
         argv += [f"--python-executable={PYTHON}", f"--cache-dir={TOOLS / 'mypy'}", HERE / "driver.py", "sample.py"]
         run(argv, folder)
@@ -41,7 +44,7 @@ def python_client(document: bytes) -> Path:
 
 
 def java_client(document: bytes) -> Path:
-    """The folder with the generated sources and classes/Driver.class, compiled by `javac`."""
+    """Return the folder with the generated sources and classes/Driver.class, compiled by `javac`."""
 
     def make(folder: Path) -> None:
         generate("java", folder)
@@ -52,13 +55,13 @@ def java_client(document: bytes) -> Path:
 
 
 def java_libraries() -> Path:
-    """Jackson, which the Java client needs, is in the generator's own file."""
+    """Return the generator's own file, which contains Jackson. The Java client needs Jackson."""
     (jar,) = TOOLS.glob("lib/python*/site-packages/openapi_generator_cli/openapi-generator.jar")
     return jar
 
 
 def r_client(document: bytes) -> Path:
-    """The folder with the generated package. R evaluates each of its files."""
+    """Return the folder with the generated package. R evaluates each of its files."""
 
     def make(folder: Path) -> None:
         generate("r", folder)
@@ -68,7 +71,10 @@ def r_client(document: bytes) -> Path:
 
 
 def typescript_client(document: bytes) -> Path:
-    """The folder with the generated types and dist/driver.js, made by `tsc --strict` (tools/sdk/tsconfig.json)."""
+    """Return the folder with the generated types and dist/driver.js.
+
+    `tsc --strict` makes dist/driver.js (tools/sdk/tsconfig.json).
+    """
 
     def make(folder: Path) -> None:
         generate("typescript", folder)
@@ -77,12 +83,12 @@ def typescript_client(document: bytes) -> Path:
         shutil.copy(SOURCES / "tsconfig.json", folder)
         run([NODE_PACKAGES / ".bin" / "tsc", "--project", "."], folder)
 
-    # Below node, so that it finds node_modules.
+    # The folder is below node, so that the client finds node_modules.
     return made(TOOLS / "node" / "client", document, [HERE / "driver.ts"], make)
 
 
 def sample(language: str) -> str:
-    """The program that docs/sdk.md shows."""
+    """Return the program that docs/sdk.md shows."""
     (text,) = re.findall(rf"^```{language}\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
     return str(text)
 
@@ -92,7 +98,7 @@ def generate(language: str, folder: Path) -> None:
 
 
 def run(argv: list[object], folder: Path) -> str:
-    """What a program printed. AssertionError, with that, when it fails."""
+    """Return what a program printed. Raise AssertionError with that output if the program fails."""
     words = [str(word) for word in argv]
     environment = {**os.environ, "PATH": f"{TOOLS / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
@@ -101,7 +107,7 @@ def run(argv: list[object], folder: Path) -> str:
 
 
 def made(folder: Path, document: bytes, programs: list[Path], make: Callable[[Path], None]) -> Path:
-    """`folder`, made anew unless it was made of the same document, programs and tools."""
+    """Return `folder`. Make it again unless it was made from the same document, programs and tools."""
     sources = [*programs, DOCS, Path(__file__), *sorted(path for path in SOURCES.iterdir() if path.is_file())]
     state = hashlib.sha256(document + b"".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = folder / ".made-of"

@@ -23,7 +23,7 @@ class Service:
 
     @property
     def document(self) -> bytes:
-        """The OpenAPI document as it is served, byte for byte."""
+        """Return the OpenAPI document as it is served, byte for byte."""
         with urllib.request.urlopen(f"{self.app.url}/openapi.json", timeout=30) as answer:
             return bytes(answer.read())
 
@@ -45,5 +45,5 @@ def make_service(make_app: Callable[..., AppServer], account: StubAccount, tmp_p
 
 @pytest.fixture
 def service(make_service: Callable[..., Service], account: StubAccount) -> Service:
-    account.control("run", "a001", SLEEP=120)  # the second experiment of a driver: the one that it stops
+    account.control("run", "a001", SLEEP=120)  # the second experiment of a driver, which the driver stops
     return make_service(PROTECTION_LEVEL="ALL", RUNNERS_STATUS_FRESHNESS="0.1")

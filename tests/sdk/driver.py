@@ -1,7 +1,7 @@
-"""The main job over the generated Python client, as a user would write it: driver.py URL TOKEN PROFILE.
+"""Create, run and stop experiments with the generated Python client, as a user would: driver.py URL TOKEN PROFILE.
 
-test_generated_clients.py type-checks it with `mypy --strict` and executes it against a live server. It prints what it
-sees, one `name: value` a line, and fails with the answer that it did not expect.
+The tests type-check this program with `mypy --strict` and execute it against a live server. It prints what it observes,
+one `name: value` per line. If a response is not the expected one, the program fails and prints the response.
 """
 
 # ruff: noqa: T201  (a program that prints what it sees)
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 def expect(kind: type[T], answer: object) -> T:
-    """The answer, or what it wraps, which has to be of this kind."""
+    """Return the response, or the object that it wraps. Exit unless the result is of this kind."""
     answer = getattr(answer, "actual_instance", answer)
     if not isinstance(answer, kind):
         raise SystemExit(f"expected {kind.__name__}, got {type(answer).__name__}: {answer}")
@@ -58,7 +58,7 @@ def expect(kind: type[T], answer: object) -> T:
 
 
 def refused(ask: Callable[[], object]) -> Problem:
-    """The Problem that the answer is."""
+    """Return the Problem of an error response."""
     try:
         answer = ask()
     except ApiException as error:
@@ -73,7 +73,10 @@ class Driver:
         self.configuration, self.operations = ConfigurationApi(client), OperationsApi(client)
 
     def create(self, description: str) -> str:
-        """A new experiment with its job list; its expid. Sent twice, as after a lost answer: there is still one."""
+        """Create an experiment with its job list and return its expid.
+
+        The request is sent twice, as after a lost response. There is still only one experiment.
+        """
         params = CreateExperimentParams(description=description, dummy=True, hpc="local")
         request = CreateExperimentRequest(profile_name=self.profile, command_params=params)
         key = str(uuid.uuid4())
@@ -86,7 +89,7 @@ class Driver:
         return first.expid
 
     def ended(self, expid: str) -> Run:
-        """Its run once it is over."""
+        """Return the experiment's run once it has ended."""
         deadline = time.monotonic() + PATIENCE
         while (run := self.runs.get_runner_run_status(RunStatusRequest(expid=expid))).status is RunStatus.ACTIVE:
             if time.monotonic() > deadline:
@@ -133,7 +136,7 @@ class Driver:
 
     def in_the_background(self) -> None:
         request = CreateJobListRequest(profile_name=self.profile, expid=self.create("is made in the background"))
-        # The generator types the answer as that of status 200. The one of status 202 is an Operation.
+        # The generator gives the response the type of status 200. The response of status 202 is an Operation.
         operation = expect(Operation, self.commands.create_job_list(request, prefer="respond-async"))
         deadline = time.monotonic() + PATIENCE
         while operation.status in (OperationStatus.PENDING, OperationStatus.RUNNING) and time.monotonic() < deadline:
@@ -142,7 +145,7 @@ class Driver:
         print("operation:", operation.kind.value, operation.status.value)
 
     def filters(self) -> None:
-        """A member that is one text or several, as both."""
+        """Send a member that is one text or several, in both forms."""
         for filter_status in ("FAILED", ["FAILED", "READY"]):
             params = SetJobStatusParams(final_status=FinalStatus.READY, filter_status=TextOrTexts(filter_status))
             request = SetJobStatusRequest(profile_name=self.profile, expid="a000", command_params=params, dry_run=True)
@@ -152,7 +155,7 @@ class Driver:
     def errors(self) -> None:
         unknown = RunStatusRequest(expid="zzzz")
         print("unknown:", refused(lambda: self.runs.get_runner_run_status(unknown)).code)
-        # model_construct: the client itself would refuse the value by the pattern in the document.
+        # model_construct: otherwise the client itself would reject the value by the pattern in the document.
         request = RunExperimentRequest.model_construct(profile_name=self.profile, expid="Not an expid")
         problem = refused(lambda: self.commands.run_experiment(request))
         print("refused:", problem.status, problem.code, sorted(problem.errors or {}))

@@ -1,4 +1,4 @@
-"""What the drivers print when everything is as it should be."""
+"""The output of the drivers when everything works."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What Schemathesis has to know to get beyond 404: names that exist. It is loaded by schemathesis.toml, not by pytest.
+"""The names that Schemathesis needs to get responses other than 404. schemathesis.toml loads this module, not pytest.
 
 WITH_PROFILE_PARAMS: whether `profile_params` are generated, too. Most of them do not fit the profile, which is a 400 by
-rules that no schema can tell. Without them every other request that fits the schema has to be accepted.
+rules that a schema cannot express. Without them, every other request that fits the schema must be accepted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from hypothesis import strategies
 
 EXPIDS = ["a001", "a002"]
 PROFILES = ["LOCAL_STUB"]
-SEEN = {"type": "integer", "minimum": 1, "maximum": 20}  # numbers of rows that there may be
+SEEN = {"type": "integer", "minimum": 1, "maximum": 20}  # numbers of rows that may exist
 
 
 def cursor_of(number: int) -> str:
     return base64.urlsafe_b64encode(f"run {number}".encode()).decode().rstrip("=")
 
 
-# The ends of the calendar come as often as all between them: what is computed from a moment overflows there.
+# The first and last moments of the calendar are as frequent as all others: computations with them overflow.
 ENDS = strategies.sampled_from([datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
 MOMENTS = ENDS | strategies.datetimes(timezones=strategies.just(UTC))
 schemathesis.openapi.format("date-time", MOMENTS.map(lambda moment: moment.isoformat().replace("+00:00", "Z")))

@@ -1,4 +1,4 @@
-"""Generated clients: each is made of the document that a live server serves, checked, and does the main job with it."""
+"""Generated clients: each is generated from the document of a live server, checked, and used to run experiments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document as the author of a front end reads it: nothing unnamed or unexplained, and examples that fit."""
+"""The OpenAPI document as a front-end author reads it: all names and descriptions are there, and the examples fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OPERATIONS = {
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 }
-# Codes that no operation can answer: they come from outside of all of them.
+# Codes that no operation can return, because they are raised outside of all operations.
 OUTSIDE = {"method_not_allowed"}
 
 
@@ -43,13 +43,13 @@ def resolved(reference: str) -> Any:
 
 
 def errors_of(schema: dict[str, Any], value: Any) -> list[str]:
-    """What a validator of JSON Schema says about an example."""
+    """Return what a validator of JSON Schema reports about an example."""
     whole = {**schema, "components": DOCUMENT["components"]}
     return [error.message for error in Draft202012Validator(whole).iter_errors(value)]
 
 
 def contents(operation: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Status (or "request"), media type and content of everything that goes in and out."""
+    """Yield status (or "request"), media type and content of each request and response body."""
     for media, content in operation.get("requestBody", {"content": {}})["content"].items():
         yield "request", media, content
     for status, answer in operation["responses"].items():
@@ -61,7 +61,7 @@ def test_every_operation_has_a_name_of_its_own_that_was_chosen() -> None:
     count = sum(len(methods) for methods in DOCUMENT["paths"].values())
     assert len(OPERATIONS) == count
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", name) for name in OPERATIONS)
-    assert not [name for name in OPERATIONS if name.startswith("v4_")]  # what drf-spectacular would make up
+    assert not [name for name in OPERATIONS if name.startswith("v4_")]  # drf-spectacular would generate such a name
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -104,14 +104,14 @@ def test_every_error_is_a_problem_with_codes_of_its_status(name: str) -> None:
 
 
 def documented(operation: dict[str, Any]) -> set[str]:
-    """The codes that an operation names."""
+    """Return the codes that an operation documents."""
     failures = (answer for status, answer in operation["responses"].items() if status >= "400")
     return {code for answer in failures for code in re.findall(r"^- `(\w+)`", answer["description"], re.MULTILINE)}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_code_of_an_operation_was_seen_there(name: str) -> None:
-    """No operation names a code that it cannot give, and none hides one that it gives."""
+    """An operation documents exactly the codes that it can return."""
     statuses = recorded()[name].items()
     seen = {code for status, named in statuses if status.isdigit() and status >= "400" for code in named}
     assert documented(OPERATIONS[name][2]) == seen | UNRECORDED.get(name, set())
@@ -134,7 +134,7 @@ def test_enumerations_have_names_that_do_not_change() -> None:
 
 
 def test_the_readmes_requests_are_the_examples() -> None:
-    """What is copied from one place works like what is copied from the other."""
+    """A request that is copied from the README works like one that is copied from the examples."""
     readme = (ROOT / "README.md").read_text()
     asked = 0
     for command, text in re.findall(r"^post (\S+) '(.*)'$", readme, re.MULTILINE):

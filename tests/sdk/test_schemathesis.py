@@ -1,7 +1,7 @@
-"""Schemathesis makes requests of the OpenAPI document, valid ones and others, and has nothing to say about the answers.
+"""Schemathesis generates valid and invalid requests from the OpenAPI document and must find no fault in the responses.
 
-The requests are the same each time: the seed is fixed. `schemathesis.toml` holds the few exceptions, `hooks.py` the
-names that exist.
+The requests are the same each time, because the seed is fixed. `schemathesis.toml` contains the few exceptions,
+`hooks.py` the names that exist.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PHASES = os.environ.get("SDK_PHASES", "examples,coverage,fuzzing")
 
 
 def schemathesis(service: Service, folder: Path, *options: str, **variables: str) -> None:
-    """Fails with Schemathesis's report unless it has tested every operation and found nothing."""
+    """Run Schemathesis. Fail with its report unless it has tested every operation and found nothing."""
     need(PROGRAM.exists(), "Schemathesis (tools/sdk/install)")
     argv = [str(PROGRAM), f"--config-file={clients.HERE / 'schemathesis.toml'}", "run"]
     argv += [
@@ -49,7 +49,7 @@ def test_schemathesis_finds_nothing_in_an_open_service(
     account.experiment("a001")
     account.experiment("a002")
     service = make_service(PROTECTION_LEVEL="NONE")
-    # Nobody has to say who they are here.
+    # No authentication is required here.
     schemathesis(service, tmp_path, "--exclude-checks=ignored_auth", "--max-examples=15")
 
 
