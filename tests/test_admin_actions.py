@@ -1,4 +1,4 @@
-"""What an admin does in the admin: ask after, stop and abandon runs; host keys; tokens; webhook messages."""
+"""What admins can do in the admin: probe, stop and abandon runs; host keys; tokens; webhook messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def on(name: str, run: RunnerRun) -> str:
 
 @pytest.fixture
 def run(account: StubAccount, sshd: SSHServer) -> RunnerRun:
-    """A run over SSH that goes on until it is stopped."""
+    """Return a run over SSH that continues until it is stopped."""
     account.experiment("a001")
     account.control("run", "a001", SLEEP=600)
     config = sshd.config(ModuleLoaderType.NO_MODULE)
@@ -126,7 +126,7 @@ def test_an_unreachable_run_is_abandoned_with_a_reason(admin_client: Client, run
     assert run.detail == "The machine was scrapped. (admin)"
     record = AuditRecord.objects.get(endpoint="abandon-run")
     assert (record.actor, record.detail, record.outcome) == ("admin", "The machine was scrapped.", "ok")
-    assert "The machine was scrapped." in text_of(response)  # and its audit trail
+    assert "The machine was scrapped." in text_of(response)  # and the audit trail
 
 
 def test_the_end_of_the_log_is_read_through_the_service(
@@ -139,11 +139,11 @@ def test_the_end_of_the_log_is_read_through_the_service(
     assert "The last" in fragment
     assert "<pre" in admin_client.get(on("change", run) + "?log=1").content.decode().partition('id="log-tail"')[2]
     sshd.stop()
-    shared_log.forget()  # what was read a second ago would still be shown
+    shared_log.forget()  # otherwise the log of a second ago would be shown
     response = admin_client.get(on("log", run))
     assert response.status_code == 200
     assert "The log cannot be read now." in text_of(response)
-    assert admin_client.get(on("change", run)).status_code == 200  # does not ask
+    assert admin_client.get(on("change", run)).status_code == 200  # does not contact the machine
     RunnerRun.objects.update(cleaned_at=timezone.now())
     assert "There is no log" in text_of(admin_client.get(on("log", run)))
 
@@ -178,7 +178,7 @@ def test_a_changed_key_is_shown_beside_the_old_one(admin_client: Client, sshd: S
     html = admin_client.post(url(*SCAN), where).content.decode()
     assert f"<del><code>{old}</code></del>" in html
     assert f"<ins><code>{sshd.host_key_fingerprint}</code></ins>" in html
-    assert "checked" not in html  # never marked for the admin
+    assert "checked" not in html  # no key is preselected
     assert "CHANGED" in html
 
 

@@ -1,4 +1,4 @@
-"""The addresses of the admin's lists tell nothing that the lists do not show, whatever is asked in them."""
+"""The URLs of the admin's lists reveal nothing that the lists do not show, for any query."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODELS = {f"{model._meta.label}": model for model in admin.site._registry}
 
 @pytest.fixture
 def viewer() -> Client:
-    """Staff who may view everything, and change nothing."""
+    """Return a client of a staff user who may view everything and change nothing."""
     user = User.objects.create_user("sam", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
     client = Client()
@@ -58,11 +58,11 @@ def test_hashes_of_passwords_and_tokens_are_not_asked_out(viewer: Client, admin_
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_no_field_can_be_asked_but_those_of_the_filters(viewer: Client, model: type) -> None:
-    """Of every list of the admin, those that are added later included."""
+    """Check every list of the admin, including lists that are added later."""
     model_admin = admin.site._registry[model]
     assert isinstance(model_admin, OnlyOfferedFilters)
     filters = model_admin.list_filter
-    words = {item.parameter_name for item in filters if isinstance(item, type)}  # the filter judges what they may be
+    words = {item.parameter_name for item in filters if isinstance(item, type)}  # the filter checks its values
     fields = {item if isinstance(item, str) else item[0] for item in filters if not isinstance(item, type)}
     for field in model._meta.get_fields():  # type: ignore[attr-defined]
         if isinstance(field, Field) and field.name not in fields:
@@ -84,7 +84,7 @@ def test_no_page_of_a_list_shows_or_sorts_by_a_secret(viewer: Client) -> None:
         hook = Webhook.objects.create(name=f"hook {letter}", url="https://hooks.example.org/", secret=new_secret())
         token, text = ApiToken.objects.create(user=User.objects.create_user(letter, password="of them"), expiry=None)
         user = token.user
-        secrets += [hook.secret, text, user.password]  # a token's hash is its key, and tells nothing
+        secrets += [hook.secret, text, user.password]  # the hash of a token is its primary key and reveals nothing
     pages = {f"{reverse('admin:runners_webhook_changelist')}{hook.pk}/change/"}
     for model, row in ((Webhook, hook), (ApiToken, token), (User, user)):
         name = f"{model._meta.app_label}_{model._meta.model_name}"

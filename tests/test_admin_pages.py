@@ -1,4 +1,4 @@
-"""Every page of the admin opens, and nothing of what happened looks editable."""
+"""Every page of the admin opens, and no record of past events looks editable."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_of(expid: str = "a000", **fields: Any) -> RunnerRun:
 
 @pytest.fixture
 def rows(django_user_model: type[User]) -> dict[str, Model]:
-    """One of everything in `runners`."""
+    """One row of each model in `runners`."""
     user = django_user_model.objects.create_user("ada")
     run = run_of(profile_name="P", started_by="ada", status=RunStatus.TERMINATED, reason=RunReason.FAILED, exit_code=3)
     hook = Webhook.objects.create(name="H", url="https://example.com/hook", events=[WebhookEvent.TERMINATED])
@@ -108,7 +108,7 @@ def test_filters_are_called_what_they_are(admin_client: Client, rows: dict[str, 
 
 
 def test_every_command_that_is_recorded_can_be_filtered_by() -> None:
-    """The source says what is recorded: no test could give every command once."""
+    """Find the recorded commands in the source code, because no test could send every command once."""
     before = (r"audited\(endpoint=", r"recorded\([a-z.]*request, ", r"command = ", r"command\(", r"\nENDPOINT = ")
     pattern = f'(?:{"|".join(before)})"([a-z-]+)"'
     sources = [path.read_text() for path in Path(runners.__file__).parent.rglob("*.py")]
@@ -154,7 +154,7 @@ def test_every_search_takes_any_words_without_a_nul(admin_client: Client, rows: 
     for name in rows:
         for words, status in (("ada", 200), ("12", 200), ("%", 200), ("a b", 200), ("é\x01", 200), ("é\x00", 400)):
             response = admin_client.get(reverse(f"admin:runners_{name}_changelist"), {"q": words})
-            assert response.status_code == status, (name, words)  # no database takes a text with a NUL: 400, not 500
+            assert response.status_code == status, (name, words)  # no database accepts a text with a NUL: 400, not 500
 
 
 @pytest.mark.parametrize("config", [{}, {"RUNNER_TYPE": "SLURM"}, {**CONFIG, "SSH": {"HOST": "h"}}, [], "words"])
@@ -203,7 +203,7 @@ def test_what_happened_cannot_be_added_edited_or_renamed(
     assert ">History<" not in html
     assert admin_client.get(reverse(f"admin:runners_{name}_add")).status_code == 403
     assert admin_client.post(change(row), {"expid": "b000", "host": "b"}).status_code == 403
-    if name != "trustedhostkey":  # those are forgotten
+    if name != "trustedhostkey":  # trusted host keys can be deleted
         assert "deletelink" not in html
         assert "delete_selected" not in html
         assert (
@@ -245,7 +245,7 @@ def test_a_run_shows_all_there_is_to_know(admin_client: Client, rows: dict[str, 
     for words in ("TERMINATED", "failed (exit code 3)", "me@here (LOCAL)", "RUNNER_TYPE", "autosubmit run a000", "ada"):
         assert words in text
     assert "run-experiment" in text
-    assert "&lt;b&gt;words" in text  # of the audit trail, harmless
+    assert "&lt;b&gt;words" in text  # from the audit trail, escaped
     assert f'"$HOME"/.autosubmit-runners/{run.key}'.replace('"', "&quot;") in text  # type: ignore[attr-defined]
 
 

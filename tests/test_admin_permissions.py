@@ -1,4 +1,4 @@
-"""What staff who are no superusers see and may in the admin: no more than their permissions say."""
+"""Staff users who are not superusers see and may do only what their permissions allow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def staff(*permissions: str) -> Client:
-    """Signed in as sam, with these permissions (`app.codename`)."""
+    """Return a client that is signed in as sam with these permissions (`app.codename`)."""
     user = User.objects.create_user("sam", is_staff=True)
     for each in permissions:
         app, _, codename = each.partition(".")
@@ -34,7 +34,7 @@ def url(name: str, *args: Any) -> str:
 
 
 def rescope(client: Client, token: ApiToken, scope: str) -> int:
-    """The status of the answer to a changed form; the token is read anew."""
+    """Post a changed form, reload the token, and return the status of the response."""
     status = client.post(url("runners_apitoken_change", token.pk), {"name": "mine now", "scope": scope}).status_code
     token.refresh_from_db()
     return status
@@ -97,7 +97,7 @@ def test_removing_is_offered_by_an_import_only_to_who_may() -> None:
     page = url("profiles_runnerprofile_import")
     assert 'name="prune"' not in client.get(page).content.decode()
     text = "RUNNER_CONFIGURATION: {PROFILES: {NEW: {}}}"
-    response = client.post(page, {"text": text, "prune": "on"})  # a form that was open since he might
+    response = client.post(page, {"text": text, "prune": "on"})  # from a form older than the lost permission
     assert response.status_code == 200
     html = response.content.decode()
     assert 'name="prune"' not in html

@@ -40,7 +40,7 @@ def text_of(html: str) -> str:
     return html_module.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html)))
 
 
-# --- what it stands for -----------------------------------------------------------------------------------------------
+# --- what a profile stands for ----------------------------------------------------------------------------------------
 
 
 def preview(client: Client, *args: Any, **fields: Any) -> str:
@@ -144,19 +144,19 @@ def send(client: Client, text: str, **fields: Any) -> Any:
 
 
 def confirm(client: Client, text: str, **fields: Any) -> Any:
-    """As the button does that stands below the changes."""
+    """Post the form as the button below the changes does."""
     return send(client, text, confirm=offered(send(client, text, **fields)), **fields)
 
 
 def offered(response: Any) -> str:
-    """What the button below the changes sends."""
+    """Return the value that the button below the changes sends."""
     found = re.search(r'name="confirm" value="([^"]+)"', response.content.decode())
     assert found
     return found[1]
 
 
 def history() -> dict[str, str]:
-    """What was remembered of each row, by its name."""
+    """Return the log entry of each row, by the row's name."""
     return {
         entry.object_repr: str(entry) + "|" + entry.get_change_message() for entry in LogEntry.objects.order_by("id")
     }
@@ -281,9 +281,9 @@ def test_mistakes_are_shown_with_their_path_and_line(admin_client: Client) -> No
     words = text_of(html)
     assert "2 mistakes: nothing was imported" in words
     assert "RUNNER_CONFIGURATION.PROFILES.CLUSTER.SSH.PORT line" in words
-    assert "SSH: {HOST: autosubmit.example.com, PORT: 99999, USER: autosubmit_user}" in words  # the line itself
+    assert "SSH: {HOST: autosubmit.example.com, PORT: 99999, USER: autosubmit_user}" in words  # the faulty line
     assert "Did you mean LMOD?" in words
-    assert "PORT: 99999" in html[html.index("<textarea") :]  # to be corrected
+    assert "PORT: 99999" in html[html.index("<textarea") :]  # so that it can be corrected
     assert 'name="confirm"' not in html
     assert "line 3" in text_of(send(admin_client, "RUNNER_CONFIGURATION:\n  PROFILES:\n   x: [").content.decode())
 
@@ -297,7 +297,7 @@ def test_a_file_is_taken_instead_of_the_text(admin_client: Client) -> None:
 
 
 def test_what_was_not_shown_is_not_imported(admin_client: Client) -> None:
-    """Somebody changes a profile between the look and the confirmation."""
+    """Another user changes a profile between the preview and the confirmation."""
     text = "RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: SSH}}}"
     confirmation = offered(send(admin_client, text))
     RunnerProfile.objects.create(name="P", runner_type="LOCAL")
@@ -306,7 +306,7 @@ def test_what_was_not_shown_is_not_imported(admin_client: Client) -> None:
     assert "The configuration was changed meanwhile. Nothing was imported yet" in words
     assert "edited" not in words
     assert RunnerProfile.objects.get().runner_type == "LOCAL"
-    sent_by_a_browser = text.replace("{PROFILES", "\r\n  {PROFILES")  # other line ends, and the same changes
+    sent_by_a_browser = text.replace("{PROFILES", "\r\n  {PROFILES")  # different line ends, but the same changes
     assert send(admin_client, sent_by_a_browser, confirm=offered(response)).status_code == 302
     assert RunnerProfile.objects.get().runner_type == "SSH"
 
@@ -330,7 +330,7 @@ def test_a_text_that_was_edited_after_the_look_is_shown_first(admin_client: Clie
 
 
 def check(client: Client, profile: RunnerProfile, **params: Any) -> Any:
-    """The answer, and its pieces as they came."""
+    """Return the response, and its pieces as they were streamed."""
     response = client.post(url("check", profile.pk), {name.replace("__", "."): value for name, value in params.items()})
     pieces = [piece.decode() for piece in response.streaming_content] if response.streaming else []
     return response, pieces
@@ -340,7 +340,7 @@ def test_a_local_profile_is_checked_stage_by_stage(admin_client: Client, account
     profile = RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
     assert "Check connection" in text_of(admin_client.get(url("change", profile.pk)).content.decode())
     response, pieces = check(admin_client, profile)
-    assert len(pieces) > 10  # each stage when it is done, not all at the end
+    assert len(pieces) > 10  # each stage is sent when it is done, not all at the end
     assert "under way" in pieces[0]
     text = text_of("".join(pieces))
     assert "Everything works." in text

@@ -1,4 +1,4 @@
-"""The strict reading of what machines print: each primitive and each parser, with random and mutated answers."""
+"""The strict parsers of what machines print: each primitive and each parser, with random and mutated output."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_texts_for_people_are_printable_and_bounded(text: str, limit: int) -> No
         clean = read(text, limit)
         assert len(clean) <= limit
         assert is_clean(clean)
-        clean.encode()  # no surrogate
+        clean.encode()  # no surrogates
     assert "\n" not in answers.line(text, limit)
     if text.isprintable() and len(text) <= limit:
         assert answers.line(text, limit) == answers.text(text, limit) == answers.last_text(text, limit) == text

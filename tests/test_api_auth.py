@@ -1,4 +1,4 @@
-"""Who may ask what: tokens, credentials of the Autosubmit API, sessions, protection levels, scopes, rates."""
+"""Who may send which request: tokens, credentials of the Autosubmit API, sessions, protection levels, scopes, rates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 SECRET = "the Autosubmit API signs with it, of the test"
 SCRIPTS = "the Autosubmit API's token for scripts"
-COMMAND = "run-experiment"  # with an empty body: 400 tells that the credentials were accepted
+COMMAND = "run-experiment"  # with an empty body: 400 shows that the credentials were accepted
 STATUS = "get-runner-run-status"
 RUN_BODY: dict[str, Any] = {}
 STATUS_BODY = {"expid": "a001"}
@@ -68,7 +68,7 @@ def test_without_credentials_it_answers_401_and_says_how(client: Client, command
 
 
 def test_a_preflight_needs_no_credentials(client: Client) -> None:
-    """Only with CORS configured does an OPTIONS mean anything; without, it must at least not leave a record."""
+    """OPTIONS has a meaning only if CORS is configured. Without CORS, it must at least leave no audit record."""
     client.options("/v4/runners/command/run-experiment", headers={"Origin": "https://gui.example.org"})
     assert not AuditRecord.objects.exists()
 
@@ -113,7 +113,7 @@ def test_a_revoked_token_is_refused(client: Client, ana: User) -> None:
 @pytest.mark.parametrize("credential", ["token", "jwt"])
 def test_an_inactive_person_is_refused(client: Client, ana: User, credential: str) -> None:
     text = token_of(ana) if credential == "token" else jwt_of({"user_id": "ana"})
-    User.objects.filter(pk=ana.pk).update(is_active=False)  # past the signals, which delete the token, too
+    User.objects.filter(pk=ana.pk).update(is_active=False)  # bypasses the signals, which would also delete the token
     assert "switched off" in Api(client, bearer(text)).post(COMMAND, RUN_BODY, expect=401)["detail"]
 
 
@@ -210,7 +210,7 @@ def test_a_bad_jwt_is_refused_and_makes_nobody(client: Client, text: Any) -> Non
 def test_without_the_shared_secret_no_jwt_is_accepted(client: Client, settings: Any) -> None:
     settings.AS_API_JWT_SECRET = ""
     Api(client, bearer(jwt_of({"user_id": "eva"}))).post(COMMAND, RUN_BODY, expect=401)
-    empty = jwt_of({"user_id": "eva"}, secret="\0")  # to HMAC the same as no key
+    empty = jwt_of({"user_id": "eva"}, secret="\0")  # for HMAC the same as no key
     Api(client, bearer(empty)).post(COMMAND, RUN_BODY, expect=401)
 
 
@@ -258,7 +258,7 @@ def test_without_a_token_for_scripts_none_is_accepted(client: Client, settings: 
 
 @pytest.mark.parametrize("name", ["root", "User"])
 def test_the_autosubmit_api_vouches_for_nobody_as_an_admin(client: Client, settings: Any, name: str) -> None:
-    """A superuser passes the groups of every profile: with a token of ours, but not by another service's word."""
+    """A superuser passes the groups of every profile with our own token, but not with another service's credential."""
     settings.AS_API_SECRET_TOKEN = "fixed-0123456789"
     root = User.objects.create_superuser(name)
     group = Group.objects.create(name="climate")
@@ -269,7 +269,7 @@ def test_the_autosubmit_api_vouches_for_nobody_as_an_admin(client: Client, setti
     assert Api(client, bearer(vouched)).post(COMMAND, body, expect=403)["code"] == "profile_forbidden"
     Api(client, bearer(token_of(root))).post(COMMAND, body)
     root.groups.add(group)
-    Api(client, bearer(vouched)).post(COMMAND, body)  # groups count by the name
+    Api(client, bearer(vouched)).post(COMMAND, body)  # groups apply by user name
     root.refresh_from_db()
     assert root.is_superuser and root.is_staff
 
@@ -302,7 +302,7 @@ def test_a_session_without_the_csrf_token_counts_as_none(ana: User) -> None:
 def test_the_level_decides_what_is_open(
     client: Client, settings: Any, level: str, status: int, command: int, headers: dict[str, str]
 ) -> None:
-    """On an open endpoint bad credentials count as none: today's GUI goes on sending an old token."""
+    """On an open endpoint, bad credentials count as none, because today's GUI keeps sending an old token."""
     settings.PROTECTION_LEVEL = level
     api = Api(client, headers)
     api.post(STATUS, STATUS_BODY, expect=status)
@@ -340,7 +340,7 @@ def test_too_many_commands_are_429_with_the_time_to_wait(client: Client, setting
     assert body["code"] == "throttled"
     assert 1 <= int(response["Retry-After"]) <= 60
     assert f"{response['Retry-After']} s" in body["detail"]
-    api.post(STATUS, STATUS_BODY, expect=404)  # polling goes on
+    api.post(STATUS, STATUS_BODY, expect=404)  # polling still works
     Api(client, bearer(token_of(User.objects.create_user("eva")))).post(COMMAND, RUN_BODY, expect=400)
 
 
@@ -370,7 +370,7 @@ def test_what_only_reads_can_be_throttled_too(client: Client, settings: Any, ana
 
 
 def test_nobody_is_held_up_by_the_wrong_tokens_of_others(client: Client, settings: Any, ana: User) -> None:
-    """Behind a proxy all have one address, and a GUI that is left open goes on sending a token that has expired."""
+    """Behind a proxy all clients have one address, and a GUI that is left open keeps sending an expired token."""
     settings.THROTTLE_FAILED_LOGINS = "1/min"
     for _ in range(3):
         Api(client, bearer("asr_" + "0" * 64)).post(COMMAND, RUN_BODY, expect=401)

@@ -114,7 +114,7 @@ def test_set_job_status_hands_every_filter_on(api: Api, account: StubAccount) ->
 
 
 def test_create_answers_with_the_new_expid(api: Api, account: StubAccount) -> None:
-    """The body is the one that today's GUI sends: always all ten members, null for what was not given."""
+    """The body is what today's GUI sends: always all ten members, with null for missing values."""
     params = {
         "description": "mine",
         "hpc": "local",
@@ -154,7 +154,10 @@ def test_a_description_arrives_as_it_was_typed(api: Api, account: StubAccount, t
 
 
 def test_a_description_counts_as_set_when_autosubmit_has_written_it(api: Api, account: StubAccount) -> None:
-    """Its line comes before the write: with a locked database the real one says it, and ends with 88 and no change."""
+    """The line comes before the write.
+
+    With a locked database, the real Autosubmit prints it and ends with 88 and no change.
+    """
     account.control("updatedescrip", EXIT=88)
     body = api.post("update-experiment-description", {"expid": "a001", **PROFILE, "description": "x"}, expect=502)
     assert (body["code"], body["exit_code"]) == ("command_failed", 88)
@@ -175,7 +178,7 @@ def test_a_create_that_waits_in_vain_for_another_says_so(
 
 
 def test_a_create_without_autosubmit_says_what_is_missing(api: Api, account: StubAccount) -> None:
-    program = account.home / "bin" / "autosubmit"  # a link of this account only
+    program = account.home / "bin" / "autosubmit"  # only this account has this link
     program.rename(account.home / "away")
     try:
         body = api.post("create-experiment", {**PROFILE, "command_params": {"description": "x"}}, expect=502)
@@ -236,14 +239,14 @@ def test_while_the_experiment_runs_its_jobs_are_left_alone(
     refused = api.post(command, {"expid": "a001", **PROFILE, "command_params": params}, expect=409)
     assert refused["code"] == "already_running"
     assert refused["run"]["runner_id"] == run["runner_id"] and f"run {run['runner_id']}" in refused["detail"]
-    assert not account.calls("setstatus") and not account.calls("create")  # it was not even asked
+    assert not account.calls("setstatus") and not account.calls("create")  # Autosubmit was not called
 
 
 def test_a_run_that_has_just_ended_is_in_nobodys_way(api: Api, account: StubAccount) -> None:
     run = api.post("run-experiment", {"expid": "a001", **PROFILE})
     log = account.home / ".autosubmit-runners" / RunnerRun.objects.get(pk=run["runner_id"]).key
     wait_for(lambda: list(log.glob("ended.*")), 20, what="end of the run")
-    assert RunnerRun.objects.get().status == "ACTIVE"  # nobody has looked yet
+    assert RunnerRun.objects.get().status == "ACTIVE"  # no request has read the status yet
     api.post("set-job-status", {"expid": "a001", **PROFILE, "command_params": JOBS})
 
 
@@ -293,7 +296,10 @@ def test_create_job_list_tells_what_progress_it_discards(
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
 def test_create_job_list_names_jobs_that_may_still_run(api: Api, account: StubAccount, headers: dict[str, str]) -> None:
-    """After a stop without cancel_jobs. The new list forgets them, and each of them would run twice at once."""
+    """A stop without cancel_jobs leaves jobs active.
+
+    The new list forgets them, and each would run twice at the same time.
+    """
     account.control("setstatus", COMPLETED="a001_ONE", RUNNING="a001_SIM", SUBMITTED="a001_POST a001_LAST")
     named = "3 jobs of an earlier run were left on the platforms, queuing or running, and may go on there: "
     named += "a001_SIM (RUNNING), a001_POST (SUBMITTED), a001_LAST (SUBMITTED). "
@@ -307,7 +313,7 @@ def test_create_job_list_names_jobs_that_may_still_run(api: Api, account: StubAc
 
 
 def test_active_jobs_without_names_are_told(api: Api, account: StubAccount) -> None:
-    """4.1.12 refuses a filter without a word of the cause, but says before that it looks at the platforms in use."""
+    """4.1.12 rejects a filter without naming the cause, but says before that it checks the platforms in use."""
     account.control(
         "setstatus",
         PRINT="Checking the connection to all platforms in use",
@@ -335,7 +341,7 @@ def test_a_first_job_list_discards_nothing(api: Api, account: StubAccount) -> No
 
 
 def test_a_job_list_that_autosubmit_cannot_read_is_not_called_a_first_one(api: Api, account: StubAccount) -> None:
-    """Autosubmit 4.1.17 has the same words for no list and for a damaged one."""
+    """Autosubmit 4.1.17 prints the same message for a missing list and for a damaged one."""
     words = "Autosubmit couldn't load the workflow graph. Please run autosubmit create first."
     account.control("setstatus", FAIL=words)
     file = account.home / "autosubmit" / "a001" / "pkl" / "job_list_a001.pkl"
@@ -380,7 +386,7 @@ def test_an_option_that_the_version_does_not_have_is_refused_with_its_parameter(
 def test_a_job_list_without_jobs_is_a_success_with_a_warning(
     api: Api, account: StubAccount, is_elsewhere: bool
 ) -> None:
-    """Autosubmit 4.0 knows no SCRIPT, makes an empty list and calls it created."""
+    """Autosubmit 4.0 does not know SCRIPT, makes an empty list and reports it as created."""
     root = account.home / ("data of experiments" if is_elsewhere else "autosubmit")
     configuration = account.home / ".autosubmitrc"
     if is_elsewhere:
@@ -402,7 +408,7 @@ def test_a_job_list_without_jobs_is_a_success_with_a_warning(
 @pytest.mark.parametrize(
     ("words", "status_and_reason"),
     [
-        ("Autosubmit will interrupt at the next safe occasion", ("TERMINATED", "stopped")),  # an INT, up to 4.1.16
+        ("Autosubmit will interrupt at the next safe occasion", ("TERMINATED", "stopped")),  # INT, up to 4.1.16
         ("Some jobs have failed and reached maximum retrials", ("TERMINATED", "failed")),  # 3.14
         ("Job a001_ONE is COMPLETED", ("COMPLETED", "")),
     ],
@@ -417,7 +423,7 @@ def test_what_a_run_says_counts_more_than_its_exit_code_0(
     ended = status(api)
     assert (ended["status"], ended["reason"]) == status_and_reason
     assert ended["exit_code"] == 0
-    # A run that comes to its own end after such words is complete: an INT may come too late.
+    # A run that ends normally after these words is complete, because the INT may have come too late.
     account.control("run", PRINT=words)
     api.post("run-experiment", {"expid": "a001", **PROFILE})
     wait_for(lambda: status(api)["status"] != "ACTIVE", 20, what="end of the run")

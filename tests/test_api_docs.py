@@ -1,4 +1,4 @@
-"""What docs/api.md and docs/cli.md say is what the code has."""
+"""docs/api.md and docs/cli.md match the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One body for every error, in the right status, with nothing in it that is not for clients; paths; the audit."""
+"""Errors: one body for every error, with the right status and without internal data; paths; the audit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 LOCAL = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
 
-# The codes are a promise. Changing this table breaks clients.
+# The codes are stable. Changing this table breaks clients.
 PROMISED = {
     "bad_request": 400,
     "invalid_request": 400,
@@ -222,7 +222,7 @@ def test_an_unknown_page_is_html(client: Client) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_an_unknown_host_is_400_of_the_same_body(client: Client) -> None:
     response = client.post(PREFIX + "run-experiment", b"{}", "application/json", headers={"Host": "evil.example"})
-    # CommonMiddleware refuses it before any view is called.
+    # CommonMiddleware rejects it before any view is called.
     assert check(response, 400)["code"] == "bad_request"
     assert b"evil" not in response.content
 
@@ -233,7 +233,7 @@ def test_an_unknown_host_is_400_of_the_same_body(client: Client) -> None:
 def test_a_bug_is_a_500_without_internals(
     api: Api, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # A bug cannot be caused without one: this is the one place that puts something false in.
+    # No request can cause a bug, so this is the only test that injects a fault.
     def bug(**_: Any) -> None:
         raise ZeroDivisionError("secret internals")
 
@@ -258,7 +258,7 @@ def test_a_database_that_does_not_answer_is_503(error: Exception) -> None:
 
 
 def test_the_answer_of_a_command_survives_an_audit_that_cannot_be_saved(api: Api) -> None:
-    with connection.cursor() as cursor:  # for real: the table refuses new rows as a full disk or a lock would
+    with connection.cursor() as cursor:  # a real failure: the table rejects new rows, as with a full disk or a lock
         cursor.execute(
             "CREATE TRIGGER full BEFORE INSERT ON runners_auditrecord BEGIN SELECT RAISE(ABORT, 'disk full'); END"
             if connection.vendor == "sqlite"

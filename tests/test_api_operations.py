@@ -1,4 +1,4 @@
-"""Long commands that go on without their request: `Prefer: respond-async` and GET operations."""
+"""Long commands that continue after their request has ended: `Prefer: respond-async` and GET operations."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ def app(module_app: AppServer) -> AppServer:
 
 
 def unused_expid() -> str:
-    """`autosubmit stop` finds a run by its id alone, so two test runs at once must not share one."""
+    """Return a random expid.
+
+    `autosubmit stop` finds a run by its id alone, so concurrent test runs must not share one.
+    """
     return f"u{uuid4().hex[:5]}"
 
 
 def servers_of(app: AppServer) -> list[int]:
-    """The workers, without the LOCAL commands below them (which know nothing of the service's settings)."""
+    """Return the workers, without the LOCAL commands below them (which do not have the service's settings)."""
     ours = with_environment("DJANGO_SETTINGS_MODULE", "runners_project.settings")
     return [pid for pid in app.worker_pids if pid in ours]
 
@@ -161,7 +164,10 @@ def test_a_command_is_ended_at_its_deadline(
 
 
 def test_a_command_that_the_machine_kills_has_not_timed_out(app: AppServer, account: StubAccount) -> None:
-    """As a machine does whose memory is full: `timeout` then ends as it does at the deadline, only much earlier."""
+    """A machine without free memory kills commands.
+
+    `timeout` then ends as it does at the deadline, only much earlier.
+    """
     account.experiment("a001")
     account.control("create", SLEEP=60)
     answer = app.post(COMMAND + "create-job-list", {"expid": "a001", "profile_name": "HERE"}, Prefer="respond-async")
@@ -174,7 +180,7 @@ def test_a_command_that_the_machine_kills_has_not_timed_out(app: AppServer, acco
 
 
 def test_a_failed_create_is_not_repeated(app: AppServer, account: StubAccount) -> None:
-    """Who loses a race for an id has left a row; other failures fail again."""
+    """There is no retry: a create that lost a race for an id has left a row, and other failures occur again."""
     account.control("expid", FAIL="[Errno 17] File exists", ECODE=7011, EXIT=99)
     answer = app.post(COMMAND + "create-experiment", create_body(), Prefer="respond-async")
     assert finished(app, answer.headers["Location"])["error"]["code"] == "command_failed"
@@ -251,4 +257,4 @@ def test_real_autosubmit_creates_an_experiment_and_its_job_list_in_the_backgroun
 
     missing = app.post(COMMAND + "create-job-list", {**body, "expid": "zzzz"}, Idempotency_Key="other")
     assert (missing.status, missing.body["code"]) == (404, "experiment_not_found")
-    assert missing.body["error_code"] == 7012  # does not exist
+    assert missing.body["error_code"] == 7012  # the experiment does not exist

@@ -1,4 +1,4 @@
-"""The resources: lists of runs by pages, one run, its log by bytes, what a profile needs, and previews of commands."""
+"""The resources: paged lists of runs, one run, byte ranges of its log, a profile's requirements, command previews."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def api(client: Client) -> Api:
 
 
 def make(count: int = 1, **values: Any) -> list[RunnerRun]:
-    """Runs that have ended, one a minute."""
+    """Create runs that have ended, one per minute."""
     first = RunnerRun.objects.count()
     rows = [
         RunnerRun(
@@ -77,7 +77,7 @@ def test_runs_come_newest_first_by_pages_that_neither_miss_nor_repeat(api: Api) 
     while path:
         page = api.get(path)
         seen += numbers(page)
-        make(3)  # what is started meanwhile moves nothing
+        make(3)  # runs that start meanwhile do not change the pages
         path = page["next"]
     assert seen == expected
 
@@ -151,7 +151,10 @@ def test_a_time_zone_whose_plus_became_a_blank_is_understood(api: Api) -> None:
 
 
 def test_a_run_that_was_inserted_late_is_found_by_its_time(api: Api) -> None:
-    """`created` is taken before the insertion; a database that makes writers wait turns the order round."""
+    """`created` is set before the insertion.
+
+    A database that makes writers wait can insert the rows in another order.
+    """
     make(30)
     (late,) = make(created=NOW + timedelta(minutes=20, seconds=30))
     found = api.get(f"{RUNS}?created_before={quote((NOW + timedelta(minutes=21)).isoformat())}&page_size=1")
@@ -236,7 +239,7 @@ def test_a_filter_that_nobody_knows_is_refused_with_the_nearest(api: Api, name: 
 def test_a_list_asks_no_machine_and_one_query(api: Api, django_assert_num_queries: Any) -> None:
     make(20)
     make(status=RunStatus.ACTIVE, expid="b000", exit_code=None)
-    access.view_rules()  # at most once a second in each process
+    access.view_rules()  # read at most once a second in each process
     with django_assert_num_queries(1):
         assert len(api.get(RUNS)["results"]) == 21
 
@@ -280,7 +283,7 @@ def test_an_unknown_run_is_not_found(api: Api, number: str, part: str) -> None:
 
 
 def follow(api: Api, path: str, limit: int) -> tuple[str, int]:
-    """Read a log to its end as a client does: its text and the number of reads."""
+    """Read a log to its end as a client does. Return its text and the number of reads."""
     text, offset, reads = "", 0, 0
     while True:
         chunk = api.get(f"{path}?offset={offset}&limit={limit}")
@@ -328,7 +331,7 @@ def test_a_log_can_be_read_as_plain_text(api: Api, account: StubAccount) -> None
 def test_bytes_come_as_base64_and_bad_ones_as_replacement_characters(api: Api, account: StubAccount) -> None:
     run = end_of(start(account, account.config()))
     log = account.home / ".autosubmit-runners" / run.key / "log"
-    log.write_bytes(b"\xff\xfe\x80good\n\xe6\x97")  # the last character stays unfinished for ever
+    log.write_bytes(b"\xff\xfe\x80good\n\xe6\x97")  # the last character is never completed
     chunk = api.get(f"{RUNS}/{run.pk}/log?encoding=base64")
     assert base64.b64decode(chunk["data"]) == log.read_bytes()
     assert chunk["text"] is None
@@ -435,7 +438,7 @@ def test_requirements_say_what_an_admin_allows(api: Api) -> None:
     assert by_name["SSH.USER"]["allowed_patterns"] == ["project_*"]
     assert by_name["MODULES"]["allowed_roots"] == ["/opt/a", "/opt/b"]
     assert not {"allowed_patterns", "allowed_roots"} & by_name["SSH.PORT"].keys()
-    profile.module_loader_type = "LMOD"  # modules are no paths
+    profile.module_loader_type = "LMOD"  # modules are not paths
     profile.save()
     assert "allowed_roots" not in str(api.get(path))
 
@@ -445,11 +448,11 @@ def test_a_name_that_no_profile_can_have_is_not_found(api: Api, name: str) -> No
     path = f"/v4/runners/profiles/{name}"
     assert api.get(f"{path}/requirements", expect=404)["code"] == "profile_not_found"
     assert api.post(f"{path}/check", {}, expect=404)["code"] == "profile_not_found"
-    assert "\0" not in AuditRecord.objects.get().profile_name  # PostgreSQL takes none
+    assert "\0" not in AuditRecord.objects.get().profile_name  # PostgreSQL does not accept NUL
 
 
 def test_a_name_that_no_database_takes_is_not_looked_up(api: Api, django_assert_num_queries: Any) -> None:
-    with django_assert_num_queries(1):  # for the nearest name
+    with django_assert_num_queries(1):  # this query finds the nearest name
         api.get("/v4/runners/profiles/a%00b/requirements", expect=404)
 
 
@@ -507,7 +510,7 @@ def test_a_dry_run_shows_the_command_and_does_nothing(
     assert argv[-1] in plan["script"]
     assert plan["detached"] is (command == "run-experiment")
     asked = [call for call in account.calls() if call[0] != "setstatus" or "--save" in call]
-    assert asked == []  # of create-job-list: Autosubmit is asked which jobs are COMPLETED, without saving
+    assert asked == []  # create-job-list only asks Autosubmit which jobs are COMPLETED, without saving
     assert not RunnerRun.objects.exists()
     record = AuditRecord.objects.get()
     assert (record.outcome, record.run_id) == ("dry_run", None)

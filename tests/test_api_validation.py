@@ -1,4 +1,4 @@
-"""Bad input: 400 that names the member and the remedy, nothing started, nothing written but the audit record."""
+"""Bad input: a 400 that names the member and the remedy. Nothing starts, and only the audit record is written."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
 
 
 def refused(api: Api, command: str, body: Any, field: str) -> str:
-    """The sentences about `field` in a 400 answer."""
+    """Return the messages about `field` in a 400 response."""
     answer = api.post(command, body, expect=400)
     assert answer["code"] in {"invalid_request", "invalid_profile"}
     assert field in answer["errors"], answer["errors"]
@@ -134,7 +134,7 @@ def test_each_required_member_is_asked_for_by_name(api: Api, command: str) -> No
 
 @pytest.mark.parametrize("status", autosubmit.STATUSES)
 def test_every_status_that_autosubmit_knows_is_handed_on(api: Api, account: StubAccount, status: str) -> None:
-    """Which ones it sets jobs to, the installed version decides."""
+    """The installed version decides which of these statuses it can set."""
     account.experiment("a001")
     body = {**COMMANDS["set-job-status"], "command_params": {"final_status": status, "job_names_list": ["a001_SIM"]}}
     api.post("set-job-status", body)
@@ -150,7 +150,7 @@ def test_a_status_that_the_installed_version_refuses_is_400_with_its_list(api: A
     assert "choose from 'READY', 'COMPLETED'" in text
 
 
-# What is sent, and the option that Autosubmit gets.
+# What is sent, and the option that Autosubmit receives.
 TAKEN = [
     ("set-job-status", {"filter_type": "DN [1-2]"}, "--filter_type=DN [1-2]"),
     ("set-job-status", {"filter_type": "DN [1 2],SIM"}, "--filter_type=DN [1 2],SIM"),
@@ -293,7 +293,7 @@ def test_malformed_create_params_are_refused(api: Api, params: dict[str, Any], p
 
 
 NAMES = ["hpc", "git_repo", "git_branch", "config_path", "copy"]
-PATHS = {"git_repo", "config_path"}  # where ../ is no name, but may be a path
+PATHS = {"git_repo", "config_path"}  # members where ../ is not a valid name, but may be a path
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Each command has its audit record before anything is asked of a machine."""
+"""Each command has its audit record before the service contacts a machine."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 PROFILE = {"profile_name": "LOCAL_1", "profile_params": {}}
 EXPERIMENT = {"expid": "a001", **PROFILE}
-GONE = "a-boot-id pid:[1] 1 1 0"  # the owner of a record that another node, or an earlier boot, has begun
-# In this order: what comes first, and the body of each command.
+GONE = "a-boot-id pid:[1] 1 1 0"  # the owner of a record that began on another node or in an earlier boot
+# The commands in the order of the requests: the command or path, and the body of each.
 COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
     "create-experiment": ("create-experiment", {**PROFILE, "command_params": {"description": "d"}}),
     "create-job-list": ("create-job-list", EXPERIMENT),

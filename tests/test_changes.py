@@ -38,7 +38,7 @@ def user(name: str = "ana") -> Any:
     return get_user_model().objects.get_or_create(username=name)[0]
 
 
-# Of each model: a new row, and the field that is changed with its new value.
+# For each model: a new row, the field that is changed, and its new value.
 SAMPLES: dict[type[Model], tuple[Callable[[], Model], str, Any]] = {
     RunnerProfile: (lambda: RunnerProfile(name="P", runner_type="LOCAL"), "enabled", False),
     EndpointToggle: (lambda: EndpointToggle(name="RUNNER_RUN"), "enabled", False),
@@ -54,7 +54,7 @@ SAMPLES: dict[type[Model], tuple[Callable[[], Model], str, Any]] = {
 
 
 def last() -> dict[str, Any]:
-    """The one change of the newest record."""
+    """Return the only change in the newest record."""
     record = AuditRecord.objects.order_by("-id")[0]
     assert record.endpoint == "change-configuration"
     assert record.actor.endswith("(import_profiles)")
@@ -77,7 +77,7 @@ def test_adding_changing_and_removing_a_row_is_recorded(model: type[Model]) -> N
     assert (last()["action"], last()["before"]) == ("add", {})
     setattr(row, field, value)
     row.save()
-    row.save()  # changes nothing, so it leaves nothing
+    row.save()  # changes nothing, so it leaves no record
     assert {**last(), "object": ""} == {
         "action": "change",
         "kind": str(model._meta.verbose_name),
@@ -198,8 +198,8 @@ def test_who_is_switched_off_loses_what_is_recorded() -> None:
 
 # Calls that send no signals, and why they change no configuration.
 SILENT = {
-    ("profiles/admin.py", "EndpointToggle.objects.bulk_create"),  # rows that say what is so without a row: enabled
-    ("runners/api/authentication.py", "ApiToken.objects.filter(pk=token.pk).update"),  # when it was used last
+    ("profiles/admin.py", "EndpointToggle.objects.bulk_create"),  # they state the default: enabled
+    ("runners/api/authentication.py", "ApiToken.objects.filter(pk=token.pk).update"),  # the time of the last use
 }
 
 

@@ -1,4 +1,4 @@
-"""clean_runs: what ended long ago goes, on the machine and in the database; what may live stays."""
+"""clean_runs removes what ended long ago, on the machine and in the database, and keeps what may still be alive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def start(expid: str, config: RunnerConfig, account: StubAccount, **control: Any
 
 
 def ended(expid: str, config: RunnerConfig, account: StubAccount, *, age: timedelta = LONG_AGO) -> RunnerRun:
-    """A real run that has ended; the row says that it was `age` ago."""
+    """Return a real run that has ended. Its row says that it ended `age` ago."""
     run = start(expid, config, account)
 
     def is_over() -> bool:
@@ -75,7 +75,7 @@ def test_old_directories_go_and_others_stay(
     assert list(RunnerRun.objects.exclude(cleaned_at=None)) == [old]
 
     call_command("clean_runs", days=30)
-    assert capsys.readouterr().out == ""  # nothing is asked for twice
+    assert capsys.readouterr().out == ""  # nothing is removed twice
 
 
 def test_a_machine_is_asked_once(
@@ -186,7 +186,7 @@ def test_rows_and_audit_records_go_only_when_asked(
 
     call_command("clean_runs", days=30)
     assert RunnerRun.objects.filter(pk=run.pk, status=RunStatus.COMPLETED).exists()
-    assert (WebhookDelivery.objects.count(), AuditRecord.objects.count()) == (2, 3)  # with that of the command itself
+    assert (WebhookDelivery.objects.count(), AuditRecord.objects.count()) == (2, 3)  # one is of the command itself
     call_command("clean_runs", days=30, rows=True, audit=True, dry_run=True)
     assert "up to 1 runner runs would be deleted" in capsys.readouterr().out
     assert RunnerRun.objects.exists()

@@ -25,13 +25,13 @@ HERE = ("--profile", "HERE")
 
 
 class Cli:
-    """The client as a script calls it, in a process of its own."""
+    """The client as a script calls it, in a separate process."""
 
     def __init__(self, url: str, token: str = "") -> None:
         self.env = {"PATH": os.environ["PATH"], "AUTOSUBMIT_RUNNERS_URL": url, "AUTOSUBMIT_RUNNERS_TOKEN": token}
 
     def argv(self, *args: str) -> list[str]:
-        return [sys.executable, "-S", "-m", "runners.cli", *args]  # -S: nothing but the standard library
+        return [sys.executable, "-S", "-m", "runners.cli", *args]  # -S: only the standard library
 
     def __call__(self, *args: str, expect: Exit = Exit.OK) -> str:
         done = subprocess.run(
@@ -145,7 +145,7 @@ def test_nobody_at_home() -> None:
     cli = Cli(f"http://127.0.0.1:{free_port()}")
     cli("--patience", "0", "runs", expect=Exit.UNREACHABLE)
     cli("--patience", "0", "stop", "a001", expect=Exit.UNREACHABLE)
-    assert "--idempotency-key" not in cli.told  # nothing was received
+    assert "--idempotency-key" not in cli.told  # the server received nothing
     cli("--url", "", "runs", expect=Exit.USAGE)
 
 
@@ -157,7 +157,7 @@ def test_a_machine_that_cannot_be_reached(cli: Cli, account: StubAccount, sshd: 
 
 
 def test_a_create_survives_a_server_that_is_killed(cli: Cli, app: AppServer, account: StubAccount) -> None:
-    """The client sends it again with the same key, and prints the id of the one experiment."""
+    """The client retries with the same key and prints the id of the only experiment."""
     account.control("expid", SLEEP=5)
     client = cli.start("create", *HERE, "--description", "of the tests")
     wait_for(lambda: account.calls("expid"), 30, what="the call")
@@ -176,7 +176,10 @@ def key_in(told: str) -> str:
 def test_a_create_that_may_have_been_received_can_be_taken_up_again(
     cli: Cli, app: AppServer, account: StubAccount
 ) -> None:
-    """The connection is lost and the patience is over: another call finds the one experiment by the key."""
+    """The connection is lost and the time of `--patience` is over.
+
+    A retry with the same key finds the one experiment.
+    """
     account.control("expid", SLEEP=5)
     words = ("create", *HERE, "--description", "of the tests")
     client = cli.start("--patience", "0", *words)
@@ -198,7 +201,7 @@ def test_a_command_whose_first_call_is_under_way_is_none_that_conflicts(cli: Cli
     assert "--idempotency-key k " in cli.told
     output, told = first.communicate(timeout=60 * PATIENCE)
     assert (first.returncode, output) == (Exit.OK, "a000\n"), told
-    cli(*words, "--dummy", expect=Exit.USAGE)  # the key of another request
+    cli(*words, "--dummy", expect=Exit.USAGE)  # the key belongs to another request
 
 
 def test_a_run_that_cannot_be_watched_any_more_was_started(cli: Cli, app: AppServer, account: StubAccount) -> None:
@@ -255,7 +258,7 @@ def test_the_reader_of_a_pipe_may_go_away(cli: Cli, account: StubAccount) -> Non
 
 @contextmanager
 def stranger(status: int, body: bytes, headers: dict[str, str]) -> Iterator[tuple[str, list[Any]]]:
-    """A web server that is something else; yields its URL and the Authorization headers that it saw."""
+    """Run a web server that is not this service. Yield its URL and the Authorization headers that it received."""
     seen: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -279,7 +282,7 @@ def stranger(status: int, body: bytes, headers: dict[str, str]) -> Iterator[tupl
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", seen
-        finally:  # also of a test that fails, which would hang otherwise
+        finally:  # also if the test fails, which would hang otherwise
             server.shutdown()
             thread.join()
 
@@ -294,7 +297,7 @@ def test_something_else_that_answers_is_said_so() -> None:
 
 @pytest.mark.parametrize(("status", "code"), [(500, Exit.UNKNOWN), (502, Exit.UNKNOWN), (404, Exit.UNREACHABLE)])
 def test_an_error_that_is_not_the_services_own_says_nothing_about_a_command(status: int, code: Exit) -> None:
-    """A proxy, or a bug: what stands behind it may have executed the command."""
+    """The response comes from a proxy or a bug. The service behind the proxy may have executed the command."""
     with stranger(status, b"oops", {}) as (url, _):
         cli = Cli(url)
         cli("--patience", "0", "stop", "a001", expect=code)

@@ -1,4 +1,4 @@
-"""Many dashboards that are left open: what they share, what they never share, and how little is sent."""
+"""Many open dashboards: what they share, what they never share, and how little is sent."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def lists(client: Client, etag: str = "", **headers: str) -> HttpResponse:
 
 
 def later() -> None:
-    """The second in which lists are shared has passed."""
+    """Let the second pass in which lists are shared."""
     board.forget()
 
 
@@ -126,14 +126,14 @@ def test_what_somebody_may_not_see_is_not_in_what_is_shared() -> None:
         assert answer.status_code == 200
         return set(re.findall(r'class="strong"[^>]*>(\w+)<', answer.content.decode())), answer["ETag"]
 
-    for _ in range(2):  # the first answers are made, the second ones are shared
+    for _ in range(2):  # the first responses are rendered, the second ones are shared
         of_member, etag = seen(member)
         assert of_member == {"hush", "mine", "open"}
         assert seen(colleague) == (of_member, etag)
         assert seen(stranger, etag)[0] == {"mine", "open"}
     assert lists(stranger, etag).status_code == 200
     User.objects.get(username="colleague").groups.clear()
-    assert seen(colleague, etag)[0] == {"open"}  # at once, while the others still share
+    assert seen(colleague, etag)[0] == {"open"}  # immediately, while the other users still share a list
 
 
 def test_nothing_of_the_viewer_is_in_what_is_shared() -> None:
@@ -195,7 +195,7 @@ def test_a_compressed_page_holds_its_token_masked_and_random_bytes_before_it() -
     assert all(tokens)
     assert len({token for found in tokens for token in found}) >= len(answers)
     names = {answer.content[10 : answer.content.index(b"\0", 10)] for answer in answers}
-    assert all(answer.content[3] == 8 for answer in answers)  # there is a file name in its head: Django's random bytes
+    assert all(answer.content[3] == 8 for answer in answers)  # its head has a file name: Django's random bytes
     assert len({len(name) for name in names}) > 3
 
 

@@ -1,4 +1,4 @@
-"""A dry run tells what the real command then does: the same words, the same script."""
+"""A dry run shows what the real command then does: the same arguments and the same script."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[Callable[..., dry_run.Plan], Callable[..., Any], dict[
 
 
 def is_question(call: list[str]) -> bool:
-    """Whether Autosubmit was only asked which jobs are COMPLETED."""
+    """Return True if the call only asked Autosubmit which jobs are COMPLETED."""
     return call[0] == "setstatus" and "--save" not in call
 
 

@@ -1,4 +1,4 @@
-"""The main job over HTTP, with nothing made up: gunicorn, a real sshd, a real Lmod, the real Autosubmit."""
+"""Create, run and stop experiments over HTTP without stand-ins: gunicorn, real sshd, real Lmod, real Autosubmit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMAND = "/v4/runners/command/"
 
 
 class Client:
-    """A person with a profile, in front of a real server."""
+    """A user with a profile who calls a real server."""
 
     def __init__(self, app: AppServer, account: AutosubmitAccount) -> None:
         self.app, self.account = app, account
@@ -35,7 +35,7 @@ class Client:
         return self.post(command, expect, profile_name="MAIN", **body)
 
     def create(self, script: str, **params: Any) -> str:
-        """A new experiment, made through the API, whose only job is `script`."""
+        """Create an experiment through the API whose only job is `script`. Return its expid."""
         params = {"description": "end to end", "dummy": True, "hpc": "local"} | params
         expid: str = self.with_profile("create-experiment", command_params=params)["expid"]
         self.account.make_short(expid, script)
@@ -46,7 +46,7 @@ class Client:
         return self.post("get-runner-run-status", expid=expid)
 
     def ended(self, expid: str) -> dict[str, Any]:
-        """Its status once it is not ACTIVE any more."""
+        """Return the status of the run once it is no longer ACTIVE."""
         return wait_for(
             lambda: (status := self.status(expid))["status"] != "ACTIVE" and status, 120, what=f"the end of {expid}"
         )
@@ -98,7 +98,7 @@ def test_a_stopped_run_is_terminated_and_says_by_what(client: Client) -> None:
     assert stopped["message"] == f"Experiment {expid} stopped successfully."
     assert [step["action"] for step in stopped["steps"]] == ["autosubmit stop"]
     assert stopped["steps"][0]["ended"] is True
-    # The first look after the answer already shows it: the GUI's stop button depends on that.
+    # The first status after the stop's response already shows it: the GUI's stop button depends on that.
     status = client.status(expid)
     assert (status["status"], status["reason"], status["exit_code"]) == ("TERMINATED", "stopped", 88)
     assert client.post("stop-experiment", 409, expid=expid)["code"] == "not_running"
@@ -136,9 +136,12 @@ def test_a_job_status_that_was_set_is_in_autosubmits_own_job_list(client: Client
     assert client.account.job_statuses(expid) == {f"{expid}_ONE": "SUSPENDED"}
 
 
-@pytest.mark.parametrize("client", ["LOCAL+VENV"], indirect=True)  # the way to the machine makes no difference here
+@pytest.mark.parametrize("client", ["LOCAL+VENV"], indirect=True)  # the runner type makes no difference here
 def test_what_was_left_and_what_is_lost_is_told(client: Client) -> None:
-    """Two jobs, one of them SUSPENDED: exit code 0. Then a new job list, which discards the other's progress."""
+    """A run with two jobs, one of them SUSPENDED, ends with exit code 0.
+
+    A new job list discards the other job's progress.
+    """
     expid = client.create("true")
     client.account.make_short(expid, "true", jobs=("ONE", "TWO"))
     client.with_profile("create-job-list", expid=expid)
@@ -171,7 +174,7 @@ def test_jobs_that_a_stop_has_left_are_named_before_a_new_job_list(client: Clien
     name = f"{expid}_ONE (RUNNING)"
     (before,) = client.with_profile("create-job-list", expid=expid, dry_run=True)["warnings"]
     assert name in before and "stop-experiment with cancel_jobs" in before
-    client.job_is(expid, "RUNNING")  # the question has changed nothing
+    client.job_is(expid, "RUNNING")  # the dry run has changed nothing
     (after,) = client.with_profile("create-job-list", expid=expid)["warnings"]
     assert name in after and "does not find them any more" in after
     client.job_is(expid, "READY")

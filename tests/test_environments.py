@@ -1,4 +1,4 @@
-"""The stand-in for Autosubmit talks like the real one; the accounts and servers of the tests keep their promises."""
+"""The stand-in for Autosubmit behaves like the real one; the accounts and servers of the tests work as documented."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def run(account: Account, *args: str) -> tuple[int, str]:
-    """Exit code and the raw output of a command, as it is without this service."""
+    """Return exit code and raw output of a command that is executed without this service."""
     done = subprocess.run(
         [str(account.programs / "autosubmit"), *args],
         env={"HOME": str(account.home), "PATH": os.defpath, "TERM": "dumb"},
@@ -48,7 +48,7 @@ def start(account: Account, expid: str) -> subprocess.Popen[bytes]:
 
 
 def test_the_stand_in_stops_no_run_of_another_test_run(account: StubAccount) -> None:
-    """The real one stops it. Tests use the same ids, and several processes run them at the same time."""
+    """The real one stops it. Several processes run tests at the same time, and the tests use the same ids."""
     with tempfile.TemporaryDirectory() as elsewhere:
         stranger = StubAccount(Path(elsewhere) / "account" / "home")
         for each in (account, stranger):

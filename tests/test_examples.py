@@ -1,7 +1,7 @@
-"""The document's examples are answers of the service: one scenario asks for each of them, through the real services.
+"""The examples in the document are responses of the service. One scenario requests each of them from the real services.
 
-It fails when an answer has other members or types than its example in runners/api/examples.json. `make examples` (this
-module with EXAMPLES_WRITE=1) records all of them anew.
+The test fails if a response has other members or types than its example in runners/api/examples.json. `make examples`
+(this module with EXAMPLES_WRITE=1) records all of them again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REASON = {"reason": "The machine was taken out of service."}
 COMPLETED = {"final_status": "COMPLETED", "job_names_list": ["a001_LOCAL_SETUP"]}
 FIRST = {"description": "A first one", "dummy": True, "hpc": "local"}
 
-# A body that each operation accepts; the README has the same ones.
+# A body that each operation accepts. The README has the same bodies.
 BODIES: dict[str, dict[str, Any]] = {
     "run_experiment": {**EXPID, **WITH},
     "get_runner_run_status": EXPID,
@@ -64,14 +64,14 @@ PROFILED = (*SHORT, *LONG)
 COMMANDS = (*PROFILED, "stop_experiment")
 WHICH_RUN = ("get_runner_run_status", "stop_experiment")
 LOGS = ("get_run_log", "get_operation_log")
-STUB = {  # the Autosubmit command of each
+STUB = {  # the Autosubmit command of each operation
     "set_job_status": "setstatus",
     "create_experiment": "expid",
     "create_job_list": "create",
     "update_experiment_description": "updatedescrip",
 }
 
-# One mistake for each operation that can be asked for wrongly: a body, or a query.
+# One mistake, a body or a query, for each operation that can reject its input.
 MISTAKES: dict[str, dict[str, Any] | str] = {
     "run_experiment": {**WITH, "expid": "A001"},
     "get_runner_run_status": {"exp_id": "a001"},
@@ -90,7 +90,7 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
 
 
 class World:
-    """The service of this process, with two profiles on a real sshd, and a person with tokens."""
+    """The service in this process, with two profiles on a real sshd, and a user with tokens."""
 
     def __init__(self, client: Client, settings: Any, account: StubAccount, sshd: SSHServer) -> None:
         need(find_lmod(), "Lmod")
@@ -115,19 +115,19 @@ class World:
         self.recorder = Recorder(client, {str(account.home): home, str(account.programs): f"{home}/bin"})
         self.manage = self.recorder.headers = self.tokens["manage"]
         self.ask = self.recorder.ask
-        self.another = copy.copy(self.recorder)  # with a client of its own, for a second thread
+        self.another = copy.copy(self.recorder)  # for a second thread, with its own client
         self.another.client = Client(raise_request_exception=False)
-        self.run = 0  # the last run's number
+        self.run = 0  # the number of the last run
         self.operation = 0
 
     def each(self, operations: Iterable[str], expect: str, *bodies: Any, **options: Any) -> None:
-        """Each of these operations gives the answer `expect`, to its own body unless one is given."""
+        """Send each operation with its own body, or with the given one. Each must give the response `expect`."""
         for operation in operations:
             body = bodies[0] if bodies else BODIES.get(operation)
             self.ask(operation, body, expect=expect, **{"id": self.number(operation), **options})
 
     def number(self, operation: str) -> int:
-        """Of what this operation looks at."""
+        """Return the number of the run or operation that this operation reads."""
         return (self.operation if operation.startswith("get_operation") else self.run) or 4711
 
     @contextmanager
@@ -139,7 +139,10 @@ class World:
 
     @contextmanager
     def slow(self, stub: str = "") -> Iterator[Callable[[], bool]]:
-        """This command of Autosubmit, or each login shell, takes 3 s. The value tells whether one has begun."""
+        """Make this Autosubmit command, or each login shell, take 3 s.
+
+        The yielded function returns True once one has begun.
+        """
         began = self.account.home / "began"
         profile = self.account.home / ".bash_profile"
         before = profile.read_text()
@@ -157,7 +160,7 @@ class World:
 
     @contextmanager
     def meanwhile(self, operation: str, body: Any, *, keep: bool = False, **options: Any) -> Iterator[None]:
-        """The request is under way in a thread of its own; its answer has come at the end."""
+        """Send the request in a separate thread while the block runs, then wait for the response."""
 
         def send() -> None:
             try:
@@ -307,7 +310,7 @@ def background(world: World) -> None:
 
 
 def repeated(world: World) -> None:
-    """`Idempotency-Key`: of a request that is under way, and of another one."""
+    """Send the `Idempotency-Key` of a request that is in progress, and that of a different request."""
     for operation in (*STUB, "run_experiment", "stop_experiment"):
         body = BODIES[operation]
         key = {**world.manage, "Idempotency-Key": f"key-of-{operation}"}
@@ -339,7 +342,7 @@ def failures(world: World) -> None:
             wait_for(called, 20, what=f"the command of {operation}")
             world.sshd.drop_connections()
     world.account.kill()
-    world.ask("get_runner_run_status", EXPID, keep=False)  # sees that the run has ended
+    world.ask("get_runner_run_status", EXPID, keep=False)  # detects that the run has ended
     with world.setting("RUNNERS_LAUNCH_TIMEOUT", 1), world.slow():
         world.each(("run_experiment",), "command_timed_out")
     world.account.kill()
@@ -355,7 +358,7 @@ def failures(world: World) -> None:
 
 
 def machines(world: World) -> None:
-    """Each way in which a machine lets nobody in, for each operation that asks one. a001 runs there."""
+    """Each way in which a machine is not accessible, for each operation that contacts a machine. a001 runs there."""
     world.account.control("run", SLEEP=600)
     world.run = world.ask("run_experiment", BODIES["run_experiment"], keep=False)["runner_id"]
     asking = (*PROFILED, "stop_experiment", *LOGS)
@@ -393,7 +396,7 @@ def machines(world: World) -> None:
 
 
 def busy(world: World) -> None:
-    """One too many: nobody is asked."""
+    """One command more than each limit allows: no machine is contacted."""
     config = world.profile.resolve({})
     runner = get_runner(config)
     elsewhere = {"run_experiment": {**BODIES["run_experiment"], "expid": "a003"}}
@@ -413,7 +416,7 @@ def busy(world: World) -> None:
                 for operation in (*COMMANDS, "check_profile"):
                     world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
         with BULKHEADS.waiting(runner.target, runner.where) as wait:
-            wait.start -= 60  # a minute without an answer
+            wait.start -= 60  # a minute without a response
             world.each(LOGS, "machine_busy")
     finally:
         BULKHEADS.threads = 0

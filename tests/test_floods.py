@@ -1,4 +1,4 @@
-"""Floods by nobody known: bodies that are too large, requests without credentials, guessed passwords."""
+"""Floods from unknown clients: bodies that are too large, requests without credentials, guessed passwords."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _fresh(settings: Any) -> None:
 
 
 def send(app: AppServer, path: str, headers: str, body: bytes = b"") -> str:
-    """The first line of the answer to a request that is written by hand."""
+    """Send a hand-written request and return the first line of the response."""
     with socket.create_connection(("127.0.0.1", app.port), timeout=30) as connection:
         request = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}\r\n\r\n"
         connection.sendall(request.encode() + body)
@@ -56,7 +56,7 @@ def test_a_large_body_is_refused_by_its_length_before_it_is_read(
     kind = "multipart/form-data; boundary=x"
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n' + b"a" * 3_000_000
     for path in ("/login", "/admin/login/", "/", "/experiments/create", COMMAND, "//v4/runners/runs"):
-        # Nothing of the 400 MB is ever sent: who waits for it does not answer.
+        # The test never sends the 400 MB, so a server that waits for them does not respond.
         assert " 413 " in send(app, path, f"Content-Type: {kind}\r\nContent-Length: 400000000")
         assert " 411 " in send(
             app, path, f"Content-Type: {kind}\r\nTransfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n"
@@ -75,7 +75,7 @@ def test_the_refusal_is_a_problem_of_the_api(client: Client, db: None, settings:
     assert not AuditRecord.objects.exists()
 
 
-# --- nobody known -----------------------------------------------------------------------------------------------------
+# --- unknown clients --------------------------------------------------------------------------------------------------
 
 
 def test_a_flood_without_credentials_is_counted_and_not_listed(client: Client, db: None, settings: Any) -> None:
@@ -85,7 +85,7 @@ def test_a_flood_without_credentials_is_counted_and_not_listed(client: Client, d
     assert AuditRecord.objects.filter(outcome="not_authenticated").count() == 5
     count = AuditRecord.objects.get(outcome="throttled")
     assert count.endpoint == "refused-requests" and count.address == "127.0.0.1"
-    assert count.detail.startswith("64 requests")  # brought up to date when the number has doubled
+    assert count.detail.startswith("64 requests")  # updated when the number has doubled
     answer = client.post(COMMAND, b"{}", "application/json")
     assert answer.json()["code"] == "throttled" and int(answer["Retry-After"]) >= 1
     other = client.post(COMMAND, b"{}", "application/json", REMOTE_ADDR="10.0.0.1")
@@ -144,15 +144,18 @@ def guess(name: str, password: str, address: str, path: str = "/login") -> int:
 def test_one_account_is_guessed_slowly_from_however_many_addresses(db: None, settings: Any, path: str) -> None:
     settings.THROTTLE_ACCOUNT_LOGINS = "10/min"
     User.objects.create_user("ana", password="of ana", is_staff=True)
-    names = ["ana", "Ana", "ａna", " ana "]  # the same account's count
+    names = ["ana", "Ana", "ａna", " ana "]  # all have the count of one account
     statuses = [guess(names[number % 4], "wrong", f"10.0.{number}.1", path) for number in range(30)]
     assert statuses == [200] * 10 + [429] * 20
-    assert guess("ana", "of ana", "10.9.9.9", path) == 429  # a right guess would not be told, either
+    assert guess("ana", "of ana", "10.9.9.9", path) == 429  # a correct guess is not revealed, either
     assert guess("ben", "wrong", "10.0.0.1", path) == 200
 
 
 def test_guesses_are_counted_over_all_server_processes(make_app: Callable[..., AppServer]) -> None:
-    """Fifty at once, in rounds, from fifty addresses behind a proxy: five are judged."""
+    """Fifty clients behind a proxy, with fifty addresses, guess at the same time, in rounds.
+
+    Only five guesses are checked.
+    """
     limits = {"THROTTLE_ACCOUNT_LOGINS": "5/h", "RUNNERS_LOGINS_IN_FLIGHT": "50", "NUM_PROXIES": "1"}
     app = make_app(env=limits)
     wait_for(lambda: len(app.worker_pids) >= 2, what="two workers")
@@ -177,7 +180,7 @@ def test_guesses_are_counted_over_all_server_processes(make_app: Callable[..., A
 
     answers: list[int] = []
     with ThreadPoolExecutor(50) as pool:
-        for _ in range(10):  # a process judges one guess of an account at a time
+        for _ in range(10):  # a process checks one guess of an account at a time
             is_last = answers.count(200) == 5
             answers += pool.map(guess_from, range(50))
             if is_last:
@@ -193,7 +196,7 @@ def test_the_old_password_is_guessed_as_slowly_by_who_has_a_session(db: None, se
     guesses = {"old_password": "wrong", "new_password1": "a new one 123", "new_password2": "a new one 123"}
     statuses = [client.post("/admin/password_change/", guesses).status_code for _ in range(5)]
     assert statuses == [200] * 3 + [429] * 2
-    assert guess("ana", "of ana", "10.0.0.1") == 429  # it is the same count
+    assert guess("ana", "of ana", "10.0.0.1") == 429  # the count is the same
 
 
 def test_attempts_are_forgotten_after_their_period(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +207,7 @@ def test_attempts_are_forgotten_after_their_period(db: None, monkeypatch: pytest
         now[0] += seconds
         waits.append(sign_in.seconds_to_wait("account", "ana", "2/min"))
     assert waits == [0, 0, 30, 0, 0, 29, 28]
-    now[0] -= 5  # of another process, whose clock is behind
+    now[0] -= 5  # in another process, whose clock is behind
     assert sign_in.seconds_to_wait("account", "ana", "2/min") > 0
     assert sign_in.seconds_to_wait("address", "ana", "2/min") == 0
     SignInAttempts.objects.update(expires=timezone.now() - timedelta(seconds=1))
@@ -236,7 +239,7 @@ def test_many_guesses_at_the_same_time_are_not_judged_at_the_same_time(
 
     def ask(name: str) -> int:
         request = RequestFactory().post("/login", {"username": name})
-        request.user = None  # type: ignore[assignment]  # the page of the refusal looks for it
+        request.user = None  # type: ignore[assignment]  # the error page reads it
         return int(view(request).status_code)
 
     with ThreadPoolExecutor(20) as pool:
@@ -246,7 +249,7 @@ def test_many_guesses_at_the_same_time_are_not_judged_at_the_same_time(
     answers = [each.result() for each in asked]
     assert most[0] <= 2 and answers.count(200) == 2 and answers.count(429) == 18
     assert len(refused) >= 1
-    assert ask("ana") == 200  # there is room again
+    assert ask("ana") == 200  # there is capacity again
     assert not login._in_flight
 
 

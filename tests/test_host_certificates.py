@@ -1,4 +1,4 @@
-"""Host certificates (`@cert-authority`): a real sshd shows them, and OpenSSH's own client must judge them alike."""
+"""Host certificates (`@cert-authority`): a real sshd presents them, and OpenSSH's own client must agree with us."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def make_site(make_sshd: Callable[..., SSHServer], account: StubAccount, folder: Path, kind: str = "ed25519") -> Site:
     options = {"HostCertificate": str(folder / "host_key-cert.pub")}
-    if kind != "ed25519":  # the server's own
+    if kind != "ed25519":  # the server's own key is ed25519
         options["hostkey"] = str(make_key(folder / "host_key", kind))
     sshd = make_sshd(account.home, options=options)
     if kind == "ed25519":
@@ -82,20 +82,20 @@ GOOD = "@cert-authority {name} {ca}"
     [
         (("-h", "-n", "127.0.0.1"), [GOOD], True),
         (("-h", "-n", "other,127.0.0.1"), [GOOD], True),
-        (("-h", "-n", "other,127.0.*"), [GOOD], False),  # no wildcards there
+        (("-h", "-n", "other,127.0.*"), [GOOD], False),  # wildcards are not allowed there
         (("-h", "-n", "127.0.0.1"), ["@cert-authority 127.0.0.1 {ca}"], True),
         (("-h",), [GOOD], True),
         (("-h", "-n", "127.0.0.1"), ["@cert-authority *.example,other {ca}"], False),
-        (("-h", "-n", "127.0.0.1"), ["{name} {ca}"], False),  # the authority is no authority here
+        (("-h", "-n", "127.0.0.1"), ["{name} {ca}"], False),  # the line does not mark the key as an authority
         (("-h", "-n", "127.0.0.2,x127.0.0.1"), [GOOD], False),
-        (("-n", "127.0.0.1"), [GOOD], False),  # for users
+        (("-n", "127.0.0.1"), [GOOD], False),  # a certificate for users
         (("-h", "-n", "127.0.0.1", "-V", "-2h:-1h"), [GOOD], False),
         (("-h", "-n", "127.0.0.1", "-V", "+1h:+2h"), [GOOD], False),
         (("-h", "-n", "127.0.0.1", "-V", "-1h:+1h"), [GOOD], True),
         (("-h", "-n", "127.0.0.1", "-O", "critical:x@example.org=y"), [GOOD], False),
         (("-h", "-n", "127.0.0.1"), [GOOD, "@revoked * {ca}"], False),
         (("-h", "-n", "127.0.0.1"), [GOOD, "@revoked * {key}"], False),
-        (("-h", "-n", "127.0.0.1"), ["{name} {key}"], True),  # the plain key is known
+        (("-h", "-n", "127.0.0.1"), ["{name} {key}"], True),  # the plain key is trusted
     ],
 )
 def test_we_judge_as_openssh(site: Site, options: tuple[str, ...], lines: list[str], is_good: bool) -> None:

@@ -1,4 +1,4 @@
-"""Host keys, with real sshds: unknown and changed ones are refused, approved and listed ones are not."""
+"""Host keys, with real sshds: unknown and changed keys are rejected, approved and listed keys are accepted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 
 def greet(sshd: SSHServer) -> str:
-    """A command over a fresh connection; what it printed."""
+    """Run a command over a new connection and return its output."""
     POOL.discard(sshd.target)
     return get_runner(sshd.config()).execute("echo hello", timeout=20).text.strip()
 
@@ -38,7 +38,7 @@ def name(sshd: SSHServer) -> str:
 
 
 def openssh_connects(sshd: SSHServer, host: str = "127.0.0.1") -> bool:
-    """Whether OpenSSH's own client trusts the server by the same known_hosts file."""
+    """Return True if OpenSSH's own client trusts the server with the same known_hosts file."""
     options = ["BatchMode=yes", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=none", "LogLevel=ERROR"]
     options.append(f'UserKnownHostsFile="{sshd.known_hosts}"')
     argv = ["ssh", "-F", "none", *(word for option in options for word in ("-o", option))]
@@ -61,7 +61,7 @@ def make_key(path: Path, kind: str, *options: str) -> Path:
 
 
 def fingerprint(key: Path) -> str:
-    """In the words of ssh-keygen."""
+    """Return the fingerprint as ssh-keygen prints it."""
     argv = ["ssh-keygen", "-lf", str(key)]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
 
@@ -116,7 +116,7 @@ def test_swapped_key_is_refused_until_an_admin_replaces_it(sshd: SSHServer) -> N
     first = scan_one(sshd)
     host_keys.approve(first, "ana")
     sshd.swap_host_key()
-    for _ in range(2):  # it is not remembered by trying
+    for _ in range(2):  # a failed attempt does not store the key
         with pytest.raises(HostKeyChanged) as caught:
             greet(sshd)
     assert caught.value.facts["fingerprint"] == sshd.host_key_fingerprint
@@ -131,7 +131,7 @@ def test_swapped_key_is_refused_until_an_admin_replaces_it(sshd: SSHServer) -> N
 
 def test_approved_key_replaces_the_one_in_a_file(sshd: SSHServer) -> None:
     old = HostKey.from_base64(host_key(sshd)[1])
-    sshd.swap_host_key()  # the file lists the old one
+    sshd.swap_host_key()  # the file lists the old key
     with pytest.raises(HostKeyChanged):
         greet(sshd)
     host_keys.approve(scan_one(sshd), "ana")
@@ -151,7 +151,7 @@ def test_approved_keys_are_per_port(
 
 
 def hashed(host: str) -> str:
-    """A host field as HashKnownHosts writes it."""
+    """Return a host field as HashKnownHosts writes it."""
     salt = b"s" * 20
     digest = hmac.digest(salt, host.encode(), "sha1")
     return "|1|" + "|".join(base64.b64encode(part).decode() for part in (salt, digest))
@@ -165,7 +165,7 @@ def hashed(host: str) -> str:
         "other.example,{name} {kind} {key}",
         "*:{port} {kind} {key}",
         "[127.0.0.?]:* {kind} {key}",
-        "127.0.0.1 {kind} {key}",  # no line names the port, so one without a port counts
+        "127.0.0.1 {kind} {key}",  # no line names the port, so a line without port applies
         "{hashed22} {kind} {key}",
         "!{name},* {kind} {key}",
     ],
@@ -187,7 +187,7 @@ def test_lines_of_known_hosts_files_are_honoured(sshd: SSHServer, line: str) -> 
         "!{name},!127.0.0.1,* {kind} {key}",
         "@cert-authority {name} {kind} {key}",
         "#{name} {kind} {key}",
-        "{name} ssh-rsa {key}",  # a type that the key is not of
+        "{name} ssh-rsa {key}",  # not the type of the key
         "[127.0.0.1]:{port}1 {kind} {key}",
         "x{name} {kind} {key}",
     ],
@@ -255,7 +255,7 @@ def test_a_host_key_alias_is_the_name_that_is_looked_up(sshd: SSHServer, tmp_pat
 
 
 def test_a_line_without_port_counts_where_none_names_the_port(sshd: SSHServer, tmp_path: Path) -> None:
-    """As ssh does: "checking without port identifier"."""
+    """As in ssh: "checking without port identifier"."""
     kind, key = sshd.known_hosts.read_text().split()[1:3]
     sshd.known_hosts.write_text(f"127.0.0.1 {kind} {key}\n")
     assert greet(sshd) == "hello"
@@ -270,7 +270,7 @@ def test_server_is_asked_for_the_kind_of_key_that_is_trusted(
     account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path, kind: str, options: list[str]
 ) -> None:
     other = make_key(tmp_path / "other_host_key", kind, *options)
-    server = make_sshd(account.home, options={"hostkey": str(other)})  # beside its ed25519 key, which clients prefer
+    server = make_sshd(account.home, options={"hostkey": str(other)})  # besides ed25519, which clients prefer
     server.known_hosts.write_text(f"{name(server)} {' '.join(public_half(other))}\n")
     assert greet(server) == "hello"
 
@@ -301,7 +301,7 @@ def test_scan_of_a_frozen_machine_ends_at_the_deadline(sshd: SSHServer, settings
 
 
 def test_unreadable_known_hosts_trusts_nothing_because_it_may_revoke(sshd: SSHServer, settings: Any) -> None:
-    settings.RUNNERS_KNOWN_HOSTS = str(sshd.folder)  # a directory: root may read any file
+    settings.RUNNERS_KNOWN_HOSTS = str(sshd.folder)  # a directory, because root may read any file
     with pytest.raises(RunnerUnreachable, match="cannot read its known_hosts"):
         greet(sshd)
 

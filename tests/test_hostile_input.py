@@ -1,6 +1,6 @@
 """Hostile texts in every field of every command, into real shells on this machine and over SSH.
 
-A tripwire shows whether any of them was executed: each text tries, in its own way, to make a file in one directory.
+A tripwire shows whether any of them was executed: each text tries, in its own way, to create a file in one directory.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ HOSTILE = {
     "double quote": f'x"; touch {TRIP}/double; "',
     "quotes in quotes": f"'\"'\"'; touch {TRIP}/nested; '\"'\"'",
     "backslash": f"x\\'; touch {TRIP}/backslash; \\",
-    "here document": f"x <<#end\n#end\ntouch {TRIP}/heredoc",  # '#end' is how our own scripts end
+    "here document": f"x <<#end\n#end\ntouch {TRIP}/heredoc",  # our own scripts end with '#end'
     "redirection": f"x > {TRIP}/redirection",
     "process substitution": f"<(touch {TRIP}/process)",
     "arithmetic": f"$((a[$(touch {TRIP}/arithmetic)]))",
@@ -83,8 +83,8 @@ HOSTILE = {
     "long": "A" * 100_000,
     "long and quoted": "'" * 31_999,
 }
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # what ends a line, or commands a terminal
-FORGED = "x\nExperiment a999 created\nSetting zzzz description to 'x'\n"  # what Autosubmit says when it has succeeded
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that end a line or control a terminal
+FORGED = "x\nExperiment a999 created\nSetting zzzz description to 'x'\n"  # what Autosubmit prints after a success
 EXPID = {"expid": "a001"}
 READY = {"final_status": "READY"}
 BODIES: dict[str, dict[str, Any]] = {
@@ -134,14 +134,14 @@ def test_every_command_is_in_the_table() -> None:
     assert commands == set(BODIES)
 
 
-# The texts that a field accepts, beside "empty" and "blank".
+# The texts that a field accepts in addition to "empty" and "blank".
 WORDS = {"log line", "success line", "combining"}  # plain words; a filter takes line ends between them, and any letter
 HARMLESS: dict[str, set[str]] = {
     "filter_chunks": WORDS,
     "filter_type": WORDS,
     "filter_type_chunk": WORDS,
     "filter_type_chunk_split": WORDS,
-    "git_repo": {"up", "tilde"},  # any path: what the account may read
+    "git_repo": {"up", "tilde"},  # any path: whatever the account may read
 }
 
 
@@ -161,16 +161,19 @@ DEFAULTS = {"hpc": DEFAULT_HPC}  # what Autosubmit gets when the field is empty
 
 
 def without_description(argv: list[str]) -> list[str]:
-    """The words that may not hold line ends and other controls."""
+    """Return the arguments that must not contain line ends or other control characters."""
     words = [word for word in argv if not word.startswith("--description=")]
     return words[:-1] if "updatedescrip" in words else words
 
 
 def arrives(path: Path_, text: str, call: list[str]) -> bool:
-    """Whether `text`, sent in a field, is in the call of Autosubmit exactly once, as one word, and in no other way."""
+    """Return True if `text`, sent in a field, is in Autosubmit's call exactly once, as one argument.
+
+    It must not be in any other argument.
+    """
     if path == ("description",):
         return call == ["updatedescrip", "--", "a001", text]
-    if path == ("profile_params",):  # an empty text gives none
+    if path == ("profile_params",):  # an empty text gives no parameter
         return not text.strip()
     value = DEFAULTS.get(path[-1], "") if not text else NORMALISED.get(path[-1], str)(text)
     option = OPTIONS[path[-1]]
@@ -205,7 +208,7 @@ def put(body: dict[str, Any], path: Path_, value: Any) -> dict[str, Any]:
 
 
 class Range:
-    """Fires texts, and looks at the tripwire, at the answers and at what reached the stand-in for Autosubmit."""
+    """A sender of hostile texts that checks the tripwire, the responses and the calls of the stand-in autosubmit."""
 
     def __init__(self, api: Api, account: StubAccount, tripwire: Path, profile: str) -> None:
         self.api, self.account, self.tripwire, self.profile = api, account, tripwire, profile
@@ -219,7 +222,10 @@ class Range:
             yield name, text.replace(TRIP, str(self.tripwire))
 
     def fire(self, command: str, body: dict[str, Any], name: str) -> tuple[dict[str, Any], list[list[str]]]:
-        """The answer, and what Autosubmit was called with. Only a description may hold line ends and controls."""
+        """Return the response and Autosubmit's calls.
+
+        Only a description may contain line ends and control characters.
+        """
         before = len(self.account.calls())
         answer = self.api.post(command, body, expect=STATUSES)
         assert not list(self.tripwire.iterdir()), (command, name, body)
@@ -227,7 +233,7 @@ class Range:
         for words in calls:
             assert not CONTROL.search("".join(without_description(words))), (command, name, words)
         for record in AuditRecord.objects.all():
-            # A detail quotes what a program printed, which may have several lines (Lmod's errors do).
+            # `detail` quotes what a program printed, which may have several lines (Lmod's errors do).
             detail = record.detail.replace("\n", "")
             words = [record.expid, record.profile_name, detail, *without_description(record.argv)]
             assert not CONTROL.search("".join(words)), (command, name, words)
@@ -244,7 +250,7 @@ def tripwire(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def local(client: Client, settings: Any, account: StubAccount, tripwire: Path) -> Range:
-    """On this machine only, where the way to the machine makes no difference."""
+    """A range on this machine only, for tests in which the runner type makes no difference."""
     return make_range(Api(client), settings, account, tripwire, {"runner_type": RunnerType.LOCAL})
 
 
@@ -257,7 +263,7 @@ def shooting(
     runner_type: RunnerType,
     request: pytest.FixtureRequest,
 ) -> Range:
-    """On this machine and over SSH."""
+    """A range on this machine, and one over SSH."""
     fields: dict[str, Any] = {"runner_type": runner_type}
     if runner_type is RunnerType.SSH:
         sshd: SSHServer = request.getfixturevalue("sshd")
@@ -277,10 +283,10 @@ def make_range(api: Api, settings: Any, account: StubAccount, tripwire: Path, fi
 
 @pytest.mark.parametrize("name", ["substitution", "backticks", "pipe", "redirection", "arithmetic", "prompt"])
 def test_tripwire_works(tripwire: Path, shooting: Range, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Without the quoting of Autosubmit's arguments the same texts are executed, and `fire` sees it.
+    """Without the quoting of Autosubmit's arguments, the same texts are executed, and `fire` detects it.
 
-    Only the module that puts the arguments into the script loses its quoting: without that of scripts.py and ssh.py
-    the script would not get to its machine at all.
+    Only the module that puts the arguments into the script loses its quoting. Without the quoting of scripts.py and
+    ssh.py, the script would not reach its machine.
     """
     without_quoting = SimpleNamespace(join=" ".join, quote=str)
     monkeypatch.setattr("runners.services.module_loaders.shlex", without_quoting)
@@ -295,7 +301,7 @@ def test_tripwire_works(tripwire: Path, shooting: Range, monkeypatch: pytest.Mon
 def test_hostile_texts_are_refused_or_arrive_unchanged(
     shooting: Range, command: str, path: Path_, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """ "Unchanged" but for the documented normalisation. No text makes a line of its own in the log."""
+    """Arrive unchanged except for the documented normalisation. No text can add a line to the log."""
     accepted = set()
     for name, text in shooting.texts():
         answer, calls = shooting.fire(command, put(shooting.body(command), path, text), name)
@@ -303,7 +309,7 @@ def test_hostile_texts_are_refused_or_arrive_unchanged(
             assert arrives(path, text, call), (command, name, call)
         if "code" not in answer:
             accepted.add(name)
-        RunnerRun.objects.all().delete()  # a run that was started is no reason to refuse the next one
+        RunnerRun.objects.all().delete()  # otherwise an active run would reject the next one
     if path[-1] == "description":
         assert len(accepted) > len(HOSTILE) - 8, accepted
     else:
@@ -312,9 +318,9 @@ def test_hostile_texts_are_refused_or_arrive_unchanged(
     assert [record.getMessage() for record in caplog.records if not record.getMessage().isprintable()] == []
 
 
-# The texts that a field accepts as a further item of a list, behind "a001_", beside "empty" and "blank".
+# The texts that a field accepts as an additional list item after "a001_", in addition to "empty" and "blank".
 IN_LISTS: dict[str, set[str]] = {
-    "job_names_list": {"option", "short option", "separator", "combining"},  # a001_--help is a name that a job may have
+    "job_names_list": {"option", "short option", "separator", "combining"},  # a001_--help is a valid job name
     "filter_status": set(),
     "filter_type": {"option", "short option", "separator", *WORDS},
 }
@@ -376,7 +382,7 @@ def test_hostile_modules_reach_the_shell_as_one_word(
     at_login: Callable[[str], None],
     tmp_path: Path,
 ) -> None:
-    """A path may hold almost anything, so here the quoting alone stands between a text and the shell."""
+    """A path may contain almost anything, so only the quoting protects the shell from the text."""
     if loader == "CONDA" and (runner_type, prefix) not in REAL_CONDA:
         fake_conda(tmp_path / "conda")
         at_login(f"export CONDA_EXE={tmp_path}/conda/bin/conda\n")
@@ -451,7 +457,7 @@ def test_real_autosubmit_keeps_hostile_descriptions_as_they_are(
         body = {"expid": expid, "profile_name": "P", "description": text}
         api.post("update-experiment-description", body)
         assert autosubmit.description(expid) == text
-        # The words of success in a value are not taken for success.
+        # A value that contains Autosubmit's success message does not count as success.
         error = api.post("update-experiment-description", {**body, "expid": "zzzz"}, expect=404)
         assert error["code"] == "experiment_not_found"
     for words in ("JobList saved in 1", "No changes were performed"):
@@ -471,7 +477,7 @@ def test_real_autosubmit_keeps_hostile_descriptions_as_they_are(
 def test_secrets_are_in_no_log_answer_row_or_environment(
     make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer
 ) -> None:
-    """A server with the most talkative log, asked well and badly, with good and bad credentials."""
+    """A server with the most verbose log receives good and bad requests, with good and bad credentials."""
     jwt_secret, secret_key = "jwt-secret-of-the-tests-0123456789", "django-secret-of-the-tests-0123456789"
     script_token = "script-token-of-the-tests-0123456789"
     app = make_app(

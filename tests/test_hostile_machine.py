@@ -1,7 +1,7 @@
-"""A machine that answers anything: `refresh`, `stop` and `watch_runs` with random and mutated answers.
+"""A machine that may return anything: `refresh`, `stop` and `watch_runs` with random and mutated answers.
 
-The runner is the real one but for `execute`, whose results are made up. The tests run on SQLite, and on PostgreSQL in a
-pytest of its own (the last test).
+The runner is the real one except for `execute`, whose results are generated. The tests run on SQLite, and on PostgreSQL
+in a separate pytest process (the last test).
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ results = st.one_of(
 
 
 class HostileRunner(Runner):
-    """Gives one drawn answer after the other. `KEY` in it becomes the key of one of the rows.
+    """A runner that returns the drawn answers in turn. `KEY` in an answer becomes the key of one of the rows.
 
-    They are drawn before, because nothing can be drawn in the threads in which machines are asked.
+    The answers are drawn in advance, because nothing can be drawn in the threads that contact machines.
     """
 
     drawn: Iterator[tuple[Any, int]]
@@ -115,7 +115,7 @@ def make_run(config: RunnerConfig, expid: str, **fields: Any) -> RunnerRun:
 
 @contextmanager
 def world(data: Any) -> Iterator[SimpleNamespace]:
-    """Two runs and an operation on the hostile machine, one run elsewhere."""
+    """Two runs and an operation on the hostile machine, and one run on another machine."""
     kind = data.draw(st.sampled_from(OperationKind.values))
     HostileRunner.drawn = itertools.cycle(
         data.draw(st.lists(st.tuples(results, st.integers(0, 3)), min_size=1, max_size=8))
@@ -138,7 +138,7 @@ def world(data: Any) -> Iterator[SimpleNamespace]:
     try:
         yield SimpleNamespace(mine=mine, unknown=unknown, operation=operation, other=other)
         after = RunnerRun.objects.filter(pk=other.pk).values().get()
-        for name in ("reachable", "unreachable_detail", "probing_until"):  # it may have been asked, and was not there
+        for name in ("reachable", "unreachable_detail", "probing_until"):  # it may have been unreachable
             before.pop(name), after.pop(name)
         assert after == before
         for row in [*RunnerRun.objects.all(), *Operation.objects.all()]:
@@ -154,7 +154,7 @@ def world(data: Any) -> Iterator[SimpleNamespace]:
 
 
 def check(value: Any) -> None:
-    """Every stored text is printable and bounded."""
+    """Assert that every stored text is printable and bounded."""
     if isinstance(value, str):
         assert len(value) <= answers.TEXT_LIMIT
         assert all(char.isprintable() or char in "\n\t" for char in value), value
@@ -174,7 +174,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     for module in (lifecycle, experiments, operations, runs):
         if hasattr(module, "get_runner"):
             monkeypatch.setattr(module, "get_runner", HostileRunner)
-    ticks = itertools.count(0, 0.7)  # so that two or three looks take as long as any wait
+    ticks = itertools.count(0, 0.7)  # two or three polls take as long as any wait
     clock = SimpleNamespace(monotonic=lambda: next(ticks), sleep=lambda seconds: None)
     for module in (stopping, leftovers):
         monkeypatch.setattr(module, "time", clock)

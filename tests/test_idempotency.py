@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is sent again is not executed again, also when the first answer was lost."""
+"""`Idempotency-Key`: a retry of a request is not executed again, even if the first response was lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.servers import Answer, AppServer, SSHServer
 from tests.test_api_operations import COMMAND, create_body, servers_of, unused_expid
 
 CREATE = COMMAND + "create-experiment"
-ELSEWHERE = "another-boot pid:[1] 1 1 0123456789abcdef"  # a process of another machine, or of another container
+ELSEWHERE = "another-boot pid:[1] 1 1 0123456789abcdef"  # a process on another machine, or in another container
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def key() -> str:
 
 
 def lose_answer(app: AppServer, path: str, body: dict[str, Any], key: str, until: Callable[[], object]) -> None:
-    """Send a request, kill the server with SIGKILL when `until` is true, and start another one."""
+    """Send a request, kill the server with SIGKILL once `until` is true, and start another server."""
     lost: list[BaseException] = []
 
     def send() -> None:
@@ -156,7 +156,7 @@ def test_a_failure_whose_answer_was_lost_is_found(app: AppServer, account: StubA
 def test_killing_one_worker_is_enough_to_lose_an_answer_and_it_is_found(
     app: AppServer, account: StubAccount, key: str
 ) -> None:
-    """The master lives on and starts another worker; the key's owner is seen to be dead."""
+    """The master process survives and starts another worker. The service detects that the key's owner is dead."""
     account.control("expid", SLEEP=5)
     thread = ThreadPoolExecutor(1).submit(app.post, CREATE, create_body(), Idempotency_Key=key)
     wait_for(lambda: account.calls("expid"), 30, what="the call")
@@ -169,7 +169,7 @@ def test_killing_one_worker_is_enough_to_lose_an_answer_and_it_is_found(
 
 @pytest.fixture
 def began(account: StubAccount) -> Iterator[Path]:
-    """The login shell is slow, and makes this file first: then a launch was sent and its identity is not stored yet."""
+    """A slow login shell that first creates this file. The launch was sent then, but its identity is not stored yet."""
     profile, file = account.home / ".bash_profile", account.home / "login-began"
     before = profile.read_text()
     profile.write_text(before + "\ntouch ~/login-began; sleep 2\n")
@@ -197,7 +197,7 @@ def test_a_run_whose_answer_was_lost_is_found(app: AppServer, account: StubAccou
 def test_what_ended_before_its_identity_was_stored_is_not_repeated(
     app: AppServer, account: StubAccount, key: str, began: Path, command: str, profile: str
 ) -> None:
-    """The server dies in mid-launch, the command executes and ends: then nothing but its exit code tells of it."""
+    """The server dies during the launch, and the command executes and ends. Only its exit code is left as evidence."""
     account.experiment("a001")
     path, body = {
         "run": (COMMAND + "run-experiment", {"expid": "a001", "profile_name": profile}),
@@ -216,7 +216,7 @@ def test_what_ended_before_its_identity_was_stored_is_not_repeated(
 def test_a_run_whose_launch_lost_its_line_is_not_repeated(
     app: AppServer, account: StubAccount, sshd: SSHServer, key: str, began: Path
 ) -> None:
-    """The server lives on and says that it does not know; what became of it is told to who asks again."""
+    """The server survives and responds that the outcome is unknown. A retry then returns the outcome."""
     account.experiment("a001")
     account.control("run", "a001", EXIT=3)
     path, body = COMMAND + "run-experiment", {"expid": "a001", "profile_name": "THERE"}
@@ -304,7 +304,10 @@ def test_a_stop_of_what_does_not_run_keeps_no_key(app: AppServer, account: StubA
 
 
 def test_a_container_that_was_made_anew_answers_for_the_old_one(app: AppServer, account: StubAccount, key: str) -> None:
-    """The processes of the old one cannot be looked at: nobody waits until it is believed that they are gone."""
+    """The processes of the old container cannot be inspected.
+
+    A retry does not wait until they are assumed to be gone.
+    """
     account.control("expid", SLEEP=5)
     lose_answer(app, CREATE, create_body(), key, until=lambda: account.calls("expid"))
     app.manage("shell", "-c", f"from runners.models import *; IdempotencyRecord.objects.update(owner={ELSEWHERE!r})")
@@ -380,10 +383,10 @@ OVER: dict[str, Any] = {"status": "TERMINATED", "reason": "lost"}
 @pytest.mark.parametrize(
     ("endpoint", "values", "is_open"),
     [
-        ("run-experiment", {}, False),  # it may be starting it just now
+        ("run-experiment", {}, False),  # the owner may be starting the run now
         ("run-experiment", IDENTITY, True),
         ("run-experiment", OVER, True),
-        ("stop-experiment", IDENTITY, False),  # it has steps to take
+        ("stop-experiment", IDENTITY, False),  # the stop has steps to take
         ("stop-experiment", {**IDENTITY, **OVER}, True),
     ],
 )
@@ -396,14 +399,14 @@ def test_who_may_answer_for_a_process_that_cannot_be_looked_at(
         IdempotencyRecord.objects.update(owner=ELSEWHERE)
     if owner == ELSEWHERE and is_open:
         assert claim(endpoint=endpoint).is_repeated
-    else:  # a living process that can be seen is waited for
+    else:  # wait for a living process that can be inspected
         with pytest.raises(IdempotencyInProgress):
             claim(endpoint=endpoint)
 
 
 @pytest.mark.django_db
 def test_nobody_waits_for_a_request_that_takes_too_long() -> None:
-    """Its thread was lost, or the database was when the answer was to be kept; its process lives on."""
+    """The request lost its thread, or the database when it should store the response. Its process is still alive."""
     record = claim()
     IdempotencyRecord.objects.filter(pk=record.pk).update(owned_until=timezone.now() - timedelta(seconds=1))
     assert claim().is_repeated
@@ -411,14 +414,14 @@ def test_nobody_waits_for_a_request_that_takes_too_long() -> None:
 
 @pytest.mark.django_db
 def test_who_was_taken_over_starts_nothing() -> None:
-    """It hangs, is given up, and wakes up: the row of its operation is not inserted."""
+    """The first request hangs, loses its key to a retry, and resumes. It does not insert the row of its operation."""
     first = claim()
     IdempotencyRecord.objects.filter(pk=first.pk).update(
         owner=ELSEWHERE, owned_until=timezone.now() - timedelta(seconds=1)
     )
     claim()
     with pytest.raises(IdempotencyInProgress):
-        idempotency.link(first)(None)  # type: ignore[arg-type]  # it does not come to a row
+        idempotency.link(first)(None)  # type: ignore[arg-type]  # it raises before it uses the row
     with pytest.raises(IdempotencyInProgress):
         idempotency.forget_attempt(first)
     with pytest.raises(IdempotencyInProgress):

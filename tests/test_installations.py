@@ -32,7 +32,7 @@ from tests.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-EACH = "{user}@{host}"  # every account has a database of its own
+EACH = "{user}@{host}"  # every account has its own database
 CREATE = {"command_params": {"description": "x"}}
 
 
@@ -53,7 +53,7 @@ def other(_other: StubAccount) -> Iterator[StubAccount]:
 def api(
     client: Client, settings: Any, account: StubAccount, other: StubAccount, make_sshd: Callable[..., SSHServer]
 ) -> Api:
-    """LOCAL_A leads into `account`, SSH_B into `other`; each has an Autosubmit database that begins at a000."""
+    """LOCAL_A uses `account`, SSH_B uses `other`. Each has an Autosubmit database whose first expid is a000."""
     settings.PROTECTION_LEVEL = "NONE"
     settings.THROTTLE_COMMANDS = ""
     settings.RUNNERS_STATUS_FRESHNESS = 0
@@ -96,7 +96,7 @@ def test_the_same_expid_runs_once_in_each_of_two_databases(api: Api, account: St
     assert refused["code"] == "already_running"
     assert refused["run"]["runner_id"] == second["runner_id"]
     assert f"profile SSH_B, {user} on {second['host']}" in refused["detail"]
-    # An idle experiment of that id in the other database is in nobody's way, and the other way round.
+    # An idle experiment of that id in the other database causes no conflict, in either direction.
     RunnerRun.objects.filter(pk=first["runner_id"]).update(expid="a001")
     other.experiment("a001")
     params = {"final_status": "READY", "filter_status": "COMPLETED"}
@@ -119,7 +119,7 @@ def test_profiles_without_an_installation_run_an_experiment_once(
     assert "profile LOCAL_A" in refused["detail"]
     assert "INSTALLATION" in refused["detail"]
     assert not other.calls("run")
-    # A new experiment in a database of another account says nothing of this account's runs.
+    # A new experiment in the database of another account does not affect this account's runs.
     api.post("create-experiment", {"profile_name": "SSH_B", **CREATE})
     assert not RunnerRun.objects.get().superseded
 
@@ -153,7 +153,7 @@ def test_a_new_name_of_the_installation_lets_no_experiment_run_twice(api: Api, a
     assert start(api, "LOCAL_A", expect=409)["run"]["runner_id"] == run["runner_id"]
     assert api.post("stop-experiment", {"expid": "a000", "profile_name": "LOCAL_A", "force": True})
     assert start(api, "LOCAL_A")["installation"] == "renamed"
-    # A new experiment of the id in the same account is not the one of the runs under the former name.
+    # A new experiment of the id in the same account is not the experiment of the runs under the former name.
     shutil.rmtree(account.home / "autosubmit")
     api.post("create-experiment", {"profile_name": "LOCAL_A", **CREATE})
     assert RunnerRun.objects.get(pk=run["runner_id"]).superseded
@@ -208,7 +208,7 @@ def test_yaml_profile_and_wire_have_the_installation() -> None:
     assert exported.count("INSTALLATION") == 1
     assert not import_configuration(parse(exported))
     kept = import_configuration(parse("RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: LOCAL}}}"))
-    assert not kept  # a text that does not say it changes nothing
+    assert not kept  # an import without INSTALLATION does not change it
     plan = import_configuration(parse("RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: LOCAL, INSTALLATION: ''}}}"))
     assert [str(change) for change in plan.changes] == ["~ PROFILES.P.INSTALLATION: {user} -> (default)"]
 
@@ -268,10 +268,10 @@ def test_profile_params_say_which_account_of_an_open_profile_is_meant(api: Api) 
     assert [each["user"] for each in refused["choices"]] == ["", "ben", "ana"], "an open account may be any"
     for name in of:
         body = {"expid": "a000", "profile_name": "OPEN", "profile_params": {"SSH": {"USER": name}}}
-        plan_of = api.post("stop-experiment", {**body, "dry_run": True}, expect=502)  # its configuration is empty
+        plan_of = api.post("stop-experiment", {**body, "dry_run": True}, expect=502)  # the run's configuration is empty
         assert plan_of["code"] == "runner_unreachable"
         assert str(of[name].pk) in plan_of["detail"]
-    # A new name of the installation counts for new runs; runs of the profile are found all the same.
+    # A new name of the installation applies to new runs. The profile's older runs are still found.
     RunnerRun.objects.filter(installation="another").delete()
     RunnerRun.objects.filter(pk=of["ana"].pk).delete()
     RunnerProfile.objects.filter(pk=profile.pk).update(installation="moved")
@@ -299,7 +299,7 @@ def test_who_has_an_experiment_of_this_id_is_not_shown_another_persons(client: C
     assert asks(ana)["runner_id"] == anas.pk
     assert asks(ben)["runner_id"] == bens.pk, "not the newer, active run of another installation"
     assert asks(eve)["runner_id"] == anas.pk
-    # Hidden runs are in nobody's choice.
+    # Hidden runs are not among a user's choices.
     profile = RunnerProfile.objects.create(name="ANA")
     RunnerRun.objects.filter(pk=anas.pk).update(profile_id=profile.pk)
     profile.view_groups.add(Group.objects.create(name="climate"))
@@ -357,7 +357,7 @@ def use_database(account: StubAccount, path: Path | str, **more: str) -> None:
 
 
 def judged(profile: str) -> tuple[str, str]:
-    """What the connection test says: the database, and what to do."""
+    """Return the database and the remedy that the connection test reports."""
     runner = get_runner(RunnerProfile.objects.get(name=profile).resolve({}))
     database, conflicts = databases.judged(runner, RunnerProfile.objects.all())
     return str(database), " ".join(conflicts)

@@ -1,4 +1,4 @@
-"""The lookup behind get-runner-run-status, which reads rows by itself."""
+"""The lookup behind get-runner-run-status, which reads rows with its own SQL."""
 
 from __future__ import annotations
 

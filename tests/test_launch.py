@@ -1,4 +1,4 @@
-"""The launch script's own deadline and signals, which no `timeout` and no `setsid` look after."""
+"""The deadline and the signals of the launch script, which it handles without `timeout` and `setsid`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_service_that_ignores_signals_launches_commands_that_do_not(account: S
 
 
 def test_supervisor_and_command_have_process_groups_of_their_own(runner: Runner) -> None:
-    """Else the KILL of a stop, or of a launch's deadline, would reach the supervisor, too."""
+    """Otherwise the KILL of a stop, or of a launch's deadline, would also reach the supervisor."""
     identity = runner.launch(uuid.uuid4().hex, "exec sleep 60", timeout=TIMEOUT)
     groups = {os.getpgid(identity.pid), os.getpgid(identity.supervisor_pid), os.getpgid(0)}
     assert groups == {identity.pid, identity.supervisor_pid, os.getpgid(0)}
@@ -56,7 +56,7 @@ def test_supervisor_and_command_have_process_groups_of_their_own(runner: Runner)
 
 
 def test_a_shell_whose_launch_was_refused_never_executes_the_command(runner: Runner, account: StubAccount) -> None:
-    """It is started before the run directory is made, so a claim in between must reach it."""
+    """The shell starts before the run directory is made, so a claim in between must reach the shell."""
     key = uuid.uuid4().hex
     (probe,) = runner.probe([ProbeTarget(key, claim=True)], timeout=TIMEOUT).values()
     assert probe.answer == Probe.NEVER_STARTED

@@ -1,4 +1,4 @@
-"""No text from outside costs more than its length: each path of bench/linear.py, doubled up to its limit."""
+"""No external text costs more than linear time: each path of bench/linear.py, doubled up to its limit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from bench.linear import Path, measure, paths
 from runners.pages.ansi import to_html
 from runners.services.known_hosts import _is_for
 
-LONGEST = 10.0  # seconds at the limit, on a machine that does much else; most take milliseconds
-QUADRATIC = 3.2  # a doubling of linear work is 2, of quadratic work 4
+LONGEST = 10.0  # seconds at the limit, on a busy machine; most paths take milliseconds
+QUADRATIC = 3.2  # a doubling is 2 for linear work and 4 for quadratic work
 
 
 @pytest.mark.parametrize("path", paths(), ids=lambda path: path.name)
@@ -17,7 +17,7 @@ def test_the_work_is_linear_up_to_the_limit(path: Path) -> None:
     steps = measure(path)
     ratios = [step.ratio for step in steps if step.ratio is not None]
     assert steps[-1].seconds < LONGEST, steps
-    # One doubling may be disturbed; over all of them the growth is that of the path.
+    # One doubling may be disturbed. The mean over all doublings shows the growth of the path.
     assert not ratios or sum(ratios) / len(ratios) < QUADRATIC, steps
 
 

@@ -1,4 +1,4 @@
-"""The module loaders' part of the contract, over LOCAL and SSH. Ids tell whether conda is real or a stand-in."""
+"""The module loaders' part of the contract, over LOCAL and SSH. Test ids show whether conda is real or a stand-in."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def conda(request: pytest.FixtureRequest, config_of: Configs) -> Conda:
 
 
 def conda_state(config: RunnerConfig) -> list[str]:
-    """The values of conda's variables that tell which environment is active."""
+    """Return the values of conda's variables that show which environment is active."""
     return run_loaded(config, ["printenv", "CONDA_PREFIX", "CONDA_DEFAULT_ENV"]).text.splitlines()
 
 
@@ -176,7 +176,7 @@ def test_a_configuration_that_conda_cannot_read_is_told_without_a_traceback(cond
 def test_an_environment_by_its_path_finds_the_conda_that_it_belongs_to(
     conda: Conda, account: StubAccount, tmp_path: Path
 ) -> None:
-    """ROOT/envs/NAME, where ROOT is in no usual place."""
+    """ROOT/envs/NAME, where ROOT is not one of the usual places."""
     root = tmp_path / "of a group"
     made = root / "envs" / "elsewhere"
     (made / "conda-meta").mkdir(parents=True)
@@ -185,7 +185,7 @@ def test_an_environment_by_its_path_finds_the_conda_that_it_belongs_to(
     (root / "bin").mkdir()
     (root / "bin" / "conda").symlink_to(account.conda_root.resolve() / "bin" / "conda")
     away = account.conda_root.rename(account.home / "conda-is-away")
-    if conda_kind() != "real":  # the stand-in has the path of its root in it
+    if conda_kind() != "real":  # the stand-in contains the path of its root
         (root / "bin" / "conda").unlink()
         (root / "bin" / "conda").symlink_to(away / "bin" / "conda")
     try:
