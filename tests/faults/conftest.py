@@ -2,10 +2,11 @@
 
     make_gate       make_gate() -> Gate: stops the next shell at an exact step
     there, over_ssh RunnerConfig of the stub account, which has the experiment EXPID
-    launch_gates    two gates of a launch, `before` and `after` the run directory is made, for servers and this process
-    service         Service in front of the stub account, for each of LOCAL and SSH
+    launch_gates    two gates of a launch: `before` and `after` the run directory is created. They apply to servers
+                    and to this process
+    service         Service in front of the stub account, once for LOCAL and once for SSH
     postgres        Postgres: a database cluster that can be stopped and started
-Every test here is marked `faults`.
+Every test in this package has the marker `faults`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As in tests/conftest.py, with the two profiles of the fault tests."""
+    """Do the same as the fixture in tests/conftest.py, with the two profiles of the fault tests."""
     app = AppServer(tmp_path_factory.mktemp("migrated"))
     add_profiles(app)
     return app.database
@@ -70,7 +71,7 @@ def make_gate(tmp_path: Path) -> Iterator[Callable[[], Gate]]:
 
 @pytest.fixture
 def there(runner_type: RunnerType, account: StubAccount, request: pytest.FixtureRequest) -> RunnerConfig:
-    """How to reach the stub account, with experiment EXPID: LOCAL and SSH."""
+    """Return the configuration that reaches the stub account with experiment EXPID: once LOCAL and once SSH."""
     account.experiment(EXPID)
     if runner_type is RunnerType.LOCAL:
         return account.config()
@@ -80,7 +81,7 @@ def there(runner_type: RunnerType, account: StubAccount, request: pytest.Fixture
 
 @pytest.fixture
 def over_ssh(account: StubAccount, sshd: SSHServer, settings: Any, monkeypatch: pytest.MonkeyPatch) -> RunnerConfig:
-    """The same over SSH only, with short waits for a machine that does not answer."""
+    """Return the configuration of `there` for SSH only, with short timeouts for a machine that does not answer."""
     account.experiment(EXPID)
     settings.RUNNERS_CONNECT_TIMEOUT = 3
     monkeypatch.setattr(lifecycle, "RETRY_UNREACHABLE", 0.1)
@@ -89,7 +90,7 @@ def over_ssh(account: StubAccount, sshd: SSHServer, settings: Any, monkeypatch: 
 
 @dataclass(frozen=True)
 class LaunchGates:
-    """`path` goes before PATH where launches are to be stopped."""
+    """The two gates of a launch. Put `path` before PATH where launches have to be stopped."""
 
     before: Gate
     after: Gate
@@ -102,7 +103,7 @@ def launch_gates(make_gate: Callable[[], Gate], tmp_path: Path, monkeypatch: pyt
     folder = tmp_path / "gates-bin"
     stand_before(folder, "mkdir", when=".autosubmit-runners/", before=before.text, after=after.text)
     path = f"{folder}:{os.environ['PATH']}"
-    monkeypatch.setenv("PATH", path)  # of LOCAL commands; AppServer takes it over
+    monkeypatch.setenv("PATH", path)  # PATH of LOCAL commands; AppServer inherits it
     return LaunchGates(before, after, path)
 
 
@@ -115,7 +116,7 @@ def service(
     make_sshd: Callable[..., SSHServer],
     request: pytest.FixtureRequest,
 ) -> Service:
-    """Environment for its server: mark the test with `server_env(NAME=value)`."""
+    """Start a service. To set its environment, mark the test with `server_env(NAME=value)`."""
     account.experiment(EXPID)
     sshd = make_sshd(account.home, env={"PATH": launch_gates.path}) if runner_type is RunnerType.SSH else None
     marker = request.node.get_closest_marker("server_env")

@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of the test run, and a pgbouncer before it: no password, 127.0.0.1 only, gone afterwards."""
+"""A PostgreSQL cluster of the test run and a pgbouncer in front: no password, 127.0.0.1 only, removed at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.processes import PATIENCE, descendants, end, free_port, is_listening,
 
 
 def find_postgres() -> Path | None:
-    """The folder of initdb and pg_ctl: on PATH, or where Debian puts the newest version."""
+    """Return the folder of initdb and pg_ctl: the one on PATH, or Debian's folder of the newest version."""
     if found := shutil.which("pg_ctl"):
         return Path(found).resolve().parent
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: float(path.parts[4]))
@@ -25,7 +25,7 @@ def find_postgres() -> Path | None:
 
 
 class Postgres:
-    """Runs as the account `postgres` when the tests run as root, which PostgreSQL refuses."""
+    """A cluster. It runs as the account `postgres` if the tests run as root, because PostgreSQL rejects root."""
 
     def __init__(self) -> None:
         programs = find_postgres()
@@ -51,7 +51,7 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _call(self, program: str, *args: str) -> subprocess.CompletedProcess[bytes]:
-        # Not captured: a server that was started inherits the streams, and the pipe would never end.
+        # Do not capture the output: a started server inherits the streams, so the pipe would never end.
         with (self.folder / "calls.log").open("ab") as log:
             done = subprocess.run(
                 [str(self._programs / program), *args],
@@ -60,7 +60,7 @@ class Postgres:
                 stderr=log,
                 user=self._user,
                 cwd=self.folder,
-                env={**os.environ, "HOME": str(self.folder)},  # the HOME of a stub account ends with its test
+                env={**os.environ, "HOME": str(self.folder)},  # a stub account's HOME is removed after its test
                 check=False,
                 timeout=60 * PATIENCE,
             )
@@ -72,14 +72,14 @@ class Postgres:
         self._call("pg_ctl", "-D", str(self._data), "-w", "-o", options, "-l", str(self.folder / "server.log"), "start")
 
     def stop(self) -> None:
-        """All connections break at once, as in a failure."""
+        """Break all connections at once, as a failure does."""
         self._call("pg_ctl", "-D", str(self._data), "-w", "-m", "immediate", "stop")
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Connections stay open, new ones are accepted by the kernel, nothing answers (SIGSTOP)."""
+        """Stop all processes with SIGSTOP: connections stay open, the kernel accepts new ones, and nothing answers."""
         leader = int((self._data / "postmaster.pid").read_text().split()[0])
-        kill_all([leader], signal.SIGSTOP)  # first: it has no further children then
+        kill_all([leader], signal.SIGSTOP)  # first, so that it starts no further children
         pids = [leader, *descendants(leader)]
         kill_all(pids, signal.SIGSTOP)
         try:
@@ -99,21 +99,21 @@ class Postgres:
         return f"postgres://tests@127.0.0.1:{self.port}/{database}"
 
     def create(self, database: str, *, template: str = "template0") -> str:
-        """A new database; its URL. The template must have no open connections."""
+        """Create a database and return its URL. The template must have no open connections."""
         statement = f"CREATE DATABASE {database} TEMPLATE {template}"
         wait_for(lambda: self.sql(statement, check=False), 20, what=statement)
-        # A copied sequence has numbers left that count as logged, but are logged for its template only. After a crash
-        # it would give them again. After a checkpoint it logs anew.
+        # A copied sequence still has numbers that count as logged, but they are logged for its template only. After a
+        # crash the sequence would issue these numbers again. After a checkpoint it logs them anew.
         self.sql("CHECKPOINT")
         return self.url(database)
 
     def psql(self, database: str) -> list[str]:
-        """The arguments of psql, which reads statements from its input and ends at the first error."""
+        """Return the arguments of psql, which reads statements from its input and ends at the first error."""
         argv = [str(self._programs / "psql"), "-XAtq", "-h", "127.0.0.1", "-p", str(self.port), "-U", "tests"]
         return [*argv, "-v", "ON_ERROR_STOP=1", "-d", database]
 
     def sql(self, statement: str, database: str = "postgres", *, check: bool = True) -> str | bool:
-        """Execute a statement with psql; its output, unaligned. False when it failed and `check` is off."""
+        """Execute a statement with psql. Return its unaligned output, or False if it failed and `check` is off."""
         argv = [*self.psql(database), "-c", statement]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60 * PATIENCE)
         assert done.returncode == 0 or not check, done.stderr
@@ -121,7 +121,7 @@ class Postgres:
 
 
 class PgBouncer:
-    """pgbouncer in transaction mode, configured as packaged: it refuses start-up options that it does not know."""
+    """pgbouncer in transaction mode, configured as packaged: it rejects start-up options that it does not know."""
 
     def __init__(self, postgres: Postgres) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="autosubmit-runners-bouncer-"))
@@ -133,7 +133,7 @@ class PgBouncer:
             "pool_mode = transaction\nunix_socket_dir =\n"
         )
         config.chmod(0o644)
-        account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None  # it refuses to run as root
+        account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None  # pgbouncer refuses to run as root
         self.folder.chmod(0o755)
         program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
         assert program, "pgbouncer is not installed"

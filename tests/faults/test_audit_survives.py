@@ -1,8 +1,8 @@
 """Servers that die and databases that restart while commands are under way.
 
-Promise: each command keeps its audit record, "interrupted" when nobody knows its outcome. A command that another
-process still carries out is never called interrupted. What was launched while the database was away is answered 200
-once the database is back, or `outcome_unknown` with the run's number.
+Promise: each command keeps its audit record, with the outcome "interrupted" if its outcome is unknown. A command that
+another process still executes is never called interrupted. A command that was launched while the database was
+away is answered with 200 once the database is back, or with `outcome_unknown` and the run's number.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PROFILE = {"profile_name": "HERE"}
 CREATE = {**PROFILE, "command_params": {"description": "d"}}
 READY = {"final_status": "READY", "filter_status": ["FAILED"]}
 SET = {**PROFILE, "expid": EXPID, "command_params": READY}
-COMMANDS = "endpoint <> 'change-configuration'"  # the profiles were imported
+COMMANDS = "endpoint <> 'change-configuration'"  # excludes the import of the profiles
 SQL = f"SELECT endpoint, outcome, run_id FROM runners_auditrecord WHERE {COMMANDS} ORDER BY id"
 
 
 def records(app: AppServer) -> list[tuple[Any, ...]]:
-    """(endpoint, outcome, run) of each audit record. SQLite only."""
+    """Return (endpoint, outcome, run) of each audit record. SQLite only."""
     with closing(sqlite3.connect(app.database)) as database:
         return database.execute(SQL).fetchall()
 
@@ -48,7 +48,7 @@ def app(account: StubAccount, launch_gates: LaunchGates, make_app: Callable[...,
 
 
 def send(app: AppServer, command: str, body: dict[str, Any], **headers: str) -> Any:
-    """In the background; the answer is None when the server died before it answered."""
+    """Send a command in the background. The answer is None if the server died before it answered."""
     return in_background(lambda: Service._unless_killed(lambda: app.post(COMMAND + command, body, **headers)))
 
 
@@ -68,7 +68,7 @@ def test_commands_of_a_killed_server_are_interrupted_and_those_of_another_proces
         gate.wait_held()
     under_way = {(name, outcome) for name, outcome, _ in records(app)}
     assert under_way == {(each, "under_way") for each in ("create-experiment", "set-job-status", "run-experiment")}
-    # Another node looks, and one watches: nothing is called interrupted while its process lives.
+    # Another node probes and watches. A command is not called interrupted while its process lives.
     other = make_app(account=account, env={"DATABASE_URL": f"sqlite:///{app.database}"})
     other.manage("watch_runs")
     assert {(name, outcome) for name, outcome, _ in records(app)} == under_way
@@ -101,7 +101,7 @@ def test_one_worker_is_killed_and_the_next_one_tells(app: AppServer, account: St
 
 
 class Restarted:
-    """A service on a PostgreSQL of its own, of which every connection can be broken."""
+    """A service with its own PostgreSQL database. The test can break every connection of it."""
 
     def __init__(self, app: AppServer, postgres: Postgres, name: str) -> None:
         self.app, self.postgres, self.name = app, postgres, name
@@ -132,7 +132,7 @@ def broken(
 def test_what_was_launched_while_the_database_was_away_is_answered(
     broken: tuple[Restarted, Callable[[], None]], account: StubAccount, launch_gates: LaunchGates, make_gate: MakeGate
 ) -> None:
-    """A run, an operation, a command that is waited for, and a stop, each in mid-command."""
+    """Cut the connections during a run, an operation, a waiting command and a stop."""
     service, cut = broken
     app = service.app
     account.control("run", EXPID, SLEEP=600)
@@ -180,7 +180,7 @@ def test_what_was_launched_while_the_database_was_away_is_answered(
 def test_a_launch_whose_end_finds_no_database_is_unknown_with_its_number(
     broken: tuple[Restarted, Callable[[], None]], account: StubAccount, launch_gates: LaunchGates
 ) -> None:
-    """The database comes back after the answer: the run is adopted and the record completed by itself."""
+    """The database comes back after the answer. Then the service adopts the run and completes the record by itself."""
     service, _ = broken
     account.control("run", EXPID, SLEEP=600)
     launch_gates.before.arm()

@@ -1,4 +1,4 @@
-"""A machine that has just failed to answer is left alone, by everybody, for some seconds."""
+"""After a machine failed to answer, no caller contacts it for some seconds."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def seconds_until_error(call: Callable[[], Any], error: type[RunnerServiceError]
 def test_after_one_failure_everybody_gets_the_known_error_at_once(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, settings: Any
 ) -> None:
-    """The first command finds a warm connection that is frozen, and then no new one: both within the time for one."""
+    """The first command finds a frozen pooled connection and cannot open a new one; both share one timeout."""
     account.control("run", SLEEP=600)
     run = start_run(over_ssh)
     settings.RUNNERS_CONNECT_TIMEOUT = 4

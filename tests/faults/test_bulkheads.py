@@ -1,6 +1,6 @@
-"""One machine, person or account stops nobody else: bounded numbers of threads, bounded waits.
+"""One machine, person or account blocks no other: the number of threads and the waits are bounded.
 
-The machines are real and frozen for real (SIGSTOP of sshd and its sessions).
+The machines are real, and SIGSTOP of sshd and its sessions freezes them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SHARE = 2
 
 @pytest.fixture
 def bounded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process is a server with THREADS threads."""
+    """Treat this process as a server with THREADS threads."""
     monkeypatch.setattr(BULKHEADS, "threads", THREADS)
     BREAKER.forget()
     yield
@@ -96,15 +96,15 @@ def test_forty_users_of_a_frozen_machine_stop_nobody(
         finally:
             is_over.set()
     others.sort()
-    assert others[int(len(others) * 0.95)] < 2.5 * PATIENCE, others[-5:]  # half of what one press holds a thread for
+    assert others[int(len(others) * 0.95)] < 2.5 * PATIENCE, others[-5:]  # one press holds a thread twice as long
     statuses = [seconds for path, seconds, _ in seen if path.endswith("status") and "runner-run" in path]
-    assert max(statuses) < 4 * PATIENCE, sorted(statuses)[-5:]  # 1 s, and the wait for a free thread
+    assert max(statuses) < 4 * PATIENCE, sorted(statuses)[-5:]  # 1 s, plus the wait for a free thread
     codes = Counter((answer.status, answer.body.get("code")) for path, _, answer in seen if answer.status != 200)
     assert set(codes) <= {(502, "runner_unreachable"), (503, "machine_busy")}, codes
-    assert codes[502, "runner_unreachable"] > 40, codes  # the known error
+    assert codes[502, "runner_unreachable"] > 40, codes  # the remembered error
     for _, seconds, answer in seen:
         if answer.status in (502, 503) and seconds > 1:
-            continue  # the first ones have waited, some of them beyond the share
+            continue  # the first requests waited, some of them beyond the share
         if answer.status in (502, 503):
             assert int(answer.headers["Retry-After"]) >= 1
     assert max(seconds for _, seconds, _ in seen) < 5 + 2.5
@@ -139,7 +139,7 @@ def test_one_create_waits_for_another_for_two_seconds(
 def test_waiting_for_an_operation_counts_as_waiting(
     account: StubAccount, sshd: SSHServer, make_app: Callable[..., AppServer]
 ) -> None:
-    """Beyond the share `Prefer: respond-async, wait=` is answered 202 at once."""
+    """Beyond the share, `Prefer: respond-async, wait=` gets the answer 202 at once."""
     account.experiment(EXPID)
     account.control("setstatus", SLEEP=6)
     app = make_app(account=account, sshd=sshd, workers=1, threads=THREADS)
@@ -223,7 +223,7 @@ def test_at_most_a_share_waits_for_a_machine_that_does_not_answer(
 def test_commands_beyond_the_share_leave_a_machine_that_freezes_meanwhile(
     bounded: None, over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, settings: Any
 ) -> None:
-    """They have begun, so their outcome is unknown; a share goes on waiting and gets its answer."""
+    """These commands have begun, so their outcome is unknown. The commands within the share wait for their result."""
     settings.RUNNERS_CONNECT_TIMEOUT, settings.RUNNERS_RETRY_PAUSE = 2, 60.0
     runner, folder = get_runner(over_ssh), account.home / "begun"
     folder.mkdir()
@@ -251,7 +251,7 @@ def test_commands_beyond_the_share_leave_a_machine_that_freezes_meanwhile(
 
 
 def occupy(runner: Any, count: int, person: str = "") -> tuple[Any, list[Any]]:
-    """`count` commands that go on until the event is set."""
+    """Start `count` commands that run until the event is set."""
     go = Event()
 
     def carry_out() -> None:
@@ -273,7 +273,7 @@ def test_a_healthy_machine_gets_all_threads_but_the_reserve(bounded: None, there
             runner.execute("true", timeout=30)
         assert refused.value.facts["retry_after"] >= 1
         assert "6 commands" in refused.value.detail
-        assert runner.execute("echo read", timeout=30).stdout == b"read\n"  # what is no command
+        assert runner.execute("echo read", timeout=30).stdout == b"read\n"  # a call that does not belong to a command
     finally:
         go.set()
     for future in futures:
@@ -295,7 +295,7 @@ def test_a_person_and_an_account_have_bounds_of_their_own(bounded: None, there: 
             runner.execute("true", timeout=30)
         with BULKHEADS.command("run-experiment", person="ben", profile_name="THERE"):
             runner.execute("true", timeout=30)
-            runner.execute("true", timeout=30)  # a command keeps its room
+            runner.execute("true", timeout=30)  # a command keeps its slot
             with (
                 BULKHEADS.command("run-experiment", person="eva", profile_name="THERE"),
                 pytest.raises(MachineBusy) as refused,

@@ -1,6 +1,6 @@
-"""The cancel of an experiment's jobs: with a stop and after the end, with what Autosubmit and platforms make of it.
+"""The cancel of an experiment's jobs, with a stop and after the end, for different reports of Autosubmit and platforms.
 
-Promise: no answer calls a job cancelled that may go on, and a cancel is never cut at the time limit of the stop.
+Promise: no answer calls a job cancelled if it may go on, and the time limit of the stop never cuts a cancel short.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUCCESS = f"Experiment {EXPID} stopped successfully."
 
 
 def name_of(value: object) -> str:
-    """The id of a parameter: EXPID is random, and ids are the same in each process of a test run."""
+    """Return the id of a parameter. EXPID is random, but ids have to be the same in each process of a test run."""
     return str(value).replace(EXPID, "EXPID")
 
 
@@ -40,7 +40,7 @@ MAY_GO_ON = f"Experiment {EXPID} stopped, but its jobs may go on."
 
 @pytest.fixture
 def run(there: RunnerConfig, account: StubAccount, settings: Any) -> RunnerRun:
-    """An active run, with short time limits for the stop alone."""
+    """Return an active run, with short time limits for the stop only."""
     settings.RUNNERS_STOP_TIMEOUT, settings.RUNNERS_TERM_WAIT = 2.0, 1.0
     account.experiment(EXPID)
     account.control("run", EXPID, SLEEP=600)
@@ -51,7 +51,7 @@ def run(there: RunnerConfig, account: StubAccount, settings: Any) -> RunnerRun:
 
 
 def configure(account: StubAccount, kind: str, name: str = "slurmy") -> str:
-    """Configure the type of a platform. Returns the lines with which Autosubmit names the file."""
+    """Configure the type of a platform. Return the lines in which Autosubmit names the file."""
     file = account.home / "autosubmit" / EXPID / "conf" / f"platforms_{EXPID}.yml"
     file.write_text(
         f"# Platforms\nPlatforms:\n  other:\n    TYPE: ps\n  {name}:\n    HOST: there\n    type: '{kind}'\n"
@@ -60,7 +60,7 @@ def configure(account: StubAccount, kind: str, name: str = "slurmy") -> str:
 
 
 def start_with_answer_to_int(config: RunnerConfig, account: StubAccount, printed: str, code: int) -> RunnerRun:
-    """A run that on an INT prints these lines and ends with this code."""
+    """Start a run that prints these lines when it receives INT, and ends with this code."""
     account.experiment(EXPID)
     answer = f"on_int() {{ printf '%s\\n' {shlex.quote(printed)}; exit {code}; }}\ntrap on_int INT\n"
     tools.add_control(account, f"run.{EXPID}", f"{answer}echo ready for signals\nsleep 600 & wait\n")
@@ -109,8 +109,8 @@ def test_a_cancel_that_is_cut_off_is_no_success(run: RunnerRun, account: StubAcc
         ("slurm", "SLURMY", "cancelled", SUCCESS),
         ("PBS", "slurmy", "cancelled", SUCCESS),
         ("ps", "SLURMY", "unknown", MAY_GO_ON),
-        ("lsf", "SLURMY", "unknown", MAY_GO_ON),  # nothing is known of it
-        ("slurm", "OTHER", "unknown", MAY_GO_ON),  # a ps platform beside it
+        ("lsf", "SLURMY", "unknown", MAY_GO_ON),  # nothing is known about this type
+        ("slurm", "OTHER", "unknown", MAY_GO_ON),  # OTHER is a ps platform beside it
         ("slurm", "ELSEWHERE", "unknown", MAY_GO_ON),  # not in the configuration
     ],
     ids=name_of,
@@ -157,7 +157,7 @@ def test_a_cancel_that_fails_says_why(run: RunnerRun, account: StubAccount) -> N
 
 
 def test_a_version_without_a_cancel_is_named(run: RunnerRun, account: StubAccount) -> None:
-    """4.0 and 3.14 have no `stop` at all: the run is ended with signals."""
+    """4.0 and 3.14 have no `stop`: the service ends the run with signals."""
     words = "autosubmit: error: argument command: invalid choice: 'stop' (choose from 'run', 'expid')"
     tools.add_control(account, "stop", f"echo {shlex.quote(words)} >&2; exit 2\n")
     outcome = tools.stop_run(EXPID, cancel_jobs=True)
@@ -174,7 +174,7 @@ def test_a_version_without_a_cancel_is_named(run: RunnerRun, account: StubAccoun
 def test_jobs_that_were_being_submitted_may_go_on(
     there: RunnerConfig, account: StubAccount, frame: str, message: str
 ) -> None:
-    """Autosubmit then knows of no job, and the platform goes on to take them."""
+    """Autosubmit then does not know these jobs, but the platform still accepts them."""
     traceback = (
         "[CRITICAL] Traceback (most recent call last):",
         f'  File "/x/autosubmit/autosubmit.py", line 908, in {frame}',
@@ -232,7 +232,7 @@ def test_a_run_that_was_started_by_hand_is_not_touched_by_a_cancel(run: RunnerRu
         assert outcome.message == f"Experiment {EXPID} is not running, but its jobs may go on."
         assert f"process {by_hand.pid} " in outcome.cancellation.detail  # type: ignore[union-attr]
         assert by_hand.poll() is None
-        assert len(account.calls("stop")) == 1  # that of the first stop
+        assert len(account.calls("stop")) == 1  # the call of the first stop
     finally:
         by_hand.kill()
         by_hand.wait()
@@ -281,13 +281,13 @@ def test_whatever_a_cancel_prints_is_told_bounded_and_printable(lines: list[str]
 
 
 class Deaf(LocalRunner):
-    """A machine that cannot be asked any more."""
+    """A machine that does not answer any more."""
 
     def execute(self, script: str, **options: Any) -> CommandResult:
         raise RunnerUnreachable("gone")
 
 
-# --- what an end means ------------------------------------------------------------------------------------------------
+# --- an end during a stop ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ class Deaf(LocalRunner):
         ("Run successful", 0, "COMPLETED"),
         ("Autosubmit will interrupt at the next safe occasion", 0, "TERMINATED"),  # <= 4.1.16
         ("", 0, "TERMINATED"),
-        ("Run successful", 88, "COMPLETED"),  # interrupted while it tidied up
+        ("Run successful", 88, "COMPLETED"),  # interrupted during its clean-up
         ("not Run successful", 0, "TERMINATED"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Only what is certain is called certain: lost shells, closed channels, slow lines, refused commands."""
+"""The service calls a result certain only if it is: lost shells, closed channels, slow lines, rejected commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHANNEL_TIMEOUT = {"ChannelTimeout": "session:*=1s"}
 
 
 def readers(account: StubAccount) -> list[int]:
-    """The processes of our reader in the account, and what it has forked."""
+    """Return the processes of our reader in the account, and the processes that it forked."""
     return commands_with("autosubmit-runner", account)
 
 
@@ -62,7 +62,7 @@ def test_a_launch_whose_reporting_shell_was_killed_is_unknown_and_found_by_a_pro
 def test_a_launch_on_a_channel_that_the_server_closes_is_adopted(
     account: StubAccount, make_sshd: Callable[..., SSHServer], settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The prelude is silent for longer than the server lets a channel be silent."""
+    """The prelude is silent for longer than the server's channel timeout."""
     account.experiment(EXPID)
     account.control("run", SLEEP=600)
     config = make_sshd(account.home, options=CHANNEL_TIMEOUT).config()
@@ -90,7 +90,7 @@ def test_a_launch_on_a_channel_that_the_server_closes_is_adopted(
 def test_a_command_on_a_channel_that_the_server_closes_is_unknown(
     account: StubAccount, make_sshd: Callable[..., SSHServer]
 ) -> None:
-    """It goes on and ends well, so it was not killed."""
+    """The command continues and succeeds, so it was not killed."""
     runner = get_runner(make_sshd(account.home, options=CHANNEL_TIMEOUT).config())
     proof = account.home / "proof"
     with pytest.raises(OutcomeUnknown):
@@ -103,7 +103,7 @@ def test_a_command_on_a_channel_that_the_server_closes_is_unknown(
 def test_a_command_whose_supervising_process_was_killed_is_unknown(
     runner: Runner, account: StubAccount, login: bool
 ) -> None:
-    """Only `timeout`, the parent of our reader, is ended. The command goes on."""
+    """The test kills only `timeout`, the parent of our reader. The command continues."""
     done = account.home / "done"
     with pytest.raises(OutcomeUnknown):
         runner.execute(f"kill -KILL $PPID; sleep 3; touch {done}", timeout=TIMEOUT, login=login)
@@ -129,7 +129,7 @@ def test_a_command_that_closes_its_streams_has_its_exit_code(runner: Runner, log
 
 @contextmanager
 def slow_line(port: int, bytes_per_second: int) -> Iterator[int]:
-    """A port that leads to `port`, and brings the answers slowly."""
+    """Yield a port that forwards to `port` and delivers the answers slowly."""
 
     def carry(source: socket.socket, sink: socket.socket, rate: int) -> None:
         with suppress(OSError):
@@ -178,7 +178,7 @@ def test_output_behind_the_exit_status_arrives_on_a_slow_line(
 def test_a_server_that_refuses_to_execute_a_command_has_started_nothing(
     account: StubAccount, make_sshd: Callable[..., SSHServer]
 ) -> None:
-    """As sshd does at its limit of processes or open files. It may also end the connection; then no new one is had."""
+    """sshd does this at its limit of processes or open files. It may also close the connection; no new one opens."""
     sshd = make_sshd(account.home)
     runner = get_runner(sshd.config())
     runner.execute("true", timeout=TIMEOUT)

@@ -1,4 +1,4 @@
-"""How many connections a server sees: bounded, opened one at a time, whatever it allows."""
+"""The number of connections that a server sees: bounded, and opened one at a time, whatever the server allows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MANY = 30
 
 
 def at_once(runner: Runner, script: str = "echo $HOME", count: int = MANY) -> list[str]:
-    """The same command from `count` threads."""
+    """Execute the same command in `count` threads."""
 
     def execute(number: int) -> str:
         try:
@@ -63,7 +63,7 @@ def test_many_commands_share_few_connections(account: StubAccount, sshd: SSHServ
 def test_no_more_than_the_bound_while_all_of_them_are_busy(
     account: StubAccount, make_sshd: Callable[..., SSHServer]
 ) -> None:
-    """More commands than fit: the rest wait, and every one is executed."""
+    """More commands than slots: the rest wait, and every command is executed."""
     sshd = make_sshd(account.home)
     folder = account.home / "busy"
     folder.mkdir()
@@ -94,7 +94,7 @@ def test_a_server_that_allows_few_sessions(
 def test_one_after_the_other_where_few_sessions_are_allowed(
     sessions: int, account: StubAccount, make_sshd: Callable[..., SSHServer]
 ) -> None:
-    """A session that we have closed may not be closed there yet when the next one is asked for."""
+    """sshd may not have closed the previous session yet when we open the next one."""
     sshd = make_sshd(account.home, max_sessions=sessions)
     runner = get_runner(sshd.config())
     for _ in range(10):
@@ -119,7 +119,7 @@ def test_a_server_that_takes_one_new_connection_at_a_time(
 def test_a_lost_connection_does_not_take_others_commands_with_it(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One command gets no answer within its deadline; another one is under way on the same connection."""
+    """One command gets no answer before its deadline while another command runs on the same connection."""
     monkeypatch.setattr(runners, "CLIENT_GRACE", 1)
     runner = get_runner(over_ssh)
     go, begun = account.home / "go-on", account.home / "begun"
@@ -128,9 +128,9 @@ def test_a_lost_connection_does_not_take_others_commands_with_it(
     )
     wait_for(begun.exists, what="the other command")
     profile = account.home / ".bashrc"
-    profile.write_text("exec sleep 30\n")  # sshd's bash reads it before our own deadline begins there
+    profile.write_text("exec sleep 30\n")  # sshd's bash reads it before our deadline on the machine begins
     try:
-        # Our reader has not said that it is there, so it was not given the script.
+        # Our reader has not reported that it is there, so it did not get the script.
         with pytest.raises(RunnerUnreachable, match="Nothing was executed"):
             runner.execute("true", timeout=1)
     finally:
@@ -162,7 +162,7 @@ def test_several_server_processes_before_a_server_that_takes_one_at_a_time(
     account: StubAccount, make_sshd: Callable[..., SSHServer], make_app: Callable[..., Any]
 ) -> None:
     sshd = make_sshd(account.home, options=STRICT)
-    app = make_app(account=account, sshd=sshd, workers=1)  # for its environment and database
+    app = make_app(account=account, sshd=sshd, workers=1)  # only for its environment and database
     argv = [sys.executable, "-c", CLIENT, str(sshd.port), sshd.user]
     clients = [
         subprocess.Popen(argv, env=app.environment, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -203,7 +203,7 @@ def test_a_machine_that_fails_is_tried_once_for_all_who_wait(over_ssh: RunnerCon
 def test_a_connection_that_has_become_old_gets_no_new_commands(
     account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else one that is always in use would never learn that its host key was revoked."""
+    """Otherwise a connection in constant use would never notice that its host key was revoked."""
     runner = get_runner(sshd.config())
     before = sshd.connection_count()
     for _ in range(3):
@@ -223,7 +223,7 @@ ADDRESSES = tuple(f"127.0.1.{number}" for number in range(1, 6))
 
 @pytest.fixture
 def five_machines(account: StubAccount, make_sshd: Callable[..., SSHServer]) -> tuple[SSHServer, list[Runner]]:
-    """One sshd that is five targets: each address has connections of its own."""
+    """Return one sshd as five targets: each address has its own connections."""
     sshd = make_sshd(account.home, options={"ListenAddress": "0.0.0.0"})
     line = sshd.known_hosts.read_text()
     sshd.known_hosts.write_text("".join(line.replace("127.0.0.1", address) for address in ADDRESSES))
@@ -250,9 +250,9 @@ def test_beyond_the_bound_the_least_recently_used_connection_is_closed_and_no_ot
     assert logins(first, second, third, fourth) == 4
     assert logins(first, third, fourth) == 0
     assert "RUNNERS_SSH_CONNECTIONS" not in caplog.text
-    assert logins(fifth) == 1  # in place of the second
+    assert logins(fifth) == 1  # replaces the second connection
     assert logins(first, third, fourth, fifth) == 0
-    assert logins(second) == 1  # in place of the first
+    assert logins(second) == 1  # replaces the first connection
     assert caplog.text.count("All 4 SSH connections of this process are open (RUNNERS_SSH_CONNECTIONS)") == 1
     assert POOL.count() == 4
     wait_for(lambda: sshd.open_connections() == 4, what="the end of the closed ones")
@@ -277,7 +277,7 @@ def test_a_connection_in_use_is_not_closed_for_another(
 
 
 def test_open_connections_cost_no_time_of_the_processor(five_machines: tuple[SSHServer, list[Runner]]) -> None:
-    """paramiko's thread of a connection wakes ten times a second to see whether it is to end; ours is woken."""
+    """paramiko's connection thread wakes ten times a second to check whether it has to end; ours is woken."""
     sshd, machines = five_machines
     for runner in machines:
         runner.execute("true", timeout=TIMEOUT)
@@ -296,6 +296,6 @@ def test_open_connections_cost_no_time_of_the_processor(five_machines: tuple[SSH
 
 
 def voluntary_switches(thread: threading.Thread) -> int:
-    """How often a thread went to sleep."""
+    """Return how often a thread went to sleep."""
     status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
     return int(status.split("voluntary_ctxt_switches:")[1].split()[0])

@@ -1,8 +1,8 @@
-"""The database is locked, or gone, for ten seconds.
+"""The database is locked or away for ten seconds.
 
-Promise: no run is lost, no run is doubled; what cannot be done now is told (503 `database_unavailable`, Retry-After),
-what was begun and cannot be written down is told as `outcome_unknown` with the run's number, and everything is right
-again by itself once the database is back.
+Promise: no run is lost, and no run is started twice. If the service cannot do something now, it says so
+(503 `database_unavailable`, Retry-After). If it began something and cannot store it, it answers `outcome_unknown` with
+the run's number. Once the database is back, everything becomes right again by itself.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tests.processes import wait_for
 from tests.servers import Answer
 
 OUTAGE = 10.0  # seconds
-QUICK = 1  # seconds that SQLite waits for another writer, where a test wants the refusal and not the late success
-EXPID = f"d{secrets.token_hex(2)}"  # `autosubmit stop` takes the run of this name in any home: other test runs', too
+QUICK = 1  # seconds that SQLite waits for another writer, in tests that need the rejection and not the late success
+EXPID = f"d{secrets.token_hex(2)}"  # random: `autosubmit stop` takes it in any home, also of other test runs
 
 
 class Database(ABC):
-    """A service and the database below it, which can be taken away. Runs are LOCAL."""
+    """A service and its database, which a test can take away. Runs are LOCAL."""
 
-    can_read = False  # meanwhile
+    can_read = False  # whether reads work while the database is away
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -45,21 +45,21 @@ class Database(ABC):
 
     @contextmanager
     def gone(self, seconds: float = 0.0) -> Iterator[None]:
-        """For the time of the block, and `seconds` at least, in which a client goes on asking for the status."""
+        """Take the database away for the block and at least `seconds`. During that time a client polls the status."""
         self.take_away()
         begin = time.monotonic()
         try:
             yield
             while time.monotonic() - begin < seconds:
                 answer = self.post("get-runner-run-status")
-                if answer.status != 503 and self.can_read:  # what was stored last
+                if answer.status != 503 and self.can_read:  # the last stored state
                     assert answer.status == 404 or answer.body["status"] == "ACTIVE", answer
                 else:
                     assert_said(answer)
         finally:
             self.give_back()
 
-    # `Service` speaks of one fixed experiment.
+    # `Service` has one fixed experiment; these methods use EXPID.
 
     def post(self, command: str, **body: Any) -> Answer:
         return self.service.post(command, **{"expid": EXPID, **body})
@@ -90,7 +90,7 @@ class Locked(Database):
 
 
 class Stopped(Database):
-    """PostgreSQL: all its processes end, all connections break, and nothing listens."""
+    """PostgreSQL: all processes end, all connections break, and no process listens."""
 
     def __init__(self, service: Service, postgres: Postgres) -> None:
         super().__init__(service)
@@ -110,7 +110,7 @@ def database(
     account.experiment(EXPID)
     env = {"RUNNERS_STATUS_FRESHNESS": "0.2", "RUNNERS_STOP_TIMEOUT": "15"}
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'app-0' / 'db.sqlite3'}?timeout={QUICK}"  # where the first server's is
+        url = f"sqlite:///{tmp_path / 'app-0' / 'db.sqlite3'}?timeout={QUICK}"  # path of the first server's database
         return Locked(Service(make_app(account=account, env={**env, "DATABASE_URL": url}), account, None))
     postgres: Postgres = request.getfixturevalue("postgres")
     url = postgres.create(f"outage_{secrets.token_hex(4)}", template="template_of_tests")
@@ -120,7 +120,7 @@ def database(
 
 @pytest.fixture
 def end_gate(account: StubAccount, make_gate: MakeGate) -> Gate:
-    """The run waits here and ends with 7."""
+    """Let the run wait at a gate and then end with 7."""
     gate = make_gate().arm()
     account.control("run", EXPID, EXIT=7)
     append(account, f"run.{EXPID}", gate.text)
@@ -135,7 +135,7 @@ def append(account: StubAccount, name: str, text: str) -> None:
 
 
 def assert_said(answer: Answer) -> None:
-    """The one answer of a service without its database."""
+    """Check the single answer of a service without its database."""
     assert (answer.status, answer.body["code"]) == (503, "database_unavailable"), answer
     assert int(answer.headers["Retry-After"]) > 0
     assert "Traceback" not in str(answer.body)
@@ -160,9 +160,9 @@ def test_a_run_asked_for_without_database_is_refused_and_never_starts(database: 
     with database.gone(OUTAGE):
         assert_said(database.run())
         assert account.calls("run") == []
-    assert database.post("get-runner-run-status").status == 404  # it left nothing
+    assert database.post("get-runner-run-status").status == 404  # the rejected request stored no run
     account.control("run", EXPID, SLEEP=600)
-    again = [database.run() for _ in range(2 * 8)]  # by now every thread of the server has a new connection
+    again = [database.run() for _ in range(2 * 8)]  # so many that every thread of the server has a new connection
     assert [answer.status for answer in again] == [200] + [409] * 15
     assert run_processes(account, EXPID) == [again[0].body["pid"]]
 
@@ -175,7 +175,7 @@ def test_a_run_that_was_launched_but_not_written_down_is_adopted_by_the_next_loo
     launch_gates.before.wait_held()
     with database.gone():
         launch_gates.before.release()
-        end_gate.wait_held()  # it runs, and the row cannot be told
+        end_gate.wait_held()  # the command runs, and the service cannot store that in the row
         told = answer.result(60)
     assert (told.status, told.body["code"]) == (502, "outcome_unknown"), told.body
     number = told.body["run_id"]
@@ -221,7 +221,7 @@ def test_a_stop_that_loses_the_database_on_its_way_is_true_afterwards(
 
 
 def test_a_lock_of_ten_seconds_is_waited_for(account: StubAccount, make_app: Any) -> None:
-    """SQLite with the settings as they are: nobody sees an error, only a late answer."""
+    """SQLite with the unchanged settings: no client sees an error, only a late answer."""
     account.experiment(EXPID)
     account.control("run", EXPID, SLEEP=600)
     locked = Locked(Service(make_app(account=account), account, None))

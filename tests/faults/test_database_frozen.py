@@ -1,7 +1,7 @@
-"""PostgreSQL that is frozen, or that waits for a lock, directly and behind pgbouncer in transaction mode.
+"""PostgreSQL that is frozen or waits for a lock, directly and behind pgbouncer in transaction mode.
 
-Promise: each request is answered within the limits of the settings, with 503, and the statement does not go on in the
-server; migrations and retention have no limit.
+Promise: each request gets a 503 within the limits of the settings, and its statement does not go on in the server.
+Migrations and retention have no limit.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ LIMITS = {
     "DATABASE_STATEMENT_TIMEOUT": str(STATEMENT),
     "DATABASE_WATCH_TIMEOUT": str(STATEMENT),
 }
-CANCEL = 1  # seconds that a cancel may take
-SLACK = 3 * PATIENCE  # seconds of a busy machine
+CANCEL = 1  # seconds that the cancel of a statement may take
+SLACK = 3 * PATIENCE  # seconds of tolerance for a busy machine
 THREADS = 2 * 8
 
 
 @pytest.fixture(params=["directly", "pgbouncer"])
 def through(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[tuple[str, str]]:
-    """(URL, name) of a database of its own."""
+    """Yield (URL, name) of a new database."""
     name = f"frozen_{secrets.token_hex(4)}"
     url = postgres.create(name, template="template_of_tests")
     if request.param == "directly":
@@ -56,7 +56,7 @@ def app(through: tuple[str, str], account: StubAccount, make_app: Callable[..., 
 
 
 def many_statuses(app: AppServer) -> list[tuple[Answer, float]]:
-    """The status, from as many clients as the server has threads; with the seconds that each answer took."""
+    """Request the status from as many clients as the server has threads. Return each answer with its seconds."""
 
     def ask(_: int) -> tuple[Answer, float]:
         begin = time.monotonic()
@@ -69,7 +69,7 @@ def many_statuses(app: AppServer) -> list[tuple[Answer, float]]:
 
 @pytest.fixture
 def watch_log(app: AppServer) -> Iterator[Path]:
-    """What `watch_runs` prints, as a service beside the server."""
+    """Run `watch_runs` beside the server. Yield the log file of its output."""
     log = app.folder / "watch.log"
     argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.5"]
     process = start(argv, log=log, env=app.environment, cwd=ROOT)
@@ -84,16 +84,16 @@ def test_a_frozen_database_is_told_within_the_limits_and_is_used_again_afterward
 ) -> None:
     started = app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(None)})
     assert started.status == 200, started.body
-    assert {answer.status for answer, _ in many_statuses(app)} == {200}  # the threads have connections now
+    assert {answer.status for answer, _ in many_statuses(app)} == {200}  # now the threads have connections
     with postgres.frozen():
         for answer, seconds in many_statuses(app):
             assert_said(answer)
             assert seconds < 2 * CONNECT + STATEMENT + CANCEL + SLACK
-        begin = time.monotonic()  # the threads have no connections any more
+        begin = time.monotonic()  # now the threads have no connections
         assert_said(app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(None)}))
         assert app.get("/", Cookie="sessionid=0123456789abcdef0123456789abcdef").status == 503  # a page
         assert time.monotonic() - begin < 2 * (2 * CONNECT + STATEMENT + CANCEL) + SLACK
-        # The watch says so, and looks again.
+        # The watch reports the failure and tries again.
         wait_for(lambda: watch_log.read_text().count("The database cannot be asked now") >= 2, 20, what="its words")
 
     def works_again() -> bool:
@@ -128,8 +128,8 @@ def test_a_statement_that_waits_for_a_lock_is_ended_on_the_server_too(
         holder.kill()
         holder.communicate()
     assert app.post(COMMAND + "get-runner-run-status", body).status == 404
-    # An admin's shell, like retention and migrations, has no such limit. A client that is frozen within a transaction
-    # holds its locks for a minute only.
+    # An admin's shell has no such limit, like retention and migrations. A client that freezes within a transaction
+    # holds its locks for one minute only.
     script = f"""
 from django.db import connection
 cursor = connection.cursor()

@@ -1,6 +1,6 @@
-"""The disk of the account is full, or cannot be written to: a real small file system as its home.
+"""The disk of the account is full or read-only. A real small file system is its home.
 
-Promise: an exit code is not lost with the disk; what cannot be recorded is not started.
+Promise: a full disk loses no exit code, and the service starts nothing that it cannot record.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Disk:
         (self.folder / "filler").unlink()
 
     def make_read_only(self) -> None:
-        """The kernel refuses while a process that is just ending has a file open for writing."""
+        """Remount read-only. Retry: the kernel refuses while an ending process has a file open for writing."""
         argv = ["mount", "-o", "remount,ro", str(self.folder)]
         wait_for(lambda: subprocess.run(argv, timeout=30, check=False).returncode == 0, 10, what="a read-only disk")
 
@@ -71,7 +71,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def small(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubAccount]:
-    """An account whose home is on that disk."""
+    """Return an account whose home is on that disk."""
     account = StubAccount(disk.folder / "home")
     account.experiment(EXPID)
     live_in(account, monkeypatch)
@@ -151,7 +151,7 @@ def test_nothing_is_started_that_cannot_be_recorded(
 def test_a_launch_that_left_no_trace_is_not_judged_while_nothing_can_be_claimed(
     there: RunnerConfig, small: StubAccount, disk: Disk
 ) -> None:
-    """Called never_started it could still start later; so it is "cannot tell" until the claim can be written."""
+    """A launch called never_started could still start later: it is "cannot tell" until the claim can be written."""
     start_run(there)
     ended = wait_ended()
     lost = RunnerRun(expid=EXPID, config=there.as_dict(), runner=there.runner_type, module_loader="NO_MODULE")

@@ -1,6 +1,7 @@
-"""What the service needs to reach a machine, frozen: ssh-agent, DNS, and the files of its own home.
+"""Frozen helpers that the service needs to reach a machine: ssh-agent, DNS, and the files of the service's home.
 
-Promise: each has a deadline, the error names what does not answer, and nobody who does not need it waits.
+Promise: each helper has a deadline, the error names the helper that does not answer, and a caller that does not need
+the helper does not wait.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from tests.servers import ROOT, SSHServer
 pytestmark = pytest.mark.django_db(transaction=True)
 
 TIMEOUT = 60.0
-SLACK = 3.0 * PATIENCE  # seconds of a busy machine
+SLACK = 3.0 * PATIENCE  # seconds of tolerance for a busy machine
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -53,7 +54,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 class SilentAgent(threading.Thread):
-    """Accepts and answers `words`, byte by byte, and never more."""
+    """An agent that accepts connections, answers `words` byte by byte, and sends nothing more."""
 
     def __init__(self, path: Path, words: bytes, pause: float) -> None:
         super().__init__(daemon=True)
@@ -98,7 +99,7 @@ def test_an_ssh_agent_that_does_not_answer_costs_its_deadline_and_is_named(
     monkeypatch.setattr(ssh_auth, "AGENT_TIMEOUT", 1.0)
     runner = get_runner(sshd.config())
     runner.execute("true", timeout=TIMEOUT)
-    assert agent.asked == 0  # a key of ours was enough
+    assert agent.asked == 0  # our own key was enough
     sshd.restart()
     sshd.authorized = False
 
@@ -212,7 +213,7 @@ import os; sys.stdout.flush(); os._exit(0)
 
 @contextmanager
 def silent_resolver() -> Iterator[str]:
-    """The address of a name server that takes questions and never answers. Other test runs use other addresses."""
+    """Yield the address of a name server that takes queries and never answers. Other test runs use other addresses."""
     address = f"127.{random.randrange(1, 255)}.{random.randrange(1, 255)}.{random.randrange(1, 255)}"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((address, 53))
@@ -258,7 +259,7 @@ def test_a_fifo_in_place_of_a_file_is_refused_and_never_waited_for(
     settings.RUNNERS_KNOWN_HOSTS = str(fifo)
     with pytest.raises(RunnerUnreachable, match="known_hosts file .* it is no regular file"):
         runner.execute("true", timeout=TIMEOUT)
-    settings.RUNNERS_KNOWN_HOSTS = "/dev/null"  # as many say it who want none
+    settings.RUNNERS_KNOWN_HOSTS = "/dev/null"  # a common way to say: no known_hosts file
     with pytest.raises(HostKeyUnknown):
         runner.execute("true", timeout=TIMEOUT)
     settings.RUNNERS_KNOWN_HOSTS = known
@@ -282,7 +283,7 @@ def test_a_fifo_in_place_of_a_file_is_refused_and_never_waited_for(
 
 @contextmanager
 def dead_mount(place: Path) -> Iterator[None]:
-    """A file system whose server never answers (FUSE), as a network home whose server is away. Its end is an error."""
+    """Mount a file system (FUSE) whose server never answers, like a lost network home. Accesses fail once it ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     place.mkdir()
     server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -337,12 +338,12 @@ def test_files_of_a_home_that_hangs_cost_their_deadline_and_one_thread(
     wait_for(lambda: not any(thread.name == "files" for thread in threading.enumerate()), what="the calls' end")
 
 
-# --- the time of one login --------------------------------------------------------------------------------------------
+# --- the deadline of one login ----------------------------------------------------------------------------------------
 
 
 def test_dead_addresses_and_many_keys_share_one_deadline(sshd: SSHServer, settings: Any) -> None:
     settings.RUNNERS_CONNECT_TIMEOUT = 2
-    with socket.socket() as full:  # its queue is full, so that further connections are not answered
+    with socket.socket() as full:  # its queue is full, so further connections get no answer
         full.bind(("127.0.0.98", 0))
         full.listen(0)
         port = full.getsockname()[1]

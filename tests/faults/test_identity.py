@@ -1,6 +1,6 @@
-"""Which process is the run? Reboots, reused pids, another node behind the same address, clocks that are wrong.
+"""Which process is the run? Reboots, reused pids, another node behind the same address, wrong clocks.
 
-Promise: the pid alone proves nothing. "Gone" needs the same machine to say so; a foreign process is never signalled.
+Promise: the pid alone proves nothing. Only the same machine can say "gone". A foreign process is never signalled.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may put ssh
 
 @pytest.fixture
 def foreigner() -> Iterator[int]:
-    """A living process that is none of ours."""
+    """Yield a living process that does not belong to us."""
     process = subprocess.Popen(["sleep", "600"], start_new_session=True, env={})
     yield process.pid
     process.kill()
@@ -59,14 +59,14 @@ def rewrite_identity(run: RunnerRun, **changes: Any) -> None:
     RunnerRun.objects.filter(pk=run.pk).update(identity={**(run.identity or {}), **changes})
 
 
-# --- a pid that belongs to somebody else ------------------------------------------------------------------------------
+# --- a reused pid -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("known_by", ["the row", "the run directory"])
 def test_a_reused_pid_is_no_run_and_never_signalled(
     known_by: str, there: RunnerConfig, account: StubAccount, foreigner: int
 ) -> None:
-    """Run and supervisor are gone without an exit code; a living foreign process has both their pids now."""
+    """Run and supervisor are gone without an exit code. A living foreign process now has the pids of both."""
     account.control("run", SLEEP=600)
     run = start_run(there)
     assert run.identity
@@ -107,7 +107,7 @@ def test_a_pid_that_is_reused_while_a_stop_is_under_way_is_not_signalled(
 
 
 def become(sshd: SSHServer, *, hostname: str = "", boot_id: str = "", folder: Path) -> None:
-    """From now on another machine answers at this address: other pid namespace, and as said, other name and boot id."""
+    """Put another machine behind this address: other pid namespace, and host name and boot id as given."""
     words = ["mount --make-rprivate /"]
     if hostname:
         words.append(f"echo {hostname} >/proc/sys/kernel/hostname")
@@ -192,7 +192,7 @@ def test_another_node_behind_the_address_cannot_tell(
 def test_a_run_that_ended_is_seen_from_any_node(
     machine: SSHServer, account: StubAccount, tmp_path: Path, make_gate: MakeGate
 ) -> None:
-    """The home is shared, so the exit code is, too."""
+    """The home is shared, so the exit code is shared, too."""
     gate = make_gate().arm()
     add_control(account, "run", gate.text, EXIT=7)
     start_run(machine.config())
@@ -209,7 +209,7 @@ def test_a_run_that_ended_is_seen_from_any_node(
 
 @pytest.mark.parametrize("wrong", [-20 * HOUR, 20 * HOUR, -1e9], ids=["past", "future", "decades"])
 def test_the_machines_clock_is_wrong(wrong: float, there: RunnerConfig, account: StubAccount) -> None:
-    """The end of a run is the machine's to tell, but lies between its start and now."""
+    """The machine reports the end of a run. The stored end always lies between the run's start and now."""
     account.control("run", EXIT=7)
     run = start_run(there)
     folder = account.home / ".autosubmit-runners" / run.key
@@ -224,7 +224,7 @@ def test_the_machines_clock_is_wrong(wrong: float, there: RunnerConfig, account:
 
 @pytest.mark.parametrize("jump", [-HOUR, HOUR], ids=["back", "forward"])
 def test_the_clock_of_the_service_jumps(jump: float, there: RunnerConfig, account: StubAccount) -> None:
-    """What was stored before the jump lies in the future or long ago; the next question is asked all the same."""
+    """Stored times lie in the future or long ago. The service probes the machine nevertheless."""
     account.control("run", SLEEP=600)
     run = start_run(there)
     moved: dict[str, datetime] = {
@@ -242,7 +242,7 @@ def test_the_clock_of_the_service_jumps(jump: float, there: RunnerConfig, accoun
 def test_a_clock_that_jumps_forward_during_a_launch_starts_nothing_behind_the_rows_back(
     there: RunnerConfig, account: StubAccount, make_gate: MakeGate, at_login: Callable[[str], None]
 ) -> None:
-    """The launch is suddenly past its deadline, and has an identity: it is believed."""
+    """The launch is suddenly past its deadline but has an identity. The service trusts the identity."""
     gate = make_gate().arm()
     at_login(gate.text)
     account.control("run", SLEEP=600)

@@ -1,6 +1,7 @@
-"""Who asks a machine: one caller at a time, whose answer serves the others, and nobody for long after he has died.
+"""Leases of probes: one caller at a time probes a machine, others use its result, and a dead caller's lease ends soon.
 
-Promise: a run that has ended is refused as running, or shown as ACTIVE and reachable, by nobody who asks after its end.
+Promise: once a run has ended, no later request is rejected as if it still ran, and no later answer shows it as ACTIVE
+and reachable.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ OTHER = "b777"
 
 
 def lease(seconds: float) -> None:
-    """Somebody else, who was killed since, began to ask just now."""
+    """Store the lease of a caller that began to probe just now and was killed since."""
     RunnerRun.objects.update(probing_until=timezone.now() + timedelta(seconds=seconds))
 
 
@@ -42,7 +43,7 @@ def kill_run(account: StubAccount, expid: str = EXPID) -> None:
 
 
 def wait_end_on_machine(account: StubAccount, run: RunnerRun) -> None:
-    """The run has ended, and its row does not know yet."""
+    """Wait until the run has ended on the machine. Its row does not show that yet."""
     folder = account.home / ".autosubmit-runners" / run.key
     wait_for(lambda: list(folder.glob("ended.*")), what="the end on the machine")
     assert RunnerRun.objects.get(pk=run.pk).is_active
@@ -50,7 +51,7 @@ def wait_end_on_machine(account: StubAccount, run: RunnerRun) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_who_refuses_asks_the_machine_itself(there: RunnerConfig, account: StubAccount) -> None:
-    """However fresh the row is, and whoever else has begun to ask."""
+    """A caller probes before it rejects a request, even if the row is fresh or another caller holds the lease."""
     account.control("run", EXPID, SLEEP=600)
     first = start_run(there)
     with pytest.raises(AlreadyRunning):
@@ -65,7 +66,7 @@ def test_who_refuses_asks_the_machine_itself(there: RunnerConfig, account: StubA
     lease(lifecycle.LEASE)
     begin = time.monotonic()
     assert start_run(there).pk != second.pk
-    assert time.monotonic() - begin < 10 * PATIENCE  # it waited for the other's answer, for lifecycle.PATIENCE seconds
+    assert time.monotonic() - begin < 10 * PATIENCE  # it waited lifecycle.PATIENCE seconds for the other result
     kill_run(account)
 
 
@@ -83,10 +84,10 @@ def test_a_status_never_says_that_it_was_confirmed_when_it_was_not(
     begin = time.monotonic()
     found = experiments.get_run(expid=EXPID, viewer=AnonymousUser())
     assert found.is_active
-    assert not found.reachable  # of this answer only: nobody has said so in the row
+    assert not found.reachable  # only in this answer: the row does not say so
     assert "has not answered yet" in found.unreachable_detail
     assert RunnerRun.objects.get(pk=run.pk).reachable
-    # The lease of who has died ends soon, and the next one asks.
+    # The lease of a dead caller ends soon, and the next caller probes.
     wait_for(
         lambda: not experiments.get_run(expid=EXPID, viewer=AnonymousUser()).is_active,
         lifecycle.LEASE + 5,
@@ -118,7 +119,7 @@ def test_another_callers_answer_is_waited_for(over_ssh: RunnerConfig, account: S
 def test_a_lease_is_renewed_while_a_slow_machine_is_asked(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.RUNNERS_CONNECT_TIMEOUT = 15  # half of it is for the open connection: the machine is slow, not silent
+    settings.RUNNERS_CONNECT_TIMEOUT = 15  # half of it applies to the open connection: the machine is slow, not silent
     monkeypatch.setattr(lifecycle, "LEASE", 1.0)
     monkeypatch.setattr(lifecycle, "LEASE_RENEWAL", 0.3)
     account.control("run", EXPID, SLEEP=600)
@@ -133,7 +134,7 @@ def test_a_lease_is_renewed_while_a_slow_machine_is_asked(
         row = RunnerRun.objects.get()
         assert row.probing_until and row.probing_until > timezone.now()
         begin = time.monotonic()
-        lifecycle.refresh([row])  # nobody asks a second time
+        lifecycle.refresh([row])  # no second caller probes
         assert time.monotonic() - begin < 1
     asking.result(40)
     row = RunnerRun.objects.get()
@@ -172,7 +173,7 @@ def test_a_machine_that_hangs_delays_the_watch_over_no_other(
         assert answer.status == 200, answer.body
     with sshd.frozen():
         watch(app)
-        time_to_hang = time.monotonic() + 2  # several looks
+        time_to_hang = time.monotonic() + 2  # long enough for several probes
         wait_for(lambda: time.monotonic() > time_to_hang, what="looks at the machine that hangs")
         kill_run(account, OTHER)
         begin = time.monotonic()

@@ -1,6 +1,7 @@
-"""A real sshd whose forced command plays our reader and then answers what the test wants.
+"""A real sshd whose forced command imitates our reader and then answers what the test wants.
 
-Promise: whatever it says is an error of that one request in words, or "cannot tell"; the row stays right, and small.
+Promise: any wrong answer becomes a described error of that request only, or "cannot tell". The row stays correct and
+small.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# It says the marker, which stands in the command line in two parts, reads all input, and answers.
+# Print the marker, which is in the command line in two parts. Then read all input, and answer.
 LIAR = r"""#!/bin/bash
 end=$(grep -o 's-[0-9a-f]\{16\}' <<<"$SSH_ORIGINAL_COMMAND" | head -n 1)
 marker=autosubmit-runner$end
@@ -38,7 +39,7 @@ printf '\n%s 0\n' "$marker" >&2; printf '\n%s 0\n' "$marker"
 def answer(
     account: StubAccount, make_sshd: Callable[..., SSHServer], settings: Any, tmp_path: Path
 ) -> Callable[[str], None]:
-    """answer(text): what the machine of the profile LIAR says from now on."""
+    """Return answer(text), which sets what the machine of the profile LIAR answers from now on."""
     file, program = tmp_path / "answer", tmp_path / "liar"
     program.write_text(LIAR.replace("ANSWER", str(file)))
     program.chmod(0o755)
@@ -72,7 +73,7 @@ def test_a_launch_that_is_answered_by_something_else(answer: Callable[[str], Non
     assert body["code"] == "outcome_unknown"
     assert "not valid" in body["detail"] and "forced command" in body["detail"]
     run = RunnerRun.objects.get()
-    assert (run.status, run.identity) == ("ACTIVE", None)  # the wrapper may have started it as well
+    assert (run.status, run.identity) == ("ACTIVE", None)  # the wrapper may have started the run nevertheless
     status = api.post("get-runner-run-status", {"expid": "a000"})
     assert (status["status"], status["reachable"]) == ("ACTIVE", False)
     assert api.post("run-experiment", RUN, expect=(409,))["code"] == "already_running"

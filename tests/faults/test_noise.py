@@ -1,4 +1,4 @@
-"""Accounts that talk, listen and hang: floods of output, login profiles that print, read or never end."""
+"""Accounts that print, read and hang: floods of output, and login profiles that print, read or never end."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_login_profile_that_reads_standard_input(
 def test_a_login_profile_that_never_ends(
     there: RunnerConfig, account: StubAccount, at_login: Callable[[str], None], make_gate: MakeGate, settings: Any
 ) -> None:
-    """Commands end at their deadline and leave nothing; a run is shown as what it is, and can be stopped."""
+    """Commands end at their deadline and leave nothing. A run shows its real state and can be stopped."""
     settings.RUNNERS_COMMAND_TIMEOUT = settings.RUNNERS_STOP_TIMEOUT = settings.RUNNERS_LAUNCH_TIMEOUT = 2
     settings.RUNNERS_TERM_WAIT = 5
     at_login("sleep 600\n")
@@ -113,7 +113,7 @@ def test_a_shell_that_prints_before_everything(over_ssh: RunnerConfig, account: 
         account.control("run", SLEEP=600)
         run = start_run(over_ssh)
         assert (look().pid, look().reachable) == (run.pid, True)
-        set_status(over_ssh, expid=account.experiment("f808d"))  # not of the running one, which is refused
+        set_status(over_ssh, expid=account.experiment("f808d"))  # not the running experiment, which is rejected
         assert stop_run().run.reason == "stopped"
     finally:
         rc.unlink()

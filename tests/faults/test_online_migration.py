@@ -1,4 +1,4 @@
-"""On PostgreSQL, the constraint of installations is made while runs are started: nobody waits for it."""
+"""On PostgreSQL, the migration creates the constraint of installations while runs start, and no run waits for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INSERT INTO runners_runnerrun (key, expid, profile_name, config, runner, module_
     stop_steps, stop_owner)
 VALUES ('{key}', '{expid}', '', '{{}}', 'LOCAL', 'NO_MODULE', '', 'ACTIVE', '', '', '', false, '', '', now(), now(),
     true, '', '', '', '[]', '')
-"""  # as a server of the version before writes it, without `installation`
+"""  # the row of a server of the previous version, without `installation`
 
 
 def test_runs_are_started_while_the_constraint_is_made(postgres: Postgres) -> None:

@@ -1,6 +1,6 @@
-"""Numbers and texts that no column takes, in every place of a request, on PostgreSQL and SQLite.
+"""Numbers and texts that fit no column, in every place of a request, on PostgreSQL and SQLite.
 
-SQLite stores a text that is longer than its column and a NUL; PostgreSQL refuses both. No request may end as a 500.
+SQLite stores a NUL and a text that is longer than its column; PostgreSQL rejects both. No request may end as a 500.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 class Probe:
-    """Sends raw requests, so that nothing of them is cleaned, and collects those that end as a 500."""
+    """A client that sends raw requests without cleaning them, and collects those that end as a 500."""
 
     def __init__(self, app: AppServer) -> None:
         self.app = app
@@ -143,7 +143,7 @@ def encoded(text: str) -> str:
 
 
 def test_no_number_or_text_of_a_request_is_a_server_error(probe: Probe) -> None:
-    values = [*NUMBERS, *TEXTS] if probe.is_postgresql else NUMBERS  # SQLite takes any text
+    values = [*NUMBERS, *TEXTS] if probe.is_postgresql else NUMBERS  # SQLite accepts any text
     for value in map(encoded, values):
         for path in API_PATHS:
             probe.send("GET", f"/v4/runners/{path.format(value)}")

@@ -1,6 +1,7 @@
-"""Many want the same at once, over several server processes.
+"""Many simultaneous requests for the same experiment, over several server processes.
 
-Promise: of any number of simultaneous run-experiment for one experiment exactly one runs; the others are told which.
+Promise: of any number of simultaneous run-experiment requests for one experiment, exactly one runs. The others are told
+which run is active.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SERVERS, WORKERS, THREADS = 2, 2, 16  # 64 requests can be under way in 4 proces
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def shared_database(request: pytest.FixtureRequest) -> str | None:
-    """The URL of a database for all servers; None: SQLite, in the folder of the first one."""
+    """Return the URL of a database for all servers, or None for SQLite in the folder of the first server."""
     if request.param == "sqlite":
         return None
     postgres: Postgres = request.getfixturevalue("postgres")
@@ -44,14 +45,14 @@ def servers(
     found: list[AppServer] = []
     for _ in range(SERVERS):
         url = shared_database or (f"sqlite:///{found[0].database}" if found else "")
-        # The bound on commands of one process is not what is tested here.
+        # This test is not about the limit of commands per process.
         env = {"RUNNERS_SERVER_THREADS": "100", **({"DATABASE_URL": url} if url else {})}
         found.append(make_app(account=account, sshd=sshd, env=env, workers=WORKERS, threads=THREADS))
     return found
 
 
 def together(calls: list[Callable[[], Answer]]) -> list[Answer]:
-    """Call all of them at the same moment."""
+    """Call all functions at the same moment."""
     barrier = Barrier(len(calls))
 
     def call(function: Callable[[], Answer]) -> Answer:
@@ -63,7 +64,7 @@ def together(calls: list[Callable[[], Answer]]) -> list[Answer]:
 
 
 def stored_runs(servers: list[AppServer], postgres: Postgres | None) -> list[tuple[int, str, int]]:
-    """(id, status, pid) of every run in the database, looked at past the service."""
+    """Return (id, status, pid) of every run, read directly from the database."""
     query = "SELECT id, status, pid FROM runners_runnerrun ORDER BY id"
     if postgres:
         name = servers[0].environment["DATABASE_URL"].rpartition("/")[2]
@@ -90,13 +91,13 @@ def test_of_fifty_simultaneous_runs_of_one_experiment_exactly_one_runs(
     (winner,) = [answer.body for answer in answers if answer.status == 200]
     refusals = [answer.body for answer in answers if answer.status == 409]
     assert {refusal["code"] for refusal in refusals} == {"already_running"}
-    assert {refusal["run"]["runner_id"] for refusal in refusals} == {winner["runner_id"]}  # the one that is running
+    assert {refusal["run"]["runner_id"] for refusal in refusals} == {winner["runner_id"]}  # the running one
     postgres = request.getfixturevalue("postgres") if shared_database else None
     assert stored_runs(servers, postgres) == [(winner["runner_id"], "ACTIVE", winner["pid"])]
     wait_for(lambda: account.calls("run"), what="the run itself")
     assert account.calls("run") == [["run", EXPID]]
     assert run_processes(account) == [winner["pid"]]
-    # Nobody was in anybody's way for longer than that moment: the end frees the experiment for exactly one again.
+    # No request blocks another one for longer than that moment: the end frees the experiment for exactly one new run.
     account.kill()
     wait_for(lambda: status_of(servers[0]) != "ACTIVE", what="end")
     again = together([partial(app.post, run, body) for app in servers])
@@ -104,9 +105,9 @@ def test_of_fifty_simultaneous_runs_of_one_experiment_exactly_one_runs(
 
 
 def status_of(server: AppServer) -> str:
-    """What the service says of the experiment's run."""
+    """Return the status of the experiment's run that the service reports."""
     answer = server.post(COMMAND + "get-runner-run-status", {"expid": EXPID})
-    assert answer.status == 200, answer.body  # a refusal has a member `status`, too
+    assert answer.status == 200, answer.body  # an error body has a member `status`, too
     return str(answer.body["status"])
 
 

@@ -1,6 +1,6 @@
-"""A service without descriptors, names that nobody can have, servers and accounts that say what they like.
+"""A service without descriptors, host names that cannot exist, and servers and accounts with arbitrary output.
 
-Promise: each is an answer in words; nothing is called dead for it, and no other run goes unwatched.
+Promise: each case gets an answer in words. No run is called dead because of it, and every other run is still watched.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def config_of(target: SSHTarget) -> RunnerConfig:
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """This process can open nothing any more."""
+    """Leave this process without free file descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest_free = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest_free)
@@ -58,7 +58,7 @@ def no_descriptors() -> Iterator[None]:
 def test_without_descriptors_nothing_is_started_and_nothing_is_dead(there: RunnerConfig, account: StubAccount) -> None:
     account.control("run", SLEEP=600)
     run = start_run(there)
-    POOL.close()  # a command on an open connection needs no descriptor
+    POOL.close()  # a command on an open connection would need no descriptor
     runner, proof = get_runner(there), account.home / "was-executed"
     words = "cannot be reached" if there.ssh else r"Too many open files\. Nothing was started\."
     with no_descriptors():
@@ -78,7 +78,7 @@ def test_without_descriptors_nothing_is_started_and_nothing_is_dead(there: Runne
 
 @pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
 def test_a_name_that_dns_cannot_know_is_unreachable_for_every_use(host: str, account: StubAccount) -> None:
-    """A rule refuses them in profiles and requests; `~/.ssh/config` and rows of before may still hold one."""
+    """Profiles and requests reject such names; `~/.ssh/config` and older rows may still contain one."""
     account.experiment(EXPID)
     config = config_of(SSHTarget(host, 22, "somebody"))
     with pytest.raises(RunnerUnreachable, match="not known"):
@@ -90,7 +90,7 @@ def test_a_name_that_dns_cannot_know_is_unreachable_for_every_use(host: str, acc
 
 
 def test_a_hostile_greeting_is_told_in_printable_words() -> None:
-    """PostgreSQL refuses texts with a NUL: a run whose machine said one could not be ended."""
+    """PostgreSQL rejects texts with a NUL: a run whose machine had sent a NUL could not be ended."""
     with listener(lambda client: client.sendall(b"SSH-1\0\x1b[31mred\x1b[0m-\r\n")) as port:
         config = config_of(SSHTarget("127.0.0.1", port, "somebody"))
         with pytest.raises(RunnerUnreachable) as refused:
@@ -100,7 +100,7 @@ def test_a_hostile_greeting_is_told_in_printable_words() -> None:
 
 
 def test_targets_that_were_never_reached_leave_nothing_behind(account: StubAccount, sshd: SSHServer) -> None:
-    """Where a profile leaves them open, requests may name any number of machines and accounts."""
+    """If a profile leaves host and user open, requests may name any number of machines and accounts."""
     port = free_port()
     for number in range(20):
         with pytest.raises(RunnerUnreachable):
@@ -119,7 +119,7 @@ def test_an_account_that_no_database_knows_has_the_names_of_its_environment(monk
     assert own_account().pw_name == "54321"
 
 
-# --- what the account's owner writes into our directories ------------------------------------------------------------
+# --- files of the account's owner in our directories -----------------------------------------------------------------
 
 
 def test_a_strange_file_in_a_run_directory_tells_nothing_and_hides_no_other_run(
@@ -132,9 +132,9 @@ def test_a_strange_file_in_a_run_directory_tells_nothing_and_hides_no_other_run(
     directory = account.home / ".autosubmit-runners" / spoilt.key
     (directory / "ended.by.hand").touch()
     lifecycle.ask([spoilt])
-    assert spoilt.reachable  # its process lives: that is certain
+    assert spoilt.reachable  # certain, because its process lives
     assert spoilt.identity
-    kill_all([spoilt.identity["supervisor_pid"], *run_processes(account)])  # nobody writes its end
+    kill_all([spoilt.identity["supervisor_pid"], *run_processes(account)])  # no supervisor: the end is not recorded
     kill_all(run_processes(account, other))
     wait_for(lambda: not run_processes(account, other), what="the end of the other one")
     before = stored(spoilt)
@@ -160,7 +160,7 @@ R.objects.create(expid="b001", config=ssh, runner="SSH", identity={"host": "x"})
 def test_rows_that_nobody_can_ask_after_do_not_hide_the_others(
     make_app: Callable[..., AppServer], account: StubAccount, tmp_path: Path
 ) -> None:
-    """Somebody has written into the table. Such a row is told of, and breaks off no look at another one."""
+    """Rows that somebody edited in the table are reported, and do not abort the probes of other rows."""
     account.experiment(EXPID)
     account.control("create", SLEEP=3)
     account.control("run", SLEEP=3)
@@ -168,7 +168,7 @@ def test_rows_that_nobody_can_ask_after_do_not_hide_the_others(
     app.manage("shell", "-v0", "-c", HOPELESS)
     body = {"expid": EXPID, **tools.profile_of(None)}
     assert app.post(tools.COMMAND + "run-experiment", body).status == 200
-    another = body | {"expid": account.experiment("f200e")}  # the running one is refused
+    another = body | {"expid": account.experiment("f200e")}  # the running experiment is rejected
     accepted = app.post(tools.COMMAND + "create-job-list", another, Prefer="respond-async")
     assert accepted.status == 202, accepted.body
     log = tmp_path / "watch.log"
@@ -187,7 +187,7 @@ def test_rows_that_nobody_can_ask_after_do_not_hide_the_others(
     with closing(sqlite3.connect(app.database)) as database, database:
         database.execute("UPDATE runners_runnerrun SET probing_until = NULL")
     once = subprocess.run(argv[:-2], env=app.environment, cwd=ROOT, capture_output=True, check=False)
-    assert once.returncode == 1  # who looks once is told by the exit code
+    assert once.returncode == 1  # a single look reports errors by its exit code
     assert b"Traceback" not in once.stderr
 
 

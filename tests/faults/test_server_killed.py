@@ -1,6 +1,6 @@
-"""The service is killed (SIGKILL to all of its processes) at each step of a run, and started again.
+"""SIGKILL ends all processes of the service at each step of a run, and the service starts again.
 
-Promise: the right state, exit code and log, and never a second process.
+Promise: the state, exit code and log are right, and no second process ever runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WORDS = "what it says"
 
 
 def assert_one_run(service: Service, *, exit_code: int = 7) -> None:
-    """It has ended as it had to, told once, and autosubmit was called once."""
+    """Check that the run ended as expected, has one row, and called autosubmit once."""
     ended = service.ended()
     assert (ended["status"], ended["reason"], ended["exit_code"]) == ("TERMINATED", "failed", exit_code)
     assert WORDS in service.log()
@@ -28,7 +28,7 @@ def assert_one_run(service: Service, *, exit_code: int = 7) -> None:
 
 @pytest.fixture
 def end_gate(service: Service, make_gate: MakeGate) -> Gate:
-    """The run says WORDS, waits here and ends with 7."""
+    """Let the run print WORDS, wait at a gate and end with 7."""
     gate = make_gate()
     gate.arm()
     service.account.control("run", EXPID, EXIT=7, PRINT=WORDS)
@@ -48,7 +48,7 @@ def test_killed_between_the_row_and_the_launch_which_comes_late(
     assert answer.result(30) is None
     service.start()
     assert (service.status()["status"], service.status()["pid"]) == ("ACTIVE", None)
-    assert service.run().body["code"] == "already_running"  # nobody can tell yet whether the first one starts
+    assert service.run().body["code"] == "already_running"  # it is unknown yet whether the first launch will start
     launch_gates.before.release()
     end_gate.wait_held()
     adopted = service.wait_status(lambda body: body["pid"])
@@ -65,14 +65,14 @@ def test_killed_between_the_row_and_the_launch_which_never_comes(
     service.run_in_background()
     launch_gates.before.wait_held()
     service.kill()
-    service.account.kill()  # what waits at the gate goes, too
+    service.account.kill()  # also ends the process that waits at the gate
     service.start()
     assert service.status()["status"] == "ACTIVE"
     service.make_older(LATE)
     ended = service.ended()
     assert (ended["status"], ended["reason"], ended["exit_code"]) == ("TERMINATED", "never_started", None)
     assert service.account.calls("run") == []
-    again = service.run()  # and the experiment is free again
+    again = service.run()  # the experiment is free again
     assert again.status == 200
     end_gate.wait_held()
     assert run_processes(service.account) == [again.body["pid"]]
@@ -82,7 +82,7 @@ def test_killed_between_the_row_and_the_launch_which_never_comes(
 def test_a_launch_that_comes_after_its_deadline_cannot_start(
     service: Service, launch_gates: LaunchGates, step: str
 ) -> None:
-    """Before its directory was made, or after: once the run was called never_started, that stays true."""
+    """A gate holds the launch before or after its directory is created. A run called never_started stays so."""
     gate: Gate = getattr(launch_gates, step).arm()
     service.run_in_background()
     gate.wait_held()
@@ -110,7 +110,7 @@ def is_launch_of(pid: int, key: str) -> bool:
 def test_killed_between_launching_and_knowing_the_identity(
     service: Service, make_gate: MakeGate, end_gate: Gate
 ) -> None:
-    """The login shell of the run is still at its profile: the identity exists, the answer does not."""
+    """The login shell of the run is still in its profile: the identity exists, the answer does not."""
     gate: Gate = make_gate()
     profile = service.account.home / ".bash_profile"
     before = profile.read_text()
@@ -138,7 +138,7 @@ def test_killed_while_it_saves_the_identity(service: Service, launch_gates: Laun
     launch_gates.before.arm()
     answer = service.run_in_background()
     launch_gates.before.wait_held()
-    with service.locked_database():  # the save that follows the launch waits
+    with service.locked_database():  # blocks the save after the launch
         launch_gates.before.release()
         end_gate.wait_held()
         assert service.row()["pid"] is None
@@ -157,7 +157,7 @@ def test_killed_during_a_run_that_ends_before_it_comes_back(service: Service, en
     assert started.status == 200
     end_gate.wait_held()
     service.kill()
-    assert run_processes(service.account) == [started.body["pid"]]  # the run does not care
+    assert run_processes(service.account) == [started.body["pid"]]  # the run is not affected
     end_gate.release()
     wait_for(lambda: not service.account.processes(), what="end of the run")
     service.start()
@@ -175,7 +175,7 @@ def test_killed_during_a_stop_that_reaches_the_run_later(service: Service, make_
     service.kill()
     assert answer.result(30) is None
     service.start()
-    assert service.status()["status"] == "ACTIVE"  # which is true: nothing was signalled yet
+    assert service.status()["status"] == "ACTIVE"  # correct: no signal was sent yet
     gate.release()
     ended = service.ended()
     assert (ended["status"], ended["reason"], ended["exit_code"]) == ("TERMINATED", "stopped", 88)
@@ -205,7 +205,7 @@ def test_killed_during_a_stop_that_never_reaches_the_run(service: Service, make_
 
 
 def stop_gate(service: Service, make_gate: MakeGate) -> Gate:
-    """Before `autosubmit stop` looks for its victim."""
+    """Let `autosubmit stop` wait at a gate before it searches for the run's process."""
     gate = make_gate()
     control = service.account.home / ".stub-autosubmit" / "control" / "stop"
     control.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Accounts of every login shell whose start-up files replace, end or block the shell: nothing runs by accident."""
+"""Accounts of every login shell whose start-up files replace, end or block the shell: no command runs by accident."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make accounts and let sshd lead into them"),
 ]
 
-TIMEOUT = 3.0 * PATIENCE  # seconds that a command has
+TIMEOUT = 3.0 * PATIENCE  # time limit of a command in seconds
 TRIPWIRE = '#!/bin/sh\necho "$0 $*" >>"$HOME/tripwire"\necho "Experiment a000 created"\n'
 
 
 @dataclass(frozen=True)
 class Shell:
-    """`file`: what it reads without a person, or what the login bash of our reader reads."""
+    """`file`: the file that the shell reads when it is not interactive, or that our reader's login bash reads."""
 
     name: str
     file: str
-    guarded: str  # does something for people only, as the error recommends
+    guarded: str  # acts in interactive shells only, as the error message recommends
     read: str = "read -r line"
     end: str = "exit 3"
 
@@ -71,7 +71,7 @@ SHELLS = {
 KINDS: dict[str, Callable[[Shell], str]] = {
     "replaced": lambda shell: "exec bash",
     "replaced by a program": lambda shell: "exec cat",
-    "ended": lambda shell: shell.end,  # `exit` ends the file, not the shell, in tcsh and fish
+    "ended": lambda shell: shell.end,  # in tcsh and fish, `exit` ends the file and not the shell
     "blocked": lambda shell: "sleep 4321",
     "reading": lambda shell: shell.read,
 }
@@ -79,7 +79,7 @@ KINDS: dict[str, Callable[[Shell], str]] = {
 
 @dataclass(frozen=True)
 class UnixAccount:
-    """An account of this machine with a home and a login shell of its own."""
+    """An account of this machine with its own home and login shell."""
 
     name: str
     shell: Shell
@@ -90,7 +90,7 @@ class UnixAccount:
         object.__setattr__(self, "uid", pwd.getpwnam(self.name).pw_uid)
 
     def start_up(self, text: str) -> None:
-        """What its start-up file does from now on."""
+        """Set what the account's start-up file does from now on."""
         for name, words in ((".bash_profile", ""), (self.shell.file, text)):
             path = self.home / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,12 +102,12 @@ class UnixAccount:
 
     @property
     def tripwire(self) -> str:
-        """What was executed in it."""
+        """Return the commands that were executed in the account."""
         file = self.home / "tripwire"
         return file.read_text() if file.exists() else ""
 
     def processes(self) -> list[int]:
-        """Its living processes but sshd's."""
+        """Return the account's living processes except sshd's."""
         found = []
         for entry in Path("/proc").iterdir():
             try:
@@ -121,7 +121,7 @@ class UnixAccount:
 
 @dataclass(frozen=True)
 class Machine:
-    """An sshd that leads into accounts, whose `autosubmit` only leaves a trace."""
+    """An sshd in front of several accounts, whose `autosubmit` only records its call."""
 
     sshd: SSHServer
     accounts: dict[str, UnixAccount]
@@ -137,7 +137,7 @@ def unix_account(shell: Shell, folder: Path) -> Iterator[UnixAccount]:
     home.mkdir()
     program = shutil.which(shell.name)
     need(program, shell.name)
-    # A password that starts with "!" is a locked account, which sshd refuses.
+    # "*" and not "!": sshd refuses a locked account, which is one whose password starts with "!".
     argv = ["useradd", "-M", "-d", str(home), "-s", str(program), "-p", "*", name]
     subprocess.run(argv, check=True, capture_output=True)
     account = UnixAccount(name, shell, home)
@@ -163,7 +163,7 @@ def _machine() -> Iterator[Machine]:
         sshd = SSHServer(folder / "sshd", home=folder, options={"SetEnv": f"PATH={path}", "MaxStartups": "100"})
         for path in (programs, sshd.folder):
             path.chmod(0o755)
-        (sshd.folder / "authorized_keys").chmod(0o644)  # sshd reads it as the account
+        (sshd.folder / "authorized_keys").chmod(0o644)  # sshd reads it with the rights of the account
         with sshd:
             yield Machine(sshd, accounts)
 
@@ -182,7 +182,7 @@ def machine(_machine: Machine, settings: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 def attempt(config: RunnerConfig, *, launch: bool) -> RunnerServiceError | None:
-    """Create an experiment, or start a run; the error."""
+    """Create an experiment or start a run. Return the error, if any."""
     runner, loader = get_runner(config), get_module_loader(config)
     argv = ["autosubmit", "expid"]
     try:
@@ -196,16 +196,16 @@ def attempt(config: RunnerConfig, *, launch: bool) -> RunnerServiceError | None:
 
 
 def check(machine: Machine, shell: str, kind: str) -> list[str]:
-    """What is wrong with an account whose start-up file is of this kind."""
+    """Return what is wrong with an account whose start-up file has this kind."""
     account = machine.accounts[shell]
     account.start_up(KINDS[kind](account.shell))
     wrong = []
     is_blocked = kind in ("blocked", "reading")
-    # A login shell that is blocked is a run that can be seen and stopped: tests/faults/test_noise.py.
+    # A run whose login shell is blocked can be seen and stopped: see tests/faults/test_noise.py.
     for launch in (False,) if is_blocked and account.shell.file == ".profile" else (False, True):
         case = f"{shell}, {kind}, {'launch' if launch else 'execute'}"
         error = attempt(machine.config(shell), launch=launch)
-        if kind == "reading" and account.shell.file == ".profile":  # our login bash gives it /dev/null to read
+        if kind == "reading" and account.shell.file == ".profile":  # our login bash reads from /dev/null
             wrong += [f"{case}: {error}"] if error or not account.tripwire else []
             (account.home / "tripwire").unlink(missing_ok=True)
             continue
@@ -224,7 +224,7 @@ def check(machine: Machine, shell: str, kind: str) -> list[str]:
 
 
 def test_nothing_is_executed_whatever_start_up_files_do(machine: Machine) -> None:
-    """Six login shells side by side, each with every kind of start-up file."""
+    """Test six login shells in parallel, each with every kind of start-up file."""
     with ThreadPoolExecutor(len(SHELLS)) as pool:
         found = pool.map(lambda shell: [check(machine, shell, kind) for kind in KINDS], SHELLS)
         wrong = [line for kinds in found for lines in kinds for line in lines]
@@ -267,7 +267,7 @@ def test_the_guard_that_the_error_names_helps(machine: Machine) -> None:
 def test_nothing_is_executed_on_this_machine(
     file: str, kind: str, account: StubAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LOCAL reads the start-up files of a login bash, whatever the login shell of the account is."""
+    """LOCAL reads the start-up files of a login bash, whatever login shell the account has."""
     home = tmp_path / "home"
     home.mkdir()
     programs = tmp_path / "bin"
@@ -296,7 +296,7 @@ RUNNER_CONFIGURATION:
 def test_a_repeated_request_creates_one_experiment_at_most(
     machine: Machine, account: StubAccount, make_app: Callable[..., AppServer]
 ) -> None:
-    """502 means that nothing was executed, so clients repeat the request with the same Idempotency-Key."""
+    """502 means that nothing was executed, so clients retry with the same Idempotency-Key."""
     tcsh = machine.accounts["tcsh"]
     tcsh.start_up("exec bash")
     app = make_app(account=account, sshd=machine.sshd)
@@ -335,7 +335,7 @@ CHANGED = {
 def test_start_up_files_may_change_the_shell(
     change: str, account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path
 ) -> None:
-    """~/.bashrc of the account that sshd leads into: our own scripts are executed as they stand."""
+    """~/.bashrc of the account changes the shell, but our own scripts are executed unchanged."""
     home = tmp_path / "home"
     home.mkdir()
     (home / ".bashrc").write_text(change + "\n")

@@ -1,7 +1,7 @@
 """Stops whose own service dies, and stops that meet a launch.
 
-Promise: a stop that nobody carries out any more is told as interrupted, once, and can be asked for again. A run that is
-stopped while it is launched is told as stopped to both who asked, and no repeated request starts it again.
+Promise: a stop that no process executes any more is reported as interrupted, once, and can be repeated. If a run is
+stopped during its launch, both callers are told that it was stopped, and no retry of the request starts it again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MakeGate = Callable[[], Gate]
 
 
 def audit(service: Service) -> list[tuple[Any, ...]]:
-    """(outcome, actor, run) of every stop that was recorded."""
+    """Return (outcome, run) of every recorded stop."""
     with closing(sqlite3.connect(service.app.database)) as database:
         return database.execute(
             "SELECT outcome, run_id FROM runners_auditrecord WHERE endpoint = 'stop-experiment' ORDER BY id"
@@ -51,7 +51,7 @@ def test_a_stop_whose_service_ends_is_told_as_interrupted_and_can_be_repeated(se
     assert '"interrupted": true' in row["stop_steps"]
     assert "the service ended during this step" in row["stop_steps"]
     service.status()
-    assert audit(service) == [("interrupted", number)]  # told once
+    assert audit(service) == [("interrupted", number)]  # reported once
     service.account.control("stop", FAIL="The next stop has to use signals")
     again = service.post("stop-experiment", force=True)
     assert (again.status, again.body["reason"]) == (200, "stopped"), again.body
@@ -60,7 +60,7 @@ def test_a_stop_whose_service_ends_is_told_as_interrupted_and_can_be_repeated(se
 
 
 def test_a_stop_that_meets_a_launch_is_told_by_both(service: Service, make_gate: MakeGate) -> None:
-    """The login shell of the run is still at its profile: its identity is written, its command has not begun."""
+    """The login shell of the run is still in its profile: its identity is written, its command has not begun."""
     gate = make_gate()
     profile = service.account.home / ".bash_profile"
     before = profile.read_text()

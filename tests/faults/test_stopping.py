@@ -1,6 +1,6 @@
-"""Stops that meet resistance, bystanders, each other, or nobody.
+"""Stops that meet resistance, other processes, other stops, or a run that has ended.
 
-Promise: a stop that says so has ended the run and all that belongs to it, and nothing that does not.
+Promise: a successful stop has ended the run and all processes that belong to it, and no other process.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from tests.servers import AppServer, SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-EXPID = f"s{secrets.token_hex(2)}"  # `autosubmit stop` takes the run of this name in any home: other test runs', too
+EXPID = f"s{secrets.token_hex(2)}"  # random: `autosubmit stop` takes it in any home, also of other test runs
 DEAF = "INT TERM"
-# Shell lines for a control file: a child in a session of its own, as a wrapper of jobs may be.
+# Shell lines for a control file: a child process in its own session, such as a wrapper of jobs.
 CHILD = "setsid bash -c \"trap '' INT TERM HUP; while :; do sleep 0.2; done\" &\n"
 
 
@@ -53,7 +53,7 @@ def target(there: RunnerConfig, account: StubAccount, settings: Any) -> RunnerCo
 def start(
     config: RunnerConfig, account: StubAccount, *, more: str = "", expid: str = EXPID, **control: Any
 ) -> RunnerRun:
-    """A run that lasts, and has set up its answer to signals."""
+    """Start a long run and wait until its signal handlers are set."""
     add_control(account, f"run.{expid}", more, **{"SLEEP": 600, **control})
     run = tools.start_run(config, expid)
     log = account.home / ".autosubmit-runners" / run.key / "log"
@@ -66,13 +66,13 @@ def actions(outcome: StopOutcome) -> list[tuple[str, bool]]:
 
 
 def of_run(run: RunnerRun) -> list[int]:
-    """All living processes that carry the run's key."""
+    """Return all living processes that carry the run's key."""
     return [pid for pid in with_environment("AUTOSUBMIT_RUNNERS_KEY", run.key) if is_alive(pid)]
 
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A living process of the same account that has nothing to do with us."""
+    """Yield a living process of the same account that does not belong to us."""
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
         wait_for(lambda: ticks() > start_time(process.pid) + 1, what="another start time for what comes later")
         yield process
@@ -80,7 +80,7 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def start_time(pid: int) -> int:
-    """In ticks since boot, as the kernel keeps it: two processes of one hundredth of a second have the same."""
+    """Return the start time in ticks since boot. Processes that start in the same hundredth of a second share it."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
 
 
@@ -129,7 +129,7 @@ JOB = "tmp/LOG_{0}/{0}_ONE.cmd"
 
 
 def local_job(account: StubAccount, expid: str = EXPID, *, deaf: str = "INT HUP") -> str:
-    """Shell lines that start a job as Autosubmit's local platform does: it ignores INT, and writes into its folder."""
+    """Return shell lines that start a job like Autosubmit's local platform: it ignores INT and writes to its folder."""
     script = account.home / "autosubmit" / expid / JOB.format(expid)
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(f"trap '' {deaf}; while :; do sleep 0.2; done\n")
@@ -162,7 +162,7 @@ def test_cancel_jobs_ends_the_local_jobs_whichever_step_ends_the_run(
 
 
 def test_without_cancel_jobs_local_jobs_go_on_and_helpers_are_ended(target: RunnerConfig, account: StubAccount) -> None:
-    """The helper overwrites its environment, as Autosubmit's log recovery does with its title: the group tells."""
+    """The helper overwrites its environment, like Autosubmit's log recovery with its title. Its group identifies it."""
     helper = (
         "env -u AUTOSUBMIT_RUNNERS_KEY bash -c \"trap '' INT TERM HUP; while :; do sleep 0.2; done\" log-recovery &\n"
     )
@@ -194,7 +194,7 @@ def test_a_kill_ends_local_jobs_only_when_they_are_to_be_cancelled(
 
 
 def of_group(run: RunnerRun) -> list[int]:
-    """The living members of the process group of the run's command."""
+    """Return the living members of the process group of the run's command."""
     assert run.identity
     found = []
     for pid, _, _ in processes():
@@ -239,7 +239,7 @@ def test_two_simultaneous_stops_both_succeed_and_there_is_one_end(
         stops = database.execute(
             "SELECT outcome FROM runners_auditrecord WHERE endpoint = 'stop-experiment'"
         ).fetchall()
-    assert ends == [("run.terminated",)]  # whoever is told, is told once
+    assert ends == [("run.terminated",)]  # each receiver is told once
     assert stops == [("ok",), ("ok",)]
 
 
@@ -250,7 +250,7 @@ def test_stopping_what_has_just_ended_is_no_failure(target: RunnerConfig, accoun
     assert stored(run)["status"] == "ACTIVE"
     outcome = tools.stop_run(EXPID)
     assert actions(outcome) == [("look", True)]
-    # It ended by itself, so this is what is told of it, and nobody stopped it.
+    # The run ended by itself: the stop reports that end, and nobody is recorded as its stopper.
     assert (outcome.run.status, outcome.run.reason, outcome.run.exit_code) == ("TERMINATED", "failed", 3)
     assert (outcome.run.stopped_by, outcome.run.stop_requested_at) == ("", None)
     assert account.calls("stop") == []
@@ -261,7 +261,7 @@ def test_stopping_what_has_just_ended_is_no_failure(target: RunnerConfig, accoun
 def test_another_homes_run_of_the_same_name_survives(
     target: RunnerConfig, account: StubAccount, tmp_path: Path, runner_type: RunnerType
 ) -> None:
-    """`autosubmit stop` takes the lowest pid of that name, whatever its home: it would stop the wrong one."""
+    """`autosubmit stop` takes the lowest pid of that name in any home, so it would stop the wrong run."""
     other = StubAccount(tmp_path / "other-home")
     other.experiment(EXPID)
     other.control("run", EXPID, SLEEP=600)
@@ -292,9 +292,9 @@ def test_a_foreign_process_that_has_the_pid_now_is_never_signalled(
 ) -> None:
     run = start(target, account)
     assert run.identity
-    kill_all([run.identity["supervisor_pid"], *of_run(run)])  # no exit code is left
+    kill_all([run.identity["supervisor_pid"], *of_run(run)])  # kills the supervisor, too, so no exit code is recorded
     wait_for(lambda: not of_run(run), what="the end of the run")
-    # The pids of the run belong to somebody else now, who started at another time.
+    # The pids of the run now belong to another process with another start time.
     run.identity |= {"pid": bystander.pid, "supervisor_pid": bystander.pid}
     assert start_time(bystander.pid) not in (run.identity["start"], run.identity["supervisor_start"])
     run.pid = bystander.pid
@@ -309,7 +309,7 @@ def test_a_foreign_process_that_has_the_pid_now_is_never_signalled(
 def test_a_process_that_got_the_pid_during_the_stop_is_not_signalled(
     target: RunnerConfig, account: StubAccount, bystander: subprocess.Popen[bytes], name: str
 ) -> None:
-    """Each step looks anew: between two steps the run may end and its pid go to somebody else."""
+    """Each step probes again: between two steps the run may end and another process may get its pid."""
     run = start(target, account)
     assert run.identity
     kill_all([run.identity["supervisor_pid"], *of_run(run)])
@@ -352,11 +352,11 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
     answer = in_background(lambda: tools.stop_run(EXPID))
     wait_for(lambda: account.calls("stop"), what="autosubmit stop")
     sshd.stop()
-    # Not RunnerUnreachable, which says that nothing was executed: `autosubmit stop` was.
+    # RunnerUnreachable would say that nothing was executed, but `autosubmit stop` was.
     with pytest.raises(OutcomeUnknown, match="The stop had begun, but whether .* cannot be told now") as told:
         answer.result(60)
     assert ".." not in told.value.detail
-    # What was done is in the error, and nothing looks as if it were still under way.
+    # The error contains the completed steps, and no step looks as if it were still running.
     assert [step["action"] for step in told.value.facts["steps"]] == ["autosubmit stop", "signal INT"]
     assert "refused" in told.value.facts["steps"][-1]["outcome"]
     assert stored(run)["stop_steps"] == told.value.facts["steps"]
@@ -372,7 +372,7 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
 def test_a_stop_of_which_nothing_was_sent_explains_no_end(
     account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look finds the run; then start-up files replace the shell, so that the KILL is certainly not sent."""
+    """The probe finds the run. Then start-up files replace the shell, so the KILL is certainly not sent."""
     monkeypatch.setattr(exchange, "PATIENCE", 1.0)
     account.experiment(EXPID)
     run = start(sshd.config(), account)
@@ -407,7 +407,7 @@ def test_an_end_that_cannot_be_seen_is_called_unknown_and_not_a_survival(
     account.experiment(EXPID)
     run = start(sshd.config(), account)
     assert run.identity
-    os.kill(run.identity["supervisor_pid"], signal.SIGSTOP)  # it cannot write down the end, so the run still counts
+    os.kill(run.identity["supervisor_pid"], signal.SIGSTOP)  # it cannot record the end, so the run still counts
     answer = in_background(lambda: tools.stop_run(EXPID, force=True))
     wait_for(lambda: not is_alive(run.identity["pid"]), what="the KILL")
     sshd.stop()
@@ -421,11 +421,11 @@ def test_an_end_that_cannot_be_seen_is_called_unknown_and_not_a_survival(
     assert (ended.reason, ended.exit_code, ended.stopped_by) == ("stopped", 137, "somebody else")
 
 
-# --- what a stop explains ---------------------------------------------------------------------------------------------
+# --- the reason of an end ---------------------------------------------------------------------------------------------
 
 
 def test_a_stop_of_long_ago_does_not_explain_a_failure_of_today(target: RunnerConfig, account: StubAccount) -> None:
-    """It had no effect, or its server died; the run went on for days."""
+    """The stop had no effect, or its server died, and the run went on for days."""
     run = start(target, account, SLEEP=2, EXIT=3)
     RunnerRun.objects.update(stop_requested_at=timezone.now() - timedelta(days=1), stopped_by="alice")
     ended = wait_ended(EXPID)
@@ -448,7 +448,7 @@ def test_a_watcher_that_read_the_row_before_the_stop_calls_the_run_stopped(
     run = start(target, account)
     RunnerRun.objects.update(stop_requested_at=timezone.now(), stopped_by="alice")
     kill_all(run_processes(account, EXPID))
-    assert run.stop_requested_at is None  # this process knows nothing of it
+    assert run.stop_requested_at is None  # this copy of the row does not have it
     wait_for(lambda: lifecycle.ask([run]) and not run.is_active, what="the end")
     assert (run.reason, run.signal, run.stopped_by) == ("stopped", "KILL", "alice")
 
@@ -479,7 +479,7 @@ def test_a_look_that_comes_too_late_shows_the_end_that_another_has_seen(
 def test_a_stop_directly_after_the_start_ends_the_run(
     where: RunnerType, autosubmit: AutosubmitAccount, autosubmit_sshd: SSHServer, settings: Any
 ) -> None:
-    """An INT that comes while Autosubmit is still importing is lost; `autosubmit stop` would wait for ever."""
+    """Autosubmit loses an INT that arrives during its imports; then `autosubmit stop` would wait for ever."""
     settings.RUNNERS_STOP_TIMEOUT = 10.0
     expid = autosubmit.short_experiment("sleep 600")
     run = tools.start_run(autosubmit.config() if where is RunnerType.LOCAL else autosubmit_sshd.config(), expid)
@@ -493,7 +493,7 @@ def test_a_stop_directly_after_the_start_ends_the_run(
 @pytest.mark.real
 @pytest.mark.timeout(300)
 def test_cancel_jobs_ends_the_jobs_on_this_machine(autosubmit: AutosubmitAccount, settings: Any) -> None:
-    """Autosubmit says that it has cancelled them; what it sends them does not end them."""
+    """Autosubmit says that it has cancelled the jobs, but its signals do not end them."""
     expid = autosubmit.short_experiment("sleep 7659")
     run = tools.start_run(autosubmit.config(), expid)
     job = wait_for(

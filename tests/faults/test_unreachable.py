@@ -1,7 +1,8 @@
 """The machine goes away in the middle: killed, hung, restarted, another host key, a revoked key.
 
-Promise: what certainly did not start is repeated, what may have started is not and is told so; nothing that cannot be
-asked is called dead; a stop that reaches nobody changes nothing and can be repeated.
+Promise: a command that certainly did not start is retried. A command that may have started is not retried, and the
+answer says so. A run whose machine does not answer is not called dead. A stop that reaches no process changes nothing
+and can be repeated.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ TIMEOUT = 30.0
 
 @pytest.fixture
 def healed(sshd: SSHServer) -> Iterator[ExitStack]:
-    """What was broken is put right when the stack is closed."""
+    """Yield a stack that repairs each fault when it is closed."""
     with ExitStack() as stack:
         yield stack
 
@@ -110,7 +111,7 @@ def test_what_cannot_be_asked_is_not_dead(
 
     for _ in range(2):
         wait_for(lambda: not (shown := look()).reachable and words in shown.unreachable_detail, what=words)
-        RunnerRun.objects.filter(pk=run.pk).update(confirmed_at=confirmed)  # which `look` had taken away
+        RunnerRun.objects.filter(pk=run.pk).update(confirmed_at=confirmed)  # `look` had removed the value
         lifecycle.refresh([RunnerRun.objects.get(pk=run.pk)])
         assert RunnerRun.objects.get(pk=run.pk).confirmed_at == confirmed
     with pytest.raises(RunnerUnreachable) as refused:
@@ -151,7 +152,7 @@ def test_a_run_that_ends_while_nobody_can_look(
     assert (ended.status, ended.exit_code, ended.reason, ended.reachable) == ("TERMINATED", 7, "failed", True)
 
 
-# --- in mid-command ---------------------------------------------------------------------------------------------------
+# --- during a command -------------------------------------------------------------------------------------------------
 
 
 def dropped(sshd: SSHServer, healed: ExitStack) -> None:
@@ -186,14 +187,14 @@ def test_a_command_that_may_have_started_is_not_repeated_and_told_so(
     assert "heck the experiment" in str(unknown.value)
     assert len(account.calls("setstatus")) == 1
     healed.close()
-    set_status(over_ssh)  # and the next one finds its way at once
+    set_status(over_ssh)  # the next command finds a connection at once
     assert len(account.calls("setstatus")) == 2
 
 
 def test_a_command_that_certainly_did_not_start_is_repeated(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer
 ) -> None:
-    """The pooled connection hangs when the command is asked for, and then breaks."""
+    """The pooled connection hangs when the command requests a channel, and then breaks."""
     get_runner(over_ssh).execute("true", timeout=TIMEOUT)
     with sshd.frozen():
         outcome = in_background(lambda: set_status(over_ssh))
@@ -218,7 +219,7 @@ def test_the_machine_goes_away_during_a_stop(
     settings: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whether the stop reached the run cannot be told; the run is shown as it was, and a second stop works."""
+    """The answer says that the effect of the stop is unknown. The row stays unchanged, and a second stop succeeds."""
     if fault is hung:
         settings.RUNNERS_STOP_TIMEOUT = 4
         monkeypatch.setattr(runners, "CLIENT_GRACE", 1)
@@ -229,7 +230,7 @@ def test_the_machine_goes_away_during_a_stop(
     stop = in_background(stop_run)
     gate.wait_held()
     fault(sshd, healed)
-    if fault is dropped:  # the stop goes on over a new connection
+    if fault is dropped:  # the stop continues over a new connection
         assert stop.result(60).run.reason == "stopped"
         return
     with pytest.raises(OutcomeUnknown) as told:  # RunnerUnreachable would say that nothing was executed
@@ -243,11 +244,11 @@ def test_the_machine_goes_away_during_a_stop(
     assert not run_processes(account)
 
 
-# --- keys, with a connection that is open -----------------------------------------------------------------------------
+# --- keys and an open connection --------------------------------------------------------------------------------------
 
 
 def test_an_open_connection_outlives_its_key_and_no_other_is_opened(over_ssh: RunnerConfig, sshd: SSHServer) -> None:
-    """As with OpenSSH: keys are judged when a connection is opened."""
+    """As in OpenSSH, keys are checked only when a connection is opened."""
     runner = get_runner(over_ssh)
     runner.execute("true", timeout=TIMEOUT)
     sshd.authorized = False
@@ -264,7 +265,7 @@ def test_an_open_connection_outlives_its_host_key_and_no_other_is_opened(
     runner.execute("true", timeout=TIMEOUT)
     assert sshd._process
     keygen(sshd._host_key)
-    sshd._process.send_signal(signal.SIGHUP)  # sshd reads its keys again
+    sshd._process.send_signal(signal.SIGHUP)  # sshd reloads its keys
     wait_for(lambda: b"ssh-ed25519" in scan(sshd) and sshd_key(sshd) in scan(sshd), what="the new key")
     assert runner.execute("echo still", timeout=TIMEOUT).stdout == b"still\n"
     sshd.drop_connections()

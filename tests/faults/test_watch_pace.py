@@ -1,7 +1,7 @@
 """What machines that are down, silent or slow cost the watch over all others.
 
-Promise: a machine that is down costs one statement for all of its rows and one line for each change; silent machines do
-not delay the ends of runs on others; the ends on a slow machine are read side by side.
+Promise: a machine that is down costs one statement for all of its rows and one log line for each change. Silent
+machines do not delay the ends of runs on other machines. The ends on a slow machine are read concurrently.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from tests.servers import SSHServer
 pytestmark = pytest.mark.django_db(transaction=True)
 
 INTERVAL = 0.3  # seconds between two looks
-HEALTHY, SILENT = 7, 3  # machines
-LIMIT = 2  # seconds until a silent machine is given up
+HEALTHY, SILENT = 7, 3  # numbers of machines
+LIMIT = 2  # timeout in seconds for a silent machine
 
 
 class Looking:
-    """A watch in a thread, and what it says."""
+    """A watch in a thread, with its output."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -71,7 +71,7 @@ def looking() -> Iterator[Looking]:
 
 
 def many(sshd: SSHServer, network: int, count: int) -> list[RunnerConfig]:
-    """One sshd as `count` machines: each address is one to the service."""
+    """Return one sshd as `count` machines: the service treats each address as one."""
     addresses = [f"127.0.{network}.{number}" for number in range(1, count + 1)]
     line = sshd.known_hosts.read_text()
     sshd.known_hosts.write_text("".join(line.replace("127.0.0.1", address) for address in addresses))
@@ -101,11 +101,11 @@ def test_silent_machines_do_not_delay_the_ends_on_others(
     settings.RUNNERS_SSH_KEYS = [str(well.client_key), str(bad.client_key)]
     settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = LIMIT
     monkeypatch.setattr(lifecycle, "RETRY_UNREACHABLE", 0.1)
-    monkeypatch.setattr(watching, "MACHINES_AT_ONCE", SILENT - 1)  # with one queue for all, the others would wait
+    monkeypatch.setattr(watching, "MACHINES_AT_ONCE", SILENT - 1)  # with one shared queue, the others would wait
     waiting = [start(config, ["sleep", "600"]) for config in silent for _ in range(2)]
 
     def delays() -> list[float]:
-        """Seconds from the end of a run on each healthy machine to its row."""
+        """Return the seconds from the end of a run on each healthy machine until its row shows the end."""
         found = []
         for run in [start(config, ["sleep", "600"]) for config in healthy]:
             kill_all([run.pid])
@@ -122,7 +122,7 @@ def test_silent_machines_do_not_delay_the_ends_on_others(
             wait_for(lambda: len(watch.ended) == 2 * HEALTHY, what="the report of all ends")
             asked_again = time.monotonic() + LIMIT + 2 * INTERVAL
             wait_for(lambda: time.monotonic() > asked_again, what="further looks at the silent machines")
-            assert len(watch.told) == SILENT, watch.told  # once for each, however many looks and runs
+            assert len(watch.told) == SILENT, watch.told  # one line for each machine, for any number of looks and runs
         for config in silent:
             assert config.ssh
             line = next(line for line in watch.told if config.ssh.host in line)
@@ -149,7 +149,7 @@ def test_a_machine_that_is_down_costs_one_statement_for_all_of_its_rows(sshd: SS
     assert {run.reachable for run in runs} == {False}
     assert set(RunnerRun.objects.values_list("reachable", flat=True)) == {False}
     changes = [query["sql"] for query in seen.captured_queries if query["sql"].startswith("UPDATE")]
-    assert len(changes) == 2  # to reserve the asking, and the answer
+    assert len(changes) == 2  # one takes the lease, one stores the result
     assert len(seen.captured_queries) <= 5
 
 
@@ -170,4 +170,4 @@ def test_ends_on_a_slow_machine_are_read_side_by_side(account: StubAccount, sshd
     finally:
         profile.unlink()
     assert {(run.status, run.exit_code) for run in RunnerRun.objects.all()} == {("TERMINATED", 1)}
-    assert took < count * 2 * pause / 2 * PATIENCE  # one after the other, with two questions for each: 16 s and more
+    assert took < count * 2 * pause / 2 * PATIENCE  # one after the other, with two probes each, takes 16 s or more

@@ -1,7 +1,8 @@
-"""Watching hundreds of runs, and many people who watch one.
+"""Watching hundreds of runs, and many clients that poll one run.
 
-Promise: one round trip per machine and look, however many runs; a look survives whatever becomes of the database; any
-number of people who ask after a run at once cost one probe; what cannot be asked any more can be ended by an admin.
+Promise: each look costs one round trip per machine, for any number of runs. A look survives any failure of the
+database. Any number of simultaneous clients cost one probe of a run. An admin can end a run whose machine does not
+answer any more.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ from tests.processes import end, is_alive, kill_all, wait_for
 from tests.processes import start as start_server
 from tests.servers import ROOT, AppServer, SSHServer
 
-LAUNCHED, CHEAP = 10, 210  # runs of one machine: with everything that a run has, and rows of processes that live
+LAUNCHED, CHEAP = 10, 210  # runs of one machine: complete runs, and rows of living processes
 POLLERS = 40
 
 
 class Sleepers:
-    """Living processes with which rows are filled: one `sleep` each, children of one shell."""
+    """Living processes to fill rows with: one `sleep` each, children of one shell."""
 
     def __init__(self, count: int) -> None:
         text = f"for i in {{1..{count}}}; do sleep 600 & echo $!; done; echo; wait"
@@ -75,7 +76,7 @@ def start_time(pid: int) -> int:
 
 
 def row(config: RunnerConfig, identity: dict[str, Any], key: str = "") -> RunnerRun:
-    """Of a run that was confirmed once, long ago."""
+    """Return the row of a run that was confirmed once, long ago."""
     return RunnerRun(
         key=key or new_run_key(),
         expid=f"w{secrets.token_hex(5)}",
@@ -88,7 +89,7 @@ def row(config: RunnerConfig, identity: dict[str, Any], key: str = "") -> Runner
 
 
 def fill(config: RunnerConfig, sleepers: Sleepers) -> list[RunnerRun]:
-    """LAUNCHED + CHEAP runs on one machine. All live."""
+    """Create LAUNCHED + CHEAP living runs on one machine."""
     real = [launch(config, ["sleep", "600"]) for _ in range(LAUNCHED)]
     rows = [row(config, identity.as_dict(), key) for key, identity in real]
     place = real[0][1].as_dict() | {"supervisor_pid": 1, "supervisor_start": 0}
@@ -107,8 +108,8 @@ def test_hundreds_of_runs_cost_one_round_trip_per_machine(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two machines over SSH and this one."""
-    looks = tmp_path / "looks"  # of the LOCAL runner: each of its commands goes through `timeout`
+    """Watch two machines over SSH and this machine."""
+    looks = tmp_path / "looks"  # counts LOCAL round trips: each LOCAL command goes through `timeout`
     stand_before(tmp_path / "bin", "timeout", when="", before=f"echo >>{looks}\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     machines = [make_sshd(account.home), make_sshd(account.home)]
@@ -128,9 +129,9 @@ def test_hundreds_of_runs_cost_one_round_trip_per_machine(
     call_command("watch_runs")
     assert [after - earlier for earlier, after in zip(before, trips(), strict=True)] == [1, 1, 1]
     confirmed = RunnerRun.objects.active().filter(confirmed_at__gte=begin, reachable=True)
-    assert confirmed.count() == len(runs)  # and every single one was really looked at
+    assert confirmed.count() == len(runs)  # every run was really probed
 
-    # What ended is found out by the next look, and nothing else is.
+    # The next look finds the runs that ended, and no others.
     dead = sleepers.pids[::21]
     kill_all(dead)
     wait_for(lambda: not any(is_alive(pid) for pid in dead), what="their end")
@@ -140,7 +141,7 @@ def test_hundreds_of_runs_cost_one_round_trip_per_machine(
     assert set(ended.values_list("reason", flat=True)) == {"lost"}
     assert capsys.readouterr().out.count("TERMINATED (lost") == len(dead) * 3
 
-    # A machine that is away costs its own runs their freshness and nobody else's.
+    # A lost machine makes only its own runs stale.
     machines[0].stop()
     begin = timezone.now()
     call_command("watch_runs")
@@ -152,7 +153,7 @@ def test_hundreds_of_runs_cost_one_round_trip_per_machine(
 
 @pytest.fixture
 def watcher() -> Iterator[Callable[[AppServer], subprocess.Popen[bytes]]]:
-    """`manage.py watch_runs` as a service beside the server."""
+    """Yield a function that starts `manage.py watch_runs` beside the server."""
     running: list[subprocess.Popen[bytes]] = []
 
     def watch(app: AppServer) -> subprocess.Popen[bytes]:
@@ -202,7 +203,7 @@ def test_the_watch_survives_the_loss_of_the_database(
         postgres.stop()
     elif blocker:
         blocker.execute("BEGIN EXCLUSIVE")
-    # Twice: it went on after the first time.
+    # Two complaints: the watch continued after the first one.
     wait_for(lambda: log.read_text().count("The database cannot be asked now") >= 2, 60, what="its complaint")
     gate.release()
     wait_for(lambda: not run_processes(account), what="the end of the run")
@@ -211,7 +212,7 @@ def test_the_watch_survives_the_loss_of_the_database(
     elif blocker:
         with closing(blocker):
             blocker.execute("ROLLBACK")
-    # A look that lost the database after it had reserved the asking holds that for 25 s more (`lifecycle._lease`).
+    # If a look loses the database after it took the lease, the lease lasts 25 s longer (`lifecycle._lease`).
     wait_for(lambda: stored_end() == "failed|7", 40, what="the end in the database, which only the watch looks for")
     assert process.poll() is None
     assert "Traceback" not in log.read_text()
@@ -220,7 +221,7 @@ def test_the_watch_survives_the_loss_of_the_database(
 def test_many_simultaneous_pollers_cost_one_probe(
     make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer
 ) -> None:
-    """Over several server processes, which share nothing but the database."""
+    """Poll several server processes, which share only the database."""
     account.experiment(EXPID)
     account.control("run", EXPID, SLEEP=600)
     app = make_app(
@@ -243,7 +244,7 @@ def test_many_simultaneous_pollers_cost_one_probe(
 
     before = sessions(sshd)
     poll()
-    assert sessions(sshd) == before  # the launch was a confirmation itself
+    assert sessions(sshd) == before  # the launch itself confirmed the state
     for _ in range(3):
         with closing(sqlite3.connect(app.database, timeout=20)) as database, database:
             database.execute("UPDATE runners_runnerrun SET confirmed_at = '2020-01-01 00:00:00'")
@@ -251,7 +252,7 @@ def test_many_simultaneous_pollers_cost_one_probe(
         poll()
         assert sessions(sshd) == before + 1
 
-    # A machine that hangs makes one of them wait, not all: the others get what is known.
+    # If the machine hangs, only one client waits; the others get the last known state.
     with closing(sqlite3.connect(app.database, timeout=20)) as database, database:
         database.execute("UPDATE runners_runnerrun SET confirmed_at = '2020-01-01 00:00:00'")
     with sshd.frozen():
@@ -288,13 +289,13 @@ def test_an_admin_ends_a_run_only_while_its_machine_cannot_be_asked(
         "finished": None,
         "modified": None,
     }
-    # Nobody claims that the machine has said so.
+    # The row does not claim that the machine confirmed the end.
     run = RunnerRun.objects.get()
     assert (run.confirmed_at, run.reachable) == (confirmed, False)
     assert run.finished is not None
     with pytest.raises(NotRunning):
         lifecycle.abandon(run, note="once more")
-    # The machine comes back and its answers change nothing; the process was never touched.
+    # The machine comes back and its answers change nothing. The process was never touched.
     sshd.start()
     before = stored(run)
     lifecycle.refresh([run])
