@@ -1,4 +1,4 @@
-"""What machines print, and where it is stored."""
+"""The output of machines, and where it is stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_plain_text_has_no_escapes_and_nothing_that_cannot_be_stored() -> None:
 
 @pytest.mark.django_db
 def test_a_run_whose_log_ends_with_binary_can_be_ended(account: StubAccount) -> None:
-    """PostgreSQL refuses texts with a NUL: the end was never stored, and each look at the run failed."""
+    """PostgreSQL rejects texts with a NUL: the end could not be stored, and each probe of the run failed."""
     account.experiment("a001")
     account.control("run", "a001", SLEEP=600)
     run = experiments.run_experiment(expid="a001", config=account.config(), profile_name="MACHINE", audit=AuditRecord())

@@ -1,4 +1,4 @@
-"""The pages as a client sees them that is no browser; tests/browser has the others."""
+"""The pages, tested with a client that is not a browser. tests/browser tests them in browsers."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_download_ends_whatever_the_machine_answers(
         answer = next(left)
         if isinstance(answer, Exception):
             raise answer
-        return LogChunk(offset, answer[1], answer[2]) if answer else None  # parse_log refuses another offset
+        return LogChunk(offset, answer[1], answer[2]) if answer else None  # parse_log rejects any other offset
 
     monkeypatch.setattr(run_pages, "read", read)
     first = read(run(), 0, DOWNLOAD_CHUNK)
@@ -118,7 +118,7 @@ def test_a_log_without_line_ends_is_sent_in_pieces() -> None:
     assert max(map(len, pieces)) <= 2 * 1024**2
 
 
-# --- words and the picture --------------------------------------------------------------------------------------------
+# --- sentences and the picture ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,12 +178,12 @@ def test_a_run_of_weeks_that_has_just_ended_is_recent_and_in_the_history(browser
 def test_what_ended_last_is_found_by_an_index(db: None) -> None:
     start = timezone.now() - timedelta(days=14)
     plan = RunnerRun.objects.ended_since(start)[:25].explain()
-    if connection.vendor == "sqlite":  # PostgreSQL reads a small table as a whole
+    if connection.vendor == "sqlite":  # PostgreSQL reads all rows of a small table
         assert "run_finished" in plan
         assert "TEMP B-TREE" not in plan
 
 
-# --- who may see and do what ------------------------------------------------------------------------------------------
+# --- permissions ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +212,7 @@ def test_a_part_of_a_page_sends_the_whole_page_to_the_login_when_the_session_is_
 
 
 def test_the_sign_in_may_be_somewhere_else(client: Client, settings: Any, db: None) -> None:
-    settings.LOGIN_URL = "openapi"  # as the recipe for OpenID Connect names a view of its own
+    settings.LOGIN_URL = "openapi"  # the recipe for OpenID Connect also names its own view here
     assert 'href="/openapi.json">Sign in' in client.get("/").content.decode()
     assert client.get("/start")["Location"] == "/openapi.json?next=/start"
     assert client.get("/runs/list", headers={"HX-Request": "true"})["HX-Redirect"] == "/openapi.json?next=%2F"
@@ -364,7 +364,7 @@ def test_a_log_that_is_not_there_is_explained(browser: Client, account: StubAcco
 def test_what_somebody_else_is_asking_after_holds_up_no_viewer_of_the_log(
     browser: Client, account: StubAccount
 ) -> None:
-    """The log could be read all the time: only the row says that its machine cannot tell."""
+    """The log itself is readable. Only the row says that its machine does not answer."""
     row = run(reachable=False, unreachable_detail="no answer", probing_until=timezone.now() + timedelta(hours=1))
     row.save()
     log = account.home / ".autosubmit-runners" / row.key / "log"
@@ -417,7 +417,7 @@ def test_while_a_step_of_a_stop_is_under_way_only_a_kill_is_offered(browser: Cli
 
 
 def test_a_stop_that_nobody_carries_out_any_more_is_called_interrupted(browser: Client) -> None:
-    """Its process is gone, or has had all the time that a stop may take."""
+    """Its process is gone, or its time limit is over."""
     mine = own_process.owner()
     for owner, until in ((mine, -1), (f"{mine.rsplit(' ', 3)[0]} 999999999 1 aa", 60)):
         row = run(
@@ -467,16 +467,16 @@ def test_what_an_ended_run_has_left_can_be_cancelled_on_its_page(browser: Client
     assert "a001_SIM may go on" in done
     assert "set-job-status with final_status READY" in done
     assert "Jobs: 1 asked to end, may go on" in browser.get(f"/runs/{row.pk}").content.decode()
-    run(status="TERMINATED", reason="stopped").save()  # a newer one of the same experiment
+    run(status="TERMINATED", reason="stopped").save()  # a newer run of the same experiment
     assert "Cancel its jobs" not in browser.get(f"/runs/{row.pk}").content.decode()
 
 
-# --- the same form twice ----------------------------------------------------------------------------------------------
+# --- duplicate forms --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def creation(browser: Client, account: StubAccount) -> dict[str, str]:
-    """The fields of a filled-in form."""
+    """Return the fields of a completed form."""
     RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
     page = browser.get("/experiments/create?profile_name=HERE")
     return {"profile_name": "HERE", "description": "tides", "action": "do", "once": page.context["once"]}
@@ -518,7 +518,7 @@ def test_a_form_that_is_under_way_is_not_done_twice(
 ) -> None:
     fields = {name: [value] for name, value in creation.items() if name != "once"}
     key = idempotency.fingerprint(creation["once"], fields)
-    idempotency.claim(caller="ada", key=key, endpoint="create-experiment", mark=key)  # by this process, which lives
+    idempotency.claim(caller="ada", key=key, endpoint="create-experiment", mark=key)  # by this living process
     answer = browser.post("/experiments/create", creation)
     assert answer.status_code == 409
     assert "nothing is created twice" in answer.content.decode()
@@ -527,7 +527,7 @@ def test_a_form_that_is_under_way_is_not_done_twice(
     assert account.calls() == []
 
 
-# --- how often --------------------------------------------------------------------------------------------------------
+# --- rate limits ------------------------------------------------------------------------------------------------------
 
 
 def test_commands_of_pages_and_api_count_together(browser: Client, settings: Any) -> None:
@@ -556,7 +556,7 @@ def test_guessing_passwords_is_slowed_down(client: Client, ada: User, settings: 
     User.objects.filter(pk=ada.pk).update(is_staff=True)
     wrong = {"username": "ada", "password": "guessed"}
     assert [client.post(path, wrong).status_code for _ in range(3)] == [200] * 3
-    for body in (wrong, {"username": "ada", "password": "x"}):  # also who has guessed it in the end
+    for body in (wrong, {"username": "ada", "password": "x"}):  # also after a correct guess
         refused = client.post(path, body)
         assert refused.status_code == 429
         assert 1 <= int(refused["Retry-After"]) <= 60
@@ -573,7 +573,7 @@ def test_a_log_request_that_was_tampered_with_is_harmless(browser: Client, accou
     assert browser.get(f"/runs/{row.pk}/log?{query}").status_code == 200
 
 
-# --- what goes wrong outside of any page ------------------------------------------------------------------------------
+# --- errors outside of any page ---------------------------------------------------------------------------------------
 
 
 def test_a_database_that_does_not_answer_is_said_on_every_page(
@@ -590,7 +590,7 @@ def test_a_database_that_does_not_answer_is_said_on_every_page(
 
 
 def send_login(origin: str, **headers: str) -> HttpResponse:
-    """Sign ada in with a form that has its token."""
+    """Sign ada in with a form that contains its token."""
     browser = Client(enforce_csrf_checks=True, headers={"Host": "testserver", "Origin": origin, **headers})
     token = browser.get("/login").context["csrf_token"]
     return browser.post("/login", {"username": "ada", "password": "x", "csrfmiddlewaretoken": str(token)})
@@ -617,12 +617,12 @@ def test_a_form_of_another_origin_and_one_that_has_expired_are_told_apart(ada: U
     assert "This form has expired" in expired.content.decode()
 
 
-# --- what browsers keep -----------------------------------------------------------------------------------------------
+# --- browser caches ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/", "/history", "/login", "/admin/", "/docs", "/openapi.json", "/no-such-page"])
 def test_no_page_is_stored_by_a_browser(client: Client, ada: User, path: str) -> None:
-    """After signing out the button Back must not show them."""
+    """After a sign-out, the browser's Back button must not show the page."""
     for _ in ("signed out", "signed in"):
         assert "no-store" in client.get(path).headers["Cache-Control"]
         client.force_login(ada)
@@ -635,7 +635,7 @@ PROXY_SECRET = "that the proxy of the tests sends, 0123456789"
 
 
 def named(name: str, secret: str = PROXY_SECRET) -> dict[str, str]:
-    """The headers of the proxy."""
+    """Return the headers that the proxy sends."""
     return {"X-Remote-User": name, "X-Remote-User-Secret": secret}
 
 
@@ -666,10 +666,10 @@ def test_a_proxys_header_signs_people_in_and_makes_an_account_without_rights(
 def test_a_proxys_name_that_is_nobodys_or_looks_like_anothers_is_not_signed_in(
     client: Client, behind_proxy: None, ada: User, name: str
 ) -> None:
-    as_sent = name.encode().decode("latin-1")  # WSGI's way to give bytes
+    as_sent = name.encode().decode("latin-1")  # how WSGI passes bytes
     for _ in range(2):
         page = client.get("/", headers=named(as_sent))
-        client.force_login(ada)  # then the name ends her session
+        client.force_login(ada)  # in the next request, the name ends her session
     assert page.status_code == 200 and "Sign in" in page.content.decode()
     assert User.objects.count() == 1
 

@@ -1,4 +1,4 @@
-"""What paramiko does wrong, with a real sshd; each test names paramiko's report."""
+"""Bugs of paramiko, tested with a real sshd. Each test names paramiko's issue."""
 
 # mypy: disable-error-code="attr-defined"
 # types-paramiko leaves out private members.
@@ -47,7 +47,7 @@ def transport_of(client: paramiko.SSHClient) -> Transport:
 
 
 def run(client: paramiko.SSHClient, command: bytes) -> tuple[bytes, int]:
-    """Output and exit status of a command."""
+    """Return the output and the exit status of a command."""
     with closing(open_session(client, 20)) as channel:
         channel.settimeout(20)
         channel.request_exec(command)
@@ -59,7 +59,7 @@ def run(client: paramiko.SSHClient, command: bytes) -> tuple[bytes, int]:
 
 
 def sent_by(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """(type, number of the channel there) of all that is sent from now on."""
+    """Record (type, the server's channel number) of all messages that are sent from now on. Return the growing list."""
     sent: list[tuple[int, int]] = []
     whole = transport._send_message
 
@@ -78,7 +78,7 @@ EOF, CLOSE, DATA = 96, 97, 94
 def test_1115_nothing_of_a_channel_is_sent_after_its_close(
     client: paramiko.SSHClient, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The user is about to send EOF when the server's CLOSE arrives. paramiko sends CLOSE then, and EOF after it."""
+    """The caller is about to send EOF when the server's CLOSE arrives. paramiko then sends CLOSE, and EOF after it."""
     transport = transport_of(client)
     sent = sent_by(transport, monkeypatch)
     channel = open_session(client, 20)
@@ -87,7 +87,7 @@ def test_1115_nothing_of_a_channel_is_sent_after_its_close(
     def late(self: Channel) -> Any:
         message = whole(self)
         if threading.current_thread() is not transport:
-            time.sleep(0.5)  # the command ends, and the server closes the channel
+            time.sleep(0.5)  # meanwhile the command ends and the server closes the channel
         return message
 
     monkeypatch.setattr(Channel, "_send_eof", late)
@@ -114,7 +114,7 @@ def test_1115_the_transports_thread_sends_nothing_for_a_channel(
 
 
 def test_the_garbage_collector_waits_for_no_lock(client: paramiko.SSHClient) -> None:
-    """It may run at any allocation, also of a thread that holds the locks of the connection."""
+    """It may run at any allocation, even in a thread that holds the connection's locks."""
 
     class Collecting(WeakValueDictionary[int, Channel]):
         def __setitem__(self, number: int, channel: Channel) -> None:
@@ -124,7 +124,7 @@ def test_the_garbage_collector_waits_for_no_lock(client: paramiko.SSHClient) -> 
     gc.disable()
     try:
         closed = closed_channel(client)
-        run(client, b"true")  # the transport's thread keeps the last channel that it has served
+        run(client, b"true")  # the transport's thread keeps the last channel that it served
         transport_of(client)._channels._map = Collecting()
         assert in_background(lambda: run(client, b"echo alive")).result(20) == (b"alive\n", 0)
     finally:
@@ -133,7 +133,7 @@ def test_the_garbage_collector_waits_for_no_lock(client: paramiko.SSHClient) -> 
 
 
 def closed_channel(client: paramiko.SSHClient) -> weakref.ref[Channel]:
-    """A channel that is closed on both sides, of which only the garbage collector can get rid."""
+    """Return a channel that is closed on both sides and that only the garbage collector can remove."""
     channel = open_session(client, 20)
     channel.request_exec(b"true")
     wait_for(lambda: channel.is_closed_there, what="the server's CLOSE")
@@ -151,7 +151,7 @@ def test_822_paramiko_asks_for_no_new_keys(client: paramiko.SSHClient, monkeypat
 def test_822_commands_go_on_while_the_server_asks_for_new_keys(
     account: StubAccount, make_sshd: Callable[..., SSHServer]
 ) -> None:
-    """Every 64 kB, with keepalives and ends of channels in between. A message of the transport's thread waited 30 s."""
+    """New keys every 64 kB, with keepalives and ends of channels. A message of the transport's thread waited 30 s."""
     sshd = make_sshd(account.home, options={"RekeyLimit": "64K", "ClientAliveInterval": "1"})
     runner = get_runner(sshd.config())
     size = 100_000
@@ -232,7 +232,7 @@ def test_each_channel_has_its_own_refusal(account: StubAccount, make_sshd: Calla
 
 
 def test_no_command_of_many_is_lost(sshd: SSHServer, account: StubAccount) -> None:
-    """Seconds of what `make bench` does with 10,000 commands and 2 GB: short commands, 30 at once, and much output."""
+    """Do for seconds what `make bench` does with 10,000 commands and 2 GB: short commands, 30 at once, much output."""
     runner = get_runner(sshd.config())
     before = sshd.connection_count()
 

@@ -1,4 +1,4 @@
-"""What is sent to a machine means nothing to any program but our reader, whole or in part."""
+"""The text that is sent to a machine means nothing to any program except our reader, whole or in part."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_no_part_of_a_script_is_more_than_a_word(script: str) -> None:
 @pytest.mark.parametrize("script", ["touch PROOF", "touch PROOF\n" * 50, "exit\ntouch PROOF", "'\ntouch PROOF\n'"])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_another_reader_executes_nothing(program: str, script: str, tmp_path: Path) -> None:
-    """Whatever it has read of the input before: nothing, the first line, a piece of the script."""
+    """The result is the same if the program missed nothing, the first line, or a part of the script."""
     need(shutil.which(program), program)
     proof = tmp_path / "proof"
     sent = scripts.OPENING + scripts.encoded(script.replace("PROOF", str(proof)))

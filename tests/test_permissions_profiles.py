@@ -1,4 +1,4 @@
-"""Who may do what with a profile, and what open parameters may be: over HTTP, on this machine and over SSH."""
+"""What a user may do with a profile, and which values open parameters accept: through HTTP, with LOCAL and SSH."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ READY = {"job_names_list": ["a001_ONE"], "final_status": "READY"}
 
 @dataclass
 class World:
-    """Ana is an operator, Ben is not; both have tokens that may run."""
+    """Ana is an operator, Ben is not. Both have tokens that may run commands."""
 
     profile: RunnerProfile
     operators: Group
@@ -263,7 +263,7 @@ def test_limits_that_make_no_sense_are_refused_in_the_admin(field: str, text: st
 
 @pytest.fixture
 def places(account: StubAccount, tmp_path: Path) -> Path:
-    """`allowed/good`, `elsewhere/bad`, `allowed-too/bad`; `allowed/link` leads to bad, `way` leads to allowed."""
+    """Create `allowed/good`, `elsewhere/bad`, `allowed-too/bad`, and links: `allowed/link` to bad, `way` to allowed."""
     for name in ("allowed/good", "elsewhere/bad", "allowed-too/bad"):
         shutil.copytree(account.venv, tmp_path / name, symlinks=True)
         activate = tmp_path / name / "bin" / "activate"
@@ -277,7 +277,7 @@ def places(account: StubAccount, tmp_path: Path) -> Path:
 def venv_run(
     world: World, places: Path, runner_type: RunnerType, request: pytest.FixtureRequest
 ) -> Callable[..., dict[str, Any]]:
-    """Run with a profile that leaves MODULES open, below the root `allowed`, of each runner type."""
+    """Run with a profile of each runner type that leaves MODULES open and allows only the root `allowed`."""
     fields: dict[str, Any] = {"venv_roots": str(places / "allowed")}
     if runner_type is RunnerType.SSH:
         sshd = request.getfixturevalue("sshd")
@@ -332,7 +332,7 @@ def test_roots_that_are_links_mean_where_they_lead(world: World, places: Path) -
 def test_no_profile_widens_the_roots_of_the_site(
     world: World, places: Path, account: StubAccount, settings: Any, runner_type: RunnerType, request: Any
 ) -> None:
-    """RUNNERS_VENV_ROOTS: neither what a profile fixes nor the roots that it allows reach beyond them."""
+    """RUNNERS_VENV_ROOTS also limits the modules that a profile fixes and the roots that a profile allows."""
     settings.RUNNERS_VENV_ROOTS = [str(places / "allowed")]
     fields: dict[str, Any] = {"runner_type": runner_type, "module_loader_type": "VENV"}
     if runner_type is RunnerType.SSH:

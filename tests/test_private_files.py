@@ -1,4 +1,4 @@
-"""Files and secrets: another account of the machine reads nothing, and a secret that can be guessed stops the start."""
+"""Files and secrets: another account of the machine can read nothing, and a guessable secret prevents the start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as an
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """A directory that every account may enter. pytest's own are 0700, which would hide loose files in them."""
+    """Yield a directory that every account may enter. pytest's own are 0700, which would hide open files in them."""
     folder = Path(tempfile.mkdtemp(prefix="service-"))
     folder.chmod(0o755)
     yield folder
@@ -156,7 +156,7 @@ call_command("collectstatic", "--no-input", verbosity=0)
     assert {oct(mode(path)) for path in found} == {"0o644", "0o755"}
 
 
-# --- what is made on the machines -------------------------------------------------------------------------------------
+# --- files on the machines --------------------------------------------------------------------------------------------
 
 
 def test_files_of_a_run_are_private_and_the_command_keeps_the_umask_of_its_account(
@@ -164,7 +164,7 @@ def test_files_of_a_run_are_private_and_the_command_keeps_the_umask_of_its_accou
 ) -> None:
     base = account.home / scripts.BASE
     shutil.rmtree(base, ignore_errors=True)
-    with umask(0o022):  # for LOCAL the setting counts, over SSH the umask of the account's sshd
+    with umask(0o022):  # LOCAL uses the setting, SSH uses the umask of the account's sshd
         identity = runner.launch(key := uuid.uuid4().hex, "umask; touch by-command; exec sleep 60", timeout=30)
     wait_for(lambda: (base / key / "by-command").exists(), what="the command")
     modes = {path.name: oct(mode(path)) for path in (base / key).iterdir()}
@@ -182,7 +182,7 @@ def test_local_commands_get_the_umask_of_the_setting(account: StubAccount, setti
         settings.RUNNERS_LOCAL_UMASK = mask  # type: ignore[attr-defined]
         result = LocalRunner(account.config(ModuleLoaderType.NO_MODULE)).execute("umask", timeout=20)
         assert int(result.text, 8) == mask
-    assert os.umask(private.UMASK) == private.UMASK  # of this process, which has loaded the settings
+    assert os.umask(private.UMASK) == private.UMASK  # this process has loaded the settings, so it has their umask
 
 
 @as_root

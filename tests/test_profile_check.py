@@ -1,4 +1,4 @@
-"""The staged connection test, against a real sshd: each stage fails in its own way and says what to do."""
+"""The staged connection test, against a real sshd. Each stage fails in its own way and says what to do."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def oks(stages: dict[str, Stage]) -> dict[str, bool | None]:
 
 
 def only_failure(stages: dict[str, Stage], name: str, *, then: bool | None = None) -> Stage:
-    """That everything before `name` is good, and everything behind it is `then` (None: not tried)."""
+    """Check that only the stage `name` fails: all before it are good, all after it are `then` or None (not tried)."""
     names = list(STAGES)
     place = names.index(name)
     before = [stages[n].ok for n in names[:place] if n != "module_loader"]
@@ -60,7 +60,7 @@ def at(config: RunnerConfig, **changes: Any) -> RunnerConfig:
     return replace(config, ssh=replace(config.ssh, **changes))
 
 
-# --- all is well ------------------------------------------------------------------------------------------------------
+# --- success ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_stage_is_good_with_every_loader(config: RunnerConfig, account: StubAccount) -> None:
@@ -80,7 +80,7 @@ def test_nothing_is_left_behind(remote: RunnerConfig, account: StubAccount, sshd
     assert not list((account.home / ".autosubmit-runners").iterdir())
     wait_for(lambda: not account.processes(), what="end of the process that was started")
     wait_for(lambda: sshd.open_connections() == 0, what="end of the check's connections")
-    assert POOL.count() == 0  # it has connections of its own
+    assert POOL.count() == 0  # the check used its own connections
 
 
 def test_nothing_is_left_behind_when_nobody_is_let_in_again(
@@ -95,7 +95,7 @@ def test_nothing_is_left_behind_when_nobody_is_let_in_again(
     assert (last.name, last.ok) == ("survives_logout", False)
     assert "refused the service's keys" in last.detail
     runs = account.home / ".autosubmit-runners"
-    assert list(runs.iterdir())  # it is there still
+    assert list(runs.iterdir())  # the directory still exists
     wait_for(lambda: not list(runs.iterdir()), what="the end of its directory")
     wait_for(lambda: not account.processes(), what="end of the process that was started")
 
@@ -173,7 +173,7 @@ def test_a_machine_behind_a_jump_host(remote: RunnerConfig, sshd: SSHServer, tmp
     assert remote.ssh
     file = tmp_path / "ssh_config"
     jump = f"{sshd.user}@127.0.0.1:{sshd.port}"
-    # As localhost: to ssh, the same user, address and port would be a loop.
+    # The destination is named localhost: for ssh, the same user, address and port would be a loop.
     with sshd.known_hosts.open("a") as known:
         known.write(sshd.known_hosts.read_text().replace("127.0.0.1", "localhost"))
     file.write_text(
@@ -191,7 +191,7 @@ def test_a_machine_behind_a_jump_host(remote: RunnerConfig, sshd: SSHServer, tmp
 
 @pytest.fixture
 def home(account: StubAccount) -> Any:
-    """The account's home, whose profile script is put back afterwards."""
+    """Yield the account's home, and restore its profile script afterwards."""
     profile = account.home / ".bash_profile"
     text = profile.read_text()
     yield account.home
@@ -238,7 +238,7 @@ def test_a_module_that_is_missing(
     assert words in stage.detail
     assert "MODULES" in stage.remedy
     assert stages["autosubmit"].ok is None
-    assert stages["run_directory"].ok is stages["survives_logout"].ok is True  # these can be said all the same
+    assert stages["run_directory"].ok is stages["survives_logout"].ok is True  # these stages are checked nevertheless
 
 
 def test_autosubmit_that_is_missing(remote: RunnerConfig, home: Path) -> None:
@@ -252,7 +252,7 @@ def test_autosubmit_that_is_missing(remote: RunnerConfig, home: Path) -> None:
 @pytest.mark.real
 @pytest.mark.timeout(200)
 def test_an_account_without_autosubmitrc_or_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real Autosubmit: `autosubmit -v` is content with both, and each command fails."""
+    """Real Autosubmit: `autosubmit -v` succeeds without them, but each command fails."""
     place = autosubmit_venv(NEWEST)
     need(place.is_dir(), "Autosubmit")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -292,7 +292,7 @@ def test_a_run_directory_that_cannot_be_written(remote: RunnerConfig, account: S
 
 
 def test_a_machine_that_ends_what_a_logout_leaves(make_sshd: Callable[..., SSHServer], account: StubAccount) -> None:
-    """As systemd-logind does with KillUserProcesses=yes: here a forced command ends what it has left."""
+    """systemd-logind does this with KillUserProcesses=yes. Here a forced command ends the processes that it leaves."""
     script = account.home / "kill-user-processes"
     script.write_text(
         f"""#!/bin/bash

@@ -1,4 +1,4 @@
-"""The configuration in the admin, used as an admin does: forms posted, lists read."""
+"""The configuration in the admin, used as an admin uses it: posted forms, read lists."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def text_of(html: str) -> str:
 
 
 def add(browser: Client, **fields: Any) -> dict[str, list[str]]:
-    """Fill in the form of a new profile; its errors by field ({} when it was saved)."""
+    """Submit the form of a new profile. Return its errors by field, or {} if it was saved."""
     response = browser.post(reverse("admin:profiles_runnerprofile_add"), {"name": "NEW", "enabled": "on", **fields})
     if response.status_code == 302:
         return {}

@@ -1,4 +1,4 @@
-"""From a profile and a request's parameters to one configuration, or to words about each parameter."""
+"""A profile and a request's parameters become one configuration, or an error message for each wrong parameter."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from profiles.models import RunnerProfile
 
 @pytest.fixture(autouse=True)
 def user_config(tmp_path: Path, settings: Any) -> Path:
-    """The service's ~/.ssh/config of the test; it does not exist until something is written."""
+    """Return the path of the service's ~/.ssh/config for the test. The file does not exist until the test writes it."""
     settings.RUNNERS_SSH_CONFIG = str(tmp_path / "ssh_config")
     return tmp_path / "ssh_config"
 
 
 def profile(**fields: Any) -> RunnerProfile:
-    """An SSH profile with LMOD that leaves host, port, user and modules open, unless `fields` say otherwise."""
+    """Return an SSH profile with LMOD that leaves host, port, user and modules open, except for `fields`."""
     return RunnerProfile(**{"name": "P", "runner_type": "SSH", "module_loader_type": "LMOD", **fields})
 
 
@@ -123,7 +123,7 @@ class TestSSHConfig:
             "Host a\n HostName b\n IdentityFile ~/k1\n IdentityFile /k2\n ProxyJump me@jump:22\n"
             " UserKnownHostsFile ~/kh /kh2\nHost *\n ProxyJump none\n"
         )
-        home = pwd.getpwuid(os.getuid()).pw_dir  # as ssh, which does not ask $HOME
+        home = pwd.getpwuid(os.getuid()).pw_dir  # like ssh, which ignores $HOME
         found = ssh_config.lookup("a")
         assert (found.hostname, found.proxy_jump) == ("b", "me@jump:22")
         assert found.identity_files == (f"{home}/k1", "/k2")
@@ -150,7 +150,7 @@ class TestSSHConfig:
         (tmp_path / "inc").write_text("Host other\n User other\n")
         user_config.write_text(f"Host h\n Include {tmp_path}/inc\n User mine\n")
         assert ssh_config.lookup("h").user == "mine"
-        assert ssh_config.lookup("other").user is None  # as ssh: the Include stands inside of another Host block
+        assert ssh_config.lookup("other").user is None  # like ssh: the Include is inside another Host block
 
     @pytest.mark.parametrize(
         "text",
@@ -263,7 +263,7 @@ class TestRefuses:
             refused(template, {"MODULE_LOADER_TYPE": "VENV", "MODULES": value})["MODULES"],
             refused(template, {"MODULE_LOADER_TYPE": "CONDA", "MODULES": value})["MODULES"],
         ]
-        if not set(value) & set(" \n\u00a0"):  # which only separate two modules
+        if not set(value) & set(" \n\u00a0"):  # these characters only separate two modules
             lines.append(refused(template, {"MODULE_LOADER_TYPE": "LMOD", "MODULES": value})["MODULES"])
         for line in lines:
             assert line.isprintable()
@@ -299,7 +299,7 @@ class TestRefuses:
         assert "leave SSH.HOST out" in errors["SSH.HOST"]
 
     def test_what_a_request_chooses_has_to_fit_what_the_profile_fixes(self) -> None:
-        """The error is at the member that the request can change."""
+        """The error is at the parameter that the request can change."""
         fixed_host = RunnerProfile(name="P", module_loader_type="NO_MODULE", ssh_host="h", ssh_user="u")
         errors = refused(fixed_host, {"RUNNER_TYPE": "LOCAL"})
         assert list(errors) == ["RUNNER_TYPE"]
@@ -329,7 +329,7 @@ class TestRefuses:
 
 
 def any_json(rng: random.Random, depth: int = 0) -> Any:
-    """A random JSON value with a liking for our names and for trouble."""
+    """Return a random JSON value that often contains our names and problematic values."""
     names = ["RUNNER_TYPE", "MODULE_LOADER_TYPE", "MODULES", "SSH", "HOST", "PORT", "USER", "USERNAME", "x", "", "…"]
     texts = [
         "SSH",
@@ -369,7 +369,7 @@ def test_any_json_is_resolved_or_refused_in_words(seed: int) -> None:
         except InvalidProfile as error:
             assert error.errors, params
             assert all(texts and all(isinstance(t, str) and t for t in texts) for texts in error.errors.values())
-            str(error).encode()  # no lone surrogate reaches a body
+            str(error).encode()  # no lone surrogate reaches a response body
         else:
             assert (config.ssh is None) == (config.runner_type is RunnerType.LOCAL)
             assert bool(config.modules) == (config.module_loader_type is not ModuleLoaderType.NO_MODULE)
@@ -408,7 +408,7 @@ class TestClean:
     )
     def test_refuses_by_field(self, field: str, fields: dict[str, Any]) -> None:
         if fields.get("name") == "a\n":
-            fields = {"name": "a\nb"}  # blanks around are trimmed
+            fields = {"name": "a\nb"}  # blanks at both ends are trimmed
         with pytest.raises(ValidationError) as caught:
             profile(**fields).clean()
         assert list(caught.value.message_dict) == [field]

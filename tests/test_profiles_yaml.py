@@ -1,4 +1,4 @@
-"""The YAML wire: what an import changes, what it refuses and where, and that an export imports to no change."""
+"""The YAML format: what an import changes, what it rejects and where, and that an export imports without a change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from profiles.importer import export_configuration, import_configuration
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
 from profiles.yaml_config import Configuration, InvalidConfiguration, dump, parse
 
-# As it stands in the documentation, with a section of the Autosubmit API that has a tag only it knows.
+# The example of the documentation, with a section of the Autosubmit API whose tag only that API knows.
 EXAMPLE = """\
 BACKGROUND_TASKS: !api {TASK: 2024-99-99, TASK: 2}
 RUNNER_CONFIGURATION:
@@ -38,7 +38,7 @@ RUNNER_CONFIGURATION:
 
 
 def section(text: str) -> str:
-    """`text` as the section RUNNER_CONFIGURATION; its first line is line 2."""
+    """Return `text` as the section RUNNER_CONFIGURATION. Its first line is line 2."""
     return "RUNNER_CONFIGURATION:\n" + "".join(f"  {line}\n" for line in text.splitlines())
 
 
@@ -182,7 +182,7 @@ class TestParse:
     def test_aliases_of_aliases_end(self) -> None:
         layers = "".join(f"a{i}: &a{i} {{{', '.join(f'k{n}: *a{i - 1}' for n in range(10))}}}\n" for i in range(1, 30))
         text = f"a0: &a0 {{x: 1}}\n{layers}RUNNER_CONFIGURATION: {{PROFILES: {{X: *a29}}}}"
-        assert len(mistakes(text)) == 10  # k0 to k9, which are no parameters
+        assert len(mistakes(text)) == 10  # k0 to k9 are not parameters
 
     def test_merge_keys(self) -> None:
         found = parse(

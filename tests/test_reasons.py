@@ -1,6 +1,7 @@
 """What `reasons` reads in real outputs: tests/reasons/outputs/VERSION/NAME.out and .err, recorded from Autosubmit.
 
-Paths were shortened (home and installation); nothing else was changed. How each was made stands beside its name here.
+The paths of the home and the installation were shortened; nothing else was changed. The comment beside a name says how
+its output was made.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SET_TYPE_CHUNK = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter
 COPY = autosubmit.expid(CreateExperimentParams("x", copy="zzzz", operational=True, testcase=True))
 CREATE = autosubmit.create("a000", CreateJobListParams(force=True))
 
-# (name, versions, words that the complaint holds)
+# (name, versions, words that the complaint contains)
 COMPLAINTS = [
     ("noconf", [NEWEST], "No configuration file(autosubmitrc) found"),
     ("nodb", [NEWEST], "Experiments database not found"),
@@ -50,7 +51,7 @@ COMPLAINTS = [
 
 
 def read(version: str, name: str) -> tuple[bytes, bytes]:
-    """Standard output and error."""
+    """Return standard output and standard error."""
     out, err = (OUTPUTS / version / f"{name}.{end}" for end in ("out", "err"))
     return out.read_bytes() if out.exists() else b"", err.read_bytes() if err.exists() else b""
 
@@ -71,7 +72,7 @@ RECORDED = sorted({(file.parent.name, file.stem) for file in OUTPUTS.glob("*/*")
 @pytest.mark.parametrize(("version", "name"), RECORDED)
 def test_no_text_is_a_traceback_a_usage_line_a_path_of_the_installation_or_a_number(version: str, name: str) -> None:
     out, err = read(version, name)
-    for data in ((out, err), (out + b"\n" + err, b"")):  # two streams, and one log
+    for data in ((out, err), (out + b"\n" + err, b"")):  # as two streams, and as one log
         texts = [reasons.reason_of(*data), *reasons.warnings(data[0])]
         for text in texts:
             assert "Traceback" not in text and 'File "' not in text, text
@@ -189,11 +190,11 @@ def test_a_warning_is_its_heading_with_its_block(name: str, words: list[str]) ->
     assert len(found) == len(words)
     for text, expected in zip(found, words, strict=True):
         assert expected in text
-        assert "Loading parameters" not in text and "is correct" not in text  # the message after it
+        assert "Loading parameters" not in text and "is correct" not in text  # they belong to the next message
 
 
 def test_a_job_that_was_not_changed_is_a_warning() -> None:
-    """As 4.1.17.1 prints it when the platform of a RUNNING job cannot be reached."""
+    """The output of 4.1.17.1 when the platform of a RUNNING job does not answer."""
     said = [
         "Cannot change status of job [a004_SIM] because the connection to its platform [S] could not be established.",
         "Job [a004_SIM] status will remain as RUNNING.",
@@ -221,7 +222,7 @@ def test_what_was_selected_and_not_changed_is_counted() -> None:
 
 
 def test_a_section_that_was_left_out_is_told() -> None:
-    """`--filter_type=DN,SIM` with splits in DN only: 4.1.17.1 changes DN and leaves out SIM."""
+    """With `--filter_type=DN,SIM` and splits in DN only, 4.1.17.1 changes DN and leaves out SIM."""
     found = reasons.changes(read(NEWEST, "set_fail")[0])
     assert reasons.sections_left_out(found, ["DN", "SIM"]) == ["SIM"]
     assert reasons.sections_left_out(found, ["DN"]) == []
@@ -231,7 +232,7 @@ JOBS_OF_RUNS = [
     ("4.1.17.1", "run_failed", 7, {"a001_BAD": 2}, 1),
     ("4.1.17.1", "run_left", 7, {}, 3),
     *((version, "run_failed", 6, {"a000_BAD": 2}, 1) for version in ("4.1.16", "4.1.15", "4.1.12")),
-    ("4.1.8", "run_failed", 6, {}, None),  # this log ends during the second attempt of BAD, as that of a killed run
+    ("4.1.8", "run_failed", 6, {}, None),  # ends during the second attempt of BAD, like the log of a killed run
     *((version, "run_left", 6, {}, 3) for version in ("4.1.16", "4.1.15", "4.1.12", "4.1.8")),
 ]
 
@@ -240,7 +241,7 @@ JOBS_OF_RUNS = [
 def test_a_runs_log_tells_which_jobs_failed_and_how_many_were_not_run(
     version: str, name: str, total: int, failed: dict[str, int], not_run: int | None
 ) -> None:
-    """Made with 3 DN, SIM, BAD (`exit 3`, one retrial) and AFTER, which depends on BAD. run_left: three SUSPENDED."""
+    """Made with 3 DN, SIM, BAD (`exit 3`, one retry) and AFTER, which depends on BAD. run_left: three SUSPENDED."""
     data = read(version, name)[0]
     lines = b"\n".join(line for line in data.split(b"\n") if re.search(reasons.JOB_LINES.encode(), line))
     unseen = ("a000_BAD",) if not_run is None else ()
@@ -281,7 +282,7 @@ def test_failed_jobs_that_the_log_does_not_name_are_told() -> None:
 
 
 def test_what_may_be_a_failure_is_not_called_a_refusal() -> None:
-    """4.1.12 says the same of a filter and of whatever else goes wrong; then it adds what."""
+    """4.1.12 prints the same message for a filter and for any other failure. For a failure it adds details."""
     found = reasons.complaint(*read("4.1.12", "set_badname"))
     assert found
     refusal = reasons.refusal(SET, found)

@@ -1,4 +1,4 @@
-"""requirements.lock, which deployments install: in step with requirements.txt, complete, with hashes."""
+"""requirements.lock, which deployments install: it matches requirements.txt, is complete, and has hashes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_lock_is_in_step_with_the_requirements() -> None:
 
 
 def test_the_lock_holds_what_the_requirements_need_in_their_turn() -> None:
-    """pip with --require-hashes refuses what has none, so a missing one would break every deployment."""
+    """pip with --require-hashes rejects a package without a hash, so one missing entry would break every deployment."""
     versions = locked()
     waiting = [(requirement.name, tuple(requirement.extras)) for requirement in required()]
     seen: set[tuple[str, tuple[str, ...]]] = set()

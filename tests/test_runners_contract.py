@@ -1,6 +1,6 @@
 """One contract for LOCAL and SSH, with each module loader: what `runners/services` promises about running a command.
 
-Real sshd, real Lmod, a real virtual environment; conda is a real one where there is one (tests/environments.py).
+sshd, Lmod and the virtual environment are real. conda is real if the machine has it (tests/environments.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MEGABYTE = 1024 * 1024
 
 
 def echo_all(words: list[str]) -> list[str]:
-    """argv that prints each word, NUL after each."""
+    """Return an argv that prints each word followed by NUL."""
     return ["printf", r"%s\0", *words]
 
 
@@ -58,7 +58,7 @@ def test_standard_input_arrives_whole(runner: Runner) -> None:
 
 @pytest.mark.parametrize("left", ["while echo x; do sleep 0.05; done", "yes"], ids=["trickle", "flood"])
 def test_what_a_command_leaves_behind_may_write_and_write(runner: Runner, left: str) -> None:
-    """It holds the streams of the command, whose own end counts."""
+    """The background process holds the streams of the command, but only the command's own end counts."""
     begin = time.monotonic()
     result = runner.execute(
         f"setsid timeout {40 * PATIENCE:g} sh -c {shlex.quote(left)} & sleep 0.3; exit 7", timeout=TIMEOUT
@@ -87,7 +87,7 @@ def test_floods_on_both_streams_are_bounded(runner: Runner, settings: Any) -> No
 
 
 def test_both_streams_are_read_at_once(runner: Runner) -> None:
-    """A full pipe on the stream that is not being read would stop the command for ever."""
+    """A command would block for ever on a full pipe that nobody reads."""
     script = "for i in {1..300}; do head -c 9999 /dev/zero; head -c 9999 /dev/zero >&2; done; echo end"
     assert runner.execute(script, timeout=TIMEOUT).stdout.endswith(b"end\n")
 
@@ -136,7 +136,7 @@ def test_124_is_an_exit_code_like_any_other(runner: Runner) -> None:
 
 
 def test_does_not_wait_for_what_a_command_leaves_behind(runner: Runner) -> None:
-    """Autosubmit's log child holds its parent's streams for a minute."""
+    """Autosubmit's log process holds its parent's streams for a minute."""
     started = time.monotonic()
     result = runner.execute("sleep 60 & echo done", timeout=TIMEOUT)
     assert result.stdout == b"done\n"
@@ -161,7 +161,7 @@ def test_noise_of_the_login_shell_is_no_output(
     home = tmp_path / "noisy"
     home.mkdir()
     noise = "echo welcome; echo careful >&2; printf 'no line end'\n"
-    (home / ".bashrc").write_text(noise)  # which sshd's bash reads, although it is not interactive
+    (home / ".bashrc").write_text(noise)  # sshd's bash reads it, although the shell is not interactive
     (home / ".bash_profile").write_text(noise + "read -r stolen && echo stole $stolen\n")
     runner = get_runner(RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE))
     if runner_type is RunnerType.SSH:
@@ -178,7 +178,7 @@ def test_noise_of_the_login_shell_is_no_output(
 def test_a_shell_that_swallows_the_script(
     make_sshd: Callable[..., SSHServer], tmp_path: Path, account: StubAccount
 ) -> None:
-    """sshd's bash reads .bashrc with our standard input. Half a script must not be executed, and not in silence."""
+    """sshd's bash reads .bashrc with our standard input. It must not execute half a script, but report an error."""
     home = tmp_path / "thief"
     home.mkdir()
     (home / ".bashrc").write_text("read -r stolen\n")
@@ -199,7 +199,7 @@ def test_a_login_shell_that_ends(runner: Runner, account: StubAccount) -> None:
         profile.write_text(before)
 
 
-# --- what can be wrong with a machine ---------------------------------------------------------------------------------
+# --- faults of a machine ----------------------------------------------------------------------------------------------
 
 
 def test_host_down(sshd: SSHServer) -> None:
@@ -271,11 +271,11 @@ def test_a_server_that_allows_few_sessions(account: StubAccount, make_sshd: Call
     assert results == [f"{number}\n" for number in range(16)]
 
 
-# --- the lines of a log that match ------------------------------------------------------------------------------------
+# --- matching lines of a log ------------------------------------------------------------------------------------------
 
 
 def test_of_repeated_lines_in_a_row_the_last_is_given(runner: Runner, account: StubAccount) -> None:
-    """Autosubmit counts its jobs every few seconds, for days: that is no reason to lose the lines about jobs."""
+    """Autosubmit prints job counts every few seconds, for days. They must not displace the lines about jobs."""
     folder = account.home / ".autosubmit-runners" / "r1"
     folder.mkdir(parents=True)
     counts = "".join(f"{n} of 9 left\nChecking\n" for n in range(50_000))

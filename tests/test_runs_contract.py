@@ -37,7 +37,7 @@ def test_a_run_from_launch_to_exit_code(config: RunnerConfig, account: StubAccou
 
 
 def test_the_process_of_a_run(config: RunnerConfig, account: StubAccount) -> None:
-    """The pid is the program itself, no shell in between; signals are the default ones; streams are not ours."""
+    """The pid is the program itself, with no shell in between. Signals are the defaults, streams are not ours."""
     key, identity = launch(config, ["sleep", "60"])
     wait_for(lambda: proc_status(identity.pid)["Name"] == "sleep", what="exec")
     status = proc_status(identity.pid)
@@ -132,7 +132,7 @@ def test_probe_of_many_runs_in_one_exchange(runner: Runner) -> None:
     assert [answers[key].answer for key, _ in alive] == [Probe.RUNNING] * 3
     assert [(answers[key].answer, answers[key].exit_code) for key, _ in done] == [(Probe.ENDED, 0)] * 3
     assert answers[never].answer == Probe.NEVER_STARTED
-    with pytest.raises(CommandFailed):  # and now it never can
+    with pytest.raises(CommandFailed):  # after the claim it can never start
         launch(runner.config, ["true"], never)
     kill_all([identity.pid for _, identity in alive])
 

@@ -1,4 +1,4 @@
-"""Many viewers of one log: they share one read per second, and each of them gets the whole log, in order."""
+"""Many viewers of one log: they share one read per second, and each viewer gets the whole log in order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_run(account: StubAccount, config: RunnerConfig, log: bytes = b"", **val
 
 
 def in_threads(count: int, function: Callable[[int], object]) -> list[Any]:
-    """What `function(number)` returns or raises in each of `count` simultaneous threads."""
+    """Return what `function(number)` returns or raises in each of `count` simultaneous threads."""
     results: list[Any] = [None] * count
     barrier = threading.Barrier(count)
 
@@ -60,7 +60,7 @@ def in_threads(count: int, function: Callable[[int], object]) -> list[Any]:
 
 def test_fifty_viewers_who_start_anywhere_cost_one_read_per_second(account: StubAccount, sshd: SSHServer) -> None:
     row, path = make_run(account, sshd.config(), b"begin\n")
-    assert shared_log.read(row, offset=0, limit=100)  # the connection is open now
+    assert shared_log.read(row, offset=0, limit=100)  # opens the connection
     is_over = threading.Event()
 
     def write() -> None:
@@ -75,7 +75,7 @@ def test_fifty_viewers_who_start_anywhere_cost_one_read_per_second(account: Stub
     seconds = 4.0
 
     def view(number: int) -> tuple[int, bytes]:
-        """As log.js does, each viewer at moments and from an offset of its own; half of them as API clients."""
+        """Read like log.js: each viewer has its own moments and offset. Half of the viewers read like API clients."""
         limit = 256 * 1024 if number % 2 else 64 * 1024
         time.sleep(random.random())
         first = shared_log.read(row, offset=-random.randrange(1, 100), limit=limit)
@@ -97,7 +97,7 @@ def test_fifty_viewers_who_start_anywhere_cost_one_read_per_second(account: Stub
     writer.join()
     whole = path.read_bytes()
     assert all(data and whole[start : start + len(data)] == data for start, data in views)
-    # One a second; two limits make two of one, and the first looks begin at offsets of their own.
+    # One read per second. Two limits double the reads, and the first looks begin at their own offsets.
     assert reads <= 3 * took + 3, f"{reads} reads in {took:.1f} s"
 
 
@@ -117,10 +117,10 @@ def test_who_waits_for_a_read_that_hangs_has_an_answer_in_time(
 
     with sshd.frozen():
         seconds = sorted(in_threads(8, view))
-    assert seconds[-2] < shared_log.PATIENCE + 1, seconds  # all but the one that asks
+    assert seconds[-2] < shared_log.PATIENCE + 1, seconds  # all except the viewer that reads
     chunk = None
     end = time.monotonic() + 20
-    while chunk is None and time.monotonic() < end:  # what has failed is not remembered for longer than a second
+    while chunk is None and time.monotonic() < end:  # an error is remembered for at most one second
         try:
             chunk = shared_log.read(row, offset=0, limit=100)
         except RunnerUnreachable:
@@ -139,7 +139,7 @@ def test_what_was_read_before_the_end_is_not_the_whole_log_afterwards(account: S
 
 
 def test_each_part_is_what_the_machine_would_have_sent(account: StubAccount, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random reads of a log that grows and of one that is cut short, with little kept and always something to share."""
+    """Read a growing log and a truncated log at random offsets. Little is cached, but a part can always be shared."""
     clock = SimpleNamespace(now=time.monotonic())
     monkeypatch.setattr(shared_log, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(shared_log, "KEPT_BYTES", 150)
@@ -147,7 +147,7 @@ def test_each_part_is_what_the_machine_would_have_sent(account: StubAccount, mon
     data = path.read_bytes()
     for number in range(60):
         offset, limit = random.choice([-1, 1]) * random.randrange(len(data) + 20), random.randrange(1, 300)
-        if number % 5 == 0:  # the next read goes on where the last one has ended
+        if number % 5 == 0:  # the shared read expires; the next one continues where it ended
             clock.now += 1.1
             data = data[:100] if number == 30 else data + random.randbytes(30)
             path.write_bytes(data)

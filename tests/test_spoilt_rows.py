@@ -1,4 +1,4 @@
-"""Rows into which somebody has written something else: no page and no request about them is a server error."""
+"""Rows that somebody edited in the table: no page and no request about them is a server error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which keys and certificates are shown to a server, and from where: as OpenSSH's configuration says. A real sshd."""
+"""Which keys and certificates a server is offered, and from which address, as in OpenSSH's configuration. Real sshd."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Site:
-    """A server that trusts an authority for users, and our SSH configuration."""
+    """A server that trusts a certificate authority for users, and our SSH configuration."""
 
     def __init__(self, sshd: SSHServer, folder: Path, settings: Any) -> None:
         self.sshd, self.folder = sshd, folder
@@ -106,7 +106,7 @@ def test_only_accepted_algorithms_are_used(site: Site, tmp_path: Path) -> None:
 
 @pytest.fixture
 def agent(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A real ssh-agent that holds the key that is let in; the socket is not that of SSH_AUTH_SOCK."""
+    """Yield the socket of a real ssh-agent that holds the accepted key. SSH_AUTH_SOCK does not name this socket."""
     path = tmp_path / "agent"
     process = start(["ssh-agent", "-D", "-a", str(path)], log=tmp_path / "agent.log")
     wait_for(path.exists, 10, what="the ssh-agent")
@@ -136,7 +136,7 @@ def test_identities_only_uses_those_keys_of_the_agent_that_a_file_names(
     site.configure(f"IdentityAgent {agent}", "IdentitiesOnly yes", "IdentityFile /nowhere")
     with pytest.raises(AuthenticationFailed):
         greet(site.sshd)
-    public = tmp_path / "public_only.pub"  # the private half is in the agent alone
+    public = tmp_path / "public_only.pub"  # only the agent has the private half
     public.write_text(site.sshd.client_key.with_suffix(".pub").read_text())
     site.configure(f"IdentityAgent {agent}", "IdentitiesOnly yes", f"IdentityFile {tmp_path}/public_only")
     assert greet(site.sshd) == "hello"
@@ -152,14 +152,14 @@ def test_the_agents_key_with_a_certificate_of_a_file(site: Site, agent: Path) ->
     assert greet(site.sshd) == "hello"
 
 
-# --- the way there ----------------------------------------------------------------------------------------------------
+# --- the network connection -------------------------------------------------------------------------------------------
 
 
 def test_the_address_to_connect_from(site: Site) -> None:
     site.configure(f"IdentityFile {site.sshd.client_key}", "BindAddress 127.0.0.3")
     assert greet(site.sshd) == "hello"
     assert "from 127.0.0.3 port" in site.sshd.log.read_text()
-    site.configure(f"IdentityFile {site.sshd.client_key}", "BindAddress 192.0.2.1")  # not one of this machine
+    site.configure(f"IdentityFile {site.sshd.client_key}", "BindAddress 192.0.2.1")  # not an address of this machine
     with pytest.raises(RunnerUnreachable):
         greet(site.sshd)
 
@@ -173,7 +173,7 @@ def test_the_address_family(site: Site) -> None:
 
 
 def test_the_connect_timeout(site: Site) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never sends anything
         site.configure(f"HostName 127.0.0.1\n  Port {silent.getsockname()[1]}", "ConnectTimeout 1")
         site.sshd.port = silent.getsockname()[1]
         assert is_listening(site.sshd.port)

@@ -1,4 +1,4 @@
-"""What we take from OpenSSH's configuration is what `ssh -G` says, for many configurations."""
+"""Our reading of OpenSSH's configuration equals the output of `ssh -G`, for many configurations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.test_host_keys import greet
 
 HOME = pwd.getpwuid(os.getuid()).pw_dir
 
-# Each is a configuration; what is asked about is `h`, as user `u`, at port 2222, unless the file says otherwise.
-# {d} is a folder with files to include.
+# Each entry is a configuration. The question is about host `h` as user `u` at port 2222, unless the file says
+# otherwise. {d} is a folder with files to include.
 CONFIGURATIONS = [
     "",
     "# only a comment",
@@ -125,7 +125,7 @@ def file(tmp_path: Path, settings: Any) -> Path:
 
 
 def openssh(file: Path) -> dict[str, list[str]] | None:
-    """What `ssh -G` says about `h`; None for an error."""
+    """Return what `ssh -G` prints about `h`, or None for an error."""
     argv = ["ssh", "-G", "-T", "-F", str(file), "-l", "u", "h"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     if done.returncode:
@@ -264,7 +264,7 @@ def test_hosts_that_were_asked_for_are_forgotten(file: Path, monkeypatch: pytest
 def test_host_key_algorithms_are_honoured(sshd: SSHServer, file: Path) -> None:
     file.write_text("Host *\n  HostKeyAlgorithms ssh-ed25519\n")
     assert greet(sshd) == "hello"
-    file.write_text("Host *\n  HostKeyAlgorithms rsa-sha2-512\n")  # the server has none
+    file.write_text("Host *\n  HostKeyAlgorithms rsa-sha2-512\n")  # the server has no such host key
     with pytest.raises(RunnerUnreachable):
         greet(sshd)
     file.write_text("Host *\n  HostKeyAlgorithms sk-ssh-ed25519@openssh.com\n")

@@ -1,4 +1,4 @@
-"""The service's own key pair: made by a command, used by itself, rotated without a gap."""
+"""The service's own key pair: a command creates it, the service uses it, and its rotation has no gap."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, settings: Any) -> Path:
 
 @pytest.fixture
 def keyless_sshd(sshd: SSHServer, settings: Any) -> Iterator[SSHServer]:
-    """The service has no key but its own, and the server knows none yet."""
+    """Return an sshd for a service that has only its own key. The sshd does not know that key yet."""
     settings.RUNNERS_SSH_KEYS = []
     authorize(sshd)
     yield sshd
@@ -112,7 +112,7 @@ def test_rotation_has_no_gap(folder: Path, keyless_sshd: SSHServer) -> None:
     authorize(keyless_sshd, old)
     call_command("create_ssh_key", "--replace")
     new = PublishedSSHKey.objects.exclude(line=old).get().line
-    assert greet(keyless_sshd) == "hello"  # the old one still opens what knows only it
+    assert greet(keyless_sshd) == "hello"  # the old key still works on a server that knows only the old key
     authorize(keyless_sshd, new)
     assert greet(keyless_sshd) == "hello"
     with pytest.raises(CommandError, match="--retire first"):

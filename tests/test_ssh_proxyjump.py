@@ -1,4 +1,4 @@
-"""`~/.ssh/config`: aliases, and machines that can be reached through another one only. Real sshds, our own client."""
+"""`~/.ssh/config`: aliases, and machines that are reachable only through another one. Real sshds, our own client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Network:
-    """Two machines. Nothing but the SSH configuration says where they are."""
+    """Two machines whose addresses are only in the SSH configuration."""
 
     def __init__(self, jump: SSHServer, inner: SSHServer, folder: Path, settings: Any) -> None:
         self.jump, self.inner = jump, inner
@@ -37,7 +37,7 @@ class Network:
         self.known_hosts.write_text("".join(server.known_hosts.read_text() for server in servers))
 
     def configure(self, jump: str = "gate", more: str = "") -> None:
-        """`inner.cluster` exists for nobody but this file."""
+        """Write the SSH configuration. Only this file defines `inner.cluster`."""
         self.file.write_text(
             f"Host inner.cluster\n  HostName 127.0.0.1\n  Port {self.inner.port}\n  User {self.inner.user}\n"
             f"  IdentityFile {self.inner.client_key}\n  ProxyJump {jump}\n"

@@ -1,6 +1,6 @@
-"""What a run's owner writes into its directory, and which processes a signal may reach. Real shells on this machine.
+"""Files that a run's owner writes into its directory, and processes that a signal may reach. Real local shells.
 
-The texts of `scripts.py` are the same over SSH; tests/test_runs_contract.py runs them both ways.
+The texts of `scripts.py` are the same over SSH. tests/test_runs_contract.py runs them both ways.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def here(account: StubAccount) -> Runner:
 
 
 class Live:
-    """A run that lives, with its directory."""
+    """A living run and its directory."""
 
     def __init__(self, runner: Runner, account: StubAccount) -> None:
         self.runner = runner
@@ -43,7 +43,7 @@ class Live:
         self.directory = account.home / scripts.BASE / self.key
 
     def probe(self, *, known: bool = True) -> Probe:
-        """Its probe, asked for together with another run, which nobody has launched."""
+        """Return the probe of this run. The same call also probes a run that was never launched."""
         begin = time.monotonic()
         targets = [ProbeTarget(self.key, self.identity if known else None), ProbeTarget(OTHER)]
         answers = self.runner.probe(targets, timeout=TIMEOUT)
@@ -83,11 +83,11 @@ STRANGE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_end_cannot_be_told_and_hides_nothing(live: Live, name: str) -> None:
-    """While its process lives, the run is running, certainly. Without its process nobody knows how it has ended."""
+    """While its process lives, the run is certainly running. Without its process, its end is unknown."""
     STRANGE[name](live.directory)
     for known in (True, False):
         assert live.probe(known=known) == Probe(Probe.RUNNING, identity=live.identity)
-    kill_all([live.identity.supervisor_pid])  # it writes no end
+    kill_all([live.identity.supervisor_pid])  # so that it records no end
     kill_all([live.identity.pid])
     wait_for(lambda: not is_alive(live.identity.pid), what="the end of the run")
     answer = live.probe()
@@ -133,7 +133,7 @@ def test_a_strange_identity_cannot_be_told_and_hides_nothing(live: Live, name: s
     path.unlink()
     IDENTITIES[name](path)
     assert live.probe(known=False).answer == Probe.CANNOT_TELL
-    assert live.probe().answer == Probe.RUNNING  # the row's identity counts when there is one
+    assert live.probe().answer == Probe.RUNNING  # the row's identity has priority
     remove(path)
     path.write_text(whole)
     assert live.probe(known=False).answer == Probe.RUNNING
@@ -164,7 +164,7 @@ def start_time(pid: int) -> int:
 
 
 def kills_of(runner: Runner, identity: Identity) -> list[str]:
-    """The `kill` commands that the signal script would execute for an identity. None of them is executed."""
+    """Return the `kill` commands that the signal script would execute for an identity. None of them is executed."""
     text = f'kill() {{ echo "kill $*"; }}\n{scripts.signal(new_run_key(), identity.words, "TERM")}'
     lines = runner.execute(text, timeout=TIMEOUT).text.splitlines()
     return [line for line in lines if line.startswith("kill")]

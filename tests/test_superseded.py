@@ -1,4 +1,4 @@
-"""An id that Autosubmit gives to a new experiment: the runs of the deleted one are history."""
+"""If Autosubmit reuses the id of a deleted experiment for a new one, the runs of the deleted one are history."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_status_of_a_new_experiment_is_not_the_one_of_a_deleted_experiment(
     api.headers = {}
     missing = api.post("get-runner-run-status", {"expid": expid}, expect=404)
     assert missing["code"] == "run_not_found"
-    (kept,) = api.get(f"/v4/runners/runs?expid={expid}")["results"]  # the history stays
+    (kept,) = api.get(f"/v4/runners/runs?expid={expid}")["results"]  # the history remains
     assert (kept["runner_id"], kept["superseded"]) == (first["runner_id"], True)
     second = run(api, expid)
     assert (second["status"], second["superseded"]) == ("COMPLETED", False)

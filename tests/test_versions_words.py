@@ -1,4 +1,4 @@
-"""The words in which versions of Autosubmit tell success, and what an installed version does not take."""
+"""The messages in which versions of Autosubmit report success, and the options that an installed version rejects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMED = SetJobStatusParams("READY", ("a000_ONE",))
         (0, CHANGED, True),  # older
         (0, "[WARNING] No changes were performed.\n", True),
         (0, "", False),
-        (-1, CHANGED, False),  # nobody knows how it ended
+        (-1, CHANGED, False),  # its exit code is unknown
         (1, CHANGED, False),
         (0, CHANGED + "[CRITICAL] Error in the supplied input for -fl. [eCode=7011]\n", False),
         (0, CHANGED + "[WARNING] Changes NOT saved to the JobList!!!!:  use -s option to save\n", False),

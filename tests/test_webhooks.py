@@ -1,5 +1,7 @@
-"""Webhooks: what is written when a run ends, and how it reaches a real HTTP server. Signatures are verified with the
-library of Standard Webhooks."""
+"""Webhooks: what is stored when a run ends, and how it reaches a real HTTP server.
+
+The library of Standard Webhooks verifies the signatures.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +45,13 @@ LOOPBACK = [ip_network("127.0.0.0/8")]
 
 
 class Receiver:
-    """A real HTTP server. `statuses` are answered in turn, then 204; `requests` are (path, headers, body)."""
+    """A real HTTP server. It answers with `statuses` in turn, then 204. `requests` are (path, headers, body)."""
 
     def __init__(self, *, certificate: Path | None = None) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.statuses: list[int] = []
         self.answer_headers: dict[str, str] = {}
-        self.hold = threading.Event()  # nothing is answered before it is set
+        self.hold = threading.Event()  # the server answers nothing before this is set
         self.hold.set()
         receiver = self
 
@@ -67,7 +69,7 @@ class Receiver:
             def log_message(self, *args: Any) -> None: ...
 
         class Server(ThreadingHTTPServer):
-            def handle_error(self, request: Any, client_address: Any) -> None: ...  # clients go away in these tests
+            def handle_error(self, request: Any, client_address: Any) -> None: ...  # clients disconnect in these tests
 
         self._server = Server(("127.0.0.1", 0), Handler)
         if certificate:
@@ -121,11 +123,11 @@ def ended_run(expid: str = "a001", *, exit_code: int = 0, **values: Any) -> Runn
 
 
 def make_due() -> None:
-    """Let the back-off be over."""
+    """End the back-off now."""
     WebhookDelivery.objects.exclude(next_attempt=None).update(next_attempt=timezone.now())
 
 
-# --- what is written --------------------------------------------------------------------------------------------------
+# --- stored messages --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_the_end_of_a_run_is_written_to_the_outbox(receiver: Receiver, end: dict
         "timestamp": run.modified.isoformat(timespec="seconds"),
         "data": webhooks.message_fields(RunnerRun.objects.get(pk=run.pk)),
     }
-    assert not receiver.requests  # writing is all that happens here
+    assert not receiver.requests  # the end of a run only stores the message
 
 
 def test_a_message_has_counts_and_job_names_and_no_text_of_a_log(receiver: Receiver) -> None:
@@ -211,7 +213,7 @@ def test_an_end_that_many_see_is_written_once(receiver: Receiver) -> None:
 def test_the_end_and_its_message_are_stored_together_or_not_at_all(receiver: Receiver) -> None:
     run = active_run()
     WebhookDelivery.objects.create(webhook=hook(receiver), run=run, event="run.completed", payload={})
-    with pytest.raises(IntegrityError):  # of the message
+    with pytest.raises(IntegrityError):  # raised by the message
         lifecycle.finish(run, reason="", exit_code=0)
     assert RunnerRun.objects.get(pk=run.pk).status == RunStatus.ACTIVE
 
@@ -222,7 +224,7 @@ def test_without_webhooks_an_end_costs_one_more_query(django_assert_num_queries:
         lifecycle.finish(run, reason="", exit_code=0)
 
 
-# --- how it is delivered ----------------------------------------------------------------------------------------------
+# --- delivery ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_delivered_message_has_a_signature_that_the_standard_library_accepts(receiver: Receiver) -> None:
@@ -254,7 +256,7 @@ def test_a_message_is_sent_again_after_an_error_with_the_same_id(receiver: Recei
     assert (delivery.last_status, delivery.last_error) == (500, "HTTP 500: what the receiver has to say")
     assert delivery.next_attempt
     assert 4 < (delivery.next_attempt - before).total_seconds() < 10
-    assert webhooks.deliver_due() == webhooks.Round()  # it is not due
+    assert webhooks.deliver_due() == webhooks.Round()  # the retry is not due yet
     make_due()
     assert webhooks.deliver_due() == webhooks.Round(delivered=1)
     first, second = (standardwebhooks.Webhook(listener.secret).verify(r[2], r[1]) for r in receiver.requests)
@@ -327,9 +329,9 @@ def test_a_deliverer_that_died_leaves_its_message_to_the_next_one(receiver: Rece
     hook(receiver)
     ended_run()
     delivery = WebhookDelivery.objects.get()
-    assert webhooks._lease(delivery)  # ... and here it dies
+    assert webhooks._lease(delivery)  # then the deliverer dies
     assert webhooks.deliver_due() == webhooks.Round()
-    make_due()  # the lease is over
+    make_due()  # the lease has expired
     assert webhooks.deliver_due() == webhooks.Round(delivered=1)
     assert WebhookDelivery.objects.get().attempts == 2
 
@@ -426,7 +428,7 @@ def test_delivering_at_an_interval_goes_on_until_it_is_stopped(receiver: Receive
 def test_an_error_of_ours_ends_one_attempt_and_not_the_deliveries(
     receiver: Receiver, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = [None]  # nothing that settings.py would let through
+    settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = [None]  # settings.py would reject this value
     hook(receiver)
     ended_run()
     stop = threading.Event()
@@ -470,7 +472,7 @@ def end(url):
 """
 
 
-# --- where it may go --------------------------------------------------------------------------------------------------
+# --- allowed targets --------------------------------------------------------------------------------------------------
 
 
 def test_an_address_of_this_network_is_refused_unless_allowed(receiver: Receiver, settings: Any) -> None:
@@ -576,14 +578,14 @@ def test_tls_is_verified_and_bounded(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "public.pem"))
     assert post(receiver.url, b"{}", {}).is_success
     assert receiver.requests[0][1]["Host"] == f"127.0.0.1:{receiver.port}"
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never shakes hands
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never does a handshake
         start = time.monotonic()
         with pytest.raises(NotSent, match="no answer within 1 s"):
             post(f"https://127.0.0.1:{silent.getsockname()[1]}/", b"{}", {}, timeout=1)
         assert time.monotonic() - start < 5 * PATIENCE
 
 
-# --- what an admin may enter ------------------------------------------------------------------------------------------
+# --- input of an admin ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

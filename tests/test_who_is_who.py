@@ -1,4 +1,4 @@
-"""Who may act as whom, who sees what, and what somebody loses who is switched off."""
+"""Which accounts a user may use, what a user sees, and what a deactivated user loses."""
 
 from __future__ import annotations
 
@@ -160,10 +160,10 @@ def test_a_mapping_is_found_by_a_name_that_looks_the_same_and_goes_with_the_acco
         parse("RUNNER_CONFIGURATION: {ACCOUNTS: {ana: x, Ana: y}}")
     user.delete()
     assert not AccountMap.objects.exists()
-    assert person_of(User.objects.create_user("ana")).accounts() == ()  # somebody else who gets the name
+    assert person_of(User.objects.create_user("ana")).accounts() == ()  # another person who gets the same name
 
 
-# --- what is marked ---------------------------------------------------------------------------------------------------
+# --- marked profiles --------------------------------------------------------------------------------------------------
 
 
 def test_an_imported_profile_keeps_its_meaning_and_is_marked_until_it_is_bound(
@@ -222,7 +222,7 @@ def test_a_bound_profile_by_which_a_request_can_choose_local_is_marked(settings:
     fields = {"ssh_host": "", "ssh_port": None, "allowed_users": "{username}"}
     assert ["RUNNER_TYPE open" in text for text in open_profile("A", runner_type="", **fields).warnings] == [True]
     assert not open_profile("B", **fields).warnings
-    assert not open_profile("C", runner_type="", allowed_users="{username}").warnings  # LOCAL takes no host
+    assert not open_profile("C", runner_type="", allowed_users="{username}").warnings  # LOCAL accepts no host
     settings.RUNNERS_ALLOW_LOCAL = False
     assert not RunnerProfile.objects.get(name="A").warnings
 
@@ -346,7 +346,7 @@ def test_hidden_runs_stay_hidden_when_their_profile_changes(change: str, ana: Us
         open_profile("SECRET")
     if change == "deleted with its group":
         group.delete()
-    access.forget_view_rules()  # what another process changes is known here within VIEW_RULES_AGE
+    access.forget_view_rules()  # in another process the change is known within VIEW_RULES_AGE
     everything = ([own.pk, run.pk], ["by-eve", "by-ben", "by-root", "by-eva"])
     bens = ([own.pk], ["by-ben"])
     seen = {
@@ -441,7 +441,7 @@ def test_the_activity_of_an_experiment_tells_nothing_of_a_hidden_run_in_the_way(
     open_profile("P", ssh_user="us")
     config = RunnerProfile.objects.get(name="SECRET").resolve({"SSH": {"USER": "eva"}}, person_of(ben)).as_dict()
     fields = {"config": config, "runner": "SSH", "module_loader": "NO_MODULE", "user": "evas-account", "host": "evas"}
-    # It was just confirmed, and is in the way of every start.
+    # The run was just confirmed, so it blocks every start.
     RunnerRun.objects.create(
         expid="a001", profile_name="SECRET", started_by="eva", confirmed_at=timezone.now() + timedelta(1), **fields
     )
@@ -491,7 +491,7 @@ def test_a_preferred_username_that_is_no_account_is_refused(client: Client, ana:
     assert "preferred_username" in answer["errors"]
 
 
-# --- switched off -----------------------------------------------------------------------------------------------------
+# --- deactivated accounts ---------------------------------------------------------------------------------------------
 
 
 def test_who_is_switched_off_loses_tokens_sessions_and_accounts_and_the_runs_go_on(
@@ -523,7 +523,7 @@ def test_who_is_switched_off_loses_tokens_sessions_and_accounts_and_the_runs_go_
     assert "Sign in" in browser.get("/").content.decode()
 
 
-# --- what no profile widens -------------------------------------------------------------------------------------------
+# --- limits that no profile widens ------------------------------------------------------------------------------------
 
 
 def test_no_profile_gives_local_commands_where_the_site_has_none(settings: Any) -> None:
