@@ -2,14 +2,14 @@
 
     with SlurmAccount(folder, slurm) as account:
         account.name, account.home, account.venv
-        account.login               SSHServer that leads into it, for the service
-        account.platform            SSHServer that Autosubmit reaches the platform by: its head node
-        account.configure(expid, jobs, chunks=3)   what an experiment does, after create-experiment
+        account.login               SSHServer of the account, for the service
+        account.platform            SSHServer through which Autosubmit reaches its platform: the head node
+        account.configure(expid, jobs, chunks=3)   write an experiment's jobs, after create-experiment
         account.job_statuses(expid) Autosubmit's own job list
         account.run_pids(expid)     living `autosubmit run EXPID` processes of the account
-        account.autosubmit(...)     a real command without our code
+        account.autosubmit(...)     execute a real command without our code
 
-It is made by useradd and removed by userdel, so this needs root.
+useradd creates the account and userdel removes it, so this needs root.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from tests.processes import is_alive, kill_all, processes, umask, wait_for
 from tests.servers import SSHServer
 from tests.slurm.cluster import Slurm
 
-PLATFORM = "CLUSTER"  # its name in Autosubmit
+PLATFORM = "CLUSTER"  # the platform's name in Autosubmit
 PROJECT = "tests"  # the account that Slurm jobs are charged to
-SSH_ALIAS = "cluster-head-node"  # its name in the account's ~/.ssh/config
+SSH_ALIAS = "cluster-head-node"  # the head node's name in the account's ~/.ssh/config
 PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3")
 
 
@@ -41,18 +41,18 @@ class SlurmAccount:
     """See the top of the module."""
 
     def __init__(self, folder: Path, slurm: Slurm) -> None:
-        """`folder`: new, every account can enter it."""
+        """Create the account. `folder` has to be new, and every account must be able to enter it."""
         self.folder = folder
         self.slurm = slurm
         self.name = f"slurm-test-{secrets.token_hex(3)}"
         self.home = folder / "home"
         self.root = self.home / "autosubmit"
         self.programs = folder / "autosubmit" / "bin"
-        self.platform_bin = folder / "platform-bin"  # before the other programs on the platform's PATH; empty
+        self.platform_bin = folder / "platform-bin"  # an empty folder, first on the platform's PATH
 
     def __enter__(self) -> SlurmAccount:
         try:
-            with umask(0o022):  # the account enters the folders that we make for it
+            with umask(0o022):  # the account enters the folders that we create for it
                 self._make()
         except BaseException:
             self.remove()
@@ -67,7 +67,7 @@ class SlurmAccount:
     # --- the account ---
 
     def _make(self) -> None:
-        # An asterisk as password: no password fits, but sshd does not call the account locked, as it does with "!".
+        # With "*" as password no password is accepted. With "!" sshd would call the account locked.
         argv = [
             "useradd",
             "--no-create-home",
@@ -88,10 +88,10 @@ class SlurmAccount:
             home=self.home,
             user=self.name,
             env={**session, "PATH": f"{self.platform_bin}:{os.defpath}"},
-            options={"Subsystem": "sftp internal-sftp"},  # Autosubmit copies scripts and logs
+            options={"Subsystem": "sftp internal-sftp"},  # Autosubmit copies scripts and logs with it
         )
         self._write_ssh_config()
-        (self.home / "scratch" / PROJECT / self.name).mkdir(parents=True)  # Autosubmit wants the platform to have it
+        (self.home / "scratch" / PROJECT / self.name).mkdir(parents=True)  # Autosubmit expects it on the platform
         self._own(self.home)
         self.login.start()
         self.platform.start()
@@ -99,7 +99,7 @@ class SlurmAccount:
         self.autosubmit("install")
 
     def remove(self) -> None:
-        """Ends every process of the account, and removes it. Its home lies in `folder`, which somebody else removes."""
+        """End every process of the account and remove it. Its home is in `folder`, which the caller removes."""
         for server in ("login", "platform"):
             if hasattr(self, server):
                 getattr(self, server).stop()
@@ -115,12 +115,12 @@ class SlurmAccount:
         wait_for(lambda: _succeeds(["userdel", "--force", self.name]), 30, what="userdel", interval=0.5)
 
     def processes(self) -> list[int]:
-        """Living processes of the account."""
+        """Return the living processes of the account."""
         uid = self._entry.pw_uid
         return [pid for pid, _, _ in processes() if _owner(pid) == uid and is_alive(pid)]
 
     def run_pids(self, expid: str) -> list[int]:
-        """Its living `autosubmit run EXPID`. (Autosubmit's log recovery process gives itself another command line.)"""
+        """Return its living `autosubmit run EXPID`. (Autosubmit's log recovery process changes its command line.)"""
         found = []
         for pid in self.processes():
             try:
@@ -136,7 +136,7 @@ class SlurmAccount:
         return pwd.getpwnam(self.name)
 
     def _own(self, folder: Path) -> None:
-        """Give a tree to the account. Links themselves are given away, what they lead to is not."""
+        """Give a folder with all its content to the account. For a link, change the link itself and not its target."""
         for path in (folder, *folder.rglob("*")):
             os.chown(path, self._entry.pw_uid, self._entry.pw_gid, follow_symlinks=False)
 
@@ -148,14 +148,14 @@ class SlurmAccount:
             f"Host {SSH_ALIAS}\n  HostName 127.0.0.1\n  Port {self.platform.port}\n  User {self.name}\n"
             f"  IdentityFile {folder / 'id_platform'}\n"
         )
-        # paramiko takes any host key here (AutoAddPolicy in Autosubmit).
+        # known_hosts is not needed: Autosubmit's paramiko accepts any host key (AutoAddPolicy).
 
     # --- Autosubmit ---
 
     def _make_venv(self) -> None:
-        """A virtual environment with the packages of .tools/autosubmit, which this account can execute.
+        """Create a virtual environment with the packages of .tools/autosubmit, which this account can execute.
 
-        The one in .tools may lead to a Python below /root, and a checkout may lie there, too.
+        The environment in .tools may use a Python below /root, and a checkout may be there, too.
         """
         packages = next(AUTOSUBMIT_VENV.glob("lib/python3.*/site-packages"))
         version = packages.parent.name.removeprefix("python")
@@ -179,16 +179,16 @@ class SlurmAccount:
         return _succeeds([python, "-c", test], user=self.name)
 
     def autosubmit(self, *args: str) -> str:
-        """Run a real command without our code; what it printed. AssertionError when it fails."""
+        """Run a real command without our code. Return its output. Raise AssertionError if it fails."""
         return _check(
             [str(self.programs / "autosubmit"), *args], user=self.name, home=self.home, **self.slurm.environment
         )
 
     def configure(self, expid: str, jobs: Mapping[str, Mapping[str, Any]], *, chunks: int = 1, **platform: Any) -> None:
-        """Write what an experiment does: `jobs` as below JOBS in Autosubmit's configuration; `create` comes next.
+        """Write an experiment's jobs: `jobs` is the value of JOBS in Autosubmit's configuration. `create` comes next.
 
-        They run on the Slurm platform; `platform` adds to its definition. A job with `RUNNING: chunk` exists `chunks`
-        times, e.g. a000_20000101_fc0_1_SIM. Autosubmit looks after its jobs each second, and submits all at once.
+        The jobs run on the Slurm platform; `platform` adds to its definition. A job with `RUNNING: chunk` exists
+        `chunks` times, e.g. a000_20000101_fc0_1_SIM. Autosubmit checks its jobs every second, and submits all at once.
         """
         conf = self.root / expid / "conf"
         for old in (*conf.glob("jobs_*.yml"), *conf.glob("platforms_*.yml")):
@@ -213,12 +213,12 @@ class SlurmAccount:
                 }
             },
         }
-        file = conf / f"zz_tests_{expid}.yml"  # read last, in alphabetical order: it wins
+        file = conf / f"zz_tests_{expid}.yml"  # files are read in alphabetical order, so this one is last and wins
         file.write_text(yaml.safe_dump(everything))
         self._own(conf)
 
     def job_statuses(self, expid: str) -> dict[str, str]:
-        """The status of every job in Autosubmit's own job list, e.g. {"a000_ONE": "COMPLETED"}."""
+        """Return the status of every job in Autosubmit's own job list, e.g. {"a000_ONE": "COMPLETED"}."""
         return job_statuses(self.programs / "python", self.root, expid)
 
 

@@ -28,13 +28,13 @@ from types import TracebackType
 
 from tests.processes import end, free_port, is_listening, start, umask, wait_for
 
-SBIN = "/usr/sbin:/sbin"  # rarely on the PATH of a person, but all daemons are there
+SBIN = "/usr/sbin:/sbin"  # often not on the PATH of a user, but contains all daemons
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "squeue", "sacct")
 CPUS = 64
 
 
 def find_slurm() -> bool:
-    """Whether every program is installed (tools/slurm-packages.txt lists the packages)."""
+    """Return True if every program is installed (tools/slurm-packages.txt lists the packages)."""
     return all(_find(name) for name in PROGRAMS)
 
 
@@ -55,7 +55,7 @@ class Slurm:
     """See the top of the module."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder`: new, and every account can enter it. Its path is short: a socket's path has 107 characters."""
+        """Create the cluster. Every account can enter the new, short `folder`: a socket's path has 107 characters."""
         self.folder = folder
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._ports = {name: free_port() for name in ("mariadbd", "slurmdbd", "slurmctld", "slurmd")}
@@ -98,7 +98,7 @@ class Slurm:
         wait_for(self._node_is_idle, 60, what=f"a Slurm node that is idle; logs are in {self.folder / 'logs'}")
 
     def stop(self) -> None:
-        """End all daemons, those that need others first."""
+        """End all daemons; a daemon ends before those that it needs."""
         for name in ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"):
             if daemon := self._daemons.pop(name, None):
                 end(daemon)
@@ -127,9 +127,9 @@ class Slurm:
         wait_for(lambda: self._is_up("munged") and self._munge_socket.exists(), 20, what="munged")
 
     def _start_mariadbd(self) -> None:
-        """A database server whose only account is slurmdbd's, besides root's on the private socket."""
+        """Start a database server with two accounts: slurmdbd's, and root's on the private socket."""
         data = self._folder("mysql")
-        shutil.chown(data, "mysql")  # mariadbd refuses to run as root, and gives itself to this account
+        shutil.chown(data, "mysql")  # mariadbd refuses to run as root and switches to this account
         install = [str(_find("mariadb-install-db")), "--no-defaults", "--user=mysql", f"--datadir={data}"]
         install += ["--skip-test-db", "--auth-root-authentication-method=normal"]
         log = self.folder / "logs" / "mariadb-install-db.log"
@@ -155,7 +155,7 @@ class Slurm:
             f"--init-file={statements}",
             "--bind-address=127.0.0.1",
             f"--port={self._ports['mariadbd']}",
-            # Nothing of it outlives the session: no need to wait for the disk, and little memory is enough.
+            # No data outlives the session: no need to wait for the disk, and little memory is enough.
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-flush-method=nosync",
             "--innodb-buffer-pool-size=64M",
@@ -222,7 +222,7 @@ PartitionName=short Nodes=node1 Default=YES MaxTime=60 State=UP
         return {"PATH": f"{os.defpath}:{SBIN}", "HOME": str(self.folder), **passed, **self.environment}
 
     def _is_up(self, name: str) -> bool:
-        """Raises AssertionError with the daemon's last words when it has ended."""
+        """Return True if the daemon is up. Raise AssertionError with its last log lines if it has ended."""
         if self._daemons[name].poll() is not None:
             texts = [path.read_text(errors="replace")[-2000:] for path in (self.folder / "logs").glob(f"{name}.*")]
             raise AssertionError(f"{name} ended with {self._daemons[name].returncode}: {' '.join(texts)}")
@@ -235,10 +235,10 @@ PartitionName=short Nodes=node1 Default=YES MaxTime=60 State=UP
         self._is_up("slurmd")
         return self.call("sinfo", "--noheader", "--format=%t").strip() == "idle"
 
-    # --- what is in it ---
+    # --- jobs and accounting ---
 
     def call(self, program: str, *args: str) -> str:
-        """Run a Slurm command as root, e.g. `call("scontrol", "show", "job", "1")`; what it printed."""
+        """Run a Slurm command as root, e.g. `call("scontrol", "show", "job", "1")`. Return its output."""
         done = subprocess.run(
             [str(_find(program)), *args],
             env=self._environment(),
@@ -252,15 +252,15 @@ PartitionName=short Nodes=node1 Default=YES MaxTime=60 State=UP
         return done.stdout
 
     def jobs(self, user: str) -> dict[str, Job]:
-        """The jobs of `user` that are pending, running or ending, by their id."""
+        """Return the jobs of `user` that are pending, running or ending, by their id."""
         lines = self.call("squeue", "--noheader", f"--user={user}", "--format=%A %T %j").splitlines()
         found = [Job(*(words[0], words[2], words[1])) for words in (line.split(maxsplit=2) for line in lines)]
         return {job.id: job for job in found}
 
     def history(self, name: str) -> list[str]:
-        """The states of all Slurm jobs of that name in the accounting database, oldest first: ["FAILED", "COMPLETED"].
+        """Return the states of all Slurm jobs of that name in the accounting database, oldest first.
 
-        A cancelled one is "CANCELLED by UID".
+        For example: ["FAILED", "COMPLETED"]. The state of a cancelled job is "CANCELLED by UID".
         """
         lines = self.call(
             "sacct", "-nXP", "--starttime=now-1days", f"--name={name}", "--format=JobID,State"

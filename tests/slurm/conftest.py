@@ -1,11 +1,11 @@
-"""Fixtures of the tests with a real Slurm. All are made once per session; each test has an experiment of its own.
+"""Fixtures of the tests with a real Slurm. All are created once per session; each test has its own experiment.
 
-    slurm     Slurm (cluster.py): the cluster, which looks into itself without our code
+    slurm     Slurm (cluster.py): the cluster, which can be inspected without our code
     account   SlurmAccount (account.py): the unprivileged account with Autosubmit
-    site      Site: a person in front of the service, which reaches the account over SSH (profile CLUSTER)
+    site      Site: a user of the service, which reaches the account over SSH (profile CLUSTER)
 
 They need root (slurmd, useradd) and the packages of tools/slurm-packages.txt: `make test-slurm` installs them. In a
-run of the whole suite without them the tests are skipped; when CI is set and the packages are there, nothing is.
+run of the whole suite without them the tests are skipped. If CI is set and the packages are there, none is skipped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def _folder() -> Iterator[Path]:
-    """A short path that every account may enter, unlike pytest's own."""
+    """Yield a short path that every account may enter, unlike pytest's own."""
     if os.geteuid() != 0:
         pytest.skip("the Slurm tests need root")
     need(find_slurm(), "Slurm (tools/slurm-packages.txt)")

@@ -1,4 +1,4 @@
-"""`Site`: what a person does with the service, and what is then true in Autosubmit and Slurm."""
+"""`Site`: what a user does with the service, and the resulting state in Autosubmit and Slurm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Site:
         self._expids: list[str] = []
 
     def clean(self) -> None:
-        """No run and no Slurm job is left over for the next test. pytest shows the logs when the test failed."""
+        """End the runs and Slurm jobs that the test left. pytest shows the logs if the test failed."""
         for expid in self._expids:
             kill_all(self.account.run_pids(expid))
             for log in sorted((self.account.root / expid / "tmp" / "ASLOGS").glob("*_run.log")):
@@ -44,7 +44,7 @@ class Site:
         return self.post(command, expect, profile_name="CLUSTER", **body)
 
     def create(self, jobs: Mapping[str, Mapping[str, Any]], *, chunks: int = 1) -> str:
-        """A new experiment with its job list, all made through the API but its configuration. See `configure`."""
+        """Create an experiment with its job list, through the API except for its configuration. See `configure`."""
         params = {"description": "on a real Slurm", "dummy": True, "hpc": PLATFORM}
         expid: str = self.with_profile("create-experiment", command_params=params)["expid"]
         self._expids.append(expid)
@@ -62,7 +62,7 @@ class Site:
         return self.post("get-runner-run-status", expid=expid)
 
     def ended(self, expid: str) -> dict[str, Any]:
-        """Its status once it is not ACTIVE any more."""
+        """Wait until the run is not ACTIVE any more, and return its status."""
         return wait_for(
             lambda: (status := self.status(expid))["status"] != "ACTIVE" and status,
             PATIENCE,
@@ -70,25 +70,25 @@ class Site:
             interval=0.5,
         )
 
-    # --- the truth ---
+    # --- the real state ---
 
     def jobs(self, expid: str) -> dict[str, Job]:
-        """The experiment's Slurm jobs that are pending, running or ending: {name without expid: Job}."""
+        """Return the experiment's Slurm jobs that are pending, running or ending: {name without expid: Job}."""
         found = self.slurm.jobs(self.account.name).values()
         return {job.name.removeprefix(f"{expid}_"): job for job in found if job.name.startswith(f"{expid}_")}
 
     def no_jobs(self, expid: str) -> None:
-        """Wait until none of its Slurm jobs is in the queue: Slurm takes a moment to end one that was cancelled."""
+        """Wait until none of its Slurm jobs is in the queue: Slurm needs a moment to end a cancelled job."""
         wait_for(lambda: not self.jobs(expid), 15, what=f"an empty queue of {expid}")
 
     def history(self, expid: str) -> dict[str, list[str]]:
-        """{name without expid: first words of the states of its Slurm jobs, oldest first}, from the accounting."""
+        """Return {name without expid: first words of its Slurm jobs' states, oldest first}, from the accounting."""
         return {
             name: [state.split()[0] for state in self.slurm.history(f"{expid}_{name}")] for name in self.job_list(expid)
         }
 
     def running(self, expid: str, count: int) -> dict[str, Job]:
-        """Its Slurm jobs as soon as `count` of them run and Autosubmit has seen that."""
+        """Wait until `count` of its Slurm jobs run and Autosubmit has seen that. Return the jobs."""
 
         def all_run() -> dict[str, Job] | None:
             jobs = self.jobs(expid)
@@ -109,6 +109,6 @@ class Site:
         )
 
     def job_list(self, expid: str) -> dict[str, str]:
-        """{name without expid: status} in Autosubmit's own job list."""
+        """Return {name without expid: status} from Autosubmit's own job list."""
         statuses = self.account.job_statuses(expid)
         return {name.removeprefix(f"{expid}_"): status for name, status in statuses.items()}

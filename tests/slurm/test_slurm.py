@@ -1,4 +1,4 @@
-"""The main job on a real Slurm: what the service says is compared with squeue, sacct and Autosubmit's job list."""
+"""The main job on a real Slurm: the service's answers are compared with squeue, sacct and Autosubmit's job list."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_a_platform_that_is_away_leaves_undone_is_told(site: Site) -> None:
     finally:
         site.account.platform.start()
     assert set(site.job_list(expid).values()) == {"RUNNING"}
-    assert name in str(answer.body)  # whatever the status, it names the job that was not changed
+    assert name in str(answer.body)  # with any status, it names the job that was not changed
     assert stopped["cancel"]["outcome"] in ("not_cancelled", "unknown")
     assert stopped["warnings"]
     assert site.jobs(expid) == before
@@ -102,7 +102,7 @@ def test_a_stop_during_the_submission_promises_nothing_that_is_not_so(site: Site
         stopped = site.stop(expid, cancel_jobs=True)
     finally:
         slow.unlink()
-    # Autosubmit notes the jobs of one submission together, after the last one: it knows of none of these.
+    # Autosubmit records the jobs of one submission together, after the last job: here it knows none of them.
     assert site.jobs(expid)
     again = site.stop(expid, cancel_jobs=True)
     assert site.jobs(expid)
@@ -126,7 +126,7 @@ def test_a_killed_run_is_told_and_the_next_one_takes_its_jobs_over(site: Site) -
     release.touch()
     ended = site.ended(expid)
     assert (ended["status"], ended["exit_code"]) == ("COMPLETED", 0)
-    # One Slurm job per chunk: the second run submitted nothing again.
+    # One Slurm job per chunk: the second run submitted none again.
     assert site.history(expid) == {name: ["COMPLETED"] for name in site.job_list(expid)}
 
 

@@ -2,8 +2,8 @@
 
     load("4.1.15")["setstatus"]   -> Output(exit_code=0, stdout=..., stderr=...)
 
-A file holds a part per command: `=== NAME: exit code N`, `$ COMMAND LINE`, standard output, `--- stderr`, standard
-error. The experiment is always `a001`; paths and times are replaced. The colour codes are Autosubmit's own.
+A file has one part per command: `=== NAME: exit code N`, `$ COMMAND LINE`, standard output, `--- stderr`, standard
+error. The experiment is always `a001`. Paths and times are replaced. The colour codes are Autosubmit's own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Output:
 
     @property
     def text(self) -> str:
-        """Standard output as the service reads it."""
+        """Return standard output as the service reads it."""
         return plain_text(self.stdout.encode())
 
 

@@ -1,7 +1,7 @@
 """Install versions of Autosubmit and record what each prints: python -m tests.versions.record [VERSION...]
 
-No part of the service takes part, but for the functions that make its command lines. Takes about two minutes a version.
-`make test-versions` calls it.
+The service is not used, except for the functions that build its command lines. A version takes about two minutes.
+`make test-versions` calls this module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.processes import wait_for
 from tests.versions.outputs import VERSIONS, Output, write
 
 DEADLINE = 120  # seconds for one command
-LONGEST = 6000  # characters of one stream that are kept: its beginning and its end
+LONGEST = 6000  # characters to keep of one stream: its beginning and its end
 NO_PYTHON = 3  # exit code of tools/autosubmit-venv
 NOTHING = CreateJobListParams()
 
@@ -38,7 +38,7 @@ class Recorder:
         (path,) = account.programs.parent.resolve().parents[0:1]
         self.folders = {str(account.home): "/home/scientist", str(account.programs.parent): "/opt/autosubmit"}
         self.folders |= {str(path / account.programs.parent.name): "/opt/autosubmit"}
-        self.begin = ""  # of this account's expids, whose last character counts
+        self.begin = ""  # common beginning of this account's expids, which differ in the last character
 
     def environment(self) -> dict[str, str]:
         return {
@@ -49,7 +49,7 @@ class Recorder:
         }
 
     def __call__(self, name: str, argv: list[str], *, stdin: bytes = b"") -> int:
-        """The exit code; that of `timeout`, 124, when the command was ended at its deadline."""
+        """Execute a command. Return its exit code, or 124, the exit code of `timeout`, if it exceeded its deadline."""
         done = subprocess.run(
             ["timeout", f"--kill-after={DEADLINE}", str(DEADLINE), *argv],
             env=self.environment(),
@@ -59,7 +59,7 @@ class Recorder:
             check=False,
         )
         stdout, stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        command = shlex.join(argv[argv.index("autosubmit") :])  # expid has `flock` before it
+        command = shlex.join(argv[argv.index("autosubmit") :])  # drops the `flock` in front of expid
         self.keep(name, done.returncode, command, stdout, stderr)
         return done.returncode
 
@@ -69,7 +69,7 @@ class Recorder:
         print(self.account.version, name, exit_code, flush=True)
 
     def clean(self, text: str) -> str:
-        """No names of this machine, no times, and expids that are the same each time."""
+        """Remove this machine's names and the times, and make the expids the same each time."""
         for path, other in self.folders.items():
             text = text.replace(path, other)
         if self.begin:
@@ -83,7 +83,7 @@ class Recorder:
 
     @contextmanager
     def running(self, expid: str, name: str = "") -> Iterator[subprocess.Popen[bytes]]:
-        """`autosubmit run` while the block executes; its output is kept under `name`."""
+        """Run `autosubmit run` during the block, and keep its output under `name`."""
         log = self.account.home / f"{expid}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
@@ -121,7 +121,7 @@ def record(account: AutosubmitAccount) -> None:
     run("create-unknown-experiment", autosubmit.create("zzzz", NOTHING))
     run("updatedescrip", autosubmit.updatedescrip(first, "another one"))
     run("updatedescrip-unknown-experiment", autosubmit.updatedescrip("zzzz", "another one"))
-    if account.version.startswith("4.0"):  # which knows FILE only
+    if account.version.startswith("4.0"):  # 4.0 knows FILE only
         run("create-script-jobs", autosubmit.create(_script_jobs(account), NOTHING))
     run("stop-not-running", autosubmit.stop(first), stdin=autosubmit.STOP_STDIN)
     run("stop-unknown-experiment", autosubmit.stop("zzzz"), stdin=autosubmit.STOP_STDIN)
@@ -185,7 +185,7 @@ def _statuses(run: Recorder, expid: str) -> None:
 
 
 def _other_version(run: Recorder, expid: str) -> None:
-    """The experiment says that it was made with another version."""
+    """The experiment claims that another version created it."""
     (file,) = (run.account.root / expid / "conf").glob(f"autosubmit_{expid}.*")
     text = file.read_text()
     file.write_text(re.sub(r"^( *AUTOSUBMIT_VERSION *[:=]).*$", r"\1 4.1.1", text, flags=re.MULTILINE))
@@ -199,7 +199,7 @@ def _runs(run: Recorder) -> None:
     account = run.account
     run("run", autosubmit.run(account.short_experiment("true")))
     run("run-failing", autosubmit.run(account.short_experiment("exit 3", jobs=("ONE", "TWO"))))
-    # Not for ever: an unfinished job of an earlier part must not hold up the next ones.
+    # Not for ever: an unfinished job must not delay the next parts.
     expid = account.short_experiment("sleep 100", jobs=("ONE", "TWO"))
     with run.running(expid, "run-stopped"):
         run("run-locked", autosubmit.run(expid))
@@ -216,7 +216,7 @@ def _runs(run: Recorder) -> None:
 
 
 def _interrupt(account: AutosubmitAccount, expid: str) -> bool:
-    """INT to the run, as the service does when there is no `stop`."""
+    """Send INT to the run, as the service does if there is no `stop`."""
     return subprocess.run(["pkill", "-INT", "-f", f"autosubmit run {expid}"], check=False).returncode == 1
 
 

@@ -1,4 +1,4 @@
-"""The table of docs/autosubmit-versions.md. What was measured is kept in `measured.json`: versions can be run alone.
+"""The table of docs/autosubmit-versions.md. `measured.json` keeps the results, so versions can be run one at a time.
 
 `measured.json`: {version: {"date": "2026-11-25", "rows": {row: {"LOCAL": [cell, remark], "SSH": [cell, remark]}}}}
 """
@@ -24,7 +24,7 @@ def read() -> dict[str, Any]:
 
 
 def note(version: str, row: str, where: str, cell: str, remark: str) -> None:
-    """Keep one result; `cell` is what the table shows."""
+    """Store one result. `cell` is the text in the table."""
     measured = read()
     found = measured.setdefault(version, {"rows": {}})
     found["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
@@ -33,7 +33,7 @@ def note(version: str, row: str, where: str, cell: str, remark: str) -> None:
 
 
 def write(rows: list[str]) -> None:
-    """Put the table into the document, between its two marks."""
+    """Write the table into the document, between its two marks."""
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     DOCUMENT.write_text(before + BEGIN + _table(rows) + END + after)
@@ -53,7 +53,7 @@ def _table(rows: list[str]) -> str:
 
 
 def _cell(found: dict[str, list[str]], notes: list[str]) -> str:
-    """Such as `OK`, or `OK (3)` with its remark as note 3. LOCAL and SSH have one cell unless they differ."""
+    """Return e.g. `OK`, or `OK (3)` with its remark as note 3. LOCAL and SSH share a cell unless they differ."""
     shown = []
     for where, (cell, remark) in sorted(found.items()):
         if remark and remark not in notes:

@@ -1,10 +1,10 @@
 """Every command of the service on every version of Autosubmit, for real; writes docs/autosubmit-versions.md.
 
-`make test-versions` runs it (with VERSIONS_WRITE=1); the normal suite does not collect it (conftest.py). VERSIONS names
-some versions, VERSIONS_ROWS is a pattern for some rows.
+`make test-versions` runs it (with VERSIONS_WRITE=1); the normal suite does not collect it (conftest.py). VERSIONS
+selects versions, VERSIONS_ROWS is a pattern that selects rows.
 
-A row of the table is a function below. It raises when the service's answer is not right: not what is true in
-Autosubmit's own files, or not a clear error. A clear error is a 400 that names the version and the parameter.
+Each row of the table is a function below. It raises if the service's answer is neither true in Autosubmit's own files
+nor a clear error. A clear error is a 400 that names the version and the parameter.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(3600),
 ]
-PATIENCE = 240  # seconds for the end of a run, on a machine that does other things, too
+PATIENCE = 240  # seconds for the end of a run, even on a busy machine
 
 
-WITHOUT_PROFILE = ("get-runner-run-status", "stop-experiment")  # the run itself knows its machine
+WITHOUT_PROFILE = ("get-runner-run-status", "stop-experiment")  # the run itself has its machine
 
 
 class ClearError(Exception):
-    """The version cannot do it, and the service has said so."""
+    """The version does not support this, and the service has said so."""
 
 
 class Site:
@@ -48,10 +48,10 @@ class Site:
 
     def __init__(self, api: Api, account: AutosubmitAccount) -> None:
         self.api, self.account, self.version = api, account, account.version
-        self.expid = ""  # of the experiment that most rows use
+        self.expid = ""  # the experiment that most rows use
 
     def post(self, command: str, **body: Any) -> dict[str, Any]:
-        """The answer, which has to be a success. Raises ClearError, or AssertionError for any other answer."""
+        """Return the answer of a successful request. Raise ClearError, or AssertionError for any other answer."""
         status, answer = self.ask(command, **body)
         if status == 400 and self.version in answer["detail"] and answer["errors"]:
             raise ClearError(answer["detail"])
@@ -71,7 +71,7 @@ class Site:
         return expid
 
     def set_status(self, status: str, changed: dict[str, str], **filters: Any) -> None:
-        """`changed`: jobs without their `a000_`, with their true status afterwards."""
+        """Set a status and check it. `changed`: jobs without their `a000_`, with their true status afterwards."""
         params = {"final_status": status} | filters
         self.post("set-job-status", expid=self.expid, command_params=params)
         found = self.account.job_statuses(self.expid)
@@ -79,7 +79,7 @@ class Site:
         assert expected.items() <= found.items(), f"{found} after {params}"
 
     def new_run(self, script: str) -> str:
-        """A new experiment with one job, running."""
+        """Create an experiment with one job and start it. Return its expid."""
         expid = self.create(dummy=True)
         self.account.make_short(expid, script)
         self.post("create-job-list", expid=expid)
@@ -101,14 +101,14 @@ class Site:
         )
 
     def job_processes(self, expid: str) -> list[int]:
-        """Processes of the experiment's jobs."""
+        """Return the processes of the experiment's jobs."""
         done = subprocess.run(["pgrep", "-f", f"{expid}_ONE.cmd"], capture_output=True, text=True, check=False)
         return [int(word) for word in done.stdout.split()]
 
 
 # --- the rows ---------------------------------------------------------------------------------------------------------
 
-Row = Callable[[Site], str | None]  # a remark for the table, if there is something to say
+Row = Callable[[Site], str | None]  # returns a remark for the table, or None
 
 
 def check(site: Site) -> None:
@@ -161,7 +161,7 @@ def job_list_force(site: Site) -> None:
 
 
 def job_list_script_jobs(site: Site) -> str:
-    """Jobs that have SCRIPT, which 4.0 does not know. (3.14 has other configuration files.)"""
+    """Jobs with SCRIPT, which 4.0 does not know. (3.14 has other configuration files.)"""
     if site.version.startswith("3."):
         return "not possible: it has no SCRIPT"
     expid = site.create(dummy=True)
@@ -272,7 +272,7 @@ def stop_force(site: Site) -> str:
 
 
 def _stop(site: Site, **options: Any) -> str:
-    """Which steps it took, and what became of the job, a process of this machine."""
+    """Stop a run. Return its steps and what happened to its job, which is a process of this machine."""
     expid = site.new_run("sleep 600")
     site.await_job(expid, "RUNNING")
     answer = site.post("stop-experiment", expid=expid, **options)
@@ -288,8 +288,8 @@ def _stop(site: Site, **options: Any) -> str:
     return f"{', '.join(steps)}; the job {'goes on' if jobs else 'has ended'}"
 
 
-# In this order: most use the experiment of the second `create-experiment`, and those of set-job-status what the one
-# before has left.
+# The order matters: most rows use the experiment of the second `create-experiment`, and each set-job-status row starts
+# from the statuses that the row before left.
 ROWS: dict[str, Row] = {
     "connection test": check,
     "create-experiment": create_plain,
@@ -321,7 +321,7 @@ ROWS: dict[str, Row] = {
     "set-job-status, unknown job: error": set_unknown_job,
     "unknown experiment: error": unknown_experiment,
 }
-# Over SSH: one of each family.
+# Over SSH: one row of each family.
 SSH_ROWS = (
     "connection test",
     "create-experiment dummy, hpc",

@@ -1,4 +1,4 @@
-"""What the service makes of the real outputs of every version (`outputs/*.txt`)."""
+"""How the service reads the real outputs of every version (`outputs/*.txt`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from runners.services import autosubmit, reasons
 from tests.versions.outputs import RECORDED, Output, load
 
-# setstatus that changes something, with the jobs that the recorded experiment (a001: ONE, TWO, SIM per chunk) has.
+# setstatus commands that change jobs, with the jobs of the recorded experiment (a001: ONE, TWO, SIM per chunk).
 CHANGING = {
     "setstatus": {"a001_ONE": "SUSPENDED", "a001_TWO": "SUSPENDED"},
     "setstatus-filter-type": {"a001_TWO": "COMPLETED"},
@@ -17,7 +17,7 @@ CHANGING = {
 
 
 def each(*names: str) -> pytest.MarkDecorator:
-    """Run a test with `name` and `output`, one of these commands on each version that it was recorded of."""
+    """Run a test with `name` and `output`: each of these commands, for each version that has a recording of it."""
     found = [(version, name) for version in RECORDED for name in names if name in load(version)]
     params = [pytest.param(name, load(version)[name], id=f"{version}-{name}") for version, name in found]
     return pytest.mark.parametrize(("name", "output"), params)
@@ -29,7 +29,7 @@ def test_the_version_is_read(version: str) -> None:
     assert autosubmit.version_in(output.stdout + "\n" + output.stderr) == version
 
 
-# A part of the recorded commands -> the parameters that some versions do not take. All other versions take them.
+# A part of a recorded command -> the parameters that some versions do not accept. All other versions accept them.
 NOT_TAKEN = {
     "setstatus-two-filters": {"job_names_list", "filter_type"},
     "setstatus-filter-status-any": {"filter_status"},
@@ -73,14 +73,14 @@ def test_statuses_that_were_changed_are_a_success(name: str, output: Output) -> 
 @each("setstatus-unchanged")
 def test_a_status_that_a_job_has_already_is_a_success(name: str, output: Output) -> None:
     assert autosubmit.is_job_list_saved(output.exit_code, output.text)
-    # 4.0 and 3.14 call it changed.
+    # 4.0 and 3.14 report the job as changed.
     assert reasons.changes(output.stdout.encode()).jobs in ({}, {"a001_ONE": "SUSPENDED"})
 
 
 @each("setstatus-preview")
 def test_a_preview_is_shown_and_not_saved(name: str, output: Output) -> None:
     assert autosubmit.is_job_list_shown(output.exit_code, output.text)
-    if "NOT saved" in output.text:  # 3.14 does not say so
+    if "NOT saved" in output.text:  # 3.14 does not print it
         assert not autosubmit.is_job_list_saved(output.exit_code, output.text)
     assert reasons.changes(output.stdout.encode()).jobs == {"a001_ONE": "SUSPENDED"}
 
@@ -118,5 +118,5 @@ def test_what_a_run_says_of_its_end(name: str, output: Output) -> None:
     assert autosubmit.is_run_complete(output.text) is (name == "run")
     if output.exit_code != 124:  # a run of 3.14 with two failing jobs did not end within two minutes
         assert autosubmit.has_run_failed(output.text) is (name == "run-failing")
-    # Since 4.1.17 a run that gets an INT does not end with 0, and says nothing of it.
+    # Since 4.1.17, a run that gets an INT does not exit with 0 and does not report the interruption.
     assert autosubmit.is_run_interrupted(output.text) is (name == "run-stopped" and output.exit_code == 0)
