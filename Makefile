@@ -10,8 +10,8 @@ BIN := .venv/bin
 CHECK_ENV := SECRET_KEY=only-for-checks-signs-nothing-of-value DATABASE_URL=sqlite:///:memory:
 # What to test: make test TESTS="tests/test_runners_contract.py -k conda"
 TESTS ?= tests
-# In how many processes: make test PYTEST_WORKERS=2; 0 is one after the other, in one process.
-PYTEST_WORKERS ?= 0
+# In how many processes: make test PYTEST_WORKERS=2; 0 is one after the other, in one process. Empty: tools/run-tests decides.
+PYTEST_WORKERS ?=
 export PYTEST_WORKERS
 
 help: ## Show this list

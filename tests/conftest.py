@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from runners.pages import board
@@ -56,6 +57,7 @@ def pytest_configure() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -352,6 +354,7 @@ def _no_lost_sockets() -> Iterator[None]:
     yield
     if open_sockets() - before:
         gc.collect()
+        connections.close_all()  # a test may have opened this thread's connection to PostgreSQL
         wait_for(lambda: not open_sockets() - before, 10, what="closing of all sockets that the test has opened")
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 os.environ.setdefault("SECRET_KEY", "of the test run, signs nothing of value")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.umask(0o022)  # pytest's own process has set that of the service (077), and the workers inherit it
+
 from runners_project.settings import *  # noqa: F403
 
 # Each hash of the default hasher takes 0.2 s on purpose.

@@ -63,6 +63,9 @@ PROMISED = {
     "outcome_unknown": 502,
     "command_failed": 502,
     "database_unavailable": 503,
+    "machine_busy": 503,
+    "account_busy": 503,
+    "too_many_commands": 503,
     "command_timed_out": 504,
     "stop_not_confirmed": 504,
 }

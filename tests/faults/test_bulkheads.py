@@ -100,7 +100,9 @@ def test_forty_users_of_a_frozen_machine_stop_nobody(
     statuses = [seconds for path, seconds, _ in seen if path.endswith("status") and "runner-run" in path]
     assert max(statuses) < 4 * PATIENCE, sorted(statuses)[-5:]  # 1 s, plus the wait for a free thread
     codes = Counter((answer.status, answer.body.get("code")) for path, _, answer in seen if answer.status != 200)
-    assert set(codes) <= {(502, "runner_unreachable"), (503, "machine_busy")}, codes
+    # Eight of the users start the same experiment: one may meet the launch of another.
+    expected = {(502, "runner_unreachable"), (503, "machine_busy"), (409, "already_running")}
+    assert set(codes) <= expected, codes
     assert codes[502, "runner_unreachable"] > 40, codes  # the remembered error
     for _, seconds, answer in seen:
         if answer.status in (502, 503) and seconds > 1:

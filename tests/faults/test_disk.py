@@ -139,7 +139,7 @@ def test_nothing_is_started_that_cannot_be_recorded(
     shown = look()
     assert (shown.status, shown.reason) == ("TERMINATED", "never_started")
     assert words in shown.detail
-    assert not small.processes()
+    wait_for(lambda: not small.processes(), what="the end of what the launch had begun")
     disk.make_writable()
     if fault is full:
         disk.empty()
