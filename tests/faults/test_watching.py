@@ -212,7 +212,7 @@ def test_the_watch_survives_the_loss_of_the_database(
     elif blocker:
         with closing(blocker):
             blocker.execute("ROLLBACK")
-    # If a look loses the database after it took the lease, the lease lasts 25 s longer (`lifecycle._lease`).
+    # A look that loses the database after it took a lease keeps it until the lease ends (`lifecycle.LEASE`).
     wait_for(lambda: stored_end() == "failed|7", 40, what="the end in the database, which only the watch looks for")
     assert process.poll() is None
     assert "Traceback" not in log.read_text()
