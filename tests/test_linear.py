@@ -12,6 +12,7 @@ LONGEST = 10.0  # seconds at the limit, on a busy machine; most paths take milli
 QUADRATIC = 3.2  # a doubling is 2 for linear work and 4 for quadratic work
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("path", paths(), ids=lambda path: path.name)
 def test_the_work_is_linear_up_to_the_limit(path: Path) -> None:
     steps = measure(path)
@@ -21,6 +22,7 @@ def test_the_work_is_linear_up_to_the_limit(path: Path) -> None:
     assert not ratios or sum(ratios) / len(ratios) < QUADRATIC, steps
 
 
+@pytest.mark.alone
 def test_a_path_that_is_quadratic_is_found() -> None:
     path = Path("quadratic", 2000, lambda n: "x" * n, lambda text: [None for _ in text for _ in text])
     ratios = [step.ratio for step in measure(path) if step.ratio is not None]
