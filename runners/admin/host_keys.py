@@ -12,11 +12,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from rest_framework.throttling import BaseThrottle
 
 from profiles import validators
 from profiles.models import RunnerProfile
 from runners.admin.base import ReadOnlyAdmin
+from runners.client_address import AUDIT_LIMIT, client_address
 from runners.exceptions import RunnerServiceError
 from runners.models import TrustedHostKey
 from runners.services import host_keys
@@ -129,4 +129,4 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
 
 def address_of(request: HttpRequest) -> str:
     """Return the address of the client, in the form of the audit log."""
-    return BaseThrottle().get_ident(request)[:64]  # type: ignore[arg-type]  # it reads only META
+    return client_address(request)[:AUDIT_LIMIT]

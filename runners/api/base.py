@@ -11,13 +11,13 @@ from django.utils.functional import SimpleLazyObject
 from rest_framework import exceptions, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from profiles.config import Endpoint
 from runners.api.authentication import is_open
 from runners.api.exception_handler import KINDS_BY_CODE, PROBLEM_TYPE, problem
 from runners.api.permissions import CommandThrottle, EndpointEnabled, ScopeAllowed
+from runners.client_address import client_address
 from runners.models import AuditRecord
 from runners.models_auth import ApiToken
 from runners.models_operations import IdempotencyRecord
@@ -66,7 +66,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         if request.method != "POST":  # the answer is 405, or 401: not a command, so there is no audit record
             self.audit = AuditRecord(endpoint=self.command)
             return super().dispatch(request, *args, **kwargs)
-        address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
+        address = client_address(request)
         if self._is_of_nobody(request) and (wait := STRANGERS.refuses(address)):
             kind = KINDS_BY_CODE["throttled"]
             body = problem(kind, f"Too many requests without credentials. Try again in {wait} s, or send a token.")

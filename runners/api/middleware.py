@@ -9,8 +9,8 @@ from functools import partial
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
-from rest_framework.throttling import BaseThrottle
 
+from runners.client_address import client_address
 from runners.services import acting
 
 API_PREFIX = "/v4/"
@@ -70,7 +70,7 @@ class ActingMiddleware:
 def _actor(request: HttpRequest) -> acting.Actor:
     user, token = getattr(request, "user", None), getattr(request, "auth", None)
     name = user.get_username() if user is not None and user.is_authenticated else ""
-    address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
+    address = client_address(request)
     return acting.Actor(name, getattr(token, "token_key", ""), address)
 
 

@@ -16,12 +16,13 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.generic import TemplateView
-from rest_framework.throttling import BaseThrottle, SimpleRateThrottle
+from rest_framework.throttling import SimpleRateThrottle
 
 from profiles.models import RunnerProfile
 from runners.api.base import plain
 from runners.api.exception_handler import kind_of
 from runners.api.permissions import CommandThrottle
+from runners.client_address import client_address
 from runners.exceptions import RunnerServiceError, TooManyRequests
 from runners.models import AuditRecord
 from runners.services.access import Action, detail_for, may_see, user_may
@@ -72,7 +73,7 @@ def recorded(request: HttpRequest, endpoint: str, *, expid: str = "", profile_na
     The command counts for the rate limit of the person, together with the commands sent through the API. Raises
     TooManyRequests.
     """
-    address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
+    address = client_address(request)
     with (
         audited(
             endpoint=endpoint,

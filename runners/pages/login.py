@@ -16,10 +16,10 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from rest_framework.throttling import BaseThrottle
 
 from profiles.names import MAX_USERNAME
 from profiles.validators import canonical
+from runners.client_address import client_address
 from runners.services.sign_in import seconds_to_wait
 
 View = Callable[..., HttpResponseBase]
@@ -46,7 +46,7 @@ def slow_to_guess(view: View) -> View:
             return view(request, *args, **kwargs)
         account = account_of(request)
         with _judging(account) as may:
-            address = BaseThrottle().get_ident(request)  # type: ignore[arg-type]  # it reads only META
+            address = client_address(request)
             wait = may and (
                 seconds_to_wait("address", address, settings.THROTTLE_FAILED_LOGINS)
                 or seconds_to_wait("account", account, settings.THROTTLE_ACCOUNT_LOGINS)

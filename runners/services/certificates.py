@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.hazmat.primitives.serialization.ssh import (
     SSHCertificate,
     SSHCertificateType,
+    SSHCertPublicKeyTypes,
     load_ssh_public_identity,
 )
 from paramiko import Message
@@ -47,10 +48,9 @@ class Certificate:
             certificate = load_ssh_public_identity(name + b" " + b64encode(blob))
             if not isinstance(certificate, SSHCertificate):
                 raise BadCertificate("is a plain key")
-            line = certificate.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+            authority = key_bytes(certificate.signature_key())
         except (ValueError, IndexError, UnsupportedAlgorithm) as error:
             raise BadCertificate("cannot be read") from error
-        authority = b64decode(line.split()[1])
         # The last two fields are the key of the authority and its signature, which begins with its algorithm.
         field = len(authority).to_bytes(4, "big") + authority
         before, found, signature = blob.rpartition(field)
@@ -85,6 +85,11 @@ class Certificate:
         if names and name.lower() not in names:
             shown = "".join(c for c in ", ".join(names)[:200] if c.isprintable())
             raise BadCertificate(f"is for other names: {shown}")
+
+
+def key_bytes(key: SSHCertPublicKeyTypes) -> bytes:
+    """Return a public key as SSH sends it."""
+    return b64decode(key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
 
 
 def _moment(seconds: int) -> str:

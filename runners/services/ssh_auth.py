@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,12 +19,11 @@ from typing import Any
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob
 
 from profiles.ssh_config import SSHHostOptions
-from runners.services.certificates import RSA_SIGNATURES, SUFFIX, BadCertificate, Certificate
+from runners.services.certificates import RSA_SIGNATURES, SUFFIX, BadCertificate, Certificate, key_bytes
 from runners_project import bounded
 
 AGENT_TIMEOUT = 3.0  # seconds for one answer of the ssh-agent
@@ -194,8 +192,7 @@ def _is_of(blob: PublicBlob, key: paramiko.PKey) -> bool:
         certificate = Certificate.from_blob(blob.key_blob).certificate
     except BadCertificate:
         return False
-    line = certificate.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    return b64decode(line.split()[1]) == key.asbytes()
+    return key_bytes(certificate.public_key()) == key.asbytes()
 
 
 def _certificate(name: str, problems: list[str]) -> list[PublicBlob]:
