@@ -8,7 +8,7 @@ export PYTHON
 BIN := .venv/bin
 # Management commands that need no data: a made-up key, no database of yours.
 CHECK_ENV := SECRET_KEY=only-for-checks-signs-nothing-of-value DATABASE_URL=sqlite:///:memory:
-# What to test: make test TESTS="tests/test_runners_contract.py -k conda"
+# What to test: make test TESTS="tests/machines/test_runners.py -k conda"
 TESTS ?= tests
 # In how many processes: make test PYTEST_WORKERS=2; 0 is one after the other, in one process. Empty: tools/run-tests decides.
 PYTEST_WORKERS ?=
@@ -72,7 +72,7 @@ schema: install ## Write openapi.yaml; fails on a warning, and in CI when the co
 
 examples: install-dev ## Record the examples of the OpenAPI document anew, from answers of the service
 	@tools/install-test-tools
-	@EXAMPLES_WRITE=1 $(BIN)/python -m pytest tests/test_examples.py
+	@EXAMPLES_WRITE=1 $(BIN)/python -m pytest tests/api/test_examples.py
 	@$(MAKE) --no-print-directory schema
 
 openapi-lint: ## Check openapi.yaml: the meta-schema of OpenAPI 3.1, Spectral, Redocly

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.stage import COMMANDS, Stage
 from tests.compat.client import Client
-from tests.servers import AppServer, SSHServer
+from tests.support.servers import AppServer, SSHServer
 
 THINKING = 1.0  # seconds between an answer and the next request of one user
 PAUSE = 0.1  # seconds between two requests of the others

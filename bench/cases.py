@@ -22,8 +22,8 @@ from bench.fill import RUNS_OF_EACH, expid
 from bench.measure import CONNECTIONS, alternate, requests_per_second
 from bench.stage import COMMANDS, NO_LMOD, PROGRAMS, WORKERS, Stage
 from tests.compat.client import Client
-from tests.processes import kill_all, wait_for
-from tests.servers import SSHServer
+from tests.support.processes import kill_all, wait_for
+from tests.support.servers import SSHServer
 
 ROOT = Path(__file__).resolve().parent.parent
 _numbers = count(1)

@@ -25,8 +25,8 @@ def main(port: int, user: str, commands: int, megabytes: int) -> None:
 
     from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
     from runners.exceptions import RunnerServiceError
-    from runners.services.runners import get_runner
-    from runners.services.ssh import POOL
+    from runners.services.machines.registry import get_runner
+    from runners.services.machines.ssh.pool import POOL
 
     target = SSHTarget("127.0.0.1", port, user)
     runner = get_runner(RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target))

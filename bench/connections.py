@@ -25,8 +25,8 @@ def address(number: int) -> str:
 
 def main(port: int, user: str, count: int, seconds: float) -> None:
     from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
-    from runners.services.runners import get_runner
-    from runners.services.ssh import POOL
+    from runners.services.machines.registry import get_runner
+    from runners.services.machines.ssh.pool import POOL
 
     targets = [SSHTarget(address(number), port, user) for number in range(count)]
     runners = [get_runner(RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target)) for target in targets]

@@ -17,7 +17,7 @@ def main(count: int) -> None:
 
     from runners.models import RunnerRun
     from runners.services import lifecycle
-    from runners.services.ssh import POOL
+    from runners.services.machines.ssh.pool import POOL
 
     seconds = []
     for _ in range(count):

@@ -1,7 +1,7 @@
 """`python -m bench.linear`: measure how the time of each path grows when its input doubles, up to its limit.
 
 Each path reads a text that a client or machine can choose. The ratio of a doubling is about 2 for linear work and 4 for
-quadratic work. tests/test_linear.py fails if a path is not linear. Times are those of one core, the best of two.
+quadratic work. tests/project/test_linear.py requires linear paths. Times are those of one core, the best of two.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ def paths() -> list[Path]:
     from rest_framework.exceptions import ValidationError as Refused
 
     from profiles import validators
-    from profiles.yaml_config import MAX_CHARACTERS, InvalidConfiguration, parse
+    from profiles.yaml.format import MAX_CHARACTERS, InvalidConfiguration, parse
     from runners.api import fields
-    from runners.api.serializers import RunStatusRequest, SetJobStatusParamsSerializer
+    from runners.api.commands.serializers import RunStatusRequest, SetJobStatusParamsSerializer
+    from runners.commands import reasons
     from runners.pages import ansi
-    from runners.services import output, reasons
-    from runners.services.known_hosts import _is_for
+    from runners.services.machines import output
+    from runners.services.machines.ssh.known_hosts import _is_for
 
     def refused(read: Callable[[str], object]) -> Callable[[str], object]:
         def call(text: str) -> None:

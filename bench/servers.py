@@ -26,8 +26,8 @@ from pathlib import Path
 from bench.measure import find_wrk
 from bench.report import machine
 from bench.viewers import cpu_seconds
-from tests.processes import descendants, end, free_port, is_listening, start, wait_for
-from tests.servers import ROOT, AppServer
+from tests.support.processes import descendants, end, free_port, is_listening, start, wait_for
+from tests.support.servers import ROOT, AppServer
 
 WORKERS, THREADS = 2, 8
 SLOW, UNREAD = 40, 16  # slow clients; clients that do not read their answer

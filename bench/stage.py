@@ -14,8 +14,8 @@ import yaml
 
 from tests.compat.client import Client
 from tests.compat.reference import ReferenceServer
-from tests.processes import is_alive, kill_all, wait_for, with_environment
-from tests.servers import AppServer, SSHServer
+from tests.support.processes import is_alive, kill_all, wait_for, with_environment
+from tests.support.servers import AppServer, SSHServer
 
 PROGRAMS = Path(__file__).resolve().parent / "bin"
 WORKERS = 2  # of both servers

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.compat.client import Client
-from tests.servers import AppServer
+from tests.support.servers import AppServer
 
 LIST, REFRESH = 3.0, 3.0  # seconds between polls, as in templates/pages/dashboard.html
 LOG = 1.0  # seconds between polls, as in runners/static/runners/log.js while new lines arrive

@@ -12,8 +12,8 @@ from django.core.exceptions import ValidationError
 
 from profiles.config import DEFAULT_INSTALLATION, SSHTarget
 from profiles.own_account import own_account
-from profiles.ssh_config import lookup
 from profiles.validators import MAX_HOST, MAX_USER, shown
+from runners.services.machines.ssh.config import lookup
 
 USER, HOST = "{user}", "{host}"
 LOCAL_HOST = "localhost"  # value of {host} for LOCAL: the same on all nodes that share their home directories

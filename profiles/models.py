@@ -28,7 +28,7 @@ from profiles.limits import (
     validate_roots,
     validate_user_patterns,
 )
-from profiles.ssh_config import lookup
+from runners.services.machines.ssh.config import lookup
 
 if TYPE_CHECKING:
     from profiles.people import Person

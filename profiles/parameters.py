@@ -17,8 +17,8 @@ from django.db import models
 from profiles import validators
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
 from profiles.exceptions import InvalidProfile
-from profiles.ssh_config import lookup
 from profiles.validators import kind, shown
+from runners.services.machines.ssh.config import lookup
 
 RUNNER_TYPE, MODULE_LOADER_TYPE, MODULES = "RUNNER_TYPE", "MODULE_LOADER_TYPE", "MODULES"
 SSH_HOST, SSH_PORT, SSH_USER = "SSH.HOST", "SSH.PORT", "SSH.USER"

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from runners.services import answers
+from runners.services.machines import answers
 
 
 class RunnerServiceError(Exception):
@@ -159,7 +159,7 @@ class RunnerUnreachable(RunnerServiceError):
     """The machine was not reached, so the command certainly did not start.
 
     `is_remembered`: the machine itself did not answer, or rejected the login. The service then does not ask it again
-    for some seconds (runners/services/breaker.py). `is_silence`: there was no answer at all, as from a machine that
+    for some seconds (services/machines/breaker.py). `is_silence`: there was no answer at all, as from a machine that
     hangs. Fact: `retry_after`, those seconds.
     """
 

@@ -163,7 +163,7 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
-CSRF_FAILURE_VIEW = "runners_project.pages.csrf_failure"
+CSRF_FAILURE_VIEW = "runners_project.error_pages.csrf_failure"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "pages:home"
 
@@ -279,20 +279,20 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "RunnerType": "profiles.config.RunnerType",
         "ModuleLoaderType": "profiles.config.ModuleLoaderType",
         "CancelOutcome": "runners.api.answers.CANCEL_OUTCOMES",
-        "FinalStatus": "runners.services.autosubmit.STATUSES",
-        "OperationKind": "runners.models_operations.OperationKind",
-        "OperationStatus": "runners.models_operations.OperationStatus",
-        "CheckStageName": "runners.api.resource_serializers.STAGE_CHOICES",
-        "ParameterType": "runners.api.resource_serializers.PARAMETER_TYPES",
+        "FinalStatus": "runners.commands.autosubmit.STATUSES",
+        "OperationKind": "runners.models.operation.OperationKind",
+        "OperationStatus": "runners.models.operation.OperationStatus",
+        "CheckStageName": "runners.api.runs.serializers.STAGE_CHOICES",
+        "ParameterType": "runners.api.runs.serializers.PARAMETER_TYPES",
     },
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "runners.api.schema_hooks.close_request_bodies",
-        "runners.api.schema_hooks.name_enums",
-        "runners.api.schema_hooks.describe",
-        "runners.api.schema_hooks.complete_errors",
-        "runners.api.schema_hooks.add_examples",
+        "runners.api.openapi.hooks.close_request_bodies",
+        "runners.api.openapi.hooks.name_enums",
+        "runners.api.openapi.hooks.describe",
+        "runners.api.openapi.hooks.complete_errors",
+        "runners.api.openapi.hooks.add_examples",
     ],
     "CONTACT": {"name": "The administrators of this service"},
     "SERVERS": [{"url": "/", "description": "The server that the document came from."}],

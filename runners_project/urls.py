@@ -7,8 +7,8 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from runners.pages.login import slow_to_guess
-from runners_project import pages
+from runners.pages.views.login import slow_to_guess
+from runners_project import error_pages
 
 urlpatterns = [
     path("v4/", include("runners.api.urls")),
@@ -18,9 +18,9 @@ urlpatterns = [
     path("admin/login/", slow_to_guess(admin.site.login)),
     path("admin/password_change/", slow_to_guess(admin.site.admin_view(admin.site.password_change))),
     path("admin/", admin.site.urls),
-    path("docs/errors", pages.errors, name="errors"),
-    path("openapi.json", pages.openapi_json, name="openapi"),
-    path("openapi.yaml", pages.openapi_yaml),
+    path("docs/errors", error_pages.errors, name="errors"),
+    path("openapi.json", error_pages.openapi_json, name="openapi"),
+    path("openapi.yaml", error_pages.openapi_yaml),
     path(
         "docs",
         SpectacularSwaggerSplitView.as_view(url_name="openapi", authentication_classes=[], permission_classes=[]),
@@ -28,6 +28,6 @@ urlpatterns = [
     ),
 ]
 
-handler400 = pages.bad_request
-handler404 = pages.page_not_found
-handler500 = pages.server_error
+handler400 = error_pages.bad_request
+handler404 = error_pages.page_not_found
+handler500 = error_pages.server_error

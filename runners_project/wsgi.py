@@ -18,7 +18,7 @@ from django.contrib.staticfiles.finders import get_finders  # noqa: E402
 from whitenoise import WhiteNoise  # noqa: E402
 
 from runners.services import interrupted  # noqa: E402
-from runners.services.bulkheads import BULKHEADS  # noqa: E402
+from runners.services.machines.bulkheads import BULKHEADS  # noqa: E402
 
 BULKHEADS.serve()
 

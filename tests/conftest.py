@@ -1,8 +1,8 @@
 """Fixtures: the real accounts and servers that tests use. The docstring of each module describes its objects.
 
-    account          StubAccount (tests/environments.py): a home with the stand-in autosubmit; cleaned after each test
+    account          StubAccount (support/environments.py): a home with the stand-in autosubmit; cleaned after each test
     at_login         at_login(text): add lines at the beginning of `account`'s login profile, for this test
-    sshd             SSHServer (tests/servers.py) for logins to `account`; repaired after each test
+    sshd             SSHServer (support/servers.py) for logins to `account`; repaired after each test
     autosubmit       AutosubmitAccount: a home with real Autosubmit 4.1.17.1, for tests marked `real` (one per session)
     autosubmit_sshd  SSHServer for logins to `autosubmit`
     make_sshd        make_sshd(home, max_sessions=..., env=..., options=...) -> SSHServer of only this test
@@ -33,13 +33,14 @@ import pytest
 from django.db import connections
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
-from runners.pages import board
+from runners.pages import run_lists
 from runners.services import access, shared_log
-from runners.services.runners import Runner, get_runner
-from runners.services.ssh import POOL
-from tests.environments import AUTOSUBMIT_VENV, Account, AutosubmitAccount, StubAccount, find_lmod, loader_id
-from tests.processes import PATIENCE, wait_for
-from tests.servers import AppServer, SSHServer, find_sshd
+from runners.services.machines.registry import get_runner
+from runners.services.machines.runner import Runner
+from runners.services.machines.ssh.pool import POOL
+from tests.support.environments import AUTOSUBMIT_VENV, Account, AutosubmitAccount, StubAccount, find_lmod, loader_id
+from tests.support.processes import PATIENCE, wait_for
+from tests.support.servers import AppServer, SSHServer, find_sshd
 
 REMEDY = "run tools/install-test-tools and tools/autosubmit-venv (`make test` does)"
 
@@ -330,7 +331,7 @@ def module_app(_module_app: tuple[AppServer, Path], account: StubAccount, sshd: 
 def _nothing_of_another_test() -> None:
     """Clear the caches of view rules, lists of runs and logs. They live for a second; a test's rows are rolled back."""
     access.forget_view_rules()
-    board.forget()
+    run_lists.forget()
     shared_log.forget()
 
 

@@ -16,7 +16,7 @@ from runners_project.settings import *  # noqa: F403
 # Each hash of the default hasher takes 0.2 s on purpose.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
-# Rows that tests make by themselves leave no audit records; those of tests/test_changes.py do.
+# Rows that tests make by themselves leave no audit records; those of tests/services/test_changes.py do.
 RUNNERS_AUDIT_WITHOUT_REQUEST = False
 
 # A file, as in production: an in-memory database is shared between threads with locks that nobody waits for.

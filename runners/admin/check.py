@@ -21,7 +21,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.cache import add_never_cache_headers
 
 from profiles import parameters
-from profiles.admin import RunnerProfileAdmin
+from profiles.admin.profile import RunnerProfileAdmin
 from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile
@@ -30,9 +30,9 @@ from runners.exceptions import RunnerUnreachable
 from runners.pages.base import recorded
 from runners.pages.forms import open_parameter
 from runners.services.audit import begin
-from runners.services.bulkheads import BULKHEADS
 from runners.services.check import STAGES, Stage, check_profile
-from runners.services.runners import get_runner
+from runners.services.machines.bulkheads import BULKHEADS
+from runners.services.machines.registry import get_runner
 
 TEMPLATES = "admin/profiles/runnerprofile/"
 

@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, as_json, badge, block, short
 from runners.models import Operation
-from runners.models_operations import OperationKind, OperationStatus
+from runners.models.operation import OperationKind, OperationStatus
 from runners.templatetags.pages import in_words, moment
 
 TONES = {"pending": "active", "running": "active", "succeeded": "completed", "failed": "failed", "unknown": "unsure"}

@@ -32,12 +32,13 @@ from runners.admin.base import (
     block,
     short,
 )
+from runners.commands import autosubmit
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.pages.base import in_words, recorded
-from runners.services import access, autosubmit, dry_run, experiments, lifecycle, lookup
+from runners.services import access, dry_run, experiments, lifecycle, lookup
 from runners.services import runs as service
-from runners.services.output import plain_text
+from runners.services.machines.output import plain_text
 from runners.templatetags.pages import lasted, moment, outcome, tone
 
 LOG_TAIL = 16 * 1024  # bytes

@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 
 from runners.admin.base import badge, short
 from runners.models import ApiToken
-from runners.models_auth import TokenScope
+from runners.models.token import TokenScope
 
 if TYPE_CHECKING:
     TokenForm = forms.ModelForm[ApiToken]

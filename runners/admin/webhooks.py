@@ -17,9 +17,9 @@ from django.views.decorators.http import require_POST
 
 from profiles.models import RunnerProfile
 from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, short
-from runners.models_webhooks import Webhook, WebhookDelivery, WebhookEvent
-from runners.services import webhooks
+from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
 from runners.templatetags.pages import moment
+from runners.webhooks import delivery as webhooks
 
 if TYPE_CHECKING:
     WebhookModelForm = forms.ModelForm[Webhook]

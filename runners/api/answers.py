@@ -9,7 +9,7 @@ from rest_framework import serializers
 from profiles.config import ModuleLoaderType, RunnerType
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.services.cancelling import MAX_JOBS, JobOutcome, Outcome
-from runners.services.wire import run_fields
+from runners.services.representations import run_fields
 
 REASONS = [("", "not TERMINATED"), *RunReason.choices]
 CANCEL_OUTCOMES = [("", "not requested"), *((outcome.value, outcome.value) for outcome in Outcome)]

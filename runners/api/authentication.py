@@ -26,7 +26,7 @@ from knox.crypto import hash_token
 from rest_framework import authentication, exceptions
 from rest_framework.request import Request
 
-from runners.models_auth import ApiToken, TokenScope
+from runners.models.token import ApiToken, TokenScope
 
 LAST_USED_PRECISION = timedelta(minutes=5)  # writing `last_used` for each request would cost too much
 JWT_LEEWAY = 10  # seconds that the clocks of the two services may differ

@@ -19,11 +19,11 @@ from runners.api.exception_handler import KINDS_BY_CODE, PROBLEM_TYPE, problem
 from runners.api.permissions import CommandThrottle, EndpointEnabled, ScopeAllowed
 from runners.client_address import client_address
 from runners.models import AuditRecord
-from runners.models_auth import ApiToken
-from runners.models_operations import IdempotencyRecord
+from runners.models.operation import IdempotencyRecord
+from runners.models.token import ApiToken
 from runners.services.audit import as_known, audited
-from runners.services.bulkheads import BULKHEADS, Command
 from runners.services.dry_run import Plan
+from runners.services.machines.bulkheads import BULKHEADS, Command
 from runners.services.strangers import STRANGERS
 
 STRANGE = ("not_authenticated", "invalid_credentials")  # audit outcomes of requests without valid credentials

@@ -21,9 +21,9 @@ from rest_framework.views import set_rollback
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
 from runners.api.http import InvalidJSON, TooLarge
-from runners.services import answers
 from runners.services.access import detail_for, may_see
-from runners.services.wire import run_fields
+from runners.services.machines import answers
+from runners.services.representations import run_fields
 
 logger = logging.getLogger(__name__)
 

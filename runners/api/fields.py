@@ -12,8 +12,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from profiles.serializers import text_or_texts
-from runners.services.autosubmit import DESCRIPTION_LIMIT, EXPID_PATTERN, STATUSES
+from profiles.api.serializers import text_or_texts
+from runners.commands.autosubmit import DESCRIPTION_LIMIT, EXPID_PATTERN, STATUSES
 
 # The characters of a job section's name: letters of any alphabet, digits, and _ . + @ : -. Blanks and shell characters
 # are not allowed. These ranges mean the same in Python and in JavaScript; classes such as \w differ between the two.

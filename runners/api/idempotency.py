@@ -16,12 +16,12 @@ from runners.api.exception_handler import PROBLEM_TYPE
 from runners.api.operations import Preference, answer_of
 from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError, StoppedDuringLaunch
 from runners.models import RunReason
-from runners.models_operations import IdempotencyRecord
+from runners.models.operation import IdempotencyRecord
 from runners.services import idempotency
 from runners.services.audit import begin
 from runners.services.cancelling import NOT_REQUESTED
+from runners.services.representations import run_fields
 from runners.services.stopping import HAD_ENDED
-from runners.services.wire import run_fields
 
 if TYPE_CHECKING:
     from runners.api.base import CommandViewSet

@@ -16,11 +16,11 @@ from rest_framework.reverse import reverse
 
 from runners.api.answers import ChangeCounts, Problem
 from runners.api.exception_handler import kind_of, problem
-from runners.models_operations import Operation, OperationKind, OperationStatus
+from runners.models.operation import Operation, OperationKind, OperationStatus
 from runners.services import idempotency, operations
-from runners.services.bulkheads import BULKHEADS
 from runners.services.experiments import CommandOutcome
-from runners.services.wire import moment
+from runners.services.machines.bulkheads import BULKHEADS
+from runners.services.representations import moment
 
 if TYPE_CHECKING:
     from runners.api.base import CommandViewSet

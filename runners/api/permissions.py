@@ -12,7 +12,7 @@ from rest_framework.throttling import SimpleRateThrottle
 from profiles.models import EndpointToggle
 from runners.api.authentication import is_open, required_scope
 from runners.exceptions import EndpointDisabled
-from runners.models_auth import ApiToken, TokenScope
+from runners.models.token import ApiToken, TokenScope
 
 if TYPE_CHECKING:  # a circular import otherwise: DRF's views read the settings, which name this module
     from rest_framework.views import APIView

@@ -2,7 +2,7 @@
 
 import django.db.models.deletion
 import django.utils.timezone
-import runners.models_webhooks
+import runners.models.webhook
 from django.db import migrations, models
 
 
@@ -18,10 +18,10 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=100, unique=True)),
-                ('url', models.CharField(help_text='http:// or https://', max_length=2000, validators=[runners.models_webhooks.validate_target])),
-                ('secret', models.CharField(default=runners.models_webhooks.new_secret, help_text='Give it to the receiver: messages are signed with it (Standard Webhooks).', max_length=120, validators=[runners.models_webhooks.validate_secret])),
-                ('events', models.JSONField(blank=True, default=list, help_text='Empty: every event.', validators=[runners.models_webhooks.validate_events])),
-                ('profile_names', models.JSONField(blank=True, default=list, help_text='Empty: runs of every profile.', validators=[runners.models_webhooks.validate_names])),
+                ('url', models.CharField(help_text='http:// or https://', max_length=2000, validators=[runners.models.webhook.validate_target])),
+                ('secret', models.CharField(default=runners.models.webhook.new_secret, help_text='Give it to the receiver: messages are signed with it (Standard Webhooks).', max_length=120, validators=[runners.models.webhook.validate_secret])),
+                ('events', models.JSONField(blank=True, default=list, help_text='Empty: every event.', validators=[runners.models.webhook.validate_events])),
+                ('profile_names', models.JSONField(blank=True, default=list, help_text='Empty: runs of every profile.', validators=[runners.models.webhook.validate_names])),
                 ('enabled', models.BooleanField(default=True, help_text='Off: nothing is sent, and nothing new is kept to be sent.')),
                 ('created', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],
@@ -39,7 +39,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('event', models.CharField(choices=[('run.completed', 'a run ended with exit code 0'), ('run.terminated', 'a run ended in any other way'), ('run.never_started', 'a run was asked for and its command never executed')], max_length=32)),
-                ('message_id', models.CharField(default=runners.models_webhooks.new_message_id, editable=False, max_length=64, unique=True)),
+                ('message_id', models.CharField(default=runners.models.webhook.new_message_id, editable=False, max_length=64, unique=True)),
                 ('payload', models.JSONField()),
                 ('created', models.DateTimeField(default=django.utils.timezone.now)),
                 ('attempts', models.PositiveIntegerField(default=0)),

@@ -27,7 +27,7 @@ from runners.exceptions import RunnerServiceError, TooManyRequests
 from runners.models import AuditRecord
 from runners.services.access import Action, detail_for, may_see, user_may
 from runners.services.audit import audited
-from runners.services.bulkheads import BULKHEADS
+from runners.services.machines.bulkheads import BULKHEADS
 
 
 class SignedIn(AccessMixin):

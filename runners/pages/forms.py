@@ -16,13 +16,13 @@ from profiles.config import ModuleLoaderType, RunnerType
 from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile, UserSettings
 from profiles.people import person_of
-from runners.api import serializers
+from runners.api.commands import serializers
 from runners.api.exception_handler import flatten, sentence
 from runners.api.fields import shown
+from runners.commands.autosubmit import STATUSES
 from runners.exceptions import InvalidRequest, ProfileNotFound, RunnerServiceError
 from runners.pages.base import usable_profiles
 from runners.services import access
-from runners.services.autosubmit import STATUSES
 
 PARAM = "param-"  # prefix of the field names of open parameters
 TYPES: dict[str, type[RunnerType | ModuleLoaderType]] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.urls import path, register_converter
 
-from runners.pages import commands, dashboard, history, run
-from runners.services.autosubmit import EXPID_PATTERN
+from runners.commands.autosubmit import EXPID_PATTERN
+from runners.pages.views import commands, dashboard, history, run
 
 
 class ExpidConverter:

@@ -13,7 +13,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 from profiles.models import DeletedProfile, RunnerProfile, groups_of
 from runners.exceptions import NotRunning, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
-from runners.models_operations import Operation
+from runners.models.operation import Operation
 
 Row = TypeVar("Row", bound=Model)
 

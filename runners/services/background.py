@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from django.db import connection
 
-from runners.services.bulkheads import BULKHEADS
+from runners.services.machines.bulkheads import BULKHEADS
 
 AT_ONCE = 64  # pieces of work that may be under way in one process
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from django.conf import settings
 
+from runners.commands import autosubmit, reasons
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError
-from runners.services import answers, autosubmit, reasons, scripts
 from runners.services.installation import installed_version
-from runners.services.module_loaders import get_module_loader
-from runners.services.runners import CommandResult, Runner
+from runners.services.machines import answers, scripts
+from runners.services.machines.registry import get_module_loader
+from runners.services.machines.runner import CommandResult, Runner
 
 MAX_JOBS = 200  # jobs that an answer names; all are counted
 SHOWN = 10  # jobs that one sentence names

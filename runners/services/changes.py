@@ -21,8 +21,9 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 
 from profiles.models import RunnerProfile
 from runners.models import AuditRecord
-from runners.services import acting, answers
+from runners.services import acting
 from runners.services.audit import DETAIL_LIMIT, HOLDER, begin
+from runners.services.machines import answers
 
 ENDPOINT = "change-configuration"
 NOT_CONFIGURATION = frozenset(

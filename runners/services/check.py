@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from profiles.config import ModuleLoaderType, RunnerConfig, SSHTarget
 from profiles.models import RunnerProfile
+from runners.commands import autosubmit, reasons
 from runners.exceptions import (
     AuthenticationFailed,
     HostKeyChanged,
@@ -28,17 +29,20 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import new_run_key
-from runners.services import answers, autosubmit, databases, reasons, scripts, ssh_connect
-from runners.services.breaker import BREAKER, Target
-from runners.services.bulkheads import BULKHEADS
-from runners.services.exchange import Exchange, Reach
+from runners.services import databases
 from runners.services.installation import ask_version
-from runners.services.module_loaders import get_module_loader
-from runners.services.output import last_lines
-from runners.services.paramiko_fixes import GONE, Channel
-from runners.services.probe import Identity, Probe, ProbeTarget
-from runners.services.runners import CommandResult, Runner, SSHRunner, get_runner
-from runners.services.ssh import open_session, run_on_channel
+from runners.services.machines import answers, scripts
+from runners.services.machines.breaker import BREAKER, Target
+from runners.services.machines.bulkheads import BULKHEADS
+from runners.services.machines.exchange import Exchange, Reach
+from runners.services.machines.output import last_lines
+from runners.services.machines.probe import Identity, Probe, ProbeTarget
+from runners.services.machines.registry import get_module_loader, get_runner
+from runners.services.machines.runner import CommandResult, Runner
+from runners.services.machines.ssh import connect
+from runners.services.machines.ssh.paramiko_fixes import GONE, Channel
+from runners.services.machines.ssh.pool import open_session, run_on_channel
+from runners.services.machines.ssh.runner import SSHRunner
 from runners_project import bounded
 
 NETWORK = ("resolve", "connect", "host_key", "authenticate")
@@ -111,7 +115,7 @@ def check_profile(config: RunnerConfig, profiles: Iterable[RunnerProfile] = ()) 
         else:
             yield from _skipped(["survives_logout"], _UNREACHED)
     finally:  # also if the caller does not read all stages
-        ssh_connect.close(runner.clients)
+        connect.close(runner.clients)
 
 
 def _skipped(names: Iterable[str], why: str) -> Iterator[Stage]:
@@ -173,7 +177,7 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
             seconds = settings.RUNNERS_CONNECT_TIMEOUT
             try:
                 limit = seconds if wait.patience is None else min(seconds, wait.patience)
-                clients = ssh_connect.connect(ssh, start + limit, reached)
+                clients = connect.connect(ssh, start + limit, reached)
             except RunnerUnreachable as error:
                 if wait.patience is not None and error.is_silence:
                     raise BULKHEADS.busy(target, where) from error  # other callers may wait longer
@@ -200,19 +204,19 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
             yield Stage(name, True, round((done - start) * 1000), details[name])
             start = done
     except GeneratorExit:
-        ssh_connect.close(clients or [])
+        connect.close(clients or [])
         raise
     return clients
 
 
 def _first_host(ssh: SSHTarget) -> str:
     """Return the only host whose name is resolved here. If there are jump hosts, they resolve the other names."""
-    options = ssh_connect.options_of(ssh)
+    options = connect.options_of(ssh)
     if options.problem:
         raise RunnerUnreachable(options.problem)
-    hops = ssh_connect.jump_targets(options)
+    hops = connect.jump_targets(options)
     if hops:
-        return ssh_connect.options_of(hops[0]).hostname
+        return connect.options_of(hops[0]).hostname
     return options.hostname
 
 
@@ -237,7 +241,7 @@ class OwnConnectionRunner(SSHRunner):
             yield channel
 
     def discard(self, ssh: SSHTarget) -> None:
-        ssh_connect.close(self.clients)
+        connect.close(self.clients)
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -413,15 +417,15 @@ def _survives_logout(runner: OwnConnectionRunner) -> Outcome:
     # NFS, an open log would keep the directory.
     command = f"{{ sleep {LIFETIME}; exec >/dev/null 2>&1; cd .. && rm -rf {key}; }}"
     identity = runner.launch(key, command, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
-    ssh_connect.close(runner.clients)
+    connect.close(runner.clients)
     deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
-    runner.clients = ssh_connect.connect(runner.config.ssh, deadline)
+    runner.clients = connect.connect(runner.config.ssh, deadline)
     try:
         return _judged(_watch(runner, ProbeTarget(key, identity)), runner.config.ssh.user)
     finally:
         with suppress(RunnerServiceError):  # the process then removes its directory itself
             _remove(runner, key, identity)
-        ssh_connect.close(runner.clients)
+        connect.close(runner.clients)
 
 
 def _watch(runner: Runner, target: ProbeTarget) -> Probe:

@@ -21,10 +21,10 @@ from profiles.installations import HOST, USER, account_of, installation_of
 from profiles.models import RunnerProfile
 from profiles.validators import MAX_PATH
 from runners.exceptions import RunnerServiceError
-from runners.models_database import SeenDatabase
-from runners.services import answers, scripts
-from runners.services.module_loaders import get_module_loader
-from runners.services.runners import Runner
+from runners.models.database import SeenDatabase
+from runners.services.machines import answers, scripts
+from runners.services.machines.registry import get_module_loader
+from runners.services.machines.runner import Runner
 
 MAX_FILE = 16_384  # bytes of Autosubmit's configuration file that are read
 MAX_LINE = 2 * MAX_PATH  # characters; the time of configparser grows with the square of a line's blanks

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from profiles.config import RunnerConfig
+from runners.commands import autosubmit
 from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import autosubmit, experiments, lifecycle, scripts
-from runners.services.module_loaders import get_module_loader
-from runners.services.runners import get_runner
+from runners.services import experiments, lifecycle
+from runners.services.machines import scripts
+from runners.services.machines.registry import get_module_loader, get_runner
 
 RUN_DIRECTORY = f'"$HOME"/{scripts.BASE}/RUN'  # each run gets its own directory, whose name nobody can guess
 

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from profiles.installations import account_of
+from runners.commands import autosubmit, reasons
 from runners.exceptions import (
     AccountBusy,
     AlreadyRunning,
@@ -34,16 +35,16 @@ from runners.exceptions import (
     StoppedDuringLaunch,
 )
 from runners.models import AuditRecord, RunnerRun, RunnerRunQuerySet, RunReason, RunStatus, new_run_key
-from runners.models_operations import Operation
-from runners.services import access, autosubmit, interrupted, lifecycle, lookup, reasons
+from runners.models.operation import Operation
+from runners.services import access, interrupted, lifecycle, lookup
 from runners.services.audit import begin
-from runners.services.bulkheads import BULKHEADS
 from runners.services.cancelling import Cancellation
 from runners.services.installation import has_empty_job_list, has_job_list_file, installed_version
 from runners.services.lookup import Scope
-from runners.services.module_loaders import get_module_loader
-from runners.services.probe import Probe
-from runners.services.runners import CommandResult, get_runner
+from runners.services.machines.bulkheads import BULKHEADS
+from runners.services.machines.probe import Probe
+from runners.services.machines.registry import get_module_loader, get_runner
+from runners.services.machines.runner import CommandResult
 from runners.services.stopping import Stop
 
 

@@ -11,14 +11,14 @@ import paramiko
 from django.conf import settings
 from django.db import transaction
 
-from profiles.ssh_config import SSHHostOptions, lookup
 from runners.exceptions import InvalidRequest, RunnerUnreachable
 from runners.models import TrustedHostKey
-from runners.services import known_hosts, ssh_connect
 from runners.services.audit import audited, holds_changes
-from runners.services.breaker import BREAKER
-from runners.services.certificates import RSA_SIGNATURES
-from runners.services.known_hosts import HostKey
+from runners.services.machines.breaker import BREAKER
+from runners.services.machines.ssh import connect, known_hosts
+from runners.services.machines.ssh.certificates import RSA_SIGNATURES
+from runners.services.machines.ssh.config import SSHHostOptions, lookup
+from runners.services.machines.ssh.known_hosts import HostKey
 
 # A server shows one key per connection, of the kind that the client asks for.
 KINDS = (
@@ -55,11 +55,11 @@ def scan(host: str, port: int | None = None) -> list[ScannedKey]:
     options = lookup(host, port=port)
     port = port or options.port or known_hosts.DEFAULT_PORT
     deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
-    jumps = ssh_connect.open_jumps(host, options, deadline)
+    jumps = connect.open_jumps(host, options, deadline)
     try:
         shown = [_show(options, port, kinds, jumps[-1] if jumps else None, deadline) for kinds in KINDS]
     finally:
-        ssh_connect.close(jumps)
+        connect.close(jumps)
     known = known_hosts.load(options, port)
     name = known.name
     if not any(shown):
@@ -75,7 +75,7 @@ def _show(
     sock: socket.socket | paramiko.Channel | None = None
     transport: paramiko.Transport | None = None
     try:
-        sock = ssh_connect.open_socket(options, port, jump, deadline)
+        sock = connect.open_socket(options, port, jump, deadline)
         transport = paramiko.Transport(sock)
         transport.set_log_channel(_LOG)
         transport.banner_timeout = left
@@ -89,7 +89,7 @@ def _show(
         raise RunnerUnreachable(f"{options.hostname}:{port} cannot be reached: {error}") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise RunnerUnreachable(
-            f"{options.hostname}:{port} cannot be reached: {ssh_connect.reason(error, left)}"
+            f"{options.hostname}:{port} cannot be reached: {connect.reason(error, left)}"
         ) from error
     finally:
         if transport:

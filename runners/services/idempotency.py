@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from runners.exceptions import AccountBusy, IdempotencyInProgress, IdempotencyKeyReused, NotRunning
 from runners.models import RunnerRun, RunReason, RunStatus, new_run_key
-from runners.models_operations import IdempotencyRecord, Operation, OperationStatus
+from runners.models.operation import IdempotencyRecord, Operation, OperationStatus
 from runners.services import lifecycle, own_process
 
 RETRY_AFTER = 2  # seconds

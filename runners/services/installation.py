@@ -6,10 +6,11 @@ import shlex
 
 from django.conf import settings
 
+from runners.commands import autosubmit
 from runners.exceptions import RunnerServiceError
-from runners.services import answers, autosubmit, scripts
-from runners.services.module_loaders import get_module_loader
-from runners.services.runners import CommandResult, Runner
+from runners.services.machines import answers, scripts
+from runners.services.machines.registry import get_module_loader
+from runners.services.machines.runner import CommandResult, Runner
 
 # A pickled empty list (3.14, 4.0) or dictionary (4.1.12 and newer) has 4 to 9 bytes, one job has more than 100.
 EMPTY_JOB_LIST = 16

@@ -26,15 +26,19 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from runners.commands import autosubmit, reasons
 from runners.exceptions import CommandFailed, NotRunning, RunnerServiceError, RunnerUnreachable, StillReachable
 from runners.models import RunnerRun, RunReason, RunStatus
-from runners.models_operations import Operation
-from runners.services import answers, autosubmit, background, reasons, webhooks
-from runners.services.answers import Unreadable
-from runners.services.bulkheads import BULKHEADS
-from runners.services.output import plain_text
-from runners.services.probe import Identity, Probe, ProbeTarget, cannot_tell
-from runners.services.runners import Runner, get_runner
+from runners.models.operation import Operation
+from runners.services import background
+from runners.services.machines import answers
+from runners.services.machines.answers import Unreadable
+from runners.services.machines.bulkheads import BULKHEADS
+from runners.services.machines.output import plain_text
+from runners.services.machines.probe import Identity, Probe, ProbeTarget, cannot_tell
+from runners.services.machines.registry import get_runner
+from runners.services.machines.runner import Runner
+from runners.webhooks import delivery
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +113,7 @@ def finish(
     with transaction.atomic():  # store the end and the webhook messages about it together, or neither
         is_first = _set(run, RunnerRun.objects.filter(stop_requested_at=None) if unless_stopped else None, **changes)
         if is_first:
-            webhooks.run_ended(run)
+            delivery.run_ended(run)
     return is_first
 
 

@@ -19,6 +19,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from profiles.config import RunnerConfig
+from runners.commands import autosubmit, reasons
 from runners.exceptions import (
     AccountBusy,
     AlreadyRunning,
@@ -38,8 +39,8 @@ from runners.exceptions import (
     TooManyCommands,
 )
 from runners.models import AuditRecord, new_run_key
-from runners.models_operations import Operation, OperationKind, OperationStatus
-from runners.services import access, autosubmit, lifecycle, reasons, scripts
+from runners.models.operation import Operation, OperationKind, OperationStatus
+from runners.services import access, lifecycle
 from runners.services.audit import begin
 from runners.services.database import LOST, drop_lost_connection
 from runners.services.experiments import (
@@ -53,9 +54,10 @@ from runners.services.experiments import (
     lost_progress,
     require_idle,
 )
-from runners.services.module_loaders import get_module_loader
-from runners.services.probe import LogChunk, Probe
-from runners.services.runners import CommandResult, Runner, get_runner
+from runners.services.machines import scripts
+from runners.services.machines.probe import LogChunk, Probe
+from runners.services.machines.registry import get_module_loader, get_runner
+from runners.services.machines.runner import CommandResult, Runner
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,12 @@ from django.utils import timezone
 
 from runners.exceptions import RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.models_operations import Operation, OperationStatus
-from runners.models_webhooks import WebhookDelivery
-from runners.services import answers, lifecycle, scripts
-from runners.services.runners import Runner, get_runner
+from runners.models.operation import Operation, OperationStatus
+from runners.models.webhook import WebhookDelivery
+from runners.services import lifecycle
+from runners.services.machines import answers, scripts
+from runners.services.machines.registry import get_runner
+from runners.services.machines.runner import Runner
 
 ROWS_AT_ONCE = 10_000  # rows in memory, and directories in one round trip
 KIBIBYTES_MOST = 2**43  # 8 EiB, the size of the largest file

@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce
 
 from runners.exceptions import LogNotFound, MachineBusy, RunNotFound
 from runners.models import RunnerRun, RunStatus
-from runners.models_operations import Operation
+from runners.models.operation import Operation
 from runners.services import access, lifecycle, shared_log
 from runners.services.experiments import is_fresh
 

@@ -18,10 +18,10 @@ from django.conf import settings
 
 from runners.exceptions import RunnerServiceError, RunnerUnreachable
 from runners.models import RunnerRun
-from runners.models_operations import Operation
+from runners.models.operation import Operation
 from runners.services import lifecycle
-from runners.services.bulkheads import BULKHEADS
-from runners.services.probe import LogChunk
+from runners.services.machines.bulkheads import BULKHEADS
+from runners.services.machines.probe import LogChunk
 from runners.services.single_flight import SingleFlight, StillUnderWay
 
 SHARED_SECONDS = 1.0  # how long a read, or its error, is used for the next viewers

@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
+from runners.commands import autosubmit, reasons
 from runners.exceptions import (
     CommandTimedOut,
     NotRunning,
@@ -30,10 +31,11 @@ from runners.exceptions import (
     StopNotConfirmed,
 )
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import autosubmit, interrupted, leftovers, lifecycle, own_process, reasons
+from runners.services import interrupted, lifecycle, own_process
 from runners.services.cancelling import Cancellation, cancel
-from runners.services.module_loaders import get_module_loader
-from runners.services.probe import Identity, Probe
+from runners.services.machines import leftovers
+from runners.services.machines.probe import Identity, Probe
+from runners.services.machines.registry import get_module_loader
 
 POLL = 0.5  # seconds between two probes of a run that was signalled
 EARLIER_RUNS = 20  # earlier runs of the experiment whose jobs may still exist

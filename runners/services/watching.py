@@ -12,7 +12,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, connection
 
 from runners.models import RunnerRun
-from runners.models_operations import Operation
+from runners.models.operation import Operation
 from runners.services import lifecycle
 
 logger = logging.getLogger(__name__)

@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests import processes
 from tests.browser.watching import Watch, keep
 from tests.conftest import need
-from tests.environments import AutosubmitAccount, StubAccount
-from tests.servers import AppServer, SSHServer
+from tests.support import processes
+from tests.support.environments import AutosubmitAccount, StubAccount
+from tests.support.servers import AppServer, SSHServer
 
 CHROMIUM = Path("/usr/bin/chromium")
 # The flags that prevent requests: without them chromium contacts its maker's hosts at every start.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PASSWORD, populate
 from tests.browser.watching import check_accessible, keep
-from tests.environments import StubAccount
-from tests.processes import PATIENCE
-from tests.servers import AppServer, SSHServer
+from tests.support.environments import StubAccount
+from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE
+from tests.support.servers import AppServer, SSHServer
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "profiles.example.yml"
+EXAMPLE = ROOT / "profiles.example.yml"
 MACHINE = 40_000 * PATIENCE  # ms: the service contacts a machine, on a shared machine
 
 ROWS = """
@@ -23,7 +23,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from datetime import timedelta
 from runners.models import *
-from runners.models_webhooks import *
+from runners.models.webhook import *
 now = timezone.now()
 local = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
 ssh = {**local, "RUNNER_TYPE": "SSH", "SSH": {"HOST": "login1", "PORT": 22, "USER": "ada"}}

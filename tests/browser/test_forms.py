@@ -9,9 +9,9 @@ from playwright.sync_api import Page, Route, expect
 
 from profiles.config import Endpoint
 from tests.browser.watching import Watch, check_accessible, keep
-from tests.environments import StubAccount
-from tests.processes import wait_for
-from tests.servers import AppServer, SSHServer
+from tests.support.environments import StubAccount
+from tests.support.processes import wait_for
+from tests.support.servers import AppServer, SSHServer
 
 SignIn = Callable[..., None]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.browser.watching import Watch, check_accessible, keep
-from tests.environments import StubAccount
-from tests.processes import PATIENCE, wait_for
-from tests.servers import AppServer, SSHServer
+from tests.support.environments import StubAccount
+from tests.support.processes import PATIENCE, wait_for
+from tests.support.servers import AppServer, SSHServer
 
 SignIn = Callable[..., None]
 RESTART = 30_000 * PATIENCE  # ms

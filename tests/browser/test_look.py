@@ -10,8 +10,8 @@ from django.template.loader import render_to_string
 from playwright.sync_api import Page, expect
 
 from tests.browser.watching import Watch, check_accessible, keep
-from tests.environments import StubAccount
-from tests.servers import AppServer
+from tests.support.environments import StubAccount
+from tests.support.servers import AppServer
 
 SignIn = Callable[..., None]
 PHONE = {"width": 390, "height": 844}

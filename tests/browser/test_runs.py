@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.watching import check_accessible, keep
-from tests.environments import AutosubmitAccount
-from tests.processes import PATIENCE
-from tests.servers import AppServer
+from tests.support.environments import AutosubmitAccount
+from tests.support.processes import PATIENCE
+from tests.support.servers import AppServer
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 SignIn = Callable[..., None]

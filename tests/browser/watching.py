@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import axe_playwright_python
 from playwright.sync_api import ConsoleMessage, Error, Page, Request, Response
 
-ARTIFACTS = Path(__file__).resolve().parents[2] / ".artifacts"
+from tests.support.paths import ROOT
+
+ARTIFACTS = ROOT / ".artifacts"
 # Use the script directly, because the package's wrapper only evaluates it, too.
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from tests.processes import PATIENCE, end, free_port, is_listening, start, wait_for
+from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE, end, free_port, is_listening, start, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 REFERENCE_VENV = ROOT / ".tools" / "autosubmit-api"  # made by tools/autosubmit-api-venv
 JWT_SECRET = "of the test run, signs nothing of value; 32 bytes and more"
 SCRIPT_TOKEN = "of-the-test-run-for-scripts-0123456789"

@@ -15,9 +15,9 @@ import yaml
 from tests.compat.client import Client, Reply
 from tests.compat.provider import Provider
 from tests.compat.reference import JWT_SECRET, SCRIPT_TOKEN, ReferenceServer
-from tests.environments import STUB, StubAccount
-from tests.processes import wait_for
-from tests.servers import AppServer, SSHServer
+from tests.support.environments import STUB, StubAccount
+from tests.support.processes import wait_for
+from tests.support.servers import AppServer, SSHServer
 
 ENDPOINTS = ("SET_JOB_STATUS", "CREATE_EXPERIMENT", "RUNNER_RUN", "UPDATE_EXPERIMENT_DETAILS")
 ORIGIN = "http://gui.example.org"

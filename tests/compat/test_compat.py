@@ -18,8 +18,8 @@ from tests.compat.differences import DIFFERENCES
 from tests.compat.reference import JWT_SECRET, REFERENCE_VENV, SCRIPT_TOKEN
 from tests.compat.side import Side
 from tests.compat.table import Pair, generated, write, written
-from tests.environments import StubAccount
-from tests.servers import AppServer, SSHServer, find_sshd
+from tests.support.environments import StubAccount
+from tests.support.servers import AppServer, SSHServer, find_sshd
 
 Ask = Callable[[str], Pair]
 

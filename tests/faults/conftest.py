@@ -22,10 +22,10 @@ import pytest
 from profiles.config import RunnerConfig, RunnerType
 from runners.services import lifecycle
 from tests.conftest import need
-from tests.environments import StubAccount
 from tests.faults.postgres import Postgres, find_postgres
 from tests.faults.tools import EXPID, Gate, Service, stand_before
-from tests.servers import AppServer, SSHServer
+from tests.support.environments import StubAccount
+from tests.support.servers import AppServer, SSHServer
 
 HERE = Path(__file__).parent
 PROFILES = """

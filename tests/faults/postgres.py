@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from tests.processes import PATIENCE, descendants, end, free_port, is_listening, kill_all, start, wait_for
+from tests.support.processes import PATIENCE, descendants, end, free_port, is_listening, kill_all, start, wait_for
 
 
 def find_postgres() -> Path | None:

@@ -18,12 +18,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.environments import StubAccount
 from tests.faults.conftest import LaunchGates
 from tests.faults.postgres import Postgres
 from tests.faults.tools import COMMAND, Gate, MakeGate, Service, add_control, in_background, run_processes
-from tests.processes import wait_for
-from tests.servers import AppServer
+from tests.support.environments import StubAccount
+from tests.support.processes import wait_for
+from tests.support.servers import AppServer
 
 EXPID, OTHER = f"g{secrets.token_hex(2)}", f"h{secrets.token_hex(2)}"
 PROFILE = {"profile_name": "HERE"}

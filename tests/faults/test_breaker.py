@@ -14,13 +14,13 @@ from profiles.config import RunnerConfig
 from runners.exceptions import AuthenticationFailed, RunnerServiceError, RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services import experiments, runs
-from runners.services.breaker import BREAKER
 from runners.services.check import check_profile
-from runners.services.runners import get_runner
-from tests.environments import StubAccount
+from runners.services.machines.breaker import BREAKER
+from runners.services.machines.registry import get_runner
 from tests.faults.tools import look, set_status, start_run, stop_run
-from tests.processes import wait_for
-from tests.servers import SSHServer
+from tests.support.environments import StubAccount
+from tests.support.processes import wait_for
+from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

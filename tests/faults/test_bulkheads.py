@@ -20,14 +20,14 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from runners.exceptions import MachineBusy, OutcomeUnknown, RunnerUnreachable, TooManyCommands
 from runners.models import RunnerRun
-from runners.services import bulkheads, scripts
-from runners.services.breaker import BREAKER
-from runners.services.bulkheads import BULKHEADS, threads_of
-from runners.services.runners import get_runner
-from tests.environments import StubAccount
+from runners.services.machines import bulkheads, scripts
+from runners.services.machines.breaker import BREAKER
+from runners.services.machines.bulkheads import BULKHEADS, threads_of
+from runners.services.machines.registry import get_runner
 from tests.faults.tools import COMMAND, EXPID, in_background, look, profile_of, set_status, start_run
-from tests.processes import PATIENCE, wait_for
-from tests.servers import Answer, AppServer, SSHServer
+from tests.support.environments import StubAccount
+from tests.support.processes import PATIENCE, wait_for
+from tests.support.servers import Answer, AppServer, SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

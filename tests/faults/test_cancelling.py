@@ -18,11 +18,12 @@ from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from runners.exceptions import AlreadyRunning, NotRunning, RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services.cancelling import Outcome, judged
-from runners.services.runners import CommandResult, LocalRunner
-from tests.environments import AutosubmitAccount, StubAccount
+from runners.services.machines.local import LocalRunner
+from runners.services.machines.runner import CommandResult
 from tests.faults import tools
-from tests.processes import wait_for
-from tests.servers import SSHServer
+from tests.support.environments import AutosubmitAccount, StubAccount
+from tests.support.processes import wait_for
+from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

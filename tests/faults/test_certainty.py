@@ -16,13 +16,14 @@ from profiles.config import RunnerConfig, SSHTarget
 from runners.exceptions import AlreadyRunning, OutcomeUnknown, RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services import lifecycle
-from runners.services.probe import Probe, ProbeTarget
-from runners.services.runners import Runner, get_runner
-from tests.contract import commands_with
-from tests.environments import StubAccount
+from runners.services.machines.probe import Probe, ProbeTarget
+from runners.services.machines.registry import get_runner
+from runners.services.machines.runner import Runner
 from tests.faults.tools import EXPID, in_background, start_run
-from tests.processes import descendants, is_alive, kill_all, wait_for
-from tests.servers import SSHServer, listener
+from tests.support.contract import commands_with
+from tests.support.environments import StubAccount
+from tests.support.processes import descendants, is_alive, kill_all, wait_for
+from tests.support.servers import SSHServer, listener
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

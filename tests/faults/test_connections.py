@@ -18,15 +18,17 @@ from django.db import connections
 from profiles.config import RunnerConfig, SSHTarget
 from runners.exceptions import HostKeyUnknown, RunnerUnreachable
 from runners.models import new_run_key
-from runners.services import runners, ssh
-from runners.services.paramiko_fixes import Transport
-from runners.services.probe import Probe, ProbeTarget
-from runners.services.runners import Runner, get_runner
-from runners.services.ssh import POOL
-from tests.environments import StubAccount
+from runners.services.machines import runner as runners
+from runners.services.machines.probe import Probe, ProbeTarget
+from runners.services.machines.registry import get_runner
+from runners.services.machines.runner import Runner
+from runners.services.machines.ssh import pool as ssh
+from runners.services.machines.ssh.paramiko_fixes import Transport
+from runners.services.machines.ssh.pool import POOL
 from tests.faults.tools import in_background
-from tests.processes import kill_all, wait_for
-from tests.servers import ROOT, SSHServer
+from tests.support.environments import StubAccount
+from tests.support.processes import kill_all, wait_for
+from tests.support.servers import ROOT, SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -149,7 +151,7 @@ CLIENT = """
 import sys, django
 django.setup()
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
-from runners.services.runners import get_runner
+from runners.services.machines.registry import get_runner
 target = SSHTarget("127.0.0.1", int(sys.argv[1]), sys.argv[2])
 runner = get_runner(RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target))
 print("ready", flush=True)

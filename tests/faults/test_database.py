@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from tests.environments import StubAccount
 from tests.faults.conftest import LaunchGates
 from tests.faults.postgres import Postgres
 from tests.faults.tools import Gate, MakeGate, Service, in_background, run_processes
-from tests.processes import wait_for
-from tests.servers import Answer
+from tests.support.environments import StubAccount
+from tests.support.processes import wait_for
+from tests.support.servers import Answer
 
 OUTAGE = 10.0  # seconds
 QUICK = 1  # seconds that SQLite waits for another writer, in tests that need the rejection and not the late success

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from runners_project.database import statement_timeout
-from tests.environments import StubAccount
 from tests.faults.postgres import PgBouncer, Postgres
 from tests.faults.test_database import assert_said
 from tests.faults.tools import COMMAND, EXPID, profile_of, run_processes
-from tests.processes import PATIENCE, end, kill_all, start, wait_for
-from tests.servers import ROOT, Answer, AppServer
+from tests.support.environments import StubAccount
+from tests.support.processes import PATIENCE, end, kill_all, start, wait_for
+from tests.support.servers import ROOT, Answer, AppServer
 
 CONNECT, STATEMENT = 1, 2  # seconds
 LIMITS = {

@@ -16,10 +16,10 @@ from profiles.config import RunnerConfig, RunnerType
 from runners.exceptions import CommandFailed
 from runners.models import RunnerRun
 from tests.conftest import live_in
-from tests.environments import StubAccount
 from tests.faults.tools import EXPID, MakeGate, add_control, look, start_run, stop_run, wait_ended
-from tests.processes import kill_all, wait_for
-from tests.servers import SSHServer
+from tests.support.environments import StubAccount
+from tests.support.processes import kill_all, wait_for
+from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

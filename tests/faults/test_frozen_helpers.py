@@ -27,16 +27,16 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from profiles import ssh_config
 from profiles.config import SSHTarget
 from runners.exceptions import AuthenticationFailed, HostKeyUnknown, RunnerUnreachable
-from runners.services import host_keys, ssh_auth
-from runners.services.runners import get_runner
+from runners.services import host_keys
+from runners.services.machines.registry import get_runner
+from runners.services.machines.ssh import authentication, config
 from runners_project import bounded
 from tests.conftest import need
-from tests.environments import StubAccount
-from tests.processes import PATIENCE, wait_for
-from tests.servers import ROOT, SSHServer
+from tests.support.environments import StubAccount
+from tests.support.processes import PATIENCE, wait_for
+from tests.support.servers import ROOT, SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -96,7 +96,7 @@ def test_an_ssh_agent_that_does_not_answer_costs_its_deadline_and_is_named(
 ) -> None:
     agent = SilentAgent(tmp_path / "agent", words, pause)
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
-    monkeypatch.setattr(ssh_auth, "AGENT_TIMEOUT", 1.0)
+    monkeypatch.setattr(authentication, "AGENT_TIMEOUT", 1.0)
     runner = get_runner(sshd.config())
     runner.execute("true", timeout=TIMEOUT)
     assert agent.asked == 0  # our own key was enough
@@ -128,7 +128,7 @@ def test_an_ssh_agent_that_lists_its_keys_and_never_signs_is_named(
     listed = b"\x0c" + struct.pack(">II", 1, len(blob)) + blob + struct.pack(">I", 0)
     agent = SilentAgent(tmp_path / "agent", struct.pack(">I", len(listed)) + listed, 0.0)
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
-    monkeypatch.setattr(ssh_auth, "AGENT_TIMEOUT", 1.0)
+    monkeypatch.setattr(authentication, "AGENT_TIMEOUT", 1.0)
     settings.RUNNERS_SSH_KEYS = []
     begin = time.monotonic()
     with pytest.raises(RunnerUnreachable, match="The ssh-agent of the service .* does not answer within 1 s"):
@@ -165,7 +165,7 @@ from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarge
 from runners.exceptions import RunnerUnreachable
 from runners.services import known_hosts, webhook_http
 from runners.services.check import _reach
-from runners.services.runners import get_runner
+from runners.services.machines.registry import get_runner
 from runners_project import bounded
 known_hosts._approved = lambda name: iter(())  # no database here
 settings.RUNNERS_CONNECT_TIMEOUT = 2
@@ -265,13 +265,13 @@ def test_a_fifo_in_place_of_a_file_is_refused_and_never_waited_for(
     settings.RUNNERS_KNOWN_HOSTS = known
 
     settings.RUNNERS_SSH_CONFIG = str(fifo)
-    assert f"{fifo} is not a file" in ssh_config.lookup("a").problem
+    assert f"{fifo} is not a file" in config.lookup("a").problem
     including = tmp_path / "config"
     including.write_text(f"Include {fifo}\n")
     settings.RUNNERS_SSH_CONFIG = str(including)
-    assert f"{fifo} is not a file" in ssh_config.lookup("a").problem
+    assert f"{fifo} is not a file" in config.lookup("a").problem
     settings.RUNNERS_SSH_CONFIG = "/dev/null"
-    assert not ssh_config.lookup("a").problem
+    assert not config.lookup("a").problem
 
     settings.RUNNERS_SSH_KEYS = [str(fifo), *settings.RUNNERS_SSH_KEYS]
     assert runner.execute("echo done", timeout=TIMEOUT).stdout == b"done\n"
@@ -304,7 +304,7 @@ def test_files_of_a_home_that_hangs_cost_their_deadline_and_one_thread(
     account: StubAccount, sshd: SSHServer, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounded, "FILE_TIMEOUT", 1.0)
-    monkeypatch.setattr(ssh_config, "LOOKUP_TIMEOUT", 1.0)
+    monkeypatch.setattr(config, "LOOKUP_TIMEOUT", 1.0)
     runner = get_runner(sshd.config())
     healthy = {name: getattr(settings, name) for name in sshd.settings}
     dead = tmp_path / "dead"
@@ -329,8 +329,8 @@ def test_files_of_a_home_that_hangs_cost_their_deadline_and_one_thread(
         settings.RUNNERS_KNOWN_HOSTS = healthy["RUNNERS_KNOWN_HOSTS"]
 
         settings.RUNNERS_SSH_CONFIG = str(dead / "config")
-        assert seconds(lambda: ssh_config.lookup("a")) < 1 + SLACK
-        assert "no answer within 1 s" in ssh_config.lookup("a").problem
+        assert seconds(lambda: config.lookup("a")) < 1 + SLACK
+        assert "no answer within 1 s" in config.lookup("a").problem
         settings.RUNNERS_SSH_CONFIG = healthy["RUNNERS_SSH_CONFIG"]
 
         settings.RUNNERS_SSH_KEYS = [str(dead / "key"), *healthy["RUNNERS_SSH_KEYS"]]

@@ -21,8 +21,7 @@ from profiles.config import RunnerConfig
 from runners.exceptions import NotRunning, RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services import experiments, lifecycle
-from runners.services.runners import get_runner
-from tests.environments import StubAccount
+from runners.services.machines.registry import get_runner
 from tests.faults.tools import (
     EXPID,
     MakeGate,
@@ -35,8 +34,9 @@ from tests.faults.tools import (
     stored,
     wait_ended,
 )
-from tests.processes import is_alive, kill_all, wait_for
-from tests.servers import SSHServer
+from tests.support.environments import StubAccount
+from tests.support.processes import is_alive, kill_all, wait_for
+from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

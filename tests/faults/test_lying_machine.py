@@ -16,11 +16,11 @@ from django.test import Client
 from profiles.config import RunnerType
 from profiles.models import RunnerProfile
 from runners.models import RunnerRun
-from runners.services import answers
-from tests.api import Api
-from tests.environments import StubAccount
-from tests.hostile_answers import IDENTITY
-from tests.servers import SSHServer
+from runners.services.machines import answers
+from tests.support.api import Api
+from tests.support.environments import StubAccount
+from tests.support.hostile_answers import IDENTITY
+from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -10,7 +10,6 @@ import pytest
 from profiles.config import RunnerConfig
 from runners.exceptions import CommandFailed, CommandTimedOut
 from runners.services import runs
-from tests.environments import StubAccount
 from tests.faults.tools import (
     EXPID,
     MakeGate,
@@ -21,7 +20,8 @@ from tests.faults.tools import (
     stop_run,
     wait_ended,
 )
-from tests.processes import wait_for
+from tests.support.environments import StubAccount
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from tests.faults.postgres import Postgres
-from tests.processes import end, wait_for
+from tests.support.processes import end, wait_for
 
 BEFORE, AFTER = "0013", "0014"
 INSERT = """

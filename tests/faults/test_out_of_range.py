@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.environments import StubAccount
 from tests.faults.postgres import Postgres
-from tests.servers import AppServer
+from tests.support.environments import StubAccount
+from tests.support.servers import AppServer
 
 PASSWORD = "a password of the tests 4711"
 NUMBERS = [

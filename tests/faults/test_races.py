@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from profiles.config import RunnerType
-from tests.environments import StubAccount
 from tests.faults.postgres import Postgres
 from tests.faults.tools import COMMAND, EXPID, profile_of, run_processes
-from tests.processes import wait_for
-from tests.servers import Answer, AppServer, SSHServer
+from tests.support.environments import StubAccount
+from tests.support.processes import wait_for
+from tests.support.servers import Answer, AppServer, SSHServer
 
 AT_ONCE = 50
 SERVERS, WORKERS, THREADS = 2, 2, 16  # 64 requests can be under way in 4 processes

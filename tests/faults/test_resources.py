@@ -21,14 +21,14 @@ from profiles.own_account import own_account
 from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services import host_keys, lifecycle
-from runners.services.runners import get_runner
-from runners.services.ssh import POOL
-from tests.environments import StubAccount
+from runners.services.machines.registry import get_runner
+from runners.services.machines.ssh.pool import POOL
 from tests.faults import tools
 from tests.faults.tools import EXPID, run_processes, start_run, stored
-from tests.processes import end, free_port, kill_all, wait_for
-from tests.processes import start as start_server
-from tests.servers import ROOT, AppServer, SSHServer, listener
+from tests.support.environments import StubAccount
+from tests.support.processes import end, free_port, kill_all, wait_for
+from tests.support.processes import start as start_server
+from tests.support.servers import ROOT, AppServer, SSHServer, listener
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

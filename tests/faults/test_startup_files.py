@@ -21,15 +21,15 @@ from django.db import connections
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
 from runners.exceptions import CommandTimedOut, RunnerServiceError, RunnerUnreachable
 from runners.models import new_run_key
-from runners.services import exchange, runners
-from runners.services.module_loaders import get_module_loader
-from runners.services.probe import Probe, ProbeTarget
-from runners.services.runners import get_runner
-from runners.services.ssh import POOL
+from runners.services.machines import exchange
+from runners.services.machines import runner as runners
+from runners.services.machines.probe import Probe, ProbeTarget
+from runners.services.machines.registry import get_module_loader, get_runner
+from runners.services.machines.ssh.pool import POOL
 from tests.conftest import need, use
-from tests.environments import StubAccount
-from tests.processes import PATIENCE, is_alive, kill_all, wait_for
-from tests.servers import AppServer, SSHServer, find_sshd
+from tests.support.environments import StubAccount
+from tests.support.processes import PATIENCE, is_alive, kill_all, wait_for
+from tests.support.servers import AppServer, SSHServer, find_sshd
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

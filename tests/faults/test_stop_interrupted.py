@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.conftest import Service
 from tests.faults.tools import COMMAND, EXPID, Gate, in_background, run_processes
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 MakeGate = Callable[[], Gate]
 

@@ -24,16 +24,17 @@ from django.utils import timezone
 from profiles.config import RunnerConfig, RunnerType
 from runners.exceptions import NotRunning, OutcomeUnknown, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun
-from runners.services import exchange, lifecycle
+from runners.services import lifecycle
 from runners.services.experiments import StopOutcome
 from runners.services.lifecycle import identity_of
-from runners.services.probe import Probe
-from runners.services.runners import get_runner
-from tests.environments import AutosubmitAccount, StubAccount
+from runners.services.machines import exchange
+from runners.services.machines.probe import Probe
+from runners.services.machines.registry import get_runner
 from tests.faults import tools
 from tests.faults.tools import COMMAND, add_control, in_background, profile_of, run_processes, stored, wait_ended
-from tests.processes import PATIENCE, is_alive, kill_all, processes, wait_for, with_environment
-from tests.servers import AppServer, SSHServer
+from tests.support.environments import AutosubmitAccount, StubAccount
+from tests.support.processes import PATIENCE, is_alive, kill_all, processes, wait_for, with_environment
+from tests.support.servers import AppServer, SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

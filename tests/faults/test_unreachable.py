@@ -25,10 +25,10 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import RunnerRun
-from runners.services import lifecycle, runners
-from runners.services.runners import get_runner
-from runners.services.ssh import POOL
-from tests.environments import StubAccount
+from runners.services import lifecycle
+from runners.services.machines import runner as runners
+from runners.services.machines.registry import get_runner
+from runners.services.machines.ssh.pool import POOL
 from tests.faults.tools import (
     EXPID,
     MakeGate,
@@ -42,8 +42,9 @@ from tests.faults.tools import (
     stored,
     wait_ended,
 )
-from tests.processes import is_alive, kill_all, wait_for
-from tests.servers import SSHServer, keygen
+from tests.support.environments import StubAccount
+from tests.support.processes import is_alive, kill_all, wait_for
+from tests.support.servers import SSHServer, keygen
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

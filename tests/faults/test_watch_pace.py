@@ -22,11 +22,11 @@ from profiles.config import RunnerConfig, SSHTarget
 from runners.models import RunnerRun
 from runners.services import lifecycle, watching
 from runners.services.watching import Row, Watch
-from tests.contract import launch, wait_over
-from tests.environments import StubAccount
 from tests.faults.test_watching import row
-from tests.processes import PATIENCE, free_port, kill_all, wait_for
-from tests.servers import SSHServer
+from tests.support.contract import launch, wait_over
+from tests.support.environments import StubAccount
+from tests.support.processes import PATIENCE, free_port, kill_all, wait_for
+from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

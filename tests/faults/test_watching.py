@@ -26,8 +26,6 @@ from profiles.config import RunnerConfig
 from runners.exceptions import NotRunning, StillReachable
 from runners.models import RunnerRun, new_run_key
 from runners.services import lifecycle
-from tests.contract import launch
-from tests.environments import StubAccount
 from tests.faults import tools
 from tests.faults.postgres import Postgres
 from tests.faults.tools import (
@@ -41,9 +39,11 @@ from tests.faults.tools import (
     stand_before,
     stored,
 )
-from tests.processes import end, is_alive, kill_all, wait_for
-from tests.processes import start as start_server
-from tests.servers import ROOT, AppServer, SSHServer
+from tests.support.contract import launch
+from tests.support.environments import StubAccount
+from tests.support.processes import end, is_alive, kill_all, wait_for
+from tests.support.processes import start as start_server
+from tests.support.servers import ROOT, AppServer, SSHServer
 
 LAUNCHED, CHEAP = 10, 210  # runs of one machine: complete runs, and rows of living processes
 POLLERS = 40

@@ -22,11 +22,12 @@ from django.db import connections
 from django.utils import timezone
 
 from profiles.config import RunnerConfig
+from runners.commands import autosubmit
 from runners.models import AuditRecord, RunnerRun
-from runners.services import autosubmit, experiments
-from tests.environments import Account, StubAccount
-from tests.processes import is_alive, processes, wait_for, with_environment
-from tests.servers import Answer, AppServer, SSHServer
+from runners.services import experiments
+from tests.support.environments import Account, StubAccount
+from tests.support.processes import is_alive, processes, wait_for, with_environment
+from tests.support.servers import Answer, AppServer, SSHServer
 
 T = TypeVar("T")
 COMMAND = "/v4/runners/command/"

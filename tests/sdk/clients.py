@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.support.paths import ROOT
+
 HERE = Path(__file__).parent
 SOURCES = ROOT / "tools" / "sdk"
 TOOLS = ROOT / ".tools" / "sdk"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.environments import StubAccount
-from tests.servers import AppServer
+from tests.support.environments import StubAccount
+from tests.support.servers import AppServer
 
 PROFILE = "LOCAL_STUB"
 

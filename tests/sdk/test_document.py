@@ -16,15 +16,15 @@ import pytest
 from django.test import Client
 from jsonschema import Draft202012Validator
 
-from runners.api.document import document
 from runners.api.exception_handler import KINDS, LENGTH_REQUIRED, PROBLEM_TYPE
-from runners.api.schema_examples import recorded
+from runners.api.openapi.document import document
+from runners.api.openapi.examples import recorded
 from tests.conftest import need
-from tests.examples import UNRECORDED
 from tests.sdk import clients
-from tests.servers import Answer, AppServer
+from tests.support.examples import UNRECORDED
+from tests.support.paths import ROOT
+from tests.support.servers import Answer, AppServer
 
-ROOT = Path(__file__).parent.parent.parent
 DOCUMENT: dict[str, Any] = json.loads(document("json").body)
 OPERATIONS = {
     operation["operationId"]: (method, path, operation)

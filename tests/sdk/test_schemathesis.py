@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import need
-from tests.environments import StubAccount
 from tests.sdk import clients
 from tests.sdk.conftest import Service
+from tests.support.environments import StubAccount
 
 pytestmark = pytest.mark.timeout(400)
 PROGRAM = clients.TOOLS / "bin" / "schemathesis"

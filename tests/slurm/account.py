@@ -26,10 +26,10 @@ from typing import Any
 
 import yaml
 
-from tests.environments import AUTOSUBMIT_VENV, Account, job_statuses
-from tests.processes import is_alive, kill_all, processes, umask, wait_for
-from tests.servers import SSHServer
 from tests.slurm.cluster import Slurm
+from tests.support.environments import AUTOSUBMIT_VENV, Account, job_statuses
+from tests.support.processes import is_alive, kill_all, processes, umask, wait_for
+from tests.support.servers import SSHServer
 
 PLATFORM = "CLUSTER"  # the platform's name in Autosubmit
 PROJECT = "tests"  # the account that Slurm jobs are charged to

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tests.processes import end, free_port, is_listening, start, umask, wait_for
+from tests.support.processes import end, free_port, is_listening, start, umask, wait_for
 
 SBIN = "/usr/sbin:/sbin"  # often not on the PATH of a user, but contains all daemons
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "squeue", "sacct")

@@ -20,11 +20,11 @@ import pytest
 import yaml
 
 from tests.conftest import need
-from tests.environments import AUTOSUBMIT_VENV
-from tests.servers import AppServer, find_sshd
 from tests.slurm.account import SlurmAccount
 from tests.slurm.cluster import Slurm, find_slurm
 from tests.slurm.site import Site
+from tests.support.environments import AUTOSUBMIT_VENV
+from tests.support.servers import AppServer, find_sshd
 
 HERE = Path(__file__).parent
 

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from tests.processes import kill_all, wait_for
-from tests.servers import AppServer
 from tests.slurm.account import PLATFORM, SlurmAccount
 from tests.slurm.cluster import Job, Slurm
+from tests.support.processes import kill_all, wait_for
+from tests.support.servers import AppServer
 
 LOG = logging.getLogger(__name__)
 COMMAND = "/v4/runners/command/"

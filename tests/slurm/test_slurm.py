@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.processes import kill_all, wait_for
 from tests.slurm.site import COMMAND, Site
+from tests.support.processes import kill_all, wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from runners.services.output import plain_text
+from runners.services.machines.output import plain_text
 
 FOLDER = Path(__file__).parent / "outputs"
 # Newest first. See tools/autosubmit-venv.

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runners.services import autosubmit
-from runners.services.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
-from tests.environments import ROOT, AutosubmitAccount, write_short
-from tests.processes import wait_for
+from runners.commands import autosubmit
+from runners.commands.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+from tests.support.environments import ROOT, AutosubmitAccount, write_short
+from tests.support.processes import wait_for
 from tests.versions.outputs import VERSIONS, Output, write
 
 DEADLINE = 120  # seconds for one command

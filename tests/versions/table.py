@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.environments import ROOT
+from tests.support.environments import ROOT
 from tests.versions.outputs import VERSIONS
 
 DOCUMENT = ROOT / "docs" / "autosubmit-versions.md"

@@ -20,12 +20,12 @@ import pytest
 from django.test import Client
 
 from profiles.models import RunnerProfile
-from runners.services.ssh import POOL
-from tests.api import Api
+from runners.services.machines.ssh.pool import POOL
 from tests.conftest import live_in, use
-from tests.environments import AutosubmitAccount, autosubmit_venv, write_short
-from tests.processes import wait_for
-from tests.servers import SSHServer
+from tests.support.api import Api
+from tests.support.environments import AutosubmitAccount, autosubmit_venv, write_short
+from tests.support.processes import wait_for
+from tests.support.servers import SSHServer
 from tests.versions import table
 from tests.versions.outputs import VERSIONS
 

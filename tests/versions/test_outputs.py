@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from runners.services import autosubmit, reasons
+from runners.commands import autosubmit, reasons
 from tests.versions.outputs import RECORDED, Output, load
 
 # setstatus commands that change jobs, with the jobs of the recorded experiment (a001: ONE, TWO, SIM per chunk).

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from profiles.importer import export_configuration
-from profiles.yaml_config import dump
+from profiles.yaml.format import dump
+from profiles.yaml.importer import export_configuration
 from runners_project import private
 
 

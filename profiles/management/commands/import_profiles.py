@@ -9,9 +9,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import IntegrityError
 
-from profiles.importer import import_configuration
 from profiles.validators import is_public_key
-from profiles.yaml_config import InvalidConfiguration, parse
+from profiles.yaml.format import InvalidConfiguration, parse
+from profiles.yaml.importer import import_configuration
 
 
 class Command(BaseCommand):

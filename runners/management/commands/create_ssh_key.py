@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from profiles.models import PublishedSSHKey
 from profiles.own_account import own_account
-from runners.services import ssh_keys
 from runners.services.audit import audited, begin, holds_changes
+from runners.services.machines.ssh import keys
 
 
 class Command(BaseCommand):
@@ -39,21 +39,21 @@ class Command(BaseCommand):
             try:
                 record.detail = self._do(comment, options)
             except OSError as error:
-                raise CommandError(f"{ssh_keys.directory()} cannot be used: {error.strerror}.") from error
+                raise CommandError(f"{keys.directory()} cannot be used: {error.strerror}.") from error
 
     def _do(self, comment: str, options: dict[str, Any]) -> str:
         """Execute the command. Return a summary for the audit record."""
         if options["retire"]:
-            gone = ssh_keys.retire_previous()
+            gone = keys.retire_previous()
             if gone is None:
                 raise CommandError("There is no previous pair to retire.")
             PublishedSSHKey.objects.filter(line=gone.line).delete()
             self.stdout.write(f"Retired: {gone.fingerprint}. It can be removed from every authorized_keys.")
             return f"retired {gone.fingerprint}"
         if options["publish"]:
-            key = ssh_keys.current()
+            key = keys.current()
             if key is None:
-                raise CommandError(f"There is no key pair in {ssh_keys.directory()}.")
+                raise CommandError(f"There is no key pair in {keys.directory()}.")
         else:
             key = self._create(comment, replace=options["replace"])
         PublishedSSHKey.objects.get_or_create(line=key.line, defaults={"comment": f"create_ssh_key: {key.path}"[:200]})
@@ -61,14 +61,14 @@ class Command(BaseCommand):
         self.stdout.write(key.line)
         return f"{'published' if options['publish'] else 'made'} {key.fingerprint}"
 
-    def _create(self, comment: str, *, replace: bool) -> ssh_keys.PublicKey:
-        lost = ssh_keys.previous() if replace else None
+    def _create(self, comment: str, *, replace: bool) -> keys.PublicKey:
+        lost = keys.previous() if replace else None
         if lost:
             raise CommandError(f"An earlier pair ({lost.fingerprint}) is still kept for rotation: use --retire first.")
         try:
-            return ssh_keys.create(comment=comment, replace=replace)
+            return keys.create(comment=comment, replace=replace)
         except FileExistsError:
             raise CommandError(
-                f"There is a key pair already in {ssh_keys.directory()}. Use it (--publish), or make a new one beside "
+                f"There is a key pair already in {keys.directory()}. Use it (--publish), or make a new one beside "
                 "it with --replace."
             ) from None

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from runners.services import webhooks
+from runners.webhooks import delivery
 
 
 class Command(BaseCommand):
@@ -21,11 +21,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         interval = options["interval"]
         if interval is None:
-            done = webhooks.deliver_due()
+            done = delivery.deliver_due()
             self.stdout.write(f"{done.delivered} delivered, {done.failed} failed.")
             return
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         self.stdout.write(f"Delivering webhooks every {interval:g} s.")
-        webhooks.deliver_until(stop, interval)
+        delivery.deliver_until(stop, interval)

@@ -14,9 +14,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from runners.models import RunnerRun
-from runners.models_operations import Operation
-from runners.services import audit, health, idempotency, interrupted, lifecycle, webhooks
+from runners.models.operation import Operation
+from runners.services import audit, health, idempotency, interrupted, lifecycle
 from runners.services.watching import Watch
+from runners.webhooks import delivery
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Command(BaseCommand):
         watch = Watch(self.report, self.stdout.write, self.complain)
         if interval is None:
             once: list[Callable[[], object]] = [watch.look, partial(watch.close, cancel=False), self.count_unreadable]
-            for step in (*once, *self.duties, webhooks.deliver_due):
+            for step in (*once, *self.duties, delivery.deliver_due):
                 self.patiently(step)
             if self.has_failed:
                 raise CommandError("The look is not complete; see above.")
@@ -44,7 +45,7 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stop.set())
         self.stdout.write(f"Watching active runs every {interval:g} s.")
         # In a thread, so that a receiver that does not answer cannot delay the watch of runs.
-        threading.Thread(target=webhooks.deliver_until, args=(stop, interval), name="webhooks", daemon=True).start()
+        threading.Thread(target=delivery.deliver_until, args=(stop, interval), name="webhooks", daemon=True).start()
         while not stop.is_set():
             for step in (heartbeat.beat, watch.look, *self.duties):
                 self.patiently(step)

@@ -1,0 +1,358 @@
+"""The configuration in the admin: profiles, endpoint toggles, published keys, people's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from profiles.admin.import_page import NEEDED, import_view, switched
+from profiles.admin.profile_form import ProfileForm, copy_of, preview, preview_of_form
+from profiles.config import Endpoint, RunnerType
+from profiles.groups import profiles_that_need
+from profiles.limits import BOUND
+from profiles.models import AccountMap, EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
+from profiles.validators import is_public_key
+from profiles.yaml.format import Configuration, dump
+from profiles.yaml.importer import export_configuration, settings_of
+
+if TYPE_CHECKING:
+    ProfileAdmin = admin.ModelAdmin[RunnerProfile]
+    ToggleAdmin = admin.ModelAdmin[EndpointToggle]
+    KeyAdmin = admin.ModelAdmin[PublishedSSHKey]
+    SettingsAdmin = admin.ModelAdmin[UserSettings]
+    AccountsAdmin = admin.ModelAdmin[AccountMap]
+else:
+    ProfileAdmin = ToggleAdmin = KeyAdmin = SettingsAdmin = AccountsAdmin = admin.ModelAdmin
+
+OPEN = "(open)"
+
+
+@admin.register(RunnerProfile)
+class RunnerProfileAdmin(ProfileAdmin):
+    list_display = ("name", "enabled", "target", "acts_as", "environment", "still_open")
+    list_filter = ("enabled", "runner_type", "module_loader_type")
+    search_fields = ("name", "description", "modules", "ssh_host", "ssh_user")
+    search_help_text = "Name, description, modules, SSH host or user"
+    actions = ("duplicate", "export", "enable", "disable")
+    form = ProfileForm
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": ("name", "enabled", "description"),
+                "description": "A profile says where and how commands run. What you leave empty is <em>open</em>: a "
+                "request may or must give it in profile_params. What you fill in is fixed: no request can change it. "
+                "Whoever may change profiles can run programs as the account of this service (a LOCAL profile with an "
+                "environment of their own), read its database and SSH key, and act as every account that accepts the "
+                "key. Give this permission only to people who may do all of that. RUNNERS_VENV_ROOTS and "
+                "RUNNERS_ALLOW_LOCAL bound it from outside.",
+            },
+        ),
+        (
+            "Where",
+            {
+                "fields": ("runner_type", "ssh_host", "ssh_port", "ssh_user"),
+                "description": "LOCAL runs commands as the account of this service, and takes no SSH fields. SSH needs "
+                "a host whose key is known to the service, and an account that accepts one of the published keys.",
+            },
+        ),
+        (
+            "Environment of Autosubmit",
+            {
+                "fields": ("module_loader_type", "modules", "installation"),
+                "description": "The command <code>autosubmit</code> has to be found in it, and its database configured "
+                "for the account that runs it.",
+            },
+        ),
+        (
+            "Who may",
+            {
+                "fields": ("run_groups", "stop_groups", "status_groups", "view_groups"),
+                "description": "People get into groups under Authentication. Superusers always may.",
+            },
+        ),
+        (
+            "Limits of what is open",
+            {
+                "fields": ("allowed_hosts", "allowed_users", "venv_roots"),
+                "description": "What requests may give where you leave something open above.",
+            },
+        ),
+    )
+
+    class Media:
+        js = ("profiles/admin_form.js",)
+
+    # --- pages ---
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        name = "profiles_runnerprofile_{}".format
+        return [
+            path("import/", view(self.import_page), name=name("import")),
+            path("export/", view(self.export_all), name=name("export")),
+            path("preview/", view(self.preview), name=name("preview")),
+            path("<int:pk>/preview/", view(self.preview), name=name("preview")),
+            path("<int:pk>/export/", view(self.export_one), name=name("export")),
+            *super().get_urls(),
+        ]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        may_import = request.user.has_perms(NEEDED)
+        return super().changelist_view(request, {"may_import": may_import, **(extra_context or {})})
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        profile = self.get_object(request, object_id) if object_id else None
+        context = {
+            "preview": preview(profile) if profile else None,
+            "preview_url": reverse("admin:profiles_runnerprofile_preview", args=[profile.pk] if profile else []),
+        }
+        return super().changeform_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        copied = request.GET.get("copy_of", "")
+        if copied.isdecimal():
+            if not self.has_view_permission(request):
+                raise PermissionDenied
+            if profile := RunnerProfile.objects.filter(pk=copied).first():
+                return copy_of(profile)
+        # By default, a new profile binds SSH.USER to the person who makes the request. An admin may change that.
+        return {"allowed_users": "\n".join(BOUND), **super().get_changeform_initial_data(request)}
+
+    def save_model(self, request: HttpRequest, obj: RunnerProfile, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        for text in obj.warnings:
+            self.message_user(request, text, messages.WARNING)
+
+    def preview(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
+        """Return the preview of the posted form as an HTML fragment. Nothing is written."""
+        profile = get_object_or_404(RunnerProfile, pk=pk) if pk else None
+        may = self.has_change_permission(request, profile) if profile else self.has_add_permission(request)
+        if not may:
+            raise PermissionDenied
+        form = self.get_form(request, profile, change=profile is not None)(request.POST, instance=profile)
+        context = {"preview": preview_of_form(form)}
+        return TemplateResponse(request, "admin/profiles/runnerprofile/_preview.html", context)
+
+    def import_page(self, request: HttpRequest) -> HttpResponse:
+        return import_view(request, self)
+
+    def export_all(self, request: HttpRequest) -> HttpResponse:
+        """Return the whole configuration as a YAML file."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return _yaml_file("runner-configuration", export_configuration())
+
+    def export_one(self, request: HttpRequest, pk: int) -> HttpResponse:
+        profile = get_object_or_404(RunnerProfile, pk=pk)
+        if not self.has_view_permission(request, profile):
+            raise PermissionDenied
+        return _yaml_of([profile])
+
+    # --- the list ---
+
+    @admin.display(description="where", ordering="ssh_host")
+    def target(self, profile: RunnerProfile) -> str:
+        if profile.runner_type == RunnerType.LOCAL:
+            return "LOCAL"
+        user = f"{profile.ssh_user}@" if profile.ssh_user else ""
+        port = f":{profile.ssh_port}" if profile.ssh_port else ""
+        host = f"[{profile.ssh_host}]" if port and ":" in profile.ssh_host else profile.ssh_host
+        is_named = bool(user or host or port)
+        return " ".join(filter(None, [profile.runner_type or OPEN, f"{user}{host or OPEN}{port}" if is_named else ""]))
+
+    @admin.display(description="acts as")
+    def acts_as(self, profile: RunnerProfile) -> str | SafeString:
+        if profile.is_anybody:
+            return format_html('<span class="badge failed">{}</span>', "anybody as anybody")
+        if profile.runner_type == RunnerType.LOCAL:
+            return "the service's account"
+        return profile.ssh_user or ", ".join(profile.limits.users)
+
+    @admin.display(description="environment", ordering="modules")
+    def environment(self, profile: RunnerProfile) -> str:
+        return f"{profile.module_loader_type or OPEN} {', '.join(profile.module_list)}"
+
+    @admin.display(description="to be given")
+    def still_open(self, profile: RunnerProfile) -> str:
+        """Return the parameters that a request must give. `?` marks those that only some values of others require."""
+        return ", ".join(
+            f"{item['parameter']}{'' if item['required'] else '?'}"
+            for item in profile.requirements()
+            if item["required"] or item.get("required_when")
+        )
+
+    @admin.action(description="Duplicate the selected profile", permissions=["add"])
+    def duplicate(self, request: HttpRequest, queryset: QuerySet[RunnerProfile]) -> HttpResponseBase | None:
+        if len(queryset) != 1:
+            self.message_user(request, "Select the one profile to duplicate.", messages.ERROR)
+            return None
+        return redirect(f"{reverse('admin:profiles_runnerprofile_add')}?copy_of={queryset[0].pk}")
+
+    @admin.action(description="Export the selected profiles as YAML", permissions=["view"])
+    def export(self, request: HttpRequest, queryset: QuerySet[RunnerProfile]) -> HttpResponseBase:
+        return _yaml_of(queryset)
+
+    @admin.action(description="Enable the selected profiles", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[RunnerProfile]) -> None:
+        self._switch(request, queryset, True)
+
+    @admin.action(description="Disable the selected profiles", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: QuerySet[RunnerProfile]) -> None:
+        self._switch(request, queryset, False)
+
+    def _switch(self, request: HttpRequest, queryset: QuerySet[RunnerProfile], enabled: bool) -> None:
+        changed = list(queryset.exclude(enabled=enabled))
+        for profile in changed:  # one by one, so that each gets an entry in its history
+            profile.enabled = enabled
+            profile.save(update_fields=["enabled"])
+            self.log_change(request, profile, [{"changed": {"fields": ["enabled"]}}])
+        self.message_user(
+            request, f"{len(changed)} profile(s) {'enabled' if enabled else 'disabled'}.", messages.SUCCESS
+        )
+
+
+def _yaml_of(profiles: Iterable[RunnerProfile]) -> HttpResponse:
+    """Return YAML with only these profiles. Importing it changes no others, unless the import prunes."""
+    rows = list(profiles)
+    configuration = Configuration(profiles={row.name: settings_of(row) for row in rows})
+    return _yaml_file(rows[0].name if len(rows) == 1 else "profiles", configuration)
+
+
+def _yaml_file(name: str, configuration: Configuration) -> HttpResponse:
+    response = HttpResponse(dump(configuration), content_type="application/yaml; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name}.yml"'
+    return response
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class ProfileGroupAdmin(GroupAdmin):
+    """Django's GroupAdmin. Its delete page also lists the profiles that still need the group."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
+        deleted, counts, missing, protected = super().get_deleted_objects(objs, request)
+        needed = {f"profile {profile}" for group in objs for profile in profiles_that_need(group)}
+        return deleted, counts, missing, [*protected, *sorted(needed)]
+
+
+class ToggleForm(forms.ModelForm):
+    """One row of the list. The checkbox has no visible label, so it gets an `aria-label` for screen readers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["enabled"].widget.attrs["aria-label"] = f"{self.instance} is enabled"
+
+
+@admin.register(EndpointToggle)
+class EndpointToggleAdmin(ToggleAdmin):
+    """The four toggles. The list always has all of them; none can be added or deleted."""
+
+    list_display = ("name", "enabled", "covers", "history")
+    list_editable = ("enabled",)
+    list_display_links = None
+    readonly_fields = ("name",)
+    actions = None
+
+    COVERS = {
+        Endpoint.SET_JOB_STATUS: "set-job-status",
+        Endpoint.CREATE_EXPERIMENT: "create-experiment, create-job-list",
+        Endpoint.RUNNER_RUN: "run-experiment, stop-experiment",
+        Endpoint.UPDATE_EXPERIMENT_DETAILS: "update-experiment-description",
+    }
+
+    @admin.display(description="commands")
+    def covers(self, toggle: EndpointToggle) -> str:
+        return self.COVERS.get(Endpoint(toggle.name), "")
+
+    @admin.display(description="who switched it")
+    def history(self, toggle: EndpointToggle) -> SafeString:
+        url = reverse("admin:profiles_endpointtoggle_history", args=[toggle.pk])
+        return format_html('<a href="{}">History<span class="visually-hidden"> of {}</span></a>', url, toggle)
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        if "enabled" in form.changed_data:
+            return f"{switched(form.cleaned_data['enabled'])}."
+        return super().construct_change_message(request, form, formsets, add)
+
+    def get_changelist_form(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().get_changelist_form(request, **{**kwargs, "form": ToggleForm})
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        # A family without a row is enabled. Create the missing rows, so that each family can be switched here.
+        rows = [EndpointToggle(name=name) for name in Endpoint.values]
+        EndpointToggle.objects.bulk_create(rows, ignore_conflicts=True)
+        title = "Endpoint toggles"  # instead of "Select ... to change": there is nothing to select
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: EndpointToggle | None = None) -> bool:
+        return False
+
+
+@admin.register(PublishedSSHKey)
+class PublishedSSHKeyAdmin(KeyAdmin):
+    list_display = ("__str__", "comment", "is_real")
+    search_fields = ("line", "comment")
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": ("line", "comment"),
+                "description": "People see this line in the GUI and add it to their <code>authorized_keys</code>. The "
+                "service needs the private half in its own <code>~/.ssh</code>.",
+            },
+        ),
+    )
+
+    @admin.display(description="OpenSSH key", boolean=True)
+    def is_real(self, key: PublishedSSHKey) -> bool:
+        return is_public_key(key.line)
+
+
+@admin.register(AccountMap)
+class AccountMapAdmin(AccountsAdmin):
+    list_display = ("person", "accounts")
+    search_fields = ("person", "accounts")
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": ("person", "accounts"),
+                "description": "Profiles whose allowed users say <code>{accounts}</code> let this person act as these "
+                "accounts.",
+            },
+        ),
+    )
+
+
+@admin.register(UserSettings)
+class UserSettingsAdmin(SettingsAdmin):
+    list_display = ("user", "preferred_username", "modified")
+    search_fields = ("user__username", "preferred_username")
+    readonly_fields = ("created", "modified")
+    autocomplete_fields = ("user",)

@@ -1,0 +1,121 @@
+"""The admin form of a profile, and its preview: the YAML of the profile and its open parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.forms.models import model_to_dict
+
+from profiles import parameters
+from profiles.models import RunnerProfile
+from profiles.validators import MAX_NAME
+from profiles.yaml.format import Configuration, dump
+from profiles.yaml.importer import settings_of
+
+if TYPE_CHECKING:
+    ProfileModelForm = forms.ModelForm[RunnerProfile]
+else:
+    ProfileModelForm = forms.ModelForm
+
+LIMITED = {
+    parameters.SSH_HOST: "allowed_hosts",
+    parameters.SSH_USER: "allowed_users",
+    parameters.MODULES: "venv_roots",
+}
+
+
+class ProfileForm(ProfileModelForm):
+    """The form of a profile. `RunnerProfile.clean` has all its rules, and also serves the import and the API."""
+
+    class Meta:
+        model = RunnerProfile
+        fields = "__all__"
+        widgets: ClassVar[dict[str, forms.Widget]] = {
+            **{
+                name: forms.Textarea(attrs={"rows": rows, "cols": 60, "spellcheck": "false"})
+                for name, rows in {"modules": 3, "allowed_hosts": 2, "allowed_users": 2, "venv_roots": 2}.items()
+            },
+            **{name: forms.CheckboxSelectMultiple() for name in RunnerProfile.ACCESS.values()},
+            "description": forms.Textarea(attrs={"rows": 2, "cols": 60}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OpenParameter:
+    """A parameter that a profile leaves open: its path, when a request gives it, and the allowed values."""
+
+    path: str
+    when: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The preview of a profile, saved or not. `problems`: field label and message of each validation error."""
+
+    yaml: str
+    open: list[OpenParameter]
+    problems: list[tuple[str, str]]
+    warnings: list[str]
+
+
+def preview(profile: RunnerProfile) -> Preview:
+    """Return the preview of a stored profile."""
+    return _preview(profile, {})
+
+
+def preview_of_form(form: forms.ModelForm[RunnerProfile]) -> Preview:
+    """Return the preview of the values in a form, valid or not. Nothing is written."""
+    form.is_valid()  # fills form.instance with the valid values
+    access = {
+        name: tuple(sorted(group.name for group in form.cleaned_data.get(field) or ()))
+        for name, field in RunnerProfile.ACCESS.items()
+    }
+    problems = [
+        ("" if name == "__all__" else str(form.fields[name].label).capitalize(), str(text))
+        for name, texts in form.errors.items()
+        for text in texts
+    ]
+    return replace(_preview(form.instance, access), problems=problems)
+
+
+def _preview(profile: RunnerProfile, access: dict[str, tuple[str, ...]]) -> Preview:
+    settings = settings_of(profile)
+    settings = replace(settings, access=access) if access else settings
+    text = dump(Configuration(profiles={profile.name or "NAME": settings}))
+    return Preview(text, [_open(item, profile) for item in profile.requirements()], [], profile.warnings)
+
+
+def _open(item: parameters.Requirement, profile: RunnerProfile) -> OpenParameter:
+    path = item["parameter"]
+    if item["required"]:
+        when = "has to be given"
+    elif needed := item.get("required_when"):
+        when = "has to be given when " + " and ".join(f"{name} is {_or(words)}" for name, words in needed.items())
+    else:
+        when = "may be given"
+    what = [_or(item["choices"])] if "choices" in item else []
+    if "minimum" in item:
+        what.append(f"{item['minimum']} to {item['maximum']}")
+    if "help" in item:
+        what.append(item["help"])
+    if path in LIMITED and (limits := getattr(profile, LIMITED[path]).split("\n")) != [""]:
+        what.append(("a path within " if path == parameters.MODULES else "") + _or(limits))
+    if "default" in item:
+        what.append(f"otherwise {item['default']}")
+    return OpenParameter(path, when, "; ".join(what))
+
+
+def _or(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def copy_of(profile: RunnerProfile) -> dict[str, Any]:
+    """Return the initial form data for a copy of this profile, under a name that is not taken."""
+    taken = set(RunnerProfile.objects.values_list("name", flat=True))
+    base = f"{profile.name[: MAX_NAME - 10]}_COPY"
+    names = [base, *(f"{base}_{number}" for number in range(2, len(taken) + 3))]
+    fields = model_to_dict(profile, exclude=["id"])
+    return {**fields, "name": next(name for name in names if name not in taken)}

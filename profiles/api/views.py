@@ -1,0 +1,113 @@
+"""What an admin has configured, for clients to read; and each person's own settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework.exceptions import NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from profiles.api.serializers import (
+    EndpointsSerializer,
+    PreferredUsernameSerializer,
+    ProfileMapSerializer,
+    UserSettingsSerializer,
+    settings_fields,
+)
+from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
+
+CONFIGURATION, USER_SETTINGS = ["configuration"], ["user settings"]
+
+
+class ProfilesView(APIView):
+    """The profiles that are switched on and that the caller may use for something, by name."""
+
+    @extend_schema(
+        operation_id="list_profiles",
+        summary="List the profiles",
+        description="The profiles that you may use, by name. What a profile leaves out is open: give it in "
+        "`profile_params`.",
+        tags=CONFIGURATION,
+        responses=OpenApiResponse(
+            ProfileMapSerializer,
+            description="The profiles by name.",
+        ),
+    )
+    def get(self, request: Request) -> Response:
+        return Response({row.name: row.as_wire() for row in RunnerProfile.usable_by(request.user)})
+
+
+class EndpointsView(APIView):
+    """The switches of the command families."""
+
+    @extend_schema(
+        operation_id="list_endpoints",
+        summary="List which commands are enabled",
+        description="All command families. One that is off answers its commands with 403.",
+        tags=CONFIGURATION,
+        responses=OpenApiResponse(
+            EndpointsSerializer,
+            description="The state of every command family.",
+        ),
+    )
+    def get(self, request: Request) -> Response:
+        return Response({name.value: {"ENABLED": enabled} for name, enabled in EndpointToggle.states().items()})
+
+
+class SSHPublicKeysView(APIView):
+    """The keys that people add to their authorized_keys."""
+
+    @extend_schema(
+        operation_id="list_ssh_public_keys",
+        summary="List the service's public SSH keys",
+        description="Add one of these lines to `~/.ssh/authorized_keys` where the service shall run commands as you.",
+        tags=CONFIGURATION,
+        responses=OpenApiResponse(
+            {"type": "array", "items": {"type": "string"}},
+            description="OpenSSH public key lines.",
+        ),
+    )
+    def get(self, request: Request) -> Response:
+        return Response(list(PublishedSSHKey.objects.values_list("line", flat=True)))
+
+
+class PreferredUsernameView(APIView):
+    """The SSH user that the GUI offers a person where a profile leaves it open."""
+
+    @extend_schema(
+        operation_id="get_preferred_username",
+        summary="Get the preferred username",
+        description="`preferred_username` is null while none is stored. 404 when nobody is signed in.",
+        tags=USER_SETTINGS,
+        responses=UserSettingsSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        user = self._person(request)
+        return Response(settings_fields(user, UserSettings.objects.filter(user=user).first()))
+
+    @extend_schema(
+        operation_id="set_preferred_username",
+        summary="Set the preferred username",
+        description="Stored for the person who is signed in; 404 when nobody is.",
+        tags=USER_SETTINGS,
+        request=PreferredUsernameSerializer,
+        responses=UserSettingsSerializer,
+    )
+    def post(self, request: Request) -> Response:
+        user = self._person(request)
+        serializer = PreferredUsernameSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        row, _ = UserSettings.objects.update_or_create(user=user, defaults=serializer.validated_data)
+        return Response(settings_fields(user, row))
+
+    def _person(self, request: Request) -> Any:
+        """Return the user. Raises NotFound if nobody is signed in.
+
+        For a 404, today's GUI says that the option is not available, instead of offering a field that fails.
+        """
+        if not request.user.is_authenticated:
+            raise NotFound("Nobody is signed in, so there is nobody whose settings these could be.")
+        return request.user

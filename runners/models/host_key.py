@@ -1,0 +1,28 @@
+"""Host keys that an admin has approved."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+
+class TrustedHostKey(models.Model):
+    """A host key that an admin has approved, in addition to those in known_hosts files."""
+
+    host = models.CharField(max_length=255, help_text="The real host name; '[name]:port' when the port is not 22.")
+    key_type = models.CharField(max_length=64)
+    key = models.TextField(help_text="The public key in base64.")
+    approved_by = models.CharField(max_length=150, blank=True)
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["host", "key_type"]
+        constraints = [models.UniqueConstraint(fields=["host", "key_type"], name="one_trusted_key_per_host_and_type")]
+
+    def __str__(self) -> str:
+        return f"{self.host} {self.key_type}"
+
+    @property
+    def line(self) -> str:
+        """Return the line of a known_hosts file."""
+        return f"{self.host} {self.key_type} {self.key}"

@@ -1,0 +1,129 @@
+"""Operations, which continue without their request, and idempotency keys, by which a retry finds the first answer."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
+from profiles.installations import MAX_INSTALLATION
+from runners.models.base import OfProfile
+
+
+class OperationKind(models.TextChoices):
+    """The commands that can be operations, by their names on the wire."""
+
+    SET_JOB_STATUS = "set-job-status", "set-job-status"
+    CREATE_EXPERIMENT = "create-experiment", "create-experiment"
+    CREATE_JOB_LIST = "create-job-list", "create-job-list"
+
+
+class OperationStatus(models.TextChoices):
+    """`pending` is never stored: it is `running` without an identity."""
+
+    PENDING = "pending", "the machine has not confirmed the start yet"
+    RUNNING = "running", "the command executes"
+    SUCCEEDED = "succeeded", "the command has done it"
+    FAILED = "failed", "the command says no, was ended at its deadline, or was never started"
+    UNKNOWN = "unknown", "its process is gone and it said neither yes nor no: look before you repeat it"
+
+
+class OperationQuerySet(models.QuerySet["Operation"]):
+    def active(self) -> OperationQuerySet:
+        return self.filter(status=OperationStatus.RUNNING)
+
+
+class Operation(OfProfile):
+    """One Autosubmit command that runs detached, like a run: launched, probed, and at the end evaluated by its log."""
+
+    key = models.CharField(max_length=32, unique=True, editable=False)
+    kind = models.CharField(max_length=32, choices=OperationKind.choices)
+    expid = models.CharField(max_length=16, blank=True, help_text="Of create-experiment: empty until it is made.")
+    installation = models.CharField(
+        max_length=MAX_INSTALLATION, default=DEFAULT_INSTALLATION, db_default=DEFAULT_INSTALLATION
+    )
+    config = models.JSONField(help_text="The whole resolved configuration, as it was at the start.")
+    argv = models.JSONField(default=list)
+    timeout = models.PositiveIntegerField(help_text="Seconds after which the command is ended on its machine.")
+
+    status = models.CharField(max_length=16, choices=OperationStatus.choices, default=OperationStatus.RUNNING)
+    exit_code = models.IntegerField(null=True, blank=True)
+    result = models.JSONField(null=True, blank=True, help_text="expid and warnings of a command that has done it.")
+    error = models.JSONField(null=True, blank=True, help_text="code, detail and facts of one that has not.")
+
+    notes = models.JSONField(default=list, editable=False, help_text="Warnings that were known before the start.")
+
+    pid = models.IntegerField(null=True, blank=True)
+    identity = models.JSONField(null=True, blank=True, help_text="Host, boot id, pids and their start times.")
+    host = models.CharField(max_length=255, blank=True)
+
+    created = models.DateTimeField(default=timezone.now)
+    modified = models.DateTimeField(default=timezone.now, help_text="When the state last changed.")
+    finished = models.DateTimeField(null=True, blank=True)
+    confirmed_at = models.DateTimeField(null=True, blank=True)
+    reachable = models.BooleanField(default=True)
+    unreachable_detail = models.TextField(blank=True)
+    probing_until = models.DateTimeField(null=True, blank=True, editable=False)
+    cleaned_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    started_by = models.CharField(max_length=150, blank=True)
+
+    objects = OperationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["status", "-id"], name="operation_status_latest"),
+            models.Index(fields=["-created"], name="operation_created"),
+        ]
+
+    def __str__(self) -> str:
+        return f"operation {self.pk}: {self.kind} {self.expid} ({self.state})"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status == OperationStatus.RUNNING
+
+    @property
+    def state(self) -> str:
+        """Return the status as clients see it."""
+        is_pending = self.is_active and self.identity is None
+        return OperationStatus.PENDING.value if is_pending else self.status
+
+    @property
+    def runner_config(self) -> RunnerConfig:
+        return RunnerConfig.from_dict(self.config)
+
+
+class IdempotencyRecord(models.Model):
+    """One `Idempotency-Key` of one caller: the first request with this key, and its answer.
+
+    Without `answer_status`, the request is under way, or its process died. `operation` or `run_key` then identifies
+    what it has started. `run_key` is the key of the run that the request inserts, or, for a stop, of the run that it
+    has found.
+    """
+
+    caller = models.CharField(max_length=150, blank=True, help_text="Empty: nobody was signed in.")
+    key = models.CharField(max_length=255)
+    endpoint = models.CharField(max_length=64)
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of endpoint and body.")
+    created = models.DateTimeField(default=timezone.now)
+
+    owner = models.CharField(max_length=200, blank=True, help_text="Which process answers it.")
+    owned_until = models.DateTimeField(default=timezone.now, help_text="After that nobody waits for it.")
+
+    run_key = models.CharField(max_length=32)
+    operation = models.OneToOneField(Operation, on_delete=models.SET_NULL, null=True, blank=True)
+    answer_status = models.PositiveSmallIntegerField(null=True, blank=True)
+    answer_body = models.JSONField(null=True, blank=True)
+    answer_headers = models.JSONField(default=dict, blank=True)
+
+    is_repeated = False  # not stored; set by the process that claimed the record: the key was used before
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["caller", "key"], name="one_record_per_caller_and_key")]
+        indexes = [models.Index(fields=["created"], name="idempotency_created")]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.key} of {self.caller or 'nobody'}"

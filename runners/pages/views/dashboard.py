@@ -1,0 +1,99 @@
+"""The dashboard with the active and the recent runs, and the page of an experiment."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render, resolve_url
+from django.utils.cache import get_conditional_response
+from django.views import View
+
+from runners.commands.autosubmit import EXPID_PATTERN
+from runners.models import AuditRecord, RunnerRun
+from runners.pages import compression, run_lists
+from runners.pages.base import PageView, SignedIn
+from runners.pages.views import history
+from runners.services import access, health
+
+
+class Home(PageView):
+    """The dashboard. People who are not signed in get a landing page with a link to the login."""
+
+    template_name = "pages/dashboard.html"
+    title = "Runs"
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not request.user.is_authenticated:
+            return render(request, "pages/landing.html", {"login_url": resolve_url(settings.LOGIN_URL)})
+        return super().dispatch(request, *args, **kwargs)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        # Do not use the shared lists: a person who has just started a run has to see it here.
+        lists, warnings = run_lists.make_lists(self.request.user), health.report().warnings
+        return super().get_context_data(**kwargs, lists=lists, health_warnings=warnings)
+
+
+class RunsFragment(SignedIn, View):
+    """The part of the dashboard that browsers poll. The response is 304 without a body while nothing has changed."""
+
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        lists = run_lists.shared_lists(request.user)
+        response = get_conditional_response(request, etag=lists.etag)
+        if response is None:
+            response = compression.ready(request, lists.body, lists.compressed)
+        response["ETag"] = lists.etag
+        return response
+
+
+class Refresh(SignedIn, View):
+    """Ask the machines of the active runs and store the new states. The next fragment shows them.
+
+    This is a separate request, because a machine that does not answer would delay the fragment for seconds.
+    """
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        run_lists.refresh(request.user)
+        return HttpResponse(status=204)
+
+
+class FindExperiment(PageView):
+    """Redirect `?expid=` to the page of that experiment, even if the service never ran it."""
+
+    template_name = "pages/no_experiment.html"
+    title = "No such experiment"
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        expid = request.GET.get("expid", "").strip().lower()
+        if re.fullmatch(EXPID_PATTERN, expid):
+            return redirect("pages:experiment", expid=expid)
+        return self.render_to_response(self.get_context_data(expid=expid), status=404)
+
+
+class ExperimentPage(PageView):
+    """The page of one experiment: its runs, and the commands for it."""
+
+    template_name = "pages/experiment.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        expid = kwargs["expid"]
+        self.title = f"Experiment {expid}"
+        user = self.request.user
+        runs = list(
+            access.visible(RunnerRun.objects.filter(expid=expid), user).order_by("-id")[: run_lists.RECENT_SHOWN]
+        )
+        audit = access.visible_records(AuditRecord.objects.filter(expid=expid), user)
+        installations = sorted({run.installation for run in runs})
+        return super().get_context_data(
+            **kwargs,
+            runs=runs,
+            # The linked pages of commands start with the profile that was used last.
+            profile=self.request.GET.get("profile_name") or (runs[0].profile_name if runs else ""),
+            active=next((run for run in runs if run.is_active), None) if len(installations) == 1 else None,
+            installations=installations,
+            picture=history.draw(runs, group=history.experiment_of) if runs else None,
+            audit=audit.order_by("-id")[: run_lists.RECENT_SHOWN],
+        )

@@ -1,0 +1,12 @@
+"""NO_MODULE: the login environment as it is."""
+
+from __future__ import annotations
+
+from runners.services.machines.loaders.base import ModuleLoader
+
+
+class NoModuleLoader(ModuleLoader):
+    """The unchanged login environment: Autosubmit is already on PATH."""
+
+    def prelude(self) -> list[str]:
+        return []

@@ -1,0 +1,22 @@
+"""VENV: a Python virtual environment."""
+
+from __future__ import annotations
+
+from runners.services.machines.loaders.base import ModuleLoader, or_say
+
+
+class VenvModuleLoader(ModuleLoader):
+    """One Python virtual environment, by absolute path.
+
+    If there is no `bin/activate`, its `bin` is put first on PATH, as the Autosubmit API does.
+    """
+
+    def prelude(self) -> list[str]:
+        (path,) = self.modules
+        root = self.judged(path)
+        by_path = f'VIRTUAL_ENV={root} && PATH="$VIRTUAL_ENV/bin:$PATH" && export VIRTUAL_ENV PATH'
+        return [
+            *self.within_roots(path),
+            or_say(f"[ -d {root}/bin ]", f"no virtual environment at {path}"),
+            f"if [ -f {root}/bin/activate ]; then . {root}/bin/activate; else {by_path}; fi",
+        ]

@@ -1,0 +1,323 @@
+"""Reach a machine: the base class `Runner`. `local.py` and `ssh/runner.py` have its implementations.
+
+A runner has one primitive, `execute`. Launching, probing, signalling and log reading are implemented once on top of it,
+with the scripts of `scripts.py`, so LOCAL and SSH behave the same.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from django.conf import settings
+
+from profiles.config import RunnerConfig
+from runners.exceptions import (
+    CommandFailed,
+    CommandTimedOut,
+    MachineBusy,
+    OutcomeUnknown,
+    RunnerUnreachable,
+    TooManyCommands,
+)
+from runners.services.database import check_connection_before_next_statement
+from runners.services.machines import scripts, startup
+from runners.services.machines.answers import Unreadable
+from runners.services.machines.breaker import BREAKER
+from runners.services.machines.bulkheads import BULKHEADS, Wait
+from runners.services.machines.exchange import Exchange, Reach
+from runners.services.machines.output import last_lines, plain_text
+from runners.services.machines.probe import (
+    Identity,
+    LogChunk,
+    Probe,
+    ProbeTarget,
+    cannot_tell,
+    parse_failed_launch,
+    parse_first_match,
+    parse_launch,
+    parse_log,
+    parse_probes,
+)
+
+# Exit codes at the deadline: of `timeout` and of our reader after a TERM, and after a KILL.
+AT_DEADLINE = (124, scripts.KILLED)
+NOT_ASKED = "Its machine was not asked: too many requests wait for it, or are carried out there."
+# Seconds after the deadline that the machine gets to end a command itself, before we stop waiting.
+CLIENT_GRACE = scripts.KILL_AFTER + 5
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """The result of a command.
+
+    `stdout` and `stderr`: the last `RUNNERS_OUTPUT_LIMIT` bytes of each, without the output of login start-up files.
+    """
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    duration: float  # seconds
+    truncated: bool = False
+
+    @property
+    def text(self) -> str:
+        """Standard output without colours. Autosubmit prints its messages there."""
+        return plain_text(self.stdout)
+
+    @property
+    def all_text(self) -> str:
+        """Both streams, because Autosubmit prints its version (3.14) and usage errors on standard error."""
+        return plain_text(self.stdout + b"\n" + self.stderr)
+
+    @property
+    def last_words(self) -> str:
+        """The last lines of both streams, for error messages."""
+        return last_lines(self.stdout + b"\n" + self.stderr)
+
+
+class Runner(ABC):
+    """The way to execute commands on a machine. Subclasses implement `_exchange`; everything else is common code."""
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self.config = config
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """The name of the machine in error messages."""
+
+    @property
+    @abstractmethod
+    def target(self) -> tuple[str, ...]:
+        """A key that is equal for runners that reach the same account of the same machine.
+
+        With it, one round trip serves many runs.
+        """
+
+    @abstractmethod
+    def _exchange(self, exchange: Exchange) -> None:
+        """Start the exchange's command line and `converse` with it.
+
+        Raises RunnerUnreachable if the machine was not reached, so that the script was certainly not handed over.
+        """
+
+    def execute(
+        self, script: str, *, timeout: float, stdin: bytes = b"", login: bool = False, until: str = ""
+    ) -> CommandResult:
+        """Evaluate a bash script on the machine and wait for its end.
+
+        `timeout`: seconds in total; at this deadline the processes on the machine are ended, too. With `login` the
+        script runs in a login shell, which has the functions of site profiles (`module`, `conda`). `until`: the script
+        enforces the deadline itself and has succeeded as soon as it prints this line; processes that it leaves behind
+        live on. An exit code other than 0 is returned, not raised.
+        Raises RunnerUnreachable (certainly not started), CommandTimedOut (ended on the machine at the deadline),
+        OutcomeUnknown.
+        """
+        payload = scripts.encoded(script)
+        marker = f"autosubmit-runners-{secrets.token_hex(8)}"
+        limit = None if until else timeout
+        argv = scripts.bootstrap(len(payload), marker=marker, login=login, timeout=limit)
+        start = time.monotonic()
+        exchange = Exchange(
+            argv, payload, stdin, marker, settings.RUNNERS_OUTPUT_LIMIT, start + timeout + CLIENT_GRACE, until
+        )
+        try:
+            self._admitted_exchange(exchange, timeout, login=login)
+        finally:  # the exchange may have taken minutes, and the database may have been restarted meanwhile
+            check_connection_before_next_statement()
+        duration = time.monotonic() - start
+        stdout, stderr, code = exchange.stdout, exchange.stderr, exchange.exit_code
+        if not until and (exchange.status if code is None else code) in AT_DEADLINE and duration >= timeout:
+            not_begun = "" if stdout.started else " " + self._not_evaluated(exchange, timeout)
+            raise CommandTimedOut(
+                f"The command on {self.where} was ended after {timeout:g} s.{not_begun}",
+                output=last_lines(stdout.data + b"\n" + stderr.data),
+            )
+        if not exchange.is_handed_over or (
+            code == scripts.CUT_SHORT and stdout.data.strip() == scripts.UNREAD.encode()
+        ):
+            raise RunnerUnreachable(self._not_evaluated(exchange, timeout))
+        if code is None:
+            if exchange.is_left:
+                why = f"{self.where} has stopped answering while the command ran. It may go on there"
+            elif exchange.is_late:
+                why = f"{self.where} gave no answer within the deadline. The command is bounded there, too"
+            else:
+                why = (
+                    f"The connection to {self.where}, or the shell that was to report, was lost while the command ran; "
+                    "it may have gone on and ended there"
+                )
+            raise OutcomeUnknown(
+                f"{why}. Check the experiment before you repeat it.",
+                output=last_lines(stdout.data + b"\n" + stderr.data),
+                **({"host": self.config.ssh.host} if self.config.ssh else {}),
+            )
+        return CommandResult(code, stdout.data, stderr.data, duration, stdout.truncated or stderr.truncated)
+
+    def _admitted_exchange(self, exchange: Exchange, timeout: float, *, login: bool) -> None:
+        """Run the exchange if the breaker and the bulkheads admit it. Raise an error if the machine did not answer."""
+        with BREAKER.attempt(self.target), BULKHEADS.waiting(self.target, self.where) as wait:
+            exchange.on_answer = partial(self._answered, wait)
+            exchange.reach = Reach(exchange.deadline, wait.patience)
+            exchange.is_to_leave = partial(self._is_to_leave, wait) if wait.holds_thread else None
+            try:
+                self._exchange(exchange)
+                if exchange.was_slow:
+                    exchange.patience = None
+                    exchange.restart()
+                    exchange.reach.restart()
+                    self._exchange(exchange)
+            except RunnerUnreachable as error:
+                if wait.patience is not None and not exchange.reach.left:
+                    raise BULKHEADS.busy(self.target, self.where) from error
+                raise
+            if exchange.is_late and exchange.status is None and not exchange.stdout.started:
+                if wait.patience is not None:
+                    raise BULKHEADS.busy(self.target, self.where)
+                silence = RunnerUnreachable(self._not_evaluated(exchange, timeout))
+                silence.is_silence = True
+                silence.is_remembered = not login  # start-up files may block login shells only
+                raise silence
+
+    def admit(self) -> None:
+        """Reserve a command's place at the machine, before the command is recorded or sent.
+
+        Raises the remembered error if the machine has just failed to answer (RunnerUnreachable and its subclasses),
+        MachineBusy and TooManyCommands.
+        """
+        if known := BREAKER.known(self.target):
+            raise known
+        BULKHEADS.admit(self.target, self.where)
+
+    def _is_to_leave(self, wait: Wait) -> bool:
+        """Return True if the machine hangs and this thread exceeds the number of threads that may wait for it."""
+        known = BREAKER.known(self.target)
+        return known is not None and known.is_silence and BULKHEADS.is_beyond_share(self.target, wait)
+
+    def _answered(self, wait: Wait) -> None:
+        BREAKER.answered(self.target)
+        BULKHEADS.heard(self.target, wait)
+
+    def _not_evaluated(self, exchange: Exchange, timeout: float) -> str:
+        return startup.explain(self.where, exchange, timeout, is_remote=self.config.ssh is not None)
+
+    def launch(self, key: str, command: str, *, timeout: float, prelude: Sequence[str] = ()) -> Identity:
+        """Start a command detached, in the run directory `key`, and return its identity.
+
+        `prelude` lines run first, in the same login shell; the call waits for them but not for the command.
+        Raises CommandFailed, with the end of the output, if the launch script reports that the prelude failed or that
+        the run directory cannot be created. Raises RunnerUnreachable if it reports that start-up files have replaced
+        the login shell. In both cases the command certainly did not start. After OutcomeUnknown (the connection or the
+        reporting shell was lost, or the answer is not valid) or CommandTimedOut (the prelude still runs) the command
+        may still start; probe `key` to find out. Otherwise raises the errors of `execute`.
+        """
+        script = scripts.launch(key, command, prelude=prelude, timeout=timeout)
+        result = self.execute(script, timeout=timeout, until=scripts.READY)
+        answer = _lines(result)
+        if answer.strip() == scripts.LATE:
+            raise CommandTimedOut(
+                f"The environment on {self.where} was not ready within {timeout:g} s. The command may still begin: ask "
+                "for its status before you start it again.",
+                output=result.last_words,
+            )
+        try:
+            if result.exit_code == 0:
+                return parse_launch(answer, scripts.READY)
+            code, words = parse_failed_launch(answer, scripts.FAILED)
+        except Unreadable as error:  # the program that answered may also have started the command
+            raise OutcomeUnknown(
+                f"The answer of {self.where} to the launch is not valid ({error}). The shell that was to report was "
+                "ended, or there is a forced command or a wrapper around the account's shell. Whether the command was "
+                "started is not known: ask for its status before you start it again.",
+                output=result.last_words,
+            ) from error
+        last_words = last_lines(words.encode() + b"\n" + result.stderr)
+        if code == scripts.NO_LOGIN_SHELL:
+            raise RunnerUnreachable(
+                f"The login shell on {self.where} ended before our command: {startup.REPLACED}. {startup.REMEDY} "
+                f"{last_words}".strip()
+            )
+        raise CommandFailed(
+            f"The command was not started on {self.where}: {last_words or 'no output'}",
+            exit_code=code,
+            output=last_words,
+        )
+
+    def probe(self, targets: Iterable[ProbeTarget], *, timeout: float) -> dict[str, Probe]:
+        """Probe any number of runs in one round trip and return one answer per key.
+
+        Errors of the machine are not raised: they become answers.
+        """
+        targets = list(targets)
+        script = scripts.probe((t.key, t.claim, t.identity.words if t.identity else ()) for t in targets)
+        try:
+            result = self.execute(script, timeout=timeout)
+        except (MachineBusy, TooManyCommands) as error:  # says nothing about the machine
+            retry_after = error.facts["retry_after"]
+            return {target.key: cannot_tell(NOT_ASKED, retry_after=retry_after, was_asked=False) for target in targets}
+        except (RunnerUnreachable, OutcomeUnknown, CommandTimedOut) as error:
+            retry_after = error.facts.get("retry_after", 0)
+            return {target.key: cannot_tell(error.detail, retry_after=retry_after) for target in targets}
+        return self._answers((target.key for target in targets), result)
+
+    def signal(self, key: str, identity: Identity, name: str, *, timeout: float, spare_jobs_of: str = "") -> Probe:
+        """Send a signal (`TERM`, `KILL`) to the run's own processes if the identity matches, then probe the run."""
+        result = self.execute(scripts.signal(key, identity.words, name, spare_jobs_of=spare_jobs_of), timeout=timeout)
+        return self._answers([key], result)[key]
+
+    def first_match(self, expid: str, *, timeout: float) -> int | None:
+        """Return the pid that `autosubmit stop` would signal for `expid`; None: no process matches.
+
+        The process may be a run in another home. Raises CommandFailed if the machine's answer is not valid, and the
+        errors of `execute`.
+        """
+        result = self.execute(scripts.first_match(expid), timeout=timeout)
+        try:
+            return parse_first_match(_lines(result))
+        except Unreadable as error:
+            raise self._not_valid(f"to the search for `autosubmit run {expid}`", error, result) from error
+
+    def read_log(self, key: str, *, offset: int, limit: int, timeout: float) -> LogChunk | None:
+        """Return at most `limit` bytes of the run's log from byte `offset` (negative: from the end); None: no log.
+
+        Raises CommandFailed if the machine cannot read the log, and the errors of `execute`.
+        """
+        result = self.execute(scripts.read_log(key, offset=offset, limit=limit), timeout=timeout)
+        if result.exit_code == 66:
+            return None
+        try:
+            return parse_log(result.stdout, offset=offset, limit=limit)
+        except Unreadable as error:
+            raise self._not_valid("to the request for the log", error, result) from error
+
+    def grep_log(self, key: str, pattern: str, *, repeated: str, timeout: float) -> tuple[bytes, bool]:
+        """Return the lines of the run's log that match `pattern` (a `grep -E` pattern), and whether they are complete.
+
+        The machine searches the whole log. Only the last RUNNERS_OUTPUT_LIMIT bytes of the matching lines are kept. Of
+        consecutive lines that contain `repeated`, only the last one is returned. The result is empty if there is no
+        log. Raises the errors of `execute`.
+        """
+        limit = settings.RUNNERS_OUTPUT_LIMIT
+        result = self.execute(scripts.grep_log(key, pattern, repeated=repeated, limit=limit), timeout=timeout)
+        return result.stdout, len(result.stdout) < limit and not result.truncated
+
+    def _answers(self, keys: Iterable[str], result: CommandResult) -> dict[str, Probe]:
+        return parse_probes(keys, _lines(result), f"{self.where} gave no answer: {result.last_words}")
+
+    def _not_valid(self, question: str, error: Unreadable, result: CommandResult) -> CommandFailed:
+        return CommandFailed(
+            f"The answer of {self.where} {question} is not valid: {error}. Its last words: "
+            f"{result.last_words or 'no output'}",
+            exit_code=result.exit_code,
+            output=result.last_words,
+        )
+
+
+def _lines(result: CommandResult) -> str:
+    """Decode the output of our own scripts. Control characters are kept, so that none of them becomes a line end."""
+    return result.stdout.decode("utf-8", "replace")

@@ -1,0 +1,97 @@
+"""The API's documents, and handlers of errors outside of any view. The pages for people are in runners/pages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.middleware.csrf import REASON_BAD_ORIGIN
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.views import defaults
+from django.views.decorators.http import condition, require_safe
+
+from runners.api.exception_handler import (
+    BAD_REQUEST,
+    DATABASE_RETRY,
+    DATABASE_UNAVAILABLE,
+    KINDS_BY_CODE,
+    NOT_FOUND,
+    PROBLEM_TYPE,
+    SERVER_ERROR,
+    Kind,
+    kind_of,
+    problem,
+)
+from runners.api.openapi.document import document
+
+
+@require_safe
+def errors(request: HttpRequest) -> HttpResponse:
+    """List every `code` of the API, from the table of errors. The `type` member of an error links here."""
+    kinds = KINDS_BY_CODE.values()
+    return render(request, "errors.html", {"kinds": sorted(kinds, key=lambda kind: (kind.status, kind.code))})
+
+
+def _openapi(media: str, content_type: str) -> Callable[[HttpRequest], HttpResponse]:
+    """Return a view of the OpenAPI document. A client that has the current version (If-None-Match) gets 304."""
+
+    @require_safe
+    @condition(etag_func=lambda request: document(media).etag)
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(document(media).body, content_type=content_type)
+
+    return view
+
+
+openapi_json = _openapi("json", "application/json")
+openapi_yaml = _openapi("yaml", "application/yaml")
+
+
+def _wants_problem(request: HttpRequest) -> bool:
+    return request.path_info.startswith(("/v4", "/api"))
+
+
+def _problem(kind: Kind, detail: str) -> HttpResponse:
+    return JsonResponse(problem(kind, detail), status=kind.status, content_type=PROBLEM_TYPE)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Answer 400, also for a Host header that is not in ALLOWED_HOSTS. Only Django's log has the reason."""
+    if _wants_problem(request):
+        return _problem(BAD_REQUEST, "The request is not valid. The service's log says why.")
+    return defaults.bad_request(request, exception)
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    if _wants_problem(request):
+        return _problem(NOT_FOUND, "There is nothing at this path. GET /openapi.json lists all of them.")
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponseBase:
+    """Answer 503 if the database does not answer, 500 for a bug. Django has already logged the traceback."""
+    error = sys.exc_info()[1]
+    if error and kind_of(error) is DATABASE_UNAVAILABLE:
+        if _wants_problem(request):
+            response = _problem(DATABASE_UNAVAILABLE, f"{DATABASE_UNAVAILABLE.title}. Try again in some seconds.")
+        else:  # without the request, because the page must not query who is signed in
+            response = HttpResponse(render_to_string("503.html"), status=DATABASE_UNAVAILABLE.status)
+        response["Retry-After"] = str(DATABASE_RETRY)
+        return response
+    if _wants_problem(request):
+        return _problem(SERVER_ERROR, "An error in the service. It is logged; tell an admin when it happened.")
+    return defaults.server_error(request)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Answer a form without its CSRF token, or with an Origin that differs from the service's own address.
+
+    The second happens to everybody if a proxy does TLS and the service is not configured for it.
+    """
+    context: dict[str, object] = {}
+    if reason.startswith(REASON_BAD_ORIGIN.partition("%")[0]):
+        origin, here = request.headers.get("Origin", ""), f"{request.scheme}://{request.get_host()}"
+        context = {"origin": origin, "here": here, "is_https_unknown": origin == f"https://{request.get_host()}"}
+    return render(request, "403_csrf.html", context, status=403)

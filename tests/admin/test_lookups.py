@@ -1,0 +1,117 @@
+"""The URLs of the admin's lists reveal nothing that the lists do not show, for any query."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
+from django.db.models import Field
+from django.test import Client
+from django.urls import reverse
+
+from runners.models import ApiToken
+from runners.models.webhook import Webhook, new_secret
+from runners_project.admin_site import OnlyOfferedFilters
+
+pytestmark = pytest.mark.django_db
+MODELS = {f"{model._meta.label}": model for model in admin.site._registry}
+
+
+@pytest.fixture
+def viewer() -> Client:
+    """Return a client of a staff user who may view everything and change nothing."""
+    user = User.objects.create_user("sam", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def ask(client: Client, model: type, **lookups: str) -> int:
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"  # type: ignore[attr-defined]
+    return client.get(f"{reverse(name)}?{urlencode(lookups)}").status_code
+
+
+@pytest.mark.parametrize(
+    "lookup", ["secret__regex", "secret__startswith", "secret", "secret__gte", "deliveries__webhook__secret__regex"]
+)
+def test_the_secret_of_a_webhook_is_not_asked_out_character_by_character(viewer: Client, lookup: str) -> None:
+    Webhook.objects.create(name="hook", url="https://hooks.example.org/", secret=new_secret())
+    assert ask(viewer, Webhook, **{lookup: "whsec_"}) == 400
+    assert ask(viewer, Webhook) == 200
+
+
+def test_hashes_of_passwords_and_tokens_are_not_asked_out(viewer: Client, admin_client: Client) -> None:
+    for client in (viewer, admin_client):
+        for model, lookup in (
+            (User, "password__startswith"),
+            (ApiToken, "digest__regex"),
+            (ApiToken, "user__password__startswith"),
+            (User, "runner_settings__preferred_username"),
+            (User, "auth_token_set__digest__startswith"),
+        ):
+            assert ask(client, model, **{lookup: "a"}) == 400, (model, lookup)
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_no_field_can_be_asked_but_those_of_the_filters(viewer: Client, model: type) -> None:
+    """Check every list of the admin, including lists that are added later."""
+    model_admin = admin.site._registry[model]
+    assert isinstance(model_admin, OnlyOfferedFilters)
+    filters = model_admin.list_filter
+    words = {item.parameter_name for item in filters if isinstance(item, type)}  # the filter checks its values
+    fields = {item if isinstance(item, str) else item[0] for item in filters if not isinstance(item, type)}
+    for field in model._meta.get_fields():  # type: ignore[attr-defined]
+        if isinstance(field, Field) and field.name not in fields:
+            for suffix in ("__regex", "__startswith", "__gt", "__isnull", "__in", *([""] * (field.name not in words))):
+                assert ask(viewer, model, **{f"{field.name}{suffix}": "1"}) == 400, f"{field.name}{suffix}"
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_every_filter_that_a_list_offers_works(admin_client: Client, model: type) -> None:
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"  # type: ignore[attr-defined]
+    page = admin_client.get(reverse(name)).content.decode()
+    for query in set(re.findall(r'href="\?([^"]+)"', page)):
+        assert admin_client.get(f"{reverse(name)}?{query.replace('&amp;', '&')}").status_code == 200, query
+
+
+def test_no_page_of_a_list_shows_or_sorts_by_a_secret(viewer: Client) -> None:
+    secrets = []
+    for letter in "ba":
+        hook = Webhook.objects.create(name=f"hook {letter}", url="https://hooks.example.org/", secret=new_secret())
+        token, text = ApiToken.objects.create(user=User.objects.create_user(letter, password="of them"), expiry=None)
+        user = token.user
+        secrets += [hook.secret, text, user.password]  # the hash of a token is its primary key and reveals nothing
+    pages = {f"{reverse('admin:runners_webhook_changelist')}{hook.pk}/change/"}
+    for model, row in ((Webhook, hook), (ApiToken, token), (User, user)):
+        name = f"{model._meta.app_label}_{model._meta.model_name}"
+        listed = reverse(f"admin:{name}_changelist")
+        columns = admin.site._registry[model].list_display
+        pages |= {f"{listed}?o={place}" for place in range(1, len(columns) + 2)}
+        pages |= {reverse(f"admin:{name}_{page}", args=[row.pk]) for page in ("change", "history")}
+        pages |= {f"{listed}?q={secret[:12]}" for secret in secrets}
+        assert not {"secret", "digest", "password"} & {*columns, *admin.site._registry[model].search_fields}
+        for field in ("secret", "password"):
+            assert viewer.get(f"{listed}?_to_field={field}&_popup=1").status_code == 400
+    asked = {"app_label": "profiles", "model_name": "usersettings", "field_name": "user", "term": "a"}
+    pages.add(f"{reverse('admin:autocomplete')}?{urlencode(asked)}")
+    for page in pages:
+        answer = viewer.get(page)
+        assert answer.status_code == 200, page
+        for secret in secrets:
+            assert secret not in answer.content.decode(), page
+            assert "?q=" not in page or "hook a" not in answer.content.decode(), page
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_a_search_is_bounded(admin_client: Client, model: type) -> None:
+    if not admin.site._registry[model].search_fields:
+        return
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"  # type: ignore[attr-defined]
+    for words, is_searched in (("a " * 10, True), ("a " * 11, False), ("a " * 1500, False), ("a" * 201, False)):
+        answer = admin_client.get(reverse(name), {"q": words})
+        assert answer.status_code == 200
+        assert ("Nothing was searched" in answer.content.decode()) is not is_searched, words[:20]

@@ -1,0 +1,458 @@
+"""The examples in the document are responses of the service. One scenario requests each of them from the real services.
+
+The test fails if a response has other members or types than its example in runners/api/examples.json. `make examples`
+(this module with EXAMPLES_WRITE=1) records all of them again.
+"""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.core.cache import cache
+from django.db import OperationalError, connection, connections
+from django.test import Client
+
+from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
+from runners.api.openapi.examples import recorded
+from runners.models import RunnerRun, new_run_key
+from runners.models.token import ApiToken
+from runners.services import shared_log
+from runners.services.machines import scripts
+from runners.services.machines.bulkheads import BULKHEADS
+from runners.services.machines.registry import get_runner
+from runners.services.machines.ssh.pool import POOL
+from tests.conftest import need
+from tests.support.environments import StubAccount, find_lmod
+from tests.support.examples import OPERATIONS, Recorder, shapes
+from tests.support.processes import wait_for
+from tests.support.servers import SSHServer
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
+
+PROFILE, OPEN_PROFILE = "MY_RUNNER_PROFILE_1", "MY_RUNNER_PROFILE_2_CUSTOM_USERNAME"
+EXPID = {"expid": "a001"}
+WITH = {"profile_name": PROFILE}
+REASON = {"reason": "The machine was taken out of service."}
+COMPLETED = {"final_status": "COMPLETED", "job_names_list": ["a001_LOCAL_SETUP"]}
+FIRST = {"description": "A first one", "dummy": True, "hpc": "local"}
+
+# A body that each operation accepts. The README has the same bodies.
+BODIES: dict[str, dict[str, Any]] = {
+    "run_experiment": {**EXPID, **WITH},
+    "get_runner_run_status": EXPID,
+    "stop_experiment": EXPID,
+    "set_job_status": {**EXPID, **WITH, "command_params": COMPLETED},
+    "create_experiment": {**WITH, "command_params": FIRST},
+    "create_job_list": {**EXPID, **WITH},
+    "update_experiment_description": {**EXPID, **WITH, "description": "A better name"},
+    "abandon_run": REASON,
+    "check_profile": {"profile_params": {}},
+    "set_preferred_username": {"preferred_username": "abc012345"},
+}
+LONG = ("set_job_status", "create_experiment", "create_job_list")
+SHORT = ("run_experiment", "update_experiment_description")
+PROFILED = (*SHORT, *LONG)
+COMMANDS = (*PROFILED, "stop_experiment")
+WHICH_RUN = ("get_runner_run_status", "stop_experiment")
+LOGS = ("get_run_log", "get_operation_log")
+STUB = {  # the Autosubmit command of each operation
+    "set_job_status": "setstatus",
+    "create_experiment": "expid",
+    "create_job_list": "create",
+    "update_experiment_description": "updatedescrip",
+}
+
+# One mistake, a body or a query, for each operation that can reject its input.
+MISTAKES: dict[str, dict[str, Any] | str] = {
+    "run_experiment": {**WITH, "expid": "A001"},
+    "get_runner_run_status": {"exp_id": "a001"},
+    "stop_experiment": {**EXPID, "force": "yes"},
+    "set_job_status": {**EXPID, **WITH, "command_params": {**COMPLETED, "job_names_list": ["a002_LOCAL_SETUP"]}},
+    "create_experiment": {**WITH, "command_params": {**FIRST, "operational": True, "testcase": True}},
+    "create_job_list": {**EXPID, **WITH, "command_params": {"forced": True}},
+    "update_experiment_description": {**EXPID, **WITH},
+    "abandon_run": {},
+    "check_profile": {"profile_param": {}},
+    "set_preferred_username": {"preferred_username": ""},
+    "list_runs": "?status=RUNNING",
+    "get_run_log": "?tail=4000&offset=0",
+    "get_operation_log": "?encoding=utf-8",
+}
+
+
+class World:
+    """The service in this process, with two profiles on a real sshd, and a user with tokens."""
+
+    def __init__(self, client: Client, settings: Any, account: StubAccount, sshd: SSHServer) -> None:
+        need(find_lmod(), "Lmod")
+        client.raise_request_exception = False
+        self.settings, self.account, self.sshd = settings, account, sshd
+        ana = User.objects.create_user("ana")
+        self.tokens = {}
+        for scope in ("read", "run", "manage"):
+            _, text = ApiToken.objects.create(user=ana, expiry=timedelta(days=1), scope=scope)
+            self.tokens[scope] = {"Authorization": f"Bearer {text}"}
+        settings.PROTECTION_LEVEL = "ALL"
+        settings.THROTTLE_COMMANDS = settings.THROTTLE_READS = ""
+        settings.RUNNERS_STATUS_FRESHNESS = 0
+        settings.RUNNERS_CONNECT_TIMEOUT = 5
+        where = {"runner_type": "SSH", "module_loader_type": "LMOD", "modules": "autosubmit"}
+        where |= {"ssh_host": "127.0.0.1", "ssh_port": sshd.port}
+        self.profile = RunnerProfile.objects.create(name=PROFILE, ssh_user=sshd.user, **where)
+        RunnerProfile.objects.create(name=OPEN_PROFILE, **where)
+        PublishedSSHKey.objects.create(line=sshd.client_key.with_suffix(".pub").read_text().strip())
+        account.experiment("a000")  # the next one is a001
+        home = "/home/autosubmit_user"
+        self.recorder = Recorder(client, {str(account.home): home, str(account.programs): f"{home}/bin"})
+        self.manage = self.recorder.headers = self.tokens["manage"]
+        self.ask = self.recorder.ask
+        self.another = copy.copy(self.recorder)  # for a second thread, with its own client
+        self.another.client = Client(raise_request_exception=False)
+        self.run = 0  # the number of the last run
+        self.operation = 0
+
+    def each(self, operations: Iterable[str], expect: str, *bodies: Any, **options: Any) -> None:
+        """Send each operation with its own body, or with the given one. Each must give the response `expect`."""
+        for operation in operations:
+            body = bodies[0] if bodies else BODIES.get(operation)
+            self.ask(operation, body, expect=expect, **{"id": self.number(operation), **options})
+
+    def number(self, operation: str) -> int:
+        """Return the number of the run or operation that this operation reads."""
+        return (self.operation if operation.startswith("get_operation") else self.run) or 4711
+
+    @contextmanager
+    def setting(self, name: str, value: object) -> Iterator[None]:
+        before = getattr(self.settings, name)
+        setattr(self.settings, name, value)
+        yield
+        setattr(self.settings, name, before)
+
+    @contextmanager
+    def slow(self, stub: str = "") -> Iterator[Callable[[], bool]]:
+        """Make this Autosubmit command, or each login shell, take 3 s.
+
+        The yielded function returns True once one has begun.
+        """
+        began = self.account.home / "began"
+        profile = self.account.home / ".bash_profile"
+        before = profile.read_text()
+        if not stub:
+            profile.write_text(f"{before}touch ~/began; sleep 3\n")
+            began.unlink(missing_ok=True)
+        self.account.control(stub or "nothing", DELAY=3)
+        calls = len(self.account.calls(stub or "nothing"))
+        try:
+            yield lambda: began.exists() or len(self.account.calls(stub or "nothing")) > calls
+        finally:
+            profile.write_text(before)
+            began.unlink(missing_ok=True)
+            self.account.control(stub or "nothing")
+
+    @contextmanager
+    def meanwhile(self, operation: str, body: Any, *, keep: bool = False, **options: Any) -> Iterator[None]:
+        """Send the request in a separate thread while the block runs, then wait for the response."""
+
+        def send() -> None:
+            try:
+                Recorder.ask(self.another, operation, body, keep=keep, **options)
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(1) as pool:
+            sent = pool.submit(send)
+            yield
+            sent.result(60)
+
+
+# --- Answers that need nothing from a machine -------------------------------------------------------------------------
+
+
+def credentials(world: World) -> None:
+    world.each(OPERATIONS, "not_authenticated", headers={"Authorization": ""})
+    world.each(OPERATIONS, "invalid_credentials", headers={"Authorization": "Bearer asr_of_nobody"})
+    changing = [name for name in BODIES if name != "get_runner_run_status"]
+    world.each(changing, "permission_denied", headers=world.tokens["read"])
+    world.settings.PROTECTION_LEVEL = "NONE"
+    world.each(("get_preferred_username", "set_preferred_username"), "not_found", headers={"Authorization": ""})
+    world.settings.PROTECTION_LEVEL = "ALL"
+
+
+def mistakes(world: World) -> None:
+    for operation, wrong in MISTAKES.items():
+        request = {"query": wrong} if isinstance(wrong, str) else {"body": wrong}
+        world.ask(operation, expect="invalid_request", **request)
+    world.each(BODIES, "invalid_json", b'{"expid": a001}')
+    world.each(BODIES, "unsupported_media_type", b"expid=a001", content_type="text/plain")
+    world.each(
+        BODIES, "length_required", headers={**world.manage, "Transfer-Encoding": "chunked", "Content-Length": ""}
+    )
+    world.each(BODIES, "too_large", b" " * (world.settings.API_MAX_BODY + 1))
+    for operation in PROFILED:
+        body = BODIES[operation]
+        world.ask(operation, {**body, "profile_name": OPEN_PROFILE}, expect="invalid_profile")
+        world.ask(operation, {**body, "profile_name": "MY_RUNNER_PROFILE"}, expect="profile_not_found")
+    for operation in WHICH_RUN:
+        params = {"profile_name": OPEN_PROFILE, "profile_params": {"SSH": {"PORT": "ssh"}}}
+        world.ask(operation, {**EXPID, **params}, expect="invalid_profile")
+        world.ask(operation, {**EXPID, "profile_name": "MY_RUNNER_PROFILE"}, expect="profile_not_found")
+    world.ask("check_profile", {}, expect="invalid_profile", name=OPEN_PROFILE)
+    world.ask("check_profile", {}, expect="profile_not_found", name="MY_RUNNER_PROFILE")
+    world.ask("get_profile_requirements", expect="profile_not_found", name="MY_RUNNER_PROFILE")
+
+
+def nothing_there(world: World) -> None:
+    names = ("get_runner_run_status", "stop_experiment", "get_run", "abandon_run", "get_run_log")
+    world.each(names, "run_not_found")
+    world.each(("get_operation", "get_operation_log"), "operation_not_found")
+
+
+def rules_of_an_admin(world: World) -> None:
+    EndpointToggle.objects.update_or_create(name="RUNNER_RUN", defaults={"enabled": False})
+    for toggle in ("SET_JOB_STATUS", "CREATE_EXPERIMENT", "UPDATE_EXPERIMENT_DETAILS"):
+        EndpointToggle.objects.update_or_create(name=toggle, defaults={"enabled": False})
+    world.each(COMMANDS, "endpoint_disabled")
+    EndpointToggle.objects.update(enabled=True)
+    group = Group.objects.create(name="modellers")
+    world.profile.run_groups.add(group)
+    world.profile.status_groups.add(group)
+    world.each((*PROFILED, "check_profile"), "profile_forbidden")
+    RunnerProfile.objects.filter(name=OPEN_PROFILE).update(allowed_users="{username}")
+    params = {"profile_name": OPEN_PROFILE, "profile_params": {"SSH": {"USER": "another"}}}
+    world.ask("get_runner_run_status", {**EXPID, **params}, expect="profile_forbidden")
+    RunnerProfile.objects.filter(name=OPEN_PROFILE).update(allowed_users="")
+    world.profile.run_groups.clear()
+    world.profile.status_groups.clear()
+
+
+def limits(world: World) -> None:
+    world.settings.THROTTLE_COMMANDS = world.settings.THROTTLE_READS = "1/hour"
+    world.ask("stop_experiment", {}, expect=400, keep=False)
+    world.ask("list_endpoints", keep=False)
+    world.each(OPERATIONS, "throttled")
+    world.settings.THROTTLE_COMMANDS = world.settings.THROTTLE_READS = ""
+    cache.clear()
+
+    def away(*args: object) -> None:
+        raise OperationalError("the connection was refused")
+
+    with connection.execute_wrapper(away):
+        world.each(OPERATIONS, "database_unavailable")
+
+
+def configuration(world: World) -> None:
+    for operation in ("list_profiles", "list_endpoints", "list_ssh_public_keys"):
+        world.ask(operation)
+    world.ask("get_profile_requirements", name=OPEN_PROFILE)
+    for operation in ("set_preferred_username", "get_preferred_username"):
+        world.ask(operation, BODIES.get(operation))
+
+
+# --- A machine that works ---------------------------------------------------------------------------------------------
+
+
+def main_job(world: World) -> None:
+    """Create, change, run and stop a001, with a plan of each (`dry_run`)."""
+    account, ask = world.account, world.ask
+    ask("check_profile", BODIES["check_profile"])
+    for operation in ("create_experiment", "create_job_list", "set_job_status", "update_experiment_description"):
+        ask(operation, BODIES[operation])
+        ask(operation, {**BODIES[operation], "dry_run": True}, example="Plan")
+    account.control("run", SLEEP=600)
+    world.run = ask("run_experiment", BODIES["run_experiment"])["runner_id"]
+    ask("run_experiment", {**BODIES["run_experiment"], "dry_run": True}, example="Plan")
+    ask("get_runner_run_status", EXPID)
+    ask("get_run", id=world.run)
+    world.each(("run_experiment", "set_job_status", "create_job_list"), "already_running")
+    world.each(("abandon_run",), "still_reachable")
+    group = Group.objects.get()
+    world.profile.stop_groups.add(group)
+    world.each(("stop_experiment", "abandon_run"), "profile_forbidden")
+    world.profile.stop_groups.clear()
+    other = RunnerRun.objects.get(pk=world.run)
+    other.pk, other.key, other.installation = None, new_run_key(), "another"
+    other.save(force_insert=True)
+    ask("stop_experiment", EXPID, expect="ambiguous")
+    other.delete()
+    ask("stop_experiment", {**EXPID, "dry_run": True}, example="Plan")
+    ask("stop_experiment", EXPID)
+    world.each(("stop_experiment", "abandon_run"), "not_running")
+    ask("list_runs", query="?expid=a001")
+    ask("get_run_log", id=world.run)
+
+
+def background(world: World) -> None:
+    """`Prefer: respond-async`, and the operations that it makes."""
+    for operation in LONG:
+        world.account.control(STUB[operation], SLEEP=2)
+        answer = world.ask(
+            operation, BODIES[operation], expect=202, headers={**world.manage, "Prefer": "respond-async"}
+        )
+        world.operation = answer["operation_id"]
+        world.ask("get_operation", id=world.operation, example="Running")
+
+        def ended() -> bool:
+            return bool(world.ask("get_operation", id=world.operation, keep=False)["finished"])
+
+        wait_for(ended, 30, what="end of the operation")
+        world.ask("get_operation", id=world.operation)
+        world.ask("get_operation_log", id=world.operation)
+        world.account.control(STUB[operation])
+
+
+def repeated(world: World) -> None:
+    """Send the `Idempotency-Key` of a request that is in progress, and that of a different request."""
+    for operation in (*STUB, "run_experiment", "stop_experiment"):
+        body = BODIES[operation]
+        key = {**world.manage, "Idempotency-Key": f"key-of-{operation}"}
+        with world.slow(STUB.get(operation, "")) as called, world.meanwhile(operation, body, headers=key):
+            wait_for(called, 20, what=f"the command of {operation}")
+            world.ask(operation, body, expect="idempotency_in_progress", headers=key)
+        world.ask(operation, {**body, "dry_run": False}, expect="idempotency_key_reused", headers=key)
+
+
+# --- Commands that fail -----------------------------------------------------------------------------------------------
+
+
+def failures(world: World) -> None:
+    for operation, stub in STUB.items():
+        if "expid" in BODIES[operation]:
+            world.account.control(stub, FAIL="Experiment does not exist", ECODE=7012, EXIT=100)
+            world.each((operation,), "experiment_not_found")
+        world.account.control(stub, FAIL="Can not write the job list", ECODE=7014, EXIT=102)
+        world.each((operation,), "command_failed")
+        world.account.control(stub, SLEEP=30)
+        with world.setting("RUNNERS_COMMAND_TIMEOUT", 1):
+            world.each((operation,), "command_timed_out")
+        world.account.control(stub)
+    for operation in (*STUB, "run_experiment"):
+        with (
+            world.slow(STUB.get(operation, "")) as called,
+            world.meanwhile(operation, BODIES[operation], expect="outcome_unknown", keep=True),
+        ):
+            wait_for(called, 20, what=f"the command of {operation}")
+            world.sshd.drop_connections()
+    world.account.kill()
+    world.ask("get_runner_run_status", EXPID, keep=False)  # detects that the run has ended
+    with world.setting("RUNNERS_LAUNCH_TIMEOUT", 1), world.slow():
+        world.each(("run_experiment",), "command_timed_out")
+    world.account.kill()
+    world.ask("get_runner_run_status", EXPID, keep=False)
+    world.profile.modules = "autosubmit/3.15.17"
+    world.profile.save()
+    world.each(("run_experiment",), "command_failed")
+    world.profile.modules = "autosubmit"
+    world.profile.save()
+
+
+# --- Machines that cannot be reached ----------------------------------------------------------------------------------
+
+
+def machines(world: World) -> None:
+    """Each way in which a machine is not accessible, for each operation that contacts a machine. a001 runs there."""
+    world.account.control("run", SLEEP=600)
+    world.run = world.ask("run_experiment", BODIES["run_experiment"], keep=False)["runner_id"]
+    asking = (*PROFILED, "stop_experiment", *LOGS)
+    elsewhere = {"run_experiment": {**BODIES["run_experiment"], "expid": "a002"}}
+    sshd = world.sshd
+
+    def refuse(cause: str) -> None:
+        for operation in asking:
+            # A stop has one code for all causes.
+            code = "runner_unreachable" if operation == "stop_experiment" else cause
+            POOL.close()
+            shared_log.forget()
+            world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
+
+    trusted = sshd.known_hosts.read_text()
+    sshd.forget_host_key()
+    refuse("host_key_unknown")
+    sshd.known_hosts.write_text(trusted)
+    sshd.swap_host_key()
+    refuse("host_key_changed")
+    sshd.trust_host_key()
+    sshd.authorized = False
+    refuse("authentication_failed")
+    sshd.authorized = True
+    sshd.stop()
+    refuse("runner_unreachable")
+    world.ask("get_runner_run_status", EXPID, example="Unreachable")
+    world.ask("abandon_run", REASON, id=world.run)
+    sshd.start()
+    POOL.close()
+    world.account.kill()
+    shutil.rmtree(world.account.home / ".autosubmit-runners")
+    shared_log.forget()
+    world.each(LOGS, "log_not_found")
+
+
+def busy(world: World) -> None:
+    """One command more than each limit allows: no machine is contacted."""
+    config = world.profile.resolve({})
+    runner = get_runner(config)
+    elsewhere = {"run_experiment": {**BODIES["run_experiment"], "expid": "a003"}}
+    world.account.control("run", SLEEP=600)
+    world.run = world.ask("run_experiment", BODIES["run_experiment"], keep=False)["runner_id"]
+    BULKHEADS.threads = 4
+    try:
+        for code, person, name in (
+            ("machine_busy", "ben", "RUNNERS_COMMANDS_PER_ACCOUNT"),
+            ("too_many_commands", "ana", "RUNNERS_COMMANDS_PER_PERSON"),
+        ):
+            with (
+                world.setting(name, 1),
+                BULKHEADS.command("run-experiment", person=person, profile_name=PROFILE),
+            ):
+                runner.admit()
+                for operation in (*COMMANDS, "check_profile"):
+                    world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
+        with BULKHEADS.waiting(runner.target, runner.where) as wait:
+            wait.start -= 60  # a minute without a response
+            world.each(LOGS, "machine_busy")
+    finally:
+        BULKHEADS.threads = 0
+    folder = world.account.home / ".autosubmit-runners"
+    with (folder / scripts.EXPID_LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        world.each(("create_experiment",), "account_busy")
+    world.account.kill()
+    world.ask("get_runner_run_status", EXPID, keep=False)
+
+
+@pytest.fixture
+def world(client: Client, settings: Any, account: StubAccount, sshd: SSHServer) -> World:
+    return World(client, settings, account, sshd)
+
+
+SCENES: tuple[Callable[[World], None], ...] = (
+    credentials,
+    mistakes,
+    nothing_there,
+    rules_of_an_admin,
+    limits,
+    configuration,
+    main_job,
+    background,
+    repeated,
+    failures,
+    busy,
+    machines,
+)
+
+
+def test_the_examples_are_what_the_service_answers(world: World) -> None:
+    for scene in SCENES:
+        scene(world)
+    if os.environ.get("EXAMPLES_WRITE"):
+        world.recorder.write()
+    assert shapes(world.recorder.sorted()) == shapes(recorded()), "look at the difference; `make examples` records anew"

@@ -1,0 +1,320 @@
+"""`python3 -m runners.cli` against a live server: what scripts read on standard output, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from runners.cli.service import Exit
+from tests.api.test_operations import unused_expid
+from tests.support.environments import StubAccount
+from tests.support.processes import PATIENCE, free_port, wait_for
+from tests.support.servers import ROOT, AppServer, SSHServer
+
+HERE = ("--profile", "HERE")
+
+
+class Cli:
+    """The client as a script calls it, in a separate process."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        self.env = {"PATH": os.environ["PATH"], "AUTOSUBMIT_RUNNERS_URL": url, "AUTOSUBMIT_RUNNERS_TOKEN": token}
+
+    def argv(self, *args: str) -> list[str]:
+        return [sys.executable, "-S", "-m", "runners.cli", *args]  # -S: only the standard library
+
+    def __call__(self, *args: str, expect: Exit = Exit.OK) -> str:
+        done = subprocess.run(
+            self.argv(*args),
+            env=self.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100 * PATIENCE,
+        )
+        self.told = done.stderr
+        assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.argv(*args), env=self.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+
+@pytest.fixture
+def app(module_app: AppServer) -> AppServer:
+    return module_app
+
+
+@pytest.fixture
+def cli(app: AppServer) -> Cli:
+    return Cli(app.url)
+
+
+def test_the_main_job(cli: Cli, account: StubAccount) -> None:
+    expid = cli("create", *HERE, "--description", "of the tests", "--dummy").strip()
+    assert expid == "a000"
+    cli("create-job-list", *HERE, expid)
+    account.control("run", expid, SLEEP=1)
+    assert cli("run", *HERE, expid, "--wait", "--interval", "0.2") == "COMPLETED\n"
+    assert "Experiment a000 started successfully." in cli.told
+    assert cli("status", expid) == "COMPLETED\n"
+    assert "Run successful" in cli("log", expid)
+    cli("set-status", *HERE, expid, "READY", f"{expid}_SIM")
+    assert [call[0] for call in account.calls()] == ["expid", "setstatus", "create", "run", "setstatus"]
+    number, *rest = cli("runs", "--expid", expid).split("\n")[1].split()
+    assert number.isdigit() and rest[:2] == [expid, "COMPLETED"]
+
+
+def test_a_run_that_fails(cli: Cli, account: StubAccount) -> None:
+    account.experiment("a001")
+    account.control("run", "a001", EXIT=1)
+    assert cli("run", *HERE, "a001", "--wait", "--interval", "0.2", expect=Exit.FAILED) == "TERMINATED\n"
+    assert "Some jobs have failed" in cli.told
+    found = json.loads(cli("status", "a001", "--json", expect=Exit.FAILED))
+    assert (found["reason"], found["exit_code"]) == ("failed", 1)
+
+
+def test_a_log_is_followed_to_its_end(cli: Cli, account: StubAccount) -> None:
+    account.experiment("a001")
+    account.control("run", "a001", SLEEP=2, PRINT="ñ 🐈")
+    cli("run", *HERE, "a001")
+    log = cli("log", "a001", "--follow")
+    assert "ñ 🐈" in log
+    assert log.rstrip().endswith("Run successful\x1b[0m\x1b[39m")
+    number = cli("runs", "--expid", "a001").split("\n")[1].split()[0]
+    assert cli("log", number, "--tail", "20").endswith("successful\x1b[0m\x1b[39m\n")
+
+
+def test_stop_and_what_cannot_be_stopped(cli: Cli, account: StubAccount) -> None:
+    expid = account.experiment(unused_expid())
+    account.control("run", expid, SLEEP=60)
+    cli("run", *HERE, expid)
+    assert cli("status", expid, expect=Exit.ACTIVE) == "ACTIVE\n"
+    cli("run", *HERE, expid, expect=Exit.CONFLICT)
+    watcher = cli.start("status", expid, "--watch", "--interval", "0.2")
+    assert "autosubmit stop" in cli("stop", expid, "--dry-run")
+    assert cli("stop", expid) == "TERMINATED\n"
+    assert "autosubmit stop: exit code 0" in cli.told
+    output, _ = watcher.communicate(timeout=30 * PATIENCE)
+    assert (watcher.returncode, output) == (Exit.FAILED, "TERMINATED\n")
+    cli("stop", expid, expect=Exit.NOT_THERE)
+    cli("status", "a002", expect=Exit.NOT_THERE)
+    cli("log", "4711", expect=Exit.NOT_THERE)
+
+
+def test_what_is_not_understood(cli: Cli) -> None:
+    for line in (
+        "",
+        "fly",
+        "run a001",
+        "run --profile HERE A001",
+        "run --profile HERE a001 -p SSH.USER",
+        "run --profile HERE a001 -p SSH.HOST=elsewhere",
+        "runs --status DONE",
+        "runs --limit 0",
+        "stop a001 --idempotency-key two\u00a0words",
+        "set-status --profile HERE a001 NOSUCH a001_SIM",
+    ):
+        assert cli(*line.split(), expect=Exit.USAGE) == "", line
+        assert cli.told, line
+
+
+def test_credentials_that_are_not_accepted(make_app: Callable[..., AppServer]) -> None:
+    app = make_app(env={"PROTECTION_LEVEL": "ALL"})
+    for token in ("", "asr_made_up"):
+        Cli(app.url, token)("runs", expect=Exit.REFUSED)
+    reader = Cli(app.url, app.manage("create_token", "bob", "--create-user", "--scope", "read").strip())
+    reader("runs")
+    reader("run", *HERE, "a001", expect=Exit.REFUSED)
+
+
+def test_nobody_at_home() -> None:
+    cli = Cli(f"http://127.0.0.1:{free_port()}")
+    cli("--patience", "0", "runs", expect=Exit.UNREACHABLE)
+    cli("--patience", "0", "stop", "a001", expect=Exit.UNREACHABLE)
+    assert "--idempotency-key" not in cli.told  # the server received nothing
+    cli("--url", "", "runs", expect=Exit.USAGE)
+
+
+def test_a_machine_that_cannot_be_reached(cli: Cli, account: StubAccount, sshd: SSHServer) -> None:
+    account.experiment("a001")
+    sshd.stop()
+    cli("run", "--profile", "THERE", "a001", expect=Exit.UNREACHABLE)
+    assert "FAILED" in cli("check", "--profile", "THERE", expect=Exit.FAILED)
+
+
+def test_a_create_survives_a_server_that_is_killed(cli: Cli, app: AppServer, account: StubAccount) -> None:
+    """The client retries with the same key and prints the id of the only experiment."""
+    account.control("expid", SLEEP=5)
+    client = cli.start("create", *HERE, "--description", "of the tests")
+    wait_for(lambda: account.calls("expid"), 30, what="the call")
+    app.kill()
+    app.start()
+    output, told = client.communicate(timeout=60 * PATIENCE)
+    assert (client.returncode, output) == (Exit.OK, "a000\n"), told
+    assert "Trying again" in told
+    assert len(account.calls("expid")) == 1
+
+
+def key_in(told: str) -> str:
+    return told.rpartition("--idempotency-key ")[2].split()[0]
+
+
+def test_a_create_that_may_have_been_received_can_be_taken_up_again(
+    cli: Cli, app: AppServer, account: StubAccount
+) -> None:
+    """The connection is lost and the time of `--patience` is over.
+
+    A retry with the same key finds the one experiment.
+    """
+    account.control("expid", SLEEP=5)
+    words = ("create", *HERE, "--description", "of the tests")
+    client = cli.start("--patience", "0", *words)
+    wait_for(lambda: account.calls("expid"), 30, what="the call")
+    app.kill()
+    output, told = client.communicate(timeout=60 * PATIENCE)
+    assert (client.returncode, output) == (Exit.UNKNOWN, ""), told
+    app.start()
+    assert cli(*words, "--idempotency-key", key_in(told)) == "a000\n"
+    assert len(account.calls("expid")) == 1
+
+
+def test_a_command_whose_first_call_is_under_way_is_none_that_conflicts(cli: Cli, account: StubAccount) -> None:
+    account.control("expid", SLEEP=3)
+    words = ("create", *HERE, "--description", "of the tests", "--idempotency-key", "k")
+    first = cli.start(*words)
+    wait_for(lambda: account.calls("expid"), 30, what="the call")
+    cli("--patience", "0", *words, expect=Exit.UNKNOWN)
+    assert "--idempotency-key k " in cli.told
+    output, told = first.communicate(timeout=60 * PATIENCE)
+    assert (first.returncode, output) == (Exit.OK, "a000\n"), told
+    cli(*words, "--dummy", expect=Exit.USAGE)  # the key belongs to another request
+
+
+def test_a_run_that_cannot_be_watched_any_more_was_started(cli: Cli, app: AppServer, account: StubAccount) -> None:
+    account.experiment("a001")
+    account.control("run", "a001", SLEEP=4)
+    words = ("run", *HERE, "a001", "--wait", "--interval", "0.2")
+    client = cli.start("--patience", "0", *words)
+    assert client.stderr
+    wait_for(lambda: "is ACTIVE" in client.stderr.readline(), 30, what="the watch")
+    app.stop()
+    _, told = client.communicate(timeout=60 * PATIENCE)
+    assert client.returncode == Exit.UNKNOWN, told
+    app.start()
+    assert cli(*words, "--idempotency-key", key_in(told)) == "COMPLETED\n"
+    assert len(account.calls("run")) == 1
+
+
+def test_a_watcher_outlives_a_restart_of_the_service(cli: Cli, app: AppServer, account: StubAccount) -> None:
+    account.experiment("a001")
+    account.control("run", "a001", SLEEP=4)
+    client = cli.start("run", *HERE, "a001", "--follow", "--interval", "0.2")
+    wait_for(lambda: account.calls("run"), 30, what="the run")
+    app.restart()
+    output, told = client.communicate(timeout=60 * PATIENCE)
+    assert client.returncode == Exit.OK, told
+    assert output.endswith("COMPLETED\n")
+    assert "Run successful" in output
+
+
+def test_interrupting_a_watcher_leaves_the_run(cli: Cli, account: StubAccount) -> None:
+    account.experiment("a001")
+    account.control("run", "a001", SLEEP=60)
+    client = cli.start("run", *HERE, "a001", "--wait")
+    wait_for(lambda: account.calls("run"), 30, what="the run")
+    cli("status", "a001", expect=Exit.ACTIVE)
+    client.send_signal(signal.SIGINT)
+    _, told = client.communicate(timeout=20 * PATIENCE)
+    assert client.returncode == Exit.INTERRUPTED, told
+    assert key_in(told)
+    cli("status", "a001", expect=Exit.ACTIVE)
+
+
+def test_the_reader_of_a_pipe_may_go_away(cli: Cli, account: StubAccount) -> None:
+    account.experiment("a001")
+    account.control("run", "a001", BYTES=400_000)
+    cli("run", *HERE, "a001", "--wait", "--interval", "0.2")
+    shell = " ".join(cli.argv("log", "a001")) + " | head -c 10; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(
+        ["bash", "-c", shell], env=cli.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60 * PATIENCE
+    )
+    assert (done.returncode, len(done.stdout)) == (128 + signal.SIGPIPE, 10)
+    assert "Traceback" not in done.stderr
+
+
+@contextmanager
+def stranger(status: int, body: bytes, headers: dict[str, str]) -> Iterator[tuple[str, list[Any]]]:
+    """Run a web server that is not this service. Yield its URL and the Authorization headers that it received."""
+    seen: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", seen
+        finally:  # also if the test fails, which would hang otherwise
+            server.shutdown()
+            thread.join()
+
+
+def test_something_else_that_answers_is_said_so() -> None:
+    for status, body in ((200, b"<html>"), (200, b"[]"), (404, b"{}"), (500, b"oops")):
+        with stranger(status, body, {}) as (url, _):
+            cli = Cli(url)
+            cli("--patience", "0", "runs", expect=Exit.UNREACHABLE)
+            assert "Traceback" not in cli.told
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, Exit.UNKNOWN), (502, Exit.UNKNOWN), (404, Exit.UNREACHABLE)])
+def test_an_error_that_is_not_the_services_own_says_nothing_about_a_command(status: int, code: Exit) -> None:
+    """The response comes from a proxy or a bug. The service behind the proxy may have executed the command."""
+    with stranger(status, b"oops", {}) as (url, _):
+        cli = Cli(url)
+        cli("--patience", "0", "stop", "a001", expect=code)
+        assert ("--idempotency-key" in cli.told) is (code == Exit.UNKNOWN)
+        cli("--patience", "0", "stop", "a001", "--dry-run", expect=Exit.UNREACHABLE)
+
+
+def test_a_request_that_came_too_often_was_not_executed() -> None:
+    body = json.dumps({"code": "throttled", "status": 429, "detail": "Too many requests."}).encode()
+    with stranger(429, body, {}) as (url, _):
+        Cli(url)("--patience", "0", "stop", "a001", expect=Exit.UNREACHABLE)
+
+
+def test_the_token_does_not_follow_a_redirect() -> None:
+    with (
+        stranger(200, b'{"results": []}', {}) as (elsewhere, seen),
+        stranger(302, b"", {"Location": f"{elsewhere}/v4/runners/runs"}) as (url, _),
+    ):
+        Cli(url, "asr_secret")("--patience", "0", "runs", expect=Exit.UNREACHABLE)
+    assert seen == []

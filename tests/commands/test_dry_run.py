@@ -1,0 +1,90 @@
+"""A dry run shows what the real command then does: the same arguments and the same script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from profiles.config import ModuleLoaderType, RunnerConfig
+from runners.commands.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+from runners.models import AuditRecord, RunnerRun
+from runners.services import dry_run, experiments
+from runners.services.machines.registry import get_runner
+from tests.support.environments import StubAccount
+
+pytestmark = pytest.mark.django_db
+
+SET = SetJobStatusParams(final_status="READY", job_names_list=("a001_ONE", "it's"))
+COMMANDS: dict[str, tuple[Callable[..., dry_run.Plan], Callable[..., Any], dict[str, Any]]] = {
+    "set_job_status": (dry_run.set_job_status, experiments.set_job_status, {"expid": "a001", "params": SET}),
+    "create_job_list": (
+        dry_run.create_job_list,
+        experiments.create_job_list,
+        {"expid": "a001", "params": CreateJobListParams(force=True)},
+    ),
+    "create_experiment": (
+        dry_run.create_experiment,
+        experiments.create_experiment,
+        {"params": CreateExperimentParams(description="it's $HOME")},
+    ),
+    "update_description": (
+        dry_run.update_description,
+        experiments.update_description,
+        {"expid": "a001", "description": "-v; rm x"},
+    ),
+}
+
+
+def is_question(call: list[str]) -> bool:
+    """Return True if the call only asked Autosubmit which jobs are COMPLETED."""
+    return call[0] == "setstatus" and "--save" not in call
+
+
+@pytest.mark.parametrize(("plan", "command", "values"), COMMANDS.values(), ids=COMMANDS)
+def test_the_script_of_a_plan_does_what_the_command_does(
+    plan: Callable[..., dry_run.Plan],
+    command: Callable[..., Any],
+    values: dict[str, Any],
+    config: RunnerConfig,
+    account: StubAccount,
+) -> None:
+    account.experiment("a001")
+    planned = plan(config=config, **values)
+    assert [call for call in account.calls() if not is_question(call)] == []  # nothing was executed
+    audit = AuditRecord()
+    command(config=config, audit=audit, **values)
+    assert planned.argv == audit.argv
+    get_runner(config).execute(planned.script, timeout=60, login=True)
+    first, second = (call for call in account._calls() if not is_question(call[1:]))
+    assert first == second  # working directory and arguments
+    assert planned.as_dict() == {
+        "profile": config.as_dict(),
+        "where": get_runner(config).where,
+        "argv": audit.argv,
+        "script": planned.script,
+        "detached": False,
+        "warnings": [],
+    }
+
+
+def test_the_plan_of_a_run_is_what_its_directory_then_holds(config: RunnerConfig, account: StubAccount) -> None:
+    account.experiment("a001")
+    planned = dry_run.run_experiment(expid="a001", config=config)
+    assert (planned.argv, planned.detached) == (["autosubmit", "run", "a001"], True)
+    assert not RunnerRun.objects.exists()
+    run = experiments.run_experiment(expid="a001", config=config, profile_name="MACHINE", audit=AuditRecord())
+    text = (account.home / ".autosubmit-runners" / run.key / "command.sh").read_text().replace(run.key, "RUN")
+    preparation, command = planned.script.rsplit(" && exec ", 1)
+    assert preparation in text
+    assert text.strip().endswith(f" && exec {command}")
+
+
+def test_the_plan_of_a_stop(account: StubAccount) -> None:
+    config = account.config(ModuleLoaderType.VENV)
+    run = RunnerRun(expid="a001", config=config.as_dict())
+    planned = dry_run.stop_experiment(run=run, cancel_jobs=True)
+    assert planned.argv == ["autosubmit", "stop", "--cancel", "a001"]
+    assert planned.profile == config.as_dict()
+    assert str(account.venv) in planned.script

@@ -1,0 +1,85 @@
+"""The deadline and the signals of the launch script, which it handles without `timeout` and `setsid`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+
+import pytest
+
+from profiles.config import ModuleLoaderType
+from runners.exceptions import CommandFailed, CommandTimedOut
+from runners.services.machines.local import LocalRunner
+from runners.services.machines.probe import Probe, ProbeTarget
+from runners.services.machines.runner import Runner
+from tests.support.environments import StubAccount
+from tests.support.processes import is_alive, proc_status, wait_for
+
+TIMEOUT = 30
+
+
+def test_a_prelude_that_takes_too_long_is_told_and_stays_observable(runner: Runner) -> None:
+    key = uuid.uuid4().hex
+    with pytest.raises(CommandTimedOut, match="may still begin"):
+        runner.launch(key, "exec sleep 60", prelude=["sleep 61"], timeout=1)
+    (probe,) = runner.probe([ProbeTarget(key)], timeout=TIMEOUT).values()
+    assert probe.answer == Probe.RUNNING
+    assert probe.identity
+    assert is_alive(probe.identity.pid)
+
+
+def test_a_prelude_that_fails_is_told_in_its_own_words_alone(runner: Runner) -> None:
+    with pytest.raises(CommandFailed) as error:
+        runner.launch(uuid.uuid4().hex, "exec sleep 60", prelude=["{ echo no such venv >&2; false; }"], timeout=TIMEOUT)
+    assert error.value.facts["output"] == "no such venv"
+
+
+def test_a_service_that_ignores_signals_launches_commands_that_do_not(account: StubAccount) -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        identity = LocalRunner(account.config(ModuleLoaderType.NO_MODULE)).launch(
+            uuid.uuid4().hex, "exec sleep 60", timeout=TIMEOUT
+        )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    wait_for(lambda: proc_status(identity.pid)["Name"] == "sleep", what="the command")
+    assert int(proc_status(identity.pid)["SigIgn"], 16) & 0x4003 == 0
+
+
+def test_supervisor_and_command_have_process_groups_of_their_own(runner: Runner) -> None:
+    """Otherwise the KILL of a stop, or of a launch's deadline, would also reach the supervisor."""
+    identity = runner.launch(uuid.uuid4().hex, "exec sleep 60", timeout=TIMEOUT)
+    groups = {os.getpgid(identity.pid), os.getpgid(identity.supervisor_pid), os.getpgid(0)}
+    assert groups == {identity.pid, identity.supervisor_pid, os.getpgid(0)}
+    assert os.getsid(identity.pid) != os.getsid(0)
+
+
+def test_a_shell_whose_launch_was_refused_never_executes_the_command(runner: Runner, account: StubAccount) -> None:
+    """The shell starts before the run directory is made, so a claim in between must reach the shell."""
+    key = uuid.uuid4().hex
+    (probe,) = runner.probe([ProbeTarget(key, claim=True)], timeout=TIMEOUT).values()
+    assert probe.answer == Probe.NEVER_STARTED
+    mark = account.home / "executed"
+    with pytest.raises(CommandFailed):
+        runner.launch(key, f"exec touch {mark}", timeout=TIMEOUT)
+    wait_for(lambda: not account.processes(), what="end of the shell")
+    assert not mark.exists()
+
+
+def test_a_profile_that_hangs_leaves_a_run_that_can_be_seen_and_ended(runner: Runner, account: StubAccount) -> None:
+    key = uuid.uuid4().hex
+    profile = account.home / ".bash_profile"
+    before = profile.read_text()
+    try:
+        profile.write_text("sleep 62\n")
+        with pytest.raises(CommandTimedOut):
+            runner.launch(key, "exec sleep 60", timeout=1)
+    finally:
+        profile.write_text(before)
+    (probe,) = runner.probe([ProbeTarget(key)], timeout=TIMEOUT).values()
+    assert probe.answer == Probe.RUNNING
+    assert probe.identity
+    runner.signal(key, probe.identity, "KILL", timeout=TIMEOUT)
+    wait_for(lambda: not is_alive(probe.identity.pid), what="end of the shell")

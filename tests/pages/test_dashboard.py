@@ -1,0 +1,207 @@
+"""Many open dashboards: what they share, what they never share, and how little is sent."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.http import HttpResponse
+from django.test import Client
+from django.utils import timezone
+
+from profiles.models import RunnerProfile
+from runners.models import RunnerRun
+from runners.pages import rows, run_lists
+from tests.faults.tools import sessions
+from tests.support.environments import StubAccount
+from tests.support.servers import SSHServer
+
+pytestmark = pytest.mark.django_db
+LOCAL = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
+
+
+def make(count: int, **fields: Any) -> list[RunnerRun]:
+    values = {
+        "config": LOCAL,
+        "runner": "LOCAL",
+        "module_loader": "NO_MODULE",
+        "confirmed_at": timezone.now(),
+        **fields,
+    }
+    first = RunnerRun.objects.count()
+    return [RunnerRun.objects.create(**{"expid": f"b{first + number:03}", **values}) for number in range(count)]
+
+
+def person(name: str, *groups: Group) -> Client:
+    user = User.objects.create_user(name)
+    user.groups.set(groups)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def lists(client: Client, etag: str = "", **headers: str) -> HttpResponse:
+    return client.get("/runs/list", headers={**({"If-None-Match": etag} if etag else {}), **headers})
+
+
+def later() -> None:
+    """Let the second pass in which lists are shared."""
+    run_lists.forget()
+
+
+def rendered() -> int:
+    return rows._html.cache_info().misses
+
+
+def test_a_row_is_rendered_once_for_all_and_again_only_when_it_changes() -> None:
+    make(20, created=timezone.now() - timedelta(hours=2))
+    make(5, status="COMPLETED", exit_code=0, finished=timezone.now())
+    ada, bob = person("ada"), person("bob")
+    before = rendered()
+    first = lists(ada)
+    assert rendered() - before == 25
+    later()
+    assert lists(bob).content == first.content
+    assert ada.get("/").status_code == 200
+    assert rendered() - before == 25
+
+    RunnerRun.objects.active().update(confirmed_at=timezone.now())  # as each refresh does
+    later()
+    again = lists(bob, first["ETag"])
+    assert (again.status_code, again.content, again["ETag"]) == (304, b"", first["ETag"])
+    assert rendered() - before == 25
+
+    run = RunnerRun.objects.active()[7]
+    RunnerRun.objects.filter(pk=run.pk).update(reachable=False, unreachable_detail="it is <asleep>")
+    later()
+    changed = lists(bob, first["ETag"])
+    assert changed.status_code == 200
+    assert changed["ETag"] != first["ETag"]
+    assert rendered() - before == 26
+    assert b"cannot tell since" in changed.content
+    assert b"it is &lt;asleep&gt;" in changed.content
+
+
+def test_a_confirmation_is_called_recent_only_while_it_is() -> None:
+    ada = person("ada")
+    make(1, confirmed_at=timezone.now() - timedelta(seconds=1))
+    assert b"confirmed within the last 15 s" in lists(ada).content
+    RunnerRun.objects.update(confirmed_at=timezone.now() - timedelta(minutes=5))
+    later()
+    answer = lists(ada).content.decode()
+    assert "within the last" not in answer
+    assert re.search(r">5 min(?: 1 s)? ago<", answer)
+    RunnerRun.objects.update(confirmed_at=None)
+    later()
+    assert b"not confirmed yet" in lists(ada).content
+
+
+@pytest.mark.parametrize("path", ["/", "/runs/list", "/experiments/b000", "/history"])
+def test_ages_are_in_words_on_every_page_and_nobody_can_forge_one(path: str) -> None:
+    ada = person("ada")
+    now = timezone.now()
+    fields = {"created": now - timedelta(hours=3), "finished": now - timedelta(minutes=7)}
+    make(1, status="COMPLETED", exit_code=0, host="<!--age 0-->", **fields)
+    answer = ada.get(path).content.decode()
+    assert re.search(r">7 min(?: 1 s)? ago<", answer)
+    assert "<!--age" not in answer
+    assert "&lt;!--age 0--&gt;" in answer
+
+
+def test_what_somebody_may_not_see_is_not_in_what_is_shared() -> None:
+    team = Group.objects.create(name="team")
+    secret = RunnerProfile.objects.create(name="SECRET", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    secret.view_groups.add(team)
+    member, colleague, stranger = person("member", team), person("colleague", team), person("stranger")
+    make(1, profile_name="SECRET", expid="hush", started_by="member")
+    make(1, profile_name="SECRET", expid="mine", started_by="stranger")
+    make(1, expid="open")
+
+    def seen(client: Client, etag: str = "") -> tuple[set[str], str]:
+        answer = lists(client, etag)
+        assert answer.status_code == 200
+        return set(re.findall(r'class="strong"[^>]*>(\w+)<', answer.content.decode())), answer["ETag"]
+
+    for _ in range(2):  # the first responses are rendered, the second ones are shared
+        of_member, etag = seen(member)
+        assert of_member == {"hush", "mine", "open"}
+        assert seen(colleague) == (of_member, etag)
+        assert seen(stranger, etag)[0] == {"mine", "open"}
+    assert lists(stranger, etag).status_code == 200
+    User.objects.get(username="colleague").groups.clear()
+    assert seen(colleague, etag)[0] == {"open"}  # immediately, while the other users still share a list
+
+
+def test_nothing_of_the_viewer_is_in_what_is_shared() -> None:
+    make(3)
+    ada = person("ada")
+    boss = Client()
+    boss.force_login(User.objects.create_superuser("boss"))
+    answers = [lists(each).content for each in (ada, boss, ada)]
+    assert len(set(answers)) == 1
+    assert b"csrf" not in answers[0].lower()
+    assert b"boss" not in answers[0]
+    assert lists(Client(), **{"HX-Request": "true"}).headers["HX-Redirect"].startswith("/login")
+    assert lists(Client()).status_code == 302
+
+
+def test_the_poll_that_asks_the_machines_is_shared(account: StubAccount, sshd: SSHServer) -> None:
+    config = sshd.config()
+    make(3, config=config.as_dict(), runner="SSH", user=sshd.user)
+    people = [person(f"person{number}") for number in range(5)]
+    before = 0
+    for round_ in range(2):
+        later()
+        for number, client in enumerate(people):
+            RunnerRun.objects.update(confirmed_at=None, reachable=True, probing_until=None)
+            assert client.post("/runs/refresh").status_code == 204
+            if round_ == number == 0:
+                before = sessions(sshd)
+    assert sessions(sshd) == before + 1
+
+
+# --- compression ------------------------------------------------------------------------------------------------------
+
+TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
+
+
+def test_long_answers_are_compressed_for_those_who_accept_it(settings: Any) -> None:
+    settings.PROTECTION_LEVEL = "NONE"
+    make(30)
+    ada = person("ada")
+    for path in ("/", "/runs/list", "/history", "/start", "/v4/runners/runs", "/docs/errors", "/openapi.json"):
+        plain, small = ada.get(path), ada.get(path, headers={"Accept-Encoding": "br, gzip"})
+        assert small.status_code == 200
+        assert "Content-Encoding" not in plain
+        assert small["Content-Encoding"] == "gzip"
+        assert int(small["Content-Length"]) == len(small.content) < len(plain.content) / 2
+        assert "Accept-Encoding" in plain["Vary"]
+        assert "Accept-Encoding" in small["Vary"]
+        text = gzip.decompress(small.content)
+        assert len(text) == len(plain.content) or path == "/v4/runners/runs"
+        later()
+    for refused in ("gzip;q=0", "identity", "x-gzipped", ""):
+        assert "Content-Encoding" not in ada.get("/", headers={"Accept-Encoding": refused})
+
+
+def test_a_compressed_page_holds_its_token_masked_and_random_bytes_before_it() -> None:
+    ada = person("ada")
+    answers = [ada.get("/start", headers={"Accept-Encoding": "gzip"}) for _ in range(12)]
+    tokens = [TOKEN.findall(gzip.decompress(answer.content).decode()) for answer in answers]
+    assert all(tokens)
+    assert len({token for found in tokens for token in found}) >= len(answers)
+    names = {answer.content[10 : answer.content.index(b"\0", 10)] for answer in answers}
+    assert all(answer.content[3] == 8 for answer in answers)  # its head has a file name: Django's random bytes
+    assert len({len(name) for name in names}) > 3
+
+
+def test_the_admin_is_not_compressed_and_neither_are_short_answers(settings: Any) -> None:
+    settings.PROTECTION_LEVEL = "NONE"
+    boss = Client(headers={"Accept-Encoding": "gzip"})
+    boss.force_login(User.objects.create_superuser("boss"))
+    for path in ("/admin/", "/admin/runners/apitoken/", "/admin/login/", "/v4/runners/configuration/endpoints"):
+        assert "Content-Encoding" not in boss.get(path, follow=True), path

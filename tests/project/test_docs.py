@@ -1,0 +1,50 @@
+"""Everything that the documents name exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from tests.support.paths import ROOT
+
+PROMISES = (ROOT / "docs/reliability.md").read_text() + (ROOT / "docs/security.md").read_text()
+NAMED = re.findall(r"`((?:faults/)?test_\w+\.py)(?:::(\w+))?`", PROMISES)
+LINKS = [
+    (document, target)
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for target in re.findall(r"\]\((?!https?:|#|/)([^)#\s]+)", document.read_text())
+]
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_a_test_that_shows_a_promise_exists(file: str, name: str) -> None:
+    text = (ROOT / "tests" / file).read_text()
+    assert not name or f"\ndef {name}(" in text
+
+
+@pytest.mark.parametrize(("document", "target"), LINKS, ids=lambda value: str(value).rpartition("/")[2])
+def test_a_linked_file_exists(document: Path, target: str) -> None:
+    assert (document.parent / target).exists()
+
+
+def test_the_documented_server_starts_and_lets_every_command_end() -> None:
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"^gunicorn (.+)$", readme, re.MULTILINE)
+    assert found
+    words = found[1].split()
+    graceful = float(words[words.index("--graceful-timeout") + 1])
+    assert graceful > max(settings.RUNNERS_COMMAND_TIMEOUT, settings.RUNNERS_CANCEL_TIMEOUT)
+    proxy = re.search(r"proxy_read_timeout (\d+)s", readme)
+    assert proxy and float(proxy[1]) <= graceful
+    assert "--no-control-socket" in words
+    environment = {**os.environ, "SECRET_KEY": "of the test run, signs nothing of value"}
+    environment["DJANGO_SETTINGS_MODULE"] = "runners_project.settings"
+    argv = [sys.executable, "-m", "gunicorn", "--check-config", *words]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
