@@ -33,6 +33,7 @@ class Endpoint(models.TextChoices):
     UPDATE_EXPERIMENT_DETAILS = "UPDATE_EXPERIMENT_DETAILS", "update-experiment-description"
 
 
+DEFAULT_SSH_PORT = 22
 DEFAULT_INSTALLATION = "default"  # shared by all profiles that name none, so that no experiment runs twice
 
 

@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from profiles import validators
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import DEFAULT_SSH_PORT, ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
 from profiles.exceptions import InvalidProfile
 from profiles.validators import kind, shown
 from runners.services.machines.ssh.config import lookup
@@ -25,7 +25,6 @@ SSH_HOST, SSH_PORT, SSH_USER = "SSH.HOST", "SSH.PORT", "SSH.USER"
 PATHS = (RUNNER_TYPE, MODULE_LOADER_TYPE, MODULES, SSH_HOST, SSH_PORT, SSH_USER)
 TOP_NAMES = ("RUNNER_TYPE", "MODULE_LOADER_TYPE", "MODULES", "SSH")
 SSH_NAMES = ("HOST", "PORT", "USER", "USERNAME")
-DEFAULT_SSH_PORT = 22
 MAX_UNKNOWN = 10  # unknown names listed in an answer; close matches for 100,000 names would take minutes
 
 Values = dict[str, Any]  # RunnerType, ModuleLoaderType, tuple[str, ...], str, int, str, by path

@@ -33,23 +33,23 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from runners.services.machines import answers
+from runners import printable
 
 
 class RunnerServiceError(Exception):
     """Base of all. `code` is stable and documented; `facts` are extra members of the answer, as JSON types.
 
     `detail` and `facts` may quote a machine, and are stored in rows and answers. So texts are cut to
-    `answers.TEXT_LIMIT` printable characters.
+    `printable.TEXT_LIMIT` printable characters.
     """
 
     code: ClassVar[str] = "runner_error"
 
     def __init__(self, detail: str, **facts: Any) -> None:
-        self.detail = answers.text(detail)
+        self.detail = printable.text(detail)
         super().__init__(self.detail)
         self.facts: dict[str, Any] = {
-            name: answers.text(fact) if isinstance(fact, str) else fact for name, fact in facts.items()
+            name: printable.text(fact) if isinstance(fact, str) else fact for name, fact in facts.items()
         }
 
 

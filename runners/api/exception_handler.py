@@ -20,9 +20,9 @@ from rest_framework.views import set_rollback
 
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
+from runners import printable
 from runners.api.http import InvalidJSON, TooLarge
 from runners.services.access import detail_for, may_see
-from runners.services.machines import answers
 from runners.services.representations import run_fields
 
 logger = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ def sentence(errors: dict[str, list[str]], limit: int = 3) -> str:
 
     Paths are cleaned and shortened. A path can be any text: an unknown member has the name that the client sent.
     """
-    named = ((answers.line(path, PATH_LIMIT), " ".join(texts)) for path, texts in errors.items())
+    named = ((printable.line(path, PATH_LIMIT), " ".join(texts)) for path, texts in errors.items())
     parts = [f"{path}: {words}" if path else words for path, words in named]
     more = f" ({len(parts) - limit} more in errors)" if len(parts) > limit else ""
     return " ".join(parts[:limit]) + more

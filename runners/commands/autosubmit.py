@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from runners.services.machines import answers
+from runners import printable
 from runners.services.machines.scripts import EXPID_LOCK
 
 # Measured with `expid --copy` of 4.1.8 to 4.1.17.1: conf/*.yml is copied, and HPCARCH is rewritten.
@@ -359,7 +359,7 @@ def usage_error(text: str, argv: list[str]) -> UsageError | None:
         # argparse misses one of the filters that it knows, because it does not know the filter that was given.
         named = [option for option in given if option.startswith("--filter_")]
     names = [name for name, option in OPTIONS.items() if option in named]
-    return UsageError(tuple(names), answers.line(found[1])) if names else None
+    return UsageError(tuple(names), printable.line(found[1])) if names else None
 
 
 def needs_newer(argv: list[str], version: str) -> UsageError | None:

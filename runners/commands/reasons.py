@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from runners import printable
 from runners.commands import autosubmit
-from runners.services.machines import answers
 from runners.services.machines.output import last_lines, plain_text
 
 LINE_LIMIT = 4000  # characters of a line that are examined
@@ -142,7 +142,7 @@ class Complaint:
     @property
     def text(self) -> str:
         """Reason and details, for users."""
-        return answers.text("\n".join(part for part in (self.reason, self.details) if part), TEXT_LIMIT)
+        return printable.text("\n".join(part for part in (self.reason, self.details) if part), TEXT_LIMIT)
 
 
 def complaint(stdout: bytes, stderr: bytes = b"") -> Complaint | None:
@@ -163,7 +163,7 @@ def complaint(stdout: bytes, stderr: bytes = b"") -> Complaint | None:
     else:
         lines = [line.replace(_END, "") for line in _lines(stdout) + _lines(stderr)]
         if usage := next((match[1] for line in lines if (match := _ARGPARSE.match(line))), None):
-            return Complaint(answers.line(usage, TEXT_LIMIT), raw=usage[:TEXT_LIMIT])
+            return Complaint(printable.line(usage, TEXT_LIMIT), raw=usage[:TEXT_LIMIT])
         if not any(line.startswith(_TRACEBACK) for line in lines):
             is_usage = any(line.startswith("usage: autosubmit") for line in lines)
             return Complaint(_UNKNOWN_ARGUMENT, raw=_UNKNOWN_ARGUMENT) if is_usage else None
@@ -178,8 +178,8 @@ def complaint(stdout: bytes, stderr: bytes = b"") -> Complaint | None:
     if not reason_text and not lines:
         return None
     return Complaint(
-        answers.text(reason_text, TEXT_LIMIT),
-        answers.text("\n".join(lines), TEXT_LIMIT),
+        printable.text(reason_text, TEXT_LIMIT),
+        printable.text("\n".join(lines), TEXT_LIMIT),
         raw,
         int(codes[-1]) if codes else None,
     )
@@ -458,7 +458,7 @@ def warnings(stdout: bytes) -> list[str]:
     """Return Autosubmit's warnings from a command that succeeded, each as a heading with its block."""
     told: dict[str, None] = {}
     for message in messages(stdout):
-        text = answers.text("\n".join(_clean(message.lines)), TEXT_LIMIT)
+        text = printable.text("\n".join(_clean(message.lines)), TEXT_LIMIT)
         if text and message.tag != "CRITICAL" and not _HARMLESS.match(text):
             told[text] = None
     texts = list(told)
@@ -491,7 +491,7 @@ def changes(stdout: bytes) -> Changes:
     for line in _lines(stdout):
         line = line.replace(_END, "")
         if line.startswith("CHANGED: ") and (found := _CHANGED.match(line[:400])):
-            jobs[answers.line(found[1])] = found[2]
+            jobs[printable.line(found[1])] = found[2]
         elif line.startswith("The selected") and (found := _SELECTED.match(line[:100])):
             selected = int(found[1])
     return Changes(dict(list(jobs.items())[:CHANGED_LIMIT]), len(jobs), selected)
@@ -561,7 +561,7 @@ def jobs_of_status(expid: str, stdout: bytes) -> list[str]:
     names = dict.fromkeys(changes(stdout).jobs)
     for line in _lines(stdout):
         if found := _OFFLINE.match(line[:600]):
-            names |= {answers.line(name, 255): None for name in found.groups() if name.startswith(f"{expid}_")}
+            names |= {printable.line(name, 255): None for name in found.groups() if name.startswith(f"{expid}_")}
     return list(names)
 
 
@@ -664,16 +664,16 @@ def jobs(lines: bytes, *, is_whole: bool = True) -> Jobs | None:
         elif line.startswith(_OVER):
             is_over = True
         elif found := _JOB_SUBMITTED.match(line):
-            name = answers.line(found[1] or found[2], 255)
+            name = printable.line(found[1] or found[2], 255)
             counted = attempts if found[1] else older
             counted[name] = counted.get(name, 0) + 1
             status.pop(name, None)  # a new attempt: its result comes in a later line, or never
         elif (found := _JOB_COMPLETED.match(line)) or ((found := _JOB_CHANGED.match(line)) and found[2] == "COMPLETED"):
-            name = answers.line(found[1], 255)
+            name = printable.line(found[1], 255)
             status[name] = True
             completed.add(name)
         elif (found := _JOB_FAILED.match(line)) or ((found := _JOB_CHANGED.match(line)) and found[2] == "FAILED"):
-            name = answers.line(found[1] or found[2], 255)
+            name = printable.line(found[1] or found[2], 255)
             status[name] = False
             completed.discard(name)
     failed = {

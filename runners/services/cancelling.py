@@ -14,10 +14,11 @@ from typing import Any
 
 from django.conf import settings
 
+from runners import printable
 from runners.commands import autosubmit, reasons
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError
 from runners.services.installation import installed_version
-from runners.services.machines import answers, scripts
+from runners.services.machines import scripts
 from runners.services.machines.registry import get_module_loader
 from runners.services.machines.runner import CommandResult, Runner
 
@@ -224,14 +225,14 @@ def _jobs(text: str) -> tuple[dict[str, JobOutcome], dict[str, str], list[str]]:
     platform, has_failed = "", False
     for line in text.splitlines():
         if found := _CANCELLING.match(line):
-            platform, has_failed = answers.line(found[1], NAME_LIMIT), False
+            platform, has_failed = printable.line(found[1], NAME_LIMIT), False
         elif found := _NO_ID.match(line):
-            without_id.add(answers.line(found[1], NAME_LIMIT))
+            without_id.add(printable.line(found[1], NAME_LIMIT))
         elif _FAILED.match(line) or (platform and _TROUBLE.match(line)):
             has_failed = True
-            failures.append(answers.line(line.strip()))
+            failures.append(printable.line(line.strip()))
         elif found := _CHANGED.match(line):
-            name = answers.line(found[1], NAME_LIMIT)
+            name = printable.line(found[1], NAME_LIMIT)
             is_asked = platform and not has_failed and name not in without_id
             platforms[name] = platform
             jobs[name] = JobOutcome.CANCELLED if is_asked else JobOutcome.NOT_CANCELLED

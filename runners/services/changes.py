@@ -20,10 +20,10 @@ from django.db.models import ManyToManyField, Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 from profiles.models import RunnerProfile
+from runners import printable
 from runners.models import AuditRecord
 from runners.services import acting
 from runners.services.audit import DETAIL_LIMIT, HOLDER, begin
-from runners.services.machines import answers
 
 ENDPOINT = "change-configuration"
 NOT_CONFIGURATION = frozenset(
@@ -141,7 +141,7 @@ def _plain(row: Model, field: Any) -> Any:
         return value.isoformat()
     if isinstance(value, list | dict) and len(str(value)) <= TEXT_LIMIT:
         return value
-    return str(value) if is_secret(field.name) else answers.without_credentials(str(value))[:TEXT_LIMIT]
+    return str(value) if is_secret(field.name) else printable.without_credentials(str(value))[:TEXT_LIMIT]
 
 
 def _relations(instance: Model) -> Iterator[tuple[str, Any]]:
@@ -173,7 +173,7 @@ def _record(action: str, instance: Model, before: Values, after: Values) -> None
     for name in filter(is_secret, names):
         before, after = _masked(name, before, after)
     before, after = _without_query(before), _without_query(after)
-    kind, what = str(instance._meta.verbose_name), answers.line(str(instance), 200)
+    kind, what = str(instance._meta.verbose_name), printable.line(str(instance), 200)
     change = {"action": action, "kind": kind, "object": what, "before": before, "after": after}
     if (holder := HOLDER.get()) is not None:
         holder.changes = [*(holder.changes or []), change]

@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from profiles.config import ModuleLoaderType, RunnerConfig, SSHTarget
 from profiles.models import RunnerProfile
+from runners import printable
 from runners.commands import autosubmit, reasons
 from runners.exceptions import (
     AuthenticationFailed,
@@ -41,7 +42,7 @@ from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.runner import CommandResult, Runner
 from runners.services.machines.ssh import connect
 from runners.services.machines.ssh.paramiko_fixes import GONE, Channel
-from runners.services.machines.ssh.pool import open_session, run_on_channel
+from runners.services.machines.ssh.pool import exec_on_channel, open_session
 from runners.services.machines.ssh.runner import SSHRunner
 from runners_project import bounded
 
@@ -227,9 +228,9 @@ class OwnConnectionRunner(SSHRunner):
         super().__init__(config)
         self.clients = clients
 
-    def _exchange(self, exchange: Exchange) -> None:
+    def exchange(self, exchange: Exchange) -> None:
         assert self.config.ssh
-        run_on_channel(self, self.config.ssh, exchange)
+        exec_on_channel(self, self.config.ssh, exchange)
 
     @contextmanager
     def channel(self, ssh: SSHTarget, reach: Reach) -> Iterator[Channel]:
@@ -314,7 +315,7 @@ printf '\\n%s.%s\\n' "${{BASH_VERSINFO[0]}}" "${{BASH_VERSINFO[1]}}"
     if missing.strip():
         return Outcome(
             False,
-            f"Not found there: {answers.line(missing.strip())}.",
+            f"Not found there: {printable.line(missing.strip())}.",
             "Install coreutils, grep and util-linux on the machine.",
         )
     try:
@@ -322,7 +323,7 @@ printf '\\n%s.%s\\n' "${{BASH_VERSINFO[0]}}" "${{BASH_VERSINFO[1]}}"
     except ValueError:  # Unreadable, or another number of words
         return Outcome(
             False,
-            f"Its bash tells no version: {answers.line(version) or 'no output'}",
+            f"Its bash tells no version: {printable.line(version) or 'no output'}",
             "A forced command or a wrapper answers in place of bash; it has to execute what it is given.",
         )
     if (major, minor) < (4, 2):
@@ -406,7 +407,7 @@ exit $code
         free = f", {answers.size(told[0]) / 2**20:.1f} GiB free"
     except answers.Unreadable:  # `df` reports nothing for this file system
         free = ""
-    return Outcome(True, answers.line(told[1]) + free)
+    return Outcome(True, printable.line(told[1]) + free)
 
 
 def _survives_logout(runner: OwnConnectionRunner) -> Outcome:

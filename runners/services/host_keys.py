@@ -11,6 +11,7 @@ import paramiko
 from django.conf import settings
 from django.db import transaction
 
+from profiles.config import DEFAULT_SSH_PORT
 from runners.exceptions import InvalidRequest, RunnerUnreachable
 from runners.models import TrustedHostKey
 from runners.services.audit import audited, holds_changes
@@ -53,7 +54,7 @@ def scan(host: str, port: int | None = None) -> list[ScannedKey]:
     Raises RunnerUnreachable and its subclasses (the latter for jump hosts).
     """
     options = lookup(host, port=port)
-    port = port or options.port or known_hosts.DEFAULT_PORT
+    port = port or options.port or DEFAULT_SSH_PORT
     deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
     jumps = connect.open_jumps(host, options, deadline)
     try:
@@ -153,7 +154,7 @@ def forget(row: TrustedHostKey, forgotten_by: str, *, address: str = "") -> None
 def name_of(host: str, port: int | None = None) -> str:
     """Return the name under which the keys of a host are stored, according to ~/.ssh/config."""
     options = lookup(host, port=port)
-    return known_hosts.name_of(options, port or options.port or known_hosts.DEFAULT_PORT)
+    return known_hosts.name_of(options, port or options.port or DEFAULT_SSH_PORT)
 
 
 def fingerprint_of(row: TrustedHostKey) -> str:

@@ -26,12 +26,12 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from runners import printable
 from runners.commands import autosubmit, reasons
 from runners.exceptions import CommandFailed, NotRunning, RunnerServiceError, RunnerUnreachable, StillReachable
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.models.operation import Operation
 from runners.services import background
-from runners.services.machines import answers
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.output import plain_text
@@ -570,7 +570,7 @@ def _end(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         ):
             detail = _reason(run, runner, jobs)
         if reason != RunReason.STOPPED:
-            detail = answers.text("\n".join(part for part in (jobs.sentence if jobs else "", detail) if part))
+            detail = printable.text("\n".join(part for part in (jobs.sentence if jobs else "", detail) if part))
     elif probe.answer == Probe.NEVER_STARTED:
         reason = RunReason.STOPPED if is_stopped else RunReason.NEVER_STARTED
         detail = "The machine has no trace of it: the service died or lost the connection before the launch."

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
 
+from runners import printable
 from runners.exceptions import RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunStatus
 from runners.models.operation import Operation, OperationStatus
@@ -133,7 +134,7 @@ def read_answers(output: bytes) -> dict[str, tuple[str, int]]:
     """Return the result for each directory, and its size in KiB, by its key. Invalid lines are ignored."""
     told = {}
     for line in output.decode("utf-8", "replace").split("\n"):
-        words = line.split(" ") if len(line) < answers.LINE_LIMIT else []
+        words = line.split(" ") if len(line) < printable.LINE_LIMIT else []
         if len(words) == 3 and words[1] in ("removed", "absent", "kept"):
             with suppress(answers.Unreadable):
                 told[words[0]] = (words[1], answers.integer(words[2], 0, KIBIBYTES_MOST))

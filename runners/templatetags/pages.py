@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from profiles.config import RunnerConfig
+from profiles.config import DEFAULT_SSH_PORT, RunnerConfig
 from runners.api.exception_handler import KINDS, SERVER_ERROR
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import interrupted
@@ -142,7 +142,7 @@ def where(config: dict[str, Any]) -> str:
         return "not known: the stored configuration cannot be read"
     if not ssh:
         return "this machine (LOCAL)"
-    port = "" if ssh.port == 22 else f", port {ssh.port}"
+    port = "" if ssh.port == DEFAULT_SSH_PORT else f", port {ssh.port}"
     return f"{ssh.user}@{ssh.host}{port} (SSH)"
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from runners import printable
 from runners.services.machines import answers
 from runners.services.machines.output import plain_text
 from runners_project import bounded
@@ -135,7 +136,7 @@ def _converse(stream: socket.socket, url: str, body: bytes, headers: Mapping[str
         seconds = answers.integer(wait, 0, RETRY_AFTER_MOST)
     except answers.Unreadable:  # the header is absent or a date; ignore it
         seconds = None
-    return Response(answer.status, seconds, answers.text(text.strip()))
+    return Response(answer.status, seconds, printable.text(text.strip()))
 
 
 def _cut(sock: socket.socket) -> None:

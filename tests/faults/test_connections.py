@@ -239,7 +239,7 @@ def test_beyond_the_bound_the_least_recently_used_connection_is_closed_and_no_ot
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(POOL, "_told_of_bound", float("-inf"))
+    monkeypatch.setattr(POOL, "_warned", float("-inf"))
     sshd, (first, second, third, fourth, fifth) = five_machines
     settings.RUNNERS_SSH_CONNECTIONS = 4
 

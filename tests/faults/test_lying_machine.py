@@ -15,8 +15,8 @@ from django.test import Client
 
 from profiles.config import RunnerType
 from profiles.models import RunnerProfile
+from runners import printable
 from runners.models import RunnerRun
-from runners.services.machines import answers
 from tests.support.api import Api
 from tests.support.environments import StubAccount
 from tests.support.hostile_answers import IDENTITY
@@ -99,7 +99,7 @@ def test_what_a_look_is_answered_with_stays_small(answer: Callable[[str], None],
         status = api.post("get-runner-run-status", {"expid": "a000"})
         assert (status["status"], status["reachable"]) == ("ACTIVE", False), said[:100]
         detail = status["unreachable_detail"]
-        assert 0 < len(detail) <= answers.TEXT_LIMIT
+        assert 0 < len(detail) <= printable.TEXT_LIMIT
         assert all(char.isprintable() or char == "\n" for char in detail)
     answer(f"{run.key} ended 3.-.1700000000 -\n")
     RunnerRun.objects.update(probing_until=None)

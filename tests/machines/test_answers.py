@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runners import printable
 from runners.commands import autosubmit, reasons
 from runners.exceptions import CommandFailed
 from runners.services import retention
@@ -82,7 +83,7 @@ def test_what_does_not_fit_cannot_be_told(line: str, why: str) -> None:
     read = probe.parse_probe(f"{KEY} {line}")
     assert read.answer == Probe.CANNOT_TELL
     assert f"{why}" in read.detail
-    assert len(read.detail) < answers.LINE_LIMIT
+    assert len(read.detail) < printable.LINE_LIMIT
 
 
 def test_a_wrong_clock_is_no_reason_to_doubt_an_end() -> None:
@@ -123,7 +124,7 @@ def test_no_answer_of_a_launch(answer: str) -> None:
 def test_a_log_answer_that_is_not_what_was_asked_for(output: bytes) -> None:
     with pytest.raises(Unreadable) as caught:
         probe.parse_log(output, offset=0, limit=100)
-    assert len(str(caught.value)) < answers.LINE_LIMIT
+    assert len(str(caught.value)) < printable.LINE_LIMIT
 
 
 def is_clean(text: str) -> bool:
@@ -133,14 +134,14 @@ def is_clean(text: str) -> bool:
 @hostile
 @given(st.text(st.characters()), st.integers(1, 50))
 def test_texts_for_people_are_printable_and_bounded(text: str, limit: int) -> None:
-    for read in (answers.line, answers.text, answers.last_text):
+    for read in (printable.line, printable.text, printable.last_text):
         clean = read(text, limit)
         assert len(clean) <= limit
         assert is_clean(clean)
         clean.encode()  # no surrogates
-    assert "\n" not in answers.line(text, limit)
+    assert "\n" not in printable.line(text, limit)
     if text.isprintable() and len(text) <= limit:
-        assert answers.line(text, limit) == answers.text(text, limit) == answers.last_text(text, limit) == text
+        assert printable.line(text, limit) == printable.text(text, limit) == printable.last_text(text, limit) == text
 
 
 @hostile
@@ -151,7 +152,7 @@ def test_a_probe_answer_is_within_its_bounds(line: str) -> None:
     assert read.finished is None or answers.EPOCH_LEAST <= read.finished <= answers.EPOCH_MOST
     assert len(read.signal) <= 16
     assert read.signal.isascii()
-    assert len(read.detail) <= answers.TEXT_LIMIT
+    assert len(read.detail) <= printable.TEXT_LIMIT
     assert is_clean(read.detail)
     if read.identity:
         check_identity(read.identity)
@@ -235,7 +236,7 @@ def test_last_words_are_printable_and_bounded(data: bytes, lines: int, character
 def test_an_error_carries_printable_bounded_texts(words: str) -> None:
     error = CommandFailed(words * 3, output=words, exit_code=1)
     for text in (str(error), error.detail, error.facts["output"]):
-        assert len(text) <= answers.TEXT_LIMIT
+        assert len(text) <= printable.TEXT_LIMIT
         assert is_clean(text)
     assert error.facts["exit_code"] == 1
 
@@ -270,8 +271,8 @@ CREDENTIALS = [
 def test_credentials_in_addresses_are_masked_wherever_a_text_is_read_or_made(said: str, secret: str) -> None:
     long = f"{'x' * 60_000}\n {said}\n"
     for text in (
-        *(plain_text(said.encode()), last_lines(long.encode()), answers.text(plain_text(long.encode()), 70_000)),
-        *(CommandFailed(said).detail, CommandFailed("x", output=said).facts["output"], answers.line(said)),
+        *(plain_text(said.encode()), last_lines(long.encode()), printable.text(plain_text(long.encode()), 70_000)),
+        *(CommandFailed(said).detail, CommandFailed("x", output=said).facts["output"], printable.line(said)),
         *(reasons.reason_of(f"[CRITICAL] Cannot clone: {said}".encode(), said.encode()),),
     ):
         assert secret not in text
@@ -280,18 +281,18 @@ def test_credentials_in_addresses_are_masked_wherever_a_text_is_read_or_made(sai
 @pytest.mark.parametrize("limit", range(2, 40))
 def test_no_cut_uncovers_a_credential(limit: int) -> None:
     said = "https://ada:s3cret@git.example.org/x"
-    for cut in (answers.line, answers.text, answers.last_text):
+    for cut in (printable.line, printable.text, printable.last_text):
         assert "s3c" not in cut(said, limit) and "ret@" not in cut(said, limit)
 
 
 @pytest.mark.parametrize("said", ["ssh://git@h/x", "git@h:x", "https://h/x@y", "mail a@b, see https://h", "a://b c@d"])
 def test_what_is_no_credential_stays(said: str) -> None:
-    assert answers.without_credentials(said) == said
+    assert printable.without_credentials(said) == said
 
 
 @pytest.mark.parametrize("piece", ["://", "://a", "https://a:b", "@", ":", "a://@"])
 def test_masking_is_linear(piece: str) -> None:
     text = piece * (1024 * 1024 // len(piece))
     start = time.process_time()
-    answers.without_credentials(text)
+    printable.without_credentials(text)
     assert time.process_time() - start < 5

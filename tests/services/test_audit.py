@@ -54,7 +54,7 @@ def api(client: Client, settings: Any, account: StubAccount) -> Api:
 def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What happens, in order: the outcome of each audit record that is inserted or changed, and "machine"."""
     found: list[str] = []
-    exchange = LocalRunner._exchange
+    exchange = LocalRunner.exchange
 
     def seen(self: LocalRunner, *args: Any) -> None:
         found.append("machine")
@@ -63,7 +63,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     def saved(sender: type, instance: AuditRecord, **kwargs: Any) -> None:
         found.append(instance.outcome)
 
-    monkeypatch.setattr(LocalRunner, "_exchange", seen)
+    monkeypatch.setattr(LocalRunner, "exchange", seen)
     post_save.connect(saved, sender=AuditRecord)
     yield found
     post_save.disconnect(saved, sender=AuditRecord)

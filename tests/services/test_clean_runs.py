@@ -87,13 +87,13 @@ def test_a_machine_is_asked_once(
     local = ended("b001", account.config(), account)
     exchanges = []
     for kind in (SSHRunner, LocalRunner):
-        whole = kind._exchange
+        whole = kind.exchange
 
         def counted(self: Any, *args: Any, whole: Any = whole) -> Any:
             exchanges.append(self.where)
             return whole(self, *args)
 
-        monkeypatch.setattr(kind, "_exchange", counted)
+        monkeypatch.setattr(kind, "exchange", counted)
     call_command("clean_runs", days=30)
     assert len(exchanges) == 2
     assert not any(directory(run, account).exists() for run in [*runs, local])

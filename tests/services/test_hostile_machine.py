@@ -27,12 +27,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from runners import printable
 from runners.api.exception_handler import kind_of
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun, new_run_key
 from runners.models.operation import Operation, OperationKind
 from runners.services import experiments, lifecycle, operations, runs, stopping
-from runners.services.machines import answers, leftovers, scripts
+from runners.services.machines import leftovers, scripts
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import CommandResult, Runner
 from runners.services.representations import run_fields
@@ -94,7 +95,7 @@ class HostileRunner(Runner):
     def target(self) -> tuple[str, ...]:
         return ("SSH", self.where) if self.config.ssh else ("LOCAL",)
 
-    def _exchange(self, exchange: Exchange) -> None:
+    def exchange(self, exchange: Exchange) -> None:
         raise AssertionError("nothing is started")
 
     def execute(self, script: str, **options: Any) -> CommandResult:
@@ -157,7 +158,7 @@ def world(data: Any) -> Iterator[SimpleNamespace]:
 def check(value: Any) -> None:
     """Assert that every stored text is printable and bounded."""
     if isinstance(value, str):
-        assert len(value) <= answers.TEXT_LIMIT
+        assert len(value) <= printable.TEXT_LIMIT
         assert all(char.isprintable() or char in "\n\t" for char in value), value
     elif isinstance(value, dict):
         for name, each in value.items():

@@ -5,20 +5,15 @@ answer anything. So each primitive takes a text and checks its length before its
 documented bounds or raises `Unreadable`. The caller turns that error into "cannot tell", or into an error of one
 request.
 
-Functions for texts that people read (`line`, `text`) never raise. They truncate and clean the text instead.
-
-Credentials in addresses are masked twice. First in everything that a machine prints, before it is truncated
-(`output.plain_text`). Then in each text for people, because some texts come from elsewhere, such as the message of an
-exception.
+The texts of a machine that people read are made printable by `runners.printable`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-TEXT_LIMIT = 4000  # characters of a text from a machine that are stored or sent: details, explanations, outputs
-LINE_LIMIT = 300  # characters of one unexpected line that an error quotes
+from runners.printable import line
+
 NAME_LIMIT = 255  # characters of a host name; the longest name of the DNS, and the width of the columns `host`
 
 PID_LEAST, PID_MOST = 2, 2**31 - 1  # pid 1 is init, and `kill -- -1` means every process: neither is a command of ours
@@ -32,11 +27,6 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|\(none\)")  # Linux reports "(none)" 
 _BOOT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # a UUID, /proc/sys/kernel/random/boot_id
 _NAMESPACE = re.compile(r"[a-z_]{1,32}:\[[0-9]{1,20}\]")  # the target of the link /proc/self/ns/pid, namespaces(7)
 _SIGNAL = re.compile(r"[A-Z0-9]{1,16}|RTM(?:IN|AX)[+-][0-9]{1,2}")  # as `kill -l` of bash prints it, without SIG
-# After "://", up to the last "@" before the next "/" or blank: a password may hold any other character. One pass.
-_USER_INFO = re.compile(r"://([^\s/]*)@")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
-_WEB = frozenset({"http", "https"})  # for these, the user alone can be a token, as in https://TOKEN@host/
-MASK = "***"
 _INTEGER = re.compile(r"-?[0-9]{1,20}")  # ASCII digits only; int() would take "1_000", " 1 " and "１"
 
 
@@ -104,58 +94,3 @@ def _matching(pattern: re.Pattern[str], word: str, what: str, most: int) -> str:
     if len(word) <= most and pattern.fullmatch(word):
         return word
     raise Unreadable(what, word)
-
-
-def without_credentials(words: str) -> str:
-    """Return the text with `***` for the user and password of each address `scheme://user:password@host`.
-
-    A user without password is masked for HTTP only: there it may be a token, while `ssh://git@host` holds no secret.
-    """
-    return _USER_INFO.sub(_masked, words) if "://" in words else words
-
-
-def _masked(found: re.Match[str]) -> str:
-    scheme = _SCHEME.search(found.string[max(0, found.start() - 31) : found.start()])
-    is_web = scheme is None or scheme[0].lower().rpartition("+")[2] in _WEB
-    return f"://{MASK}@" if is_web or ":" in found[1] else found[0]
-
-
-def line(words: str, limit: int = LINE_LIMIT) -> str:
-    """Return the beginning of `words` as one printable line of at most `limit` characters.
-
-    Line ends and tabs become blanks.
-    """
-    return _shortened(
-        _printable(without_credentials(words)[: limit + 1], lambda char: " " if char.isspace() else "\ufffd"), limit
-    )
-
-
-def text(words: str, limit: int = TEXT_LIMIT) -> str:
-    """Return the beginning of `words` as printable text of at most `limit` characters. Line ends and tabs stay."""
-    return _shortened(_printable(without_credentials(words)[: limit + 1], _in_text), limit)
-
-
-def last_text(words: str, limit: int = TEXT_LIMIT) -> str:
-    """Return the same as `text`, but from the end of `words`."""
-    return _printable(without_credentials(words)[-limit:], _in_text)
-
-
-def _in_text(char: str) -> str:
-    if char in "\n\t":
-        return char
-    return "\n" if char in "\r\v\f\x85\u2028\u2029" else " " if char.isspace() else "\ufffd"
-
-
-def _printable(words: str, substitute: Callable[[str], str]) -> str:
-    """Keep Unicode's printable characters (`str.isprintable`) and the blank; substitute any other character.
-
-    This removes control characters, NUL (PostgreSQL cannot store it), lone surrogates (UTF-8 has none) and characters
-    that change the direction of a text.
-    """
-    if words.isprintable():
-        return words
-    return "".join(char if char.isprintable() else substitute(char) for char in words)
-
-
-def _shortened(words: str, limit: int) -> str:
-    return words if len(words) <= limit else words[: limit - 1] + "…"

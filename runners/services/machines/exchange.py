@@ -151,7 +151,7 @@ class Link(Protocol):
         """End the process and its group."""
 
 
-def converse(exchange: Exchange, link: Link) -> None:
+def pump_streams(exchange: Exchange, link: Link) -> None:
     """Send all input and receive all output, until the end or the deadline. Raises the errors of the link."""
     pending = memoryview(scripts.OPENING)
     rest = len(exchange.stdin)  # bytes after the last one of the script

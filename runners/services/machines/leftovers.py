@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
+from runners import printable
 from runners.exceptions import OutcomeUnknown
-from runners.services.machines import answers, scripts
+from runners.services.machines import scripts
 from runners.services.machines.probe import Identity
 from runners.services.machines.runner import Runner
 
@@ -58,7 +59,7 @@ def look(runner: Runner, run: Run, *, helpers: str = "", jobs: str = "") -> list
         raise OutcomeUnknown(f"What is left of the run on {runner.where} cannot be told.")
     found = [match for line in lines[:-1] if (match := _LINE.fullmatch(line))]
     return [
-        Leftover(int(pid), kind == "job", answers.line(name, 120)) for pid, kind, name in (m.groups() for m in found)
+        Leftover(int(pid), kind == "job", printable.line(name, 120)) for pid, kind, name in (m.groups() for m in found)
     ]
 
 

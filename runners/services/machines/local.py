@@ -13,7 +13,7 @@ from django.conf import settings
 
 from profiles.own_account import own_account
 from runners.exceptions import RunnerUnreachable
-from runners.services.machines.exchange import Exchange, converse
+from runners.services.machines.exchange import Exchange, pump_streams
 from runners.services.machines.runner import Runner
 
 
@@ -28,7 +28,7 @@ class LocalRunner(Runner):
     def target(self) -> tuple[str, ...]:
         return ("LOCAL",)
 
-    def _exchange(self, exchange: Exchange) -> None:
+    def exchange(self, exchange: Exchange) -> None:
         with ExitStack() as stack:
             try:
                 selector = stack.enter_context(selectors.DefaultSelector())
@@ -52,7 +52,7 @@ class LocalRunner(Runner):
                     f"{self.where.capitalize()} cannot start a process now: {error.strerror}. Nothing was started."
                 ) from error
             link.watch(ended)
-            converse(exchange, link)
+            pump_streams(exchange, link)
 
 
 class ProcessLink:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from runners.services.machines import answers
+from runners import printable
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 LAST_BYTES = 65_536  # bytes at the end of an output in which its last lines are searched
@@ -93,10 +93,10 @@ def plain_text(data: bytes) -> str:
     addresses are masked here, before the text is cut anywhere, because git and Autosubmit print them.
     """
     text = data.replace(b"\0", b"\xff").decode("utf-8", "replace")
-    return answers.without_credentials(_ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
+    return printable.without_credentials(_ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def last_lines(data: bytes, *, lines: int = 15, characters: int = 2000) -> str:
     """Return the last non-empty lines of a command's output, printable, at most `characters`."""
     kept = [line.rstrip() for line in plain_text(data[-LAST_BYTES:]).splitlines() if line.strip()]
-    return answers.last_text("\n".join(kept[-lines:]), characters)
+    return printable.last_text("\n".join(kept[-lines:]), characters)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from runners import printable
 from runners.services.machines import answers
 from runners.services.machines.answers import Unreadable
 
@@ -49,7 +50,7 @@ class Identity:
     def from_dict(cls, stored: object) -> Identity:
         """Parse the value of a row. Raises Unreadable if the stored value is not valid."""
         if not isinstance(stored, dict) or stored.keys() != set(cls.__slots__):
-            raise Unreadable("the identity of a process", str(stored)[: answers.LINE_LIMIT])
+            raise Unreadable("the identity of a process", str(stored)[: printable.LINE_LIMIT])
         return cls.parse(" ".join(str(stored[name]) for name in cls.__slots__))
 
     @property
@@ -87,7 +88,7 @@ class Probe:
     signal: str = ""
     finished: float | None = None  # epoch seconds by the machine's clock; None: unknown, or the clock is wrong
     interrupted: bool = False  # it ended as Autosubmit ends after an INT: exit code 88, KeyboardInterrupt in its log
-    detail: str = ""  # printable, at most answers.TEXT_LIMIT characters
+    detail: str = ""  # printable, at most printable.TEXT_LIMIT characters
     retry_after: int = 0  # seconds before the machine is asked again, if it could not be reached
     was_asked: bool = True  # False: this process did not ask, because too many requests wait for the machine
 
@@ -110,7 +111,7 @@ class LogChunk:
 
 
 def cannot_tell(detail: str, *, retry_after: int = 0, was_asked: bool = True) -> Probe:
-    return Probe(Probe.CANNOT_TELL, detail=answers.text(detail), retry_after=retry_after, was_asked=was_asked)
+    return Probe(Probe.CANNOT_TELL, detail=printable.text(detail), retry_after=retry_after, was_asked=was_asked)
 
 
 def parse_launch(output: str, ready: str) -> Identity:
@@ -168,7 +169,7 @@ def _parse_probe(line: str) -> Probe:
     answer, _, facts = rest.partition(" ")
     if answer == Probe.ENDED:
         name, _, interrupted = facts.partition(" ")
-        words = name.split(".") if len(name) <= answers.LINE_LIMIT else []
+        words = name.split(".") if len(name) <= printable.LINE_LIMIT else []
         if len(words) != 3 or interrupted not in ("-", "interrupted"):
             raise Unreadable("the end of a run", facts)
         return Probe(
@@ -188,7 +189,7 @@ def _parse_probe(line: str) -> Probe:
         host = answers.host_name(facts)
         return cannot_tell(f"another machine answered ({host}), which cannot see the run's process")
     if answer == "unknown":
-        return cannot_tell(answers.line(facts) or "no answer")
+        return cannot_tell(printable.line(facts) or "no answer")
     raise Unreadable("an answer", rest)
 
 

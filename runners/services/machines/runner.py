@@ -81,7 +81,7 @@ class CommandResult:
 
 
 class Runner(ABC):
-    """The way to execute commands on a machine. Subclasses implement `_exchange`; everything else is common code."""
+    """The way to execute commands on a machine. Subclasses implement `exchange`; everything else is common code."""
 
     def __init__(self, config: RunnerConfig) -> None:
         self.config = config
@@ -100,8 +100,8 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def _exchange(self, exchange: Exchange) -> None:
-        """Start the exchange's command line and `converse` with it.
+    def exchange(self, exchange: Exchange) -> None:
+        """Start the exchange's command line and `pump_streams` with it.
 
         Raises RunnerUnreachable if the machine was not reached, so that the script was certainly not handed over.
         """
@@ -166,12 +166,12 @@ class Runner(ABC):
             exchange.reach = Reach(exchange.deadline, wait.patience)
             exchange.is_to_leave = partial(self._is_to_leave, wait) if wait.holds_thread else None
             try:
-                self._exchange(exchange)
+                self.exchange(exchange)
                 if exchange.was_slow:
                     exchange.patience = None
                     exchange.restart()
                     exchange.reach.restart()
-                    self._exchange(exchange)
+                    self.exchange(exchange)
             except RunnerUnreachable as error:
                 if wait.patience is not None and not exchange.reach.left:
                     raise BULKHEADS.busy(self.target, self.where) from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from runners.printable import last_text
 from runners.services.machines import scripts
-from runners.services.machines.answers import last_text
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.output import last_lines
 

@@ -30,7 +30,7 @@ AGENT_TIMEOUT = 3.0  # seconds for one answer of the ssh-agent
 AGENT_ANSWER = 1024 * 1024  # bytes of one answer of the ssh-agent
 
 
-class Refused(paramiko.AuthenticationException):
+class KeysRejected(paramiko.AuthenticationException):
     """The server accepted none of the keys. The text is a sentence for users, or empty."""
 
 
@@ -75,7 +75,7 @@ def authenticate(
 ) -> None:
     """Offer the keys of `files` and of the ssh-agent, each certificate and key once, until one is accepted.
 
-    Raises Refused, NoKeys, Interrupted, SecondFactor, TimeoutError.
+    Raises KeysRejected, NoKeys, Interrupted, SecondFactor, TimeoutError.
     """
     agent = Agent(agent_path(options), deadline)
     shown: set[bytes] = set()
@@ -99,7 +99,7 @@ def authenticate(
     finally:
         agent.close()
     problems += [agent.problem] if agent.problem else []
-    raise (Refused if shown else NoKeys)(" ".join(problems))
+    raise (KeysRejected if shown else NoKeys)(" ".join(problems))
 
 
 def _show(
@@ -107,7 +107,7 @@ def _show(
 ) -> list[str] | None:
     """Offer one key. Return None if it was rejected, else the further methods that the server requires (normally none).
 
-    Raises Refused, Interrupted, TimeoutError.
+    Raises KeysRejected, Interrupted, TimeoutError.
     """
     transport.auth_timeout = deadline - time.monotonic()
     if transport.auth_timeout <= 0:
@@ -116,7 +116,7 @@ def _show(
         return list(transport.auth_publickey(username, key))
     except paramiko.BadAuthenticationType as error:  # the server accepts no keys at all
         offered = ", ".join(error.allowed_types)
-        raise Refused(f"It takes no public keys from {username}, only {offered}.") from error
+        raise KeysRejected(f"It takes no public keys from {username}, only {offered}.") from error
     except paramiko.AuthenticationException as error:
         if time.monotonic() >= deadline:
             raise TimeoutError from error

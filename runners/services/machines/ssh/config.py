@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 from django.conf import settings
 
+from profiles.config import DEFAULT_SSH_PORT
 from runners_project import bounded
 
 logger = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ def _complaint(stderr: bytes) -> str:
 
 def _options(said: list[tuple[str, str]], host: str) -> SSHHostOptions:
     one = dict(reversed(said))  # the first value of a repeated option wins
-    hostname, port = one.get("hostname") or host, _number(one.get("port"), 65535) or 22
+    hostname, port = one.get("hostname") or host, _number(one.get("port"), 65535) or DEFAULT_SSH_PORT
     user = one.get("user")
     tokens = {
         "%": "%",

@@ -14,7 +14,7 @@ from typing import Any
 import paramiko
 from django.conf import settings
 
-from profiles.config import SSHTarget
+from profiles.config import DEFAULT_SSH_PORT, SSHTarget
 from runners.exceptions import AuthenticationFailed, RunnerServiceError, RunnerUnreachable
 from runners.services.machines.output import last_lines
 from runners.services.machines.ssh import authentication, keys, known_hosts
@@ -27,10 +27,10 @@ MAX_JUMPS = 4
 # Seconds before each retry, if the server closed the connection during the greeting. It may have had too many new
 # connections at once (sshd's MaxStartups), also from other processes of this service. A random factor spreads the
 # retries of these processes.
-CALL_AGAIN = (0.1, 0.2, 0.4, 0.8, 1.6)
+RETRY_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
-class HungUp(RunnerUnreachable):
+class ConnectionClosedEarly(RunnerUnreachable):
     """The server closed the connection before it identified itself."""
 
 
@@ -47,7 +47,7 @@ def connect(ssh: SSHTarget, deadline: float, reached: Reached = lambda stage: No
     clients: list[paramiko.SSHClient] = []
     try:
         clients = open_jumps(ssh.host, options, deadline)
-        clients.append(_patiently(ssh, options, clients[-1] if clients else None, deadline, reached))
+        clients.append(_connect_with_retry(ssh, options, clients[-1] if clients else None, deadline, reached))
     except RunnerUnreachable as error:
         error.is_remembered = not options.problem
         close(clients)
@@ -58,7 +58,7 @@ def connect(ssh: SSHTarget, deadline: float, reached: Reached = lambda stage: No
     return clients
 
 
-def _patiently(
+def _connect_with_retry(
     ssh: SSHTarget,
     options: SSHHostOptions,
     jump: paramiko.SSHClient | None,
@@ -66,10 +66,10 @@ def _patiently(
     reached: Reached = lambda stage: None,
 ) -> paramiko.SSHClient:
     """Call `_client`. If the server closes the connection during the greeting, retry a few times."""
-    for pause in CALL_AGAIN:
+    for pause in RETRY_PAUSES:
         try:
             return _client(ssh, options, jump, deadline, reached)
-        except HungUp:
+        except ConnectionClosedEarly:
             wait = pause * random.uniform(0.5, 1.5)  # noqa: S311  (no secret)
             if time.monotonic() + wait >= deadline:
                 raise
@@ -84,7 +84,7 @@ def open_jumps(host: str, options: SSHHostOptions, deadline: float) -> list[para
     clients: list[paramiko.SSHClient] = []
     try:
         for hop in jump_targets(options):
-            clients.append(_patiently(hop, options_of(hop), clients[-1] if clients else None, deadline))
+            clients.append(_connect_with_retry(hop, options_of(hop), clients[-1] if clients else None, deadline))
     except BaseException:
         close(clients)
         raise
@@ -128,7 +128,8 @@ def _hop(text: str, options: SSHHostOptions) -> SSHTarget:
         raise RunnerUnreachable(f"'{text}' in the ProxyJump of {options.hostname} is no [user@]host[:port].")
     known = lookup(host)
     # As in OpenSSH, the User of the destination host does not apply to its jump hosts.
-    return SSHTarget(host, int(port) if colon else known.port or 22, user or known.user or os.environ.get("USER", ""))
+    port_number = int(port) if colon else known.port or DEFAULT_SSH_PORT
+    return SSHTarget(host, port_number, user or known.user or os.environ.get("USER", ""))
 
 
 class _Verify(known_hosts.VerifyHostKey):
@@ -188,7 +189,7 @@ def _client(
             f"{where} takes the service's key and asks for a second factor ({plain(str(error))}), which a service "
             "cannot give. Ask the machine's administrators to let this key in without one."
         ) from error
-    except authentication.Refused as error:
+    except authentication.KeysRejected as error:
         client.close()
         raise AuthenticationFailed(
             f"{where} refused the service's keys. Add one of its public keys (configuration/ssh-public-keys) to "
@@ -199,7 +200,7 @@ def _client(
         is_late = time.monotonic() >= deadline and not isinstance(
             error, bounded.NameServerSilent | authentication.Interrupted
         )
-        kind = HungUp if is_hang_up(error) and not is_late else RunnerUnreachable
+        kind = ConnectionClosedEarly if is_hang_up(error) and not is_late else RunnerUnreachable
         why = f"{NO_ANSWER} within {left:.0f} s" if is_late else reason(error, left)
         unreachable = kind(f"{where} cannot be reached: {why}")
         unreachable.is_silence = why.startswith(NO_ANSWER)

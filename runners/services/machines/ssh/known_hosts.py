@@ -19,13 +19,13 @@ from pathlib import Path
 import paramiko
 from django.conf import settings
 
+from profiles.config import DEFAULT_SSH_PORT
 from runners.exceptions import HostKeyChanged, HostKeyUnknown, RunnerUnreachable
 from runners.models import TrustedHostKey
 from runners.services.machines.ssh.certificates import RSA_SIGNATURES, SUFFIX, BadCertificate, Certificate
 from runners.services.machines.ssh.config import SSHHostOptions
 from runners_project import bounded
 
-DEFAULT_PORT = 22
 CERTIFICATES = tuple(
     f"{name}{SUFFIX}"
     for name in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521") + RSA_SIGNATURES
@@ -167,7 +167,7 @@ class VerifyHostKey(paramiko.MissingHostKeyPolicy):
 def known_hosts_name(hostname: str, port: int) -> str:
     """Return the name under which known_hosts files list a host."""
     hostname = hostname.lower()
-    return hostname if port == DEFAULT_PORT else f"[{hostname}]:{port}"
+    return hostname if port == DEFAULT_SSH_PORT else f"[{hostname}]:{port}"
 
 
 def name_of(options: SSHHostOptions, port: int) -> str:

@@ -24,7 +24,7 @@ from django.conf import settings
 
 from profiles.config import SSHTarget
 from runners.exceptions import RunnerServiceError, RunnerUnreachable
-from runners.services.machines.exchange import Exchange, Reach, converse
+from runners.services.machines.exchange import Exchange, Reach, pump_streams
 from runners.services.machines.ssh import connect
 from runners.services.machines.ssh.paramiko_fixes import GONE, Channel, Transport
 
@@ -33,25 +33,25 @@ logger = logging.getLogger(__name__)
 CHANNELS_PER_CONNECTION = 8  # sshd's default MaxSessions is 10
 CONNECTIONS_PER_TARGET = 4
 IDLE = 120  # seconds after which an unused connection is closed
-TELL_AGAIN = 3600  # seconds between two warnings that the bound was reached
+WARN_AGAIN = 3600  # seconds between two warnings that the bound was reached
 # Seconds after which a connection gets no new commands, so that a revoked host key is not accepted for longer.
 OLDEST = 3600
 ATTEMPTS = 6  # broken connections before a command has started, after which we give up
 REFUSALS, REFUSED_PAUSE = 100, 0.05  # refused sessions after which we give up; seconds before each retry
-UNGRANTED = 5  # commands that a server refuses to execute, after which we give up
+EXEC_REFUSALS = 5  # commands that a server refuses to execute, after which we give up
 LIMIT_MEMORY = 30  # seconds for which the session limit that a refused session revealed is remembered
 OPENING_PAUSE = 1  # seconds before another attempt to open a further connection, after one has failed
 
 
-class Stale(Exception):
+class ConnectionBroken(Exception):
     """The connection broke before the command was started; the caller may retry with another connection."""
 
 
-class Refused(Stale):
+class ChannelRefused(ConnectionBroken):
     """The connection works, but the server currently accepts no further session on it."""
 
 
-class Ungranted(Refused):
+class ExecRefused(ChannelRefused):
     """The session was opened, but the server refuses to execute a command in it."""
 
 
@@ -91,7 +91,7 @@ class Target:
 
 
 class Channels(Protocol):
-    """The part of a connection pool that `run_on_channel` uses."""
+    """The part of a connection pool that `exec_on_channel` uses."""
 
     def channel(self, ssh: SSHTarget, reach: Reach) -> AbstractContextManager[Channel]: ...
 
@@ -111,13 +111,13 @@ class ConnectionPool:
         self._lock = threading.Lock()
         self._targets: dict[SSHTarget, Target] = {}
         self._reaper: threading.Thread | None = None
-        self._told_of_bound = float("-inf")
+        self._warned = float("-inf")
 
     @contextmanager
     def channel(self, ssh: SSHTarget, reach: Reach) -> Iterator[Channel]:
         """Open a new session channel and close it at the end.
 
-        Raises RunnerUnreachable and its subclasses, or Stale if a shared connection turned out to be broken.
+        Raises RunnerUnreachable and its subclasses, or ConnectionBroken if a shared connection turned out to be broken.
         """
         with self._target(ssh) as target:
             connection = self._acquire(target, ssh, reach)
@@ -266,10 +266,10 @@ class ConnectionPool:
                 target.limit = max(1, connection.channels - 1)
                 # The server may also still be closing sessions that we have closed, so the limit expires.
                 target.limit_until = time.monotonic() + LIMIT_MEMORY
-            raise Refused from error
+            raise ChannelRefused from error
         except GONE as error:
             self._discard(target, [connection])  # other commands may still receive their results on it
-            raise Stale from error
+            raise ConnectionBroken from error
 
     def _make_room(self) -> None:
         """Close the least recently used idle connections, as few as needed for the one that is being opened.
@@ -278,8 +278,8 @@ class ConnectionPool:
         """
         most = most_connections()
         while self.count() > most:  # the count includes the connection that is being opened
-            if time.monotonic() > self._told_of_bound + TELL_AGAIN:
-                self._told_of_bound = time.monotonic()
+            if time.monotonic() > self._warned + WARN_AGAIN:
+                self._warned = time.monotonic()
                 logger.warning(
                     "All %s SSH connections of this process are open (RUNNERS_SSH_CONNECTIONS). For each new one the "
                     "least recently used one is closed, so commands may need further logins.",
@@ -347,38 +347,38 @@ def open_session(client: paramiko.SSHClient, timeout: float) -> Channel:
     return transport.open_channel("session", timeout=timeout)
 
 
-def run_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
+def exec_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
     """Run an exchange over SSH. Retry with another connection while the script was certainly not handed over.
 
     Raises RunnerUnreachable if the script was not handed over. If the connection is lost later, or there is no answer
     within the deadline, the exchange has no exit code, and the connections to this target get no new commands.
     """
-    broken = refused = ungranted = 0
-    while broken < ATTEMPTS and refused < REFUSALS and ungranted < UNGRANTED:
+    broken = refused = exec_refused = 0
+    while broken < ATTEMPTS and refused < REFUSALS and exec_refused < EXEC_REFUSALS:
         try:
             with pool.channel(ssh, exchange.reach) as channel:
                 link = ChannelLink(channel, exchange.reach)
                 link.start("exec " + shlex.join(exchange.argv))
-                converse(exchange, link)
+                pump_streams(exchange, link)
                 if link.is_lost and not exchange.is_handed_over:
-                    raise Stale
+                    raise ConnectionBroken
                 if exchange.is_late or link.is_lost:
                     pool.discard(ssh)
                 return
-        except Ungranted:
-            ungranted += 1
+        except ExecRefused:
+            exec_refused += 1
             time.sleep(REFUSED_PAUSE)
             exchange.reach.restart()
-        except Refused:
+        except ChannelRefused:
             refused += 1
             time.sleep(REFUSED_PAUSE)
             exchange.reach.restart()
-        except Stale:
+        except ConnectionBroken:
             broken += 1
         if not exchange.reach.left:
             break
         exchange.restart()
-    if ungranted:
+    if exec_refused:
         raise RunnerUnreachable(
             f"{ssh.host} refuses to execute a command. It may have reached its limit of processes or open files. "
             "Nothing was started. Try again."
@@ -409,7 +409,7 @@ class ChannelLink:
         try:
             self.channel.request_exec(command_line.encode())
         except GONE as error:
-            raise Stale from error
+            raise ConnectionBroken from error
 
     def send(self, data: memoryview) -> int:
         sent = 0
@@ -433,14 +433,14 @@ class ChannelLink:
     def receive(self, exchange: Exchange) -> bool:
         """As `exchange.Link.receive`.
 
-        Raises Ungranted if the server refuses to execute the command line, Stale if it does not answer.
+        Raises ExecRefused if the server refuses to execute the command line, ConnectionBroken if it does not answer.
         """
         channel = self.channel
         channel.news.clear()
         if channel.is_granted is False:
-            raise Ungranted
+            raise ExecRefused
         if channel.is_granted is None and (self.is_lost or time.monotonic() > self._answer_by):
-            raise Stale
+            raise ConnectionBroken
         # Read the end before the streams: all output that precedes the end has then already arrived.
         if channel.exit_status != -1:
             exchange.status = channel.exit_status

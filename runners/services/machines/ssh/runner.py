@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import Runner
-from runners.services.machines.ssh.pool import POOL, run_on_channel
+from runners.services.machines.ssh.pool import POOL, exec_on_channel
 
 
 class SSHRunner(Runner):
@@ -19,6 +19,6 @@ class SSHRunner(Runner):
     def target(self) -> tuple[str, ...]:
         return ("SSH", self.where)
 
-    def _exchange(self, exchange: Exchange) -> None:
+    def exchange(self, exchange: Exchange) -> None:
         assert self.config.ssh
-        run_on_channel(POOL, self.config.ssh, exchange)
+        exec_on_channel(POOL, self.config.ssh, exchange)
