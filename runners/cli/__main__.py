@@ -19,10 +19,16 @@ from runners.cli.service import Exit, Problem, Service, put, say
 URL, TOKEN = "AUTOSUBMIT_RUNNERS_URL", "AUTOSUBMIT_RUNNERS_TOKEN"
 
 
+def program_name() -> str:
+    """Return how the program was called: `python3 -m runners.cli`, or the name of the installed script."""
+    script = os.path.basename(sys.argv[0])
+    return "autosubmit-runners" if script == "autosubmit-runners" else "python3 -m runners.cli"
+
+
 def parser() -> argparse.ArgumentParser:
     codes = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit)
     top = argparse.ArgumentParser(
-        prog="python3 -m runners.cli",
+        prog=program_name(),
         description="Run Autosubmit experiments through an Autosubmit Runners service.",
         epilog=f"Environment: {URL}, {TOKEN}. Exit codes: {codes}. More in docs/cli.md.",
     )
