@@ -1,4 +1,4 @@
-"""The application of runs. At the start it makes the service's own files private, or refuses to start."""
+"""The application of runs. At the start it loads the extensions, and makes the service's own files private."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class RunnersConfig(AppConfig):
             changes,
             people,  # noqa: F401  # its receiver
         )
+        from runners.services.machines.registry import MODULE_LOADERS, RUNNERS
 
+        RUNNERS.load()
+        MODULE_LOADERS.load()
         changes.connect()
         keep_private()
 

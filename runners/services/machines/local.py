@@ -20,6 +20,8 @@ from runners.services.machines.runner import Runner
 class LocalRunner(Runner):
     """The machine on which this service runs, with the service's own account."""
 
+    name = "LOCAL"
+
     @property
     def where(self) -> str:
         return "this machine"

@@ -1,32 +1,26 @@
-"""Find the runner and the module loader of a configuration."""
+"""The runners and module loaders, found through entry points, and those of a configuration."""
 
 from __future__ import annotations
 
 from django.conf import settings
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
+from profiles.extensions import Registry
 from runners.services.machines.loaders.base import ModuleLoader
-from runners.services.machines.loaders.conda import CondaModuleLoader
-from runners.services.machines.loaders.lmod import LmodModuleLoader
-from runners.services.machines.loaders.no_module import NoModuleLoader
-from runners.services.machines.loaders.venv import VenvModuleLoader
-from runners.services.machines.local import LocalRunner
 from runners.services.machines.runner import Runner
-from runners.services.machines.ssh.runner import SSHRunner
 
-RUNNERS: dict[RunnerType, type[Runner]] = {RunnerType.LOCAL: LocalRunner, RunnerType.SSH: SSHRunner}
+NAMES = "[A-Z][A-Z0-9_]{0,15}"  # they are stored in columns of 16 characters
+
+RUNNERS: Registry[type[Runner]] = Registry(
+    "autosubmit_runners.runners", "runners.services.machines.runner.Runner", names=NAMES
+)
+MODULE_LOADERS: Registry[type[ModuleLoader]] = Registry(
+    "autosubmit_runners.loaders", "runners.services.machines.loaders.base.ModuleLoader", names=NAMES
+)
 
 
 def get_runner(config: RunnerConfig) -> Runner:
     return RUNNERS[config.runner_type](config)
-
-
-MODULE_LOADERS: dict[ModuleLoaderType, type[ModuleLoader]] = {
-    ModuleLoaderType.CONDA: CondaModuleLoader,
-    ModuleLoaderType.VENV: VenvModuleLoader,
-    ModuleLoaderType.LMOD: LmodModuleLoader,
-    ModuleLoaderType.NO_MODULE: NoModuleLoader,
-}
 
 
 def get_module_loader(config: RunnerConfig) -> ModuleLoader:

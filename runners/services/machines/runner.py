@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from django.conf import settings
 
@@ -82,6 +83,8 @@ class CommandResult:
 
 class Runner(ABC):
     """The way to execute commands on a machine. Subclasses implement `exchange`; everything else is common code."""
+
+    name: ClassVar[str]  # as in RUNNER_TYPE, and of the entry point
 
     def __init__(self, config: RunnerConfig) -> None:
         self.config = config

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from profiles.limits import in_words
 from runners.exceptions import ProfileForbidden, RunnerServiceError
@@ -30,6 +31,8 @@ class ModuleLoader(ABC):
     path must be in one of these directories; empty: it may be anywhere. `site_roots`: the same for every profile
     (RUNNERS_VENV_ROOTS), even if the profile fixes the environment.
     """
+
+    name: ClassVar[str]  # as in MODULE_LOADER_TYPE, and of the entry point
 
     def __init__(
         self, modules: tuple[str, ...] = (), roots: tuple[str, ...] = (), site_roots: tuple[str, ...] = ()

@@ -32,6 +32,8 @@ class CondaModuleLoader(ModuleLoader):
     conda refuses to start if both are set.
     """
 
+    name = "CONDA"
+
     def prelude(self) -> list[str]:
         (environment,) = self.modules
         is_path = environment.startswith("/")

@@ -8,5 +8,7 @@ from runners.services.machines.loaders.base import ModuleLoader
 class NoModuleLoader(ModuleLoader):
     """The unchanged login environment: Autosubmit is already on PATH."""
 
+    name = "NO_MODULE"
+
     def prelude(self) -> list[str]:
         return []

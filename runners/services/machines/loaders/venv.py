@@ -11,6 +11,8 @@ class VenvModuleLoader(ModuleLoader):
     If there is no `bin/activate`, its `bin` is put first on PATH, as the Autosubmit API does.
     """
 
+    name = "VENV"
+
     def prelude(self) -> list[str]:
         (path,) = self.modules
         root = self.judged(path)

@@ -10,6 +10,8 @@ from runners.services.machines.ssh.pool import POOL, exec_on_channel
 class SSHRunner(Runner):
     """Another machine, over a pooled SSH connection."""
 
+    name = "SSH"
+
     @property
     def where(self) -> str:
         assert self.config.ssh
