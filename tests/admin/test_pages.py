@@ -19,9 +19,9 @@ import runners
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.models import RunnerProfile
 from runners.admin.audit import COMMANDS
-from runners.models import ApiToken, AuditRecord, Operation, RunnerRun, RunReason, RunStatus, TrustedHostKey, Webhook
+from runners.models import ApiToken, AuditRecord, Operation, RunReason, RunStatus, TrustedHostKey, Webhook
 from runners.models.webhook import WebhookDelivery, WebhookEvent
-from tests.admin.test_permissions import staff
+from tests.support.rows import run_of, staff
 
 pytestmark = pytest.mark.django_db
 
@@ -32,11 +32,6 @@ READ_ONLY = ("runnerrun", "auditrecord", "operation", "webhookdelivery", "truste
 @pytest.fixture(autouse=True)
 def no_ssh_config(settings: Any, tmp_path: Any) -> None:
     settings.RUNNERS_SSH_CONFIG = str(tmp_path / "none")
-
-
-def run_of(expid: str = "a000", **fields: Any) -> RunnerRun:
-    common = {"config": CONFIG, "runner": "LOCAL", "module_loader": "NO_MODULE", "host": "here", "user": "me"}
-    return RunnerRun.objects.create(expid=expid, **{**common, **fields})
 
 
 @pytest.fixture

@@ -14,19 +14,9 @@ from profiles.admin.import_page import NEEDED, NEEDED_TO_PRUNE
 from profiles.models import RunnerProfile
 from runners.models import ApiToken, AuditRecord, RunnerRun
 from runners.models.webhook import Webhook
+from tests.support.rows import staff
 
 pytestmark = pytest.mark.django_db
-
-
-def staff(*permissions: str) -> Client:
-    """Return a client that is signed in as sam with these permissions (`app.codename`)."""
-    user = User.objects.create_user("sam", is_staff=True)
-    for each in permissions:
-        app, _, codename = each.partition(".")
-        user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def url(name: str, *args: Any) -> str:

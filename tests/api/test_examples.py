@@ -31,10 +31,10 @@ from runners.services.machines import scripts
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
-from tests.conftest import need
 from tests.support.environments import StubAccount, find_lmod
 from tests.support.examples import OPERATIONS, Recorder, shapes
 from tests.support.processes import wait_for
+from tests.support.requirements import need
 from tests.support.servers import SSHServer
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]

@@ -21,10 +21,11 @@ from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused
 from runners.models import RunnerRun
 from runners.models.operation import IdempotencyRecord
 from runners.services import idempotency
-from tests.api.test_operations import COMMAND, create_body, servers_of, unused_expid
+from tests.support.api import create_body, unused_expid
 from tests.support.environments import StubAccount
+from tests.support.faults import COMMAND
 from tests.support.processes import kill_all, wait_for
-from tests.support.servers import Answer, AppServer, SSHServer
+from tests.support.servers import Answer, AppServer, SSHServer, servers_of
 
 CREATE = COMMAND + "create-experiment"
 ELSEWHERE = "another-boot pid:[1] 1 1 0123456789abcdef"  # a process on another machine, or in another container

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -14,10 +13,10 @@ from runners.api.operations import OperationSerializer, operation_fields
 from runners.exceptions import OutcomeUnknown
 from runners.models.operation import Operation, OperationKind, OperationStatus
 from runners.services import operations
-from tests.conftest import PROFILES
+from tests.support.api import create_body
 from tests.support.environments import AutosubmitAccount, StubAccount
-from tests.support.processes import kill_all, wait_for, with_environment
-from tests.support.servers import AppServer, SSHServer
+from tests.support.processes import kill_all, wait_for
+from tests.support.servers import PROFILES_YAML, AppServer, SSHServer
 
 COMMAND = "/v4/runners/command/"
 
@@ -25,24 +24,6 @@ COMMAND = "/v4/runners/command/"
 @pytest.fixture
 def app(module_app: AppServer) -> AppServer:
     return module_app
-
-
-def unused_expid() -> str:
-    """Return a random expid.
-
-    `autosubmit stop` finds a run by its id alone, so concurrent test runs must not share one.
-    """
-    return f"u{uuid4().hex[:5]}"
-
-
-def servers_of(app: AppServer) -> list[int]:
-    """Return the workers, without the LOCAL commands below them (which do not have the service's settings)."""
-    ours = with_environment("DJANGO_SETTINGS_MODULE", "runners_project.settings")
-    return [pid for pid in app.worker_pids if pid in ours]
-
-
-def create_body(profile: str = "HERE", **params: Any) -> dict[str, Any]:
-    return {"profile_name": profile, "command_params": {"description": "of the tests"} | params}
 
 
 def look(app: AppServer, place: str) -> dict[str, Any]:
@@ -241,7 +222,7 @@ def test_real_autosubmit_creates_an_experiment_and_its_job_list_in_the_backgroun
 ) -> None:
     app = make_app(account=autosubmit, sshd=autosubmit_sshd)
     file = tmp_path / "profiles.yml"
-    file.write_text(PROFILES.format(port=autosubmit_sshd.port, user=autosubmit_sshd.user))
+    file.write_text(PROFILES_YAML.format(port=autosubmit_sshd.port, user=autosubmit_sshd.user))
     app.manage("import_profiles", str(file))
     body = create_body(profile, dummy=True, hpc="local", description="-in the background 🐈")
     made = finished(app, app.post(COMMAND + "create-experiment", body, Prefer="respond-async").headers["Location"])

@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.watching import Watch, keep
-from tests.conftest import need
 from tests.support import processes
+from tests.support.browser import PASSWORD, Watch, keep, populate
 from tests.support.environments import AutosubmitAccount, StubAccount
+from tests.support.requirements import need
 from tests.support.servers import AppServer, SSHServer
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -35,23 +35,7 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-PASSWORD = "correct horse battery staple"
-PEOPLE = {"ada": False, "root": True}  # name: whether the user is an admin
 PATIENCE = 10_000 * processes.PATIENCE  # ms that an expectation waits
-
-SETUP = """
-from django.contrib.auth.models import User
-from profiles.models import RunnerProfile, UserSettings
-for name, is_admin in {people!r}.items():
-    user = User(username=name, is_staff=is_admin, is_superuser=is_admin)
-    user.set_password({password!r})
-    user.save()
-UserSettings.objects.create(user=User.objects.get(username="ada"), preferred_username={preferred!r})
-for fields in {profiles!r}:
-    profile = RunnerProfile(**fields)
-    profile.full_clean()
-    profile.save()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +135,6 @@ def stub_site(make_stub_site: Callable[..., AppServer]) -> AppServer:
 
 
 ENVIRONMENT = {"PROTECTION_LEVEL": "ALL"}
-
-
-def populate(server: AppServer, profiles: list[dict[str, Any]], *, preferred: str = "ada_l") -> None:
-    """Create users and profiles in one start of Django."""
-    text = SETUP.format(people=PEOPLE, password=PASSWORD, profiles=profiles, preferred=preferred)
-    server.manage("shell", "-v0", "-c", text)
 
 
 @pytest.fixture

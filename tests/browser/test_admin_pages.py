@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PASSWORD, populate
-from tests.browser.watching import check_accessible, keep
+from tests.support.browser import PASSWORD, check_accessible, keep, populate
 from tests.support.environments import StubAccount
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE

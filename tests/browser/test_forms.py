@@ -8,7 +8,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page, Route, expect
 
 from profiles.config import Endpoint
-from tests.browser.watching import Watch, check_accessible, keep
+from tests.support.browser import Watch, check_accessible, keep
 from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
 from tests.support.servers import AppServer, SSHServer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.watching import Watch, check_accessible, keep
+from tests.support.browser import Watch, check_accessible, keep
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import AppServer, SSHServer

@@ -9,7 +9,7 @@ import pytest
 from django.template.loader import render_to_string
 from playwright.sync_api import Page, expect
 
-from tests.browser.watching import Watch, check_accessible, keep
+from tests.support.browser import Watch, check_accessible, keep
 from tests.support.environments import StubAccount
 from tests.support.servers import AppServer
 

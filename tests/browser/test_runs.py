@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.watching import check_accessible, keep
+from tests.support.browser import check_accessible, keep
 from tests.support.environments import AutosubmitAccount
 from tests.support.processes import PATIENCE
 from tests.support.servers import AppServer

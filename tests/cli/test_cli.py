@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from runners.cli.service import Exit
-from tests.api.test_operations import unused_expid
+from tests.support.api import unused_expid
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, free_port, wait_for
 from tests.support.servers import ROOT, AppServer, SSHServer

@@ -32,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _no_lost_sockets() -> None:
-    """Replace the fixture in tests/conftest.py: the clients keep their connections for all tests of this module."""
+    """Replace that of tests/support/isolation.py: the clients keep their connections for all tests of this module."""
 
 
 @pytest.fixture(scope="module")

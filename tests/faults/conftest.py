@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,13 @@ import pytest
 
 from profiles.config import RunnerConfig, RunnerType
 from runners.services import lifecycle
-from tests.conftest import need
-from tests.faults.postgres import Postgres, find_postgres
-from tests.faults.tools import EXPID, Gate, Service, stand_before
 from tests.support.environments import StubAccount
+from tests.support.faults import EXPID, Gate, LaunchGates, Service, add_profiles, stand_before
+from tests.support.postgres import Postgres, find_postgres
+from tests.support.requirements import need
 from tests.support.servers import AppServer, SSHServer
 
 HERE = Path(__file__).parent
-PROFILES = """
-RUNNER_CONFIGURATION:
-  PROFILES:
-    HERE: {RUNNER_TYPE: LOCAL, MODULE_LOADER_TYPE: NO_MODULE}
-    THERE: {RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE}
-"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,16 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Do the same as the fixture in tests/conftest.py, with the two profiles of the fault tests."""
+    """Do the same as the fixture in tests/support/fixtures.py, with the two profiles of the fault tests."""
     app = AppServer(tmp_path_factory.mktemp("migrated"))
     add_profiles(app)
     return app.database
-
-
-def add_profiles(app: AppServer) -> None:
-    file = app.folder / "profiles.yml"
-    file.write_text(PROFILES)
-    app.manage("import_profiles", str(file))
 
 
 @pytest.fixture
@@ -86,15 +73,6 @@ def over_ssh(account: StubAccount, sshd: SSHServer, settings: Any, monkeypatch: 
     settings.RUNNERS_CONNECT_TIMEOUT = 3
     monkeypatch.setattr(lifecycle, "RETRY_UNREACHABLE", 0.1)
     return sshd.config()
-
-
-@dataclass(frozen=True)
-class LaunchGates:
-    """The two gates of a launch. Put `path` before PATH where launches have to be stopped."""
-
-    before: Gate
-    after: Gate
-    path: str
 
 
 @pytest.fixture

@@ -18,10 +18,18 @@ from uuid import uuid4
 
 import pytest
 
-from tests.faults.conftest import LaunchGates
-from tests.faults.postgres import Postgres
-from tests.faults.tools import COMMAND, Gate, MakeGate, Service, add_control, in_background, run_processes
 from tests.support.environments import StubAccount
+from tests.support.faults import (
+    COMMAND,
+    Gate,
+    LaunchGates,
+    MakeGate,
+    Service,
+    add_control,
+    in_background,
+    run_processes,
+)
+from tests.support.postgres import Postgres
 from tests.support.processes import wait_for
 from tests.support.servers import AppServer
 

@@ -17,8 +17,8 @@ from runners.services import experiments, runs
 from runners.services.check import check_profile
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.registry import get_runner
-from tests.faults.tools import look, set_status, start_run, stop_run
 from tests.support.environments import StubAccount
+from tests.support.faults import look, set_status, start_run, stop_run
 from tests.support.processes import wait_for
 from tests.support.servers import SSHServer
 

@@ -24,8 +24,8 @@ from runners.services.machines import bulkheads, scripts
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.bulkheads import BULKHEADS, threads_of
 from runners.services.machines.registry import get_runner
-from tests.faults.tools import COMMAND, EXPID, in_background, look, profile_of, set_status, start_run
 from tests.support.environments import StubAccount
+from tests.support.faults import COMMAND, EXPID, in_background, look, profile_of, set_status, start_run
 from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import Answer, AppServer, SSHServer
 

@@ -20,7 +20,7 @@ from runners.models import RunnerRun
 from runners.services.cancelling import Outcome, judged
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.runner import CommandResult
-from tests.faults import tools
+from tests.support import faults
 from tests.support.environments import AutosubmitAccount, StubAccount
 from tests.support.processes import wait_for
 from tests.support.servers import SSHServer
@@ -45,7 +45,7 @@ def run(there: RunnerConfig, account: StubAccount, settings: Any) -> RunnerRun:
     settings.RUNNERS_STOP_TIMEOUT, settings.RUNNERS_TERM_WAIT = 2.0, 1.0
     account.experiment(EXPID)
     account.control("run", EXPID, SLEEP=600)
-    run = tools.start_run(there, EXPID)
+    run = faults.start_run(there, EXPID)
     log = account.home / ".autosubmit-runners" / run.key / "log"
     wait_for(lambda: "Autosubmit is running" in log.read_text(), what="the run's first words")
     return run
@@ -64,8 +64,8 @@ def start_with_answer_to_int(config: RunnerConfig, account: StubAccount, printed
     """Start a run that prints these lines when it receives INT, and ends with this code."""
     account.experiment(EXPID)
     answer = f"on_int() {{ printf '%s\\n' {shlex.quote(printed)}; exit {code}; }}\ntrap on_int INT\n"
-    tools.add_control(account, f"run.{EXPID}", f"{answer}echo ready for signals\nsleep 600 & wait\n")
-    run = tools.start_run(config, EXPID)
+    faults.add_control(account, f"run.{EXPID}", f"{answer}echo ready for signals\nsleep 600 & wait\n")
+    run = faults.start_run(config, EXPID)
     log = account.home / ".autosubmit-runners" / run.key / "log"
     wait_for(lambda: "ready for signals" in log.read_text(), what="the run's answer to INT")
     return run
@@ -74,7 +74,7 @@ def start_with_answer_to_int(config: RunnerConfig, account: StubAccount, printed
 def test_the_cancel_has_a_time_limit_of_its_own(run: RunnerRun, account: StubAccount) -> None:
     words = configure(account, "slurm")
     account.control("stop", JOBS=f"{EXPID}_A {EXPID}_B", PRINT=words, CANCEL_DELAY=4)  # twice RUNNERS_STOP_TIMEOUT
-    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
     assert outcome.message == SUCCESS
     assert outcome.cancellation
     assert outcome.cancellation.as_dict() == {
@@ -94,7 +94,7 @@ def test_the_cancel_has_a_time_limit_of_its_own(run: RunnerRun, account: StubAcc
 def test_a_cancel_that_is_cut_off_is_no_success(run: RunnerRun, account: StubAccount, settings: Any) -> None:
     settings.RUNNERS_CANCEL_TIMEOUT = 2.0
     account.control("stop", JOBS=f"{EXPID}_A", CANCEL_DELAY=60)
-    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
     assert (outcome.run.status, outcome.run.reason) == ("TERMINATED", "stopped")
     assert outcome.message == MAY_GO_ON
     assert outcome.cancellation
@@ -120,7 +120,7 @@ def test_a_platform_that_does_not_obey_is_not_believed(
     run: RunnerRun, account: StubAccount, kind: str, platform: str, outcome: str, message: str
 ) -> None:
     account.control("stop", JOBS=f"{EXPID}_A", PLATFORM=platform, PRINT=configure(account, kind))
-    answer = tools.stop_run(EXPID, cancel_jobs=True)
+    answer = faults.stop_run(EXPID, cancel_jobs=True)
     assert answer.cancellation
     assert (answer.cancellation.outcome, answer.message) == (outcome, message)
     assert (f"{EXPID}_A may go on" in " ".join(answer.warnings)) is (outcome == "unknown")
@@ -137,7 +137,7 @@ def test_a_platform_that_does_not_obey_is_not_believed(
 )
 def test_what_autosubmit_could_not_cancel_is_named(run: RunnerRun, account: StubAccount, words: str) -> None:
     account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"), CANCEL_PRINT=words)
-    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
     assert outcome.message == MAY_GO_ON
     assert outcome.cancellation
     assert outcome.cancellation.as_dict()["jobs"] == {f"{EXPID}_A": "not_cancelled"}
@@ -146,10 +146,10 @@ def test_what_autosubmit_could_not_cancel_is_named(run: RunnerRun, account: Stub
 
 
 def test_a_cancel_that_fails_says_why(run: RunnerRun, account: StubAccount) -> None:
-    tools.add_control(
+    faults.add_control(
         account, "stop", '[[ " ${options[*]} " != *" --cancel "* ]] || FAIL="Corrupted job_list" ECODE=7040 EXIT=128\n'
     )
-    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
     assert outcome.message == MAY_GO_ON
     assert outcome.cancellation
     assert outcome.cancellation.outcome == Outcome.NOT_CANCELLED
@@ -160,8 +160,8 @@ def test_a_cancel_that_fails_says_why(run: RunnerRun, account: StubAccount) -> N
 def test_a_version_without_a_cancel_is_named(run: RunnerRun, account: StubAccount) -> None:
     """4.0 and 3.14 have no `stop`: the service ends the run with signals."""
     words = "autosubmit: error: argument command: invalid choice: 'stop' (choose from 'run', 'expid')"
-    tools.add_control(account, "stop", f"echo {shlex.quote(words)} >&2; exit 2\n")
-    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    faults.add_control(account, "stop", f"echo {shlex.quote(words)} >&2; exit 2\n")
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
     assert (outcome.run.reason, outcome.message) == ("stopped", MAY_GO_ON)
     assert outcome.cancellation
     assert outcome.cancellation.outcome == Outcome.NOT_CANCELLED
@@ -182,7 +182,7 @@ def test_jobs_that_were_being_submitted_may_go_on(
         "KeyboardInterrupt",
     )
     start_with_answer_to_int(there, account, "\n".join(traceback), 88)
-    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
     assert outcome.run.exit_code == 88, outcome.steps
     assert outcome.message == message
     assert ("while it submitted jobs" in " ".join(outcome.warnings)) is (message == MAY_GO_ON)
@@ -192,12 +192,12 @@ def test_jobs_that_were_being_submitted_may_go_on(
 
 
 def test_jobs_can_be_cancelled_after_the_end(run: RunnerRun, account: StubAccount) -> None:
-    tools.stop_run(EXPID)
+    faults.stop_run(EXPID)
     with pytest.raises(NotRunning, match="send cancel_jobs"):
-        tools.stop_run(EXPID)
+        faults.stop_run(EXPID)
     account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"))
     before = RunnerRun.objects.values("status", "reason", "exit_code", "stopped_by").get()
-    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
     assert outcome.message == f"Experiment {EXPID} is not running; its jobs were cancelled."
     assert outcome.cancellation
     assert outcome.cancellation.outcome == Outcome.CANCELLED
@@ -205,31 +205,31 @@ def test_jobs_can_be_cancelled_after_the_end(run: RunnerRun, account: StubAccoun
     assert RunnerRun.objects.values("status", "reason", "exit_code", "stopped_by").get() == before
     assert not placeholders(account)
     account.control("stop")
-    again = tools.stop_run(EXPID, cancel_jobs=True)
+    again = faults.stop_run(EXPID, cancel_jobs=True)
     assert again.message == f"Experiment {EXPID} is not running and has no job to cancel."
 
 
 def test_two_cancels_at_once_both_tell_the_truth_and_no_run_starts_meanwhile(
     run: RunnerRun, there: RunnerConfig, account: StubAccount
 ) -> None:
-    tools.stop_run(EXPID)
+    faults.stop_run(EXPID)
     account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"), CANCEL_DELAY=3)
-    first = tools.in_background(lambda: tools.stop_run(EXPID, cancel_jobs=True))
+    first = faults.in_background(lambda: faults.stop_run(EXPID, cancel_jobs=True))
     wait_for(lambda: len(account.calls("stop")) == 2, what="the first cancel")
-    second = tools.in_background(lambda: tools.stop_run(EXPID, cancel_jobs=True))
+    second = faults.in_background(lambda: faults.stop_run(EXPID, cancel_jobs=True))
     with pytest.raises(AlreadyRunning, match="A stop of experiment"):
-        tools.start_run(there, EXPID)
+        faults.start_run(there, EXPID)
     messages = {answer.result(60).message for answer in (first, second)}
     assert messages == {f"Experiment {EXPID} is not running; its jobs were cancelled."}
-    assert tools.start_run(there, EXPID).is_active
+    assert faults.start_run(there, EXPID).is_active
 
 
 def test_a_run_that_was_started_by_hand_is_not_touched_by_a_cancel(run: RunnerRun, account: StubAccount) -> None:
-    tools.stop_run(EXPID)
+    faults.stop_run(EXPID)
     account.control("stop", JOBS=f"{EXPID}_A")
-    by_hand = tools.start_by_hand(account, EXPID)
+    by_hand = faults.start_by_hand(account, EXPID)
     try:
-        outcome = tools.stop_run(EXPID, cancel_jobs=True)
+        outcome = faults.stop_run(EXPID, cancel_jobs=True)
         assert outcome.message == f"Experiment {EXPID} is not running, but its jobs may go on."
         assert f"process {by_hand.pid} " in outcome.cancellation.detail  # type: ignore[union-attr]
         assert by_hand.poll() is None
@@ -244,20 +244,20 @@ def test_a_machine_that_is_away_cancels_nothing_and_can_be_asked_again(
 ) -> None:
     settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = 3.0
     account.experiment(EXPID)
-    tools.start_run(sshd.config(), EXPID)
-    tools.wait_ended(EXPID)
+    faults.start_run(sshd.config(), EXPID)
+    faults.wait_ended(EXPID)
     sshd.stop()
     with pytest.raises(RunnerUnreachable):
-        tools.stop_run(EXPID, cancel_jobs=True)
+        faults.stop_run(EXPID, cancel_jobs=True)
     sshd.start()
     assert (
-        tools.stop_run(EXPID, cancel_jobs=True).message
+        faults.stop_run(EXPID, cancel_jobs=True).message
         == f"Experiment {EXPID} is not running and has no job to cancel."
     )
 
 
 def placeholders(account: StubAccount) -> list[int]:
-    return tools.run_processes(account, EXPID)
+    return faults.run_processes(account, EXPID)
 
 
 @given(
@@ -305,7 +305,7 @@ def test_an_end_during_a_stop_is_judged_by_the_log(
     there: RunnerConfig, account: StubAccount, printed: str, code: int, status: str
 ) -> None:
     start_with_answer_to_int(there, account, printed, code)
-    outcome = tools.stop_run(EXPID)
+    outcome = faults.stop_run(EXPID)
     run = outcome.run
     assert (run.status, run.exit_code) == (status, code), outcome.steps
     assert run.reason == ("" if status == "COMPLETED" else "stopped")
@@ -321,13 +321,13 @@ def test_an_end_during_a_stop_is_judged_by_the_log(
 def test_real_jobs_are_cancelled_after_the_end(autosubmit: AutosubmitAccount) -> None:
     expid = autosubmit.short_experiment("sleep 7660")
     job = f"{expid}_ONE"
-    tools.start_run(autosubmit.config(), expid)
+    faults.start_run(autosubmit.config(), expid)
     wait_for(lambda: autosubmit.job_statuses(expid)[job] == "RUNNING", 60, what="the job", interval=1)
-    stopped = tools.stop_run(expid)
+    stopped = faults.stop_run(expid)
     assert stopped.message == f"Experiment {expid} stopped successfully."
     assert autosubmit.job_statuses(expid)[job] == "RUNNING"
     assert sleepers()
-    outcome = tools.stop_run(expid, cancel_jobs=True)
+    outcome = faults.stop_run(expid, cancel_jobs=True)
     assert outcome.message == f"Experiment {expid} is not running; its jobs were cancelled.", outcome
     assert outcome.cancellation
     assert outcome.cancellation.verified

@@ -19,9 +19,9 @@ from runners.services import lifecycle
 from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
-from tests.faults.tools import EXPID, in_background, start_run
 from tests.support.contract import commands_with
 from tests.support.environments import StubAccount
+from tests.support.faults import EXPID, in_background, start_run
 from tests.support.processes import descendants, is_alive, kill_all, wait_for
 from tests.support.servers import SSHServer, listener
 

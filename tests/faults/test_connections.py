@@ -25,8 +25,8 @@ from runners.services.machines.runner import Runner
 from runners.services.machines.ssh import pool as ssh
 from runners.services.machines.ssh.paramiko_fixes import Transport
 from runners.services.machines.ssh.pool import POOL
-from tests.faults.tools import in_background
 from tests.support.environments import StubAccount
+from tests.support.faults import in_background
 from tests.support.processes import kill_all, wait_for
 from tests.support.servers import ROOT, SSHServer
 

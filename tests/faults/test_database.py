@@ -17,10 +17,17 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import LaunchGates
-from tests.faults.postgres import Postgres
-from tests.faults.tools import Gate, MakeGate, Service, in_background, run_processes
 from tests.support.environments import StubAccount
+from tests.support.faults import (
+    Gate,
+    LaunchGates,
+    MakeGate,
+    Service,
+    assert_database_unavailable,
+    in_background,
+    run_processes,
+)
+from tests.support.postgres import Postgres
 from tests.support.processes import wait_for
 from tests.support.servers import Answer
 
@@ -55,7 +62,7 @@ class Database(ABC):
                 if answer.status != 503 and self.can_read:  # the last stored state
                     assert answer.status == 404 or answer.body["status"] == "ACTIVE", answer
                 else:
-                    assert_said(answer)
+                    assert_database_unavailable(answer)
         finally:
             self.give_back()
 
@@ -134,13 +141,6 @@ def append(account: StubAccount, name: str, text: str) -> None:
         file.write(text)
 
 
-def assert_said(answer: Answer) -> None:
-    """Check the single answer of a service without its database."""
-    assert (answer.status, answer.body["code"]) == (503, "database_unavailable"), answer
-    assert int(answer.headers["Retry-After"]) > 0
-    assert "Traceback" not in str(answer.body)
-
-
 def test_a_run_goes_on_and_its_end_is_known_afterwards(
     database: Database, account: StubAccount, end_gate: Gate
 ) -> None:
@@ -158,7 +158,7 @@ def test_a_run_goes_on_and_its_end_is_known_afterwards(
 
 def test_a_run_asked_for_without_database_is_refused_and_never_starts(database: Database, account: StubAccount) -> None:
     with database.gone(OUTAGE):
-        assert_said(database.run())
+        assert_database_unavailable(database.run())
         assert account.calls("run") == []
     assert database.post("get-runner-run-status").status == 404  # the rejected request stored no run
     account.control("run", EXPID, SLEEP=600)
@@ -193,7 +193,7 @@ def test_a_stop_asked_for_without_database_touches_nothing(database: Database, a
     account.control("run", EXPID, SLEEP=600)
     started = database.run()
     with database.gone():
-        assert_said(database.post("stop-experiment"))
+        assert_database_unavailable(database.post("stop-experiment"))
         assert run_processes(account, EXPID) == [started.body["pid"]]
         assert account.calls("stop") == []
     stopped = database.post("stop-experiment")

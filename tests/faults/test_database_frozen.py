@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 
 from runners_project.database import statement_timeout
-from tests.faults.postgres import PgBouncer, Postgres
-from tests.faults.test_database import assert_said
-from tests.faults.tools import COMMAND, EXPID, profile_of, run_processes
 from tests.support.environments import StubAccount
+from tests.support.faults import COMMAND, EXPID, assert_database_unavailable, profile_of, run_processes
+from tests.support.postgres import PgBouncer, Postgres
 from tests.support.processes import PATIENCE, end, kill_all, start, wait_for
 from tests.support.servers import ROOT, Answer, AppServer
 
@@ -87,10 +86,10 @@ def test_a_frozen_database_is_told_within_the_limits_and_is_used_again_afterward
     assert {answer.status for answer, _ in many_statuses(app)} == {200}  # now the threads have connections
     with postgres.frozen():
         for answer, seconds in many_statuses(app):
-            assert_said(answer)
+            assert_database_unavailable(answer)
             assert seconds < 2 * CONNECT + STATEMENT + CANCEL + SLACK
         begin = time.monotonic()  # now the threads have no connections
-        assert_said(app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(None)}))
+        assert_database_unavailable(app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(None)}))
         assert app.get("/", Cookie="sessionid=0123456789abcdef0123456789abcdef").status == 503  # a page
         assert time.monotonic() - begin < 2 * (2 * CONNECT + STATEMENT + CANCEL) + SLACK
         # The watch reports the failure and tries again.
@@ -120,7 +119,7 @@ def test_a_statement_that_waits_for_a_lock_is_ended_on_the_server_too(
         holder.stdin.flush()
         assert holder.stdout.readline() == "locked\n"
         begin = time.monotonic()
-        assert_said(app.post(COMMAND + "get-runner-run-status", body))
+        assert_database_unavailable(app.post(COMMAND + "get-runner-run-status", body))
         assert STATEMENT <= time.monotonic() - begin < STATEMENT + CANCEL + SLACK
         waiting = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
         wait_for(lambda: postgres.sql(waiting) == "0", 5, what="the end of the statement")

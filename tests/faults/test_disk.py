@@ -15,9 +15,8 @@ import pytest
 from profiles.config import RunnerConfig, RunnerType
 from runners.exceptions import CommandFailed
 from runners.models import RunnerRun
-from tests.conftest import live_in
-from tests.faults.tools import EXPID, MakeGate, add_control, look, start_run, stop_run, wait_ended
-from tests.support.environments import StubAccount
+from tests.support.environments import StubAccount, live_in
+from tests.support.faults import EXPID, MakeGate, add_control, look, start_run, stop_run, wait_ended
 from tests.support.processes import kill_all, wait_for
 from tests.support.servers import SSHServer
 

@@ -33,9 +33,9 @@ from runners.services import host_keys
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh import authentication, config
 from runners_project import bounded
-from tests.conftest import need
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, wait_for
+from tests.support.requirements import need
 from tests.support.servers import ROOT, SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)

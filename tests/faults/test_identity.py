@@ -22,7 +22,8 @@ from runners.exceptions import NotRunning, RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services import experiments, lifecycle
 from runners.services.machines.registry import get_runner
-from tests.faults.tools import (
+from tests.support.environments import StubAccount
+from tests.support.faults import (
     EXPID,
     MakeGate,
     add_control,
@@ -34,7 +35,6 @@ from tests.faults.tools import (
     stored,
     wait_ended,
 )
-from tests.support.environments import StubAccount
 from tests.support.processes import is_alive, kill_all, wait_for
 from tests.support.servers import SSHServer
 

@@ -24,8 +24,8 @@ from profiles.config import RunnerConfig
 from runners.exceptions import AlreadyRunning
 from runners.models import RunnerRun, RunStatus
 from runners.services import experiments, lifecycle
-from tests.faults.tools import COMMAND, EXPID, in_background, profile_of, run_processes, start_run
 from tests.support.environments import StubAccount
+from tests.support.faults import COMMAND, EXPID, in_background, profile_of, run_processes, start_run
 from tests.support.processes import PATIENCE, end, kill_all, wait_for
 from tests.support.processes import start as start_server
 from tests.support.servers import ROOT, AppServer, SSHServer

@@ -10,7 +10,8 @@ import pytest
 from profiles.config import RunnerConfig
 from runners.exceptions import CommandFailed, CommandTimedOut
 from runners.services import runs
-from tests.faults.tools import (
+from tests.support.environments import StubAccount
+from tests.support.faults import (
     EXPID,
     MakeGate,
     look,
@@ -20,7 +21,6 @@ from tests.faults.tools import (
     stop_run,
     wait_ended,
 )
-from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

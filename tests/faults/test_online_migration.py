@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 
-from tests.faults.postgres import Postgres
+from tests.support.postgres import Postgres
 from tests.support.processes import end, wait_for
 
 BEFORE, AFTER = "0013", "0014"

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.faults.postgres import Postgres
 from tests.support.environments import StubAccount
+from tests.support.postgres import Postgres
 from tests.support.servers import AppServer
 
 PASSWORD = "a password of the tests 4711"

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from profiles.config import RunnerType
-from tests.faults.postgres import Postgres
-from tests.faults.tools import COMMAND, EXPID, profile_of, run_processes
 from tests.support.environments import StubAccount
+from tests.support.faults import COMMAND, EXPID, profile_of, run_processes
+from tests.support.postgres import Postgres
 from tests.support.processes import wait_for
 from tests.support.servers import Answer, AppServer, SSHServer
 

@@ -23,9 +23,9 @@ from runners.models import RunnerRun
 from runners.services import host_keys, lifecycle
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
-from tests.faults import tools
-from tests.faults.tools import EXPID, run_processes, start_run, stored
+from tests.support import faults
 from tests.support.environments import StubAccount
+from tests.support.faults import EXPID, run_processes, start_run, stored
 from tests.support.processes import end, free_port, kill_all, wait_for
 from tests.support.processes import start as start_server
 from tests.support.servers import ROOT, AppServer, SSHServer, listener
@@ -70,7 +70,7 @@ def test_without_descriptors_nothing_is_started_and_nothing_is_dead(there: Runne
     assert not proof.exists()
     lifecycle.ask([run])
     assert run.reachable
-    tools.stop_run()
+    faults.stop_run()
 
 
 # --- names and servers ------------------------------------------------------------------------------------------------
@@ -166,10 +166,10 @@ def test_rows_that_nobody_can_ask_after_do_not_hide_the_others(
     account.control("run", SLEEP=3)
     app = make_app(account=account)
     app.manage("shell", "-v0", "-c", HOPELESS)
-    body = {"expid": EXPID, **tools.profile_of(None)}
-    assert app.post(tools.COMMAND + "run-experiment", body).status == 200
+    body = {"expid": EXPID, **faults.profile_of(None)}
+    assert app.post(faults.COMMAND + "run-experiment", body).status == 200
     another = body | {"expid": account.experiment("f200e")}  # the running experiment is rejected
-    accepted = app.post(tools.COMMAND + "create-job-list", another, Prefer="respond-async")
+    accepted = app.post(faults.COMMAND + "create-job-list", another, Prefer="respond-async")
     assert accepted.status == 202, accepted.body
     log = tmp_path / "watch.log"
     argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval", "0.2"]

@@ -9,8 +9,7 @@ import os
 
 import pytest
 
-from tests.faults.conftest import LaunchGates
-from tests.faults.tools import EXPID, Gate, MakeGate, Service, run_processes
+from tests.support.faults import EXPID, Gate, LaunchGates, MakeGate, Service, run_processes
 from tests.support.processes import cmdline, kill_all, wait_for, with_environment
 
 LATE = 3600.0  # seconds; far beyond the launch deadline

@@ -26,10 +26,10 @@ from runners.services.machines import runner as runners
 from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.ssh.pool import POOL
-from tests.conftest import need, use
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, is_alive, kill_all, wait_for
-from tests.support.servers import AppServer, SSHServer, find_sshd
+from tests.support.requirements import need
+from tests.support.servers import AppServer, SSHServer, find_sshd, use
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

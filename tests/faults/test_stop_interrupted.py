@@ -14,8 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.faults.conftest import Service
-from tests.faults.tools import COMMAND, EXPID, Gate, in_background, run_processes
+from tests.support.faults import COMMAND, EXPID, Gate, Service, in_background, run_processes
 from tests.support.processes import wait_for
 
 MakeGate = Callable[[], Gate]

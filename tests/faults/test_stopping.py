@@ -30,9 +30,9 @@ from runners.services.lifecycle import identity_of
 from runners.services.machines import exchange
 from runners.services.machines.probe import Probe
 from runners.services.machines.registry import get_runner
-from tests.faults import tools
-from tests.faults.tools import COMMAND, add_control, in_background, profile_of, run_processes, stored, wait_ended
+from tests.support import faults
 from tests.support.environments import AutosubmitAccount, StubAccount
+from tests.support.faults import COMMAND, add_control, in_background, profile_of, run_processes, stored, wait_ended
 from tests.support.processes import PATIENCE, is_alive, kill_all, processes, wait_for, with_environment
 from tests.support.servers import AppServer, SSHServer
 
@@ -56,7 +56,7 @@ def start(
 ) -> RunnerRun:
     """Start a long run and wait until its signal handlers are set."""
     add_control(account, f"run.{expid}", more, **{"SLEEP": 600, **control})
-    run = tools.start_run(config, expid)
+    run = faults.start_run(config, expid)
     log = account.home / ".autosubmit-runners" / run.key / "log"
     wait_for(lambda: "Autosubmit is running" in log.read_text(), what="the run's first words")
     return run
@@ -91,7 +91,7 @@ def ticks() -> float:
 
 def test_a_run_that_ignores_int_and_term_is_killed(target: RunnerConfig, account: StubAccount) -> None:
     run = start(target, account, IGNORE=DEAF)
-    outcome = tools.stop_run(EXPID)
+    outcome = faults.stop_run(EXPID)
     assert actions(outcome) == [
         ("autosubmit stop", False),
         ("signal INT", False),
@@ -110,7 +110,7 @@ def test_children_in_other_sessions_die_with_the_kill(
 ) -> None:
     run = start(target, account, IGNORE=DEAF, more=CHILD * 3)
     wait_for(lambda: len({os.getsid(pid) for pid in of_run(run)}) >= 4, what="three sessions beside the run's own")
-    tools.stop_run(EXPID)
+    faults.stop_run(EXPID)
     wait_for(lambda: not of_run(run), what="the end of the children")
     assert bystander.poll() is None
 
@@ -118,7 +118,7 @@ def test_children_in_other_sessions_die_with_the_kill(
 def test_force_kills_at_once_and_asks_autosubmit_nothing(target: RunnerConfig, account: StubAccount) -> None:
     run = start(target, account, more=CHILD)
     begin = time.monotonic()
-    outcome = tools.stop_run(EXPID, force=True)
+    outcome = faults.stop_run(EXPID, force=True)
     assert time.monotonic() - begin < 10 * PATIENCE
     assert actions(outcome) == [("signal KILL", True)]
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 137)
@@ -144,7 +144,7 @@ def test_cancel_jobs_ends_the_local_jobs_whichever_step_ends_the_run(
 ) -> None:
     run = start(target, account, more=local_job(account, deaf=deaf))
     account.control("stop", JOBS=f"{EXPID}_ONE", PLATFORM="local", **({"DELAY": 4} if hangs else {}))
-    outcome = tools.stop_run(EXPID, cancel_jobs=True)
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
     steps = [("autosubmit stop", not hangs)] + [("signal INT", True)] * hangs
     assert actions(outcome) == [*steps, ("autosubmit stop --cancel", True), ("end of the local jobs", True)]
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 88)
@@ -169,7 +169,7 @@ def test_without_cancel_jobs_local_jobs_go_on_and_helpers_are_ended(target: Runn
     )
     run = start(target, account, more=local_job(account) + helper + CHILD)
     wait_for(lambda: len(of_group(run)) >= 3, what="the run's processes")
-    outcome = tools.stop_run(EXPID)
+    outcome = faults.stop_run(EXPID)
     assert actions(outcome) == [("autosubmit stop", True), ("end of what was left", True)]
     assert "log-recovery" in outcome.steps[-1]["outcome"]
     left = {*of_run(run), *of_group(run)}
@@ -185,7 +185,7 @@ def test_a_kill_ends_local_jobs_only_when_they_are_to_be_cancelled(
 ) -> None:
     run = start(target, account, more=local_job(account) + CHILD, IGNORE=DEAF)
     account.control("stop", JOBS=f"{EXPID}_ONE", PLATFORM="LOCAL")
-    outcome = tools.stop_run(EXPID, force=True, cancel_jobs=cancel_jobs)
+    outcome = faults.stop_run(EXPID, force=True, cancel_jobs=cancel_jobs)
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 137)
     left = [command_line(pid) for pid in of_run(run)]
     assert any(JOB.format(EXPID) in words for words in left) is not cancel_jobs
@@ -246,17 +246,17 @@ def test_two_simultaneous_stops_both_succeed_and_there_is_one_end(
 
 def test_stopping_what_has_just_ended_is_no_failure(target: RunnerConfig, account: StubAccount) -> None:
     account.control("run", EXPID, EXIT=3)
-    run = tools.start_run(target, EXPID)
+    run = faults.start_run(target, EXPID)
     wait_for(lambda: not of_run(run), what="an end that nobody has looked at")
     assert stored(run)["status"] == "ACTIVE"
-    outcome = tools.stop_run(EXPID)
+    outcome = faults.stop_run(EXPID)
     assert actions(outcome) == [("look", True)]
     # The run ended by itself: the stop reports that end, and nobody is recorded as its stopper.
     assert (outcome.run.status, outcome.run.reason, outcome.run.exit_code) == ("TERMINATED", "failed", 3)
     assert (outcome.run.stopped_by, outcome.run.stop_requested_at) == ("", None)
     assert account.calls("stop") == []
     with pytest.raises(NotRunning):
-        tools.stop_run(EXPID)
+        faults.stop_run(EXPID)
 
 
 def test_another_homes_run_of_the_same_name_survives(
@@ -276,7 +276,7 @@ def test_another_homes_run_of_the_same_name_survives(
             assert run.pid
             if victim.pid > run.pid:
                 pytest.skip("the machine's pids have just begun anew")
-            outcome = tools.stop_run(EXPID)
+            outcome = faults.stop_run(EXPID)
             assert outcome.steps[0]["action"] == "autosubmit stop"
             assert f"left out: it would stop process {victim.pid}" in outcome.steps[0]["outcome"]
             assert actions(outcome)[1:] == [("signal INT", True)]
@@ -300,7 +300,7 @@ def test_a_foreign_process_that_has_the_pid_now_is_never_signalled(
     assert start_time(bystander.pid) not in (run.identity["start"], run.identity["supervisor_start"])
     run.pid = bystander.pid
     run.save(update_fields=["identity", "pid"])
-    outcome = tools.stop_run(EXPID, force=force)
+    outcome = faults.stop_run(EXPID, force=force)
     assert actions(outcome) == [("look", True)]
     assert (outcome.run.status, outcome.run.reason) == ("TERMINATED", "lost")
     assert bystander.poll() is None
@@ -350,7 +350,7 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
     settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = 3.0
     account.experiment(EXPID)
     run = start(sshd.config(), account, IGNORE=DEAF)
-    answer = in_background(lambda: tools.stop_run(EXPID))
+    answer = in_background(lambda: faults.stop_run(EXPID))
     wait_for(lambda: account.calls("stop"), what="autosubmit stop")
     sshd.stop()
     # RunnerUnreachable would say that nothing was executed, but `autosubmit stop` was.
@@ -366,7 +366,7 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
     assert run_processes(account, EXPID) == [run.pid]
     sshd.start()
     settings.RUNNERS_STOP_TIMEOUT = 2.0
-    outcome = tools.stop_run(EXPID)
+    outcome = faults.stop_run(EXPID)
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 137)
 
 
@@ -382,7 +382,7 @@ def test_a_stop_of_which_nothing_was_sent_explains_no_end(
     rc.write_text(f"/bin/rm {once} 2>/dev/null || exec cat\n")
     try:
         with pytest.raises(RunnerUnreachable, match="Nothing was executed"):
-            tools.stop_run(EXPID, force=True)
+            faults.stop_run(EXPID, force=True)
     finally:
         rc.unlink()
     assert (stored(run)["stop_requested_at"], stored(run)["stopped_by"]) == (None, "")
@@ -394,7 +394,7 @@ def test_start_up_files_that_block_login_shells_do_not_prevent_a_stop(
 ) -> None:
     start(target, account)
     at_login("exec cat\n")
-    outcome = tools.stop_run(EXPID)
+    outcome = faults.stop_run(EXPID)
     assert actions(outcome) == [("autosubmit stop", False), ("signal INT", True)]
     assert "left out" in outcome.steps[0]["outcome"]
     assert account.calls("stop") == []
@@ -409,7 +409,7 @@ def test_an_end_that_cannot_be_seen_is_called_unknown_and_not_a_survival(
     run = start(sshd.config(), account)
     assert run.identity
     os.kill(run.identity["supervisor_pid"], signal.SIGSTOP)  # it cannot record the end, so the run still counts
-    answer = in_background(lambda: tools.stop_run(EXPID, force=True))
+    answer = in_background(lambda: faults.stop_run(EXPID, force=True))
     wait_for(lambda: not is_alive(run.identity["pid"]), what="the KILL")
     sshd.stop()
     with pytest.raises(OutcomeUnknown, match="cannot be told now") as told:
@@ -439,7 +439,7 @@ def test_a_stop_that_can_no_longer_be_under_way_gives_place_to_the_next(
 ) -> None:
     start(target, account)
     RunnerRun.objects.update(stop_requested_at=timezone.now() - timedelta(days=1), stopped_by="alice")
-    outcome = tools.stop_run(EXPID)
+    outcome = faults.stop_run(EXPID)
     assert (outcome.run.reason, outcome.run.stopped_by) == ("stopped", "somebody else")
 
 
@@ -483,8 +483,8 @@ def test_a_stop_directly_after_the_start_ends_the_run(
     """Autosubmit loses an INT that arrives during its imports; then `autosubmit stop` would wait for ever."""
     settings.RUNNERS_STOP_TIMEOUT = 10.0
     expid = autosubmit.short_experiment("sleep 600")
-    run = tools.start_run(autosubmit.config() if where is RunnerType.LOCAL else autosubmit_sshd.config(), expid)
-    outcome = tools.stop_run(expid)
+    run = faults.start_run(autosubmit.config() if where is RunnerType.LOCAL else autosubmit_sshd.config(), expid)
+    outcome = faults.stop_run(expid)
     assert (outcome.run.status, outcome.run.reason) == ("TERMINATED", "stopped"), outcome.steps
     assert outcome.steps[-1]["ended"] is True
     wait_for(lambda: not run_processes(autosubmit, expid), what="the end of all of its processes")
@@ -496,12 +496,12 @@ def test_a_stop_directly_after_the_start_ends_the_run(
 def test_cancel_jobs_ends_the_jobs_on_this_machine(autosubmit: AutosubmitAccount, settings: Any) -> None:
     """Autosubmit says that it has cancelled the jobs, but its signals do not end them."""
     expid = autosubmit.short_experiment("sleep 7659")
-    run = tools.start_run(autosubmit.config(), expid)
+    run = faults.start_run(autosubmit.config(), expid)
     job = wait_for(
         lambda: [pid for pid in with_environment("HOME", str(autosubmit.home)) if sleeps(pid)], 60, what="job"
     )
     audit = AuditRecord(endpoint="stop-experiment")
-    outcome = tools.experiments.stop_experiment(expid=expid, audit=audit, viewer=AnonymousUser(), cancel_jobs=True)
+    outcome = faults.experiments.stop_experiment(expid=expid, audit=audit, viewer=AnonymousUser(), cancel_jobs=True)
     assert "--cancel" in audit.argv
     assert outcome.run.reason == "stopped", outcome.steps
     wait_for(lambda: not [pid for pid in job if is_alive(pid)], 10, what="the end of the job")

@@ -29,7 +29,8 @@ from runners.services import lifecycle
 from runners.services.machines import runner as runners
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
-from tests.faults.tools import (
+from tests.support.environments import StubAccount
+from tests.support.faults import (
     EXPID,
     MakeGate,
     add_control,
@@ -42,7 +43,6 @@ from tests.faults.tools import (
     stored,
     wait_ended,
 )
-from tests.support.environments import StubAccount
 from tests.support.processes import is_alive, kill_all, wait_for
 from tests.support.servers import SSHServer, keygen
 

@@ -22,9 +22,9 @@ from profiles.config import RunnerConfig, SSHTarget
 from runners.models import RunnerRun
 from runners.services import lifecycle, watching
 from runners.services.watching import Row, Watch
-from tests.faults.test_watching import row
 from tests.support.contract import launch, wait_over
 from tests.support.environments import StubAccount
+from tests.support.faults import confirmed_run
 from tests.support.processes import PATIENCE, free_port, kill_all, wait_for
 from tests.support.servers import SSHServer
 
@@ -80,7 +80,7 @@ def many(sshd: SSHServer, network: int, count: int) -> list[RunnerConfig]:
 
 def start(config: RunnerConfig, argv: list[str]) -> RunnerRun:
     key, identity = launch(config, argv)
-    run = row(config, identity.as_dict(), key)
+    run = confirmed_run(config, identity.as_dict(), key)
     run.save()
     return run
 
@@ -139,7 +139,7 @@ def test_silent_machines_do_not_delay_the_ends_on_others(
 def test_a_machine_that_is_down_costs_one_statement_for_all_of_its_rows(sshd: SSHServer, count: int) -> None:
     config = replace(sshd.config(), ssh=SSHTarget("127.0.0.1", free_port(), sshd.user))
     identity = {"pid": 1}
-    runs = RunnerRun.objects.bulk_create([row(config, identity) for _ in range(count)])
+    runs = RunnerRun.objects.bulk_create([confirmed_run(config, identity) for _ in range(count)])
     real = launch(sshd.config(), ["sleep", "600"])[1]
     RunnerRun.objects.update(identity=real.as_dict())
     runs = list(RunnerRun.objects.active())
@@ -158,7 +158,7 @@ def test_ends_on_a_slow_machine_are_read_side_by_side(account: StubAccount, sshd
     started = [launch(sshd.config(), ["false"]) for _ in range(count)]
     for key, identity in started:
         wait_over(sshd.config(), key, identity)
-    runs = [row(sshd.config(), identity.as_dict(), key) for key, identity in started]
+    runs = [confirmed_run(sshd.config(), identity.as_dict(), key) for key, identity in started]
     RunnerRun.objects.bulk_create(runs)
     runs = list(RunnerRun.objects.active())
     profile = account.home / ".bashrc"

@@ -24,14 +24,16 @@ from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from runners.exceptions import NotRunning, StillReachable
-from runners.models import RunnerRun, new_run_key
+from runners.models import RunnerRun
 from runners.services import lifecycle
-from tests.faults import tools
-from tests.faults.postgres import Postgres
-from tests.faults.tools import (
+from tests.support import faults
+from tests.support.contract import launch
+from tests.support.environments import StubAccount
+from tests.support.faults import (
     COMMAND,
     EXPID,
     add_control,
+    confirmed_run,
     in_background,
     profile_of,
     run_processes,
@@ -39,8 +41,7 @@ from tests.faults.tools import (
     stand_before,
     stored,
 )
-from tests.support.contract import launch
-from tests.support.environments import StubAccount
+from tests.support.postgres import Postgres
 from tests.support.processes import end, is_alive, kill_all, wait_for
 from tests.support.processes import start as start_server
 from tests.support.servers import ROOT, AppServer, SSHServer
@@ -75,26 +76,13 @@ def start_time(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
 
 
-def row(config: RunnerConfig, identity: dict[str, Any], key: str = "") -> RunnerRun:
-    """Return the row of a run that was confirmed once, long ago."""
-    return RunnerRun(
-        key=key or new_run_key(),
-        expid=f"w{secrets.token_hex(5)}",
-        config=config.as_dict(),
-        runner=config.runner_type,
-        module_loader=config.module_loader_type,
-        identity=identity,
-        pid=identity["pid"],
-    )
-
-
 def fill(config: RunnerConfig, sleepers: Sleepers) -> list[RunnerRun]:
     """Create LAUNCHED + CHEAP living runs on one machine."""
     real = [launch(config, ["sleep", "600"]) for _ in range(LAUNCHED)]
-    rows = [row(config, identity.as_dict(), key) for key, identity in real]
+    rows = [confirmed_run(config, identity.as_dict(), key) for key, identity in real]
     place = real[0][1].as_dict() | {"supervisor_pid": 1, "supervisor_start": 0}
     for pid in sleepers.pids:
-        rows.append(row(config, place | {"pid": pid, "start": start_time(pid)}))
+        rows.append(confirmed_run(config, place | {"pid": pid, "start": start_time(pid)}))
     return RunnerRun.objects.bulk_create(rows)
 
 
@@ -172,7 +160,7 @@ def test_the_watch_survives_the_loss_of_the_database(
     request: pytest.FixtureRequest,
     account: StubAccount,
     make_app: Any,
-    make_gate: tools.MakeGate,
+    make_gate: faults.MakeGate,
     watcher: Callable[[AppServer], subprocess.Popen[bytes]],
     tmp_path: Path,
 ) -> None:
@@ -274,7 +262,7 @@ def test_an_admin_ends_a_run_only_while_its_machine_cannot_be_asked(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer
 ) -> None:
     account.control("run", EXPID, SLEEP=600)
-    run = tools.start_run(over_ssh)
+    run = faults.start_run(over_ssh)
     with pytest.raises(StillReachable):
         lifecycle.abandon(run, note="I do not like it")
     assert stored(run)["status"] == "ACTIVE"
@@ -309,7 +297,7 @@ def test_a_run_that_ended_before_it_was_abandoned_keeps_its_own_end(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer
 ) -> None:
     account.control("run", EXPID, EXIT=3)
-    run = tools.start_run(over_ssh)
+    run = faults.start_run(over_ssh)
     wait_for(lambda: not run_processes(account), what="an end that nobody has looked at")
     wait_for(lambda: list((account.home / ".autosubmit-runners" / run.key).glob("ended.*")), what="its exit code")
     with pytest.raises(NotRunning):

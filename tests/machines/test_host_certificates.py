@@ -13,9 +13,9 @@ import pytest
 
 from runners.exceptions import HostKeyChanged, HostKeyUnknown
 from runners.services.machines.ssh.certificates import BadCertificate, Certificate
-from tests.machines.test_host_keys import greet, make_key, name, openssh_connects, public_half
 from tests.support.environments import StubAccount
 from tests.support.servers import SSHServer
+from tests.support.ssh import greet, host_name, make_key, openssh_connects, public_half
 
 pytestmark = pytest.mark.django_db
 
@@ -40,7 +40,7 @@ class Site:
     def know(self, *lines: str) -> None:
         kind, key = public_half(self.authority)
         host_kind, host_key = public_half(self.host_key)
-        names = {"name": name(self.sshd), "ca": f"{kind} {key}", "key": f"{host_kind} {host_key}"}
+        names = {"name": host_name(self.sshd), "ca": f"{kind} {key}", "key": f"{host_kind} {host_key}"}
         self.sshd.known_hosts.write_text("".join(f"{line.format(**names)}\n" for line in lines))
 
 

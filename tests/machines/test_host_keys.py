@@ -16,49 +16,19 @@ from runners.exceptions import HostKeyChanged, HostKeyUnknown, InvalidRequest, R
 from runners.models import AuditRecord, TrustedHostKey
 from runners.services import host_keys
 from runners.services.host_keys import ScannedKey
-from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh import known_hosts
 from runners.services.machines.ssh.config import lookup
 from runners.services.machines.ssh.known_hosts import HostKey, known_hosts_name
-from runners.services.machines.ssh.pool import POOL
 from tests.support.environments import StubAccount
 from tests.support.processes import free_port
 from tests.support.servers import SSHServer
+from tests.support.ssh import greet, host_name, make_key, openssh_connects, public_half
 
 pytestmark = pytest.mark.django_db
 
 
-def greet(sshd: SSHServer) -> str:
-    """Run a command over a new connection and return its output."""
-    POOL.discard(sshd.target)
-    return get_runner(sshd.config()).execute("echo hello", timeout=20).text.strip()
-
-
-def name(sshd: SSHServer) -> str:
-    return f"[127.0.0.1]:{sshd.port}"
-
-
-def openssh_connects(sshd: SSHServer, host: str = "127.0.0.1") -> bool:
-    """Return True if OpenSSH's own client trusts the server with the same known_hosts file."""
-    options = ["BatchMode=yes", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=none", "LogLevel=ERROR"]
-    options.append(f'UserKnownHostsFile="{sshd.known_hosts}"')
-    argv = ["ssh", "-F", "none", *(word for option in options for word in ("-o", option))]
-    argv += ["-i", str(sshd.client_key), "-l", sshd.user, "-p", str(sshd.port), host, "exit 0"]
-    return subprocess.run(argv, capture_output=True, timeout=30, check=False).returncode == 0
-
-
-def public_half(key: Path) -> tuple[str, str]:
-    kind, text = key.with_suffix(".pub").read_text().split()[:2]
-    return kind, text
-
-
 def host_key(sshd: SSHServer) -> tuple[str, str]:
     return public_half(sshd.folder / "host_key")
-
-
-def make_key(path: Path, kind: str, *options: str) -> Path:
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, *options, "-N", "", "-f", str(path)], check=True)
-    return path
 
 
 def fingerprint(key: Path) -> str:
@@ -78,7 +48,7 @@ def test_unknown_key_is_refused_with_the_fingerprint_that_ssh_keygen_shows(sshd:
         greet(sshd)
     assert caught.value.facts["fingerprint"] == sshd.host_key_fingerprint
     assert sshd.host_key_fingerprint in caught.value.detail
-    assert caught.value.facts["host"] == name(sshd)
+    assert caught.value.facts["host"] == host_name(sshd)
 
 
 def test_nothing_is_shown_to_an_unknown_host(sshd: SSHServer) -> None:
@@ -94,7 +64,7 @@ def test_approved_key_is_trusted(sshd: SSHServer) -> None:
     sshd.forget_host_key()
     scanned = scan_one(sshd)
     assert (scanned.state, scanned.fingerprint) == ("new", sshd.host_key_fingerprint)
-    assert scanned.host == name(sshd)
+    assert scanned.host == host_name(sshd)
     host_keys.approve(scanned, "ana")
     assert greet(sshd) == "hello"
     assert scan_one(sshd).state == "trusted"
@@ -108,7 +78,7 @@ def test_approval_and_its_end_leave_audit_records(sshd: SSHServer) -> None:
     assert (approved.endpoint, approved.actor) == ("approve-host-key", "ana")
     assert (forgotten.endpoint, forgotten.actor) == ("forget-host-key", "ben")
     for record in (approved, forgotten):
-        assert scanned.fingerprint in record.detail and name(sshd) in record.detail
+        assert scanned.fingerprint in record.detail and host_name(sshd) in record.detail
     assert not TrustedHostKey.objects.exists()
 
 
@@ -148,7 +118,7 @@ def test_approved_keys_are_per_port(
     other.forget_host_key()
     with pytest.raises(HostKeyUnknown) as caught:
         greet(other)
-    assert caught.value.facts["host"] == name(other)
+    assert caught.value.facts["host"] == host_name(other)
 
 
 def hashed(host: str) -> str:
@@ -173,9 +143,14 @@ def hashed(host: str) -> str:
 )
 def test_lines_of_known_hosts_files_are_honoured(sshd: SSHServer, line: str) -> None:
     kind, key = host_key(sshd)
-    names = {"name": name(sshd), "hashed": hashed(name(sshd)), "hashed22": hashed("127.0.0.1"), "port": sshd.port}
+    names = {
+        "name": host_name(sshd),
+        "hashed": hashed(host_name(sshd)),
+        "hashed22": hashed("127.0.0.1"),
+        "port": sshd.port,
+    }
     text = line.format(**names, kind=kind, key=key)
-    sshd.known_hosts.write_text(f"# a comment\n\nnonsense\n{name(sshd)} ssh-ed25519 nonsense\n{text}\n")
+    sshd.known_hosts.write_text(f"# a comment\n\nnonsense\n{host_name(sshd)} ssh-ed25519 nonsense\n{text}\n")
     assert openssh_connects(sshd)
     assert greet(sshd) == "hello"
 
@@ -195,7 +170,7 @@ def test_lines_of_known_hosts_files_are_honoured(sshd: SSHServer, line: str) -> 
 )
 def test_lines_for_others_trust_nothing(sshd: SSHServer, line: str) -> None:
     kind, key = host_key(sshd)
-    text = line.format(name=name(sshd), hashed22=hashed("127.0.0.2"), port=sshd.port, kind=kind, key=key)
+    text = line.format(name=host_name(sshd), hashed22=hashed("127.0.0.2"), port=sshd.port, kind=kind, key=key)
     sshd.known_hosts.write_text(f"{text}\n")
     assert not openssh_connects(sshd)
     with pytest.raises(HostKeyUnknown):
@@ -214,7 +189,7 @@ def test_revoked_key_is_refused_although_it_is_listed_and_approved(sshd: SSHServ
     kind, key = host_key(sshd)
     scanned = scan_one(sshd)
     host_keys.approve(scanned, "ana")
-    sshd.known_hosts.write_text(f"{name(sshd)} {kind} {key}\n@revoked * {kind} {key}\n")
+    sshd.known_hosts.write_text(f"{host_name(sshd)} {kind} {key}\n@revoked * {kind} {key}\n")
     with pytest.raises(HostKeyChanged, match="@revoked") as caught:
         greet(sshd)
     assert caught.value.facts["fingerprint"] == sshd.host_key_fingerprint
@@ -226,7 +201,7 @@ def test_revoked_key_is_refused_although_it_is_listed_and_approved(sshd: SSHServ
 
 def test_several_keys_of_one_type_may_be_listed(sshd: SSHServer, tmp_path: Path) -> None:
     other = public_half(make_key(tmp_path / "other", "ed25519"))
-    lines = [f"{name(sshd)} {kind} {key}\n" for kind, key in (other, host_key(sshd))]
+    lines = [f"{host_name(sshd)} {kind} {key}\n" for kind, key in (other, host_key(sshd))]
     sshd.known_hosts.write_text("".join(lines))
     assert greet(sshd) == "hello"
 
@@ -249,7 +224,7 @@ def test_a_host_key_alias_is_the_name_that_is_looked_up(sshd: SSHServer, tmp_pat
     (tmp_path / "config").write_text("Host *\n  HostKeyAlias Cluster\n")
     sshd.known_hosts.write_text(f"cluster {kind} {key}\n")
     assert greet(sshd) == "hello"
-    sshd.known_hosts.write_text(f"{name(sshd)} {kind} {key}\n")
+    sshd.known_hosts.write_text(f"{host_name(sshd)} {kind} {key}\n")
     with pytest.raises(HostKeyUnknown) as caught:
         greet(sshd)
     assert caught.value.facts["host"] == "cluster"
@@ -261,7 +236,7 @@ def test_a_line_without_port_counts_where_none_names_the_port(sshd: SSHServer, t
     sshd.known_hosts.write_text(f"127.0.0.1 {kind} {key}\n")
     assert greet(sshd) == "hello"
     other = public_half(make_key(tmp_path / "other", "ed25519"))
-    sshd.known_hosts.write_text(f"127.0.0.1 {kind} {key}\n{name(sshd)} {' '.join(other)}\n")
+    sshd.known_hosts.write_text(f"127.0.0.1 {kind} {key}\n{host_name(sshd)} {' '.join(other)}\n")
     with pytest.raises(HostKeyChanged):
         greet(sshd)
 
@@ -272,7 +247,7 @@ def test_server_is_asked_for_the_kind_of_key_that_is_trusted(
 ) -> None:
     other = make_key(tmp_path / "other_host_key", kind, *options)
     server = make_sshd(account.home, options={"hostkey": str(other)})  # besides ed25519, which clients prefer
-    server.known_hosts.write_text(f"{name(server)} {' '.join(public_half(other))}\n")
+    server.known_hosts.write_text(f"{host_name(server)} {' '.join(public_half(other))}\n")
     assert greet(server) == "hello"
 
 
@@ -308,7 +283,7 @@ def test_unreadable_known_hosts_trusts_nothing_because_it_may_revoke(sshd: SSHSe
 
 
 def test_a_row_that_holds_no_key_matches_nothing(sshd: SSHServer) -> None:
-    TrustedHostKey.objects.create(host=name(sshd), key_type="ssh-ed25519", key="no key at all")
+    TrustedHostKey.objects.create(host=host_name(sshd), key_type="ssh-ed25519", key="no key at all")
     sshd.forget_host_key()
     with pytest.raises(HostKeyUnknown):
         greet(sshd)
@@ -329,7 +304,7 @@ def trust(sshd: SSHServer, *options: str) -> None:
 def test_trust_host_with_the_expected_fingerprint(sshd: SSHServer, capsys: pytest.CaptureFixture[str]) -> None:
     sshd.forget_host_key()
     trust(sshd, f"--fingerprint={sshd.host_key_fingerprint}")
-    assert f"Approved: {name(sshd)} ssh-ed25519 {sshd.host_key_fingerprint}" in capsys.readouterr().out
+    assert f"Approved: {host_name(sshd)} ssh-ed25519 {sshd.host_key_fingerprint}" in capsys.readouterr().out
     assert greet(sshd) == "hello"
 
 

@@ -24,8 +24,8 @@ from runners.services.machines.runner import Runner
 from runners.services.machines.ssh import connect
 from runners.services.machines.ssh.paramiko_fixes import Channel, Transport
 from runners.services.machines.ssh.pool import open_session
-from tests.faults.tools import in_background
 from tests.support.environments import StubAccount
+from tests.support.faults import in_background
 from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import SSHServer
 

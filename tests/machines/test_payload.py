@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runners.services.machines import scripts
 from runners.services.machines.output import BoundedOutput
-from tests.conftest import need
+from tests.support.requirements import need
 
 SHELLS = ("bash", "dash", "tcsh", "fish", "zsh", "ksh")
 PROGRAMS = (*SHELLS, "python3", "perl", "cat", "sh")

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from runners.exceptions import AuthenticationFailed, RunnerUnreachable
-from tests.machines.test_host_keys import greet, make_key
 from tests.support.environments import StubAccount
 from tests.support.processes import end, is_listening, start, wait_for
 from tests.support.servers import SSHServer
+from tests.support.ssh import greet, make_key
 
 pytestmark = pytest.mark.django_db
 

@@ -13,8 +13,8 @@ import pytest
 from runners.exceptions import RunnerUnreachable
 from runners.services.machines.ssh import config
 from runners.services.machines.ssh.config import SSHHostOptions, lookup
-from tests.machines.test_host_keys import greet
 from tests.support.servers import SSHServer
+from tests.support.ssh import greet
 
 HOME = pwd.getpwuid(os.getuid()).pw_dir
 

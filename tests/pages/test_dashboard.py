@@ -16,8 +16,8 @@ from django.utils import timezone
 from profiles.models import RunnerProfile
 from runners.models import RunnerRun
 from runners.pages import rows, run_lists
-from tests.faults.tools import sessions
 from tests.support.environments import StubAccount
+from tests.support.faults import sessions
 from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db

@@ -19,9 +19,9 @@ from runners.models import Heartbeat
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
 from runners.services import health
 from runners_project import __version__
-from tests.admin.test_pages import run_of
 from tests.support.environments import StubAccount
 from tests.support.processes import end, free_port, start, wait_for
+from tests.support.rows import run_of
 from tests.support.servers import ROOT, AppServer
 
 

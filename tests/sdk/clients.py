@@ -12,10 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.paths import ROOT
+from tests.support.servers import AppServer
 
 HERE = Path(__file__).parent
 SOURCES = ROOT / "tools" / "sdk"
@@ -119,3 +122,18 @@ def made(folder: Path, document: bytes, programs: list[Path], make: Callable[[Pa
         make(folder)
         stamp.write_text(state)
     return folder
+
+
+PROFILE = "LOCAL_STUB"
+
+
+@dataclass(frozen=True)
+class Service:
+    app: AppServer
+    token: str
+
+    @property
+    def document(self) -> bytes:
+        """Return the OpenAPI document as it is served, byte for byte."""
+        with urllib.request.urlopen(f"{self.app.url}/openapi.json", timeout=30) as answer:
+            return bytes(answer.read())

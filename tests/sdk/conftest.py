@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.sdk.clients import PROFILE, Service
 from tests.support.environments import StubAccount
 from tests.support.servers import AppServer
-
-PROFILE = "LOCAL_STUB"
-
-
-@dataclass(frozen=True)
-class Service:
-    app: AppServer
-    token: str
-
-    @property
-    def document(self) -> bytes:
-        """Return the OpenAPI document as it is served, byte for byte."""
-        with urllib.request.urlopen(f"{self.app.url}/openapi.json", timeout=30) as answer:
-            return bytes(answer.read())
 
 
 @pytest.fixture

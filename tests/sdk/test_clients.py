@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from tests.conftest import need
 from tests.sdk import clients
-from tests.sdk.conftest import PROFILE, Service
+from tests.sdk.clients import PROFILE, Service
 from tests.sdk.expected import EXPECTED
+from tests.support.requirements import need
 
 pytestmark = pytest.mark.timeout(300)
 

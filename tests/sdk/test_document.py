@@ -19,10 +19,10 @@ from jsonschema import Draft202012Validator
 from runners.api.exception_handler import KINDS, LENGTH_REQUIRED, PROBLEM_TYPE
 from runners.api.openapi.document import document
 from runners.api.openapi.examples import recorded
-from tests.conftest import need
 from tests.sdk import clients
 from tests.support.examples import UNRECORDED
 from tests.support.paths import ROOT
+from tests.support.requirements import need
 from tests.support.servers import Answer, AppServer
 
 DOCUMENT: dict[str, Any] = json.loads(document("json").body)

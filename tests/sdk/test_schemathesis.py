@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import need
 from tests.sdk import clients
-from tests.sdk.conftest import Service
+from tests.sdk.clients import Service
 from tests.support.environments import StubAccount
+from tests.support.requirements import need
 
 pytestmark = pytest.mark.timeout(400)
 PROGRAM = clients.TOOLS / "bin" / "schemathesis"

@@ -17,9 +17,9 @@ from runners.commands.autosubmit import NO_EXPERIMENT
 from runners.services import check as checking
 from runners.services.check import NETWORK, STAGES, Stage, check_profile
 from runners.services.machines.ssh.pool import POOL
-from tests.conftest import need
 from tests.support.environments import NEWEST, StubAccount, autosubmit_venv
 from tests.support.processes import free_port, wait_for
+from tests.support.requirements import need
 from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db

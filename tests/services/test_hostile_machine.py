@@ -237,7 +237,7 @@ def test_a_look_of_watch_runs_takes_all_its_steps(data: Any) -> None:
 
 @pytest.mark.skipif(ON_POSTGRESQL in os.environ, reason="it runs on PostgreSQL already")
 def test_the_same_on_postgresql(request: pytest.FixtureRequest) -> None:
-    from tests.faults.postgres import Postgres, find_postgres
+    from tests.support.postgres import Postgres, find_postgres
 
     assert find_postgres()
     with Postgres() as postgres:

@@ -19,9 +19,9 @@ from profiles.models import RunnerProfile
 from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services import runs, shared_log
-from tests.faults.tools import sessions
 from tests.support.api import Api
 from tests.support.environments import StubAccount
+from tests.support.faults import sessions
 from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db

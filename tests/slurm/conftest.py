@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import need
 from tests.slurm.account import SlurmAccount
 from tests.slurm.cluster import Slurm, find_slurm
 from tests.slurm.site import Site
 from tests.support.environments import AUTOSUBMIT_VENV
+from tests.support.requirements import need
 from tests.support.servers import AppServer, find_sshd
 
 HERE = Path(__file__).parent

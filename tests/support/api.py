@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from uuid import uuid4
 
 from django.test import Client
 
@@ -101,3 +102,15 @@ def check(response: Any, expect: int | tuple[int, ...]) -> Any:
         assert body["type"].endswith(body["code"])
         assert response["Content-Type"] == "application/problem+json"
     return body
+
+
+def unused_expid() -> str:
+    """Return a random expid.
+
+    `autosubmit stop` finds a run by its id alone, so concurrent test runs must not share one.
+    """
+    return f"u{uuid4().hex[:5]}"
+
+
+def create_body(profile: str = "HERE", **params: Any) -> dict[str, Any]:
+    return {"profile_name": profile, "command_params": {"description": "of the tests"} | params}

@@ -24,6 +24,7 @@ import venv
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import yaml
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
@@ -426,3 +427,10 @@ END
     ;;
 esac
 """
+
+
+def live_in(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make LOCAL commands of this process run in the account's home."""
+    monkeypatch.setenv("HOME", str(account.home))
+    monkeypatch.delenv("AUTOSUBMIT_CONFIGURATION", raising=False)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)  # do not use the developer's own keys

@@ -4,7 +4,7 @@ All servers listen on 127.0.0.1, on free ports, keep their state in the given fo
 
     with SSHServer(folder, home=account.home) as sshd:
         sshd.port, sshd.user, sshd.client_key, sshd.known_hosts
-        sshd.settings             Django settings that let this service use it (conftest.use)
+        sshd.settings             Django settings that let this service use it (function `use`)
         sshd.environment          the same as environment variables, for AppServer
         sshd.config(module_loader_type=..., modules=(...))   a RunnerConfig for it
         sshd.stop() .start() .restart()      the machine is down / up again (same port)
@@ -50,7 +50,17 @@ from typing import Any
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
 from tests.support.paths import ROOT
-from tests.support.processes import PATIENCE, descendants, end, free_port, is_listening, kill_all, start, wait_for
+from tests.support.processes import (
+    PATIENCE,
+    descendants,
+    end,
+    free_port,
+    is_listening,
+    kill_all,
+    start,
+    wait_for,
+    with_environment,
+)
 
 SSHD_PLACES = ("/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/lib/ssh/sshd")
 
@@ -467,3 +477,31 @@ def _answer(status: int, data: bytes, headers: Mapping[str, str]) -> Answer:
         return Answer(status, json.loads(data), headers)
     except ValueError:
         return Answer(status, data.decode("utf-8", "replace"), headers)
+
+
+def use(server: SSHServer, settings: Any) -> None:
+    """Change the settings so that the service in this process can reach `server`."""
+    for name, value in server.settings.items():
+        setattr(settings, name, value)
+
+
+def heal(server: SSHServer) -> None:
+    """Undo the changes of a test to the server."""
+    server.authorized = True
+    server.trust_host_key()
+    if not server.is_up:
+        server.restart()
+
+
+PROFILES_YAML = """
+RUNNER_CONFIGURATION:
+  PROFILES:
+    HERE: {{RUNNER_TYPE: LOCAL, MODULE_LOADER_TYPE: NO_MODULE}}
+    THERE: {{RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE, SSH: {{HOST: 127.0.0.1, PORT: {port}, USER: {user}}}}}
+"""
+
+
+def servers_of(app: AppServer) -> list[int]:
+    """Return the workers, without the LOCAL commands below them (which do not have the service's settings)."""
+    ours = with_environment("DJANGO_SETTINGS_MODULE", "runners_project.settings")
+    return [pid for pid in app.worker_pids if pid in ours]

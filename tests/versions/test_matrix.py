@@ -21,11 +21,10 @@ from django.test import Client
 
 from profiles.models import RunnerProfile
 from runners.services.machines.ssh.pool import POOL
-from tests.conftest import live_in, use
 from tests.support.api import Api
-from tests.support.environments import AutosubmitAccount, autosubmit_venv, write_short
+from tests.support.environments import AutosubmitAccount, autosubmit_venv, live_in, write_short
 from tests.support.processes import wait_for
-from tests.support.servers import SSHServer
+from tests.support.servers import SSHServer, use
 from tests.versions import table
 from tests.versions.outputs import VERSIONS
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from runners.commands import autosubmit
-from runners.models import AuditRecord, RunnerRun
+from runners.models import AuditRecord, RunnerRun, new_run_key
 from runners.services import experiments
 from tests.support.environments import Account, StubAccount
 from tests.support.processes import is_alive, processes, wait_for, with_environment
@@ -275,3 +276,46 @@ def stored(run: RunnerRun) -> dict[str, Any]:
 def sessions(sshd: SSHServer) -> int:
     """Return the number of commands that sshd has started so far."""
     return sshd.log.read_text(errors="replace").count("Starting session: command")
+
+
+def assert_database_unavailable(answer: Answer) -> None:
+    """Check the single answer of a service without its database."""
+    assert (answer.status, answer.body["code"]) == (503, "database_unavailable"), answer
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "Traceback" not in str(answer.body)
+
+
+def confirmed_run(config: RunnerConfig, identity: dict[str, Any], key: str = "") -> RunnerRun:
+    """Return the row of a run that was confirmed once, long ago."""
+    return RunnerRun(
+        key=key or new_run_key(),
+        expid=f"w{secrets.token_hex(5)}",
+        config=config.as_dict(),
+        runner=config.runner_type,
+        module_loader=config.module_loader_type,
+        identity=identity,
+        pid=identity["pid"],
+    )
+
+
+PROFILES = """
+RUNNER_CONFIGURATION:
+  PROFILES:
+    HERE: {RUNNER_TYPE: LOCAL, MODULE_LOADER_TYPE: NO_MODULE}
+    THERE: {RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE}
+"""
+
+
+def add_profiles(app: AppServer) -> None:
+    file = app.folder / "profiles.yml"
+    file.write_text(PROFILES)
+    app.manage("import_profiles", str(file))
+
+
+@dataclass(frozen=True)
+class LaunchGates:
+    """The two gates of a launch. Put `path` before PATH where launches have to be stopped."""
+
+    before: Gate
+    after: Gate
+    path: str

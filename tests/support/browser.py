@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import axe_playwright_python
 from playwright.sync_api import ConsoleMessage, Error, Page, Request, Response
 
 from tests.support.paths import ROOT
+from tests.support.servers import AppServer
 
 ARTIFACTS = ROOT / ".artifacts"
 # Use the script directly, because the package's wrapper only evaluates it, too.
@@ -90,3 +92,27 @@ def keep(page: Page, name: str, *, full: bool = True) -> Path:
     path = ARTIFACTS / f"{name}.png"
     page.screenshot(path=path, full_page=full)
     return path
+
+
+PASSWORD = "correct horse battery staple"
+PEOPLE = {"ada": False, "root": True}  # name: whether the user is an admin
+
+SETUP = """
+from django.contrib.auth.models import User
+from profiles.models import RunnerProfile, UserSettings
+for name, is_admin in {people!r}.items():
+    user = User(username=name, is_staff=is_admin, is_superuser=is_admin)
+    user.set_password({password!r})
+    user.save()
+UserSettings.objects.create(user=User.objects.get(username="ada"), preferred_username={preferred!r})
+for fields in {profiles!r}:
+    profile = RunnerProfile(**fields)
+    profile.full_clean()
+    profile.save()
+"""
+
+
+def populate(server: AppServer, profiles: list[dict[str, Any]], *, preferred: str = "ada_l") -> None:
+    """Create users and profiles in one start of Django."""
+    text = SETUP.format(people=PEOPLE, password=PASSWORD, profiles=profiles, preferred=preferred)
+    server.manage("shell", "-v0", "-c", text)

@@ -1,0 +1,52 @@
+"""Plugin of pytest: signal handlers, timeouts, and the order of the tests in several processes (pytest-xdist)."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.support.processes import PATIENCE
+
+
+def pytest_configure() -> None:
+    """Reset the signal handlers to those of a terminal.
+
+    A background job and nohup ignore some signals, and all processes of the tests would inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Multiply each test's timeout by PATIENCE, and arrange the tests for several processes (pytest-xdist).
+
+    A process gets one group at a time: all cases of one test function, or all tests of a file with module-scoped
+    fixtures. Slow tests go first, so that all processes end at about the same time.
+    """
+    slow = set()
+    for item in items:
+        file, _, test = item.nodeid.partition("::")
+        own = item.get_closest_marker("timeout")
+        if own or item.get_closest_marker("real") or file.startswith(SLOW):
+            slow.add(item.nodeid)
+        seconds = own.args[0] if own else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(seconds * PATIENCE), append=False)
+        if not item.get_closest_marker("xdist_group"):
+            function = test.partition("[")[0]
+            item.add_marker(pytest.mark.xdist_group(file if lives_long(item) else f"{file}::{function}"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.nodeid not in slow)
+
+
+SLOW = ("tests/browser/", "tests/compat/", "tests/faults/", "tests/sdk/")  # and tests with their own timeout
+
+
+def lives_long(item: pytest.Item) -> bool:
+    """Return True if a fixture of the test has the scope "module". Fixtures from `getfixturevalue` are not found."""
+    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]  # no public name for it
+    return any(definition.scope == "module" for each in fixtures.values() for definition in each)
