@@ -14,10 +14,10 @@ from django.conf import settings
 from tests.support.paths import ROOT
 
 PROMISES = (ROOT / "docs/reliability.md").read_text() + (ROOT / "docs/security.md").read_text()
-NAMED = re.findall(r"`((?:faults/)?test_\w+\.py)(?:::(\w+))?`", PROMISES)
+NAMED = re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)(?:::(\w+))?`", PROMISES)
 LINKS = [
     (document, target)
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for target in re.findall(r"\]\((?!https?:|#|/)([^)#\s]+)", document.read_text())
 ]
 
