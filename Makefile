@@ -57,14 +57,13 @@ screenshots: test-browser ## Make the pictures of docs/images anew
 	    admin-check:admin-check admin-import:admin-import admin-runs:admin-runs; do \
 	  cp .artifacts/$${pair%%:*}.png docs/images/$${pair##*:}.png || exit; done
 
-lint: install-dev ## ruff and mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+lint: install-dev ## Check style, types, imports, shell scripts, scripts of the pages, migrations
+	@tools/lint
 
 format: install-dev ## Let ruff format and repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/biome check --write runners/static profiles/static
 
 schema: install ## Write openapi.yaml; fails on a warning, and in CI when the committed one was another
 	$(CHECK_ENV) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file openapi.yaml
@@ -88,7 +87,7 @@ lock: install-dev ## Pin what deployments install, with hashes: requirements.loc
 	    --no-annotate requirements.txt -o requirements.lock
 
 migrations: install ## Fail when a model changed and its migration is missing
-	$(CHECK_ENV) $(BIN)/python manage.py makemigrations --check --dry-run
+	@tools/lint migrations
 
 readme: install autosubmit ## Run the README's commands against a server
 	@tools/check-readme README.md

@@ -3,7 +3,7 @@
 
 document.addEventListener("DOMContentLoaded", async () => {
   const section = document.getElementById("log-tail");
-  const place = section && section.querySelector("div");
+  const place = section?.querySelector("div");
   if (!place || !place.querySelector("a[href^='?log']")) return; // it is here already
   const link = place.innerHTML;
   place.textContent = "Asking the machine…";

@@ -63,7 +63,7 @@ document.addEventListener("htmx:afterOnLoad", (event) => {
 // Stop asking the machine once the run has ended.
 document.addEventListener("runChanged", () => {
   if (document.querySelector("#state .status.active, #state .status.unsure")) return;
-  document.querySelectorAll("[data-while-active]").forEach((element) => element.remove());
+  for (const element of document.querySelectorAll("[data-while-active]")) element.remove();
 });
 
 // Formats a duration like the template filter in_words.
@@ -147,7 +147,8 @@ document.addEventListener("change", outdate);
 // A choice fetches the fields that it makes necessary. Keep what the user types meanwhile: it is newer than the answer.
 let typed = new Map();
 document.addEventListener("input", (event) => {
-  if (event.target.form?.matches("form.command") && event.target.type !== "radio") typed.set(event.target.name, event.target);
+  const { form, type, name } = event.target;
+  if (form?.matches("form.command") && type !== "radio") typed.set(name, event.target);
 });
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.detail.target.matches("form.command")) typed = new Map();
