@@ -36,7 +36,7 @@ from runners.commands import autosubmit
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.pages.base import in_words, recorded
-from runners.services import access, dry_run, experiments, lifecycle, lookup
+from runners.services import access, dry_run, lifecycle, lookup, runs, stopping
 from runners.services import runs as service
 from runners.services.machines.output import plain_text
 from runners.templatetags.pages import lasted, moment, outcome, tone
@@ -248,7 +248,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
             authorize = partial(access.require_stop_of, request.user, run)
             try:
                 with recorded(request, "stop-experiment", expid=run.expid) as audit:
-                    stopped = experiments.stop_experiment(
+                    stopped = stopping.stop_experiment(
                         expid=run.expid,
                         audit=audit,
                         viewer=request.user,
@@ -278,7 +278,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
             authorize = partial(access.require_stop, request.user)
             try:
                 with recorded(request, "abandon-run") as audit:
-                    experiments.abandon_run(pk=pk, audit=audit, authorize=authorize, **form.cleaned_data)
+                    runs.abandon_run(pk=pk, audit=audit, authorize=authorize, **form.cleaned_data)
             except RunnerServiceError as error:
                 context["error"] = in_words(error, request.user)
             else:

@@ -18,7 +18,7 @@ from runners.api.answers import ChangeCounts, Problem
 from runners.api.exception_handler import kind_of, problem
 from runners.models.operation import Operation, OperationKind, OperationStatus
 from runners.services import idempotency, operations
-from runners.services.experiments import CommandOutcome
+from runners.services.execute import CommandOutcome
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.representations import moment
 

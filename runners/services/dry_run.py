@@ -10,7 +10,7 @@ from profiles.config import RunnerConfig
 from runners.commands import autosubmit
 from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import experiments, lifecycle
+from runners.services import active_runs, execute, lifecycle
 from runners.services.machines import scripts
 from runners.services.machines.registry import get_module_loader, get_runner
 
@@ -72,11 +72,11 @@ def create_job_list(*, expid: str, config: RunnerConfig, params: autosubmit.Crea
 
     For the warnings, Autosubmit is asked, without saving, which jobs are COMPLETED or active. Raises AlreadyRunning.
     """
-    experiments.require_idle(expid=expid, config=config)
+    active_runs.require_idle(expid=expid, config=config)
     try:
-        lost = experiments.lost_progress(expid=expid, config=config, is_done=False)
+        lost = execute.lost_progress(expid=expid, config=config, is_done=False)
     except RunnerUnreachable as error:
-        lost = [f"{experiments.PROGRESS_UNKNOWN} {error.detail}"]
+        lost = [f"{execute.PROGRESS_UNKNOWN} {error.detail}"]
     return replace(plan(config, autosubmit.create(expid, params)), warnings=lost)
 
 

@@ -41,23 +41,22 @@ from runners.exceptions import (
 from runners.models import AuditRecord, new_run_key
 from runners.models.operation import Operation, OperationKind, OperationStatus
 from runners.services import access, lifecycle
+from runners.services.active_runs import forget_earlier_runs, require_idle
 from runners.services.audit import begin
 from runners.services.database import LOST, drop_lost_connection
-from runners.services.experiments import (
+from runners.services.execute import (
     CommandOutcome,
     creation_outcome,
     failure,
-    forget_earlier_runs,
-    is_fresh,
     job_list_outcome,
     job_status_outcome,
     lost_progress,
-    require_idle,
 )
 from runners.services.machines import scripts
 from runners.services.machines.probe import LogChunk, Probe
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.runner import CommandResult, Runner
+from runners.services.runs import is_fresh
 
 logger = logging.getLogger(__name__)
 

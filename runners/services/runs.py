@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
+from django.utils import timezone
 
 from runners.exceptions import LogNotFound, MachineBusy, RunNotFound
-from runners.models import RunnerRun, RunStatus
+from runners.models import AuditRecord, RunnerRun, RunStatus
 from runners.models.operation import Operation
-from runners.services import access, lifecycle, shared_log
-from runners.services.experiments import is_fresh
+from runners.services import access, interrupted, lifecycle, lookup, shared_log
+from runners.services.audit import begin
+from runners.services.lookup import Scope
 
 # Run numbers follow the order of insertion, but `created` is from the clock of the process that inserts. This is how
 # much the two orders can differ (a database that makes writers wait, clocks of several servers).
@@ -161,3 +164,43 @@ def _incomplete(data: bytes) -> int:
             length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
             return count if length > count else 0
     return 0
+
+
+def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun:
+    """Return the run whose status is requested: see `lookup.last`.
+
+    If its machine can be reached, the machine confirmed the state within the freshness window.
+
+    Raises RunNotFound.
+    """
+    run = lookup.last(expid, viewer, scope)
+    if run is None:
+        raise RunNotFound(f"Experiment {expid} was never run here.")
+    interrupted.settle(run)
+    if run.is_active and not is_fresh(run):
+        lifecycle.refresh([run], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
+    return run
+
+
+def is_fresh(run: RunnerRun | Operation) -> bool:
+    """Return True if the machine has confirmed the state recently. So many pollers cost one probe."""
+    window = timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS)
+    # A confirmation in the future was stored before the clock jumped.
+    return run.reachable and run.confirmed_at is not None and abs(timezone.now() - run.confirmed_at) < window
+
+
+def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable[[RunnerRun], None]) -> RunnerRun:
+    """Declare that a run has ended whose machine cannot be reached any more. The machine is only probed.
+
+    `reason` and the actor are stored with the run and in the audit log. `authorize`: as in `stop_experiment`.
+    Raises RunNotFound, NotRunning, StillReachable.
+    """
+    run = RunnerRun.objects.filter(pk=pk).first()
+    if run is None:
+        raise RunNotFound(f"There is no run {pk}.")
+    audit.of_run(run)
+    audit.detail = reason
+    authorize(run)
+    begin(audit)
+    lifecycle.abandon(run, note=f"{reason} ({audit.actor or 'nobody is signed in'})")
+    return run

@@ -12,8 +12,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,12 +29,16 @@ from runners.exceptions import (
     OutcomeUnknown,
     RunnerServiceError,
     RunnerUnreachable,
+    RunNotFound,
     StopNotConfirmed,
 )
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import interrupted, lifecycle, own_process
+from runners.services import access, interrupted, lifecycle, lookup, own_process
+from runners.services.audit import begin
 from runners.services.cancelling import Cancellation, cancel
+from runners.services.lookup import Scope
 from runners.services.machines import leftovers
+from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.probe import Identity, Probe
 from runners.services.machines.registry import get_module_loader
 
@@ -355,3 +360,92 @@ class Stop:
     def _show(self) -> None:
         """Store the steps in the row for other processes. The response of this request uses `steps` directly."""
         RunnerRun.objects.filter(pk=self.run.pk).update(stop_steps=self.steps)
+
+
+# --- the use case -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class StopOutcome:
+    """The result of a stop. Each step: `action`, `outcome`, `seconds`. The machine has confirmed the end of the run.
+
+    `cancellation`: the outcome of the jobs; None if cancelling was not requested. `warnings`: what may still be
+    running, and what has to be done before the next run.
+    """
+
+    run: RunnerRun
+    message: str
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    cancellation: Cancellation | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def run_to_stop(*, expid: str, viewer: Any, cancel_jobs: bool = False, scope: Scope | None = None) -> RunnerRun:
+    """Return the run to stop: the active one or, with `cancel_jobs`, the last one (`lookup.to_stop`).
+
+    Raises RunNotFound, NotRunning, AmbiguousRun.
+    """
+    run = lookup.to_stop(expid, viewer, scope)
+    if run is None:
+        raise RunNotFound(f"Experiment {expid} was never run here.")
+    if not run.is_active and not cancel_jobs:
+        raise NotRunning(
+            f"Experiment {expid} is not running: its last run ({access.described(run)}) is {run.status}. To cancel "
+            "jobs that it has left on their platforms, send cancel_jobs.",
+            run=run,
+        )
+    return run
+
+
+def stop_experiment(
+    *,
+    expid: str,
+    audit: AuditRecord,
+    viewer: Any,
+    scope: Scope | None = None,
+    force: bool = False,
+    cancel_jobs: bool = False,
+    authorize: Callable[[RunnerRun], None] = lambda run: None,
+) -> StopOutcome:
+    """Stop the active run of an experiment and return after the machine has confirmed its end.
+
+    The steps are `autosubmit stop` with a time bound, then TERM, then KILL to the run's own processes. Each step is
+    taken only while the identity matches, and each is verified. `force` sends KILL at once. `cancel_jobs` then cancels
+    the experiment's jobs; if nothing runs, it cancels the jobs of the last run. A run that has just ended by itself is
+    not a failure. `authorize` gets the run that would be stopped and raises if the caller may not stop it.
+    Raises RunNotFound, NotRunning, AmbiguousRun, RunnerUnreachable (state unchanged), StopNotConfirmed.
+    """
+    run = run_to_stop(expid=expid, viewer=viewer, cancel_jobs=cancel_jobs, scope=scope)
+    audit.of_run(run)
+    authorize(run)
+    stop = Stop(run, audit, force=force, cancel_jobs=cancel_jobs)
+    BULKHEADS.admit(stop.runner.target, stop.runner.where)
+    begin(audit)
+    was_active = run.is_active
+    steps = stop.execute() if was_active else stop.cancel_after_the_end()
+    cancellation = stop.cancellation
+    warnings = [*(cancellation.warnings if cancellation else ()), *stop.warnings]
+    message = _stop_message(run, stop, was_active)
+    if cancellation and not cancellation.is_complete:
+        audit.detail = f"{message} {cancellation.detail}"
+    return StopOutcome(run, message, steps, cancellation, warnings)
+
+
+def _stop_message(run: RunnerRun, stop: Stop, was_active: bool) -> str:
+    """Return the fixed sentence for a full success, and another sentence for a partial one."""
+    jobs = stop.cancellation
+    who = f"Experiment {run.expid}"
+    if not was_active:
+        assert jobs
+        if not jobs.is_complete:
+            return f"{who} is not running, but its jobs may go on."
+        if jobs.jobs:
+            return f"{who} is not running; its jobs were cancelled."
+        return f"{who} is not running and has no job to cancel."
+    if stop.had_ended:
+        how = "had already completed" if run.status == RunStatus.COMPLETED else "had already ended"
+    else:
+        how = "stopped"
+    if jobs and not jobs.is_complete:
+        return f"{who} {how}, but its jobs may go on."
+    return f"{who} {how}." if stop.had_ended else f"{who} stopped successfully."

@@ -17,7 +17,7 @@ from profiles.config import ModuleLoaderType
 from profiles.models import EndpointToggle, RunnerProfile
 from runners.models import ApiToken, AuditRecord, RunnerRun, RunReason, RunStatus, TrustedHostKey
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
-from runners.services import experiments, lifecycle, shared_log
+from runners.services import lifecycle, shared_log, starting
 from runners.services.machines.ssh.pool import POOL
 from tests.support.environments import StubAccount
 from tests.support.servers import SSHServer
@@ -46,7 +46,7 @@ def run(account: StubAccount, sshd: SSHServer) -> RunnerRun:
     account.experiment("a001")
     account.control("run", "a001", SLEEP=600)
     config = sshd.config(ModuleLoaderType.NO_MODULE)
-    return experiments.run_experiment(expid="a001", config=config, profile_name="", audit=AuditRecord(actor="ada"))
+    return starting.run_experiment(expid="a001", config=config, profile_name="", audit=AuditRecord(actor="ada"))
 
 
 def test_the_machine_is_asked_when_the_admin_wants_it(
@@ -98,7 +98,7 @@ def test_an_admin_stops_the_run_of_the_page_and_no_later_one(
 ) -> None:
     lifecycle.finish(run, reason=RunReason.LOST)
     config = sshd.config(ModuleLoaderType.NO_MODULE)
-    later = experiments.run_experiment(expid="a001", config=config, profile_name="", audit=AuditRecord())
+    later = starting.run_experiment(expid="a001", config=config, profile_name="", audit=AuditRecord())
     response = admin_client.post(on("stop", run), {})
     assert f"run {later.pk} of a001 is active now" in text_of(response)
     later.refresh_from_db()

@@ -240,7 +240,7 @@ def test_a_bug_is_a_500_without_internals(
     def bug(**_: Any) -> None:
         raise ZeroDivisionError("secret internals")
 
-    monkeypatch.setattr("runners.services.experiments.stop_experiment", bug)
+    monkeypatch.setattr("runners.services.stopping.stop_experiment", bug)
     client.raise_request_exception = False
     monkeypatch.setattr(logging.getLogger("django"), "propagate", True)
     body = api.post("stop-experiment", {"expid": "a001"}, expect=500)

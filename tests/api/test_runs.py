@@ -19,7 +19,7 @@ from django.utils import timezone
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.models import RunnerProfile
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import access, experiments, lifecycle, runs
+from runners.services import access, lifecycle, runs, starting
 from runners.services.machines.probe import Identity
 from tests.support.api import Api
 from tests.support.environments import StubAccount
@@ -250,7 +250,7 @@ def test_a_list_asks_no_machine_and_one_query(api: Api, django_assert_num_querie
 def start(account: StubAccount, config: RunnerConfig, expid: str = "a001", **control: str | float) -> RunnerRun:
     account.experiment(expid)
     account.control("run", expid, **control)
-    return experiments.run_experiment(
+    return starting.run_experiment(
         expid=expid, config=config, profile_name="", audit=AuditRecord(endpoint="run-experiment")
     )
 

@@ -10,7 +10,7 @@ import pytest
 from profiles.config import ModuleLoaderType, RunnerConfig
 from runners.commands.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
 from runners.models import AuditRecord, RunnerRun
-from runners.services import dry_run, experiments
+from runners.services import dry_run, execute, starting
 from runners.services.machines.registry import get_runner
 from tests.support.environments import StubAccount
 
@@ -18,20 +18,20 @@ pytestmark = pytest.mark.django_db
 
 SET = SetJobStatusParams(final_status="READY", job_names_list=("a001_ONE", "it's"))
 COMMANDS: dict[str, tuple[Callable[..., dry_run.Plan], Callable[..., Any], dict[str, Any]]] = {
-    "set_job_status": (dry_run.set_job_status, experiments.set_job_status, {"expid": "a001", "params": SET}),
+    "set_job_status": (dry_run.set_job_status, execute.set_job_status, {"expid": "a001", "params": SET}),
     "create_job_list": (
         dry_run.create_job_list,
-        experiments.create_job_list,
+        execute.create_job_list,
         {"expid": "a001", "params": CreateJobListParams(force=True)},
     ),
     "create_experiment": (
         dry_run.create_experiment,
-        experiments.create_experiment,
+        execute.create_experiment,
         {"params": CreateExperimentParams(description="it's $HOME")},
     ),
     "update_description": (
         dry_run.update_description,
-        experiments.update_description,
+        execute.update_description,
         {"expid": "a001", "description": "-v; rm x"},
     ),
 }
@@ -74,7 +74,7 @@ def test_the_plan_of_a_run_is_what_its_directory_then_holds(config: RunnerConfig
     planned = dry_run.run_experiment(expid="a001", config=config)
     assert (planned.argv, planned.detached) == (["autosubmit", "run", "a001"], True)
     assert not RunnerRun.objects.exists()
-    run = experiments.run_experiment(expid="a001", config=config, profile_name="MACHINE", audit=AuditRecord())
+    run = starting.run_experiment(expid="a001", config=config, profile_name="MACHINE", audit=AuditRecord())
     text = (account.home / ".autosubmit-runners" / run.key / "command.sh").read_text().replace(run.key, "RUN")
     preparation, command = planned.script.rsplit(" && exec ", 1)
     assert preparation in text

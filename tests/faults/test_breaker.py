@@ -11,9 +11,9 @@ import pytest
 from django.db import connections
 
 from profiles.config import RunnerConfig
-from runners.exceptions import AuthenticationFailed, RunnerServiceError, RunnerUnreachable
+from runners.exceptions import AuthenticationFailed, CommandTimedOut, RunnerServiceError, RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import experiments, runs
+from runners.services import runs
 from runners.services.check import check_profile
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.registry import get_runner
@@ -113,7 +113,7 @@ def test_a_refusal_is_known_per_account(over_ssh: RunnerConfig, sshd: SSHServer)
 
 def test_what_only_the_script_does_wrong_opens_no_breaker(over_ssh: RunnerConfig) -> None:
     runner = get_runner(over_ssh)
-    with pytest.raises(experiments.CommandTimedOut):
+    with pytest.raises(CommandTimedOut):
         runner.execute("sleep 30", timeout=0.5)
     assert runner.execute("exit 3", timeout=30).exit_code == 3
     assert BREAKER.known(runner.target) is None

@@ -20,7 +20,7 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from runners.exceptions import NotRunning, RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import experiments, lifecycle
+from runners.services import lifecycle, runs
 from runners.services.machines.registry import get_runner
 from tests.support.environments import StubAccount
 from tests.support.faults import (
@@ -232,7 +232,7 @@ def test_the_clock_of_the_service_jumps(jump: float, there: RunnerConfig, accoun
     }
     RunnerRun.objects.update(**moved, probing_until=timezone.now() - timedelta(seconds=jump))
     account.kill()
-    ended = experiments.get_run(expid=EXPID, viewer=AnonymousUser())
+    ended = runs.get_run(expid=EXPID, viewer=AnonymousUser())
     assert (ended.pk, ended.status, ended.reason) == (run.pk, "TERMINATED", "lost")
     assert ended.finished and ended.finished >= ended.created - timedelta(seconds=1)
     with pytest.raises(NotRunning):

@@ -23,7 +23,7 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from runners.exceptions import AlreadyRunning
 from runners.models import RunnerRun, RunStatus
-from runners.services import experiments, lifecycle
+from runners.services import lifecycle, runs
 from tests.support.environments import StubAccount
 from tests.support.faults import COMMAND, EXPID, in_background, profile_of, run_processes, start_run
 from tests.support.processes import PATIENCE, end, kill_all, wait_for
@@ -82,14 +82,14 @@ def test_a_status_never_says_that_it_was_confirmed_when_it_was_not(
     RunnerRun.objects.update(confirmed_at=timezone.now() - timedelta(seconds=1))
     lease(lifecycle.LEASE)
     begin = time.monotonic()
-    found = experiments.get_run(expid=EXPID, viewer=AnonymousUser())
+    found = runs.get_run(expid=EXPID, viewer=AnonymousUser())
     assert found.is_active
     assert not found.reachable  # only in this answer: the row does not say so
     assert "has not answered yet" in found.unreachable_detail
     assert RunnerRun.objects.get(pk=run.pk).reachable
     # The lease of a dead caller ends soon, and the next caller probes.
     wait_for(
-        lambda: not experiments.get_run(expid=EXPID, viewer=AnonymousUser()).is_active,
+        lambda: not runs.get_run(expid=EXPID, viewer=AnonymousUser()).is_active,
         lifecycle.LEASE + 5,
         what="the end",
     )
@@ -106,7 +106,7 @@ def test_another_callers_answer_is_waited_for(over_ssh: RunnerConfig, account: S
 
     def status() -> RunnerRun:
         try:
-            return experiments.get_run(expid=EXPID, viewer=AnonymousUser())
+            return runs.get_run(expid=EXPID, viewer=AnonymousUser())
         finally:
             connection.close()
 

@@ -25,11 +25,11 @@ from profiles.config import RunnerConfig, RunnerType
 from runners.exceptions import NotRunning, OutcomeUnknown, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun
 from runners.services import lifecycle
-from runners.services.experiments import StopOutcome
 from runners.services.lifecycle import identity_of
 from runners.services.machines import exchange
 from runners.services.machines.probe import Probe
 from runners.services.machines.registry import get_runner
+from runners.services.stopping import StopOutcome
 from tests.support import faults
 from tests.support.environments import AutosubmitAccount, StubAccount
 from tests.support.faults import COMMAND, add_control, in_background, profile_of, run_processes, stored, wait_ended
@@ -501,7 +501,7 @@ def test_cancel_jobs_ends_the_jobs_on_this_machine(autosubmit: AutosubmitAccount
         lambda: [pid for pid in with_environment("HOME", str(autosubmit.home)) if sleeps(pid)], 60, what="job"
     )
     audit = AuditRecord(endpoint="stop-experiment")
-    outcome = faults.experiments.stop_experiment(expid=expid, audit=audit, viewer=AnonymousUser(), cancel_jobs=True)
+    outcome = faults.stopping.stop_experiment(expid=expid, audit=audit, viewer=AnonymousUser(), cancel_jobs=True)
     assert "--cancel" in audit.argv
     assert outcome.run.reason == "stopped", outcome.steps
     wait_for(lambda: not [pid for pid in job if is_alive(pid)], 10, what="the end of the job")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from runners.models import AuditRecord, RunReason
-from runners.services import experiments, lifecycle
+from runners.services import lifecycle, starting
 from runners.services.machines.output import last_lines, plain_text
+from runners.services.machines.registry import get_runner
 from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
 
@@ -21,12 +22,12 @@ def test_a_run_whose_log_ends_with_binary_can_be_ended(account: StubAccount) -> 
     """PostgreSQL rejects texts with a NUL: the end could not be stored, and each probe of the run failed."""
     account.experiment("a001")
     account.control("run", "a001", SLEEP=600)
-    run = experiments.run_experiment(expid="a001", config=account.config(), profile_name="MACHINE", audit=AuditRecord())
+    run = starting.run_experiment(expid="a001", config=account.config(), profile_name="MACHINE", audit=AuditRecord())
     with (account.home / ".autosubmit-runners" / run.key / "log").open("ab") as log:
         log.write(b"\0\x01binary\0\xfe\n")
     identity = lifecycle.identity_of(run)
     assert identity
-    experiments.get_runner(account.config()).signal(run.key, identity, "KILL", timeout=30)
+    get_runner(account.config()).signal(run.key, identity, "KILL", timeout=30)
 
     def has_ended() -> bool:
         lifecycle.ask([run])

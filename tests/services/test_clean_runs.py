@@ -15,7 +15,7 @@ from profiles.config import ModuleLoaderType, RunnerConfig
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models.operation import Operation, OperationStatus
 from runners.models.webhook import Webhook, WebhookDelivery
-from runners.services import experiments, lifecycle
+from runners.services import lifecycle, starting
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.ssh.runner import SSHRunner
 from tests.support.environments import StubAccount
@@ -30,7 +30,7 @@ LONG_AGO = timedelta(days=40)
 def start(expid: str, config: RunnerConfig, account: StubAccount, **control: Any) -> RunnerRun:
     account.experiment(expid)
     account.control("run", expid, **control)
-    return experiments.run_experiment(expid=expid, config=config, profile_name="MACHINE", audit=AuditRecord())
+    return starting.run_experiment(expid=expid, config=config, profile_name="MACHINE", audit=AuditRecord())
 
 
 def ended(expid: str, config: RunnerConfig, account: StubAccount, *, age: timedelta = LONG_AGO) -> RunnerRun:

@@ -32,7 +32,7 @@ from runners.api.exception_handler import kind_of
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun, new_run_key
 from runners.models.operation import Operation, OperationKind
-from runners.services import experiments, lifecycle, operations, runs, stopping
+from runners.services import active_runs, execute, lifecycle, operations, runs, starting, stopping
 from runners.services.machines import leftovers, scripts
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import CommandResult, Runner
@@ -173,7 +173,7 @@ def check(value: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    for module in (lifecycle, experiments, operations, runs):
+    for module in (active_runs, execute, lifecycle, operations, runs, starting):
         if hasattr(module, "get_runner"):
             monkeypatch.setattr(module, "get_runner", HostileRunner)
     ticks = itertools.count(0, 0.7)  # two or three polls take as long as any wait
@@ -202,7 +202,7 @@ def test_a_stop_ends_in_words(data: Any, force: bool, cancel_jobs: bool) -> None
     with world(data) as there:
         audit = AuditRecord(endpoint="stop-experiment")
         try:
-            outcome = experiments.stop_experiment(
+            outcome = stopping.stop_experiment(
                 expid="a000", audit=audit, viewer=AnonymousUser(), force=force, cancel_jobs=cancel_jobs
             )
             check(outcome.steps)
@@ -220,7 +220,7 @@ def test_a_launch_ends_in_words(data: Any) -> None:
     with world(data):
         audit = AuditRecord(endpoint="run-experiment")
         try:
-            run = experiments.run_experiment(expid="a009", config=HOSTILE, profile_name="P", audit=audit)
+            run = starting.run_experiment(expid="a009", config=HOSTILE, profile_name="P", audit=audit)
             assert lifecycle.identity_of(run)
         except RunnerServiceError as error:
             assert kind_of(error)

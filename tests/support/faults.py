@@ -25,7 +25,7 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from runners.commands import autosubmit
 from runners.models import AuditRecord, RunnerRun, new_run_key
-from runners.services import experiments
+from runners.services import execute, runs, starting, stopping
 from tests.support.environments import Account, StubAccount
 from tests.support.processes import is_alive, processes, wait_for, with_environment
 from tests.support.servers import Answer, AppServer, SSHServer
@@ -226,12 +226,12 @@ def profile_of(sshd: SSHServer | None) -> dict[str, Any]:
 
 def start_run(config: RunnerConfig, expid: str = EXPID) -> RunnerRun:
     audit = AuditRecord(endpoint="run-experiment", actor="somebody")
-    return experiments.run_experiment(expid=expid, config=config, profile_name="MAIN", audit=audit)
+    return starting.run_experiment(expid=expid, config=config, profile_name="MAIN", audit=audit)
 
 
-def stop_run(expid: str = EXPID, **options: bool) -> experiments.StopOutcome:
+def stop_run(expid: str = EXPID, **options: bool) -> stopping.StopOutcome:
     audit = AuditRecord(endpoint="stop-experiment", actor="somebody else")
-    return experiments.stop_experiment(expid=expid, audit=audit, viewer=AnonymousUser(), **options)
+    return stopping.stop_experiment(expid=expid, audit=audit, viewer=AnonymousUser(), **options)
 
 
 def start_by_hand(account: StubAccount, expid: str = EXPID) -> subprocess.Popen[bytes]:
@@ -249,16 +249,16 @@ def start_by_hand(account: StubAccount, expid: str = EXPID) -> subprocess.Popen[
     return process
 
 
-def set_status(config: RunnerConfig, expid: str = EXPID) -> experiments.CommandOutcome:
+def set_status(config: RunnerConfig, expid: str = EXPID) -> execute.CommandOutcome:
     params = autosubmit.SetJobStatusParams(final_status="READY", job_names_list=(f"{expid}_ONE",))
     audit = AuditRecord(endpoint="set-job-status", actor="somebody")
-    return experiments.set_job_status(expid=expid, config=config, params=params, audit=audit)
+    return execute.set_job_status(expid=expid, config=config, params=params, audit=audit)
 
 
 def look(expid: str = EXPID) -> RunnerRun:
     """Return the run as a status request answers it now, with a new probe."""
     RunnerRun.objects.active().filter(expid=expid).update(confirmed_at=None)
-    return experiments.get_run(expid=expid, viewer=AnonymousUser())
+    return runs.get_run(expid=expid, viewer=AnonymousUser())
 
 
 def wait_ended(expid: str = EXPID, deadline: float = 40) -> RunnerRun:

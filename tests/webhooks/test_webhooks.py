@@ -33,7 +33,7 @@ from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from runners.exceptions import CommandFailed
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent, new_secret
-from runners.services import experiments, lifecycle
+from runners.services import lifecycle, starting
 from runners.webhooks import delivery as webhooks
 from runners.webhooks.http import NotSent, is_allowed, post
 from tests.support.environments import StubAccount
@@ -171,7 +171,7 @@ def test_a_launch_that_fails_is_told_as_never_started(receiver: Receiver, accoun
     hook(receiver)
     config = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.VENV, (f"{account.home}/no-such-venv",))
     with pytest.raises(CommandFailed):
-        experiments.run_experiment(expid="a001", config=config, profile_name="MACHINE", audit=AuditRecord())
+        starting.run_experiment(expid="a001", config=config, profile_name="MACHINE", audit=AuditRecord())
     delivery = WebhookDelivery.objects.get()
     assert (delivery.event, delivery.payload["data"]["reason"]) == ("run.never_started", "never_started")
 

@@ -27,7 +27,7 @@ from runners.commands import autosubmit
 from runners.models import RunnerRun
 from runners.models.operation import OperationKind
 from runners.models.token import TokenScope
-from runners.services import access, dry_run, experiments, idempotency
+from runners.services import access, dry_run, execute, idempotency, runs, starting, stopping
 from runners.services.cancelling import NOT_REQUESTED
 from runners.services.representations import run_fields
 
@@ -58,7 +58,7 @@ class ExperimentCommands(CommandViewSet):
         data = self.validated(request)
         if data["dry_run"]:
             return self.planned(dry_run.run_experiment(**_given(data, "expid", "config")))
-        run = experiments.run_experiment(
+        run = starting.run_experiment(
             expid=data["expid"],
             config=data["config"],
             profile_name=data["profile_name"],
@@ -79,10 +79,10 @@ class ExperimentCommands(CommandViewSet):
 
         if data.pop("dry_run"):
             where = {name: data.pop(name) for name in ("expid", "scope")}
-            run = experiments.run_to_stop(**where, viewer=request.user, cancel_jobs=data["cancel_jobs"])
+            run = stopping.run_to_stop(**where, viewer=request.user, cancel_jobs=data["cancel_jobs"])
             authorize(run)
             return self.planned(dry_run.stop_experiment(run=run, **data))
-        outcome = experiments.stop_experiment(**data, viewer=request.user, audit=self.audit, authorize=authorize)
+        outcome = stopping.stop_experiment(**data, viewer=request.user, audit=self.audit, authorize=authorize)
         return Response(stopped_answer(outcome))
 
     @schema.set_job_status
@@ -92,7 +92,7 @@ class ExperimentCommands(CommandViewSet):
         given = _given(data, "expid", "config", "params")
         if data["dry_run"]:
             return self.planned(dry_run.set_job_status(**given))
-        attended = partial(experiments.set_job_status, **given, audit=self.audit)
+        attended = partial(execute.set_job_status, **given, audit=self.audit)
         argv = autosubmit.setstatus(data["expid"], data["params"])
         return conduct(self, request, OperationKind.SET_JOB_STATUS, data, argv, attended)
 
@@ -103,7 +103,7 @@ class ExperimentCommands(CommandViewSet):
         given = _given(data, "config", "params")
         if data["dry_run"]:
             return self.planned(dry_run.create_experiment(**given))
-        attended = partial(experiments.create_experiment, **given, audit=self.audit)
+        attended = partial(execute.create_experiment, **given, audit=self.audit)
         argv = autosubmit.expid(data["params"], is_detached=Preference.of(request).is_async)
         return conduct(self, request, OperationKind.CREATE_EXPERIMENT, data, argv, attended)
 
@@ -114,7 +114,7 @@ class ExperimentCommands(CommandViewSet):
         given = _given(data, "expid", "config", "params")
         if data["dry_run"]:
             return self.planned(dry_run.create_job_list(**given))
-        attended = partial(experiments.create_job_list, **given, audit=self.audit)
+        attended = partial(execute.create_job_list, **given, audit=self.audit)
         argv = autosubmit.create(data["expid"], data["params"])
         return conduct(self, request, OperationKind.CREATE_JOB_LIST, data, argv, attended)
 
@@ -129,12 +129,12 @@ class ExperimentCommands(CommandViewSet):
         given = _given(data, "expid", "config", "description")
         if data["dry_run"]:
             return self.planned(dry_run.update_description(**given))
-        outcome = experiments.update_description(**given, audit=self.audit)
+        outcome = execute.update_description(**given, audit=self.audit)
         message = f"Description for experiment {data['expid']} updated successfully."
         return Response({"message": message, "warnings": outcome.warnings})
 
 
-def stopped_answer(outcome: experiments.StopOutcome) -> dict[str, Any]:
+def stopped_answer(outcome: stopping.StopOutcome) -> dict[str, Any]:
     """Return the members of `RunStoppedAnswer`."""
     return {
         "message": outcome.message,
@@ -163,4 +163,4 @@ class RunStatusView(Reading):
         user = viewer(request)
         body = RunStatusRequest(data=request.data, context={"viewer": user})
         body.is_valid(raise_exception=True)
-        return Response(run_fields(experiments.get_run(**body.validated_data, viewer=user)))
+        return Response(run_fields(runs.get_run(**body.validated_data, viewer=user)))

@@ -29,7 +29,7 @@ from runners.api.runs.serializers import (
 from runners.models import RunnerRun
 from runners.models.operation import Operation
 from runners.models.token import TokenScope
-from runners.services import access, experiments, operations, runs
+from runners.services import access, operations, runs
 from runners.services.audit import begin
 from runners.services.check import check_profile
 from runners.services.machines.bulkheads import BULKHEADS
@@ -91,7 +91,7 @@ class RunAbandon(CommandViewSet):
     @schema.abandon_run
     def abandon(self, request: Request, id: int) -> Response:
         authorize = partial(access.require_stop, request.user)
-        run = experiments.abandon_run(pk=id, audit=self.audit, authorize=authorize, **self.validated(request))
+        run = runs.abandon_run(pk=id, audit=self.audit, authorize=authorize, **self.validated(request))
         return Response({"message": f"Run {run.pk} of {run.expid} counts as ended now.", **run_fields(run)})
 
 

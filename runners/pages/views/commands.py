@@ -39,7 +39,7 @@ from runners.pages.forms import (
     RunForm,
     SetStatusForm,
 )
-from runners.services import access, dry_run, experiments, idempotency, operations
+from runners.services import access, dry_run, execute, idempotency, operations, starting
 from runners.services.dry_run import Plan
 
 LAST_PARAMS = "page_params"  # key of the session: the last values of open parameters, by profile
@@ -166,7 +166,7 @@ class StartRun(CommandPage):
         return {**super().preview(data, audit), "active": active}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        run = experiments.run_experiment(
+        run = starting.run_experiment(
             expid=data["expid"], config=data["config"], profile_name=data["profile_name"], audit=audit
         )
         return redirect("pages:run", pk=run.pk)
@@ -258,7 +258,7 @@ class CreateJobList(CommandPage):
         return dry_run.create_job_list(expid=data["expid"], config=data["config"], params=data["params"])
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        outcome = experiments.create_job_list(
+        outcome = execute.create_job_list(
             expid=data["expid"], config=data["config"], params=data["params"], audit=audit
         )
         self.done(f"The job list of {outcome.expid} was made. It can be run now.", outcome.warnings)
@@ -281,15 +281,13 @@ class SetJobStatus(CommandPage):
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
         """Ask Autosubmit on the machine for the changes, without saving them. This takes about two seconds."""
-        outcome = experiments.preview_job_status(
+        outcome = execute.preview_job_status(
             expid=data["expid"], config=data["config"], params=data["params"], audit=audit
         )
         return {"plan": self.plan(data), "changes": outcome.changes, "warnings": outcome.warnings}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        outcome = experiments.set_job_status(
-            expid=data["expid"], config=data["config"], params=data["params"], audit=audit
-        )
+        outcome = execute.set_job_status(expid=data["expid"], config=data["config"], params=data["params"], audit=audit)
         changes = outcome.changes
         if changes and changes.changed:
             jobs = "1 job" if changes.changed == 1 else f"{changes.changed} jobs"
@@ -313,7 +311,7 @@ class UpdateDescription(CommandPage):
         return dry_run.update_description(expid=data["expid"], config=data["config"], description=data["description"])
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        outcome = experiments.update_description(
+        outcome = execute.update_description(
             expid=data["expid"], config=data["config"], description=data["description"], audit=audit
         )
         self.done(f"The description of {outcome.expid} was changed.", outcome.warnings)

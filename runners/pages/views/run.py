@@ -24,7 +24,7 @@ from runners.exceptions import EndpointDisabled, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import PageView, SignedIn, in_words, is_partial, recorded
-from runners.services import access, experiments, interrupted, lifecycle, lookup, shared_log
+from runners.services import access, interrupted, lifecycle, lookup, runs, shared_log, stopping
 from runners.services.machines.output import plain_text
 from runners.services.machines.probe import LogChunk
 
@@ -146,7 +146,7 @@ class RefreshRun(RunView):
     http_method_names = ["post"]
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
-        if self.run.is_active and not experiments.is_fresh(self.run):
+        if self.run.is_active and not runs.is_fresh(self.run):
             lifecycle.refresh([self.run], wait=settings.RUNNERS_STATUS_WAIT)
         return HttpResponse(status=204)
 
@@ -169,7 +169,7 @@ class StopPage(RunView):
             with recorded(request, "stop-experiment", expid=self.run.expid) as audit:
                 if not self._enabled():
                     raise EndpointDisabled("The stop-experiment endpoint is currently disabled.")
-                outcome = experiments.stop_experiment(
+                outcome = stopping.stop_experiment(
                     expid=self.run.expid,
                     audit=audit,
                     viewer=request.user,

@@ -1,0 +1,160 @@
+"""Start a run: insert its row, then launch `autosubmit run` on its machine."""
+
+from __future__ import annotations
+
+import shlex
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
+from profiles.installations import account_of
+from runners.commands import autosubmit
+from runners.exceptions import (
+    AlreadyRunning,
+    CommandFailed,
+    CommandTimedOut,
+    OutcomeUnknown,
+    RunnerUnreachable,
+    StoppedDuringLaunch,
+)
+from runners.models import AuditRecord, RunnerRun, RunReason, new_run_key
+from runners.services import access, interrupted, lifecycle
+from runners.services.active_runs import is_same_environment, is_same_target
+from runners.services.audit import begin
+from runners.services.machines.registry import get_module_loader, get_runner
+
+
+def run_experiment(
+    *, expid: str, config: RunnerConfig, profile_name: str, audit: AuditRecord, key: str = ""
+) -> RunnerRun:
+    """Start `autosubmit run` detached. Returns the ACTIVE run once the command executes.
+
+    `key`: name of the run directory. A caller that passes its own key can find the run by it, even if this call fails.
+
+    Raises AlreadyRunning; StoppedDuringLaunch if somebody stops the run meanwhile; RunnerUnreachable or CommandFailed
+    if the run certainly did not start; OutcomeUnknown or CommandTimedOut if it may have started. In the last case the
+    run stays ACTIVE, and the next probe tells whether it started.
+    """
+    argv = autosubmit.run(expid)
+    audit.argv = argv
+    _require_no_cancel(expid, config.installation)
+    _require_not_renamed(expid, config)
+    runner = get_runner(config)
+    runner.admit()
+    run = _claim(expid, config, profile_name, audit, key or new_run_key())
+    loader = get_module_loader(config)
+    try:
+        identity = runner.launch(
+            run.key, f"exec {shlex.join(argv)}", prelude=loader.steps(argv), timeout=settings.RUNNERS_LAUNCH_TIMEOUT
+        )
+    except (RunnerUnreachable, CommandFailed) as error:
+        lifecycle.finish(run, reason=RunReason.NEVER_STARTED, detail=error.detail, unless_stopped=True)
+        _require_not_stopped(run)
+        raise loader.explain(error) from error
+    except (OutcomeUnknown, CommandTimedOut) as error:
+        run.refresh_from_db()
+        _require_not_stopped(run)
+        error.facts["run_id"] = run.pk
+        raise
+    lifecycle.confirm_running(run, identity)
+    if run.reason == RunReason.STOPPED:
+        _require_not_stopped(run)
+    return run
+
+
+def _require_no_cancel(expid: str, installation: str) -> None:
+    """Raise AlreadyRunning if a stop of the last run is still under way: it could cancel the jobs of a new run, too."""
+    last = RunnerRun.objects.filter(expid=expid, installation=installation).order_by("-id").first()
+    if last and not last.is_active and interrupted.is_under_way(last):
+        raise AlreadyRunning(
+            f"A stop of experiment {expid} is still under way: what {access.described(last)} has left is being ended "
+            "or cancelled. Start it when that is done.",
+            run=last,
+        )
+
+
+def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
+    """Raise AlreadyRunning if an active run has the same account and environment, but another installation name.
+
+    Such a run is a run of the same experiment. Without this check, a new installation name in a profile would let an
+    experiment run twice.
+    """
+    for run in RunnerRun.objects.active().filter(expid=expid).exclude(installation=config.installation):
+        if is_same_environment(run, config):
+            lifecycle.refresh_now(run)
+            if run.is_active:
+                raise AlreadyRunning(_already_running(run, config), run=run)
+
+
+def _require_not_stopped(run: RunnerRun) -> None:
+    """Raise StoppedDuringLaunch if a stop was requested during the launch.
+
+    The stop ends the run and updates the row; the launch does not.
+    """
+    if run.stop_requested_at is None:
+        return
+    if run.is_active:
+        lifecycle.ask([run])
+    by = f" by {run.stopped_by}" if run.stopped_by else ""
+    raise StoppedDuringLaunch(
+        f"Experiment {run.expid} was stopped{by} while it was being started ({access.described(run)}). To start it all "
+        "the same, send a new request, with another Idempotency-Key.",
+        run=run,
+    )
+
+
+def _claim(expid: str, config: RunnerConfig, profile_name: str, audit: AuditRecord, key: str) -> RunnerRun:
+    """Insert the row before anything starts, and its audit record in the same transaction.
+
+    The database allows one ACTIVE run per installation and expid. So the insert of a second request fails here, which
+    raises AlreadyRunning.
+    """
+    ssh = config.ssh
+    run = RunnerRun(
+        key=key,
+        expid=expid,
+        installation=config.installation,
+        profile_name=profile_name,
+        profile_id=config.profile_id,
+        config=config.as_dict(),
+        runner=config.runner_type,
+        module_loader=config.module_loader_type,
+        modules="\n".join(config.modules),
+        host=ssh.host if ssh else "",
+        user=account_of(ssh),
+        started_by=audit.actor,
+    )
+    for is_last in (False, True):
+        try:
+            with transaction.atomic():
+                run.save(force_insert=True)
+                audit.run_id = run.pk
+                begin(audit)
+            return run
+        except IntegrityError:
+            audit.run_id = None
+            active = RunnerRun.objects.active().filter(expid=expid, installation=config.installation).first()
+            if active is None:  # it ended between the insert and this query
+                if is_last:
+                    raise
+                continue
+            begin(audit)
+            lifecycle.refresh_now(active)
+            if active.is_active or is_last:
+                raise AlreadyRunning(_already_running(active, config), run=active) from None
+    raise AssertionError("unreachable")
+
+
+def _already_running(run: RunnerRun, config: RunnerConfig) -> str:
+    words = (
+        f"Experiment {run.expid} is already running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({access.described(run)})."
+    )
+    if (run.installation, config.installation) == (DEFAULT_INSTALLATION,) * 2 and not is_same_target(run, config):
+        words += (
+            " The profiles name no installation, so all of them count as one Autosubmit database. If this is another "
+            "experiment, in another database, an admin sets INSTALLATION in the profiles, such as {user}@{host}."
+        )
+    if run.is_active and not run.reachable:
+        words += f" That is its last known state, because its machine cannot be asked now: {run.unreachable_detail}"
+    return words
