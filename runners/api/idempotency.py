@@ -66,7 +66,7 @@ def idempotent(method: Method) -> Method:
             caller=view.audit.actor,
             key=key,
             endpoint=view.command,
-            mark=idempotency.fingerprint(view.command, _members(request)),
+            request_hash=idempotency.hash_of(view.command, _members(request)),
         )
         if record.answer_status is not None:
             view.audit.outcome, view.audit.detail = "replayed", f"the answer of {record}"
@@ -81,11 +81,11 @@ def idempotent(method: Method) -> Method:
         except NotRunning:
             stopped = _stopped_before(view, record)
             if stopped is None:
-                idempotency.give_back(record)
+                idempotency.release(record)
                 raise
             response = stopped
         except BaseException:
-            idempotency.give_back(record)
+            idempotency.release(record)
             raise
         headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
         try:
@@ -116,7 +116,7 @@ def _resumed(view: CommandViewSet, request: Request, record: IdempotencyRecord) 
         try:
             response = answer_of(view, operation, Preference.of(request))
         except RunnerServiceError as error:
-            if operation.is_active or idempotency.did_nothing(operation):
+            if operation.is_active or idempotency.never_started(operation):
                 raise
             response = view.handle_exception(error)
     elif run := idempotency.run_of(record):

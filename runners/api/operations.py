@@ -79,7 +79,7 @@ def conduct(
         expid=data.get("expid", ""),
         timeout=math.ceil(limit),
         audit=view.audit,
-        **({"on_insert": idempotency.link(view.record)} if view.record else {}),
+        **({"on_insert": idempotency.bind_operation(view.record)} if view.record else {}),
     )
     return answer_of(view, operation, preference)
 

@@ -1,6 +1,8 @@
 """The rows of the service. Each module has the models of one subject; import them from here."""
 
 from runners.models.audit import AuditRecord as AuditRecord
+from runners.models.base import DetachedCommand as DetachedCommand
+from runners.models.base import new_run_key as new_run_key
 from runners.models.database import SeenDatabase as SeenDatabase
 from runners.models.health import Heartbeat as Heartbeat
 from runners.models.host_key import TrustedHostKey as TrustedHostKey
@@ -12,7 +14,6 @@ from runners.models.run import RunnerRun as RunnerRun
 from runners.models.run import RunnerRunQuerySet as RunnerRunQuerySet
 from runners.models.run import RunReason as RunReason
 from runners.models.run import RunStatus as RunStatus
-from runners.models.run import new_run_key as new_run_key
 from runners.models.token import ApiToken as ApiToken
 from runners.models.token import SignInAttempts as SignInAttempts
 from runners.models.token import TokenScope as TokenScope

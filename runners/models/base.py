@@ -1,18 +1,31 @@
-"""The profile of a row, by its primary key: it survives a rename and is never reused."""
+"""What several models share: the profile of a row, and everything about a command that runs detached."""
 
 from __future__ import annotations
 
-from typing import Any
+import uuid
+from datetime import datetime
+from typing import Any, ClassVar, TypeVar
 
 from django.db import models
+from django.utils import timezone
 
+from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
+from profiles.installations import MAX_INSTALLATION
 from profiles.models import RunnerProfile
+
+Row = TypeVar("Row", bound="DetachedCommand", covariant=True)
+
+
+def new_run_key() -> str:
+    """Return 128 random bits in hex: the name of a run directory, which nobody can guess or create beforehand."""
+    return uuid.uuid4().hex
 
 
 class OfProfile(models.Model):
     """Base of rows that were made with a profile. `profile_id` decides who may see and stop; the name is for people.
 
-    A new row without `profile_id` gets that of the profile that has the name now.
+    `profile_id` is the primary key of the profile: it survives a rename and is never reused. A new row without it gets
+    that of the profile that has the name now.
     """
 
     profile_name = models.CharField(max_length=100, blank=True)
@@ -28,3 +41,127 @@ class OfProfile(models.Model):
             found = RunnerProfile.objects.filter(name=self.profile_name).values_list("pk", flat=True).first()
             self.profile_id = found
         super().save(*args, **kwargs)
+
+
+class DetachedCommandQuerySet(models.QuerySet[Row]):
+    def active(self) -> DetachedCommandQuerySet[Row]:
+        """Return the rows whose command may still be running."""
+        return self.filter(status=self.model.ACTIVE_STATUS)
+
+    def ended_before(self, moment: datetime) -> DetachedCommandQuerySet[Row]:
+        return self.filter(finished__lt=moment).exclude(status=self.model.ACTIVE_STATUS)
+
+
+class DetachedCommand(OfProfile):
+    """Base of a command that was launched on a machine and runs on without its request, in a directory of its own.
+
+    The row has all data to find, probe and explain the command. Any number of processes may probe a command
+    concurrently, so an active row is changed with `update_active` only, which is a compare-and-set.
+    """
+
+    ACTIVE_STATUS: ClassVar[str]  # the value of `status` while the command may still be running
+
+    key = models.CharField(max_length=32, unique=True, default=new_run_key, editable=False)
+    expid = models.CharField(max_length=16)
+    installation = models.CharField(
+        max_length=MAX_INSTALLATION,
+        default=DEFAULT_INSTALLATION,
+        db_default=DEFAULT_INSTALLATION,  # an older server on the same database does not set this column
+        help_text="The Autosubmit database that it uses, by the name that its profile had for it at the start.",
+    )
+    config = models.JSONField(help_text="The whole resolved configuration, as it was at the start.")
+
+    status: models.Field[Any, Any]  # each model has choices of its own
+    exit_code = models.IntegerField(null=True, blank=True, help_text="Of the command; 128 + signal when one ended it.")
+
+    pid = models.IntegerField(null=True, blank=True)
+    identity = models.JSONField(null=True, blank=True, help_text="Host, boot id, pids and their start times.")
+    host = models.CharField(max_length=255, blank=True, help_text="The machine's own name once it has answered.")
+
+    created = models.DateTimeField(default=timezone.now)
+    modified = models.DateTimeField(default=timezone.now, help_text="When the state last changed.")
+    finished = models.DateTimeField(null=True, blank=True)
+    confirmed_at = models.DateTimeField(null=True, blank=True, help_text="When the machine last confirmed the state.")
+    reachable = models.BooleanField(default=True, help_text="False: the last known state is shown, cannot tell now.")
+    unreachable_detail = models.TextField(blank=True, help_text="Why the machine could not tell.")
+    probing_until = models.DateTimeField(null=True, blank=True, editable=False)
+
+    started_by = models.CharField(max_length=150, blank=True)
+    cleaned_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When clean_runs removed its directory, log included."
+    )
+
+    objects = DetachedCommandQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+
+    @property
+    def is_active(self) -> bool:
+        return bool(self.status == self.ACTIVE_STATUS)
+
+    @property
+    def never_started(self) -> bool:
+        """Return True if the command certainly never began.
+
+        A stored identity proves that it began, but a missing identity proves nothing: a command whose launch was cut
+        off leaves an exit code, and its identity is never read.
+        """
+        raise NotImplementedError
+
+    @property
+    def runner_config(self) -> RunnerConfig:
+        """Return the stored configuration. Raises AttributeError, KeyError, TypeError, ValueError."""
+        return RunnerConfig.from_dict(self.config)
+
+    def duration(self, now: datetime | None = None) -> float:
+        """Return the seconds from the request to the end, or until now."""
+        return ((self.finished or now or timezone.now()) - self.created).total_seconds()
+
+    def load(self, found: DetachedCommand | None) -> None:
+        """Copy the values of the stored row `found`. None: the row was deleted, and this object stays as it is."""
+        if found is not None:
+            for column in found._meta.concrete_fields:
+                setattr(self, column.attname, getattr(found, column.attname))
+
+    def update_active(self, among: models.QuerySet[Any] | None = None, **changes: object) -> bool:
+        """Update the row if its command is still active (and the row is in `among`). Otherwise reload it.
+
+        In both cases this object matches the database afterwards. Return True if the row was updated.
+        """
+        rows = type(self).objects.active().filter(pk=self.pk)
+        done = bool((rows if among is None else rows & among).update(**changes))
+        if done:
+            for name, value in changes.items():
+                setattr(self, name, value)
+        else:
+            self.refresh_from_db()
+        return done
+
+    def finish(
+        self,
+        *,
+        status: str,
+        exit_code: int | None,
+        finished: datetime | None,
+        confirmed: bool = True,
+        among: models.QuerySet[Any] | None = None,
+        **columns: object,
+    ) -> bool:
+        """Store the end of the command. Return False if another process stored it first, or the row is not in `among`.
+
+        `finished`: when the command ended, by the clock of its machine; None: now. `confirmed`: the machine reported
+        the end. `columns`: what only this model stores about an end.
+        """
+        now = timezone.now()
+        changes = columns | {
+            "status": status,
+            "exit_code": exit_code,
+            # The machine's clock may be wrong, so the end is clamped: not before the start and not in the future.
+            "finished": max(min(finished or now, now), self.created),
+            "modified": now,
+            "probing_until": None,
+        }
+        if confirmed:
+            changes |= {"confirmed_at": now, "reachable": True, "unreachable_detail": ""}
+        return self.update_active(among, **changes)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
-from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
-from profiles.installations import MAX_INSTALLATION
-from runners.models.base import OfProfile
+from runners.exceptions import AccountBusy
+from runners.models.base import DetachedCommand
 
 
 class OperationKind(models.TextChoices):
@@ -28,47 +27,21 @@ class OperationStatus(models.TextChoices):
     UNKNOWN = "unknown", "its process is gone and it said neither yes nor no: look before you repeat it"
 
 
-class OperationQuerySet(models.QuerySet["Operation"]):
-    def active(self) -> OperationQuerySet:
-        return self.filter(status=OperationStatus.RUNNING)
-
-
-class Operation(OfProfile):
+class Operation(DetachedCommand):
     """One Autosubmit command that runs detached, like a run: launched, probed, and at the end evaluated by its log."""
 
-    key = models.CharField(max_length=32, unique=True, editable=False)
+    ACTIVE_STATUS = OperationStatus.RUNNING
+
     kind = models.CharField(max_length=32, choices=OperationKind.choices)
     expid = models.CharField(max_length=16, blank=True, help_text="Of create-experiment: empty until it is made.")
-    installation = models.CharField(
-        max_length=MAX_INSTALLATION, default=DEFAULT_INSTALLATION, db_default=DEFAULT_INSTALLATION
-    )
-    config = models.JSONField(help_text="The whole resolved configuration, as it was at the start.")
     argv = models.JSONField(default=list)
     timeout = models.PositiveIntegerField(help_text="Seconds after which the command is ended on its machine.")
 
     status = models.CharField(max_length=16, choices=OperationStatus.choices, default=OperationStatus.RUNNING)
-    exit_code = models.IntegerField(null=True, blank=True)
     result = models.JSONField(null=True, blank=True, help_text="expid and warnings of a command that has done it.")
     error = models.JSONField(null=True, blank=True, help_text="code, detail and facts of one that has not.")
 
     notes = models.JSONField(default=list, editable=False, help_text="Warnings that were known before the start.")
-
-    pid = models.IntegerField(null=True, blank=True)
-    identity = models.JSONField(null=True, blank=True, help_text="Host, boot id, pids and their start times.")
-    host = models.CharField(max_length=255, blank=True)
-
-    created = models.DateTimeField(default=timezone.now)
-    modified = models.DateTimeField(default=timezone.now, help_text="When the state last changed.")
-    finished = models.DateTimeField(null=True, blank=True)
-    confirmed_at = models.DateTimeField(null=True, blank=True)
-    reachable = models.BooleanField(default=True)
-    unreachable_detail = models.TextField(blank=True)
-    probing_until = models.DateTimeField(null=True, blank=True, editable=False)
-    cleaned_at = models.DateTimeField(null=True, blank=True, editable=False)
-
-    started_by = models.CharField(max_length=150, blank=True)
-
-    objects = OperationQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]
@@ -81,18 +54,18 @@ class Operation(OfProfile):
         return f"operation {self.pk}: {self.kind} {self.expid} ({self.state})"
 
     @property
-    def is_active(self) -> bool:
-        return self.status == OperationStatus.RUNNING
+    def never_started(self) -> bool:
+        if self.status != OperationStatus.FAILED:
+            return False
+        # A create-experiment that waited in vain for another one has started nothing.
+        was_busy = isinstance(self.error, dict) and self.error.get("code") == AccountBusy.code
+        return was_busy or (self.identity is None and self.exit_code is None)
 
     @property
     def state(self) -> str:
         """Return the status as clients see it."""
         is_pending = self.is_active and self.identity is None
         return OperationStatus.PENDING.value if is_pending else self.status
-
-    @property
-    def runner_config(self) -> RunnerConfig:
-        return RunnerConfig.from_dict(self.config)
 
 
 class IdempotencyRecord(models.Model):

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 from functools import cache
 from typing import Any
 
 from django.db import connections, models
 from django.db.models import Q
-from django.utils import timezone
 
-from profiles.config import DEFAULT_INSTALLATION, ModuleLoaderType, RunnerConfig, RunnerType
-from profiles.installations import MAX_INSTALLATION
-from runners.models.base import OfProfile
-
-
-def new_run_key() -> str:
-    """Return 128 random bits in hex: the name of a run directory, which nobody can guess or create beforehand."""
-    return uuid.uuid4().hex
+from profiles.config import ModuleLoaderType, RunnerType
+from runners.models.base import DetachedCommand, DetachedCommandQuerySet
 
 
 class RunStatus(models.TextChoices):
@@ -40,10 +32,7 @@ class RunReason(models.TextChoices):
     ABANDONED = "abandoned", "declared ended by an admin while its machine could not be asked"
 
 
-class RunnerRunQuerySet(models.QuerySet["RunnerRun"]):
-    def active(self) -> RunnerRunQuerySet:
-        return self.filter(status=RunStatus.ACTIVE)
-
+class RunnerRunQuerySet(DetachedCommandQuerySet["RunnerRun"]):
     def ended_since(self, start: datetime) -> RunnerRunQuerySet:
         """Return the runs that ended at `start` or later, whenever they began, the last to end first."""
         return self.filter(finished__gte=start).order_by("-finished", "-id")
@@ -90,25 +79,17 @@ def _reading(alias: str) -> tuple[str, list[str], list[tuple[int, list[Any], Any
     return sql, [field.attname for field in meta.concrete_fields], converters
 
 
-class RunnerRun(OfProfile):
-    """One `autosubmit run` that this service started. The row itself has all data to find, stop and explain it."""
+class RunnerRun(DetachedCommand):
+    """One `autosubmit run` that this service started."""
 
-    key = models.CharField(max_length=32, unique=True, default=new_run_key, editable=False)
-    expid = models.CharField(max_length=16)
-    installation = models.CharField(
-        max_length=MAX_INSTALLATION,
-        default=DEFAULT_INSTALLATION,
-        db_default=DEFAULT_INSTALLATION,  # an older server on the same database does not set this column
-        help_text="The Autosubmit database that it uses, by the name that its profile had for it at the start.",
-    )
-    config = models.JSONField(help_text="The whole resolved configuration, as it was when the run was started.")
+    ACTIVE_STATUS = RunStatus.ACTIVE
+
     runner = models.CharField(max_length=16, choices=RunnerType.choices)
     module_loader = models.CharField(max_length=16, choices=ModuleLoaderType.choices)
     modules = models.TextField(blank=True, help_text="One per line.")
 
     status = models.CharField(max_length=16, choices=RunStatus.choices, default=RunStatus.ACTIVE)
     reason = models.CharField(max_length=16, choices=RunReason.choices, blank=True)
-    exit_code = models.IntegerField(null=True, blank=True, help_text="Of the command; 128 + signal when one ended it.")
     signal = models.CharField(max_length=32, blank=True, help_text="The signal that ended the command, if one did.")
     detail = models.TextField(blank=True, help_text="Last words of a run that failed, or why it was declared ended.")
 
@@ -122,20 +103,8 @@ class RunnerRun(OfProfile):
         default=False, editable=False, help_text="Its experiment was deleted: a newer one has the same id."
     )
 
-    pid = models.IntegerField(null=True, blank=True)
-    identity = models.JSONField(null=True, blank=True, help_text="Host, boot id, pids and their start times.")
-    host = models.CharField(max_length=255, blank=True, help_text="The machine's own name once it has answered.")
     user = models.CharField(max_length=100, blank=True, help_text="The account that runs it.")
 
-    created = models.DateTimeField(default=timezone.now)
-    modified = models.DateTimeField(default=timezone.now, help_text="When the state last changed.")
-    finished = models.DateTimeField(null=True, blank=True)
-    confirmed_at = models.DateTimeField(null=True, blank=True, help_text="When the machine last confirmed the state.")
-    reachable = models.BooleanField(default=True, help_text="False: the last known state is shown, cannot tell now.")
-    unreachable_detail = models.TextField(blank=True, help_text="Why the machine could not tell.")
-    probing_until = models.DateTimeField(null=True, blank=True, editable=False)
-
-    started_by = models.CharField(max_length=150, blank=True)
     stopped_by = models.CharField(max_length=150, blank=True)
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     stop_steps = models.JSONField(
@@ -148,11 +117,8 @@ class RunnerRun(OfProfile):
     cancel = models.JSONField(
         null=True, blank=True, editable=False, help_text="What the last cancel of its jobs has brought."
     )
-    cleaned_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="When clean_runs removed its directory, log included."
-    )
 
-    objects = RunnerRunQuerySet.as_manager()
+    objects = RunnerRunQuerySet.as_manager()  # type: ignore[misc]  # mypy sees no class variable here
 
     class Meta:
         ordering = ["-id"]
@@ -182,13 +148,5 @@ class RunnerRun(OfProfile):
         return f"run {self.pk} of {self.expid} ({self.status})"
 
     @property
-    def is_active(self) -> bool:
-        return self.status == RunStatus.ACTIVE
-
-    @property
-    def runner_config(self) -> RunnerConfig:
-        return RunnerConfig.from_dict(self.config)
-
-    def duration(self, now: datetime | None = None) -> float:
-        """Return the seconds from the request to the end, or until now."""
-        return ((self.finished or now or timezone.now()) - self.created).total_seconds()
+    def never_started(self) -> bool:
+        return self.reason == RunReason.NEVER_STARTED

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from runners.exceptions import AlreadyRunning
-from runners.models import RunnerRun, RunnerRunQuerySet, RunStatus
+from runners.models import RunnerRun, RunStatus
 from runners.services import access, lifecycle
 from runners.services.machines.probe import Probe
 from runners.services.machines.registry import get_runner
@@ -32,7 +33,7 @@ def run_in_the_way(expid: str, config: RunnerConfig) -> RunnerRun | None:
     return next(iter(same_experiment(RunnerRun.objects.active().filter(expid=expid), config)), None)
 
 
-def same_experiment(runs: RunnerRunQuerySet, config: RunnerConfig) -> list[RunnerRun]:
+def same_experiment(runs: Iterable[RunnerRun], config: RunnerConfig) -> list[RunnerRun]:
     """Return those runs, all of one expid, that belong to the same experiment as a command with `config`.
 
     A named installation is one database. The default installation only means that nobody has named it: accounts in it

@@ -17,9 +17,9 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from runners.exceptions import AccountBusy, IdempotencyInProgress, IdempotencyKeyReused, NotRunning
-from runners.models import RunnerRun, RunReason, RunStatus, new_run_key
-from runners.models.operation import IdempotencyRecord, Operation, OperationStatus
+from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
+from runners.models import DetachedCommand, RunnerRun, RunStatus, new_run_key
+from runners.models.operation import IdempotencyRecord, Operation
 from runners.services import lifecycle, own_process
 
 RETRY_AFTER = 2  # seconds
@@ -27,13 +27,13 @@ STOP = "stop-experiment"  # the endpoint whose records point to a run that exist
 ATTEMPTS = 3  # of a claim: the record may be deleted between the failed insert and the read
 
 
-def fingerprint(endpoint: str, body: dict[str, Any]) -> str:
+def hash_of(endpoint: str, body: dict[str, Any]) -> str:
     """Return a hash that is equal for requests that ask for the same."""
     text = json.dumps([endpoint, body], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyRecord:
+def claim(*, caller: str, key: str, endpoint: str, request_hash: str) -> IdempotencyRecord:
     """Return the record of a key. This caller has to answer it, unless `answer_status` says that it is answered.
 
     Raises IdempotencyKeyReused and IdempotencyInProgress.
@@ -47,7 +47,7 @@ def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyReco
                     caller=caller,
                     key=key,
                     endpoint=endpoint,
-                    fingerprint=mark,
+                    fingerprint=request_hash,
                     owner=owner,
                     owned_until=until,
                     run_key=new_run_key(),
@@ -59,7 +59,7 @@ def claim(*, caller: str, key: str, endpoint: str, mark: str) -> IdempotencyReco
         if record.created < timezone.now() - keep_for():
             record.delete()
             continue
-        if record.fingerprint != mark:
+        if record.fingerprint != request_hash:
             raise IdempotencyKeyReused(
                 f"This Idempotency-Key came with another request before ({record.endpoint}). Make a new key for each "
                 "request; send the same key only with the same body."
@@ -100,7 +100,7 @@ def _goes_on_alone(record: IdempotencyRecord) -> bool:
     return not run.is_active or (run.identity is not None and record.endpoint != STOP)  # a stop has steps left
 
 
-def link(record: IdempotencyRecord) -> Callable[[Operation], None]:
+def bind_operation(record: IdempotencyRecord) -> Callable[[Operation], None]:
     """Return a callback for `operations.start(on_insert=...)`. It binds an operation to its key before it starts.
 
     The callback raises IdempotencyInProgress, so that nothing starts, if another process has taken the record over.
@@ -112,7 +112,7 @@ def link(record: IdempotencyRecord) -> Callable[[Operation], None]:
     return on_insert
 
 
-def aim(record: IdempotencyRecord, run: RunnerRun) -> None:
+def bind_run(record: IdempotencyRecord, run: RunnerRun) -> None:
     """Bind the key of a stop to `run` before any signal is sent, so that a retry can never stop a later run.
 
     Raises NotRunning if the key is bound to another run. That run has ended, because an experiment has one ACTIVE run.
@@ -129,21 +129,9 @@ def stopped_run(record: IdempotencyRecord) -> RunnerRun | None:
     return RunnerRun.objects.filter(key=record.run_key).exclude(status=RunStatus.ACTIVE).first()
 
 
-def did_nothing(row: RunnerRun | Operation | None) -> bool:
-    """Return True if the run or operation of a key certainly never began, so that the key may start it again.
-
-    A stored identity proves that it began, but a missing identity proves nothing: a command whose launch was cut off
-    leaves an exit code, and its identity is never read.
-    """
-    if row is None:
-        return True
-    if isinstance(row, RunnerRun):
-        return row.reason == RunReason.NEVER_STARTED
-    if row.status != OperationStatus.FAILED:
-        return False
-    # A create-experiment that waited in vain for another one has started nothing.
-    was_busy = isinstance(row.error, dict) and row.error.get("code") == AccountBusy.code
-    return was_busy or (row.identity is None and row.exit_code is None)
+def never_started(row: DetachedCommand | None) -> bool:
+    """Return True if a key has no run or operation, or one that certainly never began, so that it may start again."""
+    return row is None or row.never_started
 
 
 def run_of(record: IdempotencyRecord) -> RunnerRun | None:
@@ -159,7 +147,7 @@ def run_of(record: IdempotencyRecord) -> RunnerRun | None:
                 f"Whether run {run.pk} was started cannot be told yet. Send the request again in {RETRY_AFTER} s.",
                 retry_after=RETRY_AFTER,
             )
-    return None if did_nothing(run) else run
+    return None if never_started(run) else run
 
 
 def operation_of(record: IdempotencyRecord) -> Operation | None:
@@ -167,7 +155,7 @@ def operation_of(record: IdempotencyRecord) -> Operation | None:
     operation = record.operation
     if operation is not None and operation.is_active and operation.identity is None:
         lifecycle.ask([operation])
-    return None if did_nothing(operation) else operation
+    return None if never_started(operation) else operation
 
 
 def answer(record: IdempotencyRecord, *, status: int, body: Any, headers: dict[str, str]) -> None:
@@ -176,13 +164,13 @@ def answer(record: IdempotencyRecord, *, status: int, body: Any, headers: dict[s
     _own(record).update(**changes)
 
 
-def give_back(record: IdempotencyRecord) -> None:
+def release(record: IdempotencyRecord) -> None:
     """Release the key of a request that has no answer to store.
 
     If the request did nothing, delete the key. Otherwise the key stays bound to its run or operation.
     """
     run = RunnerRun.objects.filter(key=record.run_key).first()
-    if did_nothing(record.operation) and did_nothing(run):
+    if never_started(record.operation) and never_started(run):
         _own(record).delete()
     else:
         _own(record).update(owner="")

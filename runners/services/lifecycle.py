@@ -4,8 +4,8 @@ This module compares ACTIVE rows with the state that their machines report. Ever
 (`status` must still be ACTIVE). So any number of processes may probe a run concurrently, and exactly one of them ends
 it.
 
-Probing, leasing and confirming work for every model of detached commands (`Launched`). Each model defines in its own
-way how a row ends: see `settle`.
+Probing, leasing and confirming work for every `DetachedCommand`. Each model defines in its own way how a row ends: see
+`settle`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial, singledispatch
-from typing import Any, TypeVar
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
 from runners import printable
 from runners.commands import autosubmit, reasons
 from runners.exceptions import CommandFailed, NotRunning, RunnerServiceError, RunnerUnreachable, StillReachable
-from runners.models import RunnerRun, RunReason, RunStatus
-from runners.models.operation import Operation
+from runners.models import DetachedCommand, RunnerRun, RunReason, RunStatus
 from runners.services import background
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.bulkheads import BULKHEADS
@@ -58,14 +57,11 @@ NOT_YET = "Its machine is being asked and has not answered yet."
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.1  # seconds between two reads of the row while the request waits
 LAUNCH_GRACE = 30  # seconds beyond RUNNERS_LAUNCH_TIMEOUT after which no launch can still be under way
 
-Launched = TypeVar("Launched", RunnerRun, Operation)  # rows of commands that were launched; one call takes one kind
 
-
-def confirm_running(run: RunnerRun | Operation, identity: Identity, *, asked: datetime | None = None) -> None:
+def confirm_running(run: DetachedCommand, identity: Identity, *, asked: datetime | None = None) -> None:
     """Store the identity of the run's process. `asked`: as in `apply`."""
     now = timezone.now()
-    _set(
-        run,
+    run.update_active(
         identity=identity.as_dict(),
         pid=identity.pid,
         host=identity.host,
@@ -94,30 +90,24 @@ def finish(
     Return False if another process ended the run first. With `unless_stopped`, also return False if somebody has asked
     to stop the run: then the stop ends it.
     """
-    now = timezone.now()
-    is_completed = not reason
-    changes = {
-        "status": RunStatus.COMPLETED if is_completed else RunStatus.TERMINATED,
-        "reason": reason,
-        "exit_code": exit_code,
-        "signal": signal,
-        # The machine's clock may be wrong, so the end is clamped: not before the start and not in the future.
-        "finished": max(min(finished or now, now), run.created),
-        "modified": now,
-        "detail": detail,
-        "jobs": jobs,
-        "probing_until": None,
-    }
-    if confirmed:
-        changes |= {"confirmed_at": now, "reachable": True, "unreachable_detail": ""}
     with transaction.atomic():  # store the end and the webhook messages about it together, or neither
-        is_first = _set(run, RunnerRun.objects.filter(stop_requested_at=None) if unless_stopped else None, **changes)
+        is_first = run.finish(
+            status=RunStatus.TERMINATED if reason else RunStatus.COMPLETED,
+            reason=reason,
+            exit_code=exit_code,
+            signal=signal,
+            finished=finished,
+            confirmed=confirmed,
+            among=RunnerRun.objects.filter(stop_requested_at=None) if unless_stopped else None,
+            detail=detail,
+            jobs=jobs,
+        )
         if is_first:
             delivery.run_ended(run)
     return is_first
 
 
-def refresh(runs: Iterable[Launched], *, wait: float | None = None, patient: bool = False) -> None:
+def refresh(runs: Iterable[DetachedCommand], *, wait: float | None = None, patient: bool = False) -> None:
     """Update ACTIVE rows with the state that their machines report, with one round trip per machine and account.
 
     `wait`: seconds after which this call returns. A probe without an answer by then continues in the background, and
@@ -160,22 +150,22 @@ def refresh_now(run: RunnerRun) -> None:
         look([run], end=end)
 
 
-def by_target(runs: Iterable[Launched]) -> dict[tuple[str, ...], list[Launched]]:
+def by_target(runs: Iterable[DetachedCommand]) -> dict[tuple[str, ...], list[DetachedCommand]]:
     """Group runs by machine and account. Runs without a readable configuration are logged and left out."""
-    groups: dict[tuple[str, ...], list[Launched]] = {}
+    groups: dict[tuple[str, ...], list[DetachedCommand]] = {}
     for run in runs:
         try:
             target = runner_of(run).target
         except RunnerUnreachable as error:  # somebody has written into the table; other runs must not be affected
             if run.is_active and run.unreachable_detail != error.detail:  # log it once
                 logger.error("%s", error.detail)
-                _set(run, reachable=False, unreachable_detail=error.detail)
+                run.update_active(reachable=False, unreachable_detail=error.detail)
             continue
         groups.setdefault(target, []).append(run)
     return groups
 
 
-def runner_of(run: RunnerRun | Operation) -> Runner:
+def runner_of(run: DetachedCommand) -> Runner:
     """Return the runner for a row's machine. Raises RunnerUnreachable if the stored configuration cannot be read."""
     try:
         return get_runner(run.runner_config)
@@ -186,7 +176,7 @@ def runner_of(run: RunnerRun | Operation) -> Runner:
         ) from error
 
 
-def is_readable(run: RunnerRun | Operation) -> bool:
+def is_readable(run: DetachedCommand) -> bool:
     """Return True if the stored configuration and identity can be read, so that the machine can be probed."""
     try:
         runner_of(run)
@@ -196,7 +186,9 @@ def is_readable(run: RunnerRun | Operation) -> bool:
     return True
 
 
-def look(runs: list[Launched], *, end: float | None = None, until: float | None = None) -> list[Launched]:
+def look(
+    runs: Sequence[DetachedCommand], *, end: float | None = None, until: float | None = None
+) -> list[DetachedCommand]:
     """Probe those rows of one machine that no other caller is probing.
 
     `end` (of `time.monotonic`): wait until then for the answers that other callers get; None: do not wait for them.
@@ -218,7 +210,9 @@ def look(runs: list[Launched], *, end: float | None = None, until: float | None 
             return runs
 
 
-def _look_in_thread(runs: list[Launched], *, end: float | None, until: float | None) -> list[Launched]:
+def _look_in_thread(
+    runs: Sequence[DetachedCommand], *, end: float | None, until: float | None
+) -> list[DetachedCommand]:
     try:
         with BULKHEADS.background():  # the thread of the request waits for this one
             return look(runs, end=end, until=until)
@@ -226,7 +220,7 @@ def _look_in_thread(runs: list[Launched], *, end: float | None, until: float | N
         connection.close()
 
 
-def _ask_leased(runs: list[Launched], until: float | None) -> tuple[set[int], list[Launched]]:
+def _ask_leased(runs: Sequence[DetachedCommand], until: float | None) -> tuple[set[int], list[DetachedCommand]]:
     """Probe the rows whose lease is free. Return their primary keys, and the rows without an answer by `until`."""
     with ExitStack() as lease:
         got = lease.enter_context(_lease(runs))
@@ -277,7 +271,7 @@ class _BackgroundLook:
             return False
         stored = type(self._runs[0]).objects.in_bulk([run.pk for run in self._runs])
         for run in self._runs:
-            _load(run, stored.get(run.pk))
+            run.load(stored.get(run.pk))
         return True
 
     @property
@@ -307,11 +301,11 @@ class _BackgroundLook:
         self._is_stored.set()
 
 
-def _is_free(run: RunnerRun | Operation) -> bool:
+def _is_free(run: DetachedCommand) -> bool:
     return run.probing_until is None or run.probing_until < timezone.now()
 
 
-def _unanswered(runs: list[Launched]) -> list[Launched]:
+def _unanswered(runs: Sequence[DetachedCommand]) -> list[DetachedCommand]:
     """Reload rows that other callers are probing. Return those that have no answer yet."""
     if not runs:
         return []
@@ -322,20 +316,13 @@ def _unanswered(runs: list[Launched]) -> list[Launched]:
         if found is None:  # deleted meanwhile
             continue
         is_answered = not found.is_active or not found.reachable or found.confirmed_at != run.confirmed_at
-        _load(run, found)
+        run.load(found)
         if not is_answered:
             waiting.append(run)
     return waiting
 
 
-def _load(run: RunnerRun | Operation, found: RunnerRun | Operation | None) -> None:
-    """Copy the values of the stored row `found` into `run`. None: the row was deleted, and `run` stays as it is."""
-    if found is not None:
-        for column in found._meta.concrete_fields:
-            setattr(run, column.attname, getattr(found, column.attname))
-
-
-def ask(runs: list[Launched]) -> list[Probe]:
+def ask(runs: Sequence[DetachedCommand]) -> list[Probe]:
     """Probe runs of one machine and apply the answers, even if another caller is probing the same runs.
 
     If the answer of one row cannot be applied, log the error and apply the other answers.
@@ -349,7 +336,7 @@ def ask(runs: list[Launched]) -> list[Probe]:
     return _store(runs, runner, answers, asked)
 
 
-def _store(runs: list[Launched], runner: Runner, answers: dict[str, Probe], asked: datetime) -> list[Probe]:
+def _store(runs: Sequence[DetachedCommand], runner: Runner, answers: dict[str, Probe], asked: datetime) -> list[Probe]:
     """Apply the answers of one machine to its rows."""
     as_known = [run for run in runs if answers[run.key].answer == Probe.RUNNING and run.identity]
     _confirm_all(as_known, asked)
@@ -360,20 +347,20 @@ def _store(runs: list[Launched], runner: Runner, answers: dict[str, Probe], aske
     return [answers[run.key] for run in runs]
 
 
-def _apply_each(runs: list[Launched], runner: Runner, answers: dict[str, Probe], asked: datetime) -> None:
+def _apply_each(runs: Sequence[DetachedCommand], runner: Runner, answers: dict[str, Probe], asked: datetime) -> None:
     """Call `apply` for each row, several concurrently: the end of a run needs up to three reads of its log.
 
     If an answer cannot be stored, replace it in `answers`.
     """
 
-    def apply_one(run: Launched) -> None:
+    def apply_one(run: DetachedCommand) -> None:
         try:
             apply(run, runner, answers[run.key], asked=asked)
         except (DataError, IntegrityError) as error:
             logger.exception("What the machine says of %s cannot be stored.", run)
             answers[run.key] = _cannot_be_read(run, f"The answer cannot be stored: {error}")
 
-    def apply_in_thread(run: Launched) -> None:
+    def apply_in_thread(run: DetachedCommand) -> None:
         try:
             with BULKHEADS.background():
                 apply_one(run)
@@ -396,7 +383,7 @@ def _apply_each(runs: list[Launched], runner: Runner, answers: dict[str, Probe],
                 future.result()
 
 
-def _probe(runner: Runner, runs: list[Launched]) -> dict[str, Probe]:
+def _probe(runner: Runner, runs: Sequence[DetachedCommand]) -> dict[str, Probe]:
     """Return the machine's answers, by run key.
 
     Rows whose stored identity cannot be read are not probed: it is unknown which process they mean.
@@ -414,30 +401,30 @@ def _probe(runner: Runner, runs: list[Launched]) -> dict[str, Probe]:
     return answers
 
 
-def _cannot_be_read(run: RunnerRun | Operation, detail: str) -> Probe:
+def _cannot_be_read(run: DetachedCommand, detail: str) -> Probe:
     probe = cannot_tell(detail)
     until = timezone.now() + timedelta(seconds=RETRY_UNREACHABLE)
-    _set(run, reachable=False, unreachable_detail=probe.detail, probing_until=until)
+    run.update_active(reachable=False, unreachable_detail=probe.detail, probing_until=until)
     return probe
 
 
-def _confirm_all(runs: list[Launched], asked: datetime) -> None:
+def _confirm_all(runs: Sequence[DetachedCommand], asked: datetime) -> None:
     """Confirm any number of running rows in one statement, as `apply` does for one row."""
     _set_all(runs, confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
 
 
-def _cannot_tell_all(runs: list[Launched], answers: dict[str, Probe]) -> None:
+def _cannot_tell_all(runs: Sequence[DetachedCommand], answers: dict[str, Probe]) -> None:
     """Store "cannot tell" as `apply` does for one row, with one statement for all rows with the same cause."""
     until = timezone.now() + timedelta(seconds=RETRY_UNREACHABLE)
-    alike: dict[str, list[Launched]] = {}
+    alike: dict[str, list[DetachedCommand]] = {}
     for run in runs:
         alike.setdefault(answers[run.key].detail, []).append(run)
     for detail, group in alike.items():
         _set_all(group, reachable=False, unreachable_detail=detail, probing_until=until)
 
 
-def _set_all(runs: list[Launched], **changes: Any) -> None:
-    """Do the same as `_set` in one statement, for rows that all get the same changes."""
+def _set_all(runs: Sequence[DetachedCommand], **changes: Any) -> None:
+    """Do the same as `update_active` in one statement, for rows that all get the same changes."""
     if not runs:
         return
     active = type(runs[0]).objects.active().filter(pk__in=[run.pk for run in runs])
@@ -476,14 +463,14 @@ def stop_window() -> timedelta:
     return timedelta(seconds=waits + 5 * settings.RUNNERS_PROBE_TIMEOUT)
 
 
-def target_of(run: RunnerRun | Operation) -> ProbeTarget:
+def target_of(run: DetachedCommand) -> ProbeTarget:
     """Return what to probe. After the launch deadline, a run without identity may be reported as never started."""
     age = (timezone.now() - run.created).total_seconds()
     is_late = age > settings.RUNNERS_LAUNCH_TIMEOUT + LAUNCH_GRACE
     return ProbeTarget(run.key, identity_of(run), claim=is_late)
 
 
-def identity_of(run: RunnerRun | Operation) -> Identity | None:
+def identity_of(run: DetachedCommand) -> Identity | None:
     """Return the stored identity, None if there is none.
 
     Raises Unreadable if somebody has written something else into the table.
@@ -491,7 +478,7 @@ def identity_of(run: RunnerRun | Operation) -> Identity | None:
     return Identity.from_dict(run.identity) if run.identity else None
 
 
-def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe, *, asked: datetime | None = None) -> None:
+def apply(run: DetachedCommand, runner: Runner, probe: Probe, *, asked: datetime | None = None) -> None:
     """Update the row from the machine's answer. "Cannot tell" changes nothing but `reachable`.
 
     `asked`: when the probe was sent. The state is confirmed as of that time, not as of the arrival of the answer.
@@ -501,8 +488,7 @@ def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe, *, asked: da
     if not probe.was_asked:
         run.reachable, run.unreachable_detail = False, probe.detail  # only in this caller's object
     elif probe.answer == Probe.CANNOT_TELL:
-        _set(
-            run,
+        run.update_active(
             reachable=False,
             unreachable_detail=probe.detail,
             probing_until=now + timedelta(seconds=RETRY_UNREACHABLE),
@@ -512,9 +498,9 @@ def apply(run: RunnerRun | Operation, runner: Runner, probe: Probe, *, asked: da
         if run.identity is None and probe.identity:
             confirm_running(run, probe.identity, asked=asked)
         else:
-            _set(run, confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
+            run.update_active(confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
     elif probe.answer == Probe.STARTING:
-        _set(run, confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
+        run.update_active(confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
     else:
         settle(run, runner, probe)
 
@@ -645,7 +631,7 @@ def _reason(run: RunnerRun, runner: Runner, jobs: reasons.Jobs | None) -> str:
 
 
 @contextmanager
-def _lease(runs: list[Launched]) -> Iterator[list[Launched]]:
+def _lease(runs: Sequence[DetachedCommand]) -> Iterator[list[DetachedCommand]]:
     """Lease rows of one machine, so that only this caller probes them. Yield the leased rows; free them at the end.
 
     A thread renews the lease while the block is executed.
@@ -682,7 +668,7 @@ def _lease(runs: list[Launched]) -> Iterator[list[Launched]]:
 class _Renewal(threading.Thread):
     """A thread that extends a lease until `end` is called. It opens a database connection only if the probe is slow."""
 
-    def __init__(self, model: type[RunnerRun] | type[Operation], keys: set[int], until: datetime) -> None:
+    def __init__(self, model: type[DetachedCommand], keys: set[int], until: datetime) -> None:
         super().__init__(name="lease", daemon=True)
         self.until = until
         self._model, self._keys = model, keys
@@ -707,18 +693,3 @@ class _Renewal(threading.Thread):
     def end(self) -> None:
         self._is_over.set()
         self.join()
-
-
-def _set(run: RunnerRun | Operation, among: QuerySet[Any] | None = None, **changes: object) -> bool:
-    """Update the row if it is still ACTIVE (and in `among`, if that is given). Otherwise reload it.
-
-    In both cases `run` matches the database afterwards. Return True if the row was updated.
-    """
-    rows = type(run).objects.active().filter(pk=run.pk)
-    done = bool((rows if among is None else rows & among).update(**changes))
-    if done:
-        for name, value in changes.items():
-            setattr(run, name, value)
-    else:
-        run.refresh_from_db()
-    return done

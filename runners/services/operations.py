@@ -314,7 +314,6 @@ def finish(
     finished: datetime | None = None,
 ) -> bool:
     """Store the end of an operation. Return False if another process stored it first."""
-    now = timezone.now()
     if error is None:
         stored = None
     else:
@@ -327,23 +326,11 @@ def finish(
         if not isinstance(error, AccountBusy):
             facts.pop("retry_after", None)  # it is the remaining time of a remembered failure, so it would be stale
         stored = {"code": error.code, "detail": error.detail, "facts": facts | members}
-    changes = {
-        "status": status,
-        "expid": expid or operation.expid,
-        "result": result,
-        "error": stored,
-        "exit_code": exit_code,
-        # The machine's clock may be wrong; do not store an end before the start or in the future.
-        "finished": max(min(finished or now, now), operation.created),
-        "modified": now,
-        "confirmed_at": now,
-        "reachable": True,
-        "unreachable_detail": "",
-        "probing_until": None,
-    }
-    if Operation.objects.active().filter(pk=operation.pk).update(**changes):
-        for name, value in changes.items():
-            setattr(operation, name, value)
-        return True
-    operation.refresh_from_db()
-    return False
+    return operation.finish(
+        status=status,
+        expid=expid or operation.expid,
+        result=result,
+        error=stored,
+        exit_code=exit_code,
+        finished=finished,
+    )

@@ -15,13 +15,12 @@ from shlex import quote
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
 from django.utils import timezone
 
 from runners import printable
 from runners.exceptions import RunnerServiceError
-from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.models.operation import Operation, OperationStatus
+from runners.models import AuditRecord, DetachedCommand, Operation, RunnerRun
 from runners.models.webhook import WebhookDelivery
 from runners.services import lifecycle
 from runners.services.machines import answers, scripts
@@ -32,9 +31,7 @@ ROWS_AT_ONCE = 10_000  # rows in memory, and directories in one round trip
 KIBIBYTES_MOST = 2**43  # 8 EiB, the size of the largest file
 DELETE_AT_ONCE = 500  # rows in one statement, so that other writers are not blocked for long
 _KEY = re.compile(r"[0-9a-f]{32}")
-_ACTIVE = {RunnerRun: Q(status=RunStatus.ACTIVE), Operation: Q(status=OperationStatus.RUNNING)}
-
-Launched = RunnerRun | Operation
+MODELS: tuple[type[DetachedCommand], ...] = (RunnerRun, Operation)
 
 
 @dataclass(slots=True)
@@ -58,8 +55,8 @@ def clean_directories(before: datetime, *, dry_run: bool = False) -> list[Cleane
     An error of a machine is not raised; it becomes the `problem` of that machine.
     """
     machines: dict[tuple[str, ...], Cleaned] = {}
-    for model in (RunnerRun, Operation):
-        for rows in _batches(_ended(model, before).filter(cleaned_at=None)):
+    for model in MODELS:
+        for rows in _batches(model.objects.ended_before(before).filter(cleaned_at=None)):
             for target, group in lifecycle.by_target(rows).items():
                 runner = get_runner(group[0].runner_config)
                 done = machines.setdefault(target, Cleaned(runner.where))
@@ -73,7 +70,7 @@ def delete_rows(before: datetime, *, dry_run: bool = False) -> dict[str, int]:
 
     Returns the number of each, by their names; with `dry_run` the number if every directory could be removed.
     """
-    kinds: list[QuerySet[Any]] = [_ended(model, before) for model in (RunnerRun, Operation)]
+    kinds: list[QuerySet[Any]] = [model.objects.ended_before(before) for model in MODELS]
     if not dry_run:
         kinds = [kind.exclude(cleaned_at=None) for kind in kinds]
     kinds.append(WebhookDelivery.objects.filter(created__lt=before, next_attempt=None))
@@ -83,10 +80,6 @@ def delete_rows(before: datetime, *, dry_run: bool = False) -> dict[str, int]:
 def delete_audit(before: datetime, *, dry_run: bool = False) -> int:
     """Delete audit records from before a time and return their number."""
     return _delete(AuditRecord.objects.filter(created__lt=before), dry_run=dry_run)
-
-
-def _ended(model: type[Launched], before: datetime) -> QuerySet[Any]:
-    return model.objects.filter(finished__lt=before).exclude(_ACTIVE[model])
 
 
 def _batches(rows: QuerySet[Any]) -> Iterator[list[Any]]:
@@ -159,7 +152,7 @@ clean() {
 """
 
 
-def _script(rows: list[Launched], *, dry_run: bool) -> str:
+def _script(rows: list[DetachedCommand], *, dry_run: bool) -> str:
     lines = [scripts.probe([]), _CLEAN, "remove=:" if dry_run else "remove='rm -rf --'"]
     for row in rows:
         identity = lifecycle.identity_of(row)

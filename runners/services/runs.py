@@ -13,8 +13,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from runners.exceptions import LogNotFound, MachineBusy, RunNotFound
-from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.models.operation import Operation
+from runners.models import AuditRecord, DetachedCommand, RunnerRun, RunStatus
 from runners.services import access, interrupted, lifecycle, lookup, shared_log
 from runners.services.audit import begin
 from runners.services.lookup import Scope
@@ -122,7 +121,7 @@ class LogPage:
         return LogPage(self.offset, self.size, False, kept)
 
 
-def read_log(row: RunnerRun | Operation, *, offset: int = 0, limit: int, tail: int | None = None) -> LogPage:
+def read_log(row: DetachedCommand, *, offset: int = 0, limit: int, tail: int | None = None) -> LogPage:
     """Return a part of the log of a run or an operation: at most `limit` bytes from byte `offset`, or the last `tail`.
 
     If `tail` is given, `offset` and `limit` are ignored, and the part begins with a whole UTF-8 character. The result
@@ -182,7 +181,7 @@ def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun
     return run
 
 
-def is_fresh(run: RunnerRun | Operation) -> bool:
+def is_fresh(run: DetachedCommand) -> bool:
     """Return True if the machine has confirmed the state recently. So many pollers cost one probe."""
     window = timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS)
     # A confirmation in the future was stored before the clock jumped.

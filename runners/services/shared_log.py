@@ -17,8 +17,7 @@ from functools import partial
 from django.conf import settings
 
 from runners.exceptions import RunnerServiceError, RunnerUnreachable
-from runners.models import RunnerRun
-from runners.models.operation import Operation
+from runners.models import DetachedCommand
 from runners.services import lifecycle
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.probe import LogChunk
@@ -53,7 +52,7 @@ _last: OrderedDict[Log, _Read] = OrderedDict()
 _reads: SingleFlight[tuple[Log, int, int], LogChunk | None] = SingleFlight()
 
 
-def read(row: RunnerRun | Operation, *, offset: int, limit: int) -> LogChunk | None:
+def read(row: DetachedCommand, *, offset: int, limit: int) -> LogChunk | None:
     """Return the same as `Runner.read_log` with the row's key, up to SHARED_SECONDS old.
 
     Raises the errors of `Runner.read_log`; MachineBusy; RunnerUnreachable also if another viewer's read takes longer
@@ -86,7 +85,7 @@ def forget() -> None:
         _last.clear()
 
 
-def _read_once(row: RunnerRun | Operation, log: Log, offset: int, limit: int) -> LogChunk | None:
+def _read_once(row: DetachedCommand, log: Log, offset: int, limit: int) -> LogChunk | None:
     runner = lifecycle.runner_of(row)
     try:
         with BULKHEADS.reading(runner.target, PATIENCE) as seconds:
@@ -100,7 +99,7 @@ def _read_once(row: RunnerRun | Operation, log: Log, offset: int, limit: int) ->
         ) from None
 
 
-def _read_and_keep(row: RunnerRun | Operation, log: Log, offset: int, limit: int) -> LogChunk | None:
+def _read_and_keep(row: DetachedCommand, log: Log, offset: int, limit: int) -> LogChunk | None:
     try:
         runner = lifecycle.runner_of(row)
         chunk = runner.read_log(row.key, offset=offset, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)

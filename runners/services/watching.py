@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connection
 
-from runners.models import RunnerRun
+from runners.models import DetachedCommand, RunnerRun
 from runners.models.operation import Operation
 from runners.services import lifecycle
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 MACHINES_AT_ONCE = 32
 SILENT_AT_ONCE = 16  # machines that could not be reached at the last look
-Row = RunnerRun | Operation
+Row = DetachedCommand
 Key = tuple[str, ...]  # kind of the rows, and the target
 
 

@@ -343,7 +343,7 @@ def test_an_asynchronous_command_is_accepted_once(app: AppServer, account: StubA
 def claim(
     key: str = "k", caller: str = "ana", mark: str = "m", endpoint: str = "create-experiment"
 ) -> IdempotencyRecord:
-    return idempotency.claim(caller=caller, key=key, endpoint=endpoint, mark=mark)
+    return idempotency.claim(caller=caller, key=key, endpoint=endpoint, request_hash=mark)
 
 
 @pytest.mark.django_db
@@ -422,11 +422,11 @@ def test_who_was_taken_over_starts_nothing() -> None:
     )
     claim()
     with pytest.raises(IdempotencyInProgress):
-        idempotency.link(first)(None)  # type: ignore[arg-type]  # it raises before it uses the row
+        idempotency.bind_operation(first)(None)  # type: ignore[arg-type]  # it raises before it uses the row
     with pytest.raises(IdempotencyInProgress):
         idempotency.forget_attempt(first)
     with pytest.raises(IdempotencyInProgress):
-        idempotency.aim(first, a_run())
+        idempotency.bind_run(first, a_run())
 
 
 @pytest.mark.django_db

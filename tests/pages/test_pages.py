@@ -517,8 +517,8 @@ def test_a_form_that_is_under_way_is_not_done_twice(
     browser: Client, account: StubAccount, creation: dict[str, str]
 ) -> None:
     fields = {name: [value] for name, value in creation.items() if name != "once"}
-    key = idempotency.fingerprint(creation["once"], fields)
-    idempotency.claim(caller="ada", key=key, endpoint="create-experiment", mark=key)  # by this living process
+    key = idempotency.hash_of(creation["once"], fields)
+    idempotency.claim(caller="ada", key=key, endpoint="create-experiment", request_hash=key)  # by this living process
     answer = browser.post("/experiments/create", creation)
     assert answer.status_code == 409
     assert "nothing is created twice" in answer.content.decode()

@@ -75,7 +75,7 @@ class ExperimentCommands(CommandViewSet):
         def authorize(run: RunnerRun) -> None:
             access.require_stop(request.user, run)
             if self.record:
-                idempotency.aim(self.record, run)
+                idempotency.bind_run(self.record, run)
 
         if data.pop("dry_run"):
             where = {name: data.pop(name) for name in ("expid", "scope")}

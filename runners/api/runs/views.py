@@ -26,8 +26,7 @@ from runners.api.runs.serializers import (
     next_link,
     stage_fields,
 )
-from runners.models import RunnerRun
-from runners.models.operation import Operation
+from runners.models import DetachedCommand
 from runners.models.token import TokenScope
 from runners.services import access, operations, runs
 from runners.services.audit import begin
@@ -117,7 +116,7 @@ class OperationLogView(Reading):
         return log_answer(request, operations.get(pk=id, viewer=viewer(request)), query)
 
 
-def log_answer(request: Request, row: RunnerRun | Operation, query: dict[str, Any]) -> HttpResponseBase:
+def log_answer(request: Request, row: DetachedCommand, query: dict[str, Any]) -> HttpResponseBase:
     """Return a part of a log: JSON, or the raw bytes for a client that accepts text/plain but not JSON."""
     encoding = query.pop("encoding")
     page = runs.read_log(row, **query)

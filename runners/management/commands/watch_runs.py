@@ -13,7 +13,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
-from runners.models import RunnerRun
+from runners.models import DetachedCommand, RunnerRun
 from runners.models.operation import Operation
 from runners.services import audit, health, idempotency, interrupted, lifecycle
 from runners.services.watching import Watch
@@ -71,7 +71,7 @@ class Command(BaseCommand):
 
     def count_unreadable(self) -> None:
         """Mark the look as failed if there are active rows with a configuration that cannot be read."""
-        rows: list[RunnerRun | Operation] = [*RunnerRun.objects.active(), *Operation.objects.active()]
+        rows: list[DetachedCommand] = [*RunnerRun.objects.active(), *Operation.objects.active()]
         if not all(map(lifecycle.is_readable, rows)):
             self.has_failed = True
 
@@ -79,10 +79,10 @@ class Command(BaseCommand):
         self.has_failed = True
         self.stderr.write(words)
 
-    def report(self, row: RunnerRun | Operation) -> None:
+    def report(self, row: DetachedCommand) -> None:
         """Report a row that has ended."""
         if isinstance(row, Operation):
             self.stdout.write(f"operation {row.pk} ({row.kind} {row.expid}) has {row.status}")
-        else:
+        elif isinstance(row, RunnerRun):
             ending = f"{row.reason}, exit code {row.exit_code}" if row.reason else "exit code 0"
             self.stdout.write(f"{row.expid}: run {row.pk} is {row.status} ({ending})")

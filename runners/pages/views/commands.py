@@ -193,9 +193,9 @@ class CreateExperiment(CommandPage):
         fields = {
             name: values for name, values in self.request.POST.lists() if name not in ("csrfmiddlewaretoken", "once")
         }
-        key = idempotency.fingerprint(self.once, fields)
+        key = idempotency.hash_of(self.once, fields)
         try:
-            record = idempotency.claim(caller=audit.actor, key=key, endpoint=self.command, mark=key)
+            record = idempotency.claim(caller=audit.actor, key=key, endpoint=self.command, request_hash=key)
         except IdempotencyInProgress as error:
             raise IdempotencyInProgress(
                 "This form was sent before, and what it asks for is under way. Send it again in some seconds to see "
@@ -225,7 +225,7 @@ class CreateExperiment(CommandPage):
                 argv=autosubmit.expid(data["params"]),
                 timeout=ceil(settings.RUNNERS_COMMAND_TIMEOUT),
                 audit=audit,
-                on_insert=idempotency.link(record),
+                on_insert=idempotency.bind_operation(record),
             )
             operations.wait(operation, seconds=operation.timeout + WAIT_GRACE)
             outcome = operations.outcome(operation)
@@ -236,10 +236,10 @@ class CreateExperiment(CommandPage):
             InvalidRequest,
         ):  # the operation is certainly over: the same form may try again
             idempotency.forget_attempt(record)
-            idempotency.give_back(record)
+            idempotency.release(record)
             raise
         except BaseException:
-            idempotency.give_back(record)
+            idempotency.release(record)
             raise
         audit.expid = outcome.expid
         idempotency.answer(record, status=200, body={"expid": outcome.expid}, headers={})
