@@ -44,12 +44,12 @@ def paths() -> list[Path]:
 
     from profiles import validators
     from profiles.yaml.format import MAX_CHARACTERS, InvalidConfiguration, parse
-    from runners.api import fields
-    from runners.api.commands.serializers import RunStatusRequest, SetJobStatusParamsSerializer
     from runners.commands import reasons
     from runners.pages import ansi
     from runners.services.machines import output
     from runners.services.machines.ssh.known_hosts import _is_for
+    from runners.web import fields
+    from runners.web.requests import RunStatusRequest, SetJobStatusParamsSerializer
 
     def refused(read: Callable[[str], object]) -> Callable[[str], object]:
         def call(text: str) -> None:

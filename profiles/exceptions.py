@@ -1,4 +1,4 @@
-"""Errors of a profile or its parameters. No HTTP here; `runners.api.exception_handler` maps them to responses."""
+"""Errors of a profile or its parameters. No HTTP here; `runners.web.problems` maps them to responses."""
 
 from __future__ import annotations
 

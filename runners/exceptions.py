@@ -1,4 +1,4 @@
-"""The errors of the runners. No HTTP here: `runners.api.exception_handler` has the only table of status codes.
+"""The errors of the runners. No HTTP here: `runners.web.problems` has the only table of status codes.
 
 RunnerServiceError
 ├─ InvalidRequest            a value that no profile or rule allows

@@ -12,7 +12,8 @@ from django.template.loader import render_to_string
 from django.views import defaults
 from django.views.decorators.http import condition, require_safe
 
-from runners.api.exception_handler import (
+from runners.api.openapi.document import document
+from runners.web.problems import (
     BAD_REQUEST,
     DATABASE_RETRY,
     DATABASE_UNAVAILABLE,
@@ -24,7 +25,6 @@ from runners.api.exception_handler import (
     kind_of,
     problem,
 )
-from runners.api.openapi.document import document
 
 
 @require_safe

@@ -7,7 +7,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from runners.pages.views.login import slow_to_guess
+from runners.web.login_throttling import slow_to_guess
 from runners_project import error_pages
 
 urlpatterns = [

@@ -16,12 +16,12 @@ from django.urls import URLPattern, path
 from profiles import validators
 from profiles.models import RunnerProfile
 from runners.admin.base import ReadOnlyAdmin
-from runners.client_address import AUDIT_LIMIT, client_address
 from runners.exceptions import RunnerServiceError
 from runners.models import TrustedHostKey
 from runners.services import host_keys
 from runners.services.host_keys import ScannedKey, fingerprint_of
 from runners.templatetags.pages import moment
+from runners.web.client_address import AUDIT_LIMIT, client_address
 
 
 class ScanForm(forms.Form):

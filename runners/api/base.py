@@ -9,15 +9,15 @@ from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from rest_framework import exceptions, viewsets
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from profiles.config import Endpoint
 from runners.api.authentication import is_open
-from runners.api.exception_handler import KINDS_BY_CODE, PROBLEM_TYPE, problem
-from runners.api.permissions import CommandThrottle, EndpointEnabled, ScopeAllowed
-from runners.client_address import client_address
+from runners.api.permissions import EndpointEnabled, ScopeAllowed
+from runners.api.throttling import CommandThrottle
 from runners.models import AuditRecord
 from runners.models.operation import IdempotencyRecord
 from runners.models.token import ApiToken
@@ -25,6 +25,9 @@ from runners.services.audit import as_known, audited
 from runners.services.dry_run import Plan
 from runners.services.machines.bulkheads import BULKHEADS, Command
 from runners.services.strangers import STRANGERS
+from runners.web.client_address import client_address
+from runners.web.problems import KINDS_BY_CODE, PROBLEM_TYPE, problem
+from runners.web.requests import StrictSerializer
 
 STRANGE = ("not_authenticated", "invalid_credentials")  # audit outcomes of requests without valid credentials
 
@@ -145,3 +148,15 @@ def plain(value: object, limit: int) -> str:
     A value that is not a text gives "".
     """
     return "".join(c if c.isprintable() else "?" for c in value[:limit]) if isinstance(value, str) else ""
+
+
+def query_of(request: Request, serializer_class: type[StrictSerializer]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the query as it was sent, and validated. Raises ValidationError, with the errors of each parameter."""
+    sent = request.query_params
+    twice = {name: ["Give it once."] for name, values in sent.lists() if len(values) > 1}
+    if twice:
+        raise ValidationError(twice)
+    serializer = serializer_class(data=sent.dict())
+    serializer.is_valid(raise_exception=True)
+    understood: dict[str, Any] = serializer.validated_data
+    return sent.dict(), understood

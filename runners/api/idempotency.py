@@ -12,8 +12,7 @@ from django.db import DatabaseError, InterfaceError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from runners.api.exception_handler import PROBLEM_TYPE
-from runners.api.operations import Preference, answer_of
+from runners.api.long_commands import Preference, answer_of
 from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError, StoppedDuringLaunch
 from runners.models import RunReason
 from runners.models.operation import IdempotencyRecord
@@ -22,6 +21,7 @@ from runners.services.audit import begin
 from runners.services.cancelling import NOT_REQUESTED
 from runners.services.representations import run_fields
 from runners.services.stopping import HAD_ENDED
+from runners.web.problems import PROBLEM_TYPE
 
 if TYPE_CHECKING:
     from runners.api.base import CommandViewSet

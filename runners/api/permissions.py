@@ -1,13 +1,11 @@
-"""Permissions and rate limits: the scopes of credentials, the endpoint toggles, the throttles."""
+"""Permissions: the scopes of credentials and the endpoint toggles."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.throttling import SimpleRateThrottle
 
 from profiles.models import EndpointToggle
 from runners.api.authentication import is_open, required_scope
@@ -51,34 +49,3 @@ class EndpointEnabled(BasePermission):
         if view.endpoint and not EndpointToggle.is_enabled(view.endpoint):
             raise EndpointDisabled(f"The {view.command} endpoint is currently disabled.")
         return True
-
-
-class Throttle(SimpleRateThrottle):
-    """A rate limit from the setting `THROTTLE_<SCOPE>`, such as 600/min; empty: no limit. Counted per process."""
-
-    scope: str
-
-    def get_rate(self) -> str | None:
-        return getattr(settings, f"THROTTLE_{self.scope.upper()}") or None
-
-    def get_cache_key(self, request: Request, view: APIView) -> str | None:
-        auth = getattr(request, "auth", None)  # only DRF's requests have it; the pages' requests have a session
-        if isinstance(auth, ApiToken):
-            who = auth.token_key
-        elif request.user.is_authenticated:
-            who = f"user-{request.user.pk}"
-        else:
-            who = self.get_ident(request)
-        return f"throttle-{self.scope}-{who}"
-
-
-class CommandThrottle(Throttle):
-    """The rate limit of commands; commands of the API and of the pages count together."""
-
-    scope = "commands"
-
-
-class ReadThrottle(Throttle):
-    """The rate limit of all other endpoints (settings: DEFAULT_THROTTLE_CLASSES)."""
-
-    scope = "reads"

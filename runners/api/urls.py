@@ -7,6 +7,9 @@ from rest_framework.routers import SimpleRouter
 
 from profiles.api.urls import user_settings_urlpatterns
 from runners.api.commands.views import ExperimentCommands, RunStatusView
+from runners.api.operations import views as operations
+from runners.api.profiles import views as profiles
+from runners.api.runs import views as runs
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("command", ExperimentCommands, basename="command")
@@ -16,6 +19,21 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runners/command/get-runner-run-status", RunStatusView.as_view(), name="command-get-runner-run-status"),
     path("runners/", include(router.urls)),
     path("runners/configuration/", include("profiles.api.urls")),
-    path("runners/", include("runners.api.runs.urls")),
+    path("runners/runs", runs.RunsView.as_view(), name="api-runs"),
+    path("runners/runs/<int:id>", runs.RunView.as_view(), name="api-run"),
+    path("runners/runs/<int:id>/abandon", runs.RunAbandon.as_view({"post": "abandon"}), name="api-run-abandon"),
+    path("runners/runs/<int:id>/log", runs.RunLogView.as_view(), name="api-run-log"),
+    path("runners/operations/<int:id>", operations.OperationView.as_view(), name="api-operation"),
+    path("runners/operations/<int:id>/log", operations.OperationLogView.as_view(), name="api-operation-log"),
+    path(
+        "runners/profiles/<str:name>/requirements",
+        profiles.ProfileRequirementsView.as_view(),
+        name="api-profile-requirements",
+    ),
+    path(
+        "runners/profiles/<str:name>/check",
+        profiles.ProfileCheck.as_view({"post": "check"}),
+        name="api-profile-check",
+    ),
     path("user-settings/", include(user_settings_urlpatterns)),
 ]

@@ -20,14 +20,14 @@ from rest_framework.throttling import SimpleRateThrottle
 
 from profiles.models import RunnerProfile
 from runners.api.base import plain
-from runners.api.exception_handler import kind_of
-from runners.api.permissions import CommandThrottle
-from runners.client_address import client_address
+from runners.api.throttling import CommandThrottle
 from runners.exceptions import RunnerServiceError, TooManyRequests
 from runners.models import AuditRecord
 from runners.services.access import Action, detail_for, may_see, user_may
 from runners.services.audit import audited
 from runners.services.machines.bulkheads import BULKHEADS
+from runners.web.client_address import client_address
+from runners.web.problems import kind_of
 
 
 class SignedIn(AccessMixin):

@@ -16,13 +16,13 @@ from profiles.config import ModuleLoaderType, RunnerType
 from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile, UserSettings
 from profiles.people import person_of
-from runners.api.commands import serializers
-from runners.api.exception_handler import flatten, sentence
-from runners.api.fields import shown
 from runners.commands.autosubmit import STATUSES
 from runners.exceptions import InvalidRequest, ProfileNotFound, RunnerServiceError
 from runners.pages.base import usable_profiles
 from runners.services import access
+from runners.web import requests
+from runners.web.fields import shown
+from runners.web.problems import flatten, sentence
 
 PARAM = "param-"  # prefix of the field names of open parameters
 TYPES: dict[str, type[RunnerType | ModuleLoaderType]] = {
@@ -47,7 +47,7 @@ class CommandForm(forms.Form):
     `validated`: the serializer's validated data, after `is_valid`. `profiles`: the profiles that the person may choose.
     """
 
-    serializer_class: ClassVar[type[serializers.ProfiledSerializer]]
+    serializer_class: ClassVar[type[requests.ProfiledSerializer]]
     params: ClassVar[tuple[str, ...]] = ()  # the fields that go into `command_params`
     more: ClassVar[tuple[str, ...]] = ()  # the fields that few people need
     required_css_class = "required"
@@ -146,7 +146,7 @@ class CommandForm(forms.Form):
             if self.profile is None:  # not one of the offered profiles: raise the error that the API would give
                 access.require(
                     self.request.user,
-                    serializers.enabled_profile(self.named, self.request.user),
+                    requests.enabled_profile(self.named, self.request.user),
                     self.serializer_class.action,
                 )
                 raise ProfileNotFound(f"The profile {shown(self.named)} has just changed. Try again.")
@@ -244,12 +244,12 @@ def text(label: str, help_text: str = "", *, rows: int = 0, placeholder: str = "
 
 
 class RunForm(CommandForm):
-    serializer_class = serializers.RunExperimentRequest
+    serializer_class = requests.RunExperimentRequest
     expid = expid_field()
 
 
 class JobListForm(CommandForm):
-    serializer_class = serializers.CreateJobListRequest
+    serializer_class = requests.CreateJobListRequest
     params = ("force", "check_wrapper", "update_version")
     more = ("check_wrapper", "update_version")
     expid = expid_field()
@@ -259,7 +259,7 @@ class JobListForm(CommandForm):
 
 
 class SetStatusForm(CommandForm):
-    serializer_class = serializers.SetJobStatusRequest
+    serializer_class = requests.SetJobStatusRequest
     params = (
         *("final_status", "job_names_list", "filter_status", "filter_type", "filter_chunks", "filter_type_chunk"),
         *("filter_type_chunk_split", "check_wrapper", "update_version"),
@@ -285,7 +285,7 @@ class SetStatusForm(CommandForm):
 
 
 class CreateExperimentForm(CommandForm):
-    serializer_class = serializers.CreateExperimentRequest
+    serializer_class = requests.CreateExperimentRequest
     params = (
         *("description", "hpc", "copy", "dummy", "minimal", "use_local_minimal", "git_repo", "git_branch"),
         *("config_path", "operational", "testcase", "evaluation"),
@@ -306,7 +306,7 @@ class CreateExperimentForm(CommandForm):
 
 
 class DescriptionForm(CommandForm):
-    serializer_class = serializers.UpdateDescriptionRequest
+    serializer_class = requests.UpdateDescriptionRequest
     expid = expid_field()
     description = forms.CharField(
         label="New description", required=False, strip=False, widget=forms.Textarea(attrs={"rows": 4})

@@ -60,6 +60,8 @@ from runners.services.runs import is_fresh
 
 logger = logging.getLogger(__name__)
 
+WAIT_GRACE = 30  # seconds to wait beyond the command's own timeout, until its end is confirmed
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between two looks while waiting
 DEADLINE_CODES = (124, 128 + 9)  # exit codes of `timeout` at the deadline; a command killed earlier has them, too
 CLOCK_SLACK = 2  # seconds: the machine reports the end in whole seconds, and its clock may differ a little from ours

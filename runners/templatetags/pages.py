@@ -12,9 +12,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from profiles.config import DEFAULT_SSH_PORT, RunnerConfig
-from runners.api.exception_handler import KINDS, SERVER_ERROR
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import interrupted
+from runners.web.problems import KINDS, SERVER_ERROR
 
 register = template.Library()
 

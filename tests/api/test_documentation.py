@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from runners.api.exception_handler import KINDS, KINDS_BY_CODE, SERVER_ERROR
-from runners.api.operations import MESSAGES
 from runners.cli.service import BY_CODE, Exit
 from runners.models.operation import OperationStatus
+from runners.services.results import MESSAGES
+from runners.web.problems import KINDS, KINDS_BY_CODE, SERVER_ERROR
 from tests.support.servers import ROOT
 
 API, CLI = ((ROOT / "docs" / name).read_text() for name in ("api.md", "cli.md"))

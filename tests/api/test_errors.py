@@ -16,9 +16,10 @@ from profiles.exceptions import InvalidProfile
 from profiles.models import EndpointToggle, RunnerProfile
 from runners import exceptions as ours
 from runners.api import exception_handler
-from runners.api.answers import RunSerializer
+from runners.api.runs.serializers import RunSerializer
 from runners.models import AuditRecord, RunnerRun
 from runners.services.representations import run_fields
+from runners.web import problems
 from tests.support.api import PREFIX, Api, check
 from tests.support.paths import ROOT
 
@@ -91,7 +92,7 @@ def past_run(**values: Any) -> RunnerRun:
 
 
 def test_the_codes_are_the_promised_ones() -> None:
-    assert {code: kind.status for code, kind in exception_handler.KINDS_BY_CODE.items()} == PROMISED
+    assert {code: kind.status for code, kind in problems.KINDS_BY_CODE.items()} == PROMISED
 
 
 def subclasses(cls: type) -> list[type]:
@@ -100,9 +101,9 @@ def subclasses(cls: type) -> list[type]:
 
 def test_every_error_of_the_services_has_its_status() -> None:
     for cls in subclasses(ours.RunnerServiceError)[1:]:
-        kinds = [exception_handler.KINDS[base] for base in cls.__mro__ if base in exception_handler.KINDS]
+        kinds = [problems.KINDS[base] for base in cls.__mro__ if base in problems.KINDS]
         assert kinds and kinds[0].code == cls.code, cls  # type: ignore[attr-defined]
-    assert exception_handler.KINDS[InvalidProfile].code == InvalidProfile.code
+    assert problems.KINDS[InvalidProfile].code == InvalidProfile.code
 
 
 def test_facts_never_replace_the_members_of_the_body() -> None:

@@ -20,8 +20,8 @@ from django.test import Client
 from django.utils import timezone
 
 from runners.models import AuditRecord, SignInAttempts
-from runners.pages.views import login
 from runners.services import sign_in, strangers
+from runners.web import login_throttling
 from tests.support.api import Api
 from tests.support.processes import wait_for
 from tests.support.servers import AppServer
@@ -235,7 +235,7 @@ def test_many_guesses_at_the_same_time_are_not_judged_at_the_same_time(
 
     from django.test import RequestFactory
 
-    view = login.slow_to_guess(slow)
+    view = login_throttling.slow_to_guess(slow)
 
     def ask(name: str) -> int:
         request = RequestFactory().post("/login", {"username": name})
@@ -250,7 +250,7 @@ def test_many_guesses_at_the_same_time_are_not_judged_at_the_same_time(
     assert most[0] <= 2 and answers.count(200) == 2 and answers.count(429) == 18
     assert len(refused) >= 1
     assert ask("ana") == 200  # there is capacity again
-    assert not login._in_flight
+    assert not login_throttling._in_flight
 
 
 def _done(future: Any) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runners.api.answers import Problem
-from runners.api.operations import OperationSerializer, operation_fields
+from runners.api.operations.serializers import OperationSerializer, operation_fields
+from runners.api.problems import Problem
 from runners.exceptions import OutcomeUnknown
 from runners.models.operation import Operation, OperationKind, OperationStatus
 from runners.services import operations

@@ -16,9 +16,9 @@ import pytest
 from django.test import Client
 from jsonschema import Draft202012Validator
 
-from runners.api.exception_handler import KINDS, LENGTH_REQUIRED, PROBLEM_TYPE
 from runners.api.openapi.document import document
 from runners.api.openapi.examples import recorded
+from runners.web.problems import KINDS, LENGTH_REQUIRED, PROBLEM_TYPE
 from tests.sdk import clients
 from tests.support.examples import UNRECORDED
 from tests.support.paths import ROOT

@@ -28,7 +28,6 @@ from hypothesis import strategies as st
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
 from runners import printable
-from runners.api.exception_handler import kind_of
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun, new_run_key
 from runners.models.operation import Operation, OperationKind
@@ -37,6 +36,7 @@ from runners.services.machines import leftovers, scripts
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import CommandResult, Runner
 from runners.services.representations import run_fields
+from runners.web.problems import kind_of
 from tests.support.hostile_answers import IDENTITY, KEY, PROBE_LINES, bytes_like, hostile_rows
 from tests.support.servers import ROOT
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
 from drf_spectacular.utils import (
     OpenApiParameter,
     OpenApiResponse,
@@ -17,16 +16,19 @@ from drf_spectacular.utils import (
     extend_schema,
 )
 
-from runners.api.answers import (
+from runners.api.commands.responses import (
     CommandAnswer,
     ExperimentCreatedAnswer,
     JobStatusAnswer,
-    Problem,
-    RunSerializer,
+    PlanAnswer,
     RunStartedAnswer,
     RunStoppedAnswer,
 )
-from runners.api.commands.serializers import (
+from runners.api.idempotency import KEY_PATTERN
+from runners.api.openapi.describe import BODY, BUSY, COMMON, ON_MACHINE, READING, problems
+from runners.api.operations.serializers import OperationSerializer
+from runners.api.runs.serializers import RunSerializer
+from runners.web.requests import (
     CreateExperimentRequest,
     CreateJobListRequest,
     RunExperimentRequest,
@@ -35,18 +37,7 @@ from runners.api.commands.serializers import (
     StopExperimentRequest,
     UpdateDescriptionRequest,
 )
-from runners.api.exception_handler import KINDS_BY_CODE, PROBLEM_TYPE
-from runners.api.idempotency import KEY_PATTERN
-from runners.api.operations import OperationSerializer
-from runners.api.runs.serializers import PlanAnswer
 
-# The codes that each operation can answer; a test compares them with what tests/api/test_examples.py sees.
-READING = ("not_authenticated", "invalid_credentials", "throttled", "database_unavailable")
-BODY = ("invalid_request", "invalid_json", "length_required", "too_large", "unsupported_media_type")
-COMMON = (*READING, *BODY, "permission_denied")  # of operations that may change something
-ON_MACHINE: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
-BUSY: tuple[str, ...] = ("machine_busy", "too_many_commands")  # 503: no machine was asked
-ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out", *BUSY)
 WITH_PROFILE = ("invalid_profile", "endpoint_disabled", "profile_forbidden", "profile_not_found", *ON_MACHINE)
 WHICH_RUN = ("profile_not_found", "invalid_profile", "profile_forbidden")
 
@@ -89,24 +80,6 @@ ACCEPTED_HEADERS = [
         ("Retry-After", int, "Seconds after which to look."),
     )
 ]
-
-
-def explained(*codes: str) -> dict[int, str]:
-    """Return a description for each status: a list of its codes and their titles."""
-    by_status: dict[int, dict[str, str]] = {}
-    for kind in KINDS_BY_CODE.values():
-        if kind.code in codes:
-            by_status.setdefault(kind.status, {})[kind.code] = kind.title
-    return {
-        status: "\n".join(f"- `{code}`: {title}" for code, title in kinds.items())
-        for status, kinds in sorted(by_status.items())
-    }
-
-
-def problems(*codes: str) -> dict[tuple[int, str], OpenApiResponse]:
-    return {
-        (status, PROBLEM_TYPE): OpenApiResponse(Problem, description=text) for status, text in explained(*codes).items()
-    }
 
 
 def operation(
@@ -241,42 +214,3 @@ update_experiment_description = command(
     answer=CommandAnswer,
     codes=(*WITH_PROFILE, "experiment_not_found"),
 )
-
-
-class BearerScheme(OpenApiAuthenticationExtension):
-    target_class = "runners.api.authentication.BearerAuthentication"
-    name = "bearer"
-
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {
-            "type": "http",
-            "scheme": "bearer",
-            "description": "A token of this service (`asr_...`), or a JWT or the fixed token of the Autosubmit API.",
-        }
-
-
-class SessionScheme(OpenApiAuthenticationExtension):
-    target_class = "runners.api.authentication.AdminSessionAuthentication"
-    name = "session"
-
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "apiKey", "in": "cookie", "name": "sessionid", "description": "Signed in to the admin."}
-
-
-class TextScheme(OpenApiSerializerFieldExtension):
-    """Describe StrictTextField with its pattern, so that generated clients and forms can validate before they send."""
-
-    target_class = "runners.api.fields.StrictTextField"
-    match_subclasses = True
-
-    def map_serializer_field(self, auto_schema: Any, direction: str) -> dict[str, Any]:
-        field = self.target
-        schema: dict[str, Any] = {"type": "string", "pattern": "^[^\\u0000]*$"}
-        if field.max_length is not None:
-            schema["maxLength"] = field.max_length
-        if not field.allow_blank:
-            schema["minLength"] = 1
-        if field.pattern:
-            text = field.pattern.pattern
-            schema["pattern"] = f"^({text})?$" if field.allow_blank else f"^{text}$"
-        return schema

@@ -12,7 +12,16 @@ from rest_framework.response import Response
 from profiles.config import Endpoint
 from runners.api.base import CommandViewSet, Reading, viewer
 from runners.api.commands import schema
-from runners.api.commands.serializers import (
+from runners.api.idempotency import idempotent
+from runners.api.long_commands import Preference, conduct
+from runners.commands import autosubmit
+from runners.models import RunnerRun
+from runners.models.operation import OperationKind
+from runners.models.token import TokenScope
+from runners.services import access, dry_run, execute, idempotency, runs, starting, stopping
+from runners.services.cancelling import NOT_REQUESTED
+from runners.services.representations import run_fields
+from runners.web.requests import (
     CreateExperimentRequest,
     CreateJobListRequest,
     RunExperimentRequest,
@@ -21,15 +30,6 @@ from runners.api.commands.serializers import (
     StopExperimentRequest,
     UpdateDescriptionRequest,
 )
-from runners.api.idempotency import idempotent
-from runners.api.operations import Preference, conduct
-from runners.commands import autosubmit
-from runners.models import RunnerRun
-from runners.models.operation import OperationKind
-from runners.models.token import TokenScope
-from runners.services import access, dry_run, execute, idempotency, runs, starting, stopping
-from runners.services.cancelling import NOT_REQUESTED
-from runners.services.representations import run_fields
 
 
 def command(name: str, *, endpoint: Endpoint, serializer_class: type) -> Any:

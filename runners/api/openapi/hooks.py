@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from runners.api.commands.schema import COMMON, READING, explained
-from runners.api.exception_handler import PROBLEM_TYPE
+from runners.api.openapi.describe import COMMON, READING, explained
 from runners.api.openapi.examples import recorded
 from runners.services.cancelling import JobOutcome
+from runners.web.problems import PROBLEM_TYPE
 
 Document = dict[str, Any]
 

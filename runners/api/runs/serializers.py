@@ -1,4 +1,4 @@
-"""The queries, request bodies and response bodies of the resources."""
+"""The queries, request bodies and response bodies of runs."""
 
 from __future__ import annotations
 
@@ -6,26 +6,18 @@ import base64
 import binascii
 import re
 from typing import Any
-from urllib.parse import urlencode
 
 from rest_framework import serializers
 
-from profiles.api.serializers import ProfileSSHSerializer
 from profiles.config import ModuleLoaderType, RunnerType
 from profiles.installations import MAX_INSTALLATION
-from runners.api.answers import RunSerializer
-from runners.api.commands.serializers import StrictSerializer, TypedProfileParamsField
-from runners.api.fields import ExpidField, StrictTextField
-from runners.models import RunStatus
-from runners.services.check import STAGES, Stage
+from runners.api.pagination import LARGEST_PAGE, PAGE
+from runners.models import RunnerRun, RunReason, RunStatus
+from runners.services.representations import run_fields
+from runners.web.fields import ExpidField, StrictTextField
+from runners.web.requests import StrictSerializer
 
-PAGE, LARGEST_PAGE = 50, 500
-LOG_BYTES, MOST_LOG_BYTES, FEWEST_LOG_BYTES = 65_536, 1_000_000, 16
-LARGEST_NUMBER = 2**63 - 1
 ORDERINGS = {"-created": "newest first", "created": "oldest first"}
-ENCODINGS = {"text": "the characters, in `text`", "base64": "the bytes, in `data`"}
-STAGE_CHOICES = list(STAGES.items())
-PARAMETER_TYPES = ("choice", "string", "integer", "strings")
 
 
 class MomentField(serializers.DateTimeField):
@@ -35,11 +27,6 @@ class MomentField(serializers.DateTimeField):
         if isinstance(value, str):
             value = re.sub(r" (\d\d:\d\d)$", r"+\1", value)
         return super().to_internal_value(value)
-
-
-def cursor_of(number: int) -> str:
-    """Return the cursor of the next page: an opaque text that holds the number of the last run on this page."""
-    return base64.urlsafe_b64encode(f"run {number}".encode()).decode().rstrip("=")
 
 
 class RunsQuery(StrictSerializer):
@@ -77,44 +64,90 @@ class RunsQuery(StrictSerializer):
         return int(found[1])
 
 
-class LogQuery(StrictSerializer):
-    """From `offset`, or the last `tail` bytes."""
-
-    # `offset` and `limit` have no `default`: generated clients would send it, also together with `tail`.
-    offset = serializers.IntegerField(
-        min_value=0,
-        max_value=LARGEST_NUMBER,
-        required=False,
-        help_text="The first byte, 0 unless given. Go on with `next_offset`.",
-    )
-    limit = serializers.IntegerField(
-        min_value=FEWEST_LOG_BYTES,
-        max_value=MOST_LOG_BYTES,
-        required=False,
-        help_text=f"At most so many bytes, {LOG_BYTES} unless given.",
-    )
-    tail = serializers.IntegerField(
-        min_value=FEWEST_LOG_BYTES,
-        max_value=MOST_LOG_BYTES,
-        required=False,
-        help_text="The last bytes; give neither offset nor limit with it.",
-    )
-    encoding = serializers.ChoiceField(
-        choices=list(ENCODINGS), default="text", help_text="text: whole characters in `text`. base64: bytes in `data`."
-    )
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if "tail" in attrs and (beside := [name for name in ("offset", "limit") if name in attrs]):
-            raise serializers.ValidationError(
-                {name: f"Leave out {name} or tail: tail is the end of the log by itself." for name in beside}
-            )
-        return {"limit": LOG_BYTES, **attrs}
-
-
 class AbandonRunRequest(StrictSerializer):
     """Why it is certain that nothing runs any more."""
 
     reason = StrictTextField(max_length=1000, help_text="It stays with the run and in the audit log, with your name.")
+
+
+REASONS = [("", "not TERMINATED"), *RunReason.choices]
+
+
+class JobsOfRun(serializers.Serializer[Any]):
+    """What became of the jobs of a run that has ended, by its log."""
+
+    total = serializers.IntegerField(allow_null=True, help_text="Jobs of the experiment; null: the log does not tell.")
+    failed = serializers.IntegerField(help_text="Jobs whose last attempt failed.")
+    not_run = serializers.IntegerField(
+        allow_null=True,
+        help_text="Jobs of which this run has seen neither completion nor failure. null: not known, because the run "
+        "did not come to its own end, or its log is too long to be read whole.",
+    )
+    failed_jobs = serializers.ListField(child=serializers.CharField(), help_text="Their names, 50 at most.")
+    at_least = serializers.BooleanField(
+        required=False, help_text="true: only the end of the long log was read, and more jobs may have failed."
+    )
+
+
+class RunSerializer(serializers.Serializer[RunnerRun]):
+    """One `autosubmit run`. The members up to `modified` are those of the Autosubmit API."""
+
+    expid = serializers.CharField()
+    runner_id = serializers.IntegerField(help_text="The number of this run.")
+    runner = serializers.ChoiceField(choices=RunnerType.choices)
+    module_loader = serializers.ChoiceField(choices=ModuleLoaderType.choices)
+    modules = serializers.CharField(allow_blank=True, help_text="Several modules stand on lines of their own.")
+    status = serializers.ChoiceField(
+        choices=RunStatus.choices,
+        help_text="COMPLETED: ended with exit code 0 and no stop under way, or its log says that it was complete "
+        "before the stop. TERMINATED: ended in any other way.",
+    )
+    pid = serializers.IntegerField(allow_null=True, help_text="null until the process is known.")
+    created = serializers.DateTimeField()
+    modified = serializers.DateTimeField(help_text="When the state last changed.")
+
+    exit_code = serializers.IntegerField(allow_null=True, help_text="128 + signal when a signal ended it.")
+    signal = serializers.CharField(allow_blank=True, help_text="The signal that ended it, such as TERM; else empty.")
+    reason = serializers.ChoiceField(choices=REASONS, help_text="Why it is TERMINATED; empty otherwise.")
+    host = serializers.CharField(allow_blank=True, help_text="The machine it runs on, by its own name.")
+    user = serializers.CharField(allow_blank=True, help_text="The account that runs it.")
+    profile_name = serializers.CharField(allow_blank=True)
+    installation = serializers.CharField(
+        help_text="The Autosubmit database that it uses, by its name. The same expid in another is another experiment."
+    )
+    started_by = serializers.CharField(allow_blank=True)
+    stopped_by = serializers.CharField(allow_blank=True)
+    finished = serializers.DateTimeField(allow_null=True)
+    confirmed_at = serializers.DateTimeField(allow_null=True, help_text="When the machine last confirmed the state.")
+    reachable = serializers.BooleanField(help_text="false: the last known state is shown, the machine cannot tell now.")
+    unreachable_detail = serializers.CharField(allow_blank=True, help_text="Why the machine could not tell.")
+    explanation = serializers.CharField(
+        allow_blank=True,
+        help_text="Why it ended so: the failed jobs, how many were not run, Autosubmit's reason or its last words; or "
+        "why it was declared ended.",
+    )
+    jobs = JobsOfRun(
+        allow_null=True, help_text="What became of its jobs; null while it runs, after a stop, and when nobody knows."
+    )
+    superseded = serializers.BooleanField(
+        help_text="true: its experiment was deleted, and a newer one has its id. Status does not tell of it any more."
+    )
+
+    def to_representation(self, instance: RunnerRun) -> dict[str, Any]:
+        """Return the members without DRF's loop over 21 field objects, which costs more than the query of a status.
+
+        Every client polls the status.
+        """
+        return run_fields(instance)
+
+
+class StopStep(serializers.Serializer[Any]):
+    """One thing that was tried to end a run."""
+
+    action = serializers.CharField(help_text="Such as 'autosubmit stop' or 'signal TERM'.")
+    outcome = serializers.CharField()
+    seconds = serializers.FloatField()
+    ended = serializers.BooleanField(help_text="Whether the end of the run was seen then.")
 
 
 class RunPage(serializers.Serializer[Any]):
@@ -123,129 +156,3 @@ class RunPage(serializers.Serializer[Any]):
     results = RunSerializer(many=True)
     next_cursor = serializers.CharField(allow_null=True, help_text="null: there are no more.")
     next = serializers.CharField(allow_null=True, help_text="The same as a link, relative to this server.")
-
-
-def next_link(path: str, query: dict[str, Any], cursor: str) -> str:
-    return f"{path}?{urlencode(query | {'cursor': cursor})}"
-
-
-class LogChunkAnswer(serializers.Serializer[Any]):
-    """A part of a log. Ask again with `offset=next_offset` until `ended` is true."""
-
-    offset = serializers.IntegerField(help_text="The first byte of this part.")
-    next_offset = serializers.IntegerField(help_text="The first byte behind it.")
-    size = serializers.IntegerField(help_text="How many bytes the log has now.")
-    ended = serializers.BooleanField(help_text="The command is over and its whole log has been read.")
-    text = serializers.CharField(
-        allow_null=True, help_text="Never begins or ends within a character; U+FFFD stands for what is no UTF-8."
-    )
-    data = serializers.CharField(  # type: ignore[assignment]  # a member, not the attribute of a serializer
-        allow_null=True, help_text="base64, when it was asked for."
-    )
-
-
-class RequirementSerializer(serializers.Serializer[Any]):
-    """A parameter that the profile leaves open."""
-
-    parameter = serializers.CharField(help_text="Its path in profile_params, such as SSH.USER.")
-    type = serializers.ChoiceField(choices=PARAMETER_TYPES, help_text="strings: one text, or a list of texts.")
-    required = serializers.BooleanField()  # type: ignore[assignment]  # a member, not the attribute of a field
-    required_when = serializers.DictField(
-        child=serializers.ListField(child=serializers.CharField()),
-        required=False,
-        help_text="Required if each of these parameters has one of these values.",
-    )
-    choices = serializers.ListField(child=serializers.CharField(), required=False)
-    minimum = serializers.IntegerField(required=False)
-    maximum = serializers.IntegerField(required=False)
-    max_length = serializers.IntegerField(required=False)
-    allowed_patterns = serializers.ListField(
-        child=serializers.CharField(),
-        required=False,
-        help_text="It has to match one of these: * stands for any text, ? for one character, [ab] for a or b. In hosts "
-        "case does not count.",
-    )
-    allowed_roots = serializers.ListField(
-        child=serializers.CharField(),
-        required=False,
-        help_text="An environment that is given by its path has to lie in one of these directories, links followed.",
-    )
-    default = serializers.JSONField(required=False, help_text="What is taken when it is not given.")
-    help = serializers.CharField(required=False)
-
-
-class RequirementsAnswer(serializers.Serializer[Any]):
-    """What a launch with this profile may or must still be given, in the order of a form."""
-
-    profile_name = serializers.CharField()
-    requirements = RequirementSerializer(many=True)
-
-
-class CheckProfileRequest(StrictSerializer):
-    """What the profile leaves open."""
-
-    profile_params = TypedProfileParamsField(help_text="What the profile leaves open.")
-
-
-class CheckStage(serializers.Serializer[Any]):
-    """One step of the check."""
-
-    name = serializers.ChoiceField(choices=STAGE_CHOICES)
-    title = serializers.CharField(help_text="What it does, in words.")
-    ok = serializers.BooleanField(allow_null=True, help_text="null: not tried, or there is nothing to try.")
-    milliseconds = serializers.IntegerField()
-    detail = serializers.CharField(help_text="What was found.")
-    remedy = serializers.CharField(allow_blank=True, help_text="What to do about it.")
-    facts = serializers.DictField(help_text="More about a failure, such as the fingerprint of an unknown host key.")
-
-
-class CheckAnswer(serializers.Serializer[Any]):
-    """Whether commands will work, and if not, what to do."""
-
-    profile_name = serializers.CharField()
-    ok = serializers.BooleanField(help_text="No stage has failed.")
-    milliseconds = serializers.IntegerField()
-    stages = CheckStage(many=True)
-    warnings = serializers.ListField(
-        child=serializers.CharField(), help_text="What an admin should know of the profile, whatever the stages say."
-    )
-
-
-def stage_fields(stage: Stage) -> dict[str, Any]:
-    return {
-        "name": stage.name,
-        "title": stage.title,
-        "ok": stage.ok,
-        "milliseconds": stage.milliseconds,
-        "detail": stage.detail,
-        "remedy": stage.remedy,
-        "facts": stage.facts,
-    }
-
-
-class PlannedProfile(serializers.Serializer[Any]):
-    """The resolved configuration."""
-
-    RUNNER_TYPE = serializers.ChoiceField(choices=RunnerType.choices)
-    MODULE_LOADER_TYPE = serializers.ChoiceField(choices=ModuleLoaderType.choices)
-    MODULES = serializers.ListField(child=serializers.CharField())
-    SSH = ProfileSSHSerializer(required=False)
-    VENV_ROOTS = serializers.ListField(
-        child=serializers.CharField(), required=False, help_text="The environment has to be in one of them."
-    )
-
-
-class PlanAnswer(serializers.Serializer[Any]):
-    """What `dry_run` answers."""
-
-    message = serializers.CharField()
-    profile = PlannedProfile()
-    where = serializers.CharField(help_text="The machine and account.")
-    argv = serializers.ListField(child=serializers.CharField())
-    script = serializers.CharField(help_text="What a login shell would evaluate there.")
-    detached = serializers.BooleanField(help_text="It would outlive the request, as a run does.")
-    warnings = serializers.ListField(
-        child=serializers.CharField(),
-        help_text="What it would do besides. create-job-list: the COMPLETED jobs whose progress would be lost; "
-        "for this Autosubmit is asked on the machine, without saving.",
-    )

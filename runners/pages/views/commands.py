@@ -16,7 +16,6 @@ from django.utils.http import urlencode
 
 from profiles.config import Endpoint
 from profiles.models import EndpointToggle
-from runners.api.operations import WAIT_GRACE, message_of
 from runners.commands import autosubmit
 from runners.exceptions import (
     AccountBusy,
@@ -41,6 +40,8 @@ from runners.pages.forms import (
 )
 from runners.services import access, dry_run, execute, idempotency, operations, starting
 from runners.services.dry_run import Plan
+from runners.services.operations import WAIT_GRACE
+from runners.services.results import message_of
 
 LAST_PARAMS = "page_params"  # key of the session: the last values of open parameters, by profile
 

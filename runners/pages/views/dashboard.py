@@ -14,10 +14,11 @@ from django.views import View
 
 from runners.commands.autosubmit import EXPID_PATTERN
 from runners.models import AuditRecord, RunnerRun
-from runners.pages import compression, run_lists
+from runners.pages import run_lists
 from runners.pages.base import PageView, SignedIn
 from runners.pages.views import history
 from runners.services import access, health
+from runners.web import compression
 
 
 class Home(PageView):

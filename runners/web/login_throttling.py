@@ -19,8 +19,8 @@ from django.shortcuts import render
 
 from profiles.names import MAX_USERNAME
 from profiles.validators import canonical
-from runners.client_address import client_address
 from runners.services.sign_in import seconds_to_wait
+from runners.web.client_address import client_address
 
 View = Callable[..., HttpResponseBase]
 

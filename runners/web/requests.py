@@ -16,7 +16,10 @@ from rest_framework import serializers
 from profiles.api.serializers import ModulesField
 from profiles.models import RunnerProfile
 from profiles.people import person_of
-from runners.api.fields import (
+from runners.commands.autosubmit import STATUSES, CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+from runners.exceptions import ProfileNotFound
+from runners.services import access, lookup
+from runners.web.fields import (
     MAX_NAMED,
     ConfigPathField,
     DescriptionField,
@@ -35,9 +38,6 @@ from runners.api.fields import (
     WordsField,
     shown,
 )
-from runners.commands.autosubmit import STATUSES, CreateExperimentParams, CreateJobListParams, SetJobStatusParams
-from runners.exceptions import ProfileNotFound
-from runners.services import access, lookup
 
 
 class StrictSerializer(serializers.Serializer[Any]):

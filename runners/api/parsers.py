@@ -1,19 +1,14 @@
-"""JSON in and out: a strict parser, a compact renderer, and a content negotiation that always chooses JSON."""
+"""A strict JSON parser: it rejects what another parser could read differently."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import IO, Any
 
 from django.conf import settings
 from django.http import UnreadablePostError
 from rest_framework import exceptions
-from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
-from rest_framework.renderers import BaseRenderer
-from rest_framework.request import Request
-from rest_framework.utils.encoders import JSONEncoder
 
 
 class TooLarge(exceptions.APIException):
@@ -64,35 +59,3 @@ class StrictJSONParser(BaseParser):
         if not isinstance(data, dict):
             raise InvalidJSON('The body has to be a JSON object, such as {"expid": "a001"}.')
         return data
-
-
-class CompactJSONRenderer(BaseRenderer):
-    """Render plain data as UTF-8 JSON. Unlike DRF's own renderer, do not search the Accept header for an indent."""
-
-    media_type = "application/json"
-    format = "json"
-    charset = None
-
-    def render(self, data: Any, accepted_media_type: Any = None, renderer_context: Any = None) -> bytes:
-        if data is None:
-            return b""
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":"), cls=JSONEncoder).encode(
-            "utf-8", "backslashreplace"
-        )
-
-
-class AlwaysJSON(BaseContentNegotiation):
-    """Choose JSON, the only format. A client whose Accept header asks for another format still gets JSON (RFC 9110,
-    12.4.1).
-    """
-
-    def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:  # type: ignore[override]
-        # Require the header `Content-Type: application/json`. Browsers send it to another origin only after a CORS
-        # preflight. Without this check, with PROTECTION_LEVEL=NONE, a page of another site could start a run.
-        content_type = (request.content_type or "").partition(";")[0].strip().lower()
-        return parsers[0] if content_type == "application/json" else None
-
-    def select_renderer(  # type: ignore[override]
-        self, request: Request, renderers: Sequence[Any], format_suffix: str | None = None
-    ) -> tuple[Any, str]:
-        return renderers[0], renderers[0].media_type

@@ -1,0 +1,98 @@
+"""Logs of runs and operations: the query, and the response as JSON or as plain bytes."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from runners.models import DetachedCommand
+from runners.services import runs
+from runners.web.requests import StrictSerializer
+
+LOG_BYTES, MOST_LOG_BYTES, FEWEST_LOG_BYTES = 65_536, 1_000_000, 16
+LARGEST_NUMBER = 2**63 - 1
+ENCODINGS = {"text": "the characters, in `text`", "base64": "the bytes, in `data`"}
+
+
+class LogQuery(StrictSerializer):
+    """From `offset`, or the last `tail` bytes."""
+
+    # `offset` and `limit` have no `default`: generated clients would send it, also together with `tail`.
+    offset = serializers.IntegerField(
+        min_value=0,
+        max_value=LARGEST_NUMBER,
+        required=False,
+        help_text="The first byte, 0 unless given. Go on with `next_offset`.",
+    )
+    limit = serializers.IntegerField(
+        min_value=FEWEST_LOG_BYTES,
+        max_value=MOST_LOG_BYTES,
+        required=False,
+        help_text=f"At most so many bytes, {LOG_BYTES} unless given.",
+    )
+    tail = serializers.IntegerField(
+        min_value=FEWEST_LOG_BYTES,
+        max_value=MOST_LOG_BYTES,
+        required=False,
+        help_text="The last bytes; give neither offset nor limit with it.",
+    )
+    encoding = serializers.ChoiceField(
+        choices=list(ENCODINGS), default="text", help_text="text: whole characters in `text`. base64: bytes in `data`."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "tail" in attrs and (beside := [name for name in ("offset", "limit") if name in attrs]):
+            raise serializers.ValidationError(
+                {name: f"Leave out {name} or tail: tail is the end of the log by itself." for name in beside}
+            )
+        return {"limit": LOG_BYTES, **attrs}
+
+
+class LogChunkAnswer(serializers.Serializer[Any]):
+    """A part of a log. Ask again with `offset=next_offset` until `ended` is true."""
+
+    offset = serializers.IntegerField(help_text="The first byte of this part.")
+    next_offset = serializers.IntegerField(help_text="The first byte behind it.")
+    size = serializers.IntegerField(help_text="How many bytes the log has now.")
+    ended = serializers.BooleanField(help_text="The command is over and its whole log has been read.")
+    text = serializers.CharField(
+        allow_null=True, help_text="Never begins or ends within a character; U+FFFD stands for what is no UTF-8."
+    )
+    data = serializers.CharField(  # type: ignore[assignment]  # a member, not the attribute of a serializer
+        allow_null=True, help_text="base64, when it was asked for."
+    )
+
+
+def log_answer(request: Request, row: DetachedCommand, query: dict[str, Any]) -> HttpResponseBase:
+    """Return a part of a log: JSON, or the raw bytes for a client that accepts text/plain but not JSON."""
+    encoding = query.pop("encoding")
+    page = runs.read_log(row, **query)
+    accepted = request.headers.get("Accept", "")
+    if "text/plain" in accepted and "application/json" not in accepted:
+        headers = {
+            "X-Log-Offset": str(page.offset),
+            "X-Log-Next-Offset": str(page.next_offset),
+            "X-Log-Size": str(page.size),
+            "X-Log-Ended": "true" if page.ended else "false",
+            "Vary": "Accept",
+        }
+        return HttpResponse(page.data, content_type="text/plain; charset=utf-8", headers=headers)
+    if encoding == "text":
+        page = page.whole_characters()
+    return Response(
+        {
+            "offset": page.offset,
+            "next_offset": page.next_offset,
+            "size": page.size,
+            "ended": page.ended,
+            "text": page.data.decode("utf-8", "replace") if encoding == "text" else None,
+            "data": base64.b64encode(page.data).decode() if encoding == "base64" else None,
+        },
+        headers={"Vary": "Accept"},
+    )

@@ -1,0 +1,96 @@
+"""Long commands: the header `Prefer: respond-async`, and a command that goes on as an operation."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from runners.api.operations.serializers import operation_fields
+from runners.models.operation import Operation, OperationKind
+from runners.services import idempotency, operations
+from runners.services.execute import CommandOutcome
+from runners.services.machines.bulkheads import BULKHEADS
+from runners.services.operations import WAIT_GRACE
+from runners.services.results import body_of
+
+if TYPE_CHECKING:
+    from runners.api.base import CommandViewSet
+
+RETRY_AFTER = 2  # seconds
+LONGEST_WAIT = 60  # seconds that `Prefer: wait=` may hold a connection
+APPLIED = "respond-async"
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """The preferences of a `Prefer` header (RFC 7240). Unknown preferences are ignored, as the RFC requires."""
+
+    is_async: bool = False
+    wait: int = 0  # seconds to wait for the end of the command before returning 202
+
+    @classmethod
+    def of(cls, request: Request) -> Preference:
+        header = request.headers.get("Prefer", "").lower()
+        names = {part.partition(";")[0].strip() for part in header.split(",")}
+        wait = next((int(found[1]) for name in names if (found := re.fullmatch(r'wait\s*=\s*"?(\d{1,6})"?', name))), 0)
+        return cls(APPLIED in names, min(wait, LONGEST_WAIT))
+
+
+def conduct(
+    view: CommandViewSet,
+    request: Request,
+    kind: OperationKind,
+    data: dict[str, Any],
+    argv: list[str],
+    attended: Callable[[], CommandOutcome],
+) -> Response:
+    """Execute a long command, inside the request or as an operation.
+
+    - Default: call `attended`, which runs the command inside the request.
+    - With `Prefer: respond-async`: start an operation and return 202 at once, or after the time of `wait=`.
+    - With an `Idempotency-Key`: start an operation and wait for its end. A retry of the request can then find the
+      result, even if this server dies before it answers.
+    """
+    preference = Preference.of(request)
+    if not preference.is_async and view.record is None:
+        return Response(body_of(kind, attended()))
+    limit = settings.RUNNERS_OPERATION_TIMEOUT if preference.is_async else settings.RUNNERS_COMMAND_TIMEOUT
+    operation = operations.start(
+        kind=kind,
+        config=data["config"],
+        profile_name=data["profile_name"],
+        argv=argv,
+        expid=data.get("expid", ""),
+        timeout=math.ceil(limit),
+        audit=view.audit,
+        **({"on_insert": idempotency.bind_operation(view.record)} if view.record else {}),
+    )
+    return answer_of(view, operation, preference)
+
+
+def answer_of(view: CommandViewSet, operation: Operation, preference: Preference) -> Response:
+    """Wait for an operation and return its outcome. With `Prefer: respond-async`, return 202 while it still runs.
+
+    Raises the error that the command would have raised inside the request; OutcomeUnknown if it still runs.
+    """
+    if preference.is_async:
+        with BULKHEADS.lingering() as may:
+            operations.wait(operation, seconds=preference.wait if may else 0)
+    else:
+        operations.wait(operation, seconds=operation.timeout + WAIT_GRACE)
+    if preference.is_async and operation.is_active:
+        view.audit.detail = f"operation {operation.pk}"
+        place = reverse("api-operation", kwargs={"id": operation.pk})
+        headers = {"Location": place, "Preference-Applied": APPLIED, "Retry-After": str(RETRY_AFTER)}
+        return Response(operation_fields(operation), status=202, headers=headers)
+    outcome = operations.outcome(operation)
+    view.audit.expid = outcome.expid
+    return Response(body_of(OperationKind(operation.kind), outcome))

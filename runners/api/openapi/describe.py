@@ -1,0 +1,92 @@
+"""What the OpenAPI descriptions of several resources share: the lists of error codes, and decorators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+
+from runners.api.logs import LogChunkAnswer, LogQuery
+from runners.api.openapi import extensions  # noqa: F401  (drf-spectacular finds them once they are imported)
+from runners.api.problems import Problem
+from runners.web.problems import KINDS_BY_CODE, PROBLEM_TYPE
+
+LOG_ERRORS: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
+LOG_ERRORS += ("outcome_unknown", "command_timed_out", "machine_busy")
+
+
+def reading(
+    operation_id: str,
+    summary: str,
+    description: str,
+    *,
+    answer: Any,
+    codes: tuple[str, ...] = (),
+    tag: str = "runs",
+    query: Any = None,
+    more: dict[Any, Any] | None = None,
+    headers: list[OpenApiParameter] | None = None,
+) -> Any:
+    """Describe a GET. `more` are responses in addition to the JSON response."""
+    return extend_schema(
+        operation_id=operation_id,
+        summary=summary,
+        description=description,
+        tags=[tag],
+        parameters=[*([query] if query else []), *(headers or [])],
+        responses={(200, "application/json"): answer, **(more or {}), **problems(*READING, *codes)},
+    )
+
+
+_LOG_HEADERS = [
+    OpenApiParameter(f"X-Log-{name}", kind, OpenApiParameter.HEADER, response=[200], description=text)
+    for name, kind, text in (
+        ("Offset", OpenApiTypes.INT, "text/plain: the first byte of this part."),
+        ("Next-Offset", OpenApiTypes.INT, "text/plain: the first byte behind it."),
+        ("Size", OpenApiTypes.INT, "text/plain: how many bytes the log has now."),
+        ("Ended", OpenApiTypes.BOOL, "text/plain: the command is over and its whole log has been read."),
+    )
+]
+
+
+def log(operation_id: str, summary: str, not_found: str, tag: str) -> Any:
+    return reading(
+        operation_id,
+        summary,
+        "What the command prints, standard output and error together. Begin with `offset=0` or `tail`, go on with "
+        "`offset=next_offset`, until `ended` is true. With `Accept: text/plain` the bytes come as they are.",
+        answer=LogChunkAnswer,
+        codes=("invalid_request", not_found, "log_not_found", *LOG_ERRORS),
+        tag=tag,
+        query=LogQuery,
+        more={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR)},
+        headers=_LOG_HEADERS,
+    )
+
+
+# The codes that each operation can answer; a test compares them with what tests/api/test_examples.py sees.
+READING = ("not_authenticated", "invalid_credentials", "throttled", "database_unavailable")
+BODY = ("invalid_request", "invalid_json", "length_required", "too_large", "unsupported_media_type")
+COMMON = (*READING, *BODY, "permission_denied")  # of operations that may change something
+ON_MACHINE: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
+BUSY: tuple[str, ...] = ("machine_busy", "too_many_commands")  # 503: no machine was asked
+ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out", *BUSY)
+
+
+def explained(*codes: str) -> dict[int, str]:
+    """Return a description for each status: a list of its codes and their titles."""
+    by_status: dict[int, dict[str, str]] = {}
+    for kind in KINDS_BY_CODE.values():
+        if kind.code in codes:
+            by_status.setdefault(kind.status, {})[kind.code] = kind.title
+    return {
+        status: "\n".join(f"- `{code}`: {title}" for code, title in kinds.items())
+        for status, kinds in sorted(by_status.items())
+    }
+
+
+def problems(*codes: str) -> dict[tuple[int, str], OpenApiResponse]:
+    return {
+        (status, PROBLEM_TYPE): OpenApiResponse(Problem, description=text) for status, text in explained(*codes).items()
+    }

@@ -1,0 +1,29 @@
+"""The views of operations."""
+
+from __future__ import annotations
+
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from runners.api.base import Reading, query_of, viewer
+from runners.api.logs import LogQuery, log_answer
+from runners.api.long_commands import RETRY_AFTER
+from runners.api.operations import schema
+from runners.api.operations.serializers import operation_fields
+from runners.services import operations
+
+
+class OperationView(Reading):
+    @schema.get_operation
+    def get(self, request: Request, id: int) -> Response:
+        operation = operations.get(pk=id, viewer=viewer(request))
+        headers = {"Retry-After": str(RETRY_AFTER)} if operation.is_active else {}
+        return Response(operation_fields(operation), headers=headers)
+
+
+class OperationLogView(Reading):
+    @schema.get_operation_log
+    def get(self, request: Request, id: int) -> HttpResponseBase:
+        _, query = query_of(request, LogQuery)
+        return log_answer(request, operations.get(pk=id, viewer=viewer(request)), query)

@@ -1,0 +1,58 @@
+"""The body of the error responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from runners.api.runs.serializers import RunSerializer, StopStep
+
+
+class RunChoice(serializers.Serializer[Any]):
+    """One of several active runs that a stop may mean."""
+
+    runner_id = serializers.IntegerField(help_text="The number of the run.")
+    profile_name = serializers.CharField(allow_blank=True)
+    installation = serializers.CharField()
+    user = serializers.CharField(allow_blank=True, help_text="The account that runs it.")
+    host = serializers.CharField(allow_blank=True, help_text="The machine it runs on, by its own name.")
+    started_by = serializers.CharField(allow_blank=True)
+    created = serializers.DateTimeField()
+
+
+class Problem(serializers.Serializer[Any]):
+    """Every error, as RFC 9457 says, with `detail` and `error_message` as today's clients read them.
+
+    More members may be present, such as `exit_code` and `output` (command_failed) or `run` (already_running).
+    """
+
+    type = serializers.CharField(help_text="A reference to the explanation of `code`.")
+    title = serializers.CharField(help_text="What `code` means, in a few words.")
+    status = serializers.IntegerField(help_text="The HTTP status.")
+    detail = serializers.CharField(help_text="What happened here, and what to do about it. Always text.")
+    code = serializers.CharField(help_text="Stable; programs should read this one.")
+    error = serializers.BooleanField(help_text="Always true.")
+    error_message = serializers.CharField(help_text="The same as detail.")
+    errors = serializers.DictField(  # type: ignore[assignment]
+        child=serializers.ListField(child=serializers.CharField()),
+        required=False,
+        help_text="For each refused member, by its path such as command_params.final_status: what is wrong.",
+    )
+    exit_code = serializers.IntegerField(required=False, allow_null=True, help_text="Of the command that failed.")
+    error_code = serializers.IntegerField(required=False, allow_null=True, help_text="Autosubmit's own, its [eCode=N].")
+    output = serializers.CharField(required=False, help_text="The last lines of the command that failed.")
+    host = serializers.CharField(required=False, help_text="The machine that is meant.")
+    key_type = serializers.CharField(required=False, help_text="The type of its host key (host_key_unknown, _changed).")
+    fingerprint = serializers.CharField(required=False, help_text="Of the host key that it shows.")
+    trusted_fingerprint = serializers.CharField(required=False, help_text="Of the key that is trusted instead.")
+    choices = RunChoice(many=True, required=False, help_text="The runs that may be meant (ambiguous), 50 at most.")
+    run = RunSerializer(required=False, help_text="The run that is in the way, or the last one.")
+    run_id = serializers.IntegerField(required=False, help_text="The run that may have been started, or still lives.")
+    machine = serializers.CharField(required=False, help_text="machine_busy: the account of the machine that is meant.")
+    requests = serializers.IntegerField(required=False, help_text="machine_busy: how many requests occupy it.")
+    of_your_profile = serializers.IntegerField(required=False, help_text="How many of them came with the same profile.")
+    of_yours = serializers.IntegerField(required=False, help_text="How many of them are the caller's.")
+    profile_name = serializers.CharField(required=False, allow_blank=True, help_text="The profile of the request.")
+    operation_id = serializers.IntegerField(required=False, help_text="The operation that is not finished yet.")
+    steps = StopStep(many=True, required=False, help_text="What was tried to end the run (errors of stop-experiment).")

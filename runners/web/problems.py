@@ -1,0 +1,137 @@
+"""The error responses of the API: one table from exception class to HTTP status and code, and one body.
+
+The body is that of RFC 9457, with the members that today's GUI reads. An exception is looked up in the table by the
+MRO of its class. An exception that is not in the table is a bug: Django answers 500 and logs the traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
+from django.http import Http404
+from rest_framework import exceptions as drf
+
+from profiles.exceptions import ForbiddenParameter, InvalidProfile
+from runners import exceptions as ours
+from runners import printable
+from runners.api.parsers import InvalidJSON, TooLarge
+
+PROBLEM_TYPE = "application/problem+json"
+DATABASE_RETRY = 5  # seconds
+PATH_LIMIT = 100  # characters of a member's path in `detail`; no member of ours has a longer path
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type of problem. Clients may rely on its `code` and `status`: they never change."""
+
+    status: int
+    code: str
+    title: str
+
+
+NOT_FOUND = Kind(404, "not_found", "Not found")
+DATABASE_UNAVAILABLE = Kind(503, "database_unavailable", "The service's database does not answer")
+BAD_REQUEST = Kind(400, "bad_request", "The request is not valid HTTP")
+SERVER_ERROR = Kind(500, "internal_error", "An error in the service")
+
+KINDS: dict[type[BaseException], Kind] = {
+    ours.InvalidRequest: Kind(400, "invalid_request", "A member of the request is not accepted"),
+    InvalidProfile: Kind(400, "invalid_profile", "Profile and parameters do not fit together"),
+    ours.EndpointDisabled: Kind(403, "endpoint_disabled", "An admin has switched this endpoint off"),
+    ours.ProfileForbidden: Kind(403, "profile_forbidden", "The profile may not be used this way"),
+    ForbiddenParameter: Kind(403, "profile_forbidden", "The profile may not be used this way"),
+    ours.ProfileNotFound: Kind(404, "profile_not_found", "No such profile"),
+    ours.ExperimentNotFound: Kind(404, "experiment_not_found", "Autosubmit knows no such experiment there"),
+    ours.RunNotFound: Kind(404, "run_not_found", "The experiment was never run here"),
+    ours.LogNotFound: Kind(404, "log_not_found", "The run has no log any more"),
+    ours.OperationNotFound: Kind(404, "operation_not_found", "No such operation"),
+    ours.IdempotencyInProgress: Kind(409, "idempotency_in_progress", "The first request with this key is under way"),
+    ours.IdempotencyKeyReused: Kind(422, "idempotency_key_reused", "This key came with another request"),
+    ours.AlreadyRunning: Kind(409, "already_running", "The experiment is running"),
+    ours.NotRunning: Kind(409, "not_running", "The experiment is not running"),
+    ours.AmbiguousRun: Kind(409, "ambiguous", "Several installations run an experiment of this id"),
+    ours.StoppedDuringLaunch: Kind(409, "stopped_during_launch", "The run was stopped while it was being started"),
+    ours.StillReachable: Kind(409, "still_reachable", "The machine answers, so the run can be stopped"),
+    ours.RunnerUnreachable: Kind(502, "runner_unreachable", "The machine cannot be reached; nothing was started"),
+    ours.HostKeyUnknown: Kind(502, "host_key_unknown", "The machine's host key is not trusted yet"),
+    ours.HostKeyChanged: Kind(502, "host_key_changed", "The machine shows another host key than the trusted one"),
+    ours.AuthenticationFailed: Kind(502, "authentication_failed", "The machine does not let the service in"),
+    ours.MachineBusy: Kind(503, "machine_busy", "Too many requests occupy the machine; nothing was started"),
+    ours.AccountBusy: Kind(503, "account_busy", "Another experiment is being created in the account"),
+    ours.TooManyCommands: Kind(503, "too_many_commands", "Too many of your commands are being carried out"),
+    ours.OutcomeUnknown: Kind(502, "outcome_unknown", "The connection was lost in mid-command"),
+    ours.CommandFailed: Kind(502, "command_failed", "The command ran and failed"),
+    ours.CommandTimedOut: Kind(504, "command_timed_out", "The command was ended at its deadline"),
+    ours.StopNotConfirmed: Kind(504, "stop_not_confirmed", "The run still lives after every step to stop it"),
+    drf.ValidationError: Kind(400, "invalid_request", "A member of the request is not accepted"),
+    InvalidJSON: Kind(400, "invalid_json", "The body is no JSON object"),
+    drf.ParseError: Kind(400, "invalid_json", "The body is no JSON object"),
+    drf.NotAuthenticated: Kind(401, "not_authenticated", "Credentials are needed"),
+    drf.AuthenticationFailed: Kind(401, "invalid_credentials", "The credentials are not accepted"),
+    drf.PermissionDenied: Kind(403, "permission_denied", "Not allowed"),
+    PermissionDenied: Kind(403, "permission_denied", "Not allowed"),
+    drf.NotFound: NOT_FOUND,
+    Http404: NOT_FOUND,
+    drf.MethodNotAllowed: Kind(405, "method_not_allowed", "Wrong method"),
+    TooLarge: Kind(413, "too_large", "The body is too large"),
+    drf.UnsupportedMediaType: Kind(415, "unsupported_media_type", "The body has to be JSON"),
+    ours.TooManyRequests: Kind(429, "throttled", "Too many requests"),
+    drf.Throttled: Kind(429, "throttled", "Too many requests"),
+    OperationalError: DATABASE_UNAVAILABLE,
+    InterfaceError: DATABASE_UNAVAILABLE,
+}
+
+
+LENGTH_REQUIRED = Kind(411, "length_required", "The body's length is not declared")
+KINDS_BY_CODE = {kind.code: kind for kind in (*KINDS.values(), BAD_REQUEST, LENGTH_REQUIRED, SERVER_ERROR)}
+
+
+def kind_of(error: BaseException) -> Kind | None:
+    """Return the table's entry for the nearest class in the MRO of an error; None for a bug."""
+    return next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
+
+
+def problem(kind: Kind, detail: str, *, errors: dict[str, list[str]] | None = None, **facts: Any) -> dict[str, Any]:
+    """Return the body of an error response. `facts` are extra members; they never replace the standard members."""
+    return {
+        **facts,
+        "type": f"/docs/errors#{kind.code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "code": kind.code,
+        "error": True,
+        "error_message": detail,
+        **({"errors": errors} if errors else {}),
+    }
+
+
+def flatten(detail: Any, path: str = "") -> dict[str, list[str]]:
+    """Flatten DRF's nested error detail to one level: `{"command_params.final_status": ["..."]}`."""
+    if isinstance(detail, Mapping):
+        found: dict[str, list[str]] = {}
+        for name, inner in detail.items():
+            here = path if name == "non_field_errors" else f"{path}.{name}" if path else str(name)
+            for key, texts in flatten(inner, here).items():
+                found.setdefault(key, []).extend(texts)
+        return found
+    texts = detail if isinstance(detail, list) else [detail]
+    if any(isinstance(text, Mapping) for text in texts):  # one mapping per item of a list
+        return flatten({str(index): text for index, text in enumerate(texts) if text}, path)
+    return {path: [str(text) for text in texts]}
+
+
+def sentence(errors: dict[str, list[str]], limit: int = 3) -> str:
+    """Return field errors as one line, for `detail` and other places that show no `errors`.
+
+    Paths are cleaned and shortened. A path can be any text: an unknown member has the name that the client sent.
+    """
+    named = ((printable.line(path, PATH_LIMIT), " ".join(texts)) for path, texts in errors.items())
+    parts = [f"{path}: {words}" if path else words for path, words in named]
+    more = f" ({len(parts) - limit} more in errors)" if len(parts) > limit else ""
+    return " ".join(parts[:limit]) + more
