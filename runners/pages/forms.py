@@ -50,7 +50,6 @@ class CommandForm(forms.Form):
     serializer_class: ClassVar[type[requests.ProfiledSerializer]]
     params: ClassVar[tuple[str, ...]] = ()  # the fields that go into `command_params`
     more: ClassVar[tuple[str, ...]] = ()  # the fields that few people need
-    required_css_class = "required"
 
     def __init__(self, request: HttpRequest, data: Any = None, initial: dict[str, Any] | None = None) -> None:
         super().__init__(data, initial=initial, label_suffix="")
