@@ -17,21 +17,25 @@ from runners.web.problems import (
     BAD_REQUEST,
     DATABASE_RETRY,
     DATABASE_UNAVAILABLE,
-    KINDS_BY_CODE,
     NOT_FOUND,
-    PROBLEM_TYPE,
+    PROBLEM_CONTENT_TYPE,
+    PROBLEM_TYPES_BY_CODE,
     SERVER_ERROR,
-    Kind,
-    kind_of,
+    ProblemType,
     problem,
+    problem_type_of,
 )
 
 
 @require_safe
 def errors(request: HttpRequest) -> HttpResponse:
     """List every `code` of the API, from the table of errors. The `type` member of an error links here."""
-    kinds = KINDS_BY_CODE.values()
-    return render(request, "errors.html", {"kinds": sorted(kinds, key=lambda kind: (kind.status, kind.code))})
+    problem_types = PROBLEM_TYPES_BY_CODE.values()
+    return render(
+        request,
+        "errors.html",
+        {"problem_types": sorted(problem_types, key=lambda problem_type: (problem_type.status, problem_type.code))},
+    )
 
 
 def _openapi(media: str, content_type: str) -> Callable[[HttpRequest], HttpResponse]:
@@ -53,8 +57,8 @@ def _wants_problem(request: HttpRequest) -> bool:
     return request.path_info.startswith(("/v4", "/api"))
 
 
-def _problem(kind: Kind, detail: str) -> HttpResponse:
-    return JsonResponse(problem(kind, detail), status=kind.status, content_type=PROBLEM_TYPE)
+def _problem(problem_type: ProblemType, detail: str) -> HttpResponse:
+    return JsonResponse(problem(problem_type, detail), status=problem_type.status, content_type=PROBLEM_CONTENT_TYPE)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
@@ -73,7 +77,7 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBa
 def server_error(request: HttpRequest) -> HttpResponseBase:
     """Answer 503 if the database does not answer, 500 for a bug. Django has already logged the traceback."""
     error = sys.exc_info()[1]
-    if error and kind_of(error) is DATABASE_UNAVAILABLE:
+    if error and problem_type_of(error) is DATABASE_UNAVAILABLE:
         if _wants_problem(request):
             response = _problem(DATABASE_UNAVAILABLE, f"{DATABASE_UNAVAILABLE.title}. Try again in some seconds.")
         else:  # without the request, because the page must not query who is signed in

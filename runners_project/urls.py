@@ -7,16 +7,16 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from runners.web.login_throttling import slow_to_guess
+from runners.web.login_throttling import throttle_login
 from runners_project import error_pages
 
 urlpatterns = [
     path("v4/", include("runners.api.urls")),
     path("", include("runners.pages.urls")),
-    path("login", slow_to_guess(LoginView.as_view(redirect_authenticated_user=True)), name="login"),
+    path("login", throttle_login(LoginView.as_view(redirect_authenticated_user=True)), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
-    path("admin/login/", slow_to_guess(admin.site.login)),
-    path("admin/password_change/", slow_to_guess(admin.site.admin_view(admin.site.password_change))),
+    path("admin/login/", throttle_login(admin.site.login)),
+    path("admin/password_change/", throttle_login(admin.site.admin_view(admin.site.password_change))),
     path("admin/", admin.site.urls),
     path("docs/errors", error_pages.errors, name="errors"),
     path("openapi.json", error_pages.openapi_json, name="openapi"),

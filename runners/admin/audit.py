@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, badge, block, short
 from runners.models import AuditRecord
-from runners.templatetags.pages import moment
+from runners.templatetags.formatting import exact_time
 
 QUIET = (AuditRecord.OK, "dry_run")
 
@@ -83,7 +83,7 @@ class AuditRecordAdmin(ReadOnlyAdmin):
 
     @admin.display(description="when")
     def when(self, record: AuditRecord) -> str:
-        return moment(record.created)
+        return exact_time(record.created)
 
     @admin.display(description="who")
     def who(self, record: AuditRecord) -> str:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from runners.templatetags.pages import moment
+from runners.templatetags.formatting import exact_time
 
 if TYPE_CHECKING:
     AnyPaginator = Paginator[Any]
@@ -132,7 +132,7 @@ def short(value: datetime | None) -> SafeString | str:
         return "-"
     local = timezone.localtime(value)
     return format_html(
-        '<time datetime="{}" title="{}">{}</time>', value.isoformat(), moment(value), f"{local:%Y-%m-%d %H:%M}"
+        '<time datetime="{}" title="{}">{}</time>', value.isoformat(), exact_time(value), f"{local:%Y-%m-%d %H:%M}"
     )
 
 

@@ -20,7 +20,7 @@ from runners.exceptions import RunnerServiceError
 from runners.models import TrustedHostKey
 from runners.services import host_keys
 from runners.services.host_keys import ScannedKey, fingerprint_of
-from runners.templatetags.pages import moment
+from runners.templatetags.formatting import exact_time
 from runners.web.client_address import AUDIT_LIMIT, client_address
 
 
@@ -53,7 +53,7 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
 
     @admin.display(description="approved", ordering="created")
     def approved(self, row: TrustedHostKey) -> str:
-        return moment(row.created)
+        return exact_time(row.created)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("runners.delete_trustedhostkey")
@@ -117,7 +117,7 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
         """Approve the wanted keys. Return False and approve none if the machine does not show all of them any more."""
         chosen = [key for key in keys if key.fingerprint in wanted]
         if len(chosen) != len(set(wanted)):
-            text = "The machine shows other keys now than a moment ago. Nothing was approved: compare them again."
+            text = "The machine shows other keys now than a exact_time ago. Nothing was approved: compare them again."
             self.message_user(request, text, messages.ERROR)
             return False
         for key in chosen:

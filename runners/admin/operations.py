@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, as_json, badge, block, short
 from runners.models import Operation
 from runners.models.operation import OperationKind, OperationStatus
-from runners.templatetags.pages import in_words, moment
+from runners.templatetags.formatting import duration, exact_time
 
 TONES = {"pending": "active", "running": "active", "succeeded": "completed", "failed": "failed", "unknown": "unsure"}
 
@@ -81,16 +81,16 @@ class OperationAdmin(ReadOnlyAdmin):
 
     @admin.display(description="started")
     def since(self, operation: Operation) -> str:
-        return moment(operation.created)
+        return exact_time(operation.created)
 
     @admin.display(description="ended")
     def ended(self, operation: Operation) -> str:
-        return moment(operation.finished) or "-"
+        return exact_time(operation.finished) or "-"
 
     @admin.display(description="confirmed")
     def confirmed(self, operation: Operation) -> str:
-        return moment(operation.confirmed_at) or "never"
+        return exact_time(operation.confirmed_at) or "never"
 
     @admin.display(description="lasted")
     def lasted(self, operation: Operation) -> str:
-        return in_words(((operation.finished or timezone.now()) - operation.created).total_seconds())
+        return duration(((operation.finished or timezone.now()) - operation.created).total_seconds())

@@ -35,11 +35,11 @@ from runners.admin.base import (
 from runners.commands import autosubmit
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
-from runners.pages.base import in_words, recorded
+from runners.pages.base import error_context, recorded
 from runners.services import access, dry_run, lifecycle, lookup, runs, stopping
 from runners.services import runs as service
 from runners.services.machines.output import plain_text
-from runners.templatetags.pages import lasted, moment, outcome, tone
+from runners.templatetags.formatting import exact_time, lasted, outcome, tone
 
 LOG_TAIL = 16 * 1024  # bytes
 AUDIT_TRAIL = 100  # records
@@ -135,11 +135,11 @@ class RunnerRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="started")
     def began(self, run: RunnerRun) -> str:
-        return moment(run.created)
+        return exact_time(run.created)
 
     @admin.display(description="ended")
     def ended(self, run: RunnerRun) -> str:
-        return moment(run.finished) or "-"
+        return exact_time(run.finished) or "-"
 
     @admin.display(description="duration")
     def length(self, run: RunnerRun) -> str:
@@ -151,11 +151,11 @@ class RunnerRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="confirmed")
     def last_known(self, run: RunnerRun) -> str:
-        return moment(run.confirmed_at) or "never"
+        return exact_time(run.confirmed_at) or "never"
 
     @admin.display(description="stop requested")
     def stop_asked(self, run: RunnerRun) -> str:
-        return moment(run.stop_requested_at) or "-"
+        return exact_time(run.stop_requested_at) or "-"
 
     @admin.display(description="configuration")
     def configuration(self, run: RunnerRun) -> SafeString:
@@ -175,7 +175,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="directory")
     def directory(self, run: RunnerRun) -> str:
-        removed = f" (removed {moment(run.cleaned_at)})" if run.cleaned_at else ""
+        removed = f" (removed {exact_time(run.cleaned_at)})" if run.cleaned_at else ""
         return f"~/.autosubmit-runners/{run.key}{removed}"
 
     def has_act_permission(self, request: HttpRequest) -> bool:
@@ -257,7 +257,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
                         **form.cleaned_data,
                     )
             except RunnerServiceError as error:
-                context["error"] = {**in_words(error, request.user), "steps": error.facts.get("steps", [])}
+                context["error"] = {**error_context(error, request.user), "steps": error.facts.get("steps", [])}
             else:
                 is_success = not stopped.cancellation or stopped.cancellation.is_complete
                 level = messages.SUCCESS if is_success else messages.WARNING
@@ -280,7 +280,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
                 with recorded(request, "abandon-run") as audit:
                     runs.abandon_run(pk=pk, audit=audit, authorize=authorize, **form.cleaned_data)
             except RunnerServiceError as error:
-                context["error"] = in_words(error, request.user)
+                context["error"] = error_context(error, request.user)
             else:
                 self.message_user(request, f"Run {pk} of {run.expid} counts as ended now.", messages.SUCCESS)
                 return redirect("admin:runners_runnerrun_change", pk)
@@ -299,7 +299,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         try:
             access.require_stop(request.user, context["run"])
         except ProfileForbidden as error:  # do not show a form that would be rejected
-            context |= {"error": in_words(error, request.user), "is_refused": True}
+            context |= {"error": error_context(error, request.user), "is_refused": True}
         status = context["error"]["status"] if "error" in context else 200
         return TemplateResponse(request, f"admin/runners/runnerrun/{name}.html", context, status=status)
 

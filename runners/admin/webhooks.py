@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST
 from profiles.models import RunnerProfile
 from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, short
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
-from runners.templatetags.pages import moment
+from runners.templatetags.formatting import exact_time
 from runners.webhooks import delivery as webhooks
 
 if TYPE_CHECKING:
@@ -181,15 +181,15 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="written")
     def when(self, delivery: WebhookDelivery) -> str:
-        return moment(delivery.created)
+        return exact_time(delivery.created)
 
     @admin.display(description="delivered")
     def delivered(self, delivery: WebhookDelivery) -> str:
-        return moment(delivery.delivered_at) or "not yet"
+        return exact_time(delivery.delivered_at) or "not yet"
 
     @admin.display(description="next attempt")
     def next_time(self, delivery: WebhookDelivery) -> str:
-        return moment(delivery.next_attempt) or "none"
+        return exact_time(delivery.next_attempt) or "none"
 
     @admin.display(description="payload")
     def shown_payload(self, delivery: WebhookDelivery) -> SafeString:

@@ -26,7 +26,7 @@ from runners.services.dry_run import Plan
 from runners.services.machines.bulkheads import BULKHEADS, Command
 from runners.services.strangers import STRANGERS
 from runners.web.client_address import client_address
-from runners.web.problems import KINDS_BY_CODE, PROBLEM_TYPE, problem
+from runners.web.problems import PROBLEM_CONTENT_TYPE, PROBLEM_TYPES_BY_CODE, problem
 from runners.web.requests import StrictSerializer
 
 STRANGE = ("not_authenticated", "invalid_credentials")  # audit outcomes of requests without valid credentials
@@ -37,7 +37,7 @@ def viewer(request: Request) -> Any:
     return SimpleLazyObject(lambda: request.user)
 
 
-class Reading(APIView):
+class ReadOnlyAPIView(APIView):
     """A read-only view. It does not check credentials while PROTECTION_LEVEL leaves reading open to everybody."""
 
     def perform_authentication(self, request: Request) -> None:
@@ -71,10 +71,12 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             return super().dispatch(request, *args, **kwargs)
         address = client_address(request)
         if self._is_of_nobody(request) and (wait := STRANGERS.refuses(address)):
-            kind = KINDS_BY_CODE["throttled"]
-            body = problem(kind, f"Too many requests without credentials. Try again in {wait} s, or send a token.")
+            problem_type = PROBLEM_TYPES_BY_CODE["throttled"]
+            body = problem(
+                problem_type, f"Too many requests without credentials. Try again in {wait} s, or send a token."
+            )
             headers = {"Retry-After": str(wait)}
-            return JsonResponse(body, status=kind.status, content_type=PROBLEM_TYPE, headers=headers)
+            return JsonResponse(body, status=problem_type.status, content_type=PROBLEM_CONTENT_TYPE, headers=headers)
 
         def is_listed(record: AuditRecord) -> bool:
             return record.outcome not in STRANGE or STRANGERS.counts(address)

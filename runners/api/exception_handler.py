@@ -16,10 +16,10 @@ from runners.services.representations import run_fields
 from runners.web.problems import (
     DATABASE_RETRY,
     DATABASE_UNAVAILABLE,
-    PROBLEM_TYPE,
+    PROBLEM_CONTENT_TYPE,
     flatten,
-    kind_of,
     problem,
+    problem_type_of,
     sentence,
 )
 
@@ -34,8 +34,8 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
 
     None for a bug: then Django logs the traceback and calls handler500.
     """
-    kind = kind_of(exc)
-    if kind is None:
+    problem_type = problem_type_of(exc)
+    if problem_type is None:
         return None
     set_rollback()
     headers: dict[str, str] = {}
@@ -56,7 +56,7 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     elif isinstance(exc, drf.ValidationError):
         errors = flatten(exc.detail)
         detail = sentence(errors)
-    elif kind is DATABASE_UNAVAILABLE:
+    elif problem_type is DATABASE_UNAVAILABLE:
         logger.error("The database does not answer: %s", exc)
         detail = "The service's database does not answer now. Nothing was started; try again in some seconds."
         headers["Retry-After"] = str(DATABASE_RETRY)
@@ -71,14 +71,14 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     elif isinstance(exc, drf.APIException):
         detail = str(exc.detail)
     else:
-        detail = kind.title + "."
+        detail = problem_type.title + "."
     if auth_header := getattr(exc, "auth_header", None):
         headers["WWW-Authenticate"] = auth_header
     if len(errors) > MAX_ERRORS:
         errors = dict(list(errors.items())[:MAX_ERRORS])
-    body = problem(kind, detail, errors=errors, **facts)
-    response = Response(body, status=kind.status, headers=headers, content_type=PROBLEM_TYPE)
+    body = problem(problem_type, detail, errors=errors, **facts)
+    response = Response(body, status=problem_type.status, headers=headers, content_type=PROBLEM_CONTENT_TYPE)
     # Keep Django from logging a warning for each 4xx: rejected commands are in the audit, and every open page of the
     # GUI asks every 10 s for a status, also for that of an experiment that was never run.
-    response._has_been_logged = kind.status < 500  # type: ignore[attr-defined]
+    response._has_been_logged = problem_type.status < 500  # type: ignore[attr-defined]
     return response

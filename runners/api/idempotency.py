@@ -21,7 +21,7 @@ from runners.services.audit import begin
 from runners.services.cancelling import NOT_REQUESTED
 from runners.services.representations import run_fields
 from runners.services.stopping import HAD_ENDED
-from runners.web.problems import PROBLEM_TYPE
+from runners.web.problems import PROBLEM_CONTENT_TYPE
 
 if TYPE_CHECKING:
     from runners.api.base import CommandViewSet
@@ -71,7 +71,7 @@ def idempotent(method: Method) -> Method:
         if record.answer_status is not None:
             view.audit.outcome, view.audit.detail = "replayed", f"the answer of {record}"
             headers = {**record.answer_headers, REPLAYED: "true"}
-            kind = PROBLEM_TYPE if record.answer_status >= 400 else None
+            kind = PROBLEM_CONTENT_TYPE if record.answer_status >= 400 else None
             return Response(record.answer_body, status=record.answer_status, headers=headers, content_type=kind)
         view.record = record
         try:

@@ -7,17 +7,10 @@ from typing import IO, Any
 
 from django.conf import settings
 from django.http import UnreadablePostError
-from rest_framework import exceptions
+from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-
-class TooLarge(exceptions.APIException):
-    status_code = 413
-    default_code = "too_large"
-
-
-class InvalidJSON(exceptions.ParseError):
-    default_code = "invalid_json"
+from runners.web.problems import TooLarge
 
 
 def _no_constant(name: str) -> None:
@@ -44,7 +37,7 @@ class StrictJSONParser(BaseParser):
         try:
             body = stream.read(limit + 1)
         except UnreadablePostError:
-            raise InvalidJSON("The connection was closed before the whole body had come.") from None
+            raise ParseError("The connection was closed before the whole body had come.") from None
         if len(body) > limit:
             raise TooLarge(f"The body has more than {limit} bytes.")
         try:
@@ -52,10 +45,10 @@ class StrictJSONParser(BaseParser):
             if b"\\u" in body:  # only an escape can give a lone surrogate; files, shells and databases reject those
                 json.dumps(data, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
-            raise InvalidJSON("The body holds half of a surrogate pair (such as \\ud800): no valid text.") from None
+            raise ParseError("The body holds half of a surrogate pair (such as \\ud800): no valid text.") from None
         except (ValueError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise InvalidJSON(f"The body is no valid JSON: {reason}.") from None
+            raise ParseError(f"The body is no valid JSON: {reason}.") from None
         if not isinstance(data, dict):
-            raise InvalidJSON('The body has to be a JSON object, such as {"expid": "a001"}.')
+            raise ParseError('The body has to be a JSON object, such as {"expid": "a001"}.')
         return data

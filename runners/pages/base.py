@@ -10,9 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.contrib.auth.mixins import AccessMixin
+from django.contrib.auth import mixins
 from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.generic import TemplateView
@@ -27,29 +26,25 @@ from runners.services.access import Action, detail_for, may_see, user_may
 from runners.services.audit import audited
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.web.client_address import client_address
-from runners.web.problems import kind_of
+from runners.web.problems import problem_type_of
 
 
-class SignedIn(AccessMixin):
-    """A mixin for views that require a sign-in. It redirects other people to the login page.
-
-    If htmx asked for a part of a page, the response tells htmx to replace the whole page by the login page.
-    """
+class LoginRequiredMixin(mixins.LoginRequiredMixin):
+    """Django's mixin, also for requests of htmx for a part of a page: they get the whole login page."""
 
     request: HttpRequest
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.user.is_authenticated:
-            return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]  # the view's dispatch
+    def handle_no_permission(self) -> HttpResponse:  # type: ignore[override]  # Django only redirects
+        request = self.request
         if not is_partial(request):
-            return self.handle_no_permission()
+            return super().handle_no_permission()
         here = request.headers.get("HX-Current-URL", "")
         target = here if url_has_allowed_host_and_scheme(here, {request.get_host()}) else "/"
         there = f"{resolve_url(settings.LOGIN_URL)}?{urlencode({'next': target})}"
         return HttpResponse(status=204, headers={"HX-Redirect": there})
 
 
-class PageView(SignedIn, TemplateView):
+class PageView(LoginRequiredMixin, TemplateView):
     """A page. `title` is its heading and the title of the window."""
 
     title = ""
@@ -97,17 +92,17 @@ def seconds_to_wait(request: HttpRequest, throttle: SimpleRateThrottle) -> int:
     return max(1, ceil(throttle.wait() or 1))
 
 
-def in_words(error: RunnerServiceError, user: Any) -> dict[str, Any]:
+def error_context(error: RunnerServiceError, user: Any) -> dict[str, Any]:
     """Return an error for a template: `status` (HTTP), `title`, `detail`, `output`, `run`, `run_id`, `retry_after`.
 
     `run`, `run_id` and `retry_after` are None if the error has none. If the run is hidden from `user`, `run` is None
     and `detail` tells nothing about the run.
     """
-    kind = kind_of(error)
+    problem_type = problem_type_of(error)
     run = getattr(error, "run", None)
     return {
-        "status": kind.status if kind else 500,
-        "title": kind.title if kind else "The command failed",
+        "status": problem_type.status if problem_type else 500,
+        "title": problem_type.title if problem_type else "The command failed",
         "detail": detail_for(user, error),
         "output": error.facts.get("output", ""),
         "run": run if run and may_see(user, run) else None,

@@ -21,7 +21,7 @@ from runners.exceptions import InvalidRequest, ProfileNotFound, RunnerServiceErr
 from runners.pages.base import usable_profiles
 from runners.services import access
 from runners.web import requests
-from runners.web.fields import shown
+from runners.web.fields import quoted
 from runners.web.problems import flatten, sentence
 
 PARAM = "param-"  # prefix of the field names of open parameters
@@ -148,7 +148,7 @@ class CommandForm(forms.Form):
                     requests.enabled_profile(self.named, self.request.user),
                     self.serializer_class.action,
                 )
-                raise ProfileNotFound(f"The profile {shown(self.named)} has just changed. Try again.")
+                raise ProfileNotFound(f"The profile {quoted(self.named)} has just changed. Try again.")
             if serializer.is_valid():
                 self.validated = serializer.validated_data
             else:

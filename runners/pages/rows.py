@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from runners.models import RunnerRun
-from runners.templatetags import pages as words
+from runners.templatetags import formatting as words
 
 KEPT = 4096  # cached rows, about 800 bytes each
 # The placeholder of an age in the cached HTML. It holds the time from which the age counts, because an age changes
@@ -98,4 +98,4 @@ def _html(template: str, row: Row) -> str:
 def with_ages(html: str) -> SafeString:
     """Replace each placeholder in the HTML of rows by the age in words, as of now."""
     now = timezone.now().timestamp()
-    return mark_safe(_AGES.sub(lambda found: f"{words.in_words(now - int(found[1]))} ago", html))  # noqa: S308
+    return mark_safe(_AGES.sub(lambda found: f"{words.duration(now - int(found[1]))} ago", html))  # noqa: S308

@@ -8,7 +8,7 @@ from typing import Any
 from runners.models import RunnerRun
 
 
-def moment(value: datetime | None) -> str | None:
+def iso_time(value: datetime | None) -> str | None:
     """Format a time as ISO 8601 with offset, in whole seconds."""
     return value.isoformat(timespec="seconds") if value else None
 
@@ -23,8 +23,8 @@ def run_fields(run: RunnerRun) -> dict[str, Any]:
         "modules": run.modules,
         "status": run.status,
         "pid": run.pid,
-        "created": moment(run.created),
-        "modified": moment(run.modified),
+        "created": iso_time(run.created),
+        "modified": iso_time(run.modified),
         "exit_code": run.exit_code,
         "signal": run.signal,
         "reason": run.reason,
@@ -34,8 +34,8 @@ def run_fields(run: RunnerRun) -> dict[str, Any]:
         "installation": run.installation,
         "started_by": run.started_by,
         "stopped_by": run.stopped_by,
-        "finished": moment(run.finished),
-        "confirmed_at": moment(run.confirmed_at),
+        "finished": iso_time(run.finished),
+        "confirmed_at": iso_time(run.confirmed_at),
         "reachable": run.reachable,
         "unreachable_detail": run.unreachable_detail,
         "explanation": run.detail,

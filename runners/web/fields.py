@@ -23,7 +23,7 @@ MAX_NAMED = 10  # unknown members that a response names; finding the nearest kno
 JOB_NAMES_LIMIT = 100_000  # bytes of all names together: they are one command argument, which Linux limits to 131,071
 
 
-def shown(value: object, limit: int = 60) -> str:
+def quoted(value: object, limit: int = 60) -> str:
     """Format a rejected value of any type for an error message: printable, and cut after `limit` characters."""
     text = ascii(value) if not isinstance(value, str) or not value.isprintable() else f"'{value}'"
     return text if len(text) <= limit else f"{text[:limit]}…"
@@ -53,7 +53,7 @@ class StrictTextField(serializers.CharField):
         if self.max_length is not None and len(data) > self.max_length:
             self.fail("max_length", max_length=self.max_length)  # first, so that the pattern never sees 100 kB
         if self.pattern and data and not self.pattern.fullmatch(data):
-            raise serializers.ValidationError(f"{shown(data)} is not accepted: {self.rule}", code="pattern")
+            raise serializers.ValidationError(f"{quoted(data)} is not accepted: {self.rule}", code="pattern")
         return data
 
 
@@ -152,7 +152,7 @@ class FilterField(OptionalTextField):
             if depth < 0:
                 break
         if depth:
-            raise serializers.ValidationError(f"The brackets of {shown(text)} do not match.", code="brackets")
+            raise serializers.ValidationError(f"The brackets of {quoted(text)} do not match.", code="brackets")
         return text
 
 
@@ -167,7 +167,7 @@ class FinalStatusField(serializers.ChoiceField):
     def to_internal_value(self, data: object) -> str:
         if not isinstance(data, str) or data not in STATUSES:
             raise serializers.ValidationError(
-                f"Autosubmit knows no status {shown(data)}. It knows {', '.join(STATUSES)}.", code="invalid_choice"
+                f"Autosubmit knows no status {quoted(data)}. It knows {', '.join(STATUSES)}.", code="invalid_choice"
             )
         return data
 
@@ -236,7 +236,7 @@ class WordsField(serializers.Field[Any, Any, Any, Any]):
             return item.upper()
         if isinstance(item, str) and len(item) <= 255 and self.pattern and self.pattern.fullmatch(item):
             return item
-        raise serializers.ValidationError(f"{shown(item)} is not accepted: {self.rule}", code="pattern")
+        raise serializers.ValidationError(f"{quoted(item)} is not accepted: {self.rule}", code="pattern")
 
 
 _SPLITS = r"\[[A-Za-z0-9 ,:-]{1,200}\]"
@@ -303,12 +303,12 @@ class ConfigPathField(OptionalTextField):
         first, *others = (part.strip() for part in super().to_internal_value(data).split(","))
         for path in (first, *others):
             if ".." in path.split("/"):
-                raise serializers.ValidationError(f"{shown(path)} is not accepted: {self.rule}", code="pattern")
+                raise serializers.ValidationError(f"{quoted(path)} is not accepted: {self.rule}", code="pattern")
         for path in others:
             if not path.startswith(("%", "/")):
                 raise serializers.ValidationError(
-                    f"Autosubmit would not find {shown(path)}: only the first path is looked for in the repository. "
-                    f"Write {shown('%PROJDIR%/' + path)}.",
+                    f"Autosubmit would not find {quoted(path)}: only the first path is looked for in the repository. "
+                    f"Write {quoted('%PROJDIR%/' + path)}.",
                     code="not_found",
                 )
         return ",".join([first, *others])

@@ -37,7 +37,7 @@ def account_of(request: HttpRequest) -> str:
     return canonical(name[:MAX_USERNAME].strip())
 
 
-def slow_to_guess(view: View) -> View:
+def throttle_login(view: View) -> View:
     """Limit how often a sign-in form is sent from one address and for one account, and how many are checked at once."""
 
     @wraps(view)

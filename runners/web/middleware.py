@@ -14,7 +14,7 @@ from django.http.response import HttpResponseBase
 
 from runners.services import acting
 from runners.web.client_address import client_address
-from runners.web.problems import KINDS_BY_CODE, PROBLEM_TYPE, problem
+from runners.web.problems import PROBLEM_CONTENT_TYPE, PROBLEM_TYPES_BY_CODE, problem
 
 API_PREFIX = "/v4/"
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -51,7 +51,7 @@ def _is_api(request: HttpRequest) -> bool:
 def _refused(request: HttpRequest, status: int, code: str, detail: str) -> HttpResponse:
     if not _is_api(request):
         return HttpResponse(f"{detail}\n", status=status, content_type="text/plain; charset=utf-8")
-    return JsonResponse(problem(KINDS_BY_CODE[code], detail), status=status, content_type=PROBLEM_TYPE)
+    return JsonResponse(problem(PROBLEM_TYPES_BY_CODE[code], detail), status=status, content_type=PROBLEM_CONTENT_TYPE)
 
 
 class ActingMiddleware:

@@ -18,15 +18,14 @@ from rest_framework import exceptions as drf
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
 from runners import printable
-from runners.api.parsers import InvalidJSON, TooLarge
 
-PROBLEM_TYPE = "application/problem+json"
+PROBLEM_CONTENT_TYPE = "application/problem+json"
 DATABASE_RETRY = 5  # seconds
 PATH_LIMIT = 100  # characters of a member's path in `detail`; no member of ours has a longer path
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemType:
     """A type of problem. Clients may rely on its `code` and `status`: they never change."""
 
     status: int
@@ -34,77 +33,93 @@ class Kind:
     title: str
 
 
-NOT_FOUND = Kind(404, "not_found", "Not found")
-DATABASE_UNAVAILABLE = Kind(503, "database_unavailable", "The service's database does not answer")
-BAD_REQUEST = Kind(400, "bad_request", "The request is not valid HTTP")
-SERVER_ERROR = Kind(500, "internal_error", "An error in the service")
+class TooLarge(drf.APIException):
+    """The body of a request is larger than the setting allows."""
 
-KINDS: dict[type[BaseException], Kind] = {
-    ours.InvalidRequest: Kind(400, "invalid_request", "A member of the request is not accepted"),
-    InvalidProfile: Kind(400, "invalid_profile", "Profile and parameters do not fit together"),
-    ours.EndpointDisabled: Kind(403, "endpoint_disabled", "An admin has switched this endpoint off"),
-    ours.ProfileForbidden: Kind(403, "profile_forbidden", "The profile may not be used this way"),
-    ForbiddenParameter: Kind(403, "profile_forbidden", "The profile may not be used this way"),
-    ours.ProfileNotFound: Kind(404, "profile_not_found", "No such profile"),
-    ours.ExperimentNotFound: Kind(404, "experiment_not_found", "Autosubmit knows no such experiment there"),
-    ours.RunNotFound: Kind(404, "run_not_found", "The experiment was never run here"),
-    ours.LogNotFound: Kind(404, "log_not_found", "The run has no log any more"),
-    ours.OperationNotFound: Kind(404, "operation_not_found", "No such operation"),
-    ours.IdempotencyInProgress: Kind(409, "idempotency_in_progress", "The first request with this key is under way"),
-    ours.IdempotencyKeyReused: Kind(422, "idempotency_key_reused", "This key came with another request"),
-    ours.AlreadyRunning: Kind(409, "already_running", "The experiment is running"),
-    ours.NotRunning: Kind(409, "not_running", "The experiment is not running"),
-    ours.AmbiguousRun: Kind(409, "ambiguous", "Several installations run an experiment of this id"),
-    ours.StoppedDuringLaunch: Kind(409, "stopped_during_launch", "The run was stopped while it was being started"),
-    ours.StillReachable: Kind(409, "still_reachable", "The machine answers, so the run can be stopped"),
-    ours.RunnerUnreachable: Kind(502, "runner_unreachable", "The machine cannot be reached; nothing was started"),
-    ours.HostKeyUnknown: Kind(502, "host_key_unknown", "The machine's host key is not trusted yet"),
-    ours.HostKeyChanged: Kind(502, "host_key_changed", "The machine shows another host key than the trusted one"),
-    ours.AuthenticationFailed: Kind(502, "authentication_failed", "The machine does not let the service in"),
-    ours.MachineBusy: Kind(503, "machine_busy", "Too many requests occupy the machine; nothing was started"),
-    ours.AccountBusy: Kind(503, "account_busy", "Another experiment is being created in the account"),
-    ours.TooManyCommands: Kind(503, "too_many_commands", "Too many of your commands are being carried out"),
-    ours.OutcomeUnknown: Kind(502, "outcome_unknown", "The connection was lost in mid-command"),
-    ours.CommandFailed: Kind(502, "command_failed", "The command ran and failed"),
-    ours.CommandTimedOut: Kind(504, "command_timed_out", "The command was ended at its deadline"),
-    ours.StopNotConfirmed: Kind(504, "stop_not_confirmed", "The run still lives after every step to stop it"),
-    drf.ValidationError: Kind(400, "invalid_request", "A member of the request is not accepted"),
-    InvalidJSON: Kind(400, "invalid_json", "The body is no JSON object"),
-    drf.ParseError: Kind(400, "invalid_json", "The body is no JSON object"),
-    drf.NotAuthenticated: Kind(401, "not_authenticated", "Credentials are needed"),
-    drf.AuthenticationFailed: Kind(401, "invalid_credentials", "The credentials are not accepted"),
-    drf.PermissionDenied: Kind(403, "permission_denied", "Not allowed"),
-    PermissionDenied: Kind(403, "permission_denied", "Not allowed"),
+
+NOT_FOUND = ProblemType(404, "not_found", "Not found")
+DATABASE_UNAVAILABLE = ProblemType(503, "database_unavailable", "The service's database does not answer")
+BAD_REQUEST = ProblemType(400, "bad_request", "The request is not valid HTTP")
+SERVER_ERROR = ProblemType(500, "internal_error", "An error in the service")
+
+PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
+    ours.InvalidRequest: ProblemType(400, "invalid_request", "A member of the request is not accepted"),
+    InvalidProfile: ProblemType(400, "invalid_profile", "Profile and parameters do not fit together"),
+    ours.EndpointDisabled: ProblemType(403, "endpoint_disabled", "An admin has switched this endpoint off"),
+    ours.ProfileForbidden: ProblemType(403, "profile_forbidden", "The profile may not be used this way"),
+    ForbiddenParameter: ProblemType(403, "profile_forbidden", "The profile may not be used this way"),
+    ours.ProfileNotFound: ProblemType(404, "profile_not_found", "No such profile"),
+    ours.ExperimentNotFound: ProblemType(404, "experiment_not_found", "Autosubmit knows no such experiment there"),
+    ours.RunNotFound: ProblemType(404, "run_not_found", "The experiment was never run here"),
+    ours.LogNotFound: ProblemType(404, "log_not_found", "The run has no log any more"),
+    ours.OperationNotFound: ProblemType(404, "operation_not_found", "No such operation"),
+    ours.IdempotencyInProgress: ProblemType(
+        409, "idempotency_in_progress", "The first request with this key is under way"
+    ),
+    ours.IdempotencyKeyReused: ProblemType(422, "idempotency_key_reused", "This key came with another request"),
+    ours.AlreadyRunning: ProblemType(409, "already_running", "The experiment is running"),
+    ours.NotRunning: ProblemType(409, "not_running", "The experiment is not running"),
+    ours.AmbiguousRun: ProblemType(409, "ambiguous", "Several installations run an experiment of this id"),
+    ours.StoppedDuringLaunch: ProblemType(
+        409, "stopped_during_launch", "The run was stopped while it was being started"
+    ),
+    ours.StillReachable: ProblemType(409, "still_reachable", "The machine answers, so the run can be stopped"),
+    ours.RunnerUnreachable: ProblemType(
+        502, "runner_unreachable", "The machine cannot be reached; nothing was started"
+    ),
+    ours.HostKeyUnknown: ProblemType(502, "host_key_unknown", "The machine's host key is not trusted yet"),
+    ours.HostKeyChanged: ProblemType(
+        502, "host_key_changed", "The machine shows another host key than the trusted one"
+    ),
+    ours.AuthenticationFailed: ProblemType(502, "authentication_failed", "The machine does not let the service in"),
+    ours.MachineBusy: ProblemType(503, "machine_busy", "Too many requests occupy the machine; nothing was started"),
+    ours.AccountBusy: ProblemType(503, "account_busy", "Another experiment is being created in the account"),
+    ours.TooManyCommands: ProblemType(503, "too_many_commands", "Too many of your commands are being carried out"),
+    ours.OutcomeUnknown: ProblemType(502, "outcome_unknown", "The connection was lost in mid-command"),
+    ours.CommandFailed: ProblemType(502, "command_failed", "The command ran and failed"),
+    ours.CommandTimedOut: ProblemType(504, "command_timed_out", "The command was ended at its deadline"),
+    ours.StopNotConfirmed: ProblemType(504, "stop_not_confirmed", "The run still lives after every step to stop it"),
+    drf.ValidationError: ProblemType(400, "invalid_request", "A member of the request is not accepted"),
+    drf.ParseError: ProblemType(400, "invalid_json", "The body is no JSON object"),
+    drf.NotAuthenticated: ProblemType(401, "not_authenticated", "Credentials are needed"),
+    drf.AuthenticationFailed: ProblemType(401, "invalid_credentials", "The credentials are not accepted"),
+    drf.PermissionDenied: ProblemType(403, "permission_denied", "Not allowed"),
+    PermissionDenied: ProblemType(403, "permission_denied", "Not allowed"),
     drf.NotFound: NOT_FOUND,
     Http404: NOT_FOUND,
-    drf.MethodNotAllowed: Kind(405, "method_not_allowed", "Wrong method"),
-    TooLarge: Kind(413, "too_large", "The body is too large"),
-    drf.UnsupportedMediaType: Kind(415, "unsupported_media_type", "The body has to be JSON"),
-    ours.TooManyRequests: Kind(429, "throttled", "Too many requests"),
-    drf.Throttled: Kind(429, "throttled", "Too many requests"),
+    drf.MethodNotAllowed: ProblemType(405, "method_not_allowed", "Wrong method"),
+    TooLarge: ProblemType(413, "too_large", "The body is too large"),
+    drf.UnsupportedMediaType: ProblemType(415, "unsupported_media_type", "The body has to be JSON"),
+    ours.TooManyRequests: ProblemType(429, "throttled", "Too many requests"),
+    drf.Throttled: ProblemType(429, "throttled", "Too many requests"),
     OperationalError: DATABASE_UNAVAILABLE,
     InterfaceError: DATABASE_UNAVAILABLE,
 }
 
 
-LENGTH_REQUIRED = Kind(411, "length_required", "The body's length is not declared")
-KINDS_BY_CODE = {kind.code: kind for kind in (*KINDS.values(), BAD_REQUEST, LENGTH_REQUIRED, SERVER_ERROR)}
+LENGTH_REQUIRED = ProblemType(411, "length_required", "The body's length is not declared")
+PROBLEM_TYPES_BY_CODE = {
+    problem_type.code: problem_type
+    for problem_type in (*PROBLEM_TYPES.values(), BAD_REQUEST, LENGTH_REQUIRED, SERVER_ERROR)
+}
 
 
-def kind_of(error: BaseException) -> Kind | None:
+def problem_type_of(error: BaseException) -> ProblemType | None:
     """Return the table's entry for the nearest class in the MRO of an error; None for a bug."""
-    return next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
+    return next((PROBLEM_TYPES[cls] for cls in type(error).__mro__ if cls in PROBLEM_TYPES), None)
 
 
-def problem(kind: Kind, detail: str, *, errors: dict[str, list[str]] | None = None, **facts: Any) -> dict[str, Any]:
+def problem(
+    problem_type: ProblemType, detail: str, *, errors: dict[str, list[str]] | None = None, **facts: Any
+) -> dict[str, Any]:
     """Return the body of an error response. `facts` are extra members; they never replace the standard members."""
     return {
         **facts,
-        "type": f"/docs/errors#{kind.code}",
-        "title": kind.title,
-        "status": kind.status,
+        "type": f"/docs/errors#{problem_type.code}",
+        "title": problem_type.title,
+        "status": problem_type.status,
         "detail": detail,
-        "code": kind.code,
+        "code": problem_type.code,
         "error": True,
         "error_message": detail,
         **({"errors": errors} if errors else {}),

@@ -36,7 +36,7 @@ from runners.web.fields import (
     SectionsField,
     StrictTextField,
     WordsField,
-    shown,
+    quoted,
 )
 
 
@@ -62,7 +62,7 @@ class StrictSerializer(serializers.Serializer[Any]):
         near = difflib.get_close_matches(name.lower()[:60], list(self.fields), n=1)
         known = ", ".join(self.fields)
         remedy = f"Did you mean '{near[0]}'?" if near else f"Known here: {known}."
-        return f"{shown(name)} is not known here. {remedy}"
+        return f"{quoted(name)} is not known here. {remedy}"
 
 
 # The next three classes only describe profile_params in the OpenAPI document: `RunnerProfile.resolve` reads and
@@ -125,7 +125,7 @@ def usable_profile(name: str, user: Any) -> RunnerProfile:
 def _no_profile(name: str, names: list[str]) -> ProfileNotFound:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     remedy = f"Did you mean '{near[0]}'?" if near else "GET configuration/profiles lists them."
-    return ProfileNotFound(f"There is no profile {shown(name)}. {remedy}")
+    return ProfileNotFound(f"There is no profile {quoted(name)}. {remedy}")
 
 
 DRY_RUN = "Answer what would be done (the resolved profile, argv and script) and do nothing."
@@ -256,7 +256,7 @@ class SetJobStatusRequest(ProfiledSerializer):
             raise serializers.ValidationError(
                 {
                     "command_params": {
-                        "job_names_list": f"{shown(foreign[0])} is no job of {expid}: its jobs begin with {expid}_."
+                        "job_names_list": f"{quoted(foreign[0])} is no job of {expid}: its jobs begin with {expid}_."
                     }
                 }
             )

@@ -27,7 +27,7 @@ from django.utils import timezone
 from runners.commands import reasons
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent, secret_bytes
-from runners.services.representations import moment, run_fields
+from runners.services.representations import iso_time, run_fields
 from runners.webhooks.http import TIMEOUT, NotSent, Response, post
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def run_ended(run: RunnerRun) -> None:
     hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
     if hooks:
         run.refresh_from_db()  # other processes may have changed the row, e.g. stored who requested the stop
-        payload = {"type": event, "timestamp": moment(run.modified), "data": message_fields(run)}
+        payload = {"type": event, "timestamp": iso_time(run.modified), "data": message_fields(run)}
         WebhookDelivery.objects.bulk_create(
             WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks
         )

@@ -7,7 +7,7 @@ import re
 from runners.cli.service import BY_CODE, Exit
 from runners.models.operation import OperationStatus
 from runners.services.results import MESSAGES
-from runners.web.problems import KINDS, KINDS_BY_CODE, SERVER_ERROR
+from runners.web.problems import PROBLEM_TYPES, PROBLEM_TYPES_BY_CODE, SERVER_ERROR
 from tests.support.servers import ROOT
 
 API, CLI = ((ROOT / "docs" / name).read_text() for name in ("api.md", "cli.md"))
@@ -17,7 +17,7 @@ def test_every_error_is_in_the_table_with_its_status() -> None:
     rows = re.findall(r"^\| ([\d, ]+) \| (.*?) \|", API.partition("## Errors")[2], re.MULTILINE)
     told = {(int(status), code) for statuses, codes in rows for code in re.findall(r"`(\w+)`", codes)
             for status in statuses.split(", ")}  # fmt: skip
-    kinds = set(KINDS_BY_CODE.values())
+    kinds = set(PROBLEM_TYPES_BY_CODE.values())
     assert {(kind.status, kind.code) for kind in kinds} <= told
     assert {code for _, code in told} - {"exit_code", "output", "run", "run_id", "steps", "choices"} <= {
         kind.code for kind in kinds
@@ -33,4 +33,4 @@ def test_every_exit_code_is_in_the_table() -> None:
     told = re.findall(r"^\| ([\d, ]+) \|", CLI.partition("## Exit codes")[2], re.MULTILINE)
     codes = {int(code) for cell in told for code in cell.split(", ")}
     assert codes == {*map(int, Exit), 141}
-    assert BY_CODE.keys() <= {kind.code for kind in (*KINDS.values(), SERVER_ERROR)}
+    assert BY_CODE.keys() <= {kind.code for kind in (*PROBLEM_TYPES.values(), SERVER_ERROR)}

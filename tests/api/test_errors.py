@@ -92,7 +92,7 @@ def past_run(**values: Any) -> RunnerRun:
 
 
 def test_the_codes_are_the_promised_ones() -> None:
-    assert {code: kind.status for code, kind in problems.KINDS_BY_CODE.items()} == PROMISED
+    assert {code: kind.status for code, kind in problems.PROBLEM_TYPES_BY_CODE.items()} == PROMISED
 
 
 def subclasses(cls: type) -> list[type]:
@@ -101,9 +101,9 @@ def subclasses(cls: type) -> list[type]:
 
 def test_every_error_of_the_services_has_its_status() -> None:
     for cls in subclasses(ours.RunnerServiceError)[1:]:
-        kinds = [problems.KINDS[base] for base in cls.__mro__ if base in problems.KINDS]
+        kinds = [problems.PROBLEM_TYPES[base] for base in cls.__mro__ if base in problems.PROBLEM_TYPES]
         assert kinds and kinds[0].code == cls.code, cls  # type: ignore[attr-defined]
-    assert problems.KINDS[InvalidProfile].code == InvalidProfile.code
+    assert problems.PROBLEM_TYPES[InvalidProfile].code == InvalidProfile.code
 
 
 def test_facts_never_replace_the_members_of_the_body() -> None:

@@ -235,7 +235,7 @@ def test_many_guesses_at_the_same_time_are_not_judged_at_the_same_time(
 
     from django.test import RequestFactory
 
-    view = login_throttling.slow_to_guess(slow)
+    view = login_throttling.throttle_login(slow)
 
     def ask(name: str) -> int:
         request = RequestFactory().post("/login", {"username": name})

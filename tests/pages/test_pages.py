@@ -28,7 +28,7 @@ from runners.pages.views.history import LANE, WIDTH, draw
 from runners.pages.views.run import DOWNLOAD_CHUNK, plain_lines, whole_log
 from runners.services import idempotency, own_process
 from runners.services.machines.probe import LogChunk
-from runners.templatetags import pages as words
+from runners.templatetags import formatting as words
 from tests.support.environments import StubAccount
 from tests.support.servers import ROOT, AppServer
 
@@ -126,7 +126,7 @@ def test_a_log_without_line_ends_is_sent_in_pieces() -> None:
     [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (303, "5 min 3 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")],
 )
 def test_durations_are_said_in_their_two_largest_units(seconds: float, said: str) -> None:
-    assert words.in_words(seconds) == said
+    assert words.duration(seconds) == said
 
 
 @pytest.mark.parametrize(

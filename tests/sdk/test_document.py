@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from runners.api.openapi.document import document
 from runners.api.openapi.examples import recorded
-from runners.web.problems import KINDS, LENGTH_REQUIRED, PROBLEM_TYPE
+from runners.web.problems import LENGTH_REQUIRED, PROBLEM_CONTENT_TYPE, PROBLEM_TYPES
 from tests.sdk import clients
 from tests.support.examples import UNRECORDED
 from tests.support.paths import ROOT
@@ -95,8 +95,8 @@ def test_every_error_is_a_problem_with_codes_of_its_status(name: str) -> None:
     failures = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
     assert {"401", "429", "503"} <= failures.keys()
     for status, answer in failures.items():
-        assert list(answer["content"]) == [PROBLEM_TYPE]
-        content = answer["content"][PROBLEM_TYPE]
+        assert list(answer["content"]) == [PROBLEM_CONTENT_TYPE]
+        content = answer["content"][PROBLEM_CONTENT_TYPE]
         assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
         for code, each in content.get("examples", {}).items():
             value = (resolved(each["$ref"]) if "$ref" in each else each)["value"]
@@ -120,7 +120,7 @@ def test_every_code_of_an_operation_was_seen_there(name: str) -> None:
 
 def test_every_code_of_the_service_is_in_the_document() -> None:
     told = {code for _, _, operation in OPERATIONS.values() for code in documented(operation)}
-    assert told == {kind.code for kind in (*KINDS.values(), LENGTH_REQUIRED)} - OUTSIDE
+    assert told == {kind.code for kind in (*PROBLEM_TYPES.values(), LENGTH_REQUIRED)} - OUTSIDE
 
 
 def test_enumerations_have_names_that_do_not_change() -> None:

@@ -36,7 +36,7 @@ from runners.services.machines import leftovers, scripts
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import CommandResult, Runner
 from runners.services.representations import run_fields
-from runners.web.problems import kind_of
+from runners.web.problems import problem_type_of
 from tests.support.hostile_answers import IDENTITY, KEY, PROBE_LINES, bytes_like, hostile_rows
 from tests.support.servers import ROOT
 
@@ -207,7 +207,7 @@ def test_a_stop_ends_in_words(data: Any, force: bool, cancel_jobs: bool) -> None
             )
             check(outcome.steps)
         except RunnerServiceError as error:
-            assert kind_of(error)
+            assert problem_type_of(error)
             check(error.detail)
             check({name: fact for name, fact in error.facts.items() if name != "run"})
         audit.save()
@@ -223,7 +223,7 @@ def test_a_launch_ends_in_words(data: Any) -> None:
             run = starting.run_experiment(expid="a009", config=HOSTILE, profile_name="P", audit=audit)
             assert lifecycle.identity_of(run)
         except RunnerServiceError as error:
-            assert kind_of(error)
+            assert problem_type_of(error)
             check(error.detail)
         audit.save()
 

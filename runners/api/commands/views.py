@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from profiles.config import Endpoint
-from runners.api.base import CommandViewSet, Reading, viewer
+from runners.api.base import CommandViewSet, ReadOnlyAPIView, viewer
 from runners.api.commands import schema
 from runners.api.idempotency import idempotent
 from runners.api.long_commands import Preference, conduct
@@ -150,7 +150,7 @@ def _given(data: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: data[name] for name in names}
 
 
-class RunStatusView(Reading):
+class RunStatusView(ReadOnlyAPIView):
     """The status of the last run of an experiment: a POST that only reads, and the endpoint that every client polls.
 
     No toggle disables it: active runs have to stay visible while RUNNER_RUN is off. It leaves no audit record.

@@ -10,7 +10,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from runners.api.logs import LogChunkAnswer, LogQuery
 from runners.api.openapi import extensions  # noqa: F401  (drf-spectacular finds them once they are imported)
 from runners.api.problems import Problem
-from runners.web.problems import KINDS_BY_CODE, PROBLEM_TYPE
+from runners.web.problems import PROBLEM_CONTENT_TYPE, PROBLEM_TYPES_BY_CODE
 
 LOG_ERRORS: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
 LOG_ERRORS += ("outcome_unknown", "command_timed_out", "machine_busy")
@@ -77,9 +77,9 @@ ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out", *BUSY)
 def explained(*codes: str) -> dict[int, str]:
     """Return a description for each status: a list of its codes and their titles."""
     by_status: dict[int, dict[str, str]] = {}
-    for kind in KINDS_BY_CODE.values():
-        if kind.code in codes:
-            by_status.setdefault(kind.status, {})[kind.code] = kind.title
+    for problem_type in PROBLEM_TYPES_BY_CODE.values():
+        if problem_type.code in codes:
+            by_status.setdefault(problem_type.status, {})[problem_type.code] = problem_type.title
     return {
         status: "\n".join(f"- `{code}`: {title}" for code, title in kinds.items())
         for status, kinds in sorted(by_status.items())
@@ -88,5 +88,6 @@ def explained(*codes: str) -> dict[int, str]:
 
 def problems(*codes: str) -> dict[tuple[int, str], OpenApiResponse]:
     return {
-        (status, PROBLEM_TYPE): OpenApiResponse(Problem, description=text) for status, text in explained(*codes).items()
+        (status, PROBLEM_CONTENT_TYPE): OpenApiResponse(Problem, description=text)
+        for status, text in explained(*codes).items()
     }

@@ -11,7 +11,7 @@ from typing import Any
 from runners.api.openapi.describe import COMMON, READING, explained
 from runners.api.openapi.examples import recorded
 from runners.services.cancelling import JobOutcome
-from runners.web.problems import PROBLEM_TYPE
+from runners.web.problems import PROBLEM_CONTENT_TYPE
 
 Document = dict[str, Any]
 
@@ -181,7 +181,7 @@ def complete_errors(result: Document, generator: Any, request: Any, public: bool
         answers = described["responses"]
         if not any(status >= "400" for status in answers):
             for status, text in explained(*codes).items():
-                content = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+                content = {PROBLEM_CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
                 answers[str(status)] = {"content": content, "description": text}
         for status in HEADERS.keys() & answers.keys():
             answers[status].setdefault("headers", {}).update(HEADERS[status])
@@ -201,7 +201,9 @@ def add_examples(result: Document, generator: Any, request: Any, public: bool) -
         kept = examples.get(described["operationId"], {})
         places = [("request", described.get("requestBody", {})), *described["responses"].items()]
         for key, place in places:
-            content = place.get("content", {}).get("application/json") or place.get("content", {}).get(PROBLEM_TYPE)
+            content = place.get("content", {}).get("application/json") or place.get("content", {}).get(
+                PROBLEM_CONTENT_TYPE
+            )
             if content and key in kept:
                 content["examples"] = {
                     name: {"$ref": f"#/components/examples/{name}"} if name in shared else _example(body)

@@ -10,9 +10,9 @@ from runners.api.commands.responses import ChangeCounts
 from runners.api.problems import Problem
 from runners.models.operation import Operation, OperationKind, OperationStatus
 from runners.services import operations
-from runners.services.representations import moment
+from runners.services.representations import iso_time
 from runners.services.results import body_of
-from runners.web.problems import kind_of, problem
+from runners.web.problems import problem, problem_type_of
 
 
 class OperationResult(serializers.Serializer[Any]):
@@ -65,10 +65,10 @@ def operation_fields(operation: Operation) -> dict[str, Any]:
         "started_by": operation.started_by,
         "host": operation.host,
         "exit_code": operation.exit_code,
-        "created": moment(operation.created),
-        "modified": moment(operation.modified),
-        "finished": moment(operation.finished),
-        "confirmed_at": moment(operation.confirmed_at),
+        "created": iso_time(operation.created),
+        "modified": iso_time(operation.modified),
+        "finished": iso_time(operation.finished),
+        "confirmed_at": iso_time(operation.confirmed_at),
         "reachable": operation.reachable,
         "unreachable_detail": operation.unreachable_detail,
         "result": _result(operation),
@@ -84,8 +84,8 @@ def _result(operation: Operation) -> dict[str, Any] | None:
 
 def _error(operation: Operation) -> dict[str, Any] | None:
     error = operations.error_of(operation)
-    kind = kind_of(error) if error else None
-    if error is None or kind is None:
+    problem_type = problem_type_of(error) if error else None
+    if error is None or problem_type is None:
         return None
     facts = {name: fact for name, fact in error.facts.items() if name != "retry_after"}
-    return problem(kind, error.detail, errors=getattr(error, "errors", None), **facts)
+    return problem(problem_type, error.detail, errors=getattr(error, "errors", None), **facts)

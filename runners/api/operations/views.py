@@ -6,7 +6,7 @@ from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from runners.api.base import Reading, query_of, viewer
+from runners.api.base import ReadOnlyAPIView, query_of, viewer
 from runners.api.logs import LogQuery, log_answer
 from runners.api.long_commands import RETRY_AFTER
 from runners.api.operations import schema
@@ -14,7 +14,7 @@ from runners.api.operations.serializers import operation_fields
 from runners.services import operations
 
 
-class OperationView(Reading):
+class OperationView(ReadOnlyAPIView):
     @schema.get_operation
     def get(self, request: Request, id: int) -> Response:
         operation = operations.get(pk=id, viewer=viewer(request))
@@ -22,7 +22,7 @@ class OperationView(Reading):
         return Response(operation_fields(operation), headers=headers)
 
 
-class OperationLogView(Reading):
+class OperationLogView(ReadOnlyAPIView):
     @schema.get_operation_log
     def get(self, request: Request, id: int) -> HttpResponseBase:
         _, query = query_of(request, LogQuery)

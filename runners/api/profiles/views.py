@@ -6,7 +6,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from profiles.models import RunnerProfile
-from runners.api.base import CommandViewSet, Reading, plain, viewer
+from runners.api.base import CommandViewSet, ReadOnlyAPIView, plain, viewer
 from runners.api.profiles import schema
 from runners.api.profiles.serializers import CheckProfileRequest, stage_fields
 from runners.services.audit import begin
@@ -16,7 +16,7 @@ from runners.services.machines.registry import get_runner
 from runners.web.requests import ProfiledSerializer, enabled_profile, usable_profile
 
 
-class ProfileRequirementsView(Reading):
+class ProfileRequirementsView(ReadOnlyAPIView):
     @schema.get_profile_requirements
     def get(self, request: Request, name: str) -> Response:
         profile = usable_profile(name, viewer(request))

@@ -8,7 +8,7 @@ from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from runners.api.base import CommandViewSet, Reading, query_of, viewer
+from runners.api.base import CommandViewSet, ReadOnlyAPIView, query_of, viewer
 from runners.api.logs import LogQuery, log_answer
 from runners.api.pagination import cursor_of, next_link
 from runners.api.runs import schema
@@ -18,7 +18,7 @@ from runners.services import access, runs
 from runners.services.representations import run_fields
 
 
-class RunsView(Reading):
+class RunsView(ReadOnlyAPIView):
     """The list of past and present runs, with their last known states: a list asks no machine."""
 
     @schema.list_runs
@@ -44,7 +44,7 @@ class RunsView(Reading):
         )
 
 
-class RunView(Reading):
+class RunView(ReadOnlyAPIView):
     @schema.get_run
     def get(self, request: Request, id: int) -> Response:
         return Response(run_fields(runs.get(pk=id, viewer=viewer(request))))
@@ -64,7 +64,7 @@ class RunAbandon(CommandViewSet):
         return Response({"message": f"Run {run.pk} of {run.expid} counts as ended now.", **run_fields(run)})
 
 
-class RunLogView(Reading):
+class RunLogView(ReadOnlyAPIView):
     @schema.get_run_log
     def get(self, request: Request, id: int) -> HttpResponseBase:
         _, query = query_of(request, LogQuery)

@@ -28,7 +28,7 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, RunnerRun
 from runners.models.operation import IdempotencyRecord, OperationKind
-from runners.pages.base import PageView, in_words, recorded
+from runners.pages.base import PageView, error_context, recorded
 from runners.pages.forms import (
     PARAM,
     CommandForm,
@@ -103,7 +103,7 @@ class CommandPage(PageView):
                     return self._page(form, **self.preview(form.validated, audit))
                 return self.execute(form.validated, audit)
         except RunnerServiceError as error:
-            shown = in_words(error, request.user)
+            shown = error_context(error, request.user)
             response = self._page(form, error=shown, status=shown["status"])
             if seconds := error.facts.get("retry_after"):
                 response["Retry-After"] = str(seconds)

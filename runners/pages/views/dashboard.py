@@ -15,7 +15,7 @@ from django.views import View
 from runners.commands.autosubmit import EXPID_PATTERN
 from runners.models import AuditRecord, RunnerRun
 from runners.pages import run_lists
-from runners.pages.base import PageView, SignedIn
+from runners.pages.base import LoginRequiredMixin, PageView
 from runners.pages.views import history
 from runners.services import access, health
 from runners.web import compression
@@ -38,7 +38,7 @@ class Home(PageView):
         return super().get_context_data(**kwargs, lists=lists, health_warnings=warnings)
 
 
-class RunsFragment(SignedIn, View):
+class RunsFragment(LoginRequiredMixin, View):
     """The part of the dashboard that browsers poll. The response is 304 without a body while nothing has changed."""
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
@@ -50,7 +50,7 @@ class RunsFragment(SignedIn, View):
         return response
 
 
-class Refresh(SignedIn, View):
+class Refresh(LoginRequiredMixin, View):
     """Ask the machines of the active runs and store the new states. The next fragment shows them.
 
     This is a separate request, because a machine that does not answer would delay the fragment for seconds.

@@ -13,7 +13,7 @@ from profiles.config import DEFAULT_INSTALLATION
 from runners.models import RunnerRun
 from runners.pages.base import PageView
 from runners.services import access
-from runners.templatetags.pages import tone
+from runners.templatetags.formatting import tone
 
 # Sizes of the drawing, in pixels. It is never scaled, so that its text stays readable; narrow screens scroll it.
 WIDTH = 1000

@@ -23,7 +23,7 @@ from runners.commands import autosubmit
 from runners.exceptions import EndpointDisabled, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
-from runners.pages.base import PageView, SignedIn, in_words, is_partial, recorded
+from runners.pages.base import LoginRequiredMixin, PageView, error_context, is_partial, recorded
 from runners.services import access, interrupted, lifecycle, lookup, runs, shared_log, stopping
 from runners.services.machines.output import plain_text
 from runners.services.machines.probe import LogChunk
@@ -180,7 +180,7 @@ class StopPage(RunView):
                 )
             context["outcome"] = outcome
         except RunnerServiceError as error:
-            context["error"] = in_words(error, request.user)
+            context["error"] = error_context(error, request.user)
         if is_partial(request):
             response = render(request, "pages/_stop_outcome.html", context)
             response["HX-Trigger"] = "runChanged"
@@ -262,7 +262,7 @@ def read(run: RunnerRun, offset: int, limit: int) -> LogChunk | None:
     return runner.read_log(run.key, offset=offset, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
 
 
-class Download(SignedIn, View):
+class Download(LoginRequiredMixin, View):
     """The whole log as a text file. `?colours` keeps the terminal's colour codes."""
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponseBase:
@@ -270,7 +270,7 @@ class Download(SignedIn, View):
         try:
             first = read(run, 0, DOWNLOAD_CHUNK)
         except RunnerServiceError as error:
-            shown = in_words(error, request.user)
+            shown = error_context(error, request.user)
             return render(request, "pages/problem.html", {"error": shown, "run": run}, status=shown["status"])
         if first is None:
             nothing = {"title": "Nothing to download", "detail": why_no_log(run)}

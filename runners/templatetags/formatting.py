@@ -14,13 +14,13 @@ from django.utils.safestring import SafeString
 from profiles.config import DEFAULT_SSH_PORT, RunnerConfig
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import interrupted
-from runners.web.problems import KINDS, SERVER_ERROR
+from runners.web.problems import PROBLEM_TYPES, SERVER_ERROR
 
 register = template.Library()
 
 
 @register.filter
-def moment(value: datetime | None) -> str:
+def exact_time(value: datetime | None) -> str:
     """Format a time, such as `2026-11-24 03:46:02 UTC`; None gives ""."""
     return f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}" if value else ""
 
@@ -31,12 +31,12 @@ def ago(value: datetime | None) -> str | SafeString:
     if value is None:
         return ""
     exact = value.isoformat(timespec="seconds")
-    words = in_words((timezone.now() - value).total_seconds())
-    return format_html('<time datetime="{}" title="{}" data-ago>{} ago</time>', exact, moment(value), words)
+    words = duration((timezone.now() - value).total_seconds())
+    return format_html('<time datetime="{}" title="{}" data-ago>{} ago</time>', exact, exact_time(value), words)
 
 
 @register.filter
-def in_words(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """Format a duration in its two largest units: `42 s`, `5 min 3 s`, `2 h 5 min`, `3 d 4 h`."""
     if seconds is None:
         return ""
@@ -57,7 +57,7 @@ def _two(seconds: int, large: int, large_name: str, small: int, small_name: str)
 
 @register.filter
 def lasted(run: RunnerRun) -> str:
-    return in_words(run.duration())
+    return duration(run.duration())
 
 
 @register.filter
@@ -106,7 +106,7 @@ RESULTS = {
     "under_way": "under way",
     "interrupted": "interrupted, because the service ended meanwhile",
 }
-TITLES = {kind.code: kind.title for kind in KINDS.values()}
+TITLES = {problem_type.code: problem_type.title for problem_type in PROBLEM_TYPES.values()}
 
 
 @register.filter

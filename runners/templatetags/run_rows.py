@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from runners.models import RunnerRun
 from runners.pages import rows
-from runners.templatetags.pages import moment
+from runners.templatetags.formatting import exact_time
 
 register = template.Library()
 
@@ -29,4 +29,4 @@ def age(value: datetime | None) -> str | SafeString:
         return ""
     place = mark_safe(rows.AGE.format(round(value.timestamp())))  # noqa: S308
     exact = value.isoformat(timespec="seconds")
-    return format_html('<time datetime="{}" title="{}" data-ago>{}</time>', exact, moment(value), place)
+    return format_html('<time datetime="{}" title="{}" data-ago>{}</time>', exact, exact_time(value), place)
