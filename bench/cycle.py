@@ -16,7 +16,7 @@ def main(count: int) -> None:
     from django.utils import timezone
 
     from runners.models import RunnerRun
-    from runners.services import lifecycle
+    from runners.services import probing
     from runners.services.machines.ssh.pool import POOL
 
     seconds = []
@@ -24,7 +24,7 @@ def main(count: int) -> None:
         before = timezone.now()
         start = time.perf_counter()
         runs = list(RunnerRun.objects.active())
-        lifecycle.refresh(runs)
+        probing.refresh(runs)
         seconds.append(time.perf_counter() - start)
     confirmed = RunnerRun.objects.active().filter(confirmed_at__gte=before).count()
     POOL.close()

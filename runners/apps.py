@@ -21,15 +21,23 @@ class RunnersConfig(AppConfig):
     verbose_name = "Runs"
 
     def ready(self) -> None:
+        from runners.models import Operation, RunnerRun
         from runners.services import (
             changes,
+            lifecycle,
+            operations,
             people,  # noqa: F401  # its receiver
+            run_end,
         )
         from runners.services.machines.registry import MODULE_LOADERS, RUNNERS
 
         RUNNERS.load()
         MODULE_LOADERS.load()
         changes.connect()
+        lifecycle.FINISH_FROM_PROBE |= {
+            RunnerRun: run_end.finish_from_probe,
+            Operation: operations.finish_from_probe,
+        }
         keep_private()
 
 

@@ -36,7 +36,7 @@ from runners.commands import autosubmit
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.pages.base import error_context, recorded
-from runners.services import access, dry_run, lifecycle, lookup, runs, stopping
+from runners.services import access, dry_run, lookup, probing, runs, stopping
 from runners.services import runs as service
 from runners.services.machines.output import plain_text
 from runners.templatetags.formatting import exact_time, lasted, outcome, tone
@@ -221,7 +221,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
     @admin.action(description="Ask the machines about the selected runs", permissions=["act"])
     def ask(self, request: HttpRequest, queryset: QuerySet[RunnerRun]) -> None:
         runs = [run for run in queryset.filter(status=RunStatus.ACTIVE)[:MOST_TO_ASK] if config_of(run)]
-        lifecycle.refresh(runs, wait=settings.RUNNERS_STATUS_WAIT, patient=True)
+        probing.refresh(runs, wait=settings.RUNNERS_STATUS_WAIT, patient=True)
         unreached = [run for run in runs if run.is_active and not run.reachable]
         text = f"Asked after {len(runs)} active run(s); {sum(not run.is_active for run in runs)} had ended."
         self.message_user(request, text, messages.SUCCESS)
@@ -231,7 +231,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
 
     def refresh(self, request: HttpRequest, pk: int) -> HttpResponse:
         run = self._acted_on(request, pk)
-        lifecycle.refresh([run], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
+        probing.refresh([run], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
         if not run.is_active or run.reachable:
             self.message_user(request, f"Run {run.pk} of {run.expid}: {outcome(run)}.", messages.SUCCESS)
         else:

@@ -18,8 +18,8 @@ from django.views.decorators.http import require_POST
 from profiles.models import RunnerProfile
 from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, short
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
+from runners.services import outbox
 from runners.templatetags.formatting import exact_time
-from runners.webhooks import delivery as webhooks
 
 if TYPE_CHECKING:
     WebhookModelForm = forms.ModelForm[Webhook]
@@ -138,7 +138,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     @admin.action(description="Send the selected messages again", permissions=["redeliver"])
     def redeliver(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
         for delivery in queryset:
-            webhooks.redeliver(delivery)
+            outbox.redeliver(delivery)
         self.message_user(request, f"{len(queryset)} message(s) will be sent again at once.", messages.SUCCESS)
 
     def get_urls(self) -> list[URLPattern]:
@@ -149,7 +149,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     def redeliver_one(self, request: HttpRequest, pk: int) -> HttpResponse:
         if not self.has_redeliver_permission(request):
             raise PermissionDenied
-        webhooks.redeliver(get_object_or_404(WebhookDelivery, pk=pk))
+        outbox.redeliver(get_object_or_404(WebhookDelivery, pk=pk))
         self.message_user(request, "The message will be sent again at once.", messages.SUCCESS)
         return redirect("admin:runners_webhookdelivery_change", pk)
 

@@ -24,7 +24,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from runners.models import RunnerRun
 from runners.pages import rows
-from runners.services import access, lifecycle, runs
+from runners.services import access, lifecycle, probing
 from runners.services.single_flight import SingleFlight, StillUnderWay
 
 ACTIVE_SHOWN = 200
@@ -98,8 +98,8 @@ def refresh(user: Any) -> None:
             return
         _put(_asked, view, now)
     active = access.visible(RunnerRun.objects.active(), user).order_by("-id")[:ACTIVE_SHOWN]
-    stale = [run for run in active if not runs.is_fresh(run)]
-    lifecycle.refresh(stale, wait=settings.RUNNERS_STATUS_WAIT)
+    stale = [run for run in active if not lifecycle.is_fresh(run)]
+    probing.refresh(stale, wait=settings.RUNNERS_STATUS_WAIT)
 
 
 def forget() -> None:

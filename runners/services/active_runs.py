@@ -9,7 +9,7 @@ from datetime import datetime
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from runners.exceptions import AlreadyRunning
 from runners.models import RunnerRun, RunStatus
-from runners.services import access, lifecycle
+from runners.services import access, lifecycle, probing
 from runners.services.machines.probe import Probe
 from runners.services.machines.registry import get_runner
 
@@ -24,7 +24,7 @@ def require_idle(*, expid: str, config: RunnerConfig) -> None:
     run = run_in_the_way(expid, config)
     if run is None:
         return
-    (probe,) = lifecycle.ask([run])
+    (probe,) = probing.probe([run])
     if run.is_active and probe.answer in (Probe.RUNNING, Probe.STARTING):
         raise AlreadyRunning(in_use(run), run=run)
 

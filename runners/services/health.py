@@ -17,8 +17,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from runners.models.health import Heartbeat
-from runners.services import own_process
-from runners.webhooks import delivery
+from runners.services import outbox, own_process
 
 WATCH = "watch_runs"
 SHARED_FOR = 1.0  # seconds for which a process caches a report
@@ -138,7 +137,7 @@ def _warnings() -> Report:
         )
     elif now - newest.seen > LATE_AFTER * timedelta(seconds=newest.interval) + SLACK:
         warnings.append(Finding("no_watch", f"`manage.py watch_runs` was last seen {age:.0f} s ago."))
-    backlog = delivery.due(now - BACKLOG_AFTER).count()
+    backlog = outbox.due(now - BACKLOG_AFTER).count()
     if backlog:
         warnings.append(Finding("webhook_backlog", f"{backlog} webhook messages have been due for more than a minute."))
     return Report("", tuple(warnings), age, backlog)

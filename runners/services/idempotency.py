@@ -20,7 +20,7 @@ from django.utils import timezone
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
 from runners.models import DetachedCommand, RunnerRun, RunStatus, new_run_key
 from runners.models.operation import IdempotencyRecord, Operation
-from runners.services import lifecycle, own_process
+from runners.services import own_process, probing
 
 RETRY_AFTER = 2  # seconds
 STOP = "stop-experiment"  # the endpoint whose records point to a run that existed before the request
@@ -141,7 +141,7 @@ def run_of(record: IdempotencyRecord) -> RunnerRun | None:
     """
     run = RunnerRun.objects.filter(key=record.run_key).first()
     if run is not None and run.is_active and run.identity is None:
-        lifecycle.ask([run])
+        probing.probe([run])
         if run.is_active and run.identity is None:
             raise IdempotencyInProgress(
                 f"Whether run {run.pk} was started cannot be told yet. Send the request again in {RETRY_AFTER} s.",
@@ -154,7 +154,7 @@ def operation_of(record: IdempotencyRecord) -> Operation | None:
     """Return the operation that an earlier request with this key has, or may have, started; None if certainly none."""
     operation = record.operation
     if operation is not None and operation.is_active and operation.identity is None:
-        lifecycle.ask([operation])
+        probing.probe([operation])
     return None if never_started(operation) else operation
 
 

@@ -40,7 +40,7 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, new_run_key
 from runners.models.operation import Operation, OperationKind, OperationStatus
-from runners.services import access, lifecycle
+from runners.services import access, lifecycle, probing
 from runners.services.active_runs import forget_earlier_runs, require_idle
 from runners.services.audit import begin
 from runners.services.database import LOST, drop_lost_connection
@@ -56,7 +56,6 @@ from runners.services.machines import scripts
 from runners.services.machines.probe import LogChunk, Probe
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.runner import CommandResult, Runner
-from runners.services.runs import is_fresh
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +157,7 @@ def get(*, pk: int, viewer: Any) -> Operation:
     operation = Operation.objects.filter(pk=pk).first()
     if operation is None or not access.may_see(viewer, operation):
         raise OperationNotFound(f"There is no operation {pk}.")
-    if operation.is_active and not is_fresh(operation):
-        lifecycle.refresh([operation], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
+    probing.refresh_if_stale(operation)
     return operation
 
 
@@ -182,7 +180,7 @@ def wait(operation: Operation, *, seconds: float) -> None:
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE)
         try:
-            lifecycle.ask([operation])
+            probing.probe([operation])
         except LOST as error:
             logger.warning("%s cannot be looked at now: %s", operation, error)
             drop_lost_connection()
@@ -226,8 +224,7 @@ def error_of(operation: Operation) -> RunnerServiceError | None:
     return OutcomeUnknown(f"The stored error of operation {operation.pk} cannot be read; check the experiment.")
 
 
-@lifecycle.settle.register
-def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
+def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> None:
     """Judge an operation whose process has ended. While its log cannot be read, its status does not change."""
     if probe.answer == Probe.NEVER_STARTED:
         finish(
@@ -242,7 +239,7 @@ def _settle(operation: Operation, runner: Runner, probe: Probe) -> None:
     try:
         chunk = _read_all(operation, runner)
     except RunnerServiceError as error:
-        lifecycle.apply(operation, runner, Probe(Probe.CANNOT_TELL, detail=error.detail))
+        lifecycle.mark_unreachable(operation, error.detail)
         return
     data = chunk.data if chunk else b""
     when = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None

@@ -10,13 +10,13 @@ from typing import Any
 from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 
-from runners.exceptions import LogNotFound, MachineBusy, RunNotFound
-from runners.models import AuditRecord, DetachedCommand, RunnerRun, RunStatus
-from runners.services import access, interrupted, lifecycle, lookup, shared_log
+from runners.exceptions import LogNotFound, MachineBusy, NotRunning, RunNotFound, StillReachable
+from runners.models import AuditRecord, DetachedCommand, RunnerRun, RunReason, RunStatus
+from runners.services import access, interrupted, lifecycle, lookup, probing, shared_log
 from runners.services.audit import begin
 from runners.services.lookup import Scope
+from runners.services.machines.probe import Probe
 
 # Run numbers follow the order of insertion, but `created` is from the clock of the process that inserts. This is how
 # much the two orders can differ (a database that makes writers wait, clocks of several servers).
@@ -89,8 +89,7 @@ def get(*, pk: int, viewer: Any) -> RunnerRun:
     run = RunnerRun.objects.filter(pk=pk).first()
     if run is None or not access.may_see(viewer, run):
         raise RunNotFound(f"There is no run {pk}.")
-    if run.is_active and not is_fresh(run):
-        lifecycle.refresh([run], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
+    probing.refresh_if_stale(run)
     return run
 
 
@@ -176,16 +175,8 @@ def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun
     if run is None:
         raise RunNotFound(f"Experiment {expid} was never run here.")
     interrupted.settle(run)
-    if run.is_active and not is_fresh(run):
-        lifecycle.refresh([run], wait=settings.RUNNERS_STATUS_WAIT, patient=True)
+    probing.refresh_if_stale(run)
     return run
-
-
-def is_fresh(run: DetachedCommand) -> bool:
-    """Return True if the machine has confirmed the state recently. So many pollers cost one probe."""
-    window = timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS)
-    # A confirmation in the future was stored before the clock jumped.
-    return run.reachable and run.confirmed_at is not None and abs(timezone.now() - run.confirmed_at) < window
 
 
 def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable[[RunnerRun], None]) -> RunnerRun:
@@ -201,5 +192,21 @@ def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable
     audit.detail = reason
     authorize(run)
     begin(audit)
-    lifecycle.abandon(run, note=f"{reason} ({audit.actor or 'nobody is signed in'})")
+    abandon(run, note=f"{reason} ({audit.actor or 'nobody is signed in'})")
     return run
+
+
+def abandon(run: RunnerRun, *, note: str) -> bool:
+    """End a run whose machine cannot be reached any more. Return False if another process ended it first.
+
+    Raises NotRunning if the run has ended, StillReachable if its machine answers: such a run has to be stopped instead.
+    """
+    if run.is_active:
+        (probe,) = probing.probe([run])
+        if probe.answer != Probe.CANNOT_TELL and run.is_active:
+            raise StillReachable(
+                f"Run {run.pk} of {run.expid} was just confirmed by its machine: stop it instead.", run_id=run.pk
+            )
+    if not run.is_active:
+        raise NotRunning(f"Run {run.pk} of {run.expid} has ended: it is {run.status}.", run=run)
+    return lifecycle.finish_run(run, reason=RunReason.ABANDONED, confirmed=False, detail=note)

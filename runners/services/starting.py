@@ -19,7 +19,7 @@ from runners.exceptions import (
     StoppedDuringLaunch,
 )
 from runners.models import AuditRecord, RunnerRun, RunReason, new_run_key
-from runners.services import access, interrupted, lifecycle
+from runners.services import access, interrupted, lifecycle, probing
 from runners.services.active_runs import is_same_environment, is_same_target
 from runners.services.audit import begin
 from runners.services.machines.registry import get_module_loader, get_runner
@@ -49,7 +49,7 @@ def run_experiment(
             run.key, f"exec {shlex.join(argv)}", prelude=loader.steps(argv), timeout=settings.RUNNERS_LAUNCH_TIMEOUT
         )
     except (RunnerUnreachable, CommandFailed) as error:
-        lifecycle.finish(run, reason=RunReason.NEVER_STARTED, detail=error.detail, unless_stopped=True)
+        lifecycle.finish_run(run, reason=RunReason.NEVER_STARTED, detail=error.detail, unless_stopped=True)
         _require_not_stopped(run)
         raise loader.explain(error) from error
     except (OutcomeUnknown, CommandTimedOut) as error:
@@ -82,7 +82,7 @@ def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
     """
     for run in RunnerRun.objects.active().filter(expid=expid).exclude(installation=config.installation):
         if is_same_environment(run, config):
-            lifecycle.refresh_now(run)
+            probing.refresh_now(run)
             if run.is_active:
                 raise AlreadyRunning(_already_running(run, config), run=run)
 
@@ -95,7 +95,7 @@ def _require_not_stopped(run: RunnerRun) -> None:
     if run.stop_requested_at is None:
         return
     if run.is_active:
-        lifecycle.ask([run])
+        probing.probe([run])
     by = f" by {run.stopped_by}" if run.stopped_by else ""
     raise StoppedDuringLaunch(
         f"Experiment {run.expid} was stopped{by} while it was being started ({access.described(run)}). To start it all "
@@ -140,7 +140,7 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, audit: AuditReco
                     raise
                 continue
             begin(audit)
-            lifecycle.refresh_now(active)
+            probing.refresh_now(active)
             if active.is_active or is_last:
                 raise AlreadyRunning(_already_running(active, config), run=active) from None
     raise AssertionError("unreachable")

@@ -33,7 +33,7 @@ from runners.exceptions import (
     StopNotConfirmed,
 )
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import access, interrupted, lifecycle, lookup, own_process
+from runners.services import access, interrupted, lifecycle, lookup, own_process, probing, run_end
 from runners.services.audit import begin
 from runners.services.cancelling import Cancellation, cancel
 from runners.services.lookup import Scope
@@ -224,7 +224,7 @@ class Stop:
             )
         else:
             try:
-                is_suspect = autosubmit.was_submitting(lifecycle.end_of_log(self.run, self.runner))
+                is_suspect = autosubmit.was_submitting(run_end.end_of_log(self.run, self.runner))
             except RunnerServiceError:
                 is_suspect = True
             if is_suspect:
@@ -238,7 +238,7 @@ class Stop:
 
         Raises RunnerUnreachable if the state cannot be determined, NotRunning if the run is still starting.
         """
-        (probe,) = lifecycle.ask([self.run])
+        (probe,) = probing.probe([self.run])
         if probe.answer == Probe.CANNOT_TELL:
             raise RunnerUnreachable(
                 f"Experiment {self.run.expid} was not stopped: {probe.detail.rstrip('.')}. Its state is unchanged; try "
@@ -328,7 +328,7 @@ class Stop:
         """Probe the run until it is over, for at most `seconds`. Return whether it is over."""
         deadline = time.monotonic() + seconds
         while True:
-            lifecycle.ask([self.run])
+            probing.probe([self.run])
             if not self.run.is_active:
                 return True
             if time.monotonic() >= deadline:

@@ -13,7 +13,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from runners.models import DetachedCommand, RunnerRun
 from runners.models.operation import Operation
-from runners.services import lifecycle
+from runners.services import lifecycle, probing
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Watch:
 
     def _look_at_machine(self, key: Key, machine: _Machine, rows: list[Any]) -> None:
         try:
-            lifecycle.refresh(rows)
+            probing.refresh(rows)
         except (DatabaseError, InterfaceError) as error:  # the database may come back; the runs continue
             with self._printing:
                 self._complain(f"The database cannot be asked now: {error}")

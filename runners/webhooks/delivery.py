@@ -1,16 +1,11 @@
-"""Notify receivers of the end of runs: an outbox and its delivery.
+"""Deliver the messages of the outbox (services/outbox.py) to their receivers.
 
-`run_ended` only inserts rows, in the transaction that ends the run. So no message is lost, no message is sent for a run
-that has not ended, and no receiver can disturb a run. Only `deliver_due`, called by `manage.py deliver_webhooks` and
-`watch_runs`, opens connections. Delivery is at least once and signed as in Standard Webhooks. The message id is the
-same for each attempt.
+Only `deliver_due` opens connections; `manage.py deliver_webhooks` and `watch_runs` call it. Delivery is at least once
+and signed as in Standard Webhooks. The message id is the same for each attempt.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 import logging
 import threading
@@ -18,17 +13,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
-from django.db.models import QuerySet
 from django.utils import timezone
 
-from runners.commands import reasons
-from runners.models import RunnerRun, RunReason, RunStatus
-from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent, secret_bytes
-from runners.services.representations import iso_time, run_fields
+from runners.models.webhook import WebhookDelivery
+from runners.services import outbox
 from runners.webhooks.http import TIMEOUT, NotSent, Response, post
+from runners.webhooks.signing import sign
 
 log = logging.getLogger(__name__)
 
@@ -37,57 +29,6 @@ LEASE = timedelta(seconds=60)  # how long a message is reserved for one delivere
 RECEIVERS_AT_ONCE = 8
 MESSAGES_PER_ROUND = 100  # of one receiver
 GONE = 410  # the receiver does not want these messages any more
-
-
-def run_ended(run: RunnerRun) -> None:
-    """Insert the messages for the receivers. Called once per run, inside the transaction that ends it.
-
-    Without receivers this costs one small query.
-    """
-    event = event_of(run)
-    hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
-    if hooks:
-        run.refresh_from_db()  # other processes may have changed the row, e.g. stored who requested the stop
-        payload = {"type": event, "timestamp": iso_time(run.modified), "data": message_fields(run)}
-        WebhookDelivery.objects.bulk_create(
-            WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks
-        )
-
-
-def message_fields(run: RunnerRun) -> dict[str, Any]:
-    """Return the fields of a run for receivers: those of the API, but `explanation` contains no text of a log.
-
-    Receivers are external, and a log may contain any text. Counts and names of jobs are in `jobs`.
-    """
-    if run.reason in (RunReason.LOST, RunReason.ABANDONED):  # the explanation is then our sentence, or the admin's
-        return run_fields(run)
-    jobs = run.jobs
-    told = ""
-    if jobs:
-        counts = (jobs["total"], jobs["failed"], jobs["failed_jobs"], jobs["not_run"])
-        told = reasons.jobs_sentence(*counts, at_least=jobs.get("at_least", False))
-    return {**run_fields(run), "explanation": told}
-
-
-def event_of(run: RunnerRun) -> WebhookEvent:
-    """Return the event type for the end of a run."""
-    if run.status == RunStatus.COMPLETED:
-        return WebhookEvent.COMPLETED
-    if run.reason == RunReason.NEVER_STARTED:
-        return WebhookEvent.NEVER_STARTED
-    return WebhookEvent.TERMINATED
-
-
-def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """Return the value of the header `webhook-signature`. `timestamp` is in seconds since 1970."""
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    return "v1," + base64.b64encode(hmac.digest(secret_bytes(secret), signed, hashlib.sha256)).decode()
-
-
-def redeliver(delivery: WebhookDelivery) -> None:
-    """Schedule a message again, delivered or not, with the same id and a new series of attempts."""
-    delivery.attempts, delivery.delivered_at, delivery.next_attempt = 0, None, timezone.now()
-    delivery.save(update_fields=["attempts", "delivered_at", "next_attempt"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +48,7 @@ def deliver_due() -> Round:
     Any number of processes may call it at once: each message is sent by one of them. A receiver that fails is skipped
     for the rest of the round. So a dead receiver costs one timeout per round, no matter how many messages it has.
     """
-    receivers = list(due().values_list("webhook_id", flat=True).order_by().distinct())
+    receivers = list(outbox.due().values_list("webhook_id", flat=True).order_by().distinct())
     if not receivers:
         return Round()
     with ThreadPoolExecutor(min(RECEIVERS_AT_ONCE, len(receivers)), thread_name_prefix="webhook") as pool:
@@ -126,11 +67,6 @@ def deliver_until(stop: threading.Event, interval: float) -> None:
     connection.close()
 
 
-def due(since: datetime | None = None) -> QuerySet[WebhookDelivery]:
-    """Return the messages that wait to be sent and have been due at least since the time `since` (default: now)."""
-    return WebhookDelivery.objects.filter(next_attempt__lte=since or timezone.now(), webhook__enabled=True)
-
-
 def _deliver_in_thread(webhook_id: int) -> Round:
     try:
         return _deliver_to(webhook_id)
@@ -140,9 +76,9 @@ def _deliver_in_thread(webhook_id: int) -> Round:
 
 def _deliver_to(webhook_id: int) -> Round:
     total = Round()
-    waiting = due().filter(webhook_id=webhook_id).select_related("webhook").order_by("next_attempt", "id")
+    waiting = outbox.due().filter(webhook_id=webhook_id).select_related("webhook").order_by("next_attempt", "id")
     for delivery in list(waiting[:MESSAGES_PER_ROUND]):
-        if not _lease(delivery):
+        if not _reserve(delivery):
             continue
         done = _attempt(delivery)
         total += done
@@ -151,7 +87,7 @@ def _deliver_to(webhook_id: int) -> Round:
     return total
 
 
-def _lease(delivery: WebhookDelivery) -> bool:
+def _reserve(delivery: WebhookDelivery) -> bool:
     """Reserve a message: compare its `next_attempt` and set it to the end of the lease. Only one process succeeds."""
     until = timezone.now() + LEASE
     mine = WebhookDelivery.objects.filter(pk=delivery.pk, next_attempt=delivery.next_attempt)

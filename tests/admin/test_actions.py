@@ -96,7 +96,7 @@ def test_a_run_is_stopped_after_a_question_even_with_the_toggle_off(
 def test_an_admin_stops_the_run_of_the_page_and_no_later_one(
     admin_client: Client, run: RunnerRun, account: StubAccount, sshd: SSHServer
 ) -> None:
-    lifecycle.finish(run, reason=RunReason.LOST)
+    lifecycle.finish_run(run, reason=RunReason.LOST)
     config = sshd.config(ModuleLoaderType.NO_MODULE)
     later = starting.run_experiment(expid="a001", config=config, profile_name="", audit=AuditRecord())
     response = admin_client.post(on("stop", run), {})

@@ -19,7 +19,7 @@ from django.utils import timezone
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from profiles.models import RunnerProfile
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import access, lifecycle, runs, starting
+from runners.services import access, lifecycle, probing, runs, starting
 from runners.services.machines.probe import Identity
 from tests.support.api import Api
 from tests.support.environments import StubAccount
@@ -257,7 +257,7 @@ def start(account: StubAccount, config: RunnerConfig, expid: str = "a001", **con
 
 def end_of(run: RunnerRun) -> RunnerRun:
     def is_over() -> bool:
-        lifecycle.ask([run])
+        probing.probe([run])
         return not run.is_active
 
     wait_for(is_over, 30, what="the end of the run")
@@ -520,7 +520,7 @@ def test_a_dry_run_of_a_stop_shows_it_and_stops_nothing(api: Api, account: StubA
     run = start(account, account.config(), SLEEP=30)
     plan = api.post("stop-experiment", {"expid": "a001", "cancel_jobs": True, "dry_run": True})
     assert plan["argv"] == ["autosubmit", "stop", "--cancel", "a001"]
-    lifecycle.ask([run])
+    probing.probe([run])
     assert run.is_active
     assert isinstance(lifecycle.identity_of(run), Identity)
     assert api.post("stop-experiment", {"expid": "a002", "dry_run": True}, expect=404)["code"] == "run_not_found"

@@ -15,7 +15,7 @@ import pytest
 from profiles.config import RunnerConfig, SSHTarget
 from runners.exceptions import AlreadyRunning, OutcomeUnknown, RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import lifecycle
+from runners.services import probing
 from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
@@ -81,7 +81,7 @@ def test_a_launch_on_a_channel_that_the_server_closes_is_adopted(
         start_run(config)
 
     def is_running() -> bool:
-        lifecycle.ask([run])
+        probing.probe([run])
         return run.pid is not None and len(account.calls("run")) == 1
 
     wait_for(is_running, what="the run to be adopted")

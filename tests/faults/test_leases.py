@@ -23,7 +23,7 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from runners.exceptions import AlreadyRunning
 from runners.models import RunnerRun, RunStatus
-from runners.services import lifecycle, runs
+from runners.services import leases, probing, runs
 from tests.support.environments import StubAccount
 from tests.support.faults import COMMAND, EXPID, in_background, profile_of, run_processes, start_run
 from tests.support.processes import PATIENCE, end, kill_all, wait_for
@@ -63,10 +63,10 @@ def test_who_refuses_asks_the_machine_itself(there: RunnerConfig, account: StubA
     assert second.pk != first.pk
     kill_run(account)
     wait_end_on_machine(account, second)
-    lease(lifecycle.LEASE)
+    lease(leases.LEASE)
     begin = time.monotonic()
     assert start_run(there).pk != second.pk
-    assert time.monotonic() - begin < 10 * PATIENCE  # it waited lifecycle.PATIENCE seconds for the other result
+    assert time.monotonic() - begin < 10 * PATIENCE  # it waited probing.PATIENCE seconds for the other result
     kill_run(account)
 
 
@@ -80,7 +80,7 @@ def test_a_status_never_says_that_it_was_confirmed_when_it_was_not(
     kill_run(account)
     wait_end_on_machine(account, run)
     RunnerRun.objects.update(confirmed_at=timezone.now() - timedelta(seconds=1))
-    lease(lifecycle.LEASE)
+    lease(leases.LEASE)
     begin = time.monotonic()
     found = runs.get_run(expid=EXPID, viewer=AnonymousUser())
     assert found.is_active
@@ -90,7 +90,7 @@ def test_a_status_never_says_that_it_was_confirmed_when_it_was_not(
     # The lease of a dead caller ends soon, and the next caller probes.
     wait_for(
         lambda: not runs.get_run(expid=EXPID, viewer=AnonymousUser()).is_active,
-        lifecycle.LEASE + 5,
+        leases.LEASE + 5,
         what="the end",
     )
     assert time.monotonic() - begin < 15 * PATIENCE
@@ -120,13 +120,13 @@ def test_a_lease_is_renewed_while_a_slow_machine_is_asked(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.RUNNERS_CONNECT_TIMEOUT = 15  # half of it applies to the open connection: the machine is slow, not silent
-    monkeypatch.setattr(lifecycle, "LEASE", 1.0)
-    monkeypatch.setattr(lifecycle, "LEASE_RENEWAL", 0.3)
+    monkeypatch.setattr(leases, "LEASE", 1.0)
+    monkeypatch.setattr(leases, "LEASE_RENEWAL", 0.3)
     account.control("run", EXPID, SLEEP=600)
     run = start_run(over_ssh)
     RunnerRun.objects.update(confirmed_at=None)
     with sshd.frozen():
-        asking = in_background(lambda: lifecycle.refresh([RunnerRun.objects.get(pk=run.pk)]) or connection.close())
+        asking = in_background(lambda: probing.refresh([RunnerRun.objects.get(pk=run.pk)]) or connection.close())
         wait_for(lambda: RunnerRun.objects.get().probing_until, what="the lease")
         first = RunnerRun.objects.get().probing_until
         assert first
@@ -134,7 +134,7 @@ def test_a_lease_is_renewed_while_a_slow_machine_is_asked(
         row = RunnerRun.objects.get()
         assert row.probing_until and row.probing_until > timezone.now()
         begin = time.monotonic()
-        lifecycle.refresh([row])  # no second caller probes
+        probing.refresh([row])  # no second caller probes
         assert time.monotonic() - begin < 1
     asking.result(40)
     row = RunnerRun.objects.get()

@@ -20,7 +20,7 @@ from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarge
 from profiles.own_account import own_account
 from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import host_keys, lifecycle
+from runners.services import host_keys, probing
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
 from tests.support import faults
@@ -64,11 +64,11 @@ def test_without_descriptors_nothing_is_started_and_nothing_is_dead(there: Runne
     with no_descriptors():
         with pytest.raises(RunnerUnreachable, match=words):
             runner.execute(f"touch {proof}", timeout=TIMEOUT)
-        lifecycle.ask([run])
+        probing.probe([run])
         shown = (run.status, run.reachable)
     assert shown == ("ACTIVE", False)
     assert not proof.exists()
-    lifecycle.ask([run])
+    probing.probe([run])
     assert run.reachable
     faults.stop_run()
 
@@ -131,7 +131,7 @@ def test_a_strange_file_in_a_run_directory_tells_nothing_and_hides_no_other_run(
     spoilt, whole = start_run(there), start_run(there, other)
     directory = account.home / ".autosubmit-runners" / spoilt.key
     (directory / "ended.by.hand").touch()
-    lifecycle.ask([spoilt])
+    probing.probe([spoilt])
     assert spoilt.reachable  # certain, because its process lives
     assert spoilt.identity
     kill_all([spoilt.identity["supervisor_pid"], *run_processes(account)])  # no supervisor: the end is not recorded
@@ -139,12 +139,12 @@ def test_a_strange_file_in_a_run_directory_tells_nothing_and_hides_no_other_run(
     wait_for(lambda: not run_processes(account, other), what="the end of the other one")
     before = stored(spoilt)
     runs = [spoilt, whole]
-    wait_for(lambda: lifecycle.refresh(runs) or not whole.is_active, what="the other one's end in its row")
+    wait_for(lambda: probing.refresh(runs) or not whole.is_active, what="the other one's end in its row")
     assert stored(spoilt) == before
     assert not spoilt.reachable
     assert "something else than it should" in spoilt.unreachable_detail
     (directory / "ended.by.hand").unlink()
-    lifecycle.ask([spoilt])
+    probing.probe([spoilt])
     assert (spoilt.reachable, spoilt.reason) == (True, "lost")
 
 

@@ -24,7 +24,7 @@ from django.utils import timezone
 from profiles.config import RunnerConfig, RunnerType
 from runners.exceptions import NotRunning, OutcomeUnknown, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun
-from runners.services import lifecycle
+from runners.services import probing
 from runners.services.lifecycle import identity_of
 from runners.services.machines import exchange
 from runners.services.machines.probe import Probe
@@ -450,7 +450,7 @@ def test_a_watcher_that_read_the_row_before_the_stop_calls_the_run_stopped(
     RunnerRun.objects.update(stop_requested_at=timezone.now(), stopped_by="alice")
     kill_all(run_processes(account, EXPID))
     assert run.stop_requested_at is None  # this copy of the row does not have it
-    wait_for(lambda: lifecycle.ask([run]) and not run.is_active, what="the end")
+    wait_for(lambda: probing.probe([run]) and not run.is_active, what="the end")
     assert (run.reason, run.signal, run.stopped_by) == ("stopped", "KILL", "alice")
 
 
@@ -467,7 +467,7 @@ def test_a_look_that_comes_too_late_shows_the_end_that_another_has_seen(
 ) -> None:
     run = start(target, account)
     RunnerRun.objects.update(status="TERMINATED", reason="abandoned")
-    lifecycle.ask([run])
+    probing.probe([run])
     assert (run.status, run.reason) == ("TERMINATED", "abandoned")
 
 

@@ -25,7 +25,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import RunnerRun
-from runners.services import lifecycle
+from runners.services import probing
 from runners.services.machines import runner as runners
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
@@ -113,7 +113,7 @@ def test_what_cannot_be_asked_is_not_dead(
     for _ in range(2):
         wait_for(lambda: not (shown := look()).reachable and words in shown.unreachable_detail, what=words)
         RunnerRun.objects.filter(pk=run.pk).update(confirmed_at=confirmed)  # `look` had removed the value
-        lifecycle.refresh([RunnerRun.objects.get(pk=run.pk)])
+        probing.refresh([RunnerRun.objects.get(pk=run.pk)])
         assert RunnerRun.objects.get(pk=run.pk).confirmed_at == confirmed
     with pytest.raises(RunnerUnreachable) as refused:
         stop_run()

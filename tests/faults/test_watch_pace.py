@@ -20,7 +20,7 @@ from django.test.utils import CaptureQueriesContext
 
 from profiles.config import RunnerConfig, SSHTarget
 from runners.models import RunnerRun
-from runners.services import lifecycle, watching
+from runners.services import lifecycle, probing, watching
 from runners.services.watching import Row, Watch
 from tests.support.contract import launch, wait_over
 from tests.support.environments import StubAccount
@@ -144,7 +144,7 @@ def test_a_machine_that_is_down_costs_one_statement_for_all_of_its_rows(sshd: SS
     RunnerRun.objects.update(identity=real.as_dict())
     runs = list(RunnerRun.objects.active())
     with CaptureQueriesContext(connection) as seen:
-        lifecycle.refresh(runs)
+        probing.refresh(runs)
     kill_all([real.pid])
     assert {run.reachable for run in runs} == {False}
     assert set(RunnerRun.objects.values_list("reachable", flat=True)) == {False}
@@ -165,7 +165,7 @@ def test_ends_on_a_slow_machine_are_read_side_by_side(account: StubAccount, sshd
     profile.write_text(f"sleep {pause}\n")
     try:
         begin = time.monotonic()
-        lifecycle.refresh(runs)
+        probing.refresh(runs)
         took = time.monotonic() - begin
     finally:
         profile.unlink()

@@ -25,7 +25,9 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from runners.exceptions import NotRunning, StillReachable
 from runners.models import RunnerRun
-from runners.services import lifecycle
+from runners.services import lifecycle, probing, runs
+from runners.services.machines.probe import Probe
+from runners.services.machines.registry import get_runner
 from tests.support import faults
 from tests.support.contract import launch
 from tests.support.environments import StubAccount
@@ -200,7 +202,7 @@ def test_the_watch_survives_the_loss_of_the_database(
     elif blocker:
         with closing(blocker):
             blocker.execute("ROLLBACK")
-    # A look that loses the database after it took a lease keeps it until the lease ends (`lifecycle.LEASE`).
+    # A look that loses the database after it took a lease keeps it until the lease ends (`leases.LEASE`).
     wait_for(lambda: stored_end() == "failed|7", 40, what="the end in the database, which only the watch looks for")
     assert process.poll() is None
     assert "Traceback" not in log.read_text()
@@ -264,11 +266,11 @@ def test_an_admin_ends_a_run_only_while_its_machine_cannot_be_asked(
     account.control("run", EXPID, SLEEP=600)
     run = faults.start_run(over_ssh)
     with pytest.raises(StillReachable):
-        lifecycle.abandon(run, note="I do not like it")
+        runs.abandon(run, note="I do not like it")
     assert stored(run)["status"] == "ACTIVE"
     sshd.stop()
     confirmed = RunnerRun.objects.get().confirmed_at
-    assert lifecycle.abandon(run, note="The machine was taken out of service.")
+    assert runs.abandon(run, note="The machine was taken out of service.")
     assert stored(run) | {"finished": None, "modified": None} == stored(run) | {
         "status": "TERMINATED",
         "reason": "abandoned",
@@ -282,12 +284,12 @@ def test_an_admin_ends_a_run_only_while_its_machine_cannot_be_asked(
     assert (run.confirmed_at, run.reachable) == (confirmed, False)
     assert run.finished is not None
     with pytest.raises(NotRunning):
-        lifecycle.abandon(run, note="once more")
+        runs.abandon(run, note="once more")
     # The machine comes back and its answers change nothing. The process was never touched.
     sshd.start()
     before = stored(run)
-    lifecycle.refresh([run])
-    lifecycle.apply(run, lifecycle.get_runner(over_ssh), lifecycle.Probe(lifecycle.Probe.ENDED, exit_code=0))
+    probing.refresh([run])
+    lifecycle.apply(run, get_runner(over_ssh), Probe(Probe.ENDED, exit_code=0))
     assert stored(run) == before
     assert run_processes(account) == [run.pid]
 
@@ -301,5 +303,5 @@ def test_a_run_that_ended_before_it_was_abandoned_keeps_its_own_end(
     wait_for(lambda: not run_processes(account), what="an end that nobody has looked at")
     wait_for(lambda: list((account.home / ".autosubmit-runners" / run.key).glob("ended.*")), what="its exit code")
     with pytest.raises(NotRunning):
-        lifecycle.abandon(run, note="too late")
+        runs.abandon(run, note="too late")
     assert (stored(run)["reason"], stored(run)["exit_code"]) == ("failed", 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runners.models import AuditRecord, RunReason
-from runners.services import lifecycle, starting
+from runners.services import lifecycle, probing, starting
 from runners.services.machines.output import last_lines, plain_text
 from runners.services.machines.registry import get_runner
 from tests.support.environments import StubAccount
@@ -30,7 +30,7 @@ def test_a_run_whose_log_ends_with_binary_can_be_ended(account: StubAccount) -> 
     get_runner(account.config()).signal(run.key, identity, "KILL", timeout=30)
 
     def has_ended() -> bool:
-        lifecycle.ask([run])
+        probing.probe([run])
         return not run.is_active
 
     wait_for(has_ended, what="end of the run")

@@ -15,7 +15,7 @@ from profiles.config import ModuleLoaderType, RunnerConfig
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models.operation import Operation, OperationStatus
 from runners.models.webhook import Webhook, WebhookDelivery
-from runners.services import lifecycle, starting
+from runners.services import lifecycle, probing, starting
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.ssh.runner import SSHRunner
 from tests.support.environments import StubAccount
@@ -38,7 +38,7 @@ def ended(expid: str, config: RunnerConfig, account: StubAccount, *, age: timede
     run = start(expid, config, account)
 
     def is_over() -> bool:
-        lifecycle.ask([run])
+        probing.probe([run])
         return not run.is_active
 
     wait_for(is_over, what=f"end of {expid}")
@@ -104,7 +104,7 @@ def test_an_abandoned_run_that_still_lives_keeps_its_directory(
     no_module: RunnerConfig, account: StubAccount, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = start("a001", no_module, account, SLEEP=600)
-    lifecycle.finish(run, reason=RunReason.ABANDONED, confirmed=False, finished=timezone.now())
+    lifecycle.finish_run(run, reason=RunReason.ABANDONED, confirmed=False, finished=timezone.now())
     RunnerRun.objects.update(finished=timezone.now() - LONG_AGO)
     call_command("clean_runs", days=30, rows=True)
     assert "1 kept" in capsys.readouterr().out
@@ -120,7 +120,7 @@ def test_a_run_that_never_got_a_directory_is_done_with(no_module: RunnerConfig, 
     run = RunnerRun.objects.create(
         expid="a001", config=no_module.as_dict(), runner=no_module.runner_type, module_loader="NO_MODULE"
     )
-    lifecycle.finish(run, reason=RunReason.NEVER_STARTED)
+    lifecycle.finish_run(run, reason=RunReason.NEVER_STARTED)
     call_command("clean_runs", days=0)
     assert RunnerRun.objects.get().cleaned_at
 

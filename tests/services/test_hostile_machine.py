@@ -31,7 +31,7 @@ from runners import printable
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun, new_run_key
 from runners.models.operation import Operation, OperationKind
-from runners.services import active_runs, execute, lifecycle, operations, runs, starting, stopping
+from runners.services import active_runs, execute, lifecycle, operations, probing, runs, starting, stopping
 from runners.services.machines import leftovers, scripts
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import CommandResult, Runner
@@ -187,8 +187,8 @@ def _machine(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
 @given(st.data(), st.integers(0, 2**63 - 1))
 def test_refresh_raises_nothing_and_stores_little(data: Any, offset: int) -> None:
     with world(data) as there:
-        lifecycle.refresh([there.mine, there.unknown])
-        lifecycle.refresh([there.operation])
+        probing.refresh([there.mine, there.unknown])
+        probing.refresh([there.operation])
         with suppress(RunnerServiceError):
             operations.outcome(there.operation)
         with suppress(RunnerServiceError):

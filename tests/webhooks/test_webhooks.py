@@ -33,7 +33,7 @@ from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
 from runners.exceptions import CommandFailed
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent, new_secret
-from runners.services import lifecycle, starting
+from runners.services import lifecycle, outbox, starting
 from runners.webhooks import delivery as webhooks
 from runners.webhooks.http import NotSent, is_allowed, post
 from tests.support.environments import StubAccount
@@ -119,7 +119,7 @@ def active_run(expid: str = "a001", profile_name: str = "MACHINE") -> RunnerRun:
 
 def ended_run(expid: str = "a001", *, exit_code: int = 0, **values: Any) -> RunnerRun:
     run = active_run(expid, **values)
-    assert lifecycle.finish(run, reason=RunReason.FAILED if exit_code else "", exit_code=exit_code)
+    assert lifecycle.finish_run(run, reason=RunReason.FAILED if exit_code else "", exit_code=exit_code)
     return run
 
 
@@ -145,13 +145,13 @@ def make_due() -> None:
 def test_the_end_of_a_run_is_written_to_the_outbox(receiver: Receiver, end: dict[str, Any], event: str) -> None:
     listener = hook(receiver)
     run = active_run()
-    lifecycle.finish(run, **end)
+    lifecycle.finish_run(run, **end)
     delivery = WebhookDelivery.objects.get()
     assert (delivery.webhook, delivery.run, delivery.event) == (listener, run, event)
     assert delivery.payload == {
         "type": event,
         "timestamp": run.modified.isoformat(timespec="seconds"),
-        "data": webhooks.message_fields(RunnerRun.objects.get(pk=run.pk)),
+        "data": outbox.message_fields(RunnerRun.objects.get(pk=run.pk)),
     }
     assert not receiver.requests  # the end of a run only stores the message
 
@@ -160,7 +160,7 @@ def test_a_message_has_counts_and_job_names_and_no_text_of_a_log(receiver: Recei
     hook(receiver)
     run = active_run()
     jobs = {"total": 13, "failed": 1, "not_run": 2, "failed_jobs": ["a001_BAD"]}
-    lifecycle.finish(run, reason=RunReason.FAILED, exit_code=1, detail="password=hunter2 in a log", jobs=jobs)
+    lifecycle.finish_run(run, reason=RunReason.FAILED, exit_code=1, detail="password=hunter2 in a log", jobs=jobs)
     payload = WebhookDelivery.objects.get().payload
     assert payload["data"]["jobs"] == jobs
     assert payload["data"]["explanation"] == "1 of 13 jobs failed: a001_BAD. 2 of 13 jobs were not run."
@@ -180,7 +180,7 @@ def test_the_message_has_what_other_processes_wrote_to_the_run(receiver: Receive
     hook(receiver)
     run = active_run()
     RunnerRun.objects.filter(pk=run.pk).update(stopped_by="somebody else")
-    lifecycle.finish(run, reason=RunReason.STOPPED)
+    lifecycle.finish_run(run, reason=RunReason.STOPPED)
     assert WebhookDelivery.objects.get().payload["data"]["stopped_by"] == "somebody else"
 
 
@@ -202,7 +202,7 @@ def test_an_end_that_many_see_is_written_once(receiver: Receiver) -> None:
 
     def finish(copy: RunnerRun) -> bool:
         try:
-            return lifecycle.finish(copy, reason=RunReason.FAILED, exit_code=1)
+            return lifecycle.finish_run(copy, reason=RunReason.FAILED, exit_code=1)
         finally:
             connection.close()
 
@@ -215,14 +215,14 @@ def test_the_end_and_its_message_are_stored_together_or_not_at_all(receiver: Rec
     run = active_run()
     WebhookDelivery.objects.create(webhook=hook(receiver), run=run, event="run.completed", payload={})
     with pytest.raises(IntegrityError):  # raised by the message
-        lifecycle.finish(run, reason="", exit_code=0)
+        lifecycle.finish_run(run, reason="", exit_code=0)
     assert RunnerRun.objects.get(pk=run.pk).status == RunStatus.ACTIVE
 
 
 def test_without_webhooks_an_end_costs_one_more_query(django_assert_num_queries: Any) -> None:
     run = active_run()
     with django_assert_num_queries(4):  # BEGIN, the end, the webhooks, COMMIT
-        lifecycle.finish(run, reason="", exit_code=0)
+        lifecycle.finish_run(run, reason="", exit_code=0)
 
 
 # --- delivery ---------------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_a_receiver_that_never_takes_a_message_is_given_up(receiver: Receiver) -
     assert WebhookDelivery.objects.get().state == WebhookDelivery.GIVEN_UP
     assert len(receiver.requests) == len(webhooks.BACK_OFF) + 1
     receiver.statuses = []
-    webhooks.redeliver(WebhookDelivery.objects.get())
+    outbox.redeliver(WebhookDelivery.objects.get())
     assert webhooks.deliver_due().delivered == 1
     assert len({headers["webhook-id"] for _, headers, _ in receiver.requests}) == 1
 
@@ -330,7 +330,7 @@ def test_a_deliverer_that_died_leaves_its_message_to_the_next_one(receiver: Rece
     hook(receiver)
     ended_run()
     delivery = WebhookDelivery.objects.get()
-    assert webhooks._lease(delivery)  # then the deliverer dies
+    assert webhooks._reserve(delivery)  # then the deliverer dies
     assert webhooks.deliver_due() == webhooks.Round()
     make_due()  # the lease has expired
     assert webhooks.deliver_due() == webhooks.Round(delivered=1)
@@ -351,7 +351,7 @@ def test_a_receiver_that_hangs_delays_neither_the_end_of_a_run_nor_other_receive
     wait_for(lambda: hanging.requests and well.requests, what="both to be asked")
     run = active_run("a002")
     start = time.monotonic()
-    assert lifecycle.finish(run, reason="", exit_code=0)
+    assert lifecycle.finish_run(run, reason="", exit_code=0)
     assert time.monotonic() - start < 1 * PATIENCE
     assert WebhookDelivery.objects.filter(run__expid="a001", delivered_at=None).exists()  # still being sent
     hanging.hold.set()
@@ -469,7 +469,7 @@ from runners.services import lifecycle
 def end(url):
     Webhook.objects.create(name="a", url=url)
     run = RunnerRun.objects.create(expid="a001", config={}, runner="LOCAL", module_loader="NO_MODULE")
-    lifecycle.finish(run, reason="", exit_code=0)
+    lifecycle.finish_run(run, reason="", exit_code=0)
 """
 
 
@@ -625,7 +625,7 @@ def test_the_payload_is_json_whatever_the_run_says(receiver: Receiver) -> None:
     hook(receiver)
     run = active_run()
     RunnerRun.objects.filter(pk=run.pk).update(started_by='größe "quoted" \u2028', modules="a\nb")
-    lifecycle.finish(run, reason="", exit_code=0)
+    lifecycle.finish_run(run, reason="", exit_code=0)
     webhooks.deliver_due()
     data = json.loads(receiver.requests[0][2])["data"]
     assert (data["started_by"], data["modules"]) == ('größe "quoted" \u2028', "a\nb")

@@ -24,7 +24,7 @@ from runners.exceptions import EndpointDisabled, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import LoginRequiredMixin, PageView, error_context, is_partial, recorded
-from runners.services import access, interrupted, lifecycle, lookup, runs, shared_log, stopping
+from runners.services import access, interrupted, lifecycle, lookup, probing, shared_log, stopping
 from runners.services.machines.output import plain_text
 from runners.services.machines.probe import LogChunk
 
@@ -146,8 +146,7 @@ class RefreshRun(RunView):
     http_method_names = ["post"]
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
-        if self.run.is_active and not runs.is_fresh(self.run):
-            lifecycle.refresh([self.run], wait=settings.RUNNERS_STATUS_WAIT)
+        probing.refresh_if_stale(self.run, patient=False)
         return HttpResponse(status=204)
 
 

@@ -1,0 +1,68 @@
+"""The outbox of the webhooks: messages about ended runs are rows here, until they are delivered.
+
+`run_ended` only inserts rows, in the transaction that ends the run. So no message is lost, no message is sent for a run
+that has not ended, and no receiver can disturb a run. `runners.webhooks.delivery` sends the messages.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from runners.commands import reasons
+from runners.models import RunnerRun, RunReason, RunStatus
+from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
+from runners.services.representations import iso_time, run_fields
+
+
+def run_ended(run: RunnerRun) -> None:
+    """Insert the messages for the receivers. Called once per run, inside the transaction that ends it.
+
+    Without receivers this costs one small query.
+    """
+    event = event_of(run)
+    hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
+    if hooks:
+        run.refresh_from_db()  # other processes may have changed the row, e.g. stored who requested the stop
+        payload = {"type": event, "timestamp": iso_time(run.modified), "data": message_fields(run)}
+        WebhookDelivery.objects.bulk_create(
+            WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks
+        )
+
+
+def message_fields(run: RunnerRun) -> dict[str, Any]:
+    """Return the fields of a run for receivers: those of the API, but `explanation` contains no text of a log.
+
+    Receivers are external, and a log may contain any text. Counts and names of jobs are in `jobs`.
+    """
+    if run.reason in (RunReason.LOST, RunReason.ABANDONED):  # the explanation is then our sentence, or the admin's
+        return run_fields(run)
+    jobs = run.jobs
+    told = ""
+    if jobs:
+        counts = (jobs["total"], jobs["failed"], jobs["failed_jobs"], jobs["not_run"])
+        told = reasons.jobs_sentence(*counts, at_least=jobs.get("at_least", False))
+    return {**run_fields(run), "explanation": told}
+
+
+def event_of(run: RunnerRun) -> WebhookEvent:
+    """Return the event type for the end of a run."""
+    if run.status == RunStatus.COMPLETED:
+        return WebhookEvent.COMPLETED
+    if run.reason == RunReason.NEVER_STARTED:
+        return WebhookEvent.NEVER_STARTED
+    return WebhookEvent.TERMINATED
+
+
+def redeliver(delivery: WebhookDelivery) -> None:
+    """Schedule a message again, delivered or not, with the same id and a new series of attempts."""
+    delivery.attempts, delivery.delivered_at, delivery.next_attempt = 0, None, timezone.now()
+    delivery.save(update_fields=["attempts", "delivered_at", "next_attempt"])
+
+
+def due(since: datetime | None = None) -> QuerySet[WebhookDelivery]:
+    """Return the messages that wait to be sent and have been due at least since the time `since` (default: now)."""
+    return WebhookDelivery.objects.filter(next_attempt__lte=since or timezone.now(), webhook__enabled=True)

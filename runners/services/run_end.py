@@ -1,0 +1,139 @@
+"""The end of a run: from the machine's answer and the log, find out why it ended and what became of its jobs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from runners import printable
+from runners.commands import autosubmit, reasons
+from runners.exceptions import CommandFailed, RunnerServiceError
+from runners.models import RunnerRun, RunReason
+from runners.services import lifecycle
+from runners.services.machines.output import plain_text
+from runners.services.machines.probe import Probe
+from runners.services.machines.runner import Runner
+
+END_OF_LOG = 16_384  # bytes at the end of a log; Autosubmit reports there that it is done, or where it was interrupted
+MAX_FAILED_NAMES = 50  # failed jobs whose names are kept with a run
+
+
+def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
+    """End a run. COMPLETED: exit code 0 and no stop under way, or a log that proves that it was done before the stop.
+
+    Up to 4.1.16, Autosubmit also ends with exit code 0 after an INT, which somebody else may have sent. Version 3.14
+    ends with exit code 0 after failed jobs. So the log may contradict exit code 0, and during a stop only the log can
+    tell.
+    """
+    detail = ""
+    jobs: reasons.Jobs | None = None
+    finished = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
+    is_stopped = _ended_by_a_stop(run, finished)
+    if probe.answer == Probe.ENDED:
+        is_completed, is_interrupted = probe.exit_code == 0, probe.interrupted
+        if is_completed or is_stopped:
+            try:
+                log = end_of_log(run, runner)
+            except CommandFailed:  # something else is in place of the log, so it proves nothing
+                log = ""
+            except RunnerServiceError as error:  # the next probe reads the log
+                lifecycle.mark_unreachable(run, error.detail)
+                return
+            if is_stopped:
+                is_completed = autosubmit.is_run_complete(log)
+            elif autosubmit.is_run_interrupted(log):
+                is_completed, is_interrupted = False, True
+            elif autosubmit.has_run_failed(log):
+                is_completed = False
+        if is_completed:
+            reason = ""
+            detail = "It had completed before the stop reached it." if is_stopped else ""
+        elif is_stopped or is_interrupted:
+            reason = RunReason.STOPPED
+        else:
+            reason = RunReason.KILLED if probe.signal else RunReason.FAILED
+        if reason != RunReason.STOPPED:  # after a stop, nobody expects all jobs to be done
+            jobs = _jobs(run, runner)
+        if (
+            reason
+            and (probe.exit_code or reason == RunReason.FAILED)
+            and not is_interrupted
+            and not (is_stopped and probe.signal)
+        ):
+            detail = _reason(run, runner, jobs)
+        if reason != RunReason.STOPPED:
+            detail = printable.text("\n".join(part for part in (jobs.sentence if jobs else "", detail) if part))
+    elif probe.answer == Probe.NEVER_STARTED:
+        reason = RunReason.STOPPED if is_stopped else RunReason.NEVER_STARTED
+        detail = "The machine has no trace of it: the service died or lost the connection before the launch."
+    else:
+        is_rebooted = probe.answer == Probe.REBOOTED
+        reason = RunReason.STOPPED if is_stopped and not is_rebooted else RunReason.LOST
+        detail = "The machine was rebooted." if is_rebooted else "Its process is gone without exit code."
+    lifecycle.finish_run(
+        run,
+        reason=reason,
+        exit_code=probe.exit_code,
+        signal=probe.signal,
+        finished=finished,
+        detail=detail,
+        jobs=_counts(jobs),
+    )
+
+
+def _jobs(run: RunnerRun, runner: Runner) -> reasons.Jobs | None:
+    """Return the outcome of the run's jobs. None if it cannot be read: the end of the run is stored without it."""
+    try:
+        lines, is_whole = runner.grep_log(
+            run.key, reasons.JOB_LINES, repeated=reasons.REPEATED_LINES, timeout=settings.RUNNERS_PROBE_TIMEOUT
+        )
+    except RunnerServiceError:
+        return None
+    return reasons.jobs(lines, is_whole=is_whole)
+
+
+def _counts(jobs: reasons.Jobs | None) -> dict[str, Any] | None:
+    """Return the counts in the format of RunnerRun.jobs."""
+    if jobs is None:
+        return None
+    names = list(jobs.failed)[:MAX_FAILED_NAMES]
+    counts = {"total": jobs.total, "failed": len(jobs.failed), "not_run": jobs.not_run, "failed_jobs": names}
+    return {**counts, "at_least": True} if jobs.at_least else counts
+
+
+def _ended_by_a_stop(run: RunnerRun, finished: datetime | None) -> bool:
+    """Return True if the run ended while a stop was under way. A stop that was requested long before is not the cause.
+
+    Reload the stop from the row: a stop is stored before its first signal is sent. That may be after this process has
+    read the row and before it probes the machine.
+    """
+    run.refresh_from_db(fields=["stop_requested_at", "stopped_by"])
+    if run.stop_requested_at is None:
+        return False
+    now = timezone.now()
+    return min(finished or now, now) <= run.stop_requested_at + lifecycle.stop_window()
+
+
+def end_of_log(run: RunnerRun, runner: Runner) -> str:
+    """Return the last END_OF_LOG bytes of a run's output, without colours; empty if there is no log.
+
+    Raises the errors of `Runner.read_log`.
+    """
+    chunk = runner.read_log(run.key, offset=-END_OF_LOG, limit=END_OF_LOG, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    return plain_text(chunk.data) if chunk else ""
+
+
+def _reason(run: RunnerRun, runner: Runner, jobs: reasons.Jobs | None) -> str:
+    """Return Autosubmit's reason for the end of a failed run, or else its last words. Empty if neither can be read."""
+    try:
+        chunk = runner.read_log(run.key, offset=-END_OF_LOG, limit=END_OF_LOG, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    except RunnerServiceError:
+        return ""
+    if chunk is None:
+        return ""
+    found = reasons.reason_of_run(chunk.data, has_failed_jobs=bool(jobs and jobs.failed))
+    remedy = reasons.remedy(found)
+    return f"{found}\n{remedy}" if remedy else found
