@@ -32,13 +32,6 @@ SHOWN = 5  # conflicts that are reported one by one
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _MARK = "autosubmit-runners-database"
 
-# Autosubmit 4.1.17 reads the first of these files that exists (BasicConfig.read). Commands run in our own directory.
-_READ = f"""{{ file=
-if [ -n "$AUTOSUBMIT_CONFIGURATION" ] && [ -e "$AUTOSUBMIT_CONFIGURATION" ]; then file=$AUTOSUBMIT_CONFIGURATION
-else for each in "$HOME/{scripts.BASE}/.autosubmitrc" "$HOME/.autosubmitrc" /etc/autosubmitrc /etc/.autosubmitrc; do
-if [ -e "$each" ]; then file=$each; break; fi; done; fi
-printf '\\n%s\\n%s\\n' {_MARK} "$(uname -n)"; if [ -f "$file" ]; then head -c {MAX_FILE + 1} -- "$file"; fi; }}"""
-
 
 @dataclass(frozen=True, slots=True)
 class Database:
@@ -60,7 +53,8 @@ def read(runner: Runner) -> Database | None:
 
     Raises the errors of `Runner.execute`.
     """
-    lines = [scripts.surroundings("/"), *get_module_loader(runner.config).prelude(), _READ]
+    lines = [scripts.surroundings("/"), *get_module_loader(runner.config).prelude()]
+    lines.append(scripts.autosubmitrc(marker=_MARK, limit=MAX_FILE + 1))
     result = runner.execute(" && ".join(lines), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
     _, found, rest = result.stdout.partition(f"\n{_MARK}\n".encode())
     name, _, content = rest.partition(b"\n")

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from shlex import quote
 from typing import Any
 
 from django.conf import settings
@@ -103,7 +102,9 @@ def _delete(rows: QuerySet[Any], *, dry_run: bool) -> int:
 def _clean(runner: Runner, rows: list[Any], done: Cleaned, *, dry_run: bool) -> None:
     by_key = {row.key: row for row in rows if _KEY.fullmatch(row.key) and lifecycle.is_readable(row)}
     done.kept += len(rows) - len(by_key)
-    script = _script(list(by_key.values()), dry_run=dry_run)
+    identities = {key: lifecycle.identity_of(row) for key, row in by_key.items()}
+    targets = [(key, identity.words if identity else ()) for key, identity in identities.items()]
+    script = scripts.clean(targets, dry_run=dry_run)
     try:
         result = runner.execute(script, timeout=settings.RUNNERS_COMMAND_TIMEOUT)
     except RunnerServiceError as error:
@@ -132,29 +133,3 @@ def read_answers(output: bytes) -> dict[str, tuple[str, int]]:
             with suppress(answers.Unreadable):
                 told[words[0]] = (words[1], answers.integer(words[2], 0, KIBIBYTES_MOST))
     return told
-
-
-# Without an exit code, check the process, because a run that was declared ended may live. After `starting` there is no
-# process.
-_CLEAN = r"""
-clean() {
-  key=$1 dir=$base/$1 size=0
-  [ -d "$dir" ] || { printf '%s absent 0\n' "$key"; return; }
-  case $(probe "$key" look "${@:2}") in
-    "$key ended "*|"$key gone "*|"$key rebooted "*|"$key starting"*)
-      read -r size _ < <(du -sk "$dir" 2>/dev/null)
-      $remove "$dir" 2>/dev/null
-      [ "$remove" = : ] || [ ! -e "$dir" ] || { printf '%s kept 0\n' "$key"; return; }
-      printf '%s removed %s\n' "$key" "${size:-0}" ;;
-    *) printf '%s kept 0\n' "$key" ;;
-  esac
-}
-"""
-
-
-def _script(rows: list[DetachedCommand], *, dry_run: bool) -> str:
-    lines = [scripts.probe([]), _CLEAN, "remove=:" if dry_run else "remove='rm -rf --'"]
-    for row in rows:
-        identity = lifecycle.identity_of(row)
-        lines.append(" ".join(["clean", *map(quote, [row.key, *(identity.words if identity else [])])]))
-    return "\n".join(lines) + "\n"

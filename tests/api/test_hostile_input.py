@@ -285,7 +285,7 @@ def make_range(api: Api, settings: Any, account: StubAccount, tripwire: Path, fi
 def test_tripwire_works(tripwire: Path, shooting: Range, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Without the quoting of Autosubmit's arguments, the same texts are executed, and `fire` detects it.
 
-    Only the module that puts the arguments into the script loses its quoting. Without the quoting of scripts.py and
+    Only the module that puts the arguments into the script loses its quoting. Without the quoting of `scripts` and
     ssh.py, the script would not reach its machine.
     """
     without_quoting = SimpleNamespace(join=" ".join, quote=str)

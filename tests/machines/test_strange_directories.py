@@ -1,6 +1,6 @@
 """Files that a run's owner writes into its directory, and processes that a signal may reach. Real local shells.
 
-The texts of `scripts.py` are the same over SSH. tests/machines/test_detached_runs.py runs them both ways.
+The texts of `scripts` are the same over SSH. tests/machines/test_detached_runs.py runs them both ways.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The answers of a machine about runs: the values, and the parsers for the output of the scripts of `scripts.py`.
+"""The answers of a machine about runs: the values, and the parsers for the output of the scripts in `scripts/`.
 
 A parser returns a value within bounds (see `answers.py`). For invalid output it raises `answers.Unreadable`; the
 parsers of a probe return `Probe.CANNOT_TELL` instead.

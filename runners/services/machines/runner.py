@@ -1,7 +1,7 @@
 """Reach a machine: the base class `Runner`. `local.py` and `ssh/runner.py` have its implementations.
 
 A runner has one primitive, `execute`. Launching, probing, signalling and log reading are implemented once on top of it,
-with the scripts of `scripts.py`, so LOCAL and SSH behave the same.
+with the scripts in `scripts/`, so LOCAL and SSH behave the same.
 """
 
 from __future__ import annotations

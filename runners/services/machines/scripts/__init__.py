@@ -1,0 +1,332 @@
+"""The shell scripts that run on the machine: one set for LOCAL and SSH. Pure functions that return `str`.
+
+Each script is a `.sh` file in this directory, which `make lint` checks with shellcheck. A placeholder such as `@key@`
+is replaced by a value, which is quoted here and only here (`_shell_word`). A line such as `. machine.sh` is replaced by
+that file. Comments, blank lines and indentation are not sent: a comment must have a line of its own.
+
+The scripts need bash 4.2, coreutils (`timeout`, `env`, `head`, `tail`, `stat`, `mkdir`, `mv`, `chmod`, `id`), grep and
+awk, as every Linux cluster has.
+
+A run's directory `~/.autosubmit-runners/<key>/` (mode 0700) holds:
+    command.sh   what is executed
+    identity     one line, see `Identity` in probe.py; created by the supervisor before the command may execute, or
+                 by a probe after the launch deadline (it then holds "claimed"): the first of the two wins the race
+    log          standard output and error of the command
+    begun        an empty file, created after the prelude has succeeded, right before the command starts
+    running      an empty file; at the end it is renamed to ended.<exit code>.<signal name or ->.<epoch seconds>
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from shlex import join, quote
+
+BASE = ".autosubmit-runners"
+RUN_KEY_VARIABLE = "AUTOSUBMIT_RUNNERS_KEY"  # in the environment of a run's processes, so that a stop finds them all
+EXPID_LOCK = "expid.lock"  # in the base directory, for create-experiment
+READY = "ready"  # the last line of a launch that succeeded
+FAILED = "failed"  # the first word of a launch that certainly has not started its command; the exit code follows
+LATE = "late"  # the first line of a launch that timed out and whose command may still start
+# Exit codes of a launch that failed.
+PRELUDE_FAILED, NO_LOGIN_SHELL, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 73, 74
+NO_LOG = 66  # exit code of `read_log` and `grep_log`
+PLACEHOLDER = "placeholder-of-autosubmit-runners"  # an argument of the process that `cancelling` makes
+BUSY = 76  # exit code of `cancelling`: a process runs the experiment
+KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
+OPENING = b"exit 125\n"  # ends any shell that executes it: bash, dash, ksh, zsh, tcsh, fish
+KILLED = 128 + 9  # exit code that a shell reports for a process that a KILL ended
+OTHER_SHELL = 125  # exit code of a shell that is not our reader and has executed OPENING
+END = "#end"
+UNREAD = "#unread"  # what our reader prints when the script arrived incomplete; the script is then not evaluated
+CUT_SHORT = 126  # exit code when the script arrived incomplete; no part of it was executed
+
+# --norc: sshd's bash has already read ~/.bashrc, and a bash that finds SSH_CLIENT would read it again. -p: ignore
+# $BASH_ENV and the functions in the environment, which can have the names of builtins.
+_BASH = ("bash", "--norc", "-p")
+_FOLDER = Path(__file__).parent
+_INCLUDE = re.compile(r"\. ([a-z_]+)\.sh")
+_PLACEHOLDER = re.compile(r"@([A-Za-z_]+)@")
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_./,:+@-]")
+
+
+class Shell(str):
+    """Shell text. A placeholder that stands for it is replaced by the text as it is."""
+
+
+Value = str | int | Sequence[str]
+
+_BASE_DIRECTORY = Shell(f'"$HOME"/{BASE}')
+# Constants may stand inside of words and quotes, so none of them needs quotes.
+_CONSTANTS: dict[str, Value] = {
+    "BASE": BASE,
+    "BUSY": BUSY,
+    "CANNOT_WRITE": CANNOT_WRITE,
+    "CUT_SHORT": CUT_SHORT,
+    "END": END,
+    "EXPID_LOCK": EXPID_LOCK,
+    "FAILED": FAILED,
+    "FOREIGN": Shell(
+        f"{{ echo '~/{BASE} belongs to another account, or its mode cannot be changed: remove it, or give it to this "
+        f"account with mode 0700.' >&2; exit {NO_RUN_DIRECTORY}; }}"
+    ),
+    "KILLED": KILLED,
+    "LATE": LATE,
+    "NO_LOG": NO_LOG,
+    "NO_LOGIN_SHELL": NO_LOGIN_SHELL,
+    "NO_RUN_DIRECTORY": NO_RUN_DIRECTORY,
+    "OPENING": OPENING.decode().strip(),
+    "PLACEHOLDER": PLACEHOLDER,
+    "PRELUDE_FAILED": PRELUDE_FAILED,
+    "READY": READY,
+    "RUN_KEY_VARIABLE": RUN_KEY_VARIABLE,
+    "UNREAD": UNREAD,
+}
+
+
+@cache
+def _lines(name: str) -> tuple[str, ...]:
+    """Return the lines of a script with those of the scripts that it includes, without comments and indentation."""
+    lines: list[str] = []
+    for line in (_FOLDER / f"{name}.sh").read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        if include := _INCLUDE.fullmatch(text):
+            lines += _lines(include[1])
+        elif text and not text.startswith("#"):
+            lines.append(text)
+    return tuple(lines)
+
+
+def _shell_word(value: Value) -> str:
+    """Return a value as the shell has to read it: one quoted word, or one for each item of a sequence."""
+    if isinstance(value, Shell):
+        return value
+    return quote(str(value)) if isinstance(value, str | int) else join(value)
+
+
+def _filled(name: str, separator: str = "\n", /, **values: Value) -> Shell:
+    """Return a script with its placeholders replaced. Raises KeyError for one without a value."""
+    known = _CONSTANTS | values
+    text = separator.join(_lines(name))
+    return Shell(_PLACEHOLDER.sub(lambda found: _shell_word(known[found[1]]), text))
+
+
+def encoded(script: str) -> bytes:
+    """Encode a script as one word without blanks, quotes or line ends, for `printf %b` of bash.
+
+    Any other shell or interpreter that reads this word, or a part of it, can only report an error.
+    """
+    return _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], f"{script}\n{END}".encode())
+
+
+def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -> list[str]:
+    """Return the argv that starts our reader, which evaluates a script that arrives as `length` bytes of `encoded`.
+
+    The argv is short for every script, so no argument limit applies and `ps` does not show the script. Any login shell
+    can parse the argv after `shlex.join`, including csh and fish; so it is one line. The profile scripts of a login
+    shell get /dev/null as standard input, so that they cannot consume the script.
+
+    The reader prints `marker` on both streams when it is ready. Everything before the marker is output of start-up
+    files. Then the reader expects OPENING and the script. It does not evaluate anything else and prints UNREAD instead.
+    The last line on both streams is `<marker> <exit code>`. This line is missing in two cases: a script outside of a
+    login shell ended with `exec`, or a KILL ended a script in a login shell. The command line contains the marker in
+    two parts, so that a program that echoes the command line does not print the marker.
+
+    `timeout` in seconds ends everything that was started; None: the script ends by itself.
+    """
+    half = len(marker) // 2
+    values: dict[str, Value] = {"half": marker[:half], "other_half": marker[half:], "length": length}
+    bounded = [] if timeout is None else ["timeout", "-k", str(KILL_AFTER), f"{timeout:g}"]
+    if login:
+        shell = join([*bounded, "bash", "-lc", _filled("bootstrap_login", "; ", **values)])
+        report = _filled("report", "; ", **values)
+        return ["sh", "-c", _filled("bootstrap_login_parent", "; ", shell=Shell(shell), report=report)]
+    report_and_exit = str(_filled("report_and_exit", "; ", **values))
+    return [*bounded, *_BASH, "-c", _filled("bootstrap", "; ", report=report_and_exit, **values)]
+
+
+def surroundings(directory: str = _BASE_DIRECTORY) -> str:
+    """Return a shell list that sets the working directory and the user names that Autosubmit depends on.
+
+    Autosubmit reads `./.autosubmitrc`, deletes `./autosubmit.lock` and finds its processes by the name in USER. So
+    the working directory is one of ours, and the names are those of the account. `directory`: one shell word.
+    """
+    parts = [_filled("working_directory", "; ", directory=Shell(directory))]
+    if directory == _BASE_DIRECTORY:
+        parts.append(_filled("private_directory", "; "))
+    return "{ " + "; ".join([*parts, _filled("user_names", "; ")]) + "; }"
+
+
+def launch(key: str, command: str, *, timeout: float, prelude: Sequence[str] = ()) -> str:
+    """Return the script that starts `command` detached and reports its identity.
+
+    `mkdir` of the run directory fails if it exists, so one key is launched at most once, even if this script arrives
+    several times. The script checks that it can write there before it starts anything.
+
+    The script prints one of these answers:
+    - the identity and `ready`: the prelude has succeeded and the command is about to execute
+    - `failed CODE` and then the end of the log: the command certainly was not and will not be started
+    - `late`: the prelude takes longer than `timeout` seconds
+    After any other answer it is unknown whether the command was started. Codes: 70 the prelude failed, 71 start-up
+    files replaced or ended the login shell, 73 no run directory, 74 cannot write.
+    """
+    steps = " && ".join([surroundings(f'"$HOME"/{BASE}/{quote(key)}'), *prelude])
+    text = str(_filled("command", key=key, steps=Shell(steps), command=Shell(command)))
+    return _filled(
+        "launch",
+        key=key,
+        text=f"{text}\n",
+        shell=str(_filled("command_shell", "; ")),
+        timeout=f"{timeout:g}",
+        whole_seconds=math.ceil(timeout),
+    )
+
+
+def probe(targets: Iterable[tuple[str, bool, Sequence[str]]]) -> str:
+    """Return the script that prints the state of runs, one line per run: `<key> <answer> <facts>`.
+
+    Each target is `(key, claim, identity fields or nothing)`. Answers: `ended CODE.SIGNAL.EPOCH interrupted|-`,
+    `running IDENTITY`, `gone IDENTITY`, `rebooted IDENTITY`, `elsewhere HOST`, `starting`, `never_started`,
+    `unknown WHY`. With `claim`, the script creates a missing identity file, so that a later launch of this key fails.
+    Only then does it answer never_started.
+    """
+    calls = [join(["probe", key, "claim" if claim else "look", *identity]) for key, claim, identity in targets]
+    return "\n".join([_filled("probe"), *calls, ""])
+
+
+def signal(key: str, identity: Sequence[str], name: str, *, spare_jobs_of: str = "") -> str:
+    """Return the script that sends the signal `name` to the run's own processes, then prints the answer of a probe.
+
+    The run's own processes are those that have the run's key in their environment, and the process group of the
+    command. The group counts only while the command is still the process that we started (same pid *and* start time)
+    and leads the group. Another process that has reused the pid never gets the signal. The supervisor is neither, so it
+    gets no signal and can write the exit code. The script never sends to pid 1 or below: `kill -- -1` means every
+    process. `spare_jobs_of`: an expid; its jobs on the local platform get no signal, because they are meant to outlive
+    the run.
+    """
+    return _filled(
+        "signal",
+        key=key,
+        identity=identity,
+        boot=identity[1],
+        space=identity[2],
+        pid=identity[3],
+        start=identity[4],
+        name=name,
+        expid=spare_jobs_of,
+        variable=f"{RUN_KEY_VARIABLE}={key}",
+    )
+
+
+def first_match(expid: str) -> str:
+    """Return the script that prints the pid that `autosubmit stop` would signal for `expid`, if there is one.
+
+    `autosubmit stop` picks the account's lowest pid whose arguments, reduced to `autosubmit`, `run` and the expid, are
+    exactly these three. It ignores home and database, so it may pick a run of the same name in another home.
+    Source: measured on 4.1.17.1.
+    """
+    return _filled("first_match", expid=expid)
+
+
+def cancelling(expid: str, command: str) -> str:
+    """Return the script with which `command` cancels the jobs of `expid` after the run's end.
+
+    `command` is an `autosubmit stop --cancel` in its environment. Autosubmit cancels only the jobs of a run that it has
+    just stopped. It recognizes a run by its arguments (see `first_match`), so the script starts a placeholder process,
+    which only waits, with the arguments `autosubmit run EXPID`. Autosubmit sends INT to the placeholder, sees that it
+    ends, and cancels the jobs. The placeholder also ends with this script. If a real process has these arguments, the
+    script does not execute `command`: it prints `busy PID` and ends with exit code 76.
+    Source: Autosubmit's `stop` in 4.1.8 to 4.1.17.1; measured on 4.1.17.1.
+    """
+    return _filled(
+        "cancelling",
+        expid=expid,
+        first_match=Shell(first_match(expid)),
+        placeholder=str(_filled("placeholder")),
+        command=Shell(command),
+    )
+
+
+def platform_types(files: Sequence[str]) -> str:
+    """Return the script that prints `NAME TYPE` for each platform in these YAML files of an experiment.
+
+    It prints at most 200 lines.
+    """
+    return _filled("platform_types", files=files)
+
+
+def leftovers(
+    keys: Sequence[str], identity: Sequence[str], expid: str, *, group: bool, helpers: str = "", jobs: str = ""
+) -> str:
+    """Return the script that prints the remaining processes of an ended run: `left PID KIND COMMAND LINE`, then `end`.
+
+    KIND is `job` for processes of jobs on the local platform, else `helper`. Autosubmit starts such jobs as
+    `bash .../LOG_EXPID/JOB.cmd`, and they write into that folder. `helpers` and `jobs`: the signal that each kind gets;
+    empty: none.
+
+    A process belongs to the run if its environment has one of the `keys`. With `group`, which is meant for the moments
+    after the end, the members of the command's process group belong to it, too: Autosubmit's log recovery overwrites
+    its environment with a title. A group keeps its number while it has members. So if the leader is gone, members that
+    started after the leader belong to this run. On another machine or after a reboot the script prints only
+    `elsewhere`.
+    """
+    return _filled(
+        "leftovers",
+        patterns=[word for key in keys for word in ("-e", f"{RUN_KEY_VARIABLE}={key}")],
+        boot=identity[1],
+        space=identity[2],
+        pid=identity[3],
+        start=identity[4],
+        expid=expid,
+        group=int(group),
+        helpers=helpers,
+        jobs=jobs,
+    )
+
+
+def grep_log(key: str, pattern: str, *, repeated: str, limit: int) -> str:
+    """Return the script that prints the log lines that match an extended regular expression: their last `limit` bytes.
+
+    Of consecutive lines that contain the text `repeated`, it prints only the last one.
+    Exit code NO_LOG: the log does not exist or is not a regular file.
+    """
+    return _filled("grep_log", key=key, pattern=pattern, repeated=repeated, limit=limit)
+
+
+def read_log(key: str, *, offset: int, limit: int) -> str:
+    """Return the script that prints `<size> <start>` and a line end, then at most `limit` log bytes from `offset`.
+
+    A negative offset counts from the end. Exit code NO_LOG: the log does not exist or is not a regular file.
+    """
+    return _filled("read_log", key=key, offset=offset, limit=limit)
+
+
+def job_list_size(expid: str) -> str:
+    """Return the script that prints the size in bytes of an experiment's job list (`pkl/job_list_EXPID.pkl`).
+
+    It prints nothing if the file is not found. Experiments are in the `path` of `[local]` in ~/.autosubmitrc, else in
+    ~/autosubmit. Source: `autosubmit configure` of 3.14 to 4.1.
+    """
+    return _filled("job_list_size", expid=expid)
+
+
+def clean(targets: Iterable[tuple[str, Sequence[str]]], *, dry_run: bool) -> str:
+    """Return the script that removes the directories of ended runs. It prints a line for each run: `KEY ANSWER KIB`.
+
+    Each target is `(key, identity fields or nothing)`. ANSWER is `removed`, `absent`, or `kept`: the run may still be
+    running, or its directory cannot be removed. KIB: the size of the directory. `dry_run`: nothing is removed.
+    """
+    calls = [join(["clean", key, *identity]) for key, identity in targets]
+    return "\n".join([_filled("clean", remove=":" if dry_run else "rm -rf --"), *calls, ""])
+
+
+def autosubmitrc(*, marker: str, limit: int) -> str:
+    """Return a shell list that prints `marker`, the machine's name and Autosubmit's configuration file.
+
+    It prints the first `limit` bytes of the file that Autosubmit 4.1.17 reads, which is the first of these that exists
+    (BasicConfig.read). Commands run in our own directory, so that is searched before the home.
+    """
+    return _filled("autosubmitrc", marker=marker, limit=limit)

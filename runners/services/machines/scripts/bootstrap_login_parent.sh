@@ -1,0 +1,7 @@
+# shellcheck shell=sh
+# Start the login shell, and report its exit code. Do not report a KILL: it may have ended the shell, or only `timeout`,
+# and then the shell still runs.
+@shell@ 3<&0 </dev/null
+code=$?
+[ $code -eq @KILLED@ ] || { @report@; }
+exit $code

@@ -1,0 +1,5 @@
+# shellcheck shell=bash
+cd "$HOME/@BASE@/"@key@ 2>/dev/null && [ -f log ] || exit @NO_LOG@
+LC_ALL=C grep -aE -e @pattern@ log | LC_ALL=C awk -v repeated=@repeated@ '
+index($0, repeated) { held = $0; next } held != "" { print held; held = "" } { print } END { if (held != "") print held }
+' | tail -c @limit@

@@ -1,0 +1,36 @@
+# shellcheck shell=bash disable=SC2034,SC2154 # the scripts that include this one set and use the variables
+# Whether it is a process of a job on the local platform, or one that such a process has left behind.
+is_job() {
+  local at=$1 depth argv
+  case $(readlink "/proc/$1/fd/1" "/proc/$1/fd/2" 2>/dev/null) in */LOG_"$expid"/*) return ;; esac
+  for depth in {1..32}; do
+    mapfile -d '' -t argv 2>/dev/null <"/proc/$at/cmdline"
+    case "${argv[0]##*/} ${argv[1]}" in bash\ */LOG_"$expid"/*.cmd) return ;; esac
+    fields "$at" || return 1
+    at=$parent; [ "$at" -gt 1 ] || return 1
+  done
+  return 1
+}
+fields() {
+  local line=
+  IFS= read -r -d '' line 2>/dev/null <"/proc/$1/stat"
+  [ -n "$line" ] || return 1
+  # shellcheck disable=SC2086 # the words are separate arguments
+  set -- ${line##*) }
+  state=$1 parent=$2 group=$3 start=${20}
+  case $state in [ZXx]) return 1 ;; esac
+}
+left() {
+  local pid=$1 kind=helper name argv signal=$helpers
+  [ "$pid" != $$ ] && [ "$pid" -gt 1 ] && fields "$pid" || return
+  local began=$start
+  is_job "$pid" && kind=job signal=$jobs
+  mapfile -d '' -t argv 2>/dev/null <"/proc/$pid/cmdline"
+  name=${argv[*]}; name=${name//[^[:print:]]/?}
+  printf 'left %s %s %s\n' "$pid" "$kind" "${name:0:120}"
+  [ -n "$signal" ] && fields "$pid" && [ "$start" = "$began" ] && kill -s "$signal" "$pid" 2>/dev/null
+}
+leader_is_gone() {
+  [ -e "/proc/$leader" ] || return 0
+  fields "$leader"; [ "$start" = "$leader_start" ] && case $state in [ZXx]) ;; *) false ;; esac
+}

@@ -1,0 +1,4 @@
+# shellcheck shell=bash
+code=$?
+. report.sh
+exit $code
