@@ -20,11 +20,11 @@ KEEP = "## What limits what remains"
 INTRODUCTION = """\
 `make bench` starts this service (gunicorn, gthread) and the Autosubmit API 4.2.0 from PyPI (`autosubmit_api start`),
 {workers} workers each, a real sshd on loopback (configured as Debian does, with PAM), and an `autosubmit` that does
-nothing, so that what is measured is the services' own time. Both have the same profiles (`NO_MODULE`) for the same
-account and are asked in turns, in one run. Medians of {calls} calls each; requests per second by wrk, median of
-{rounds} rounds of {seconds} s. SQLite, protection off, no rate limit. Lmod is switched off for the account
-(`LMOD_ALLOW_ROOT_USE=no USER_IS_ROOT=1`): Debian's makes every login shell cost 200 ms, and this service uses one,
-where the reference does not.
+nothing, so that the measurement contains only the time of the services. Both have the same profiles (`NO_MODULE`) for
+the same account and get their requests in turns, in one run. Medians of {calls} calls each; requests per second by wrk,
+median of {rounds} rounds of {seconds} s. SQLite, protection off, no rate limit. Lmod is switched off for the account
+(`LMOD_ALLOW_ROOT_USE=no USER_IS_ROOT=1`): Debian's Lmod adds 200 ms to every login shell, and this service uses a login
+shell, which the reference does not.
 """
 
 

@@ -83,7 +83,7 @@ def doubled_slash(side: Side) -> Reply:
     return side.get("//v4/runners/configuration/ssh-public-keys")
 
 
-@case("GET with a token that is none, while protection is off")
+@case("GET with an invalid token, protection off")
 def stale_token(side: Side) -> Reply:
     return side.get("/v4/runners/configuration/ssh-public-keys", Authorization="Bearer eyJ.of.yesterday")
 
@@ -120,7 +120,7 @@ def username_post_anonymous(side: Side) -> Reply:
     return side.post("/v4/user-settings/preferred-username", {"preferred_username": "eva"})
 
 
-@case("GET preferred-username, nothing stored yet")
+@case("GET preferred-username, nothing stored")
 def username_none(side: Side) -> Reply:
     return side.get("/v4/user-settings/preferred-username", **side.login("nobody-yet"))
 
@@ -174,12 +174,12 @@ def run_all_typed(side: Side) -> Reply:
     return side.post("run-experiment", {"expid": side.experiment(), "profile_name": "OPEN", "profile_params": params})
 
 
-@case("run-experiment, what the profile leaves open is not given")
+@case("run-experiment, an open parameter of the profile is missing")
 def run_incomplete(side: Side) -> Reply:
     return side.run(side.experiment(), "VENV_OPEN")
 
 
-@case("run-experiment, SSH user not given")
+@case("run-experiment, SSH user missing")
 def run_without_user(side: Side) -> Reply:
     return side.run(side.experiment(), "SSH_OPEN")
 
@@ -199,12 +199,12 @@ def run_number(side: Side) -> Reply:
     return side.post("run-experiment", {"expid": 7, "profile_name": "LOCAL", "profile_params": {}})
 
 
-@case("run-experiment, body that is no JSON")
+@case("run-experiment, body that is not JSON")
 def run_no_json(side: Side) -> Reply:
     return side.post("run-experiment", b"{expid")
 
 
-@case("run-experiment of what runs already")
+@case("run-experiment of an experiment that is already running")
 def run_twice(side: Side) -> Reply:
     expid = running(side, "LOCAL")
     return side.run(expid)
@@ -217,13 +217,13 @@ def run_no_venv(side: Side) -> Reply:
     return side.post("run-experiment", body)
 
 
-@case("run-experiment, all that is optional is null")
+@case("run-experiment, all optional members are null")
 def run_nulls(side: Side) -> Reply:
     body = {"expid": side.experiment(), "profile_name": "LOCAL", "profile_params": None, "command_params": None}
     return side.post("run-experiment", body)
 
 
-@case("run-experiment, command_params that are empty")
+@case("run-experiment, empty command_params")
 def run_no_params(side: Side) -> Reply:
     return side.post("run-experiment", {"expid": side.experiment(), "profile_name": "LOCAL", "command_params": {}})
 
@@ -311,7 +311,7 @@ def stop_never(side: Side) -> Reply:
     return side.post("stop-experiment", {"expid": side.experiment()})
 
 
-@case("stop-experiment, not running any more")
+@case("stop-experiment, the run has ended")
 def stop_ended(side: Side) -> Reply:
     expid = side.experiment()
     side.run(expid)
@@ -339,7 +339,7 @@ def set_by_filters(side: Side) -> Reply:
     return side.post("set-job-status", set_status(side.experiment(), **params, **nulls))
 
 
-@case("set-job-status to FAILED, which the GUI offers and Autosubmit refuses")
+@case("set-job-status to FAILED, which the GUI offers and Autosubmit rejects")
 def set_failed(side: Side) -> Reply:
     expid = side.experiment()
     said = "error: argument -t/--status_final: invalid choice: 'FAILED' (choose from 'READY', 'COMPLETED')"
@@ -347,7 +347,7 @@ def set_failed(side: Side) -> Reply:
     return side.post("set-job-status", set_status(expid, final_status="FAILED"))
 
 
-@case("set-job-status that Autosubmit refuses")
+@case("set-job-status that Autosubmit rejects")
 def set_refused(side: Side) -> Reply:
     expid = side.experiment()
     side.account.control("setstatus", expid, FAIL="There was an error", ECODE=7011, EXIT=99)
@@ -400,7 +400,7 @@ def create_without(side: Side) -> Reply:
     return side.post("create-experiment", body)
 
 
-@case("create-experiment that Autosubmit refuses")
+@case("create-experiment that Autosubmit rejects")
 def create_refused(side: Side) -> Reply:
     side.account.control("expid", FAIL="No such experiment", ECODE=7012, EXIT=100)
     try:
@@ -419,13 +419,13 @@ def update_ssh(side: Side) -> Reply:
     return side.post("update-experiment-description", describe(side.experiment(), "new", "SSH"))
 
 
-@case("update-experiment-description, all that is optional is null")
+@case("update-experiment-description, all optional members are null")
 def update_nulls(side: Side) -> Reply:
     body = describe(side.experiment(), "new") | {"profile_params": None, "command_params": None}
     return side.post("update-experiment-description", body)
 
 
-@case("update-experiment-description to nothing")
+@case("update-experiment-description to an empty text")
 def update_empty(side: Side) -> Reply:
     return side.post("update-experiment-description", describe(side.experiment(), ""))
 

@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
-_NAMED = "500 says that the service is broken. Here every refusal has a code of its own, and 500 is a bug."
-_PORT = "The port arrives as text from the GUI. There it is ignored and 22 used; here text of digits is a port."
+_NAMED = "500 means a bug in the service. Here every rejection has its own code, and only a bug is a 500."
+_PORT = (
+    "The GUI sends the port as text. The Autosubmit API ignores it and uses 22. This service accepts text of digits "
+    "as a port."
+)
 _STOPPED_PORT = (
-    "The port is not stored with a run there, so stop tries port 22. Here a run keeps its whole configuration."
+    "The Autosubmit API does not store the port of a run, so stop tries port 22. Here a run stores its complete "
+    "configuration."
 )
 
 DIFFERENCES: dict[str, dict[str, str]] = {
-    "GET preferred-username, nothing stored yet": {
-        "HTTP status: 400 -> 200": "Nothing was wrong with the request. The GUI shows an empty field either way."
+    "GET preferred-username, nothing stored": {
+        "HTTP status: 400 -> 200": "The request is valid. The GUI shows an empty field in both cases."
     },
     "run-experiment, the port typed in the GUI (a string)": {"HTTP status: 500 -> 200": _PORT},
-    "run-experiment, what the profile leaves open is not given": {"HTTP status: 500 -> 400": _NAMED},
-    "run-experiment, SSH user not given": {"HTTP status: 500 -> 400": _NAMED},
+    "run-experiment, an open parameter of the profile is missing": {"HTTP status: 500 -> 400": _NAMED},
+    "run-experiment, SSH user missing": {"HTTP status: 500 -> 400": _NAMED},
     "run-experiment, profile that does not exist": {"HTTP status: 500 -> 404": _NAMED},
-    "run-experiment of what runs already": {
-        "HTTP status: 500 -> 409": _NAMED + " The answer holds the run that is in the way."
+    "run-experiment of an experiment that is already running": {
+        "HTTP status: 500 -> 409": _NAMED + " The response contains the active run."
     },
     "run-experiment, venv that does not exist": {
-        "HTTP status: 200 -> 502": "There the answer is that the run was started. Here a start counts when the "
-        "environment stands and the command is about to be executed; the answer holds the words of what failed."
+        "HTTP status: 200 -> 502": (
+            "The Autosubmit API reports that the run was started. Here a run has started when its environment is "
+            "ready and the command is about to be executed. The response contains the error message."
+        )
     },
     "get-runner-run-status, SSH run that ended with exit code 0": {
-        "status: 'TERMINATED' -> 'COMPLETED'": "There the exit code is asked of a shell that is not the parent and is "
-        "always 127: no SSH run is ever COMPLETED. Here the parent of the command writes it down."
+        "status: 'TERMINATED' -> 'COMPLETED'": (
+            "The Autosubmit API asks a shell that is not the parent for the exit code, and always gets 127. So SSH "
+            "runs are never COMPLETED. Here the parent of the command stores the exit code."
+        )
     },
     "get-runner-run-status, never run": {
         "HTTP status: 500 -> 404": _NAMED
-        + " The GUI polls this every 10 s, so it also fills the server's error log there."
+        + " The GUI polls this every 10 s, so it also fills the error log of the Autosubmit API."
     },
     "stop-experiment over SSH, sshd not on port 22": {"HTTP status: 500 -> 200": _STOPPED_PORT},
     "stop-experiment, never run": {"HTTP status: 500 -> 404": _NAMED},
-    "stop-experiment, not running any more": {"HTTP status: 500 -> 409": _NAMED},
-    "set-job-status to FAILED, which the GUI offers and Autosubmit refuses": {
+    "stop-experiment, the run has ended": {"HTTP status: 500 -> 409": _NAMED},
+    "set-job-status to FAILED, which the GUI offers and Autosubmit rejects": {
         "HTTP status: 500 -> 400": _NAMED
-        + " The answer says which statuses Autosubmit accepts, and nothing is executed."
+        + " The response lists the statuses that Autosubmit accepts, and nothing is executed."
     },
     "set-job-status, profile that does not exist": {"HTTP status: 500 -> 404": _NAMED},
     "create-experiment, description with shell text in it": {
-        "description: 'a b executed executed' -> 'a \"b\" $(echo executed) `echo executed`'": "There the description "
-        "passes through a shell inside double quotes: what is in $(...) is executed as the service's account. Here "
-        "Autosubmit gets the text."
+        "description: 'a b executed executed' -> 'a \"b\" $(echo executed) `echo executed`'": (
+            "The Autosubmit API puts the description into double quotes in a shell command, so text in $(...) is "
+            "executed as the service's account. Here Autosubmit gets the exact text."
+        )
     },
     "all endpoints off: get-runner-run-status": {
-        "HTTP status: 403 -> 200": "The toggle RUNNER_RUN forbids starting and stopping. What still runs stays "
-        "visible here."
+        "HTTP status: 403 -> 200": "The toggle RUNNER_RUN forbids starting and stopping. Here active runs stay visible."
     },
     "PROTECTION_LEVEL WRITEONLY: run-experiment without credentials": {
-        "HTTP status: 200 -> 401": "There the runners' commands need credentials with ALL only: with WRITEONLY anybody "
-        "may create, run and stop experiments. Here the level does what it is called."
+        "HTTP status: 200 -> 401": (
+            "In the Autosubmit API, commands of the runners need credentials with ALL only: with WRITEONLY anybody "
+            "may create, run and stop experiments. Here WRITEONLY protects commands."
+        )
     },
 }

@@ -36,12 +36,18 @@ def generated(pairs: list[Pair]) -> str:
     lines = [BEGIN, "", f"## The {len(pairs)} requests", ""]
     lines += ["| request | Autosubmit API 4.2.0 | here | difference |", "|---|---|---|---|"]
     lines += [f"| {p.case} | {p.reference.status} | {p.ours.status} | {_mark(p)} |" for p in pairs]
-    lines += ["", f"## The {len(wanted)} differences", "", "| request | there -> here | reason |", "|---|---|---|"]
+    lines += [
+        "",
+        f"## The {len(wanted)} differences",
+        "",
+        "| request | Autosubmit API -> here | reason |",
+        "|---|---|---|",
+    ]
     for pair in wanted:
         for difference in pair.differences:
             reason = DIFFERENCES.get(pair.case, {}).get(difference, "**not listed**")
             lines.append(f"| {pair.case} | {_cell(difference)} | {_cell(reason)} |")
-    lines += ["", "## What answers hold beside what is there", "", "Clients of today do not look at these.", ""]
+    lines += ["", "## Additional members of responses", "", "Today's clients ignore them.", ""]
     lines += ["| request | members that only this service has |", "|---|---|"]
     for pair in pairs:
         same_kind = pair.reference.status < 400 and pair.ours.status < 400
@@ -49,7 +55,8 @@ def generated(pairs: list[Pair]) -> str:
             lines.append(f"| {pair.case} | {', '.join(f'`{name}`' for name in more)} |")
     lines += [
         "",
-        "Every error holds `error` and `error_message` as there, and `type`, `title`, `status`, `detail` and `code`.",
+        "Every error contains `error` and `error_message`, as in the Autosubmit API, and `type`, `title`, `status`, "
+        "`detail` and `code`.",
         "",
     ]
     return "\n".join(lines)
