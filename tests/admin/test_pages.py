@@ -21,7 +21,7 @@ from profiles.models import RunnerProfile
 from runners.admin.audit import COMMANDS
 from runners.models import ApiToken, AuditRecord, Operation, RunReason, RunStatus, TrustedHostKey, Webhook
 from runners.models.webhook import WebhookDelivery, WebhookEvent
-from tests.support.rows import run_of, staff
+from tests.support.rows import saved_run, staff
 
 pytestmark = pytest.mark.django_db
 
@@ -38,7 +38,9 @@ def no_ssh_config(settings: Any, tmp_path: Any) -> None:
 def rows(django_user_model: type[User]) -> dict[str, Model]:
     """One row of each model in `runners`."""
     user = django_user_model.objects.create_user("ada")
-    run = run_of(profile_name="P", started_by="ada", status=RunStatus.TERMINATED, reason=RunReason.FAILED, exit_code=3)
+    run = saved_run(
+        profile_name="P", started_by="ada", status=RunStatus.TERMINATED, reason=RunReason.FAILED, exit_code=3
+    )
     hook = Webhook.objects.create(name="H", url="https://example.com/hook", events=[WebhookEvent.TERMINATED])
     return {
         "runnerrun": run,
@@ -136,7 +138,7 @@ def test_all_of_a_list_are_selected_only_when_it_is_known_how_many(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(61):
-        run_of(f"a{number:03}")
+        saved_run(f"a{number:03}")
     url = reverse("admin:runners_runnerrun_changelist")
     assert "Select all 61 runner runs" in text_of(opened(admin_client, url))
     monkeypatch.setattr("runners.admin.base.MOST_COUNTED", 60)
@@ -154,7 +156,7 @@ def test_every_search_takes_any_words_without_a_nul(admin_client: Client, rows: 
 
 @pytest.mark.parametrize("config", [{}, {"RUNNER_TYPE": "SLURM"}, {**CONFIG, "SSH": {"HOST": "h"}}, [], "words"])
 def test_a_run_whose_configuration_is_none_is_looked_at_all_the_same(admin_client: Client, config: Any) -> None:
-    run = run_of("a001", config=config, reachable=False)
+    run = saved_run("a001", config=config, reachable=False)
     text = text_of(opened(admin_client, change(run)))
     assert "not readable: What is stored" in text
     assert "Ask its machine now" not in text
@@ -172,7 +174,7 @@ def test_times_are_those_of_the_clock_since_nothing_keeps_an_age_true(
     admin_client: Client, rows: dict[str, Model]
 ) -> None:
     now = timezone.now()
-    run = run_of("a001", confirmed_at=now)
+    run = saved_run("a001", confirmed_at=now)
     Operation.objects.update(confirmed_at=now)
     WebhookDelivery.objects.update(delivered_at=now)
     ApiToken.objects.update(last_used=now)
@@ -212,9 +214,9 @@ def test_what_happened_cannot_be_added_edited_or_renamed(
 
 def test_the_list_of_runs_is_filtered_by_status_profile_host_and_person(admin_client: Client) -> None:
     url = reverse("admin:runners_runnerrun_changelist")
-    run_of("a001", profile_name="ONE", host="alpha", started_by="ada", status=RunStatus.COMPLETED, exit_code=0)
-    run_of("a002", profile_name="TWO", host="beta", started_by="bob")
-    run_of("a003", profile_name="TWO", host="gamma", started_by="ada", reachable=False)
+    saved_run("a001", profile_name="ONE", host="alpha", started_by="ada", status=RunStatus.COMPLETED, exit_code=0)
+    saved_run("a002", profile_name="TWO", host="beta", started_by="bob")
+    saved_run("a003", profile_name="TWO", host="gamma", started_by="ada", reachable=False)
     for query, expected in (
         ("", {"a001", "a002", "a003"}),
         ("status=COMPLETED", {"a001"}),
@@ -246,7 +248,7 @@ def test_a_run_shows_all_there_is_to_know(admin_client: Client, rows: dict[str, 
 
 def test_who_may_only_look_is_offered_nothing_else(rows: dict[str, Model]) -> None:
     profile = RunnerProfile.objects.create(name="P", runner_type="LOCAL", module_loader_type="NO_MODULE")
-    run = run_of("a001")
+    run = saved_run("a001")
     delivery = rows["webhookdelivery"]
     names = [*rows, "runnerprofile"]
     client = staff(*(f"{'profiles' if name == 'runnerprofile' else 'runners'}.view_{name}" for name in names))
@@ -273,7 +275,7 @@ def test_who_may_only_look_is_offered_nothing_else(rows: dict[str, Model]) -> No
 
 def test_a_stranger_sees_no_log(client: Client, django_user_model: type[User]) -> None:
     client.force_login(django_user_model.objects.create_user("eve"))
-    run = run_of()
+    run = saved_run()
     for name in ("log", "stop", "refresh"):
         response = client.post(reverse(f"admin:runners_runnerrun_{name}", args=[run.pk]))
         assert response.status_code == 302

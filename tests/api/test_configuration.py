@@ -13,15 +13,10 @@ from profiles.config import Endpoint
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
 from runners.models.token import ApiToken
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("open_to_all")]
 
 CONFIGURATION = "/v4/runners/configuration"
 PREFERRED = "/v4/user-settings/preferred-username"
-
-
-@pytest.fixture(autouse=True)
-def open_to_all(settings: Any) -> None:
-    settings.PROTECTION_LEVEL = "NONE"
 
 
 @pytest.fixture

@@ -72,13 +72,6 @@ PROMISED = {
 }
 
 
-@pytest.fixture
-def api(client: Client, settings: Any) -> Api:
-    settings.PROTECTION_LEVEL = "NONE"
-    settings.THROTTLE_COMMANDS = ""
-    return Api(client)
-
-
 def past_run(**values: Any) -> RunnerRun:
     fields: dict[str, Any] = {
         "expid": "a001",

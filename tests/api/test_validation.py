@@ -16,13 +16,6 @@ from tests.support.environments import StubAccount
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def api(client: Client, settings: Any) -> Api:
-    settings.PROTECTION_LEVEL = "NONE"
-    settings.THROTTLE_COMMANDS = ""
-    return Api(client)
-
-
 @pytest.fixture(autouse=True)
 def profile() -> RunnerProfile:
     return RunnerProfile.objects.create(name="LOCAL_1", runner_type="LOCAL", module_loader_type="NO_MODULE")

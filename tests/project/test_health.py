@@ -21,7 +21,7 @@ from runners.services import health
 from runners_project import __version__
 from tests.support.environments import StubAccount
 from tests.support.processes import end, free_port, start, wait_for
-from tests.support.rows import run_of
+from tests.support.rows import saved_run
 from tests.support.servers import ROOT, AppServer
 
 
@@ -75,7 +75,7 @@ def test_webhooks_that_wait_are_a_warning(client: Client) -> None:
     health.Beat(health.WATCH, interval=10).beat()
     hook = Webhook.objects.create(name="H", url="https://example.com/hook")
     due = timezone.now() - timedelta(seconds=50)
-    fields = {"run": run_of(), "event": WebhookEvent.COMPLETED, "payload": {}}
+    fields = {"run": saved_run(), "event": WebhookEvent.COMPLETED, "payload": {}}
     WebhookDelivery.objects.create(webhook=hook, next_attempt=due, **fields)
     assert codes(ready(client)) == []
     WebhookDelivery.objects.update(next_attempt=due - timedelta(seconds=20))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 
 from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
-from runners.models import RunnerRun
+from profiles.models import RunnerProfile
+from runners.models import ApiToken, RunnerRun, RunStatus
+from tests.support.api import Api
+
+CONFIG = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE).as_dict()
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def staff(*permissions: str) -> Client:
@@ -22,9 +29,61 @@ def staff(*permissions: str) -> Client:
     return client
 
 
-CONFIG = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE).as_dict()
-
-
-def run_of(expid: str = "a000", **fields: Any) -> RunnerRun:
+def saved_run(expid: str = "a000", **fields: Any) -> RunnerRun:
     common = {"config": CONFIG, "runner": "LOCAL", "module_loader": "NO_MODULE", "host": "here", "user": "me"}
     return RunnerRun.objects.create(expid=expid, **{**common, **fields})
+
+
+def unsaved_run(**fields: Any) -> RunnerRun:
+    values: dict[str, Any] = {"expid": "a001", "config": CONFIG, "runner": "LOCAL", "module_loader": "NO_MODULE"}
+    return RunnerRun(**{**values, **fields})
+
+
+def open_profile(name: str = "P", **fields: Any) -> RunnerProfile:
+    values = {"runner_type": "SSH", "module_loader_type": "NO_MODULE", "ssh_host": "127.0.0.1", "ssh_port": 1}
+    return RunnerProfile.objects.create(name=name, **{**values, **fields})
+
+
+def api_of(client: Client, user: User) -> Api:
+    _, token = ApiToken.objects.create(user=user, expiry=timedelta(days=1), scope="run")
+    return Api(client, {"Authorization": f"Bearer {token}"})
+
+
+@dataclass
+class World:
+    """Ana is an operator, Ben is not. Both have tokens that may run commands."""
+
+    profile: RunnerProfile
+    operators: Group
+    ana: Api
+    ben: Api
+    root: Api
+
+    def restrict(self, *actions: str) -> None:
+        for action in actions:
+            getattr(self.profile, f"{action}_groups").set([self.operators])
+
+
+def ended_runs(count: int = 1, **values: Any) -> list[RunnerRun]:
+    """Create runs that have ended. The first was created at NOW, each other one a minute after the one before."""
+    first = RunnerRun.objects.count()
+    rows = [
+        RunnerRun(
+            **{
+                "expid": f"a{first + index:03}",
+                "config": CONFIG,
+                "runner": "LOCAL",
+                "module_loader": "NO_MODULE",
+                "status": RunStatus.COMPLETED,
+                "exit_code": 0,
+                "created": NOW + timedelta(minutes=first + index),
+                **values,
+            }
+        )
+        for index in range(count)
+    ]
+    return RunnerRun.objects.bulk_create(rows)
+
+
+def run_with(api: Api, expect: int = 200, **more: Any) -> dict[str, Any]:
+    return api.post("run-experiment", {"expid": "a001", "profile_name": "P", **more}, expect=expect)

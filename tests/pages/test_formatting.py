@@ -1,0 +1,52 @@
+"""Durations and outcomes in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runners.models import AuditRecord
+from runners.templatetags import formatting as words
+from tests.support.rows import unsaved_run
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (303, "5 min 3 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")],
+)
+def test_durations_are_said_in_their_two_largest_units(seconds: float, said: str) -> None:
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"status": "COMPLETED", "exit_code": 0}, "ended well (exit code 0)"),
+        ({"status": "TERMINATED", "reason": "failed", "exit_code": 1}, "failed (exit code 1)"),
+        ({"status": "TERMINATED", "reason": "stopped", "stopped_by": "ada"}, "stopped by ada"),
+        ({"status": "TERMINATED", "reason": "never_started"}, "the launch never reached the command"),
+        ({"status": "ACTIVE"}, "being started"),
+        ({"status": "ACTIVE", "identity": {"pid": 1}}, "running"),
+        ({"status": "ACTIVE", "identity": {"pid": 1}, "reachable": False}, "running when its machine was last asked"),
+    ],
+)
+def test_what_became_of_a_run_is_said_in_words(fields: dict[str, Any], said: str) -> None:
+    assert words.outcome(unsaved_run(**fields)) == said
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said", "is_bad"),
+    [
+        ("ok", "done", False),
+        ("dry_run", "looked at only", False),
+        ("replayed", "answered again", False),
+        ("command_failed", "The command ran and failed", True),
+        ("profile_forbidden", "The profile may not be used this way", True),
+        ("of_another_version", "of_another_version", True),
+    ],
+)
+def test_what_became_of_a_command_is_said_in_words(outcome: str, said: str, is_bad: bool) -> None:
+    record = AuditRecord(outcome=outcome)
+    assert words.result(record) == said
+    assert words.is_refusal(record) is is_bad

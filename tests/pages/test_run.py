@@ -1,0 +1,133 @@
+"""The page of a run: what it shows, and how it is stopped, cancelled and checked."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.contrib.auth.models import Group
+from django.test import Client
+from django.utils import timezone
+
+from profiles.models import EndpointToggle, RunnerProfile
+from runners.models import AuditRecord
+from runners.services import own_process
+from tests.support.environments import StubAccount
+from tests.support.rows import unsaved_run
+
+
+def test_a_run_of_a_guarded_profile_is_shown_without_a_stop_and_not_stopped(browser: Client) -> None:
+    profile = RunnerProfile.objects.create(name="GUARDED", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    profile.stop_groups.add(Group.objects.create(name="operators"))
+    row = unsaved_run(profile_name="GUARDED")
+    row.save()
+    assert "Stop this run" not in browser.get(f"/runs/{row.pk}").content.decode()
+    answer = browser.post(f"/runs/{row.pk}/stop", headers={"HX-Request": "true"})
+    assert "You may not stop" in answer.content.decode()
+    row.refresh_from_db()
+    assert row.is_active
+    assert AuditRecord.objects.get().outcome == "profile_forbidden"
+
+
+def test_an_ended_run_never_stops_the_newer_one_of_its_experiment(browser: Client) -> None:
+    old, new = unsaved_run(status="COMPLETED", exit_code=0), unsaved_run()
+    old.save()
+    new.save()
+    answer = browser.post(f"/runs/{old.pk}/stop", headers={"HX-Request": "true"}).content.decode()
+    assert f"run {new.pk} of a001 is active now" in answer
+    new.refresh_from_db()
+    assert new.is_active
+    assert new.stop_requested_at is None
+
+
+def test_asking_a_machine_takes_a_post(browser: Client) -> None:
+    row = unsaved_run(status="COMPLETED", exit_code=0)
+    row.save()
+    assert browser.get(f"/runs/{row.pk}/refresh").status_code == 405
+    assert browser.post(f"/runs/{row.pk}/refresh").status_code == 204
+
+
+def test_why_a_run_cannot_be_stopped_is_said(browser: Client) -> None:
+    row = unsaved_run()
+    row.save()
+    assert "Stop this run" in browser.get(f"/runs/{row.pk}").content.decode()
+    EndpointToggle.objects.create(name="RUNNER_RUN", enabled=False)
+    for path in (f"/runs/{row.pk}", f"/runs/{row.pk}/stop"):
+        page = browser.get(path).content.decode()
+        assert "Stop this run" not in page
+        assert "an admin has switched off starting and stopping for now" in page
+
+
+def test_while_a_step_of_a_stop_is_under_way_only_a_kill_is_offered(browser: Client) -> None:
+    row = unsaved_run(
+        stop_requested_at=timezone.now(),
+        stop_steps=[{"action": "autosubmit stop", "outcome": "", "seconds": None, "ended": False}],
+        stop_owner=own_process.owner(),
+        stop_until=timezone.now() + timedelta(minutes=1),
+    )
+    row.save()
+    page = browser.get(f"/runs/{row.pk}").content.decode()
+    assert "Stopping…" in page
+    assert "Kill it now" in page
+    assert "Stop it again" not in page
+    row.stop_steps[0] |= {"seconds": 20.0, "outcome": "exit code 0", "ended": False}
+    row.stop_owner, row.stopped_by = "", "ada"
+    row.save()
+    assert "the stop by ada did not end it" in browser.get(f"/runs/{row.pk}").content.decode()
+    assert "Stop it again" in browser.get(f"/runs/{row.pk}").content.decode()
+    assert "checked" in browser.get(f"/runs/{row.pk}/stop?force=1").content.decode()
+    assert "checked" not in browser.get(f"/runs/{row.pk}/stop").content.decode()
+
+
+def test_a_stop_that_nobody_carries_out_any_more_is_called_interrupted(browser: Client) -> None:
+    """Its process is gone, or its time limit is over."""
+    mine = own_process.owner()
+    for owner, until in ((mine, -1), (f"{mine.rsplit(' ', 3)[0]} 999999999 1 aa", 60)):
+        row = unsaved_run(
+            expid=f"a00{until % 7}",
+            identity={"pid": 2},
+            stop_requested_at=timezone.now(),
+            stopped_by="ada",
+            stop_steps=[{"action": "autosubmit stop", "outcome": "", "seconds": None, "ended": False}],
+            stop_owner=owner,
+            stop_until=timezone.now() + timedelta(seconds=until),
+        )
+        row.save()
+        page = browser.get(f"/runs/{row.pk}").content.decode()
+        assert "the stop by ada was interrupted" in page
+        assert "the service ended during this step" in page
+        assert "Stopping…" not in page
+        assert "Stop it again" in page
+        assert AuditRecord.objects.filter(run_id=row.pk, outcome="interrupted", actor="ada").count() == 1
+
+
+def test_a_stop_that_was_interrupted_between_two_steps_is_told_too(browser: Client) -> None:
+    done = {"action": "autosubmit stop", "outcome": "exit code 0", "seconds": 2.0, "ended": False}
+    for steps in ([], [done]):
+        row = unsaved_run(
+            expid=f"a00{len(steps)}",
+            identity={"pid": 2},
+            stop_requested_at=timezone.now(),
+            stop_steps=steps,
+            stop_owner=own_process.owner(),
+            stop_until=timezone.now() - timedelta(seconds=1),
+        )
+        row.save()
+        page = browser.get(f"/runs/{row.pk}").content.decode()
+        assert "the service ended between two steps" in page
+        assert "was interrupted" in page
+
+
+def test_what_an_ended_run_has_left_can_be_cancelled_on_its_page(browser: Client, account: StubAccount) -> None:
+    account.experiment("a001")
+    row = unsaved_run(status="TERMINATED", reason="stopped", config=account.config().as_dict(), finished=timezone.now())
+    row.save()
+    assert "Cancel its jobs" in browser.get(f"/runs/{row.pk}").content.decode()
+    assert "Cancel the jobs of a001?" in browser.get(f"/runs/{row.pk}/stop").content.decode()
+    account.control("stop", JOBS="a001_SIM", PLATFORM="elsewhere")
+    done = browser.post(f"/runs/{row.pk}/stop", {"cancel_jobs": "on"}, headers={"HX-Request": "true"}).content.decode()
+    assert "Experiment a001 is not running, but its jobs may go on." in done
+    assert "a001_SIM may go on" in done
+    assert "set-job-status with final_status READY" in done
+    assert "Jobs: 1 asked to end, may go on" in browser.get(f"/runs/{row.pk}").content.decode()
+    unsaved_run(status="TERMINATED", reason="stopped").save()  # a newer run of the same experiment
+    assert "Cancel its jobs" not in browser.get(f"/runs/{row.pk}").content.decode()

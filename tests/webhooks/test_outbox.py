@@ -1,0 +1,127 @@
+"""What is stored for webhooks when a run ends."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, connection
+
+from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from runners.exceptions import CommandFailed
+from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
+from runners.models.webhook import WebhookDelivery
+from runners.services import lifecycle, outbox, starting
+from runners.webhooks import delivery as webhooks
+from tests.support.environments import StubAccount
+from tests.support.webhooks import Receiver, active_run, ended_run, hook
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize(
+    ("end", "event"),
+    [
+        ({"reason": "", "exit_code": 0}, "run.completed"),
+        ({"reason": RunReason.FAILED, "exit_code": 3}, "run.terminated"),
+        ({"reason": RunReason.LOST}, "run.terminated"),
+        ({"reason": RunReason.ABANDONED, "confirmed": False}, "run.terminated"),
+        ({"reason": RunReason.NEVER_STARTED}, "run.never_started"),
+    ],
+    ids=["completed", "failed", "lost", "abandoned", "never started"],
+)
+def test_the_end_of_a_run_is_written_to_the_outbox(receiver: Receiver, end: dict[str, Any], event: str) -> None:
+    listener = hook(receiver)
+    run = active_run()
+    lifecycle.finish_run(run, **end)
+    delivery = WebhookDelivery.objects.get()
+    assert (delivery.webhook, delivery.run, delivery.event) == (listener, run, event)
+    assert delivery.payload == {
+        "type": event,
+        "timestamp": run.modified.isoformat(timespec="seconds"),
+        "data": outbox.message_fields(RunnerRun.objects.get(pk=run.pk)),
+    }
+    assert not receiver.requests  # the end of a run only stores the message
+
+
+def test_a_message_has_counts_and_job_names_and_no_text_of_a_log(receiver: Receiver) -> None:
+    hook(receiver)
+    run = active_run()
+    jobs = {"total": 13, "failed": 1, "not_run": 2, "failed_jobs": ["a001_BAD"]}
+    lifecycle.finish_run(run, reason=RunReason.FAILED, exit_code=1, detail="password=hunter2 in a log", jobs=jobs)
+    payload = WebhookDelivery.objects.get().payload
+    assert payload["data"]["jobs"] == jobs
+    assert payload["data"]["explanation"] == "1 of 13 jobs failed: a001_BAD. 2 of 13 jobs were not run."
+    assert "hunter2" not in str(payload)
+
+
+def test_a_launch_that_fails_is_told_as_never_started(receiver: Receiver, account: StubAccount) -> None:
+    hook(receiver)
+    config = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.VENV, (f"{account.home}/no-such-venv",))
+    with pytest.raises(CommandFailed):
+        starting.run_experiment(expid="a001", config=config, profile_name="MACHINE", audit=AuditRecord())
+    delivery = WebhookDelivery.objects.get()
+    assert (delivery.event, delivery.payload["data"]["reason"]) == ("run.never_started", "never_started")
+
+
+def test_the_message_has_what_other_processes_wrote_to_the_run(receiver: Receiver) -> None:
+    hook(receiver)
+    run = active_run()
+    RunnerRun.objects.filter(pk=run.pk).update(stopped_by="somebody else")
+    lifecycle.finish_run(run, reason=RunReason.STOPPED)
+    assert WebhookDelivery.objects.get().payload["data"]["stopped_by"] == "somebody else"
+
+
+def test_only_the_wanted_events_and_profiles_are_written(receiver: Receiver) -> None:
+    hook(receiver, "everything")
+    hook(receiver, "failures", events=["run.terminated", "run.never_started"])
+    hook(receiver, "one profile", profile_names=["OTHER"])
+    hook(receiver, "off", enabled=False)
+    ended_run("a001")
+    ended_run("a002", exit_code=1, profile_name="OTHER")
+    told = {(delivery.run.expid, delivery.webhook.name) for delivery in WebhookDelivery.objects.all() if delivery.run}
+    assert told == {("a001", "everything"), ("a002", "everything"), ("a002", "failures"), ("a002", "one profile")}
+
+
+def test_an_end_that_many_see_is_written_once(receiver: Receiver) -> None:
+    hook(receiver)
+    run = active_run()
+    copies = [RunnerRun.objects.get(pk=run.pk) for _ in range(6)]
+
+    def finish(copy: RunnerRun) -> bool:
+        try:
+            return lifecycle.finish_run(copy, reason=RunReason.FAILED, exit_code=1)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(finish, copies)) == [False] * 5 + [True]
+    assert WebhookDelivery.objects.count() == 1
+
+
+def test_the_end_and_its_message_are_stored_together_or_not_at_all(receiver: Receiver) -> None:
+    run = active_run()
+    WebhookDelivery.objects.create(webhook=hook(receiver), run=run, event="run.completed", payload={})
+    with pytest.raises(IntegrityError):  # raised by the message
+        lifecycle.finish_run(run, reason="", exit_code=0)
+    assert RunnerRun.objects.get(pk=run.pk).status == RunStatus.ACTIVE
+
+
+def test_without_webhooks_an_end_costs_one_more_query(django_assert_num_queries: Any) -> None:
+    run = active_run()
+    with django_assert_num_queries(4):  # BEGIN, the end, the webhooks, COMMIT
+        lifecycle.finish_run(run, reason="", exit_code=0)
+
+
+def test_the_payload_is_json_whatever_the_run_says(receiver: Receiver) -> None:
+    hook(receiver)
+    run = active_run()
+    RunnerRun.objects.filter(pk=run.pk).update(started_by='größe "quoted" \u2028', modules="a\nb")
+    lifecycle.finish_run(run, reason="", exit_code=0)
+    webhooks.deliver_due()
+    data = json.loads(receiver.requests[0][2])["data"]
+    assert (data["started_by"], data["modules"]) == ('größe "quoted" \u2028', "a\nb")
+    assert os.fsencode(data["started_by"])
