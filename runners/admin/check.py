@@ -27,12 +27,12 @@ from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile
 from profiles.people import Person
 from runners.exceptions import RunnerUnreachable
-from runners.pages.base import recorded
 from runners.pages.forms import open_parameter
 from runners.services.audit import begin
 from runners.services.check import STAGES, Stage, check_profile
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.registry import get_runner
+from runners.web.audit import audit_command
 
 TEMPLATES = "admin/profiles/runnerprofile/"
 
@@ -120,7 +120,7 @@ def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, contex
     def pieces() -> Iterator[str]:
         yield head + _waiting(next(iter(STAGES)))
         stages: list[Stage] = []
-        with recorded(request, "check-profile", profile_name=profile.name) as audit:
+        with audit_command(request, "check-profile", user=request.user, profile_name=profile.name) as audit:
             try:
                 BULKHEADS.admit(get_runner(form.config).target, get_runner(form.config).where)
                 begin(audit)

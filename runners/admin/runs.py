@@ -35,11 +35,12 @@ from runners.admin.base import (
 from runners.commands import autosubmit
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
-from runners.pages.base import error_context, recorded
 from runners.services import access, dry_run, lookup, probing, runs, stopping
 from runners.services import runs as service
 from runners.services.machines.output import plain_text
 from runners.templatetags.formatting import exact_time, lasted, outcome, tone
+from runners.web.audit import audit_command
+from runners.web.problems import error_context
 
 LOG_TAIL = 16 * 1024  # bytes
 AUDIT_TRAIL = 100  # records
@@ -247,7 +248,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         if request.method == "POST" and form.is_valid():
             authorize = partial(access.require_stop_of, request.user, run)
             try:
-                with recorded(request, "stop-experiment", expid=run.expid) as audit:
+                with audit_command(request, "stop-experiment", user=request.user, expid=run.expid) as audit:
                     stopped = stopping.stop_experiment(
                         expid=run.expid,
                         audit=audit,
@@ -277,7 +278,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         if request.method == "POST" and form.is_valid():
             authorize = partial(access.require_stop, request.user)
             try:
-                with recorded(request, "abandon-run") as audit:
+                with audit_command(request, "abandon-run", user=request.user) as audit:
                     runs.abandon_run(pk=pk, audit=audit, authorize=authorize, **form.cleaned_data)
             except RunnerServiceError as error:
                 context["error"] = error_context(error, request.user)

@@ -21,10 +21,10 @@ from runners.api.throttling import CommandThrottle
 from runners.models import AuditRecord
 from runners.models.operation import IdempotencyRecord
 from runners.models.token import ApiToken
-from runners.services.audit import as_known, audited
+from runners.services.audit import as_known
 from runners.services.dry_run import Plan
-from runners.services.machines.bulkheads import BULKHEADS, Command
 from runners.services.strangers import STRANGERS
+from runners.web.audit import audit_command, identify
 from runners.web.client_address import client_address
 from runners.web.problems import PROBLEM_CONTENT_TYPE, PROBLEM_TYPES_BY_CODE, problem
 from runners.web.requests import StrictSerializer
@@ -81,10 +81,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         def is_listed(record: AuditRecord) -> bool:
             return record.outcome not in STRANGE or STRANGERS.counts(address)
 
-        with (
-            audited(endpoint=self.command, address=address[:64], is_listed=is_listed) as self.audit,
-            BULKHEADS.command(self.command) as self.room,
-        ):
+        with audit_command(request, self.command, is_listed=is_listed) as self.audit:
             return super().dispatch(request, *args, **kwargs)
 
     @staticmethod
@@ -97,13 +94,9 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         )
 
     def perform_authentication(self, request: Request) -> None:
-        user = request.user
-        if user.is_authenticated:
-            self.audit.actor = user.get_username()
+        identify(self.audit, actor=request.user.get_username())  # "" if nobody is signed in
         if isinstance(request.auth, ApiToken):
             self.audit.token = request.auth.token_key
-
-    room: Command  # this command in the bulkheads: the room that it takes at a machine
 
     def check_permissions(self, request: Request) -> None:
         """Parse the body before the permissions, so that the audit record of a rejected command has expid and profile.
@@ -115,10 +108,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             body = request.data
         except exceptions.APIException as error:
             self.body_error, body = error, {}
-        self.audit.expid = plain(body.get("expid"), 16)
-        self.audit.profile_name = plain(body.get("profile_name"), 100)
-        if hasattr(self, "room"):
-            self.room.person, self.room.profile_name = self.audit.actor, self.audit.profile_name
+        identify(self.audit, expid=body.get("expid"), profile_name=body.get("profile_name"))
         super().check_permissions(request)
 
     def handle_exception(self, exc: Exception) -> Response:
@@ -142,14 +132,6 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         """Return the response to a request with `dry_run`."""
         self.audit.argv, self.audit.outcome = plan.argv, "dry_run"
         return Response({"message": "Nothing was executed: this is what would be.", **plan.as_dict()})
-
-
-def plain(value: object, limit: int) -> str:
-    """Return an unvalidated name in a form that the database accepts: printable, at most `limit` characters.
-
-    A value that is not a text gives "".
-    """
-    return "".join(c if c.isprintable() else "?" for c in value[:limit]) if isinstance(value, str) else ""
 
 
 def query_of(request: Request, serializer_class: type[StrictSerializer]) -> tuple[dict[str, str], dict[str, Any]]:

@@ -1,40 +1,40 @@
-"""The rate limits of the API, per person."""
+"""DRF's throttle classes of the API. runners/web/throttling.py counts."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from rest_framework.request import Request
-from rest_framework.throttling import SimpleRateThrottle
+from rest_framework.throttling import BaseThrottle
 
 from runners.models.token import ApiToken
+from runners.web.throttling import seconds_to_wait, sender_of
 
 if TYPE_CHECKING:  # a circular import otherwise: DRF's views read the settings, which name this module
     from rest_framework.views import APIView
 
 
-class Throttle(SimpleRateThrottle):
-    """A rate limit from the setting `THROTTLE_<SCOPE>`, such as 600/min; empty: no limit. Counted per process."""
+def _sender_of(request: Request) -> str:
+    return sender_of(request, request.auth if isinstance(request.auth, ApiToken) else None)
+
+
+class Throttle(BaseThrottle):
+    """The rate limit of one person. `scope` names the setting, THROTTLE_<SCOPE>."""
 
     scope: str
+    _wait = 0
 
-    def get_rate(self) -> str | None:
-        return getattr(settings, f"THROTTLE_{self.scope.upper()}") or None
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        self._wait = seconds_to_wait(self.scope, partial(_sender_of, request))
+        return not self._wait
 
-    def get_cache_key(self, request: Request, view: APIView) -> str | None:
-        auth = getattr(request, "auth", None)  # only DRF's requests have it; the pages' requests have a session
-        if isinstance(auth, ApiToken):
-            who = auth.token_key
-        elif request.user.is_authenticated:
-            who = f"user-{request.user.pk}"
-        else:
-            who = self.get_ident(request)
-        return f"throttle-{self.scope}-{who}"
+    def wait(self) -> float | None:
+        return self._wait or None
 
 
 class CommandThrottle(Throttle):
-    """The rate limit of commands; commands of the API and of the pages count together."""
+    """The rate limit of commands."""
 
     scope = "commands"
 

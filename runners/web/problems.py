@@ -1,4 +1,4 @@
-"""The error responses of the API: one table from exception class to HTTP status and code, and one body.
+"""Problem types: one table from exception class to HTTP status and code, and one body of error responses.
 
 The body is that of RFC 9457, with the members that today's GUI reads. An exception is looked up in the table by the
 MRO of its class. An exception that is not in the table is a bug: Django answers 500 and logs the traceback.
@@ -18,6 +18,7 @@ from rest_framework import exceptions as drf
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
 from runners import printable
+from runners.services.access import detail_for, may_see
 
 PROBLEM_CONTENT_TYPE = "application/problem+json"
 DATABASE_RETRY = 5  # seconds
@@ -150,3 +151,22 @@ def sentence(errors: dict[str, list[str]], limit: int = 3) -> str:
     parts = [f"{path}: {words}" if path else words for path, words in named]
     more = f" ({len(parts) - limit} more in errors)" if len(parts) > limit else ""
     return " ".join(parts[:limit]) + more
+
+
+def error_context(error: ours.RunnerServiceError, user: Any) -> dict[str, Any]:
+    """Return an error for a template: `status` (HTTP), `title`, `detail`, `output`, `run`, `run_id`, `retry_after`.
+
+    `run`, `run_id` and `retry_after` are None if the error has none. If the run is hidden from `user`, `run` is None
+    and `detail` tells nothing about the run.
+    """
+    problem_type = problem_type_of(error)
+    run = getattr(error, "run", None)
+    return {
+        "status": problem_type.status if problem_type else 500,
+        "title": problem_type.title if problem_type else "The command failed",
+        "detail": detail_for(user, error),
+        "output": error.facts.get("output", ""),
+        "run": run if run and may_see(user, run) else None,
+        "run_id": error.facts.get("run_id"),
+        "retry_after": error.facts.get("retry_after"),
+    }

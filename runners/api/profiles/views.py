@@ -6,13 +6,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from profiles.models import RunnerProfile
-from runners.api.base import CommandViewSet, ReadOnlyAPIView, plain, viewer
+from runners.api.base import CommandViewSet, ReadOnlyAPIView, viewer
 from runners.api.profiles import schema
 from runners.api.profiles.serializers import CheckProfileRequest, stage_fields
 from runners.services.audit import begin
 from runners.services.check import check_profile
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.registry import get_runner
+from runners.web.audit import identify
 from runners.web.requests import ProfiledSerializer, enabled_profile, usable_profile
 
 
@@ -31,7 +32,7 @@ class ProfileCheck(CommandViewSet):
 
     @schema.check_profile
     def check(self, request: Request, name: str) -> Response:
-        self.audit.profile_name = plain(name, 100)
+        identify(self.audit, profile_name=name)
         profile = enabled_profile(name, viewer(request))
         body = self.validated(request)
         serializer = ProfiledSerializer(data={**body, "profile_name": name}, context=self.get_serializer_context())

@@ -28,7 +28,7 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, RunnerRun
 from runners.models.operation import IdempotencyRecord, OperationKind
-from runners.pages.base import PageView, error_context, recorded
+from runners.pages.base import PageView
 from runners.pages.forms import (
     PARAM,
     CommandForm,
@@ -42,6 +42,8 @@ from runners.services import access, dry_run, execute, idempotency, operations, 
 from runners.services.dry_run import Plan
 from runners.services.operations import WAIT_GRACE
 from runners.services.results import message_of
+from runners.web.audit import audit_command
+from runners.web.problems import error_context
 
 LAST_PARAMS = "page_params"  # key of the session: the last values of open parameters, by profile
 
@@ -90,9 +92,9 @@ class CommandPage(PageView):
         form = self.form_class(request, data=request.POST)
         is_preview = action == "preview"
         command = self.preview_command if is_preview and self.preview_command else self.command
-        asked = {name: request.POST.get(name, "") for name in ("expid", "profile_name")}
+        expid, profile_name = request.POST.get("expid", ""), request.POST.get("profile_name", "")
         try:
-            with recorded(request, command, **asked) as audit:
+            with audit_command(request, command, user=request.user, expid=expid, profile_name=profile_name) as audit:
                 if not self._enabled():
                     raise EndpointDisabled(f"The {self.command} endpoint is currently disabled.")
                 if not form.is_valid():

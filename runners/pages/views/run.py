@@ -23,10 +23,12 @@ from runners.commands import autosubmit
 from runners.exceptions import EndpointDisabled, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
-from runners.pages.base import LoginRequiredMixin, PageView, error_context, is_partial, recorded
+from runners.pages.base import LoginRequiredMixin, PageView, is_partial
 from runners.services import access, interrupted, lifecycle, lookup, probing, shared_log, stopping
 from runners.services.machines.output import plain_text
 from runners.services.machines.probe import LogChunk
+from runners.web.audit import audit_command
+from runners.web.problems import error_context
 
 TAIL = 64 * 1024  # bytes of a log that a page shows first, and that "earlier" adds
 CHUNK = 256 * 1024  # most bytes of a growing log in one response
@@ -165,7 +167,7 @@ class StopPage(RunView):
         force, cancel_jobs = "force" in request.POST, "cancel_jobs" in request.POST
         context: dict[str, Any] = {"run": self.run}
         try:
-            with recorded(request, "stop-experiment", expid=self.run.expid) as audit:
+            with audit_command(request, "stop-experiment", user=request.user, expid=self.run.expid) as audit:
                 if not self._enabled():
                     raise EndpointDisabled("The stop-experiment endpoint is currently disabled.")
                 outcome = stopping.stop_experiment(

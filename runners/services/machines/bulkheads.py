@@ -126,6 +126,11 @@ class Bulkheads:
             self._local.command = before
             self._release(command)
 
+    def identify(self, *, person: str, profile_name: str) -> None:
+        """Name the person and the profile of the command that the thread executes, if it executes one."""
+        if command := getattr(self._local, "command", None):
+            command.person, command.profile_name = person, profile_name
+
     @contextmanager
     def background(self) -> Iterator[None]:
         """Mark the thread as one that does not answer requests, within this block."""
