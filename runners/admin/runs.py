@@ -35,12 +35,11 @@ from runners.admin.base import (
 from runners.commands import autosubmit
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
-from runners.services import access, dry_run, lookup, probing, runs, stopping
-from runners.services import runs as service
+from runners.services import access, dry_run, logs, lookup, probing, runs, stopping
 from runners.services.machines.output import plain_text
 from runners.templatetags.formatting import exact_time, lasted, outcome, tone
 from runners.web.audit import audit_command
-from runners.web.problems import error_context
+from runners.web.problems import error_context, with_retry_after
 
 LOG_TAIL = 16 * 1024  # bytes
 AUDIT_TRAIL = 100  # records
@@ -301,8 +300,9 @@ class RunnerRunAdmin(ReadOnlyAdmin):
             access.require_stop(request.user, context["run"])
         except ProfileForbidden as error:  # do not show a form that would be rejected
             context |= {"error": error_context(error, request.user), "is_refused": True}
-        status = context["error"]["status"] if "error" in context else 200
-        return TemplateResponse(request, f"admin/runners/runnerrun/{name}.html", context, status=status)
+        shown = context.get("error", {})
+        template = f"admin/runners/runnerrun/{name}.html"
+        return with_retry_after(TemplateResponse(request, template, context, status=shown.get("status", 200)), shown)
 
 
 def config_of(run: RunnerRun) -> RunnerConfig | None:
@@ -318,7 +318,7 @@ def log_of(run: RunnerRun) -> dict[str, Any]:
     if config_of(run) is None:
         return {"log_problem": f"The log cannot be read. {UNREADABLE}"}
     try:
-        page = service.read_log(run, limit=LOG_TAIL, tail=LOG_TAIL)
+        page = logs.read(run, limit=LOG_TAIL, tail=LOG_TAIL)
     except LogNotFound as error:
         return {"log_problem": error.detail}
     except RunnerServiceError as error:

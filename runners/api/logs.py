@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runners.models import DetachedCommand
-from runners.services import runs
+from runners.services import logs
 from runners.web.requests import StrictSerializer
 
 LOG_BYTES, MOST_LOG_BYTES, FEWEST_LOG_BYTES = 65_536, 1_000_000, 16
@@ -72,7 +72,7 @@ class LogChunkAnswer(serializers.Serializer[Any]):
 def log_answer(request: Request, row: DetachedCommand, query: dict[str, Any]) -> HttpResponseBase:
     """Return a part of a log: JSON, or the raw bytes for a client that accepts text/plain but not JSON."""
     encoding = query.pop("encoding")
-    page = runs.read_log(row, **query)
+    page = logs.read(row, **query)
     accepted = request.headers.get("Accept", "")
     if "text/plain" in accepted and "application/json" not in accepted:
         headers = {

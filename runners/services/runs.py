@@ -1,19 +1,17 @@
-"""Read runs: find them by filters, get one by its number, and read logs."""
+"""Read runs: find them by filters, get one by its number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
 
-from runners.exceptions import LogNotFound, MachineBusy, NotRunning, RunNotFound, StillReachable
-from runners.models import AuditRecord, DetachedCommand, RunnerRun, RunReason, RunStatus
-from runners.services import access, interrupted, lifecycle, lookup, probing, shared_log
+from runners.exceptions import NotRunning, RunNotFound, StillReachable
+from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
+from runners.services import access, interrupted, lifecycle, lookup, probing
 from runners.services.audit import begin
 from runners.services.lookup import Scope
 from runners.services.machines.probe import Probe
@@ -22,8 +20,6 @@ from runners.services.machines.probe import Probe
 # much the two orders can differ (a database that makes writers wait, clocks of several servers).
 CLOCK_SLACK = timedelta(minutes=10)
 FIRST_MOMENT, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-LOG_HEADER = 128  # bytes of RUNNERS_OUTPUT_LIMIT that are not for the log itself
-LONGEST_CHARACTER = 4  # bytes of UTF-8
 
 
 def find(
@@ -91,77 +87,6 @@ def get(*, pk: int, viewer: Any) -> RunnerRun:
         raise RunNotFound(f"There is no run {pk}.")
     probing.refresh_if_stale(run)
     return run
-
-
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """The bytes `offset` to `next_offset` of a log that is `size` bytes long now.
-
-    `ended`: the command is over and the log was read to its end, so no further request is needed.
-    """
-
-    offset: int
-    size: int
-    ended: bool
-    data: bytes = field(repr=False)
-
-    @property
-    def next_offset(self) -> int:
-        return self.offset + len(self.data)
-
-    def whole_characters(self) -> LogPage:
-        """Return the page without an incomplete character at its end. The next page begins with this character.
-
-        An incomplete character at the very end of a command's output stays, because nothing can complete it.
-        """
-        if self.ended:
-            return self
-        kept = self.data[: len(self.data) - _incomplete(self.data)]
-        return LogPage(self.offset, self.size, False, kept)
-
-
-def read_log(row: DetachedCommand, *, offset: int = 0, limit: int, tail: int | None = None) -> LogPage:
-    """Return a part of the log of a run or an operation: at most `limit` bytes from byte `offset`, or the last `tail`.
-
-    If `tail` is given, `offset` and `limit` are ignored, and the part begins with a whole UTF-8 character. The result
-    may be `shared_log.SHARED_SECONDS` old. Raises LogNotFound; MachineBusy, which has the last known state of a run;
-    RunnerUnreachable and the other errors of `Runner.execute`.
-    """
-    was_over = not row.is_active  # check before the read: a command that is already over writes nothing after it
-    most = min(limit if tail is None else tail, settings.RUNNERS_OUTPUT_LIMIT - LOG_HEADER)
-    chunk = None
-    if row.cleaned_at is None:
-        try:
-            chunk = shared_log.read(row, offset=offset if tail is None else -most, limit=most)
-        except MachineBusy as error:
-            row.reachable, row.unreachable_detail = False, error.detail  # in this answer only
-            error.run = row if isinstance(row, RunnerRun) else None
-            raise
-    if chunk is None:
-        raise LogNotFound("There is no log: nothing was started, or its directory was removed from the machine.")
-    start, data = chunk.offset, chunk.data
-    if tail is not None and start:
-        cut = _continuation(data)
-        start, data = start + cut, data[cut:]
-    return LogPage(start, chunk.size, was_over and start + len(data) >= chunk.size, data)
-
-
-def _continuation(data: bytes) -> int:
-    """Return how many bytes at the beginning belong to a character that began before `data`."""
-    count = 0
-    while count < min(len(data), LONGEST_CHARACTER - 1) and data[count] & 0xC0 == 0x80:
-        count += 1
-    return count
-
-
-def _incomplete(data: bytes) -> int:
-    """Return how many bytes at the end belong to an incomplete character."""
-    for count in range(1, min(len(data), LONGEST_CHARACTER - 1) + 1):
-        byte = data[-count]
-        if byte & 0xC0 != 0x80:  # the first byte of a character; its upper bits give the length of the character
-            length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
-            return count if length > count else 0
-    return 0
 
 
 def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun:

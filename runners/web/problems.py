@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import PermissionDenied
 from django.db import InterfaceError, OperationalError
-from django.http import Http404
+from django.http import Http404, HttpResponse
 from rest_framework import exceptions as drf
 
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
 from runners import printable
 from runners.services.access import detail_for, may_see
+
+Response = TypeVar("Response", bound=HttpResponse)
 
 PROBLEM_CONTENT_TYPE = "application/problem+json"
 DATABASE_RETRY = 5  # seconds
@@ -170,3 +172,10 @@ def error_context(error: ours.RunnerServiceError, user: Any) -> dict[str, Any]:
         "run_id": error.facts.get("run_id"),
         "retry_after": error.facts.get("retry_after"),
     }
+
+
+def with_retry_after(response: Response, error: dict[str, Any]) -> Response:
+    """Add the header `Retry-After` of an error (`error_context`), if the error has one. Return the response."""
+    if seconds := error.get("retry_after"):
+        response["Retry-After"] = str(seconds)
+    return response

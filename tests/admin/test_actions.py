@@ -17,7 +17,7 @@ from profiles.config import ModuleLoaderType
 from profiles.models import EndpointToggle, RunnerProfile
 from runners.models import ApiToken, AuditRecord, RunnerRun, RunReason, RunStatus, TrustedHostKey
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
-from runners.services import lifecycle, shared_log, starting
+from runners.services import lifecycle, log_cache, starting
 from runners.services.machines.ssh.pool import POOL
 from tests.support.environments import StubAccount
 from tests.support.servers import SSHServer
@@ -139,7 +139,7 @@ def test_the_end_of_the_log_is_read_through_the_service(
     assert "The last" in fragment
     assert "<pre" in admin_client.get(on("change", run) + "?log=1").content.decode().partition('id="log-tail"')[2]
     sshd.stop()
-    shared_log.forget()  # otherwise the log of a second ago would be shown
+    log_cache.forget()  # otherwise the log of a second ago would be shown
     response = admin_client.get(on("log", run))
     assert response.status_code == 200
     assert "The log cannot be read now." in text_of(response)

@@ -26,7 +26,7 @@ from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
 from runners.api.openapi.examples import recorded
 from runners.models import RunnerRun, new_run_key
 from runners.models.token import ApiToken
-from runners.services import shared_log
+from runners.services import log_cache
 from runners.services.machines import scripts
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.registry import get_runner
@@ -371,7 +371,7 @@ def machines(world: World) -> None:
             # A stop has one code for all causes.
             code = "runner_unreachable" if operation == "stop_experiment" else cause
             POOL.close()
-            shared_log.forget()
+            log_cache.forget()
             world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
 
     trusted = sshd.known_hosts.read_text()
@@ -392,7 +392,7 @@ def machines(world: World) -> None:
     POOL.close()
     world.account.kill()
     shutil.rmtree(world.account.home / ".autosubmit-runners")
-    shared_log.forget()
+    log_cache.forget()
     world.each(LOGS, "log_not_found")
 
 

@@ -13,7 +13,7 @@ from django.db import connections
 from profiles.config import RunnerConfig
 from runners.exceptions import AuthenticationFailed, CommandTimedOut, RunnerServiceError, RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import runs
+from runners.services import logs
 from runners.services.check import check_profile
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.registry import get_runner
@@ -58,7 +58,7 @@ def test_after_one_failure_everybody_gets_the_known_error_at_once(
             lambda: set_status(over_ssh),
             lambda: start_run(over_ssh, "b000"),
             lambda: stop_run(),
-            lambda: runs.read_log(run, limit=100),
+            lambda: logs.read(run, limit=100),
         ):
             seconds, error = seconds_until_error(call, RunnerUnreachable)
             assert seconds < AT_ONCE

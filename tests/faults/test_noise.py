@@ -9,7 +9,7 @@ import pytest
 
 from profiles.config import RunnerConfig
 from runners.exceptions import CommandFailed, CommandTimedOut
-from runners.services import runs
+from runners.services import logs
 from tests.support.environments import StubAccount
 from tests.support.faults import (
     EXPID,
@@ -53,10 +53,10 @@ def test_a_run_that_prints_six_megabytes(there: RunnerConfig, account: StubAccou
     assert (ended.exit_code, ended.reason) == (7, "failed")
     assert "maximum retrials" in ended.detail
     assert len(ended.detail) < 10_000
-    page = runs.read_log(ended, tail=1000, limit=100_000)
+    page = logs.read(ended, tail=1000, limit=100_000)
     assert page.size > 2 * FLOOD
     assert page.data.endswith(b"More info at https://autosubmit.readthedocs.io\n")
-    beginning = runs.read_log(ended, offset=0, limit=10 * FLOOD)
+    beginning = logs.read(ended, offset=0, limit=10 * FLOOD)
     assert 0 < len(beginning.data) <= settings.RUNNERS_OUTPUT_LIMIT
 
 

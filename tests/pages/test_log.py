@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from runners.exceptions import CommandFailed
 from runners.models import RunnerRun
-from runners.pages.views import run as run_pages
-from runners.pages.views.run import DOWNLOAD_CHUNK, plain_lines, whole_log
+from runners.services import log_cache, logs
+from runners.services.logs import DOWNLOAD_CHUNK, plain_lines
 from runners.services.machines.probe import LogChunk
 from tests.support.environments import StubAccount
 from tests.support.rows import unsaved_run
@@ -39,19 +39,17 @@ def test_a_download_is_plain_text_wherever_the_pieces_are_cut() -> None:
 def test_a_download_ends_whatever_the_machine_answers(
     answers: list[Any], ends_with: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_pages, "DOWNLOAD_LIMIT", 10 * DOWNLOAD_CHUNK)
+    monkeypatch.setattr(logs, "DOWNLOAD_LIMIT", 10 * DOWNLOAD_CHUNK)
     left = iter(answers)
 
-    def read(run: RunnerRun, offset: int, limit: int) -> LogChunk | None:
+    def read(run: RunnerRun, *, offset: int, limit: int) -> LogChunk | None:
         answer = next(left)
         if isinstance(answer, Exception):
             raise answer
         return LogChunk(offset, answer[1], answer[2]) if answer else None  # parse_log rejects any other offset
 
-    monkeypatch.setattr(run_pages, "read", read)
-    first = read(unsaved_run(), 0, DOWNLOAD_CHUNK)
-    assert first
-    parts = list(whole_log(unsaved_run(), first))
+    monkeypatch.setattr(log_cache, "read", read)
+    parts = list(logs.download(unsaved_run()))
     assert sum(map(len, parts)) <= 11 * DOWNLOAD_CHUNK
     assert ends_with in parts[-1].decode().strip() or b"".join(parts).endswith(ends_with.encode())
 

@@ -31,7 +31,7 @@ from runners import printable
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun, new_run_key
 from runners.models.operation import Operation, OperationKind
-from runners.services import active_runs, execute, lifecycle, operations, probing, runs, starting, stopping
+from runners.services import active_runs, execute, lifecycle, logs, operations, probing, runs, starting, stopping
 from runners.services.machines import leftovers, scripts
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import CommandResult, Runner
@@ -192,7 +192,7 @@ def test_refresh_raises_nothing_and_stores_little(data: Any, offset: int) -> Non
         with suppress(RunnerServiceError):
             operations.outcome(there.operation)
         with suppress(RunnerServiceError):
-            page = runs.read_log(there.mine, offset=offset, limit=100)
+            page = logs.read(there.mine, offset=offset, limit=100)
             assert len(page.data) <= 100
 
 

@@ -12,7 +12,7 @@ import pytest
 from django.db import connections
 
 from runners.pages import run_lists
-from runners.services import access, shared_log
+from runners.services import access, log_cache
 from tests.support.processes import wait_for
 
 
@@ -21,7 +21,7 @@ def _nothing_of_another_test() -> None:
     """Clear the caches of view rules, lists of runs and logs. They live for a second; a test's rows are rolled back."""
     access.forget_view_rules()
     run_lists.forget()
-    shared_log.forget()
+    log_cache.forget()
 
 
 def open_sockets() -> set[str]:

@@ -43,7 +43,7 @@ from runners.services.dry_run import Plan
 from runners.services.operations import WAIT_GRACE
 from runners.services.results import message_of
 from runners.web.audit import audit_command
-from runners.web.problems import error_context
+from runners.web.problems import error_context, with_retry_after
 
 LAST_PARAMS = "page_params"  # key of the session: the last values of open parameters, by profile
 
@@ -106,10 +106,7 @@ class CommandPage(PageView):
                 return self.execute(form.validated, audit)
         except RunnerServiceError as error:
             shown = error_context(error, request.user)
-            response = self._page(form, error=shown, status=shown["status"])
-            if seconds := error.facts.get("retry_after"):
-                response["Retry-After"] = str(seconds)
-            return response
+            return with_retry_after(self._page(form, error=shown, status=shown["status"]), shown)
 
     def _enabled(self) -> bool:
         return EndpointToggle.is_enabled(self.endpoint)

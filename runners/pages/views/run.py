@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from django.conf import settings
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -20,22 +17,14 @@ from django.views import View
 from profiles.config import Endpoint
 from profiles.models import EndpointToggle
 from runners.commands import autosubmit
-from runners.exceptions import EndpointDisabled, RunnerServiceError
+from runners.exceptions import EndpointDisabled, LogNotFound, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import LoginRequiredMixin, PageView, is_partial
-from runners.services import access, interrupted, lifecycle, lookup, probing, shared_log, stopping
-from runners.services.machines.output import plain_text
-from runners.services.machines.probe import LogChunk
+from runners.services import access, interrupted, logs, lookup, probing, stopping
 from runners.web.audit import audit_command
-from runners.web.problems import error_context
+from runners.web.problems import error_context, with_retry_after
 
-TAIL = 64 * 1024  # bytes of a log that a page shows first, and that "earlier" adds
-CHUNK = 256 * 1024  # most bytes of a growing log in one response
-DOWNLOAD_CHUNK = 512 * 1024
-DOWNLOAD_LIMIT = 1024**3  # bytes
-DOWNLOAD_SECONDS = 600.0
-LONGEST_LINE = 1024**2  # bytes
 STOP_POLLING = 286  # the HTTP status that htmx understands as "swap this, and stop polling"
 
 
@@ -185,10 +174,11 @@ class StopPage(RunView):
         if is_partial(request):
             response = render(request, "pages/_stop_outcome.html", context)
             response["HX-Trigger"] = "runChanged"
-            return response
+            return with_retry_after(response, context.get("error", {}))
         if "error" in context:
-            status = context["error"]["status"]
-            return render(request, self.template_name, {**self.get_context_data(), **context}, status=status)
+            shown = context["error"]
+            page = render(request, self.template_name, {**self.get_context_data(), **context}, status=shown["status"])
+            return with_retry_after(page, shown)
         say = messages.warning if outcome.cancellation and not outcome.cancellation.is_complete else messages.success
         say(request, " ".join([outcome.message, *outcome.warnings]))
         return redirect("pages:run", pk=pk)
@@ -207,60 +197,28 @@ class LogChunkView(RunView):
     """
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        is_over = not self.run.is_active  # checked before the log is read: if True, the log is complete
-        offset, before = number(request.GET.get("from")), number(request.GET.get("before"))
-        if before is not None:
-            start = max(0, before - TAIL)
-            limit = before - start
-        else:
-            start, limit = (-TAIL, TAIL) if offset is None else (offset, CHUNK)
-        answer: dict[str, Any] = {"active": not is_over, "html": "", "problem": "", "note": "", "was_asked": True}
-        asking = self.run.probing_until
-        if not is_over and not self.run.reachable and asking and asking > timezone.now():
-            return JsonResponse(answer | {"problem": self.run.unreachable_detail, "was_asked": False})
-        if limit == 0:
-            return JsonResponse(answer | {"start": start, "next": before, "size": before, "done": is_over, "style": ""})
+        run = self.run
+        answer: dict[str, Any] = {"active": run.is_active, "html": "", "problem": "", "note": "", "was_asked": True}
+        asking = run.probing_until
+        if run.is_active and not run.reachable and asking and asking > timezone.now():
+            return JsonResponse(answer | {"problem": run.unreachable_detail, "was_asked": False})
+        offset = number(request.GET.get("from"))
         try:
-            chunk = shared_log.read(self.run, offset=start, limit=limit)
+            page = logs.read_lines(run, offset=offset, before=number(request.GET.get("before")))
+        except LogNotFound:
+            answer |= {"note": logs.why_no_log(run), "start": 0, "next": 0, "size": 0, "done": not run.is_active}
+            return JsonResponse(answer | {"style": ""})
         except RunnerServiceError as error:
             return JsonResponse(answer | {"problem": error.detail})
-        if chunk is None:
-            return JsonResponse(
-                answer | {"note": why_no_log(self.run), "start": 0, "next": 0, "size": 0, "done": is_over, "style": ""}
-            )
-        data, begin = chunk.data, chunk.offset
-        if begin > 0 and offset is None:  # begin with a whole line
-            cut = data.find(b"\n") + 1
-            data, begin = data[cut:], begin + cut
-        at_end = begin + len(data) >= chunk.size
-        if before is None and not (is_over and at_end):
-            # The next response has the rest of an incomplete line. A line longer than CHUNK is not held back.
-            cut = data.rfind(b"\n") + 1
-            data = data[:cut] if cut or len(data) < CHUNK else data
         style = Style.decode(request.GET.get("style", "")) if offset is not None else PLAIN
-        html, style = to_html(data.decode("utf-8", "replace"), style)
-        following = begin + len(data)
-        answer |= {"html": html, "style": style.encode(), "start": begin, "next": following, "size": chunk.size}
-        return JsonResponse(answer | {"done": is_over and following >= chunk.size})
-
-
-def why_no_log(run: RunnerRun) -> str:
-    if run.cleaned_at:
-        return f"The log was removed on {run.cleaned_at:%Y-%m-%d}."
-    if run.is_active:
-        return "Nothing was printed yet."
-    return "There is no log: the command was never started, or its directory was removed."
+        html, style = to_html(page.data.decode("utf-8", "replace"), style)
+        answer |= {"html": html, "style": style.encode(), "start": page.offset, "next": page.next_offset}
+        return JsonResponse(answer | {"size": page.size, "done": page.ended})
 
 
 def number(text: str | None) -> int | None:
     """Return a byte offset of a query; None if it is absent or not a number."""
     return int(text) if text and re.fullmatch(r"[0-9]{1,15}", text) else None
-
-
-def read(run: RunnerRun, offset: int, limit: int) -> LogChunk | None:
-    """Read a part of the log from the machine; None if there is no log. Raises RunnerServiceError."""
-    runner = lifecycle.runner_of(run)
-    return runner.read_log(run.key, offset=offset, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
 
 
 class Download(LoginRequiredMixin, View):
@@ -269,63 +227,15 @@ class Download(LoginRequiredMixin, View):
     def get(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         run = visible_run(request, pk)
         try:
-            first = read(run, 0, DOWNLOAD_CHUNK)
+            chunks = logs.download(run)
+        except LogNotFound:
+            nothing = {"title": "Nothing to download", "detail": logs.why_no_log(run)}
+            return render(request, "pages/problem.html", {"error": nothing, "run": run}, status=404)
         except RunnerServiceError as error:
             shown = error_context(error, request.user)
-            return render(request, "pages/problem.html", {"error": shown, "run": run}, status=shown["status"])
-        if first is None:
-            nothing = {"title": "Nothing to download", "detail": why_no_log(run)}
-            return render(request, "pages/problem.html", {"error": nothing, "run": run}, status=404)
-        chunks = whole_log(run, first)
-        content = chunks if "colours" in request.GET else plain_lines(chunks)
+            problem = render(request, "pages/problem.html", {"error": shown, "run": run}, status=shown["status"])
+            return with_retry_after(problem, shown)
+        content = chunks if "colours" in request.GET else logs.plain_lines(chunks)
         response = StreamingHttpResponse(content, content_type="text/plain; charset=utf-8")
         response["Content-Disposition"] = f'attachment; filename="{run.expid}-run{run.pk}.log"'
         return response
-
-
-def whole_log(run: RunnerRun, first: LogChunk) -> Iterator[bytes]:
-    """Yield the log in chunks, up to the size that it had at the first read: a download of a fast-growing log must end.
-
-    A machine is not trusted: it may report any size and send anything. So the download also ends after DOWNLOAD_LIMIT
-    bytes, after DOWNLOAD_SECONDS, or at a chunk that is shorter than requested. In these cases, and after an error, a
-    last line says how much is missing.
-    """
-    deadline = time.monotonic() + DOWNLOAD_SECONDS
-    chunk: LogChunk | None = first
-    done, why = 0, ""
-    while chunk and not why:
-        yield chunk.data
-        done = chunk.next_offset
-        if done >= first.size:
-            return
-        if len(chunk.data) < min(DOWNLOAD_CHUNK, first.size - chunk.offset):
-            why = "the machine sends no more"
-        elif done >= DOWNLOAD_LIMIT or time.monotonic() > deadline:
-            why = f"a download ends after {DOWNLOAD_LIMIT} bytes or {DOWNLOAD_SECONDS:g} s; use the API for the rest"
-        else:
-            try:
-                chunk = read(run, done, DOWNLOAD_CHUNK)
-            except RunnerServiceError as error:
-                why = error.detail
-    why = why or "the log was removed"
-    yield f"\n[{done} of {first.size} bytes of the log: {why}]\n".encode()
-
-
-def plain_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Remove terminal escapes from a log. Chunks are cut at line ends, so that no escape and no character is split.
-
-    A line of LONGEST_LINE bytes or more is cut anyway, because a log without line ends must not fill the memory.
-    """
-    rest = b""
-    for chunk in chunks:
-        head, newline, tail = chunk.rpartition(b"\n")
-        if newline:
-            yield plain_text(rest + head + newline).encode()
-            rest = tail
-        else:
-            rest += tail
-        if len(rest) >= LONGEST_LINE:
-            yield plain_text(rest).encode()
-            rest = b""
-    if rest:
-        yield plain_text(rest).encode()

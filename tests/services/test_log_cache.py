@@ -18,7 +18,7 @@ from profiles.config import RunnerConfig
 from profiles.models import RunnerProfile
 from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import runs, shared_log
+from runners.services import log_cache, logs
 from tests.support.api import Api
 from tests.support.environments import StubAccount
 from tests.support.faults import sessions
@@ -60,7 +60,7 @@ def in_threads(count: int, function: Callable[[int], object]) -> list[Any]:
 
 def test_fifty_viewers_who_start_anywhere_cost_one_read_per_second(account: StubAccount, sshd: SSHServer) -> None:
     row, path = make_run(account, sshd.config(), b"begin\n")
-    assert shared_log.read(row, offset=0, limit=100)  # opens the connection
+    assert log_cache.read(row, offset=0, limit=100)  # opens the connection
     is_over = threading.Event()
 
     def write() -> None:
@@ -78,13 +78,13 @@ def test_fifty_viewers_who_start_anywhere_cost_one_read_per_second(account: Stub
         """Read like log.js: each viewer has its own moments and offset. Half of the viewers read like API clients."""
         limit = 256 * 1024 if number % 2 else 64 * 1024
         time.sleep(random.random())
-        first = shared_log.read(row, offset=-random.randrange(1, 100), limit=limit)
+        first = log_cache.read(row, offset=-random.randrange(1, 100), limit=limit)
         assert first
         data, start = first.data, first.offset
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(0.2 + random.random())
-            chunk = shared_log.read(row, offset=start + len(data), limit=limit)
+            chunk = log_cache.read(row, offset=start + len(data), limit=limit)
             assert chunk and chunk.offset == start + len(data) and chunk.next_offset <= chunk.size
             data += chunk.data
         return start, data
@@ -106,23 +106,23 @@ def test_who_waits_for_a_read_that_hangs_has_an_answer_in_time(
 ) -> None:
     row, _ = make_run(account, sshd.config(), b"line\n")
     settings.RUNNERS_PROBE_TIMEOUT, settings.RUNNERS_CONNECT_TIMEOUT = 5, 2
-    assert shared_log.read(row, offset=0, limit=100)
-    shared_log.forget()
+    assert log_cache.read(row, offset=0, limit=100)
+    log_cache.forget()
 
     def view(_: int) -> float:
         begin = time.monotonic()
         with pytest.raises(RunnerUnreachable):
-            shared_log.read(row, offset=0, limit=100)
+            log_cache.read(row, offset=0, limit=100)
         return time.monotonic() - begin
 
     with sshd.frozen():
         seconds = sorted(in_threads(8, view))
-    assert seconds[-2] < shared_log.PATIENCE + 1, seconds  # all except the viewer that reads
+    assert seconds[-2] < log_cache.PATIENCE + 1, seconds  # all except the viewer that reads
     chunk = None
     end = time.monotonic() + 20
     while chunk is None and time.monotonic() < end:  # an error is remembered for at most one second
         try:
-            chunk = shared_log.read(row, offset=0, limit=100)
+            chunk = log_cache.read(row, offset=0, limit=100)
         except RunnerUnreachable:
             time.sleep(0.2)
     assert chunk and chunk.data == b"line\n"
@@ -130,19 +130,19 @@ def test_who_waits_for_a_read_that_hangs_has_an_answer_in_time(
 
 def test_what_was_read_before_the_end_is_not_the_whole_log_afterwards(account: StubAccount) -> None:
     row, path = make_run(account, account.config(), b"first\n")
-    assert runs.read_log(row, limit=1000).data == b"first\n"
+    assert logs.read(row, limit=1000).data == b"first\n"
     with path.open("a") as stream:
         stream.write("last\n")
     RunnerRun.objects.update(status="COMPLETED", exit_code=0)
-    page = runs.read_log(RunnerRun.objects.get(), limit=1000)
+    page = logs.read(RunnerRun.objects.get(), limit=1000)
     assert (page.data, page.ended) == (b"first\nlast\n", True)
 
 
 def test_each_part_is_what_the_machine_would_have_sent(account: StubAccount, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read a growing log and a truncated log at random offsets. Little is cached, but a part can always be shared."""
     clock = SimpleNamespace(now=time.monotonic())
-    monkeypatch.setattr(shared_log, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(shared_log, "KEPT_BYTES", 150)
+    monkeypatch.setattr(log_cache, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(log_cache, "KEPT_BYTES", 150)
     row, path = make_run(account, account.config(), bytes(range(200)))
     data = path.read_bytes()
     for number in range(60):
@@ -151,19 +151,19 @@ def test_each_part_is_what_the_machine_would_have_sent(account: StubAccount, mon
             clock.now += 1.1
             data = data[:100] if number == 30 else data + random.randbytes(30)
             path.write_bytes(data)
-        chunk = shared_log.read(row, offset=offset, limit=limit)
+        chunk = log_cache.read(row, offset=offset, limit=limit)
         start = offset if offset >= 0 else max(0, len(data) + offset)
         assert chunk
         assert (chunk.offset, chunk.size, chunk.data) == (start, len(data), data[start : start + limit])
 
 
 def test_little_is_kept_of_few_logs(account: StubAccount, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_log, "KEPT_LOGS", 3)
-    monkeypatch.setattr(shared_log, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(log_cache, "KEPT_LOGS", 3)
+    monkeypatch.setattr(log_cache, "KEPT_BYTES", 1000)
     for number in range(5):
         row, _ = make_run(account, account.config(), b"x" * 5000, status="COMPLETED", expid=f"a00{number}")
-        assert shared_log.read(row, offset=0, limit=5000)
-    kept = [last.chunk for last in shared_log._last.values()]
+        assert log_cache.read(row, offset=0, limit=5000)
+    kept = [last.chunk for last in log_cache._last.values()]
     assert [len(chunk.data) for chunk in kept if chunk] == [1000] * 3
 
 
