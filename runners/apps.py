@@ -24,6 +24,8 @@ class RunnersConfig(AppConfig):
         from runners.models import Operation, RunnerRun
         from runners.services import (
             changes,
+            database,
+            host_keys,
             lifecycle,
             operations,
             people,  # noqa: F401  # its receiver
@@ -34,6 +36,8 @@ class RunnersConfig(AppConfig):
         RUNNERS.load()
         MODULE_LOADERS.load()
         changes.connect()
+        database.connect()
+        host_keys.connect()
         lifecycle.FINISH_FROM_PROBE |= {
             RunnerRun: run_end.finish_from_probe,
             Operation: operations.finish_from_probe,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db import InterfaceError, OperationalError, connection
 
+from runners.services.machines.runner import exchange_ended
+
 LOST = (OperationalError, InterfaceError)  # the database was not reached, or did not answer
 
 
@@ -15,6 +17,15 @@ def check_connection_before_next_statement() -> None:
     """
     if not connection.in_atomic_block:
         connection.health_check_done = False  # type: ignore[attr-defined]  # of Django, missing in its stubs
+
+
+def connect() -> None:
+    """Check the connection after each wait for a machine. Called when the application is ready."""
+    exchange_ended.connect(_after_exchange)
+
+
+def _after_exchange(**_: object) -> None:
+    check_connection_before_next_statement()
 
 
 def drop_lost_connection() -> bool:

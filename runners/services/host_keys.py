@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import paramiko
@@ -16,7 +17,8 @@ from runners.exceptions import InvalidRequest, RunnerUnreachable
 from runners.models import TrustedHostKey
 from runners.services.audit import audited, holds_changes
 from runners.services.machines.breaker import BREAKER
-from runners.services.machines.ssh import connect, known_hosts
+from runners.services.machines.ssh import connect as ssh_connect
+from runners.services.machines.ssh import known_hosts
 from runners.services.machines.ssh.certificates import RSA_SIGNATURES
 from runners.services.machines.ssh.config import SSHHostOptions, lookup
 from runners.services.machines.ssh.known_hosts import HostKey
@@ -56,11 +58,11 @@ def scan(host: str, port: int | None = None) -> list[ScannedKey]:
     options = lookup(host, port=port)
     port = port or options.port or DEFAULT_SSH_PORT
     deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
-    jumps = connect.open_jumps(host, options, deadline)
+    jumps = ssh_connect.open_jumps(host, options, deadline)
     try:
         shown = [_show(options, port, kinds, jumps[-1] if jumps else None, deadline) for kinds in KINDS]
     finally:
-        connect.close(jumps)
+        ssh_connect.close(jumps)
     known = known_hosts.load(options, port)
     name = known.name
     if not any(shown):
@@ -76,7 +78,7 @@ def _show(
     sock: socket.socket | paramiko.Channel | None = None
     transport: paramiko.Transport | None = None
     try:
-        sock = connect.open_socket(options, port, jump, deadline)
+        sock = ssh_connect.open_socket(options, port, jump, deadline)
         transport = paramiko.Transport(sock)
         transport.set_log_channel(_LOG)
         transport.banner_timeout = left
@@ -90,7 +92,7 @@ def _show(
         raise RunnerUnreachable(f"{options.hostname}:{port} cannot be reached: {error}") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise RunnerUnreachable(
-            f"{options.hostname}:{port} cannot be reached: {connect.reason(error, left)}"
+            f"{options.hostname}:{port} cannot be reached: {ssh_connect.reason(error, left)}"
         ) from error
     finally:
         if transport:
@@ -149,6 +151,16 @@ def forget(row: TrustedHostKey, forgotten_by: str, *, address: str = "") -> None
     with audited(endpoint="forget-host-key", actor=forgotten_by, address=address) as record, holds_changes(record):
         record.detail = f"{row.host} {row.key_type} {fingerprint_of(row)}"
         row.delete()
+
+
+def approved_keys(names: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Return (name, key in base64) for each approved key of these hosts. See `known_hosts.provide_approved_keys`."""
+    return TrustedHostKey.objects.filter(host__in=names).order_by("pk").values_list("host", "key")
+
+
+def connect() -> None:
+    """Let SSH connections trust the approved keys. Called when the application is ready."""
+    known_hosts.provide_approved_keys(approved_keys)
 
 
 def name_of(host: str, port: int | None = None) -> str:

@@ -19,6 +19,7 @@ from runners.services.host_keys import ScannedKey
 from runners.services.machines.ssh import known_hosts
 from runners.services.machines.ssh.config import lookup
 from runners.services.machines.ssh.known_hosts import HostKey, known_hosts_name
+from runners_project import bounded
 from tests.support.environments import StubAccount
 from tests.support.processes import free_port
 from tests.support.servers import SSHServer
@@ -287,6 +288,21 @@ def test_a_row_that_holds_no_key_matches_nothing(sshd: SSHServer) -> None:
     sshd.forget_host_key()
     with pytest.raises(HostKeyUnknown):
         greet(sshd)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[127.0.0.1]:PORT"])
+def test_each_known_hosts_file_is_read_once_per_login(
+    sshd: SSHServer, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At another port than 22 a host is looked up under two names, which may cost two reads of a slow home."""
+    kind, key = host_key(sshd)
+    sshd.known_hosts.write_text(f"{host.replace('PORT', str(sshd.port))} {kind} {key}\n")
+    read: list[str] = []
+    whole = bounded.read_file
+    monkeypatch.setattr(bounded, "read_file", lambda path: (read.append(str(path)), whole(path))[1])
+    known = known_hosts.load(lookup("127.0.0.1"), sshd.port)
+    assert [known_key.key_type for known_key in known.trusted] == [kind]
+    assert read.count(str(sshd.known_hosts)) == 1
 
 
 def test_names_are_those_of_known_hosts_files() -> None:

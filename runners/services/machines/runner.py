@@ -15,6 +15,7 @@ from functools import partial
 from typing import ClassVar
 
 from django.conf import settings
+from django.dispatch import Signal
 
 from profiles.config import RunnerConfig
 from runners.exceptions import (
@@ -25,7 +26,6 @@ from runners.exceptions import (
     RunnerUnreachable,
     TooManyCommands,
 )
-from runners.services.database import check_connection_before_next_statement
 from runners.services.machines import scripts, startup
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.breaker import BREAKER
@@ -45,6 +45,8 @@ from runners.services.machines.probe import (
     parse_probes,
 )
 
+# Sent by `Runner.execute` after each wait for a machine, which may have taken minutes, also if it failed.
+exchange_ended = Signal()
 # Exit codes at the deadline: of `timeout` and of our reader after a TERM, and after a KILL.
 AT_DEADLINE = (124, scripts.KILLED)
 NOT_ASKED = "Its machine was not asked: too many requests wait for it, or are carried out there."
@@ -131,8 +133,8 @@ class Runner(ABC):
         )
         try:
             self._admitted_exchange(exchange, timeout, login=login)
-        finally:  # the exchange may have taken minutes, and the database may have been restarted meanwhile
-            check_connection_before_next_statement()
+        finally:
+            exchange_ended.send(type(self))
         duration = time.monotonic() - start
         stdout, stderr, code = exchange.stdout, exchange.stderr, exchange.exit_code
         if not until and (exchange.status if code is None else code) in AT_DEADLINE and duration >= timeout:

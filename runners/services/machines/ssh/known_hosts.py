@@ -1,5 +1,7 @@
 """Which host keys are trusted: only those that an admin has approved and those of known_hosts files.
 
+services/host_keys.py provides the approved keys (`provide_approved_keys`).
+
 paramiko's own reader ignores @revoked and @cert-authority lines and wildcards, and knows only one key per host and
 type. So this module reads the files itself, as sshd(8) describes them. Keys are compared as the bytes that the server
 shows.
@@ -11,7 +13,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,6 @@ from django.conf import settings
 
 from profiles.config import DEFAULT_SSH_PORT
 from runners.exceptions import HostKeyChanged, HostKeyUnknown, RunnerUnreachable
-from runners.models import TrustedHostKey
 from runners.services.machines.ssh.certificates import RSA_SIGNATURES, SUFFIX, BadCertificate, Certificate
 from runners.services.machines.ssh.config import SSHHostOptions
 from runners_project import bounded
@@ -175,56 +176,66 @@ def name_of(options: SSHHostOptions, port: int) -> str:
     return options.host_key_alias.lower() or known_hosts_name(options.hostname, port)
 
 
+ApprovedKeys = Callable[[Sequence[str]], Iterable[tuple[str, str]]]
+_approved_keys: ApprovedKeys = lambda names: ()  # noqa: E731
+
+
+def provide_approved_keys(provider: ApprovedKeys) -> None:
+    """Set who knows the keys that an admin has approved; this module knows no rows.
+
+    `provider` gets names as in known_hosts files, and returns (name, key in base64) for each key of these.
+    """
+    global _approved_keys
+    _approved_keys = provider
+
+
 def load(options: SSHHostOptions, port: int) -> KnownHost:
-    """Return the trusted and revoked keys of the host of `options` at `port`.
+    """Return the trusted and revoked keys of the host of `options` at `port`. Each file is read once.
 
     An approved key replaces the keys of its type in files. As in OpenSSH, a host at another port than 22 is also looked
     up without its port if no line names it with the port. A key that is revoked without a port is revoked for all
     ports. Raises RunnerUnreachable for a file that cannot be read.
     """
     name = name_of(options, port)
-    known = _load(name, options)
     plain = options.hostname.lower()
-    if options.host_key_alias or name == plain:
-        return known
-    without_port = _load(plain, options)
-    has_found = known.trusted or known.authorities
-    return KnownHost(
-        name,
-        plain,
-        trusted=known.trusted if has_found else without_port.trusted,
-        authorities=known.authorities if has_found else without_port.authorities,
-        revoked={**without_port.revoked, **known.revoked},
-    )
-
-
-def _load(name: str, options: SSHHostOptions) -> KnownHost:
-    approved = list(_approved(name))
-    types = {key.key_type for key in approved}
-    listed: list[HostKey] = []
-    authorities: list[HostKey] = []
-    revoked: dict[HostKey, str] = {}
+    names = (name,) if options.host_key_alias else tuple(dict.fromkeys((name, plain)))
     files = (*options.user_known_hosts_files, settings.RUNNERS_KNOWN_HOSTS, *options.global_known_hosts_files)
-    for file in files:
-        for marker, key in _read(file, name) if file else ():
-            if marker == "@revoked":
-                revoked[key] = file
-            elif marker == "@cert-authority":
-                authorities.append(key)
-            elif not marker and key.key_type not in types:
-                listed.append(key)
-    host = options.host_key_alias.lower() or options.hostname.lower()
-    return KnownHost(name, host, (*approved, *listed), tuple(authorities), revoked)
+    lines = [line for file in files if file for line in _read(file, names)]
+    approved = list(_approved(names))
+    trusted, authorities = next(filter(any, (_keys_for(each, approved, lines) for each in names)), ((), ()))
+    revoked = {line.key: line.file for line in lines if line.marker == "@revoked"}
+    return KnownHost(name, options.host_key_alias.lower() or plain, trusted, authorities, revoked)
 
 
-def _approved(name: str) -> Iterator[HostKey]:
-    for text in TrustedHostKey.objects.filter(host=name).values_list("key", flat=True):
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a known_hosts file for at least one of the looked up `names`. `marker`: "" if it has none."""
+
+    names: tuple[str, ...]
+    marker: str
+    key: HostKey
+    file: str
+
+
+def _keys_for(
+    name: str, approved: list[tuple[str, HostKey]], lines: list[_Line]
+) -> tuple[tuple[HostKey, ...], tuple[HostKey, ...]]:
+    """Return the trusted keys and the authorities of one name."""
+    of_admins = [key for host, key in approved if host == name]
+    types = {key.key_type for key in of_admins}
+    own = [line for line in lines if name in line.names]
+    listed = [line.key for line in own if not line.marker and line.key.key_type not in types]
+    return (*of_admins, *listed), tuple(line.key for line in own if line.marker == "@cert-authority")
+
+
+def _approved(names: Sequence[str]) -> Iterator[tuple[str, HostKey]]:
+    for name, text in _approved_keys(names):
         with suppress(ValueError):  # an invalid key matches no key
-            yield HostKey.from_base64(text)
+            yield name, HostKey.from_base64(text)
 
 
-def _read(file: str, name: str) -> list[tuple[str, HostKey]]:
-    """Return (marker or "", key) of each line for `name`. A file that exists must be readable: it may revoke keys."""
+def _read(file: str, names: tuple[str, ...]) -> list[_Line]:
+    """Return the lines for any of `names`. A file that exists must be readable: it may revoke keys."""
     try:
         path = Path(file).expanduser()
         data = bounded.within_file_timeout(("known_hosts", path), lambda: bounded.read_file(path))
@@ -233,7 +244,7 @@ def _read(file: str, name: str) -> list[tuple[str, HostKey]]:
         return []
     except OSError as error:
         raise RunnerUnreachable(
-            f"{name} cannot be reached: the service cannot read its known_hosts file {file}: {error.strerror}."
+            f"{names[0]} cannot be reached: the service cannot read its known_hosts file {file}: {error.strerror}."
         ) from error
     found = []
     for line in text.splitlines():
@@ -241,14 +252,15 @@ def _read(file: str, name: str) -> list[tuple[str, HostKey]]:
         if not words or words[0].startswith("#"):
             continue
         marker = words.pop(0) if words[0].startswith("@") else ""
-        if len(words) < 3 or not _is_for(words[0], name):
+        matching = tuple(name for name in names if _is_for(words[0], name)) if len(words) >= 3 else ()
+        if not matching:
             continue
         try:
             key = HostKey.from_base64(words[2])
         except ValueError:
             continue
         if key.key_type == words[1]:
-            found.append((marker, key))
+            found.append(_Line(matching, marker, key, file))
     return found
 
 
