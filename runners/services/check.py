@@ -35,7 +35,7 @@ from runners.services.installation import ask_version
 from runners.services.machines import answers, scripts
 from runners.services.machines.breaker import BREAKER, Target
 from runners.services.machines.bulkheads import BULKHEADS
-from runners.services.machines.exchange import Exchange, Reach
+from runners.services.machines.exchange import ConnectDeadline, Exchange
 from runners.services.machines.output import last_lines
 from runners.services.machines.probe import Identity, Probe, ProbeTarget
 from runners.services.machines.registry import get_module_loader, get_runner
@@ -233,9 +233,9 @@ class OwnConnectionRunner(SSHRunner):
         exec_on_channel(self, self.config.ssh, exchange)
 
     @contextmanager
-    def channel(self, ssh: SSHTarget, reach: Reach) -> Iterator[Channel]:
+    def channel(self, ssh: SSHTarget, deadline: ConnectDeadline) -> Iterator[Channel]:
         try:
-            channel = open_session(self.clients[-1], max(0.1, reach.left))
+            channel = open_session(self.clients[-1], max(0.1, deadline.left))
         except GONE as error:
             raise RunnerUnreachable(f"{self.where} closed the connection or opens no session on it.") from error
         with closing(channel):

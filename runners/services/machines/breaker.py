@@ -1,8 +1,9 @@
 """The circuit breaker: a machine that has just failed to answer is not contacted again for some seconds.
 
-Each process remembers the failures that it has seen itself, per account of a machine (`Runner.target`). During the
-pause after a failure, every attempt gets the same error at once. After the pause, one attempt goes through, and the
-others still get the error until that attempt has succeeded. Each further failure doubles the pause.
+Each process remembers the failures that it has seen itself, per account of a machine (`Runner.target`). While the
+breaker of a target is open (the pause after a failure), every attempt gets the same error at once. After the pause it
+is half-open: one attempt goes through, and the others still get the error until that attempt has succeeded, which
+closes the breaker. Each further failure doubles the pause (RUNNERS_RETRY_PAUSE, RUNNERS_RETRY_PAUSE_LONGEST).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from runners.exceptions import RunnerUnreachable
 Target = tuple[str, ...]
 
 MOST_TARGETS = 10_000  # requests may name any number of hosts and users; the oldest failures are forgotten first
-TRIAL_RETRY = 1  # seconds after which to retry while one attempt is under way
+HALF_OPEN_RETRY = 1  # seconds after which to retry while the one attempt is under way
 
 
 @dataclass(slots=True)
@@ -31,8 +32,8 @@ class Failure:
 
     error: RunnerUnreachable
     count: int
-    until: float  # no attempt goes through before
-    trial_until: float = 0.0  # the attempt after the pause counts as under way until then
+    open_until: float  # no attempt goes through before
+    half_open_until: float = 0.0  # the one attempt after the pause counts as under way until then
 
 
 class Breaker:
@@ -57,12 +58,12 @@ class Breaker:
             if error.is_remembered:
                 self._failed(target, error)
             else:
-                self._end_trial(target)
+                self._end_half_open(target)
             raise
         except BaseException:
-            self._end_trial(target)
+            self._end_half_open(target)
             raise
-        self._end_trial(target)
+        self._end_half_open(target)
 
     def answered(self, target: Target) -> None:
         """Forget the failure of a machine that gave a sign of life, so that everybody may contact it."""
@@ -74,7 +75,7 @@ class Breaker:
         """Return the error that `attempt` would raise now; None if the machine may be contacted."""
         with self._lock:
             failure = self._failures.get(target)
-            return self._refusal(failure) if failure else None
+            return self._open_error(failure) if failure else None
 
     def forget(self) -> None:
         """Forget all failures, because somebody has changed something that may have caused them."""
@@ -88,17 +89,17 @@ class Breaker:
             failure = self._failures.get(target)
             if failure is None:
                 return
-            if refusal := self._refusal(failure):
+            if refusal := self._open_error(failure):
                 raise refusal
-            failure.trial_until = time.monotonic() + 2 * settings.RUNNERS_CONNECT_TIMEOUT
+            failure.half_open_until = time.monotonic() + 2 * settings.RUNNERS_CONNECT_TIMEOUT
 
     @staticmethod
-    def _refusal(failure: Failure) -> RunnerUnreachable | None:
+    def _open_error(failure: Failure) -> RunnerUnreachable | None:
         now = time.monotonic()
-        if now < failure.until:
-            seconds = math.ceil(failure.until - now)
-        elif now < failure.trial_until:
-            seconds = TRIAL_RETRY
+        if now < failure.open_until:
+            seconds = math.ceil(failure.open_until - now)
+        elif now < failure.half_open_until:
+            seconds = HALF_OPEN_RETRY
         else:
             return None
         error = failure.error
@@ -113,7 +114,7 @@ class Breaker:
         now = time.monotonic()
         with self._lock:
             failure = self._failures.get(target)
-            if failure is not None and now < failure.until:
+            if failure is not None and now < failure.open_until:
                 return  # this attempt began before the pause
             count = failure.count + 1 if failure else 1
             pause = min(longest, first * 2.0 ** min(count - 1, 30))
@@ -123,12 +124,12 @@ class Breaker:
                 self._failures.popitem(last=False)
         error.facts.setdefault("retry_after", math.ceil(pause))
 
-    def _end_trial(self, target: Target) -> None:
+    def _end_half_open(self, target: Target) -> None:
         if target not in self._failures:  # without the lock, as above
             return
         with self._lock:
             if failure := self._failures.get(target):
-                failure.trial_until = 0.0
+                failure.half_open_until = 0.0
 
 
 BREAKER = Breaker()

@@ -257,7 +257,7 @@ class Bulkheads:
     def _commands_of(self, person: str) -> int:
         return sum(bool(person) and each.person == person for each in self._commands)
 
-    def _stays(self, is_full: Callable[[], bool]) -> bool:
+    def _has_no_room(self, is_full: Callable[[], bool]) -> bool:
         """Return True if there is no room for one more command. While commands end quickly, wait for one to end.
 
         So a burst of short commands is not rejected, and slow commands do not fill the reserve with waiting requests.
@@ -289,14 +289,14 @@ class Bulkheads:
         if command is None:
             return
         if command not in self._commands:
-            if self._stays(lambda: self._commands_of(command.person) >= self.most_per_person):
+            if self._has_no_room(lambda: self._commands_of(command.person) >= self.most_per_person):
                 mine = self._commands_of(command.person)
                 raise TooManyCommands(
                     f"As many of your commands as one person may have at a time ({mine}) are still being carried out. "
                     "Nothing was started. Try again when one of them has ended.",
                     retry_after=RETRY_AFTER_COMMANDS,
                 )
-            if self._stays(lambda: len(self._commands) >= self._most_commands_with(target)):
+            if self._has_no_room(lambda: len(self._commands) >= self._most_commands_with(target)):
                 raise MachineBusy(
                     f"This service carries out {len(self._commands)} commands now, as many as it may at a time, "
                     f"{len(machine.commands)} of them on {where}. Nothing was started. Try again in "

@@ -32,12 +32,12 @@ SILENCE_OF_STDERR = 5.0
 # Seconds after which the input is closed if our reader has not printed its marker. Programs such as `cat` and `python`
 # read to the end of their input. A login that takes longer gets a second try.
 PATIENCE = 10.0
-LEAVING_PAUSE = 1.0  # seconds between two checks whether to stop waiting for a silent script
+ABANDON_PAUSE = 1.0  # seconds between two checks whether to stop waiting for a silent script
 RELEASED = 2.0  # seconds: a marker that comes so soon after the end of the input was caused by that end
 
 
 @dataclass(slots=True)
-class Reach:
+class ConnectDeadline:
     """The time bound until the machine has accepted the command line: RUNNERS_CONNECT_TIMEOUT in total, however many
     connections are tried.
 
@@ -45,7 +45,7 @@ class Reach:
     called when the machine has given a sign of life, and after a wait for other commands of this service.
     """
 
-    deadline: float  # of the exchange, by `time.monotonic`
+    exchange_deadline: float  # by `time.monotonic`
     patience: float | None = None
     end: float = field(init=False)  # by `time.monotonic`
 
@@ -55,7 +55,7 @@ class Reach:
     def restart(self) -> None:
         seconds = settings.RUNNERS_CONNECT_TIMEOUT
         seconds = seconds if self.patience is None else min(seconds, self.patience)
-        self.end = min(self.deadline, time.monotonic() + seconds)
+        self.end = min(self.exchange_deadline, time.monotonic() + seconds)
 
     @property
     def left(self) -> float:
@@ -69,8 +69,8 @@ class Exchange:
 
     `patience`: see PATIENCE; None: up to the deadline. `limit`: bytes that are kept of each stream. `last_line`: the
     output is complete after this line, see BoundedOutput. `on_answer` is called when the marker has come: the machine
-    answers. `is_to_leave` is called each second while the script is silent. It returns True if the machine has stopped
-    answering, so that nobody should wait for the end of the script.
+    answers. `should_abandon` is called each second while the script is silent. It returns True if the machine has
+    stopped answering, so that nobody should wait for the end of the script.
     """
 
     argv: list[str]
@@ -81,9 +81,9 @@ class Exchange:
     deadline: float
     last_line: str = ""
     on_answer: Callable[[], None] = lambda: None
-    is_to_leave: Callable[[], bool] | None = None
+    should_abandon: Callable[[], bool] | None = None
     patience: float | None = field(default_factory=lambda: PATIENCE)
-    reach: Reach = field(init=False)
+    connect_deadline: ConnectDeadline = field(init=False)
     stdout: BoundedOutput = field(init=False)
     stderr: BoundedOutput = field(init=False)
     start: float = field(init=False)
@@ -94,10 +94,10 @@ class Exchange:
     signal: str = field(init=False)  # what ended the command line, reported by sshd or the kernel
     is_over: bool = field(init=False)  # both streams have ended, and so has the process
     is_late: bool = field(init=False)  # the deadline has passed
-    is_left: bool = field(init=False)  # nobody waits for its end
+    is_abandoned: bool = field(init=False)  # nobody waits for its end
 
     def __post_init__(self) -> None:
-        self.reach = Reach(self.deadline)
+        self.connect_deadline = ConnectDeadline(self.deadline)
         self.restart()
 
     def restart(self) -> None:
@@ -106,7 +106,7 @@ class Exchange:
         self.stderr = BoundedOutput(self.marker, self.limit)
         self.start = time.monotonic()
         self.closed_at = self.begun_at = self.status = None
-        self.is_handed_over = self.is_over = self.is_late = self.is_left = False
+        self.is_handed_over = self.is_over = self.is_late = self.is_abandoned = False
         self.signal = ""
 
     @property
@@ -119,7 +119,7 @@ class Exchange:
         return self.status if not self.signal else 128 + getattr(signal, f"SIG{self.signal}", 0)
 
     @property
-    def is_told(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether all output has arrived."""
         return self.stdout.has_last_line or (self.stdout.is_ended and self.stderr.is_ended)
 
@@ -164,7 +164,7 @@ def pump_streams(exchange: Exchange, link: Link) -> None:
         if exchange.stdout.started and exchange.begun_at is None:
             exchange.begun_at = now
             exchange.on_answer()
-        if exchange.is_told:
+        if exchange.is_complete:
             return
         if got:
             quiet_since = now
@@ -186,17 +186,17 @@ def pump_streams(exchange: Exchange, link: Link) -> None:
             exchange.is_over = True
             return
         left = exchange.deadline - now
-        if exchange.reach.patience is not None and exchange.begun_at is None:
-            left = min(left, exchange.reach.end - now)
+        if exchange.connect_deadline.patience is not None and exchange.begun_at is None:
+            left = min(left, exchange.connect_deadline.end - now)
         if left <= 0:
             exchange.is_late = True
             link.kill()
             return
-        if exchange.is_to_leave and exchange.begun_at is not None and not got:
-            if now - quiet_since > settings.RUNNERS_CONNECT_TIMEOUT and exchange.is_to_leave():
-                exchange.is_late = exchange.is_left = True
+        if exchange.should_abandon and exchange.begun_at is not None and not got:
+            if now - quiet_since > settings.RUNNERS_CONNECT_TIMEOUT and exchange.should_abandon():
+                exchange.is_late = exchange.is_abandoned = True
                 return
-            left = min(left, LEAVING_PAUSE)
+            left = min(left, ABANDON_PAUSE)
         if silence is not None:
             left = min(left, heard + silence - now)
             if left <= 0:

@@ -1,4 +1,4 @@
-"""Reach a machine: the base class `Runner`. `local.py` and `ssh/runner.py` have its implementations.
+"""ConnectDeadline a machine: the base class `Runner`. `local.py` and `ssh/runner.py` have its implementations.
 
 A runner has one primitive, `execute`. Launching, probing, signalling and log reading are implemented once on top of it,
 with the scripts in `scripts/`, so LOCAL and SSH behave the same.
@@ -30,7 +30,7 @@ from runners.services.machines import scripts, startup
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.bulkheads import BULKHEADS, Wait
-from runners.services.machines.exchange import Exchange, Reach
+from runners.services.machines.exchange import ConnectDeadline, Exchange
 from runners.services.machines.output import last_lines, plain_text
 from runners.services.machines.probe import (
     Identity,
@@ -148,7 +148,7 @@ class Runner(ABC):
         ):
             raise RunnerUnreachable(self._not_evaluated(exchange, timeout))
         if code is None:
-            if exchange.is_left:
+            if exchange.is_abandoned:
                 why = f"{self.where} has stopped answering while the command ran. It may go on there"
             elif exchange.is_late:
                 why = f"{self.where} gave no answer within the deadline. The command is bounded there, too"
@@ -168,17 +168,17 @@ class Runner(ABC):
         """Run the exchange if the breaker and the bulkheads admit it. Raise an error if the machine did not answer."""
         with BREAKER.attempt(self.target), BULKHEADS.waiting(self.target, self.where) as wait:
             exchange.on_answer = partial(self._answered, wait)
-            exchange.reach = Reach(exchange.deadline, wait.patience)
-            exchange.is_to_leave = partial(self._is_to_leave, wait) if wait.holds_thread else None
+            exchange.connect_deadline = ConnectDeadline(exchange.deadline, wait.patience)
+            exchange.should_abandon = partial(self._should_abandon, wait) if wait.holds_thread else None
             try:
                 self.exchange(exchange)
                 if exchange.was_slow:
                     exchange.patience = None
                     exchange.restart()
-                    exchange.reach.restart()
+                    exchange.connect_deadline.restart()
                     self.exchange(exchange)
             except RunnerUnreachable as error:
-                if wait.patience is not None and not exchange.reach.left:
+                if wait.patience is not None and not exchange.connect_deadline.left:
                     raise BULKHEADS.busy(self.target, self.where) from error
                 raise
             if exchange.is_late and exchange.status is None and not exchange.stdout.started:
@@ -199,7 +199,7 @@ class Runner(ABC):
             raise known
         BULKHEADS.admit(self.target, self.where)
 
-    def _is_to_leave(self, wait: Wait) -> bool:
+    def _should_abandon(self, wait: Wait) -> bool:
         """Return True if the machine hangs and this thread exceeds the number of threads that may wait for it."""
         known = BREAKER.known(self.target)
         return known is not None and known.is_silence and BULKHEADS.is_beyond_share(self.target, wait)

@@ -82,7 +82,7 @@ def authenticate(
     problems: list[str] = []
     try:
         for key in _keys(files, options, agent, problems):
-            offered = shown_bytes(key)
+            offered = offered_bytes(key)
             if offered in shown or not _is_accepted(key, options):  # servers count rejected keys
                 continue
             shown.add(offered)
@@ -140,7 +140,7 @@ def agent_path(options: SSHHostOptions) -> str:
     return options.identity_agent or os.environ.get("SSH_AUTH_SOCK", "")
 
 
-def shown_bytes(key: paramiko.PKey) -> bytes:
+def offered_bytes(key: paramiko.PKey) -> bytes:
     """Return the part of a key that is sent to the server: its certificate, if it has one, else its public half."""
     return key.public_blob.key_blob if key.public_blob else key.asbytes()
 

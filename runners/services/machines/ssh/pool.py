@@ -24,7 +24,7 @@ from django.conf import settings
 
 from profiles.config import SSHTarget
 from runners.exceptions import RunnerServiceError, RunnerUnreachable
-from runners.services.machines.exchange import Exchange, Reach, pump_streams
+from runners.services.machines.exchange import ConnectDeadline, Exchange, pump_streams
 from runners.services.machines.ssh import connect
 from runners.services.machines.ssh.paramiko_fixes import GONE, Channel, Transport
 
@@ -93,7 +93,7 @@ class Target:
 class Channels(Protocol):
     """The part of a connection pool that `exec_on_channel` uses."""
 
-    def channel(self, ssh: SSHTarget, reach: Reach) -> AbstractContextManager[Channel]: ...
+    def channel(self, ssh: SSHTarget, deadline: ConnectDeadline) -> AbstractContextManager[Channel]: ...
 
     def discard(self, ssh: SSHTarget) -> None: ...
 
@@ -114,15 +114,15 @@ class ConnectionPool:
         self._warned = float("-inf")
 
     @contextmanager
-    def channel(self, ssh: SSHTarget, reach: Reach) -> Iterator[Channel]:
+    def channel(self, ssh: SSHTarget, deadline: ConnectDeadline) -> Iterator[Channel]:
         """Open a new session channel and close it at the end.
 
         Raises RunnerUnreachable and its subclasses, or ConnectionBroken if a shared connection turned out to be broken.
         """
         with self._target(ssh) as target:
-            connection = self._acquire(target, ssh, reach)
+            connection = self._acquire(target, ssh, deadline)
             try:
-                channel = self._open_channel(target, connection, reach)
+                channel = self._open_channel(target, connection, deadline)
                 try:
                     yield channel
                 finally:
@@ -187,13 +187,13 @@ class ConnectionPool:
         for connection in unused:
             connection.close()
 
-    def _acquire(self, target: Target, ssh: SSHTarget, reach: Reach) -> Connection:
+    def _acquire(self, target: Target, ssh: SSHTarget, deadline: ConnectDeadline) -> Connection:
         while True:
-            connection = self._wait_for_turn(target, ssh, reach)
+            connection = self._wait_for_turn(target, ssh, deadline)
             if connection is not None:
                 return connection
             try:
-                return self._open(target, ssh, reach)
+                return self._open(target, ssh, deadline)
             except RunnerUnreachable:
                 with target.condition:
                     if not any(c.is_alive for c in target.connections):
@@ -201,7 +201,7 @@ class ConnectionPool:
                     # No further connection can be opened now. Wait for a free channel on the existing ones.
                     target.open_after = time.monotonic() + OPENING_PAUSE
 
-    def _wait_for_turn(self, target: Target, ssh: SSHTarget, reach: Reach) -> Connection | None:
+    def _wait_for_turn(self, target: Target, ssh: SSHTarget, deadline: ConnectDeadline) -> Connection | None:
         """Return a connection with room for one more channel; None: the caller has to open another connection."""
         with target.condition:
             seen = target.failures
@@ -222,26 +222,26 @@ class ConnectionPool:
                 if not target.is_opening and len(target.connections) < CONNECTIONS_PER_TARGET and pause <= 0:
                     target.is_opening = True
                     return None
-                if reach.deadline <= now:
+                if deadline.exchange_deadline <= now:
                     raise RunnerUnreachable(f"All connections to {ssh.host} stayed busy until the deadline.")
                 if target.connections:  # they work, but are fully used by our own commands
-                    reach.restart()
-                elif not reach.left:
+                    deadline.restart()
+                elif not deadline.left:
                     raise no_answer(ssh)
-                target.condition.wait(min(reach.left, pause if pause > 0 else LIMIT_MEMORY))
+                target.condition.wait(min(deadline.left, pause if pause > 0 else LIMIT_MEMORY))
                 if target.failures != seen and target.failure and not target.connections:
                     failure = target.failure  # we shared the attempt that failed
                     raise type(failure)(failure.detail, **failure.facts)
 
-    def _open(self, target: Target, ssh: SSHTarget, reach: Reach) -> Connection:
+    def _open(self, target: Target, ssh: SSHTarget, deadline: ConnectDeadline) -> Connection:
         try:
             self._make_room()
-            *jumps, client = connect.connect(ssh, reach.end)
+            *jumps, client = connect.connect(ssh, deadline.end)
             connection = Connection(client, jumps, channels=1)
             with target.condition:
                 target.connections.append(connection)
         except RunnerServiceError as error:
-            if reach.patience is not None and not reach.left:
+            if deadline.patience is not None and not deadline.left:
                 error.is_remembered = False  # type: ignore[attr-defined]  # other callers may have more time
                 raise
             with target.condition:
@@ -255,9 +255,9 @@ class ConnectionPool:
         self._start_reaper()
         return connection
 
-    def _open_channel(self, target: Target, connection: Connection, reach: Reach) -> Channel:
+    def _open_channel(self, target: Target, connection: Connection, deadline: ConnectDeadline) -> Channel:
         # Use half of the time. If this connection turns out to be dead, the rest is for a new one.
-        timeout = max(0.1, reach.left / 2)
+        timeout = max(0.1, deadline.left / 2)
         try:
             return open_session(connection.client, timeout)
         except paramiko.ChannelException as error:
@@ -356,8 +356,8 @@ def exec_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
     broken = refused = exec_refused = 0
     while broken < ATTEMPTS and refused < REFUSALS and exec_refused < EXEC_REFUSALS:
         try:
-            with pool.channel(ssh, exchange.reach) as channel:
-                link = ChannelLink(channel, exchange.reach)
+            with pool.channel(ssh, exchange.connect_deadline) as channel:
+                link = ChannelLink(channel, exchange.connect_deadline)
                 link.start("exec " + shlex.join(exchange.argv))
                 pump_streams(exchange, link)
                 if link.is_lost and not exchange.is_handed_over:
@@ -368,14 +368,14 @@ def exec_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
         except ExecRefused:
             exec_refused += 1
             time.sleep(REFUSED_PAUSE)
-            exchange.reach.restart()
+            exchange.connect_deadline.restart()
         except ChannelRefused:
             refused += 1
             time.sleep(REFUSED_PAUSE)
-            exchange.reach.restart()
+            exchange.connect_deadline.restart()
         except ConnectionBroken:
             broken += 1
-        if not exchange.reach.left:
+        if not exchange.connect_deadline.left:
             break
         exchange.restart()
     if exec_refused:
@@ -383,7 +383,7 @@ def exec_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
             f"{ssh.host} refuses to execute a command. It may have reached its limit of processes or open files. "
             "Nothing was started. Try again."
         )
-    if not exchange.reach.left:
+    if not exchange.connect_deadline.left:
         raise no_answer(ssh)
     raise RunnerUnreachable(f"The connection to {ssh.host} broke before the command was started. Try again.")
 
@@ -400,10 +400,10 @@ def no_answer(ssh: SSHTarget) -> RunnerUnreachable:
 class ChannelLink:
     """A command line on a session channel. See `exchange.Link`."""
 
-    def __init__(self, channel: Channel, reach: Reach) -> None:
+    def __init__(self, channel: Channel, deadline: ConnectDeadline) -> None:
         self.channel = channel
         channel.settimeout(0)
-        self._answer_by = time.monotonic() + reach.left / 2
+        self._answer_by = time.monotonic() + deadline.left / 2
 
     def start(self, command_line: str) -> None:
         try:
@@ -414,16 +414,16 @@ class ChannelLink:
     def send(self, data: memoryview) -> int:
         sent = 0
         try:
-            while sent < len(data) and not self._is_deaf and self.channel.send_ready():
+            while sent < len(data) and not self._is_closed and self.channel.send_ready():
                 sent += self.channel.send(data[sent : sent + 32768].tobytes())
         except TimeoutError:
             return sent
         except GONE:  # `receive` and `is_lost` detect the end
             return sent
-        return len(data) if self._is_deaf else sent
+        return len(data) if self._is_closed else sent
 
     @property
-    def _is_deaf(self) -> bool:
+    def _is_closed(self) -> bool:
         return self.channel.closed or self.channel.is_closed_there
 
     def end_input(self) -> None:
