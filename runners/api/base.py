@@ -15,11 +15,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from profiles.config import Endpoint
+from profiles.models import EndpointToggle
 from runners.api.authentication import is_open
-from runners.api.permissions import EndpointEnabled, ScopeAllowed
+from runners.api.permissions import ScopeAllowed
 from runners.api.throttling import CommandThrottle
+from runners.exceptions import EndpointDisabled
 from runners.models import AuditRecord
-from runners.models.operation import IdempotencyRecord
 from runners.models.token import ApiToken
 from runners.services.audit import as_known
 from runners.services.dry_run import Plan
@@ -54,7 +55,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
     `command` is the command's name on the wire. `endpoint` is the toggle that can disable it; None: always enabled.
     """
 
-    permission_classes = [ScopeAllowed, EndpointEnabled]
+    permission_classes = [ScopeAllowed]
     throttle_classes = [CommandThrottle]
     pagination_class = None
     filter_backends = []
@@ -63,7 +64,6 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
     endpoint: Endpoint | None = None
     audit: AuditRecord
     body_error: exceptions.APIException | None = None
-    record: IdempotencyRecord | None = None  # of a request with an Idempotency-Key
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method != "POST":  # the answer is 405, or 401: not a command, so there is no audit record
@@ -99,9 +99,10 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             self.audit.token = request.auth.token_key
 
     def check_permissions(self, request: Request) -> None:
-        """Parse the body before the permissions, so that the audit record of a rejected command has expid and profile.
+        """Check the scope and the toggle.
 
-        An error in the body is kept in `body_error`, and `validated` raises it after the permission checks.
+        Parse the body first, so that the audit record of a rejected command has its expid and profile. An
+        error in the body is kept in `body_error`, and `validated` raises it after the permission checks.
         """
         body: Any
         try:
@@ -110,6 +111,8 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             self.body_error, body = error, {}
         identify(self.audit, expid=body.get("expid"), profile_name=body.get("profile_name"))
         super().check_permissions(request)
+        if self.endpoint and not EndpointToggle.is_enabled(self.endpoint):
+            raise EndpointDisabled(f"The {self.command} endpoint is currently disabled.")
 
     def handle_exception(self, exc: Exception) -> Response:
         response = super().handle_exception(as_known(exc, self.audit))

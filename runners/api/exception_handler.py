@@ -7,7 +7,6 @@ from typing import Any
 
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
-from rest_framework.views import set_rollback
 
 from profiles.exceptions import InvalidProfile
 from runners import exceptions as ours
@@ -37,7 +36,6 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     problem_type = problem_type_of(exc)
     if problem_type is None:
         return None
-    set_rollback()
     headers: dict[str, str] = {}
     facts: dict[str, Any] = {}
     errors: dict[str, list[str]] = {}

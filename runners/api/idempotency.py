@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from functools import wraps
-from typing import TYPE_CHECKING, Any
+from functools import partial, wraps
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from runners.api.long_commands import Preference, answer_of
+from runners.api.long_commands import LongCommandViewSet, Preference
 from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError, StoppedDuringLaunch
 from runners.models import RunReason
 from runners.models.operation import IdempotencyRecord
@@ -22,9 +22,6 @@ from runners.services.cancelling import NOT_REQUESTED
 from runners.services.representations import run_fields
 from runners.services.stopping import HAD_ENDED
 from runners.web.problems import PROBLEM_CONTENT_TYPE
-
-if TYPE_CHECKING:
-    from runners.api.base import CommandViewSet
 
 logger = logging.getLogger(__name__)
 
@@ -51,35 +48,45 @@ def key_of(request: Request) -> str | None:
 
 
 def idempotent(method: Method) -> Method:
-    """Make an action of a CommandViewSet obey `Idempotency-Key`. Requests without the header are not affected.
-
-    The key is looked up after the checks of credentials, toggle and rate, and before the body is validated. A retry
-    therefore gets its stored response even if the profile has changed and would now make the body invalid.
-    """
+    """Make an action of an IdempotentViewSet obey `Idempotency-Key`. Requests without the header are not affected."""
 
     @wraps(method)
-    def handler(view: CommandViewSet, request: Request) -> Response:
+    def handler(view: IdempotentViewSet, request: Request) -> Response:
+        return view.execute_once(request, partial(method, view, request))
+
+    return handler
+
+
+class IdempotentViewSet(LongCommandViewSet):
+    """Commands that are executed once for each `Idempotency-Key`, however often the request is sent."""
+
+    def execute_once(self, request: Request, execute: Callable[[], Response]) -> Response:
+        """Return the stored response of an earlier request with the same key; else call `execute` and store.
+
+        The key is looked up after the checks of credentials, toggle and rate, and before the body is validated. A retry
+        therefore gets its stored response even if the profile has changed and would now make the body invalid.
+        """
         key = key_of(request)
-        if key is None or view.body_error or _members(request).get("dry_run"):
-            return method(view, request)
+        if key is None or self.body_error or _members(request).get("dry_run"):
+            return execute()
         record = idempotency.claim(
-            caller=view.audit.actor,
+            caller=self.audit.actor,
             key=key,
-            endpoint=view.command,
-            request_hash=idempotency.hash_of(view.command, _members(request)),
+            endpoint=self.command,
+            request_hash=idempotency.hash_of(self.command, _members(request)),
         )
         if record.answer_status is not None:
-            view.audit.outcome, view.audit.detail = "replayed", f"the answer of {record}"
+            self.audit.outcome, self.audit.detail = "replayed", f"the answer of {record}"
             headers = {**record.answer_headers, REPLAYED: "true"}
-            kind = PROBLEM_CONTENT_TYPE if record.answer_status >= 400 else None
-            return Response(record.answer_body, status=record.answer_status, headers=headers, content_type=kind)
-        view.record = record
+            content_type = PROBLEM_CONTENT_TYPE if record.answer_status >= 400 else None
+            return Response(record.answer_body, status=record.answer_status, headers=headers, content_type=content_type)
+        self.record = record
         try:
-            response = _resumed(view, request, record) or method(view, request)
+            response = self._resumed(request, record) or execute()
         except StoppedDuringLaunch as error:  # store this error: a retry must not start a second run
-            response = view.handle_exception(error)
+            response = self.handle_exception(error)
         except NotRunning:
-            stopped = _stopped_before(view, record)
+            stopped = self._stopped_before(record)
             if stopped is None:
                 idempotency.release(record)
                 raise
@@ -94,51 +101,48 @@ def idempotent(method: Method) -> Method:
             logger.error("The answer of %s was not kept: %s", record, error)
         return response
 
-    return handler
+    def _resumed(self, request: Request, record: IdempotencyRecord) -> Response | None:
+        """Return the response of an earlier request whose server died, built from the run or operation it started.
+
+        None if the earlier request started nothing, and for a stop: a retried stop is executed again while its run
+        lives.
+        """
+        if not record.is_repeated or record.endpoint == idempotency.STOP:
+            return None
+        begin(self.audit)
+        response = None
+        if operation := idempotency.operation_of(record):
+            try:
+                response = self.operation_response(operation, Preference.of(request))
+            except RunnerServiceError as error:
+                if operation.is_active or idempotency.never_started(operation):
+                    raise
+                response = self.handle_exception(error)
+        elif run := idempotency.run_of(record):
+            response = Response({"message": f"Experiment {run.expid} started successfully.", **run_fields(run)})
+            self.audit.run_id = run.pk
+        if response is None:
+            idempotency.forget_attempt(record)
+            return None
+        response[REPLAYED] = "true"
+        return response
+
+    def _stopped_before(self, record: IdempotencyRecord) -> Response | None:
+        """Return the response of an earlier stop whose server died after it had found its run, if the run has ended.
+
+        None if this request is not a retry, or if the run of the earlier stop is unknown or still ACTIVE.
+        """
+        run = idempotency.stopped_run(record) if record.is_repeated else None
+        if run is None:
+            return None
+        self.audit.run_id, self.audit.profile_name = run.pk, run.profile_name
+        how = "stopped successfully" if run.reason == RunReason.STOPPED else "had already ended"
+        message = f"Experiment {run.expid} {how}."
+        body = {"message": message, **run_fields(run), "steps": [HAD_ENDED], "cancel": NOT_REQUESTED, "warnings": []}
+        return Response(body, headers={REPLAYED: "true"})
 
 
 def _members(request: Request) -> dict[str, Any]:
     body = request.data
     assert isinstance(body, dict)  # StrictJSONParser guarantees it
     return body
-
-
-def _resumed(view: CommandViewSet, request: Request, record: IdempotencyRecord) -> Response | None:
-    """Return the response of an earlier request whose server died, built from the run or operation that it started.
-
-    None if the earlier request started nothing, and for a stop: a retried stop is executed again while its run lives.
-    """
-    if not record.is_repeated or record.endpoint == idempotency.STOP:
-        return None
-    begin(view.audit)
-    response = None
-    if operation := idempotency.operation_of(record):
-        try:
-            response = answer_of(view, operation, Preference.of(request))
-        except RunnerServiceError as error:
-            if operation.is_active or idempotency.never_started(operation):
-                raise
-            response = view.handle_exception(error)
-    elif run := idempotency.run_of(record):
-        response = Response({"message": f"Experiment {run.expid} started successfully.", **run_fields(run)})
-        view.audit.run_id = run.pk
-    if response is None:
-        idempotency.forget_attempt(record)
-        return None
-    response[REPLAYED] = "true"
-    return response
-
-
-def _stopped_before(view: CommandViewSet, record: IdempotencyRecord) -> Response | None:
-    """Return the response of an earlier stop whose server died after it had found its run, if that run has ended.
-
-    None if this request is not a retry, or if the run of the earlier stop is unknown or still ACTIVE.
-    """
-    run = idempotency.stopped_run(record) if record.is_repeated else None
-    if run is None:
-        return None
-    view.audit.run_id, view.audit.profile_name = run.pk, run.profile_name
-    how = "stopped successfully" if run.reason == RunReason.STOPPED else "had already ended"
-    message = f"Experiment {run.expid} {how}."
-    body = {"message": message, **run_fields(run), "steps": [HAD_ENDED], "cancel": NOT_REQUESTED, "warnings": []}
-    return Response(body, headers={REPLAYED: "true"})

@@ -6,23 +6,21 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
+from runners.api.base import CommandViewSet
 from runners.api.operations.serializers import operation_fields
-from runners.models.operation import Operation, OperationKind
+from runners.models.operation import IdempotencyRecord, Operation, OperationKind
 from runners.services import idempotency, operations
 from runners.services.execute import CommandOutcome
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.operations import WAIT_GRACE
 from runners.services.results import body_of
-
-if TYPE_CHECKING:
-    from runners.api.base import CommandViewSet
 
 RETRY_AFTER = 2  # seconds
 LONGEST_WAIT = 60  # seconds that `Prefer: wait=` may hold a connection
@@ -44,53 +42,57 @@ class Preference:
         return cls(APPLIED in names, min(wait, LONGEST_WAIT))
 
 
-def conduct(
-    view: CommandViewSet,
-    request: Request,
-    kind: OperationKind,
-    data: dict[str, Any],
-    argv: list[str],
-    attended: Callable[[], CommandOutcome],
-) -> Response:
-    """Execute a long command, inside the request or as an operation.
+class LongCommandViewSet(CommandViewSet):
+    """Commands that may take minutes. They run inside the request, or as an operation that outlives it."""
 
-    - Default: call `attended`, which runs the command inside the request.
-    - With `Prefer: respond-async`: start an operation and return 202 at once, or after the time of `wait=`.
-    - With an `Idempotency-Key`: start an operation and wait for its end. A retry of the request can then find the
-      result, even if this server dies before it answers.
-    """
-    preference = Preference.of(request)
-    if not preference.is_async and view.record is None:
-        return Response(body_of(kind, attended()))
-    limit = settings.RUNNERS_OPERATION_TIMEOUT if preference.is_async else settings.RUNNERS_COMMAND_TIMEOUT
-    operation = operations.start(
-        kind=kind,
-        config=data["config"],
-        profile_name=data["profile_name"],
-        argv=argv,
-        expid=data.get("expid", ""),
-        timeout=math.ceil(limit),
-        audit=view.audit,
-        **({"on_insert": idempotency.bind_operation(view.record)} if view.record else {}),
-    )
-    return answer_of(view, operation, preference)
+    record: IdempotencyRecord | None = None  # of a request with an Idempotency-Key (api/idempotency.py)
 
+    def execute_or_enqueue(
+        self,
+        request: Request,
+        kind: OperationKind,
+        data: dict[str, Any],
+        argv: list[str],
+        run_inline: Callable[[], CommandOutcome],
+    ) -> Response:
+        """Execute a long command, inside the request or as an operation.
 
-def answer_of(view: CommandViewSet, operation: Operation, preference: Preference) -> Response:
-    """Wait for an operation and return its outcome. With `Prefer: respond-async`, return 202 while it still runs.
+        - Default: call `run_inline`, which runs the command inside the request.
+        - With `Prefer: respond-async`: start an operation and return 202 at once, or after the time of `wait=`.
+        - With an `Idempotency-Key`: start an operation and wait for its end. A retry of the request can then find the
+          result, even if this server dies before it answers.
+        """
+        preference = Preference.of(request)
+        if not preference.is_async and self.record is None:
+            return Response(body_of(kind, run_inline()))
+        limit = settings.RUNNERS_OPERATION_TIMEOUT if preference.is_async else settings.RUNNERS_COMMAND_TIMEOUT
+        operation = operations.start(
+            kind=kind,
+            config=data["config"],
+            profile_name=data["profile_name"],
+            argv=argv,
+            expid=data.get("expid", ""),
+            timeout=math.ceil(limit),
+            audit=self.audit,
+            **({"on_insert": idempotency.bind_operation(self.record)} if self.record else {}),
+        )
+        return self.operation_response(operation, preference)
 
-    Raises the error that the command would have raised inside the request; OutcomeUnknown if it still runs.
-    """
-    if preference.is_async:
-        with BULKHEADS.lingering() as may:
-            operations.wait(operation, seconds=preference.wait if may else 0)
-    else:
-        operations.wait(operation, seconds=operation.timeout + WAIT_GRACE)
-    if preference.is_async and operation.is_active:
-        view.audit.detail = f"operation {operation.pk}"
-        place = reverse("api-operation", kwargs={"id": operation.pk})
-        headers = {"Location": place, "Preference-Applied": APPLIED, "Retry-After": str(RETRY_AFTER)}
-        return Response(operation_fields(operation), status=202, headers=headers)
-    outcome = operations.outcome(operation)
-    view.audit.expid = outcome.expid
-    return Response(body_of(OperationKind(operation.kind), outcome))
+    def operation_response(self, operation: Operation, preference: Preference) -> Response:
+        """Wait for an operation and return its outcome. With `Prefer: respond-async`, return 202 while it still runs.
+
+        Raises the error that the command would have raised inside the request; OutcomeUnknown if it still runs.
+        """
+        if preference.is_async:
+            with BULKHEADS.lingering() as may:
+                operations.wait(operation, seconds=preference.wait if may else 0)
+        else:
+            operations.wait(operation, seconds=operation.timeout + WAIT_GRACE)
+        if preference.is_async and operation.is_active:
+            self.audit.detail = f"operation {operation.pk}"
+            place = reverse("api-operation", kwargs={"id": operation.pk})
+            headers = {"Location": place, "Preference-Applied": APPLIED, "Retry-After": str(RETRY_AFTER)}
+            return Response(operation_fields(operation), status=202, headers=headers)
+        outcome = operations.outcome(operation)
+        self.audit.expid = outcome.expid
+        return Response(body_of(OperationKind(operation.kind), outcome))

@@ -1,4 +1,4 @@
-"""Permissions: the scopes of credentials and the endpoint toggles."""
+"""Permissions: the scopes of credentials. runners/services/access.py has the groups of profiles."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from profiles.models import EndpointToggle
 from runners.api.authentication import is_open, required_scope
-from runners.exceptions import EndpointDisabled
 from runners.models.token import ApiToken, TokenScope
 
 if TYPE_CHECKING:  # a circular import otherwise: DRF's views read the settings, which name this module
     from rest_framework.views import APIView
-
-    from runners.api.base import CommandViewSet
 
 
 class ScopeAllowed(BasePermission):
@@ -36,16 +32,7 @@ class ScopeAllowed(BasePermission):
             has = request.auth.scope
             self.message = f"This token may only {has}: the request needs the scope '{scope}'. Ask for another token."
             return request.auth.allows(scope)
-        if scope == TokenScope.MANAGE and not (request.auth is None and request.user.is_staff):
+        if scope == TokenScope.MANAGE and not request.user.is_staff:
             self.message = "This takes an account of staff, signed in to the admin, or a token of the scope 'manage'."
             return False
-        return True
-
-
-class EndpointEnabled(BasePermission):
-    """Reject the request if the admin's toggle for `view.endpoint` is off. Views without an endpoint have no toggle."""
-
-    def has_permission(self, request: Request, view: CommandViewSet) -> bool:  # type: ignore[override]
-        if view.endpoint and not EndpointToggle.is_enabled(view.endpoint):
-            raise EndpointDisabled(f"The {view.command} endpoint is currently disabled.")
         return True

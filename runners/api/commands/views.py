@@ -10,10 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from profiles.config import Endpoint
-from runners.api.base import CommandViewSet, ReadOnlyAPIView, viewer
+from runners.api.base import ReadOnlyAPIView, viewer
 from runners.api.commands import schema
-from runners.api.idempotency import idempotent
-from runners.api.long_commands import Preference, conduct
+from runners.api.idempotency import IdempotentViewSet, idempotent
+from runners.api.long_commands import Preference
 from runners.commands import autosubmit
 from runners.models import RunnerRun
 from runners.models.operation import OperationKind
@@ -49,7 +49,7 @@ def command(name: str, *, endpoint: Endpoint, serializer_class: type) -> Any:
     return lambda method: decorate(idempotent(method))
 
 
-class ExperimentCommands(CommandViewSet):
+class ExperimentCommands(IdempotentViewSet):
     """The commands that change something."""
 
     @schema.run_experiment
@@ -92,9 +92,9 @@ class ExperimentCommands(CommandViewSet):
         given = _given(data, "expid", "config", "params")
         if data["dry_run"]:
             return self.planned(dry_run.set_job_status(**given))
-        attended = partial(execute.set_job_status, **given, audit=self.audit)
+        run_inline = partial(execute.set_job_status, **given, audit=self.audit)
         argv = autosubmit.setstatus(data["expid"], data["params"])
-        return conduct(self, request, OperationKind.SET_JOB_STATUS, data, argv, attended)
+        return self.execute_or_enqueue(request, OperationKind.SET_JOB_STATUS, data, argv, run_inline)
 
     @schema.create_experiment
     @command("create-experiment", endpoint=Endpoint.CREATE_EXPERIMENT, serializer_class=CreateExperimentRequest)
@@ -103,9 +103,9 @@ class ExperimentCommands(CommandViewSet):
         given = _given(data, "config", "params")
         if data["dry_run"]:
             return self.planned(dry_run.create_experiment(**given))
-        attended = partial(execute.create_experiment, **given, audit=self.audit)
+        run_inline = partial(execute.create_experiment, **given, audit=self.audit)
         argv = autosubmit.expid(data["params"], is_detached=Preference.of(request).is_async)
-        return conduct(self, request, OperationKind.CREATE_EXPERIMENT, data, argv, attended)
+        return self.execute_or_enqueue(request, OperationKind.CREATE_EXPERIMENT, data, argv, run_inline)
 
     @schema.create_job_list
     @command("create-job-list", endpoint=Endpoint.CREATE_EXPERIMENT, serializer_class=CreateJobListRequest)
@@ -114,9 +114,9 @@ class ExperimentCommands(CommandViewSet):
         given = _given(data, "expid", "config", "params")
         if data["dry_run"]:
             return self.planned(dry_run.create_job_list(**given))
-        attended = partial(execute.create_job_list, **given, audit=self.audit)
+        run_inline = partial(execute.create_job_list, **given, audit=self.audit)
         argv = autosubmit.create(data["expid"], data["params"])
-        return conduct(self, request, OperationKind.CREATE_JOB_LIST, data, argv, attended)
+        return self.execute_or_enqueue(request, OperationKind.CREATE_JOB_LIST, data, argv, run_inline)
 
     @schema.update_experiment_description
     @command(
