@@ -55,7 +55,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "corsheaders",
     "rest_framework",
-    "knox",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_htmx",
@@ -223,10 +222,6 @@ AS_API_JWT_SECRET = envsecret(
 AS_API_SECRET_TOKEN = envsecret("AS_API_SECRET_TOKEN")
 TOKEN_DAYS = envint("TOKEN_DAYS", 90)
 
-# We use the hashing and the abstract model of django-rest-knox. Its own table would stay unused, so it is not created.
-MIGRATION_MODULES = {"knox": None}
-KNOX_TOKEN_MODEL = "runners.ApiToken"  # noqa: S105
-REST_KNOX = {"TOKEN_MODEL": KNOX_TOKEN_MODEL, "TOKEN_PREFIX": "asr_"}
 
 # --- The API ---------------------------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class ApiTokenAdmin(admin.ModelAdmin):
             super().save_model(request, obj, form, change)
             return
         days = form.cleaned_data["days"]
-        made, text = ApiToken.objects.create(
+        made, text = ApiToken.issue(
             user=obj.user, expiry=timedelta(days=days) if days else None, name=obj.name, scope=obj.scope
         )
         obj.__dict__.update(made.__dict__)

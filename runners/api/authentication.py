@@ -22,11 +22,10 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.utils import timezone
-from knox.crypto import hash_token
 from rest_framework import authentication, exceptions
 from rest_framework.request import Request
 
-from runners.models.token import ApiToken, TokenScope
+from runners.models.token import TOKEN_PREFIX, ApiToken, TokenScope, hash_token
 
 LAST_USED_PRECISION = timedelta(minutes=5)  # writing `last_used` for each request would cost too much
 JWT_LEEWAY = 10  # seconds that the clocks of the two services may differ
@@ -60,7 +59,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
             if len(words) != 2:
                 raise exceptions.AuthenticationFailed("Write the header as 'Authorization: Bearer TOKEN'.")
             credential = words[1].decode("ascii", "replace")
-            if credential.startswith(settings.REST_KNOX["TOKEN_PREFIX"]):
+            if credential.startswith(TOKEN_PREFIX):
                 return self._by_token(credential)
             if settings.AS_API_SECRET_TOKEN and hmac.compare_digest(
                 credential.encode(), settings.AS_API_SECRET_TOKEN.encode()

@@ -82,7 +82,7 @@ def test_no_page_of_a_list_shows_or_sorts_by_a_secret(viewer: Client) -> None:
     secrets = []
     for letter in "ba":
         hook = Webhook.objects.create(name=f"hook {letter}", url="https://hooks.example.org/", secret=new_secret())
-        token, text = ApiToken.objects.create(user=User.objects.create_user(letter, password="of them"), expiry=None)
+        token, text = ApiToken.issue(user=User.objects.create_user(letter, password="of them"), expiry=None)
         user = token.user
         secrets += [hook.secret, text, user.password]  # the hash of a token is its primary key and reveals nothing
     pages = {f"{reverse('admin:runners_webhook_changelist')}{hook.pk}/change/"}

@@ -48,7 +48,7 @@ def rows(django_user_model: type[User]) -> dict[str, Model]:
             endpoint="run-experiment", actor="ada", run_id=run.pk, argv=["autosubmit", "run", "a b"], detail="<b>words"
         ),
         "operation": Operation.objects.create(key="k" * 32, kind="create-experiment", config=CONFIG, timeout=10),
-        "apitoken": ApiToken.objects.create(user=user, expiry=None, name="of a machine")[0],
+        "apitoken": ApiToken.issue(user=user, expiry=None, name="of a machine")[0],
         "trustedhostkey": TrustedHostKey.objects.create(host="h", key_type="ssh-ed25519", key="AAAA"),
         "webhook": hook,
         "webhookdelivery": WebhookDelivery.objects.create(

@@ -32,19 +32,19 @@ def rescope(client: Client, token: ApiToken, scope: str) -> int:
 
 def test_only_ones_own_token_is_changed() -> None:
     client = staff("runners.change_apitoken")
-    theirs, _ = ApiToken.objects.create(user=User.objects.create_superuser("root"), expiry=None, scope="read")
+    theirs, _ = ApiToken.issue(user=User.objects.create_superuser("root"), expiry=None, scope="read")
     page = client.get(url("runners_apitoken_change", theirs.pk)).content.decode()
     assert theirs.token_key in page
     assert 'name="scope"' not in page
     assert rescope(client, theirs, "manage") == 403
     assert (theirs.scope, theirs.name) == ("read", "")
-    mine, _ = ApiToken.objects.create(user=User.objects.get(username="sam"), expiry=None, scope="run")
+    mine, _ = ApiToken.issue(user=User.objects.get(username="sam"), expiry=None, scope="run")
     assert rescope(client, mine, "read") == 302
     assert (mine.scope, mine.name) == ("read", "mine now")
 
 
 def test_a_superuser_changes_any_token(admin_client: Client) -> None:
-    theirs, _ = ApiToken.objects.create(user=User.objects.create_user("ada"), expiry=None, scope="read")
+    theirs, _ = ApiToken.issue(user=User.objects.create_user("ada"), expiry=None, scope="read")
     assert rescope(admin_client, theirs, "run") == 302
     assert theirs.scope == "run"
 
@@ -52,7 +52,7 @@ def test_a_superuser_changes_any_token(admin_client: Client) -> None:
 @pytest.mark.parametrize(("permissions", "scope"), [((), "run"), (("runners.add_apitoken",), "manage")])
 def test_a_token_is_widened_only_by_who_might_make_it(permissions: tuple[str, ...], scope: str) -> None:
     client = staff("runners.change_apitoken", *permissions)
-    mine, _ = ApiToken.objects.create(user=User.objects.get(username="sam"), expiry=None, scope="run")
+    mine, _ = ApiToken.issue(user=User.objects.get(username="sam"), expiry=None, scope="run")
     rescope(client, mine, "manage")
     assert mine.scope == scope
 

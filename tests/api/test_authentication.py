@@ -45,8 +45,8 @@ def ana() -> User:
 
 
 def token_of(user: User, scope: str = "run", days: int = 1) -> str:
-    _, text = ApiToken.objects.create(user=user, expiry=timedelta(days=days), scope=scope)
-    return str(text)
+    _, text = ApiToken.issue(user=user, expiry=timedelta(days=days), scope=scope)
+    return text
 
 
 def bearer(credential: str) -> dict[str, str]:
@@ -71,6 +71,17 @@ def test_a_preflight_needs_no_credentials(client: Client) -> None:
     """OPTIONS has a meaning only if CORS is configured. Without CORS, it must at least leave no audit record."""
     client.options("/v4/runners/command/run-experiment", headers={"Origin": "https://gui.example.org"})
     assert not AuditRecord.objects.exists()
+
+
+def test_a_token_that_an_earlier_version_stored_is_still_valid(client: Client, ana: User) -> None:
+    """The hash is one that django-rest-knox made, which earlier versions used."""
+    digest = (
+        "71edc80bb7a931571f7c504d94f2f6246f9e2196b4f161dd923d957f008911b3"
+        "57e7d4cd9250e6c9d5a6b0181c187434a3453612960d0ec0b0e20c7745f82981"
+    )
+    ApiToken.objects.create(digest=digest, token_key="asr_0123456789a", user=ana)
+    Api(client, bearer("asr_" + "0123456789abcdef" * 4)).post(COMMAND, RUN_BODY, expect=400)
+    Api(client, bearer("asr_" + "0123456789abcdef" * 3 + "0123456789abcdee")).post(COMMAND, RUN_BODY, expect=401)
 
 
 def test_a_token_is_accepted_and_its_use_is_seen(client: Client, ana: User) -> None:

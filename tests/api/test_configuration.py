@@ -26,7 +26,7 @@ def ana(django_user_model: type[User], settings: Any) -> User:
 
 
 def bearer(user: User) -> dict[str, str]:
-    _, token = ApiToken.objects.create(user=user, expiry=None)
+    _, token = ApiToken.issue(user=user, expiry=None)
     return {"Authorization": f"Bearer {token}"}
 
 

@@ -100,7 +100,7 @@ class World:
         ana = User.objects.create_user("ana")
         self.tokens = {}
         for scope in ("read", "run", "manage"):
-            _, text = ApiToken.objects.create(user=ana, expiry=timedelta(days=1), scope=scope)
+            _, text = ApiToken.issue(user=ana, expiry=timedelta(days=1), scope=scope)
             self.tokens[scope] = {"Authorization": f"Bearer {text}"}
         settings.PROTECTION_LEVEL = "ALL"
         settings.THROTTLE_COMMANDS = settings.THROTTLE_READS = ""

@@ -106,7 +106,7 @@ def test_a_flood_does_not_lock_out_who_has_credentials(client: Client, db: None,
     settings.THROTTLE_STRANGERS = "5/min"
     for _ in range(20):
         client.post(COMMAND, b"{}", "application/json")
-    _, token = ApiToken.objects.create(user=User.objects.create_user("ana"), expiry=timedelta(days=1))
+    _, token = ApiToken.issue(user=User.objects.create_user("ana"), expiry=timedelta(days=1))
     Api(client, {"Authorization": f"Bearer {token}"}).post("run-experiment", {}, expect=400)
 
 

@@ -48,7 +48,7 @@ Operation.objects.create(key="k" * 32, kind="create-experiment", config=ssh, tim
     error={"code": "command_failed", "detail": "no"}, host="login1", identity={"pid": 1})
 TrustedHostKey.objects.create(host="login1", key_type="ssh-ed25519", approved_by="root",
     key="AAAAC3NzaC1lZDI1NTE5AAAAIEfJ3oZp6FqE0sZkzqFq2eQ3vQ1m2m1m2m1m2m1m2m1m")
-ApiToken.objects.create(user=User.objects.get(username="ada"), expiry=timedelta(days=30), name="cron of ada")
+ApiToken.issue(user=User.objects.get(username="ada"), expiry=timedelta(days=30), name="cron of ada")
 hook = Webhook.objects.create(name="chat", url="https://example.com/hook", enabled=False)
 WebhookDelivery.objects.create(webhook=hook, run=last, event="run.completed", payload={}, next_attempt=None)
 """

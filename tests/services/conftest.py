@@ -35,7 +35,7 @@ def world(client: Client, settings: Any, account: StubAccount) -> World:
 
     def api(name: str, **fields: Any) -> Api:
         user = User.objects.create_user(name, **fields)
-        _, token = ApiToken.objects.create(user=user, expiry=None, scope=TokenScope.RUN, name="tests")
+        _, token = ApiToken.issue(user=user, expiry=None, scope=TokenScope.RUN, name="tests")
         return Api(client, {"Authorization": f"Bearer {token}"})
 
     world = World(profile, operators, api("ana"), api("ben"), api("root", is_superuser=True))

@@ -128,7 +128,7 @@ def test_secrets_are_told_as_changed_only() -> None:
     hook.url = "https://a.example/?token=s3cr3t"
     hook.save()
     assert last()["after"] == {"url": "https://a.example/?(set)"}
-    _, text = ApiToken.objects.create(user=ana)
+    _, text = ApiToken.issue(user=ana)
     digest = ApiToken.objects.get().digest
     told = str(list(AuditRecord.objects.values()))
     for secret in (ana.password, old, hook.secret, text, digest, PASSWORD, "s3cr3t"):
@@ -140,7 +140,7 @@ def test_a_sign_in_and_the_use_of_a_token_are_no_changes(client: Client) -> None
     ana = user()
     ana.set_password(PASSWORD)
     ana.save()
-    _, text = ApiToken.objects.create(user=ana)
+    _, text = ApiToken.issue(user=ana)
     count = AuditRecord.objects.count()
     assert client.login(username="ana", password=PASSWORD)
     client.get("/v4/runners/configuration/profiles", headers={"Authorization": f"Bearer {text}"})
@@ -164,7 +164,7 @@ def test_the_admin_records_who_changed_what_and_shows_it(admin_client: Client) -
 
 
 def test_the_api_records_who_changed_a_setting(client: Client) -> None:
-    _, text = ApiToken.objects.create(user=user())
+    _, text = ApiToken.issue(user=user())
     path = "/v4/user-settings/preferred-username"
     headers = {"Authorization": f"Bearer {text}"}
     client.post(path, {"preferred_username": "abc1"}, content_type="application/json", headers=headers)
@@ -187,7 +187,7 @@ def test_commands_record_the_unix_account(tmp_path: Path) -> None:
 
 def test_who_is_switched_off_loses_what_is_recorded() -> None:
     ana = user()
-    ApiToken.objects.create(user=ana)
+    ApiToken.issue(user=ana)
     AccountMap.objects.create(person="ana", accounts="abc1")
     start = AuditRecord.objects.latest("id").pk
     ana.is_active = False

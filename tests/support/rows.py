@@ -45,7 +45,7 @@ def open_profile(name: str = "P", **fields: Any) -> RunnerProfile:
 
 
 def api_of(client: Client, user: User) -> Api:
-    _, token = ApiToken.objects.create(user=user, expiry=timedelta(days=1), scope="run")
+    _, token = ApiToken.issue(user=user, expiry=timedelta(days=1), scope="run")
     return Api(client, {"Authorization": f"Bearer {token}"})
 
 

@@ -43,9 +43,7 @@ class Command(BaseCommand):
         if not user.is_active:
             raise CommandError(f"The account '{options['user']}' is switched off; its tokens would not be accepted.")
         expiry = timedelta(days=options["days"]) if options["days"] else None
-        token, text = ApiToken.objects.create(
-            user=user, expiry=expiry, scope=options["scope"], name=options["name"][:100]
-        )
+        token, text = ApiToken.issue(user=user, expiry=expiry, scope=options["scope"], name=options["name"][:100])
         until = f"until {token.expiry:%Y-%m-%d}" if token.expiry else "without end"
         self.stderr.write(f"Token {token.token_key}… of {user.get_username()}, scope {token.scope}, valid {until}:")
         self.stdout.write(text)
