@@ -23,13 +23,14 @@ TIMEOUT = 120.0  # seconds
 def main(port: int, user: str, commands: int, megabytes: int) -> None:
     from django.db import connections
 
-    from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+    from profiles.config import RunnerConfig
     from runners.exceptions import RunnerServiceError
     from runners.services.machines.registry import get_runner
     from runners.services.machines.ssh.pool import POOL
+    from runners.services.machines.ssh.target import SSHTarget
 
     target = SSHTarget("127.0.0.1", port, user)
-    runner = get_runner(RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target))
+    runner = get_runner(RunnerConfig("SSH", "NO_MODULE", (), target))
 
     def execute(script: str, end: str) -> str:
         """Return "" if all of the output has arrived, else the error."""

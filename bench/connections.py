@@ -24,12 +24,13 @@ def address(number: int) -> str:
 
 
 def main(port: int, user: str, count: int, seconds: float) -> None:
-    from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+    from profiles.config import RunnerConfig
     from runners.services.machines.registry import get_runner
     from runners.services.machines.ssh.pool import POOL
+    from runners.services.machines.ssh.target import SSHTarget
 
     targets = [SSHTarget(address(number), port, user) for number in range(count)]
-    runners = [get_runner(RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target)) for target in targets]
+    runners = [get_runner(RunnerConfig("SSH", "NO_MODULE", (), target)) for target in targets]
 
     def command_on_each() -> None:
         for runner in runners:

@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self, cast
 
 from django.db import models
-
-
-class RunnerType(models.TextChoices):
-    """How a command reaches a machine."""
-
-    LOCAL = "LOCAL", "LOCAL: the machine this service lives on"
-    SSH = "SSH", "SSH: another machine"
-
-
-class ModuleLoaderType(models.TextChoices):
-    """What prepares the environment of a command."""
-
-    CONDA = "CONDA", "CONDA: a conda environment, by name or absolute path"
-    VENV = "VENV", "VENV: a Python virtual environment, by absolute path"
-    LMOD = "LMOD", "LMOD: environment modules, loaded in order"
-    NO_MODULE = "NO_MODULE", "NO_MODULE: the login environment as it is"
 
 
 class Endpoint(models.TextChoices):
@@ -33,46 +17,81 @@ class Endpoint(models.TextChoices):
     UPDATE_EXPERIMENT_DETAILS = "UPDATE_EXPERIMENT_DETAILS", "update-experiment-description"
 
 
-DEFAULT_SSH_PORT = 22
 DEFAULT_INSTALLATION = "default"  # shared by all profiles that name none, so that no experiment runs twice
 
 
-@dataclass(frozen=True, slots=True)
-class SSHTarget:
-    """Where an SSH runner connects. `host` may be an alias of `~/.ssh/config`."""
+class Target:
+    """Where a runner executes commands, and as which account. Each subclass is a frozen dataclass.
 
-    host: str
-    port: int
-    user: str
+    A subclass that is stored and sent as the member `section` of a configuration has one field for each of the
+    member's own members: `host` for `HOST`.
+    """
+
+    __slots__ = ()
+    section: ClassVar[str] = ""  # such as SSH; empty: no member of its own
+    user: str  # the account that runs the commands
+    host: str  # the machine as the configuration names it; empty: the machine on which this service runs
+
+    @property
+    def machine(self) -> str:
+        """The value of `{host}` in the name of an installation: the machine by its own name, in lower case."""
+        return self.host.lower()
+
+    def describe(self) -> str:
+        """Return the account and the machine, for messages."""
+        return f"{self.user}@{self.host}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the wire form, such as `{"SSH": {"HOST": ...}}`."""
+        if not self.section:
+            return {}
+        return {self.section: {item.name.upper(): getattr(self, item.name) for item in fields(self)}}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return the target of a configuration that `as_dict` made. The values are not validated.
+
+        Raises KeyError or TypeError for other data.
+        """
+        if not cls.section:
+            return cls()
+        return cls(**{item.name: data[cls.section][item.name.upper()] for item in fields(cls)})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerConfig:
-    """A complete configuration, from `RunnerProfile.resolve` or a stored snapshot. `ssh` is None only for LOCAL.
+    """A complete configuration, from `RunnerProfile.resolve` or a stored snapshot.
 
+    `runner_type` and `module_loader_type`: names of `profiles.rules.RUNNERS` and `MODULE_LOADERS`.
+    `target`: None stands for the only target of a runner that has no parameters, such as LOCAL.
     `venv_roots`: an environment given as a path in `modules` must lie within one of these directories. Its real path on
     the machine counts. Empty: anywhere.
     `installation`: the name of the Autosubmit database that the commands use (`profiles.installations`).
     `profile_id`: the primary key of the profile. The snapshot omits it, because each row has a column for it.
     """
 
-    runner_type: RunnerType
-    module_loader_type: ModuleLoaderType
+    runner_type: str
+    module_loader_type: str
     modules: tuple[str, ...] = ()
-    ssh: SSHTarget | None = None
+    target: Target = None  # type: ignore[assignment]  # __post_init__ sets it
     venv_roots: tuple[str, ...] = ()
     installation: str = DEFAULT_INSTALLATION
     profile_id: int | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        if cast("Target | None", self.target) is None:
+            from profiles.rules import RUNNERS  # circular: it imports Target
+
+            object.__setattr__(self, "target", RUNNERS[self.runner_type].target_class())
+
     def as_dict(self) -> dict[str, Any]:
         """Return the wire form (`RUNNER_TYPE`, `MODULE_LOADER_TYPE`, `MODULES` as list, `SSH`), to store it as JSON."""
         data: dict[str, Any] = {
-            "RUNNER_TYPE": str(self.runner_type),
-            "MODULE_LOADER_TYPE": str(self.module_loader_type),
+            "RUNNER_TYPE": self.runner_type,
+            "MODULE_LOADER_TYPE": self.module_loader_type,
             "MODULES": list(self.modules),
+            **self.target.as_dict(),
         }
-        if self.ssh:
-            data["SSH"] = {"HOST": self.ssh.host, "PORT": self.ssh.port, "USER": self.ssh.user}
         if self.venv_roots:
             data["VENV_ROOTS"] = list(self.venv_roots)
         if self.installation != DEFAULT_INSTALLATION:
@@ -81,15 +100,22 @@ class RunnerConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RunnerConfig:
-        """Return the configuration of a snapshot that `as_dict` made. The values are not validated."""
-        ssh = data.get("SSH")
-        if not isinstance(data["MODULES"], list) or bool(ssh) != (data["RUNNER_TYPE"] == RunnerType.SSH):
-            raise ValueError("MODULES is no list, or SSH does not fit RUNNER_TYPE")
+        """Return the configuration of a snapshot that `as_dict` made. The values are not validated.
+
+        Raises AttributeError, KeyError, TypeError or ValueError for other data, and for a runner or loader that is no
+        longer installed.
+        """
+        from profiles.rules import MODULE_LOADERS, RUNNERS
+
+        target_class = RUNNERS[data["RUNNER_TYPE"]].target_class
+        others = {runner.target_class.section for runner in RUNNERS.values()} - {target_class.section}
+        if not isinstance(data["MODULES"], list) or any(data.get(section) for section in others):
+            raise ValueError("MODULES is no list, or the target does not fit RUNNER_TYPE")
         return cls(
-            runner_type=RunnerType(data["RUNNER_TYPE"]),
-            module_loader_type=ModuleLoaderType(data["MODULE_LOADER_TYPE"]),
+            runner_type=data["RUNNER_TYPE"],
+            module_loader_type=MODULE_LOADERS[data["MODULE_LOADER_TYPE"]].name,
             modules=tuple(data["MODULES"]),
-            ssh=SSHTarget(host=ssh["HOST"], port=ssh["PORT"], user=ssh["USER"]) if ssh else None,
+            target=target_class.from_dict(data),
             venv_roots=tuple(data.get("VENV_ROOTS", ())),
             installation=data.get("INSTALLATION", DEFAULT_INSTALLATION),
         )

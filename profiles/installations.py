@@ -10,13 +10,10 @@ import re
 
 from django.core.exceptions import ValidationError
 
-from profiles.config import DEFAULT_INSTALLATION, SSHTarget
-from profiles.own_account import own_account
+from profiles.config import DEFAULT_INSTALLATION, Target
 from profiles.validators import MAX_HOST, MAX_USER, shown
-from runners.services.machines.ssh.config import lookup
 
 USER, HOST = "{user}", "{host}"
-LOCAL_HOST = "localhost"  # value of {host} for LOCAL: the same on all nodes that share their home directories
 MAX_PATTERN = 100
 MAX_INSTALLATION = MAX_PATTERN + MAX_USER + MAX_HOST  # length of a name after its placeholders were replaced
 
@@ -42,32 +39,24 @@ def validate_installation(value: str) -> None:
     raise ValidationError(f"{shown(value)} is no name of an installation: {remedy}")
 
 
-def installation_of(pattern: str, ssh: SSHTarget | None) -> str:
-    """Return the name for one account on one machine. `ssh` is None for LOCAL. An empty pattern: the default.
+def installation_of(pattern: str, target: Target) -> str:
+    """Return the name for one account on one machine. An empty pattern: the default.
 
     The name and the machine are case-insensitive, so that a typo cannot let an experiment run twice. The account is
-    case-sensitive, as on the machine. An alias of ~/.ssh/config is replaced by its host name.
+    case-sensitive, as on the machine.
     """
     name = (pattern or DEFAULT_INSTALLATION).lower()
     if HOST in name:
-        host = lookup(ssh.host).hostname.lower().rstrip(".") if ssh else LOCAL_HOST
-        name = name.replace(HOST, host)
-    return name.replace(USER, account_of(ssh)) if USER in name else name
+        name = name.replace(HOST, target.machine)
+    return name.replace(USER, target.user)
 
 
-def possible_installations(pattern: str, *, user: str, host: str, is_local: bool) -> re.Pattern[str]:
-    """Return a pattern of the full names that a profile can give. An empty `user` or `host` matches any value.
+def possible_installations(pattern: str, user: str, machine: str) -> re.Pattern[str]:
+    """Return a pattern of the full names that a profile can give. An empty `user` or `machine` matches any value.
 
     Case as in `installation_of`.
     """
-    user = own_account().pw_name if is_local else user
-    host = LOCAL_HOST if is_local else lookup(host).hostname.lower().rstrip(".") if host else ""
     text = re.escape((pattern or DEFAULT_INSTALLATION).lower())
-    for placeholder, value in ((HOST, host), (USER, user)):
+    for placeholder, value in ((HOST, machine), (USER, user)):
         text = text.replace(re.escape(placeholder), re.escape(value) if value else ".+")
     return re.compile(text)
-
-
-def account_of(ssh: SSHTarget | None) -> str:
-    """Return the account that runs the commands."""
-    return ssh.user if ssh else own_account().pw_name

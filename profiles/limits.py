@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ValidationError
 
 from profiles import parameters, validators
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from profiles.exceptions import ForbiddenParameter
+from profiles.rules import MODULE_LOADERS, RUNNERS
 from profiles.validators import shown
 
 if TYPE_CHECKING:  # profiles.people imports models
@@ -38,6 +39,10 @@ class Limits:
     hosts: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     venv_roots: tuple[str, ...] = ()
+
+    def patterns(self, limit: str) -> tuple[str, ...]:
+        """Return the patterns of a limit of `profiles.parameters`."""
+        return {parameters.HOSTS: self.hosts, parameters.USERS: self.users}.get(limit, ())
 
 
 def lines(text: str) -> tuple[str, ...]:
@@ -67,7 +72,7 @@ def validate_user_patterns(items: Sequence[str]) -> None:
 
 def is_anybody(fixed: parameters.Values, limits: Limits) -> bool:
     """Return True if every user of a profile can act as any account of its machine: SSH.USER is open and unlimited."""
-    if parameters.SSH_USER in fixed or fixed.get(parameters.RUNNER_TYPE) == RunnerType.LOCAL:
+    if not any(parameter.limit == parameters.USERS for parameter in parameters.open_ones(fixed)):
         return False
     return not limits.users or any(map(_fits_anything, limits.users))
 
@@ -110,17 +115,19 @@ def limit(
     configuration.
     """
     errors: dict[str, list[str]] = {}
-    if config.ssh:
-        hosts = [pattern.lower() for pattern in limits.hosts]
-        if parameters.SSH_HOST not in fixed and hosts and not _fits(config.ssh.host.lower(), hosts):
-            errors[parameters.SSH_HOST] = [_refusal(profile_name, config.ssh.host.lower(), hosts)]
-        if parameters.SSH_USER not in fixed and limits.users:
+    hosts = [pattern.lower() for pattern in limits.hosts]
+    for parameter in RUNNERS[config.runner_type].parameters:
+        if parameter.path in fixed:
+            continue
+        if parameter.limit == parameters.HOSTS and hosts and not _fits(config.target.host.lower(), hosts):
+            errors[parameter.path] = [_refusal(profile_name, config.target.host.lower(), hosts)]
+        if parameter.limit == parameters.USERS and limits.users:
             users = accounts_for(limits.users, person)
-            if not _fits(config.ssh.user, users):
-                errors[parameters.SSH_USER] = [_refusal(profile_name, config.ssh.user, users)]
+            if not _fits(config.target.user, users):
+                errors[parameter.path] = [_refusal(profile_name, config.target.user, users)]
     if errors:
         raise ForbiddenParameter(errors)
-    if parameters.MODULES in fixed or not is_path(config):
+    if parameters.MODULES in fixed or not MODULE_LOADERS[config.module_loader_type].is_path(config.modules):
         return config
     return replace(config, venv_roots=limits.venv_roots)
 
@@ -137,20 +144,15 @@ def _refusal(profile_name: str, value: str, patterns: Sequence[str]) -> str:
 
 def describe(requirements: list[parameters.Requirement], fixed: parameters.Values, limits: Limits) -> None:
     """Add what `limit` allows to the requirements of a profile."""
-    patterns = {parameters.SSH_HOST: limits.hosts, parameters.SSH_USER: limits.users}
-    loader = fixed.get(parameters.MODULE_LOADER_TYPE)
+    is_open = parameters.MODULE_LOADER_TYPE not in fixed
+    may_be_path = is_open or parameters.loader_of(fixed).may_be_path
     for item in requirements:
-        if allowed := patterns.get(item["parameter"]):
+        parameter = parameters.table()[item["parameter"]]
+        if parameter.limit == parameters.VENV_ROOTS:
+            if may_be_path and limits.venv_roots:
+                item["allowed_roots"] = list(limits.venv_roots)
+        elif allowed := limits.patterns(parameter.limit):
             item["allowed_patterns"] = list(allowed)
-        may_be_path = item["parameter"] == parameters.MODULES and loader != ModuleLoaderType.LMOD
-        if may_be_path and limits.venv_roots:
-            item["allowed_roots"] = list(limits.venv_roots)
-
-
-def is_path(config: RunnerConfig) -> bool:
-    """Return True if the environment is given as a path: VENV always, CONDA if it begins with `/`."""
-    loader = config.module_loader_type
-    return loader == ModuleLoaderType.VENV or (loader == ModuleLoaderType.CONDA and config.modules[0].startswith("/"))
 
 
 def in_words(items: Sequence[str]) -> str:

@@ -11,9 +11,10 @@ from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils.functional import classproperty
 
 from profiles import parameters, validators
-from profiles.config import Endpoint, ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import Endpoint, RunnerConfig
 from profiles.exceptions import ForbiddenParameter
 from profiles.installations import MAX_PATTERN, installation_of, possible_installations, validate_installation
 from profiles.limits import (
@@ -28,7 +29,7 @@ from profiles.limits import (
     validate_roots,
     validate_user_patterns,
 )
-from runners.services.machines.ssh.config import lookup
+from profiles.rules import RUNNERS, loader_choices, runner_choices
 
 if TYPE_CHECKING:
     from profiles.people import Person
@@ -49,19 +50,18 @@ class RunnerProfile(models.Model):
     )
     description = models.TextField(blank=True, help_text="For people: what it is for, whom to ask.")
     runner_type = models.CharField(
-        max_length=16, blank=True, choices=RunnerType.choices, help_text=f"How commands reach the machine. {OPEN}"
+        max_length=16, blank=True, choices=runner_choices, help_text=f"How commands reach the machine. {OPEN}"
     )
     module_loader_type = models.CharField(
         "module loader",
         max_length=16,
         blank=True,
-        choices=ModuleLoaderType.choices,
+        choices=loader_choices,
         help_text=f"What prepares the environment in which Autosubmit is found. {OPEN}",
     )
     modules = models.TextField(
         blank=True,
-        help_text="One per line. CONDA: the name or absolute path of one environment. VENV: the absolute path of one "
-        f"environment. LMOD: one or more modules, loaded in this order. NO_MODULE: nothing. {OPEN}",
+        help_text=f"One per line. {OPEN}",  # the form adds what each loader takes
     )
     ssh_host = models.CharField(
         "SSH host",
@@ -81,6 +81,13 @@ class RunnerProfile(models.Model):
         blank=True,
         help_text="The account on that machine. Empty: requests may give it; otherwise it is the one in ~/.ssh/config, "
         "and if there is none, requests have to give it.",
+    )
+    other_parameters = models.JSONField(
+        default=dict,
+        db_default={},  # an older server on the same database does not set this column
+        blank=True,
+        editable=False,
+        help_text="By path: the values of parameters that have no column, of runners that a site has added.",
     )
     installation = models.CharField(
         max_length=MAX_PATTERN,
@@ -148,45 +155,40 @@ class RunnerProfile(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    # Path of a parameter: the model field that holds its value.
-    FIELDS = {
-        parameters.RUNNER_TYPE: "runner_type",
-        parameters.MODULE_LOADER_TYPE: "module_loader_type",
-        parameters.MODULES: "modules",
-        parameters.SSH_HOST: "ssh_host",
-        parameters.SSH_PORT: "ssh_port",
-        parameters.SSH_USER: "ssh_user",
-    }
+    @classproperty
+    def FIELDS(cls) -> dict[str, str]:
+        """The name in forms and errors for each path of a parameter: mostly the model field that holds its value."""
+        return {path: parameter.field_name for path, parameter in parameters.table().items()}
 
     @property
     def module_list(self) -> list[str]:
         """Return the modules in the order of loading."""
         lines = [line.strip() for line in self.modules.splitlines()]
-        loader = ModuleLoaderType.LMOD if self.module_loader_type == ModuleLoaderType.LMOD else None
-        return list(parameters.separate(loader, filter(None, lines)))
+        loader = parameters.loader_of({parameters.MODULE_LOADER_TYPE: self.module_loader_type})
+        return list(loader.split(filter(None, lines)))
 
     def values(self) -> parameters.Values:
         """Return the fixed values by parameter path. Open parameters are absent."""
-        values: parameters.Values = {
-            parameters.MODULES: tuple(self.module_list),
-            parameters.SSH_HOST: self.ssh_host,
-            parameters.SSH_PORT: self.ssh_port if isinstance(self.ssh_port, int) else None,
-            parameters.SSH_USER: self.ssh_user,
-        }
-        if self.runner_type in RunnerType.values:
-            values[parameters.RUNNER_TYPE] = RunnerType(self.runner_type)
-        if self.module_loader_type in ModuleLoaderType.values:
-            values[parameters.MODULE_LOADER_TYPE] = ModuleLoaderType(self.module_loader_type)
+        values = {path: self._value(parameter) for path, parameter in parameters.table().items()}
         return {path: value for path, value in values.items() if value not in (None, "", ())}
+
+    def _value(self, parameter: parameters.Parameter) -> Any:
+        if parameter.path == parameters.MODULES:
+            return tuple(self.module_list)
+        value = getattr(self, parameter.column) if parameter.column else self.other_parameters.get(parameter.path)
+        if parameter.type == "choice":
+            return value if value in parameter.choices() else None
+        return value if isinstance(value, int if parameter.type == "integer" else str) else None
 
     def set_values(self, values: parameters.Values) -> None:
         """Set the fixed values, in the form of `values`. Absent parameters become open."""
-        self.runner_type = values.get(parameters.RUNNER_TYPE, "")
-        self.module_loader_type = values.get(parameters.MODULE_LOADER_TYPE, "")
-        self.modules = "\n".join(values.get(parameters.MODULES, ()))
-        self.ssh_host = values.get(parameters.SSH_HOST, "")
-        self.ssh_port = values.get(parameters.SSH_PORT)
-        self.ssh_user = values.get(parameters.SSH_USER, "")
+        rows = parameters.table()
+        for path, parameter in rows.items():
+            if path == parameters.MODULES:
+                self.modules = "\n".join(values.get(path, ()))
+            elif parameter.column:
+                setattr(self, parameter.column, values.get(path, None if parameter.type == "integer" else ""))
+        self.other_parameters = {path: value for path, value in values.items() if not rows[path].column}
 
     # Name in YAML: the model field that holds the groups of an action (ACCESS), or the patterns of a limit (LIMITS).
     ACCESS = {
@@ -234,7 +236,7 @@ class RunnerProfile(models.Model):
         self.modules = "\n".join(self.module_list)
         for field in self.LIMITS.values():
             setattr(self, field, "\n".join(lines(getattr(self, field))))
-        errors = {self.FIELDS[path]: texts for path, texts in parameters.judge(self.values()).items()}
+        errors = {self.FIELDS[path]: texts for path, texts in parameters.validate(self.values()).items()}
         rules: list[tuple[str, Callable[[Any], None], object]] = [
             ("name", validators.validate_name, self.name),
             ("allowed_hosts", validate_patterns, self.limits.hosts),
@@ -265,7 +267,7 @@ class RunnerProfile(models.Model):
                 f"Anybody as anybody: {self.name} leaves SSH.USER open, so whoever may use it can act as every account "
                 f"that lets the service in. Bind it to the person who asks: manage.py bind_profile {self.name}"
             )
-        takes_local = not (self.runner_type or self.ssh_host or self.ssh_port or self.ssh_user)
+        takes_local = any(RUNNERS[name].is_local for name in self._possible_runners())
         if takes_local and settings.RUNNERS_ALLOW_LOCAL:
             found.append(
                 f"{self.name} leaves RUNNER_TYPE open, so whoever may use it can choose LOCAL and run programs as the "
@@ -273,6 +275,14 @@ class RunnerProfile(models.Model):
                 "service with RUNNERS_ALLOW_LOCAL=0."
             )
         return found
+
+    def _possible_runners(self) -> list[str]:
+        """Return the runners that a request may choose: none if the profile fixes RUNNER_TYPE."""
+        fixed = self.values()
+        if parameters.RUNNER_TYPE in fixed:
+            return []
+        takers = [parameters.runners_with(parameters.table()[path]) for path in fixed]
+        return [name for name in RUNNERS if all(name in names for names in takers)]
 
     def bind(self) -> None:
         """Bind an open SSH.USER to the person who makes the request. Does not save the row."""
@@ -287,40 +297,33 @@ class RunnerProfile(models.Model):
         fixed = self.values()
         from profiles.people import Person  # circular: it imports AccountMap from this module
 
-        config = parameters.complete(self.name, fixed, profile_params)
-        if config.ssh is None and not settings.RUNNERS_ALLOW_LOCAL:
+        config = parameters.resolve(self.name, fixed, profile_params)
+        if RUNNERS[config.runner_type].is_local and not settings.RUNNERS_ALLOW_LOCAL:
             raise ForbiddenParameter({parameters.RUNNER_TYPE: ["This service does not allow LOCAL commands."]})
         config = limit(self.name, config, fixed, self.limits, person or Person())
-        installation = installation_of(self.installation, config.ssh)
+        installation = installation_of(self.installation, config.target)
         return replace(config, installation=installation, profile_id=self.pk)
 
     def installations(self) -> re.Pattern[str]:
         """Return a pattern of the full names of all installations that the profile can give, for any request."""
         values = self.values()
-        host = values.get(parameters.SSH_HOST, "")
-        runner = values.get(parameters.RUNNER_TYPE)
-        if runner is None:  # it may become LOCAL
-            return possible_installations(self.installation, user="", host="", is_local=False)
-        user = values.get(parameters.SSH_USER) or (lookup(host).user if host else "") or ""
-        is_local = runner == RunnerType.LOCAL
-        return possible_installations(self.installation, user=user, host=host, is_local=is_local)
+        runner = RUNNERS.get(values.get(parameters.RUNNER_TYPE, ""))
+        user, machine = runner.account(values) if runner else ("", "")
+        return possible_installations(self.installation, user, machine)
 
     def as_wire(self) -> dict[str, Any]:
         """Return the form of GET configuration/profiles. RUNNER_TYPE SSH always has the member `SSH`, maybe empty."""
-        values = self.values()
-        types = (parameters.RUNNER_TYPE, parameters.MODULE_LOADER_TYPE)
-        wire: dict[str, Any] = {path: str(values[path]) for path in types if path in values}
-        if modules := values.get(parameters.MODULES):
-            wire["MODULES"] = modules[0] if len(modules) == 1 else list(modules)
-        ssh: dict[str, Any] = {}
-        if self.ssh_host:
-            ssh["HOST"] = self.ssh_host
-        if self.ssh_port:
-            ssh["PORT"] = self.ssh_port
-        if self.ssh_user:
-            ssh["USER"] = ssh["USERNAME"] = self.ssh_user
-        if ssh or self.runner_type == RunnerType.SSH:
-            wire["SSH"] = ssh
+        wire: dict[str, Any] = {}
+        runner = RUNNERS.get(self.runner_type)
+        for parameter in runner.parameters if runner else ():
+            wire.setdefault(parameter.section, {})
+        for path, value in self.values().items():
+            parameter = parameters.table()[path]
+            if path == parameters.MODULES:
+                value = value[0] if len(value) == 1 else list(value)
+            for each in filter(None, (path, parameter.alias)):
+                section, _, name = each.rpartition(".")
+                (wire.setdefault(section, {}) if section else wire)[name] = value
         if self.installation:
             wire["INSTALLATION"] = self.installation
         return wire

@@ -1,40 +1,34 @@
-"""The parameters of a profile: parse tolerantly, validate strictly, complete to a RunnerConfig. No rows, no HTTP here.
+"""The parameters of a profile: one table, and what derives from it. No rows, no files and no HTTP here.
 
 `Values` maps the path of a parameter (`SSH.PORT`) to its value. Open parameters are absent. The same functions serve
 the admin (`RunnerProfile.clean`), requests (`RunnerProfile.resolve`) and the YAML import.
+
+The table has the three parameters below and those of each runner (`RunnerRules.parameters`).
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypedDict
 
 from django.core.exceptions import ValidationError
-from django.db import models
 
-from profiles import validators
-from profiles.config import DEFAULT_SSH_PORT, ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
+from profiles.rules import MODULE_LOADERS, RUNNERS, LoaderRules
 from profiles.validators import kind, shown
-from runners.services.machines.ssh.config import lookup
 
 RUNNER_TYPE, MODULE_LOADER_TYPE, MODULES = "RUNNER_TYPE", "MODULE_LOADER_TYPE", "MODULES"
-SSH_HOST, SSH_PORT, SSH_USER = "SSH.HOST", "SSH.PORT", "SSH.USER"
-PATHS = (RUNNER_TYPE, MODULE_LOADER_TYPE, MODULES, SSH_HOST, SSH_PORT, SSH_USER)
-TOP_NAMES = ("RUNNER_TYPE", "MODULE_LOADER_TYPE", "MODULES", "SSH")
-SSH_NAMES = ("HOST", "PORT", "USER", "USERNAME")
+TYPES = (RUNNER_TYPE, MODULE_LOADER_TYPE)  # the choices that decide which other parameters there are
+HOSTS, USERS, VENV_ROOTS = "HOSTS", "USERS", "VENV_ROOTS"  # the limits of open parameters, by their names in YAML
 MAX_UNKNOWN = 10  # unknown names listed in an answer; close matches for 100,000 names would take minutes
 
-Values = dict[str, Any]  # RunnerType, ModuleLoaderType, tuple[str, ...], str, int, str, by path
+Values = dict[str, Any]  # str, tuple[str, ...] (MODULES) or int, by path
 Errors = dict[str, list[str]]
-
-MODULES_RULE = {
-    ModuleLoaderType.CONDA: "the name or the absolute path of one conda environment",
-    ModuleLoaderType.VENV: "the absolute path of one virtual environment",
-    ModuleLoaderType.LMOD: "one or more modules, such as autosubmit/4.1",
-}
 
 
 class Requirement(TypedDict, total=False):
@@ -54,77 +48,33 @@ class Requirement(TypedDict, total=False):
     help: str
 
 
-# --- Reading: shapes and types ---------------------------------------------------------------------------------------
+# --- Parsing: shapes and types ---------------------------------------------------------------------------------------
 
 
-def read(mapping: object) -> tuple[Values, Errors]:
-    """Parse parameters from JSON or YAML. Return values and errors by path.
-
-    null, empty texts and empty lists mean "not given". Texts are trimmed. Values are not validated yet (see `judge`).
-    """
-    values: Values = {}
-    errors: Errors = {}
-    if mapping is None:
-        return values, errors
-    if not isinstance(mapping, Mapping):
-        return values, {"": [f"Give an object, not {kind(mapping)}."]}
-    ssh = mapping.get("SSH")
-    if not isinstance(ssh, Mapping):
-        if not _is_empty(ssh):
-            errors["SSH"] = [f"Give an object with HOST, PORT, USER, not {kind(ssh)}."]
-        ssh = {}
-    readers: list[tuple[str, object, Callable[[object], Any]]] = [
-        (RUNNER_TYPE, mapping.get("RUNNER_TYPE"), lambda raw: _choice(RunnerType, raw)),
-        (MODULE_LOADER_TYPE, mapping.get("MODULE_LOADER_TYPE"), lambda raw: _choice(ModuleLoaderType, raw)),
-        (MODULES, mapping.get("MODULES"), _items),
-        (SSH_HOST, ssh.get("HOST"), _text),
-        (SSH_PORT, ssh.get("PORT"), _integer),
-        (SSH_USER, ssh.get("USER"), _text),
-        ("SSH.USERNAME", ssh.get("USERNAME"), _text),
-    ]
-    for path, raw, reader in readers:
-        if not _is_empty(raw):
-            try:
-                values[path] = reader(raw)
-            except ValidationError as error:
-                errors[path] = error.messages
-    if "SSH.USERNAME" in values:
-        username = values.pop("SSH.USERNAME")
-        if values.setdefault(SSH_USER, username) != username:
-            errors["SSH.USERNAME"] = [
-                f"{shown(username)} contradicts SSH.USER {shown(values[SSH_USER])}: they mean the same, give one."
-            ]
-    errors.update(_unknown(mapping, TOP_NAMES, ""))
-    errors.update(_unknown(ssh, SSH_NAMES, "SSH."))
-    return values, errors
-
-
-def _is_empty(raw: object) -> bool:
-    if isinstance(raw, str):
-        return not raw.strip()
-    if isinstance(raw, list | tuple):
-        return all(item is None or (isinstance(item, str) and not item.strip()) for item in raw)
-    return raw is None
-
-
-def _text(raw: object) -> str:
+def parse_text(raw: object) -> str:
     if not isinstance(raw, str):
         raise ValidationError(f"Give a text, in quotes, not {kind(raw)}.")
     return raw.strip()
 
 
-def _choice(choices: type[models.TextChoices], raw: object) -> models.TextChoices:
-    text = _text(raw)
-    # upper() turns some other letters into ASCII ones, such as U+017F into S.
-    word = text.upper() if text.isascii() else ""
-    if word not in choices.values:
-        near = difflib.get_close_matches(word[:60], choices.values, n=1)
-        remedy = f"Did you mean {near[0]}?" if near else f"Choose {', '.join(choices.values)}."
-        raise ValidationError(f"{shown(text)} is not known. {remedy}")
-    return choices(word)
+def parse_choice(names: Callable[[], list[str]]) -> Callable[[object], str]:
+    """Return a function that parses one of `names`, in any case."""
+
+    def parse(raw: object) -> str:
+        text = parse_text(raw)
+        known = names()
+        # upper() turns some other letters into ASCII ones, such as U+017F into S.
+        word = text.upper() if text.isascii() else ""
+        if word not in known:
+            near = difflib.get_close_matches(word[:60], known, n=1)
+            remedy = f"Did you mean {near[0]}?" if near else f"Choose {', '.join(known)}."
+            raise ValidationError(f"{shown(text)} is not known. {remedy}")
+        return word
+
+    return parse
 
 
-def _items(raw: object) -> tuple[str, ...]:
+def parse_items(raw: object) -> tuple[str, ...]:
     if isinstance(raw, str):
         return (raw.strip(),)
     if not isinstance(raw, list | tuple):
@@ -136,162 +86,297 @@ def _items(raw: object) -> tuple[str, ...]:
     return tuple(item.strip() for item in items)
 
 
-def _integer(raw: object) -> int:
+def parse_integer(what: str, minimum: int, maximum: int) -> Callable[[object], int]:
+    """Return a function that parses a whole number. `what` names it in errors; the range is not checked."""
+
+    def parse(raw: object) -> int:
+        if isinstance(raw, str):
+            text = raw.strip()
+            if not re.fullmatch(r"[0-9]{1,18}", text):
+                raise ValidationError(f"{shown(text)} is no {what}: give a number from {minimum} to {maximum}.")
+            return int(text)
+        if not isinstance(raw, int) or isinstance(raw, bool):
+            raise ValidationError(f"Give a whole number from {minimum} to {maximum}, not {shown(raw)}.")
+        return raw
+
+    return parse
+
+
+def _is_empty(raw: object) -> bool:
     if isinstance(raw, str):
-        text = raw.strip()
-        if not re.fullmatch(r"[0-9]{1,18}", text):
-            raise ValidationError(f"{shown(text)} is no port: give a number from 1 to 65535.")
-        return int(text)
-    if not isinstance(raw, int) or isinstance(raw, bool):
-        raise ValidationError(f"Give a whole number from 1 to 65535, not {shown(raw)}.")
-    return raw
+        return not raw.strip()
+    if isinstance(raw, list | tuple):
+        return all(item is None or (isinstance(item, str) and not item.strip()) for item in raw)
+    return raw is None
 
 
-def _unknown(mapping: Mapping[Any, Any], names: tuple[str, ...], prefix: str) -> Errors:
-    unknown = [name for name in mapping if name not in names]
+# --- The table -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a profile.
+
+    `parse` returns the value of a JSON or YAML value, `validate` checks it. Both raise ValidationError.
+    """
+
+    path: str  # in profile_params, such as SSH.PORT
+    label: str  # in forms
+    type: str = "string"  # as in Requirement
+    parse: Callable[[object], Any] = parse_text
+    validate: Callable[[Any], None] | None = None
+    column: str = ""  # the field of RunnerProfile; empty: the value is in its `other_parameters`
+    is_required: bool = True
+    missing: str = ""  # the begin of the error if it is required and missing
+    help: str = ""
+    minimum: int = 0  # of an integer
+    maximum: int = 0
+    max_length: int = 0  # of a string
+    limit: str = ""  # HOSTS, USERS or VENV_ROOTS: the limit of RunnerProfile that holds for it
+    alias: str = ""  # another path that means the same
+
+    @property
+    def section(self) -> str:
+        """The first part of a path with two parts, such as SSH, else empty."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def member(self) -> str:
+        """The field of the target, such as `port`."""
+        return self.path.rpartition(".")[2].lower()
+
+    @property
+    def field_name(self) -> str:
+        """The name in forms and errors of RunnerProfile."""
+        return self.column or self.path
+
+    def choices(self) -> list[str]:
+        """Return the names of a choice."""
+        return list(RUNNERS) if self.path == RUNNER_TYPE else list(MODULE_LOADERS)
+
+    def read(self, mapping: Mapping[Any, Any], path: str) -> object:
+        """Return the value at `path` (its own, or its alias) of a nested mapping."""
+        section, _, name = path.rpartition(".")
+        inner = mapping.get(section) if section else mapping
+        return inner.get(name) if isinstance(inner, Mapping) else None
+
+
+CORE = (
+    Parameter(
+        RUNNER_TYPE,
+        "How to reach the machine",
+        "choice",
+        parse=parse_choice(lambda: list(RUNNERS)),
+        column="runner_type",
+    ),
+    Parameter(
+        MODULE_LOADER_TYPE,
+        "How to prepare the environment",
+        "choice",
+        parse=parse_choice(lambda: list(MODULE_LOADERS)),
+        column="module_loader_type",
+    ),
+    Parameter(MODULES, "Modules", "strings", parse=parse_items, column="modules", limit=VENV_ROOTS),
+)
+
+
+@cache
+def table() -> dict[str, Parameter]:
+    """Return all parameters by path: the core, then those of each runner."""
+    rows = [*CORE, *(parameter for runner in RUNNERS.values() for parameter in runner.parameters)]
+    return {parameter.path: parameter for parameter in rows}
+
+
+def runners_with(parameter: Parameter) -> list[str]:
+    """Return the names of the runners that take a parameter; of all runners for the core."""
+    return [name for name, runner in RUNNERS.items() if parameter in CORE or parameter in runner.parameters]
+
+
+def open_ones(fixed: Values) -> list[Parameter]:
+    """Return the parameters that are not fixed and that a runner takes which is fixed, or may be chosen."""
+    runner = fixed.get(RUNNER_TYPE)
+    return [
+        parameter
+        for parameter in table().values()
+        if parameter.path not in fixed and (not runner or runner in runners_with(parameter))
+    ]
+
+
+def sections() -> dict[str, list[str]]:
+    """Return the members of each section, such as SSH, in their order, without aliases."""
+    found: dict[str, list[str]] = {}
+    for parameter in table().values():
+        if parameter.section:
+            found.setdefault(parameter.section, []).append(parameter.path.rpartition(".")[2])
+    return found
+
+
+def loader_of(values: Values) -> type[LoaderRules]:
+    """Return the rules for MODULES: of the loader, or those that hold for every loader if it is open."""
+    return MODULE_LOADERS.get(values.get(MODULE_LOADER_TYPE, ""), LoaderRules)
+
+
+def parse(mapping: object) -> tuple[Values, Errors]:
+    """Parse parameters from JSON or YAML. Return values and errors by path.
+
+    null, empty texts and empty lists mean "not given". Texts are trimmed. Values are not validated yet (see
+    `validate`).
+    """
+    values: Values = {}
+    errors: Errors = {}
+    if mapping is None:
+        return values, errors
+    if not isinstance(mapping, Mapping):
+        return values, {"": [f"Give an object, not {kind(mapping)}."]}
+    for section, names in sections().items():
+        given = mapping.get(section)
+        if not isinstance(given, Mapping) and not _is_empty(given):
+            errors[section] = [f"Give an object with {', '.join(names)}, not {kind(given)}."]
+    for parameter in table().values():
+        for path in filter(None, (parameter.path, parameter.alias)):
+            raw = parameter.read(mapping, path)
+            if _is_empty(raw):
+                continue
+            try:
+                value = parameter.parse(raw)
+            except ValidationError as error:
+                errors[path] = error.messages
+                continue
+            known = values.setdefault(parameter.path, value)
+            if known != value:
+                errors[path] = [
+                    f"{shown(value)} contradicts {parameter.path} {shown(known)}: they mean the same, give one."
+                ]
+    errors.update(_unknown(mapping, ""))
+    for section in sections():
+        if isinstance(given := mapping.get(section), Mapping):
+            errors.update(_unknown(given, section))
+    return values, errors
+
+
+def _names(section: str) -> list[str]:
+    """Return the known names at the top (an empty section) or in a section, with aliases."""
+    if not section:
+        return [*(parameter.path for parameter in CORE), *sections()]
+    aliases = [each.alias for each in table().values() if each.section == section and each.alias]
+    return [*sections()[section], *(alias.rpartition(".")[2] for alias in aliases)]
+
+
+def _unknown(mapping: Mapping[Any, Any], section: str) -> Errors:
+    known = _names(section)
+    unknown = [name for name in mapping if name not in known]
+    prefix = f"{section}." if section else ""
     errors: Errors = {}
     for name in unknown[:MAX_UNKNOWN]:
         text = name if isinstance(name, str) else repr(name)
         label = text if len(text) <= 60 and text.isprintable() else shown(text)
-        errors[f"{prefix}{label}"] = [f"This parameter is not known. {_nearest(text, prefix)}"]
+        errors[f"{prefix}{label}"] = [f"This parameter is not known. {_nearest(text, section)}"]
     if len(unknown) > MAX_UNKNOWN:
         errors[f"{prefix}…"] = [f"{len(unknown) - MAX_UNKNOWN} more parameters are not known."]
     return errors
 
 
-def _nearest(name: str, prefix: str) -> str:
-    """Return a sentence that names the closest known parameter, inside or outside of SSH."""
-    words = {known: known for known in TOP_NAMES}
-    for known in SSH_NAMES:
-        written = known if prefix else f'{known} inside SSH, as in "SSH": {{"{known}": ...}}'
-        words |= {known: written, f"SSH_{known}": written}
+def _nearest(name: str, section: str) -> str:
+    """Return a sentence that names the closest known parameter, inside or outside of a section."""
+    words = {known: known for known in _names("")}
+    for each in sections():
+        for known in _names(each):
+            written = known if each == section else f'{known} inside {each}, as in "{each}": {{"{known}": ...}}'
+            words |= {known: written, f"{each}_{known}": written}
     folded = re.sub(r"[-. ]", "_", name[:60].upper())
     near = difflib.get_close_matches(folded, words, n=1)
     if near:
         return f"Did you mean {words[near[0]]}?"
-    return f"Known are {', '.join(TOP_NAMES[:3])} and SSH with HOST, PORT, USER."
+    inner = [f"{each} with {', '.join(names)}" for each, names in sections().items()]
+    return f"Known are {', '.join(parameter.path for parameter in CORE)} and {' and '.join(inner)}."
 
 
-# --- Judging: the rules ----------------------------------------------------------------------------------------------
+def nested(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the texts of form fields, by path, in the form of `profile_params`. MODULES has one module per line."""
+    given: dict[str, Any] = {}
+    for path, text in texts.items():
+        section, _, name = path.rpartition(".")
+        value = text.splitlines() if path == MODULES else text
+        (given.setdefault(section, {}) if section else given)[name] = value
+    return given
 
 
-def judge(values: Values) -> Errors:
+# --- Validating: the rules -------------------------------------------------------------------------------------------
+
+
+def validate(values: Values) -> Errors:
     """Return the errors of a set of values. Parameters may still be open."""
     errors: Errors = {}
-    if values.get(RUNNER_TYPE) == RunnerType.LOCAL:
-        for path in (SSH_HOST, SSH_PORT, SSH_USER):
-            if path in values:
-                errors[path] = [f"RUNNER_TYPE LOCAL takes no SSH parameters: leave {path} out, or use RUNNER_TYPE SSH."]
-    for path, validate in (
-        (SSH_HOST, validators.validate_host),
-        (SSH_PORT, validators.validate_port),
-        (SSH_USER, validators.validate_user),
-    ):
-        if path in values and path not in errors:
-            _collect(errors, path, validate, [values[path]])
-    if MODULES in values:
-        _judge_modules(errors, values.get(MODULE_LOADER_TYPE), values[MODULES])
+    runner = values.get(RUNNER_TYPE)
+    rows = table()
+    for parameter in [*(each for each in rows.values() if each.section), rows[MODULES]]:
+        path = parameter.path
+        if path not in values:
+            continue
+        owners = runners_with(parameter)
+        if runner and runner not in owners:
+            errors[path] = [
+                f"RUNNER_TYPE {runner} takes no {parameter.section} parameters: leave {path} out, or use RUNNER_TYPE "
+                f"{' or '.join(owners)}."
+            ]
+        elif path == MODULES:
+            if texts := loader_of(values).validate(values[path]):
+                errors[path] = texts
+        elif parameter.validate:
+            try:
+                parameter.validate(values[path])
+            except ValidationError as error:
+                errors[path] = error.messages
     return errors
 
 
-def _judge_modules(errors: Errors, loader: ModuleLoaderType | None, modules: tuple[str, ...]) -> None:
-    items = separate(loader, modules)
-    if loader == ModuleLoaderType.NO_MODULE:
-        errors[MODULES] = ["MODULE_LOADER_TYPE NO_MODULE loads nothing: leave MODULES out, or choose another loader."]
-    elif loader in (ModuleLoaderType.VENV, ModuleLoaderType.CONDA) and len(items) != 1:
-        errors[MODULES] = [f"{loader.value} takes exactly one: give {MODULES_RULE[loader]}. These are {len(items)}."]
-    elif len(items) > validators.MAX_MODULES:
-        errors[MODULES] = [f"Give at most {validators.MAX_MODULES} modules. These are {len(items)}."]
-    else:
-        validate = {
-            ModuleLoaderType.VENV: validators.validate_path,
-            ModuleLoaderType.CONDA: validators.validate_conda,
-            ModuleLoaderType.LMOD: validators.validate_lmod,
-            None: validators.validate_module,
-        }[loader]
-        _collect(errors, MODULES, validate, items)
+# --- Resolving -------------------------------------------------------------------------------------------------------
 
 
-def _collect(errors: Errors, path: str, validate: Callable[[Any], None], items: Iterable[Any]) -> None:
-    for item in items:
-        try:
-            validate(item)
-        except ValidationError as error:
-            errors.setdefault(path, []).extend(error.messages)
-
-
-def separate(loader: ModuleLoaderType | None, modules: Iterable[str]) -> tuple[str, ...]:
-    """Return the single modules. For LMOD, also split at blanks and commas: today's GUI can send only one text."""
-    if loader != ModuleLoaderType.LMOD:
-        return tuple(modules)
-    return tuple(word for item in modules for word in re.split(r"[\s,]+", item) if word)
-
-
-# --- Completing ------------------------------------------------------------------------------------------------------
-
-
-def complete(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
+def resolve(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
     """Merge a profile's values and a request's parameters into one configuration. Raises only InvalidProfile."""
-    given, errors = read(params)
+    given, errors = parse(params)
     if "" in errors:
         raise InvalidProfile({"profile_params": errors[""]})
-    if given.get(MODULE_LOADER_TYPE, fixed.get(MODULE_LOADER_TYPE)) is ModuleLoaderType.LMOD:
-        fixed, given = ({**v, MODULES: separate(ModuleLoaderType.LMOD, v.get(MODULES, ()))} for v in (fixed, given))
-        fixed, given = ({k: item for k, item in v.items() if item != ()} for v in (fixed, given))
+    loader = loader_of({**given, **fixed})
+    fixed, given = ({**each, MODULES: loader.split(each.get(MODULES, ()))} for each in (fixed, given))
+    fixed, given = ({path: value for path, value in each.items() if value != ()} for each in (fixed, given))
     for path, value in given.items():
         if path in fixed and fixed[path] != value:
             fact = f"The profile {profile_name} fixes {path} to {_as_text(fixed[path])}"
             errors.setdefault(path, []).append(f"{fact}: leave it out, or use another profile.")
     values = {**given, **fixed}
-    if fixed_errors := judge(fixed):
+    if fixed_errors := validate(fixed):
         # The stored profile itself is invalid: it bypassed clean(). Say so, because the user cannot correct it and
         # should not search for the error in the request.
         for path, texts in fixed_errors.items():
             errors.setdefault(path, []).extend(
                 f"The profile {profile_name} itself is wrong, ask an admin: {t}" for t in texts
             )
-    for path, texts in judge(values).items():
+    for path, texts in validate(values).items():
         chooser = MODULE_LOADER_TYPE if path == MODULES else RUNNER_TYPE
         if path in fixed and path not in errors and chooser in given:  # blame what the request can change
             fact = f"{path} to {_as_text(fixed[path])}"
-            texts = [f"{given[chooser].value} does not fit: the profile {profile_name} fixes {fact}. Choose another."]
+            texts = [f"{given[chooser]} does not fit: the profile {profile_name} fixes {fact}. Choose another."]
             path = chooser
         if path not in errors:
             errors[path] = texts
-    ssh = _complete_ssh(values, errors) if values.get(RUNNER_TYPE) == RunnerType.SSH else None
-    _require(RUNNER_TYPE, f"Choose {' or '.join(RunnerType.values)}", values, errors)
-    _require(MODULE_LOADER_TYPE, f"Choose one of {', '.join(ModuleLoaderType.values)}", values, errors)
-    loader = values.get(MODULE_LOADER_TYPE)
-    if loader in MODULES_RULE:
-        _require(MODULES, f"{loader.value} needs {MODULES_RULE[loader]}", values, errors)
-    if errors:
+    runner = RUNNERS.get(values.get(RUNNER_TYPE, ""))
+    target = runner.resolve(values, errors) if runner else None
+    rows = table()
+    require(rows[RUNNER_TYPE], f"Choose {' or '.join(RUNNERS)}", values, errors)
+    require(rows[MODULE_LOADER_TYPE], f"Choose one of {', '.join(MODULE_LOADERS)}", values, errors)
+    if MODULE_LOADER_TYPE in values and loader.takes != "none":
+        require(rows[MODULES], f"{loader.name} needs {loader.what}", values, errors)
+    if errors or target is None:
         raise InvalidProfile(errors)
-    return RunnerConfig(
-        runner_type=values[RUNNER_TYPE],
-        module_loader_type=values[MODULE_LOADER_TYPE],
-        modules=values.get(MODULES, ()),
-        ssh=ssh,
-    )
+    return RunnerConfig(values[RUNNER_TYPE], values[MODULE_LOADER_TYPE], values.get(MODULES, ()), target)
 
 
-def _complete_ssh(values: Values, errors: Errors) -> SSHTarget | None:
-    """Return the target, completed from `~/.ssh/config`. None if a value is missing or wrong."""
-    _require(SSH_HOST, "The profile leaves open which machine to use", values, errors)
-    port, user = values.get(SSH_PORT), values.get(SSH_USER)
-    if SSH_HOST in values and SSH_HOST not in errors:
-        options = lookup(values[SSH_HOST])
-        if options.problem:
-            errors[SSH_HOST] = [f"{options.problem} Ask an admin."]
-        port = port or options.port or DEFAULT_SSH_PORT
-        user = user or options.user
-    if not user and "SSH.USERNAME" not in errors:
-        _require(SSH_USER, "The profile leaves open as which user to connect", values, errors)
-    return None if errors else SSHTarget(host=values[SSH_HOST], port=port or DEFAULT_SSH_PORT, user=user or "")
-
-
-def _require(path: str, sentence: str, values: Values, errors: Errors) -> None:
+def require(parameter: Parameter, sentence: str, values: Values, errors: Errors) -> None:
     """Add an error for a missing parameter, unless it already has an error."""
-    if path not in values and path not in errors:
+    path = parameter.path
+    if path not in values and path not in errors and parameter.alias not in errors:
         errors[path] = [f"{sentence}: give {path} in profile_params."]
 
 
@@ -304,51 +389,45 @@ def _as_text(value: object) -> str:
 
 def requirements(fixed: Values) -> list[Requirement]:
     """Return the parameters that a request may or must give, in the order of a form. Omit those without effect."""
-    open_ones: list[Requirement] = []
-    runner, loader = fixed.get(RUNNER_TYPE), fixed.get(MODULE_LOADER_TYPE)
-    if not runner:
-        open_ones.append({"parameter": RUNNER_TYPE, "type": "choice", "required": True, "choices": RunnerType.values})
-    if not loader:
-        open_ones.append(
-            {"parameter": MODULE_LOADER_TYPE, "type": "choice", "required": True, "choices": ModuleLoaderType.values}
-        )
-    if MODULES not in fixed and loader != ModuleLoaderType.NO_MODULE:
-        modules: Requirement = {
-            "parameter": MODULES,
-            "type": "strings" if loader in (None, ModuleLoaderType.LMOD) else "string",
-            "required": loader is not None,
-        }
-        if loader:
-            modules["help"] = MODULES_RULE[loader]
-        else:
-            modules["help"] = "; ".join(f"{word.value}: {rule}" for word, rule in MODULES_RULE.items())
-            modules["required_when"] = {MODULE_LOADER_TYPE: [word.value for word in MODULES_RULE]}
-        open_ones.append(modules)
-    if runner != RunnerType.LOCAL:
-        open_ones += [_ssh_requirement(item, fixed) for item in _open_ssh(fixed)]
-    return open_ones
-
-
-def _open_ssh(fixed: Values) -> list[Requirement]:
-    options = lookup(fixed[SSH_HOST]) if SSH_HOST in fixed else None
     found: list[Requirement] = []
-    if SSH_HOST not in fixed:
-        found.append({"parameter": SSH_HOST, "type": "string", "required": True, "max_length": validators.MAX_HOST})
-    if SSH_PORT not in fixed:
-        default = (options and options.port) or DEFAULT_SSH_PORT
-        port: Requirement = {"parameter": SSH_PORT, "type": "integer", "required": False, "default": default}
-        found.append({**port, "minimum": 1, "maximum": 65535})
-    if SSH_USER not in fixed:
-        user: Requirement = {"parameter": SSH_USER, "type": "string", "required": True}
-        user["max_length"] = validators.MAX_USER
-        if options and options.user:
-            user |= {"required": False, "default": options.user}
-        found.append(user)
+    runner, loader = fixed.get(RUNNER_TYPE), loader_of(fixed)
+    for path, names in ((RUNNER_TYPE, RUNNERS), (MODULE_LOADER_TYPE, MODULE_LOADERS)):
+        if path not in fixed:
+            found.append({"parameter": path, "type": "choice", "required": True, "choices": list(names)})
+    if MODULES not in fixed and loader.takes != "none":
+        found.append(_modules_requirement(loader if MODULE_LOADER_TYPE in fixed else None))
+    for parameter in open_ones(fixed):
+        if parameter.section:
+            owners = runners_with(parameter)
+            item = _requirement(parameter, RUNNERS[runner or owners[0]].defaults(fixed, {}))
+            if not runner and item["required"]:  # only the choice of such a runner makes it required
+                item |= {"required": False, "required_when": {RUNNER_TYPE: owners}}
+            found.append(item)
     return found
 
 
-def _ssh_requirement(item: Requirement, fixed: Values) -> Requirement:
-    """Return the requirement of an SSH parameter. If RUNNER_TYPE is open, only the choice SSH makes it required."""
-    if RUNNER_TYPE in fixed or not item["required"]:
+def _modules_requirement(loader: type[LoaderRules] | None) -> Requirement:
+    """Return the requirement of MODULES. `loader`: None if it is open."""
+    item: Requirement = {"parameter": MODULES, "type": "strings", "required": loader is not None}
+    if loader:
+        if loader.takes == "one":
+            item["type"] = "string"
+        item["help"] = loader.what
         return item
-    return {**item, "required": False, "required_when": {RUNNER_TYPE: [RunnerType.SSH.value]}}
+    taking = {name: each.what for name, each in MODULE_LOADERS.items() if each.takes != "none"}
+    item["help"] = "; ".join(f"{name}: {what}" for name, what in taking.items())
+    item["required_when"] = {MODULE_LOADER_TYPE: list(taking)}
+    return item
+
+
+def _requirement(parameter: Parameter, defaults: Values) -> Requirement:
+    item: Requirement = {"parameter": parameter.path, "type": parameter.type, "required": parameter.is_required}
+    if parameter.path in defaults:
+        item |= {"required": False, "default": defaults[parameter.path]}
+    if parameter.type == "integer":
+        item |= {"minimum": parameter.minimum, "maximum": parameter.maximum}
+    if parameter.max_length:
+        item["max_length"] = parameter.max_length
+    if parameter.help:
+        item["help"] = parameter.help
+    return item

@@ -27,8 +27,6 @@ _LABEL = "[A-Za-z0-9_-]{1,63}"
 _HOST = re.compile(rf"(?!-){_LABEL}(\.{_LABEL})*\.?")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
-_CONDA_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
-_LMOD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@~=-]*(/[A-Za-z0-9_][A-Za-z0-9_.+:@~=-]*)*")
 
 
 def shown(value: object, limit: int = 60) -> str:
@@ -101,11 +99,6 @@ def validate_user(value: str) -> None:
         )
 
 
-def validate_port(value: int) -> None:
-    if not 1 <= value <= 65535:
-        raise ValidationError(f"{shown(value)} is no port: give a number from 1 to 65535.")
-
-
 def validate_path(value: str) -> None:
     """Validate an absolute path. A colon is rejected: it would split the path into two entries of PATH."""
     is_plain = value.startswith("/") and value.isprintable() and ":" not in value
@@ -113,26 +106,6 @@ def validate_path(value: str) -> None:
         raise ValidationError(
             f"{shown(value)} is no absolute path: begin with /, such as /opt/autosubmit "
             "(~ and variables are not expanded; no .., no colon, no control characters)."
-        )
-
-
-def validate_conda(value: str) -> None:
-    """Validate the name or the absolute path of a conda environment."""
-    if value.startswith("/"):
-        validate_path(value)
-    elif len(value) > MAX_NAME or not _CONDA_NAME.fullmatch(value) or value in (".", ".."):
-        raise ValidationError(
-            f"{shown(value)} is no conda environment: give a name of letters, digits and _ . + - with no - in front, "
-            "or an absolute path."
-        )
-
-
-def validate_lmod(value: str) -> None:
-    """Validate one environment module, `name` or `name/version`."""
-    if len(value) > 255 or not _LMOD_NAME.fullmatch(value):
-        raise ValidationError(
-            f"{shown(value)} is no module: give name or name/version, made of letters, digits and _ . + : @ ~ = -, "
-            "each part beginning with a letter, a digit or _ ."
         )
 
 

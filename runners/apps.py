@@ -21,6 +21,7 @@ class RunnersConfig(AppConfig):
     verbose_name = "Runs"
 
     def ready(self) -> None:
+        from profiles.rules import MODULE_LOADERS, RUNNERS
         from runners.models import Operation, RunnerRun
         from runners.services import (
             changes,
@@ -31,7 +32,6 @@ class RunnersConfig(AppConfig):
             people,  # noqa: F401  # its receiver
             run_end,
         )
-        from runners.services.machines.registry import MODULE_LOADERS, RUNNERS
 
         RUNNERS.load()
         MODULE_LOADERS.load()

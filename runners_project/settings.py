@@ -271,8 +271,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "RunStatus": "runners.models.RunStatus",
         "RunReason": "runners.api.runs.serializers.REASONS",
-        "RunnerType": "profiles.config.RunnerType",
-        "ModuleLoaderType": "profiles.config.ModuleLoaderType",
+        "RunnerType": "profiles.rules.runner_choices",
+        "ModuleLoaderType": "profiles.rules.loader_choices",
         "CancelOutcome": "runners.api.commands.responses.CANCEL_OUTCOMES",
         "FinalStatus": "runners.commands.autosubmit.STATUSES",
         "OperationKind": "runners.models.operation.OperationKind",

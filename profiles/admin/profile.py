@@ -21,10 +21,11 @@ from django.utils.safestring import SafeString
 
 from profiles.admin.import_page import NEEDED, import_view, switched
 from profiles.admin.profile_form import ProfileForm, copy_of, preview, preview_of_form
-from profiles.config import Endpoint, RunnerType
+from profiles.config import Endpoint
 from profiles.groups import profiles_that_need
 from profiles.limits import BOUND
 from profiles.models import AccountMap, EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
+from profiles.rules import RUNNERS
 from profiles.validators import is_public_key
 from profiles.yaml.format import Configuration, dump
 from profiles.yaml.importer import export_configuration, settings_of
@@ -173,8 +174,8 @@ class RunnerProfileAdmin(ProfileAdmin):
 
     @admin.display(description="where", ordering="ssh_host")
     def target(self, profile: RunnerProfile) -> str:
-        if profile.runner_type == RunnerType.LOCAL:
-            return "LOCAL"
+        if profile.runner_type in RUNNERS and not RUNNERS[profile.runner_type].parameters:
+            return profile.runner_type
         user = f"{profile.ssh_user}@" if profile.ssh_user else ""
         port = f":{profile.ssh_port}" if profile.ssh_port else ""
         host = f"[{profile.ssh_host}]" if port and ":" in profile.ssh_host else profile.ssh_host
@@ -185,7 +186,7 @@ class RunnerProfileAdmin(ProfileAdmin):
     def acts_as(self, profile: RunnerProfile) -> str | SafeString:
         if profile.is_anybody:
             return format_html('<span class="badge failed">{}</span>', "anybody as anybody")
-        if profile.runner_type == RunnerType.LOCAL:
+        if profile.runner_type in RUNNERS and RUNNERS[profile.runner_type].is_local:
             return "the service's account"
         return profile.ssh_user or ", ".join(profile.limits.users)
 

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 else:
     ProfileModelForm = forms.ModelForm
 
-LIMITED = {
-    parameters.SSH_HOST: "allowed_hosts",
-    parameters.SSH_USER: "allowed_users",
-    parameters.MODULES: "venv_roots",
-}
-
 
 class ProfileForm(ProfileModelForm):
     """The form of a profile. `RunnerProfile.clean` has all its rules, and also serves the import and the API."""
@@ -101,7 +95,8 @@ def _open(item: parameters.Requirement, profile: RunnerProfile) -> OpenParameter
         what.append(f"{item['minimum']} to {item['maximum']}")
     if "help" in item:
         what.append(item["help"])
-    if path in LIMITED and (limits := getattr(profile, LIMITED[path]).split("\n")) != [""]:
+    limit = RunnerProfile.LIMITS.get(parameters.table()[path].limit)
+    if limit and (limits := getattr(profile, limit).split("\n")) != [""]:
         what.append(("a path within " if path == parameters.MODULES else "") + _or(limits))
     if "default" in item:
         what.append(f"otherwise {item['default']}")

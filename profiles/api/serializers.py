@@ -10,8 +10,9 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
-from profiles.config import Endpoint, ModuleLoaderType, RunnerType
+from profiles.config import Endpoint
 from profiles.models import UserSettings
+from profiles.rules import loader_choices, runner_choices
 from profiles.validators import MAX_USER, validate_preferred_username
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class ModulesField(serializers.JSONField):
 class ProfileSerializer(BaseSerializer):
     """A template of a runner configuration. Open parameters are absent: give them in `profile_params`."""
 
-    RUNNER_TYPE = serializers.ChoiceField(choices=RunnerType.choices, required=False)
-    MODULE_LOADER_TYPE = serializers.ChoiceField(choices=ModuleLoaderType.choices, required=False)
+    RUNNER_TYPE = serializers.ChoiceField(choices=runner_choices(), required=False)
+    MODULE_LOADER_TYPE = serializers.ChoiceField(choices=loader_choices(), required=False)
     MODULES = ModulesField(required=False, help_text="A text for one module, a list for several.")
     SSH = ProfileSSHSerializer(required=False)
     INSTALLATION = serializers.CharField(

@@ -292,11 +292,10 @@ class _Reader:
             self.wrong(f"{path}.{ENABLED}", f"Give true or false, not {shown(enabled)}.")
         if description is not None and not isinstance(description, str):
             self.wrong(f"{path}.{DESCRIPTION}", f"Give a text, in quotes, not {kind(description)}.")
-        values, errors = parameters.read(members)
-        loader = values.get(parameters.MODULE_LOADER_TYPE)
+        values, errors = parameters.parse(members)
         if parameters.MODULES in values:
-            values[parameters.MODULES] = parameters.separate(loader, values[parameters.MODULES])
-        for part, texts in {**parameters.judge(values), **errors}.items():
+            values[parameters.MODULES] = parameters.loader_of(values).split(values[parameters.MODULES])
+        for part, texts in {**parameters.validate(values), **errors}.items():
             self.wrong(f"{path}.{part}", " ".join(texts))
         return ProfileSettings(values, enabled, description, access, limits, installation)
 
@@ -414,7 +413,7 @@ def _profile_tree(profile: ProfileSettings) -> dict[str, Any]:
     for section, members in ((ACCESS, profile.access), (LIMITS, profile.limits)):
         if said := {name: list(items) for name, items in (members or {}).items() if items}:
             tree[section] = said
-    for path in parameters.PATHS:
+    for path in parameters.table():
         if path in profile.values:
             head, _, leaf = path.partition(".")
             value = _as_plain(profile.values[path])

@@ -174,7 +174,7 @@ def _changed(row: RunnerProfile, path: str, settings: ProfileSettings) -> list[C
     """Return the changes from a stored profile to `settings`, field by field."""
     values = row.values()
     found: list[tuple[str, Any, Any, Callable[[Any], str]]] = [
-        (key, values.get(key), settings.values.get(key), _text) for key in parameters.PATHS
+        (key, values.get(key), settings.values.get(key), _text) for key in parameters.table()
     ]
     if settings.enabled is not None:
         found.append((ENABLED, row.enabled, settings.enabled, _text))
@@ -193,7 +193,7 @@ def _changed(row: RunnerProfile, path: str, settings: ProfileSettings) -> list[C
 
 def _fields(settings: ProfileSettings) -> tuple[tuple[str, str], ...]:
     """Return the paths and values of a profile, in the order of `_changed`. Open and default values are omitted."""
-    said = [(key, _text(settings.values[key])) for key in parameters.PATHS if key in settings.values]
+    said = [(key, _text(settings.values[key])) for key in parameters.table() if key in settings.values]
     if settings.enabled is False:
         said.append((ENABLED, _text(settings.enabled)))
     if settings.description:

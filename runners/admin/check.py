@@ -32,6 +32,7 @@ from runners.services.audit import begin
 from runners.services.check import STAGES, Stage, check_profile
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.registry import get_runner
+from runners.services.machines.ssh.target import SSHTarget
 from runners.web.audit import audit_command
 
 TEMPLATES = "admin/profiles/runnerprofile/"
@@ -52,15 +53,8 @@ class CheckForm(forms.Form):
             self.fields[item["parameter"]] = field
 
     def clean(self) -> dict[str, Any]:
-        given: dict[str, Any] = {}
-        for name, value in self.cleaned_data.items():
-            head, _, leaf = name.partition(".")
-            if leaf:
-                given.setdefault(head, {})[leaf] = value
-            else:
-                given[head] = value.splitlines() if name == parameters.MODULES else value
         try:
-            self.config = self.profile.resolve(given, Person(is_admin=True))
+            self.config = self.profile.resolve(parameters.nested(self.cleaned_data), Person(is_admin=True))
         except InvalidProfile as error:
             for name, texts in error.errors.items():
                 field = name if name in self.fields else None
@@ -153,7 +147,7 @@ def _waiting(name: str) -> str:
 def facts_of(stage: Stage, profile: RunnerProfile, config: RunnerConfig) -> dict[str, Any]:
     """Return the context of a stage's row. For an unknown or changed key, `scan` links to the page to approve it."""
     scan = ""
-    if stage.name == "host_key" and stage.ok is False and config.ssh:
+    if stage.name == "host_key" and stage.ok is False and isinstance(config.target, SSHTarget):
         base = reverse("admin:runners_trustedhostkey_scan")
-        scan = f"{base}?host={config.ssh.host}&port={config.ssh.port}&profile={profile.pk}"
+        scan = f"{base}?host={config.target.host}&port={config.target.port}&profile={profile.pk}"
     return {"stage": stage, "scan": scan}

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections, models
 from django.db.models import Q
 
-from profiles.config import ModuleLoaderType, RunnerType
+from profiles.rules import loader_choices, runner_choices
 from runners.models.base import DetachedCommand, DetachedCommandQuerySet
 
 
@@ -84,8 +84,8 @@ class RunnerRun(DetachedCommand):
 
     ACTIVE_STATUS = RunStatus.ACTIVE
 
-    runner = models.CharField(max_length=16, choices=RunnerType.choices)
-    module_loader = models.CharField(max_length=16, choices=ModuleLoaderType.choices)
+    runner = models.CharField(max_length=16, choices=runner_choices)
+    module_loader = models.CharField(max_length=16, choices=loader_choices)
     modules = models.TextField(blank=True, help_text="One per line.")
 
     status = models.CharField(max_length=16, choices=RunStatus.choices, default=RunStatus.ACTIVE)

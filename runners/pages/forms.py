@@ -12,10 +12,10 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest
 
 from profiles import parameters
-from profiles.config import ModuleLoaderType, RunnerType
 from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile, UserSettings
 from profiles.people import person_of
+from profiles.rules import loader_choices, runner_choices
 from runners.commands.autosubmit import STATUSES
 from runners.exceptions import InvalidRequest, ProfileNotFound, RunnerServiceError
 from runners.pages.base import usable_profiles
@@ -25,18 +25,7 @@ from runners.web.fields import quoted
 from runners.web.problems import flatten, sentence
 
 PARAM = "param-"  # prefix of the field names of open parameters
-TYPES: dict[str, type[RunnerType | ModuleLoaderType]] = {
-    parameters.RUNNER_TYPE: RunnerType,
-    parameters.MODULE_LOADER_TYPE: ModuleLoaderType,
-}
-LABELS = {
-    parameters.RUNNER_TYPE: "How to reach the machine",
-    parameters.MODULE_LOADER_TYPE: "How to prepare the environment",
-    parameters.MODULES: "Modules",
-    parameters.SSH_HOST: "Machine",
-    parameters.SSH_PORT: "SSH port",
-    parameters.SSH_USER: "Account on that machine",
-}
+TYPE_CHOICES = {parameters.RUNNER_TYPE: runner_choices, parameters.MODULE_LOADER_TYPE: loader_choices}
 EMPTY = "Fill this in."
 CHOOSE = "Choose one."
 
@@ -69,25 +58,24 @@ class CommandForm(forms.Form):
         """Add a field for each open parameter that can matter with the types that are fixed or chosen so far."""
         fixed = profile.values()
         chosen = {
-            path: choices(given[PARAM + path])
-            for path, choices in TYPES.items()
-            if path not in fixed and given.get(PARAM + path) in choices.values
+            path: given[PARAM + path]
+            for path in parameters.TYPES
+            if path not in fixed and given.get(PARAM + path) in parameters.table()[path].choices()
         }
-        asked = [item for item in parameters.requirements(fixed) if item["parameter"] in TYPES]
-        asked += [item for item in parameters.requirements(fixed | chosen) if item["parameter"] not in TYPES]
+        asked = [item for item in parameters.requirements(fixed) if item["parameter"] in parameters.TYPES]
+        asked += [item for item in parameters.requirements(fixed | chosen) if item["parameter"] not in parameters.TYPES]
         preferred = preferred_username(self.request.user)
         for item in asked:
             path = item["parameter"]
-            if path not in TYPES and item.get("required_when"):
+            if path not in parameters.TYPES and item.get("required_when"):
                 continue  # the field comes after the choice that decides whether it is required
             field = open_parameter(item, profile)
-            if path in TYPES:  # a choice fetches the form with the fields that it makes necessary
+            if path in parameters.TYPES:  # a choice fetches the form with the fields that it makes necessary
                 field.widget.attrs |= {"hx-post": self.request.path, "hx-trigger": "change"}
-            elif path == parameters.SSH_USER:
+            elif parameters.table()[path].limit == parameters.USERS:
                 field.initial = preferred
             elif path == parameters.MODULES:
-                loader = (fixed | chosen).get(parameters.MODULE_LOADER_TYPE)
-                field.label = "Modules" if loader == ModuleLoaderType.LMOD else "Environment"
+                field.label = parameters.loader_of(fixed | chosen).field_label
             self.fields[PARAM + path] = field
 
     # --- for the templates ---
@@ -118,14 +106,7 @@ class CommandForm(forms.Form):
             name: value.replace("\r\n", "\n") if isinstance(value, str) else value
             for name, value in self.cleaned_data.items()
         }
-        ssh = {"HOST": parameters.SSH_HOST, "PORT": parameters.SSH_PORT, "USER": parameters.SSH_USER}
-        given: dict[str, Any] = {
-            path: values[PARAM + path]
-            for path in (parameters.RUNNER_TYPE, parameters.MODULE_LOADER_TYPE)
-            if PARAM + path in values
-        }
-        given["MODULES"] = values.get(PARAM + parameters.MODULES, "").splitlines()
-        given["SSH"] = {name: values[PARAM + path] for name, path in ssh.items() if PARAM + path in values}
+        given = parameters.nested({name.removeprefix(PARAM): values[name] for name in values if name.startswith(PARAM)})
         own = {name: values[name] for name in values if not name.startswith(PARAM) and name not in self.params}
         body = {**own, "profile_name": self.profile.name if self.profile else "", "profile_params": given}
         if self.params:
@@ -187,15 +168,15 @@ def open_parameter(item: parameters.Requirement, profile: RunnerProfile) -> form
     path = item["parameter"]
     required = item.get("required", False)
     helps = [f"{item['help'][0].upper()}{item['help'][1:]}."] if item.get("help") else []
-    limits = {parameters.SSH_HOST: profile.limits.hosts, parameters.SSH_USER: profile.limits.users}.get(path, ())
-    if limits:
+    parameter = parameters.table()[path]
+    if limits := profile.limits.patterns(parameter.limit):
         helps.append(f"Allowed: {', '.join(limits)}.")
     if path == parameters.MODULES and profile.limits.venv_roots:
         helps.append(f"A path has to lie within {' or '.join(profile.limits.venv_roots)}.")
     attrs: dict[str, Any] = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
-    common: dict[str, Any] = {"label": LABELS[path], "required": required}
-    if path in TYPES:
-        choices = [("", "Choose…"), *((name, label) for name, label in TYPES[path].choices)]
+    common: dict[str, Any] = {"label": parameter.label, "required": required}
+    if path in parameters.TYPES:
+        choices = [("", "Choose…"), *TYPE_CHOICES[path]()]
         field: forms.Field = forms.ChoiceField(choices=choices, **common)
     elif item["type"] == "integer":
         attrs |= {"min": item["minimum"], "max": item["maximum"], "inputmode": "numeric"}
@@ -209,7 +190,7 @@ def open_parameter(item: parameters.Requirement, profile: RunnerProfile) -> form
             helps.append(f"Empty: {item['default']}.")
         field = forms.CharField(widget=forms.TextInput(attrs=attrs), max_length=item.get("max_length"), **common)
     field.help_text = " ".join(helps)
-    field.error_messages["required"] = CHOOSE if path in TYPES else EMPTY
+    field.error_messages["required"] = CHOOSE if path in parameters.TYPES else EMPTY
     return field
 
 

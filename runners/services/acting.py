@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from profiles.own_account import own_account
+from runners.services.machines.own_account import own_account
 
 COMMAND_LINES = ("manage.py", "django-admin", "__main__.py")
 

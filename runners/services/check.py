@@ -18,7 +18,7 @@ import paramiko
 from django.conf import settings
 from django.utils import timezone
 
-from profiles.config import ModuleLoaderType, RunnerConfig, SSHTarget
+from profiles.config import RunnerConfig
 from profiles.models import RunnerProfile
 from runners import printable
 from runners.commands import autosubmit, reasons
@@ -44,6 +44,7 @@ from runners.services.machines.ssh import connect
 from runners.services.machines.ssh.paramiko_fixes import GONE, Channel
 from runners.services.machines.ssh.pool import exec_on_channel, open_session
 from runners.services.machines.ssh.runner import SSHRunner
+from runners.services.machines.ssh.target import SSHTarget
 from runners_project import bounded
 
 NETWORK = ("resolve", "connect", "host_key", "authenticate")
@@ -65,12 +66,6 @@ SLOW_LOGIN = 2.0  # seconds
 _TOOLS = ("timeout", "env", "flock", "head", "tail", "stat", "mkdir", "mv", "chmod", "grep", "id")
 _MARK = "autosubmit-runners-login"
 _UNREACHED = "Not tried, because an earlier step failed."
-
-_MODULE_REMEDIES = {
-    ModuleLoaderType.VENV: "MODULES has to be the absolute path of a virtual environment on that machine.",
-    ModuleLoaderType.LMOD: "Compare MODULES with what `module avail` prints in a login shell of the account.",
-    ModuleLoaderType.CONDA: "Compare MODULES with what `conda env list` prints for the account.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +95,13 @@ def check_profile(config: RunnerConfig, profiles: Iterable[RunnerProfile] = ()) 
     machine allows no second login, everything is removed after LIFETIME. The caller has to call `BULKHEADS.admit`
     before.
     """
-    if config.ssh is None:
-        yield from _skipped(NETWORK, "LOCAL commands need no connection.")
-        good = yield from _prepare(get_runner(config), profiles)
-        yield from _skipped(["survives_logout"], "LOCAL commands have no logout." if good else _UNREACHED)
+    pooled = get_runner(config)
+    if not isinstance(pooled, SSHRunner):
+        yield from _skipped(NETWORK, f"{pooled.name} commands need no connection.")
+        good = yield from _prepare(pooled, profiles)
+        yield from _skipped(["survives_logout"], f"{pooled.name} commands have no logout." if good else _UNREACHED)
         return
-    clients = yield from _reach(get_runner(config).target, config.ssh)
+    clients = yield from _reach(pooled.target, pooled.ssh)
     if clients is None:
         yield from _skipped(list(STAGES)[len(NETWORK) :], _UNREACHED)
         return
@@ -229,8 +225,7 @@ class OwnConnectionRunner(SSHRunner):
         self.clients = clients
 
     def exchange(self, exchange: Exchange) -> None:
-        assert self.config.ssh
-        exec_on_channel(self, self.config.ssh, exchange)
+        exec_on_channel(self, self.ssh, exchange)
 
     @contextmanager
     def channel(self, ssh: SSHTarget, deadline: ConnectDeadline) -> Iterator[Channel]:
@@ -337,14 +332,14 @@ printf '\\n%s.%s\\n' "${{BASH_VERSINFO[0]}}" "${{BASH_VERSINFO[1]}}"
 
 
 def _module_loader(runner: Runner) -> Outcome:
-    kind = runner.config.module_loader_type
-    prelude = get_module_loader(runner.config).prelude()
+    loader = get_module_loader(runner.config)
+    prelude = loader.prelude()
     if not prelude:
-        return Outcome(None, f"{kind}: nothing to prepare.")
+        return Outcome(None, f"{loader.name}: nothing to prepare.")
     result = runner.execute(_in_root([*prelude, ":"]), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
     if result.exit_code:
-        return _refusal(result, _MODULE_REMEDIES[kind])
-    return Outcome(True, f"{kind} {' '.join(runner.config.modules)}")
+        return _refusal(result, loader.remedy)
+    return Outcome(True, f"{loader.name} {' '.join(runner.config.modules)}")
 
 
 def _autosubmit(runner: Runner) -> Outcome:
@@ -412,7 +407,6 @@ exit $code
 
 def _survives_logout(runner: OwnConnectionRunner) -> Outcome:
     """Start a process as runs are started, close the connection, and probe the process over a second connection."""
-    assert runner.config.ssh
     key = new_run_key()
     # The command removes its own directory, because the second connection may fail. It closes its log before that: on
     # NFS, an open log would keep the directory.
@@ -420,9 +414,9 @@ def _survives_logout(runner: OwnConnectionRunner) -> Outcome:
     identity = runner.launch(key, command, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
     connect.close(runner.clients)
     deadline = time.monotonic() + settings.RUNNERS_CONNECT_TIMEOUT
-    runner.clients = connect.connect(runner.config.ssh, deadline)
+    runner.clients = connect.connect(runner.ssh, deadline)
     try:
-        return _judged(_watch(runner, ProbeTarget(key, identity)), runner.config.ssh.user)
+        return _judged(_watch(runner, ProbeTarget(key, identity)), runner.ssh.user)
     finally:
         with suppress(RunnerServiceError):  # the process then removes its directory itself
             _remove(runner, key, identity)

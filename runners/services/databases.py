@@ -16,15 +16,17 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from profiles.config import DEFAULT_INSTALLATION, RunnerConfig, SSHTarget
-from profiles.installations import HOST, USER, account_of, installation_of
+from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
+from profiles.installations import HOST, USER, installation_of
 from profiles.models import RunnerProfile
 from profiles.validators import MAX_PATH
 from runners.exceptions import RunnerServiceError
 from runners.models.database import SeenDatabase
 from runners.services.machines import answers, scripts
+from runners.services.machines.local import LocalTarget
 from runners.services.machines.registry import get_module_loader
 from runners.services.machines.runner import Runner
+from runners.services.machines.ssh.target import SSHTarget
 
 MAX_FILE = 16_384  # bytes of Autosubmit's configuration file that are read
 MAX_LINE = 2 * MAX_PATH  # characters; the time of configparser grows with the square of a line's blanks
@@ -106,8 +108,8 @@ def note(config: RunnerConfig, database: Database) -> None:
     SeenDatabase.objects.exclude(profile_id__in=RunnerProfile.objects.values("pk")).delete()
     SeenDatabase.objects.update_or_create(
         profile_id=config.profile_id,
-        user=account_of(config.ssh),
-        ssh_host=config.ssh.host if config.ssh else "",
+        user=config.target.user,
+        ssh_host=config.target.host,
         defaults={"host": database.host, "location": database.location, "seen": timezone.now()},
     )
 
@@ -123,11 +125,12 @@ def conflicts(config: RunnerConfig, database: Database, profiles: Iterable[Runne
     told = []
     for row in _others(config).filter(profile_id__in=known):
         other = known[row.profile_id]
-        name = installation_of(other.installation, SSHTarget(row.ssh_host, 0, row.user) if row.ssh_host else None)
+        target = SSHTarget(row.ssh_host, 0, row.user) if row.ssh_host else LocalTarget(row.user)
+        name = installation_of(other.installation, target)
         is_same = _is_same(database, Database(row.host, row.location))
         who = f"Profile {other.name} ({row.user} on {row.host})"
         if name == config.installation and is_same is False:
-            if row.user != account_of(config.ssh) or row.host != database.host:
+            if row.user != config.target.user or row.host != database.host:
                 both = "it" if other.pk == config.profile_id else "both profiles"
                 line = f'Where each account has a database of its own, set INSTALLATION: "{USER}@{HOST}" in {both}.'
             else:
@@ -148,7 +151,7 @@ def conflicts(config: RunnerConfig, database: Database, profiles: Iterable[Runne
 
 def _others(config: RunnerConfig) -> QuerySet[SeenDatabase]:
     """Return the databases that were seen for other profiles and accounts."""
-    here = {"user": account_of(config.ssh), "ssh_host": config.ssh.host if config.ssh else ""}
+    here = {"user": config.target.user, "ssh_host": config.target.host}
     return SeenDatabase.objects.exclude(profile_id=config.profile_id or 0, **here)
 
 

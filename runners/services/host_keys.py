@@ -12,7 +12,6 @@ import paramiko
 from django.conf import settings
 from django.db import transaction
 
-from profiles.config import DEFAULT_SSH_PORT
 from runners.exceptions import InvalidRequest, RunnerUnreachable
 from runners.models import TrustedHostKey
 from runners.services.audit import audited, holds_changes
@@ -20,7 +19,7 @@ from runners.services.machines.breaker import BREAKER
 from runners.services.machines.ssh import connect as ssh_connect
 from runners.services.machines.ssh import known_hosts
 from runners.services.machines.ssh.certificates import RSA_SIGNATURES
-from runners.services.machines.ssh.config import SSHHostOptions, lookup
+from runners.services.machines.ssh.config import DEFAULT_SSH_PORT, SSHHostOptions, lookup
 from runners.services.machines.ssh.known_hosts import HostKey
 
 # A server shows one key per connection, of the kind that the client asks for.

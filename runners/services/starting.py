@@ -8,7 +8,6 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
-from profiles.installations import account_of
 from runners.commands import autosubmit
 from runners.exceptions import (
     AlreadyRunning,
@@ -110,7 +109,6 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, audit: AuditReco
     The database allows one ACTIVE run per installation and expid. So the insert of a second request fails here, which
     raises AlreadyRunning.
     """
-    ssh = config.ssh
     run = RunnerRun(
         key=key,
         expid=expid,
@@ -121,8 +119,8 @@ def _claim(expid: str, config: RunnerConfig, profile_name: str, audit: AuditReco
         runner=config.runner_type,
         module_loader=config.module_loader_type,
         modules="\n".join(config.modules),
-        host=ssh.host if ssh else "",
-        user=account_of(ssh),
+        host=config.target.host,
+        user=config.target.user,
         started_by=audit.actor,
     )
     for is_last in (False, True):

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from profiles.config import DEFAULT_SSH_PORT, RunnerConfig
+from profiles.config import RunnerConfig
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import interrupted
 from runners.web.problems import PROBLEM_TYPES, SERVER_ERROR
@@ -137,13 +137,10 @@ def command_line(argv: list[str]) -> str:
 def where(config: dict[str, Any]) -> str:
     """Return the machine of a stored configuration, in words."""
     try:
-        ssh = RunnerConfig.from_dict(config).ssh
+        found = RunnerConfig.from_dict(config)
     except (AttributeError, KeyError, TypeError, ValueError):  # somebody has changed the table
         return "not known: the stored configuration cannot be read"
-    if not ssh:
-        return "this machine (LOCAL)"
-    port = "" if ssh.port == DEFAULT_SSH_PORT else f", port {ssh.port}"
-    return f"{ssh.user}@{ssh.host}{port} (SSH)"
+    return f"{found.target.describe()} ({found.runner_type})"
 
 
 @register.filter

@@ -13,7 +13,6 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from profiles.config import ModuleLoaderType
 from profiles.models import EndpointToggle, RunnerProfile
 from runners.models import ApiToken, AuditRecord, RunnerRun, RunReason, RunStatus, TrustedHostKey
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
@@ -45,7 +44,7 @@ def run(account: StubAccount, sshd: SSHServer) -> RunnerRun:
     """Return a run over SSH that continues until it is stopped."""
     account.experiment("a001")
     account.control("run", "a001", SLEEP=600)
-    config = sshd.config(ModuleLoaderType.NO_MODULE)
+    config = sshd.config("NO_MODULE")
     return starting.run_experiment(expid="a001", config=config, profile_name="", audit=AuditRecord(actor="ada"))
 
 
@@ -97,7 +96,7 @@ def test_an_admin_stops_the_run_of_the_page_and_no_later_one(
     admin_client: Client, run: RunnerRun, account: StubAccount, sshd: SSHServer
 ) -> None:
     lifecycle.finish_run(run, reason=RunReason.LOST)
-    config = sshd.config(ModuleLoaderType.NO_MODULE)
+    config = sshd.config("NO_MODULE")
     later = starting.run_experiment(expid="a001", config=config, profile_name="", audit=AuditRecord())
     response = admin_client.post(on("stop", run), {})
     assert f"run {later.pk} of a001 is active now" in text_of(response)

@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 import runners
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from profiles.models import RunnerProfile
 from runners.admin.audit import COMMANDS
 from runners.models import ApiToken, AuditRecord, Operation, RunReason, RunStatus, TrustedHostKey, Webhook
@@ -25,7 +25,7 @@ from tests.support.rows import saved_run, staff
 
 pytestmark = pytest.mark.django_db
 
-CONFIG = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE).as_dict()
+CONFIG = RunnerConfig("LOCAL", "NO_MODULE").as_dict()
 READ_ONLY = ("runnerrun", "auditrecord", "operation", "webhookdelivery", "trustedhostkey")
 
 

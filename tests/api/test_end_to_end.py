@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from profiles.config import ModuleLoaderType, RunnerType
 from tests.support.environments import AutosubmitAccount
 from tests.support.processes import wait_for
 from tests.support.servers import Answer, AppServer, SSHServer
@@ -65,9 +64,9 @@ def client(
 ) -> Client:
     """A server with one profile, `MAIN`."""
     runner, loader = request.param.split("+")
-    modules = autosubmit.modules(ModuleLoaderType(loader))
+    modules = autosubmit.modules(loader)
     profile: dict[str, Any] = {"RUNNER_TYPE": runner, "MODULE_LOADER_TYPE": loader, "MODULES": list(modules)}
-    if runner == RunnerType.SSH:
+    if runner == "SSH":
         target = autosubmit_sshd.target
         profile["SSH"] = {"HOST": target.host, "PORT": target.port, "USER": target.user}
     config = tmp_path / "profiles.yml"

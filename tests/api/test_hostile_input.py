@@ -20,7 +20,6 @@ import jwt
 import pytest
 from django.test import Client
 
-from profiles.config import RunnerType
 from profiles.models import RunnerProfile
 from runners.api.commands.views import ExperimentCommands
 from runners.commands.autosubmit import DEFAULT_HPC, OPTIONS
@@ -251,7 +250,7 @@ def tripwire(tmp_path: Path) -> Path:
 @pytest.fixture
 def local(client: Client, settings: Any, account: StubAccount, tripwire: Path) -> Range:
     """A range on this machine only, for tests in which the runner type makes no difference."""
-    return make_range(Api(client), settings, account, tripwire, {"runner_type": RunnerType.LOCAL})
+    return make_range(Api(client), settings, account, tripwire, {"runner_type": "LOCAL"})
 
 
 @pytest.fixture
@@ -260,12 +259,12 @@ def shooting(
     settings: Any,
     account: StubAccount,
     tripwire: Path,
-    runner_type: RunnerType,
+    runner_type: str,
     request: pytest.FixtureRequest,
 ) -> Range:
     """A range on this machine, and one over SSH."""
     fields: dict[str, Any] = {"runner_type": runner_type}
-    if runner_type is RunnerType.SSH:
+    if runner_type == "SSH":
         sshd: SSHServer = request.getfixturevalue("sshd")
         fields |= {"ssh_host": "127.0.0.1", "ssh_port": sshd.port, "ssh_user": sshd.user}
     return make_range(Api(client), settings, account, tripwire, fields)
@@ -368,7 +367,7 @@ def test_hostile_profile_params(local: Range, path: Path_, settings: Any) -> Non
 
 
 # A real conda takes a second of processor time for each text. The other two cases use the stand-in for conda.
-REAL_CONDA = {(RunnerType.LOCAL, "/"), (RunnerType.SSH, "/tmp/a b/"), (RunnerType.LOCAL, ""), (RunnerType.SSH, "")}
+REAL_CONDA = {("LOCAL", "/"), ("SSH", "/tmp/a b/"), ("LOCAL", ""), ("SSH", "")}
 
 
 @pytest.mark.timeout(400)  # a real conda takes 2 to 5 s for each of 40 texts on a busy machine
@@ -376,7 +375,7 @@ REAL_CONDA = {(RunnerType.LOCAL, "/"), (RunnerType.SSH, "/tmp/a b/"), (RunnerTyp
 @pytest.mark.parametrize("loader", ["VENV", "CONDA", "LMOD", "NO_MODULE"])
 def test_hostile_modules_reach_the_shell_as_one_word(
     shooting: Range,
-    runner_type: RunnerType,
+    runner_type: str,
     loader: str,
     prefix: str,
     at_login: Callable[[str], None],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from profiles.config import ModuleLoaderType, RunnerConfig
+from profiles.config import RunnerConfig
 from runners.models import RunnerRun
 from tests.support.api import Api
 from tests.support.environments import StubAccount
@@ -38,10 +38,10 @@ def follow(api: Api, path: str, limit: int) -> tuple[str, int]:
 
 @pytest.mark.parametrize("limit", [16, 17, 18, 19, 100_000])
 def test_a_log_is_read_to_its_end_without_cutting_a_character(
-    api: Api, account: StubAccount, config_of: Callable[[ModuleLoaderType], RunnerConfig], limit: int
+    api: Api, account: StubAccount, config_of: Callable[[str], RunnerConfig], limit: int
 ) -> None:
     words = "ñandú 🐈 日本語 " * 5
-    run = end_of(start(account, config_of(ModuleLoaderType.NO_MODULE), PRINT=words))
+    run = end_of(start(account, config_of("NO_MODULE"), PRINT=words))
     text, _ = follow(api, f"{RUNS}/{run.pk}/log", limit)
     assert words in text
     assert "\ufffd" not in text

@@ -12,7 +12,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from profiles.config import ModuleLoaderType, RunnerConfig
+from profiles.config import RunnerConfig
 from runners.models import AuditRecord, RunStatus
 from runners.services import access, runs
 from tests.support.api import Api
@@ -207,10 +207,10 @@ def test_a_list_asks_no_machine_and_one_query(api: Api, django_assert_num_querie
 
 
 def test_an_active_run_is_asked_after(
-    api: Api, account: StubAccount, config_of: Callable[[ModuleLoaderType], RunnerConfig], settings: Any
+    api: Api, account: StubAccount, config_of: Callable[[str], RunnerConfig], settings: Any
 ) -> None:
     settings.RUNNERS_STATUS_FRESHNESS = 0.05
-    run = start(account, config_of(ModuleLoaderType.NO_MODULE), SLEEP=1)
+    run = start(account, config_of("NO_MODULE"), SLEEP=1)
     assert api.get(f"{RUNS}/{run.pk}")["status"] == "ACTIVE"
     wait_for(lambda: api.get(f"{RUNS}/{run.pk}")["status"] == "COMPLETED", 20)
 

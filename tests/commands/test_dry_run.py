@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from profiles.config import ModuleLoaderType, RunnerConfig
+from profiles.config import RunnerConfig
 from runners.commands.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
 from runners.models import AuditRecord, RunnerRun
 from runners.services import dry_run, execute, starting
@@ -82,7 +82,7 @@ def test_the_plan_of_a_run_is_what_its_directory_then_holds(config: RunnerConfig
 
 
 def test_the_plan_of_a_stop(account: StubAccount) -> None:
-    config = account.config(ModuleLoaderType.VENV)
+    config = account.config("VENV")
     run = RunnerRun(expid="a001", config=config.as_dict())
     planned = dry_run.stop_experiment(run=run, cancel_jobs=True)
     assert planned.argv == ["autosubmit", "stop", "--cancel", "a001"]

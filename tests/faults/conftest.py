@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from profiles.config import RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from runners.services import lifecycle
 from tests.support.environments import StubAccount
 from tests.support.faults import EXPID, Gate, LaunchGates, Service, add_profiles, stand_before
@@ -57,10 +57,10 @@ def make_gate(tmp_path: Path) -> Iterator[Callable[[], Gate]]:
 
 
 @pytest.fixture
-def there(runner_type: RunnerType, account: StubAccount, request: pytest.FixtureRequest) -> RunnerConfig:
+def there(runner_type: str, account: StubAccount, request: pytest.FixtureRequest) -> RunnerConfig:
     """Return the configuration that reaches the stub account with experiment EXPID: once LOCAL and once SSH."""
     account.experiment(EXPID)
-    if runner_type is RunnerType.LOCAL:
+    if runner_type == "LOCAL":
         return account.config()
     server: SSHServer = request.getfixturevalue("sshd")
     return server.config()
@@ -87,7 +87,7 @@ def launch_gates(make_gate: Callable[[], Gate], tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def service(
-    runner_type: RunnerType,
+    runner_type: str,
     account: StubAccount,
     launch_gates: LaunchGates,
     make_app: Callable[..., AppServer],
@@ -96,7 +96,7 @@ def service(
 ) -> Service:
     """Start a service. To set its environment, mark the test with `server_env(NAME=value)`."""
     account.experiment(EXPID)
-    sshd = make_sshd(account.home, env={"PATH": launch_gates.path}) if runner_type is RunnerType.SSH else None
+    sshd = make_sshd(account.home, env={"PATH": launch_gates.path}) if runner_type == "SSH" else None
     marker = request.node.get_closest_marker("server_env")
     env: dict[str, Any] = dict(marker.kwargs) if marker else {}
     env = {"RUNNERS_STATUS_FRESHNESS": "0.2", **env}

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from profiles.config import RunnerConfig, SSHTarget
+from profiles.config import RunnerConfig
 from runners.exceptions import AlreadyRunning, OutcomeUnknown, RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services import probing
 from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support.contract import commands_with
 from tests.support.environments import StubAccount
 from tests.support.faults import EXPID, in_background, start_run

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from profiles.config import RunnerConfig, SSHTarget
+from profiles.config import RunnerConfig
 from runners.exceptions import HostKeyUnknown, RunnerUnreachable
 from runners.models import new_run_key
 from runners.services.machines import runner as runners
@@ -25,6 +25,7 @@ from runners.services.machines.runner import Runner
 from runners.services.machines.ssh import pool as ssh
 from runners.services.machines.ssh.paramiko_fixes import Transport
 from runners.services.machines.ssh.pool import POOL
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support.environments import StubAccount
 from tests.support.faults import in_background
 from tests.support.processes import kill_all, wait_for
@@ -150,10 +151,11 @@ def test_a_lost_connection_does_not_take_others_commands_with_it(
 CLIENT = """
 import sys, django
 django.setup()
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import RunnerConfig
+from runners.services.machines.ssh.target import SSHTarget
 from runners.services.machines.registry import get_runner
 target = SSHTarget("127.0.0.1", int(sys.argv[1]), sys.argv[2])
-runner = get_runner(RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target))
+runner = get_runner(RunnerConfig("SSH", "NO_MODULE", (), target))
 print("ready", flush=True)
 sys.stdin.readline()
 print(runner.execute("echo done", timeout=40).text, end="")
@@ -230,7 +232,7 @@ def five_machines(account: StubAccount, make_sshd: Callable[..., SSHServer]) -> 
     line = sshd.known_hosts.read_text()
     sshd.known_hosts.write_text("".join(line.replace("127.0.0.1", address) for address in ADDRESSES))
     targets = [SSHTarget(address, sshd.port, sshd.user) for address in ADDRESSES]
-    return sshd, [get_runner(replace(sshd.config(), ssh=target)) for target in targets]
+    return sshd, [get_runner(replace(sshd.config(), target=target)) for target in targets]
 
 
 def test_beyond_the_bound_the_least_recently_used_connection_is_closed_and_no_other(

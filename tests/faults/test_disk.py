@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from profiles.config import RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from runners.exceptions import CommandFailed
 from runners.models import RunnerRun
 from tests.support.environments import StubAccount, live_in
@@ -79,8 +79,8 @@ def small(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubAccount]:
 
 
 @pytest.fixture
-def there(runner_type: RunnerType, small: StubAccount, make_sshd: Callable[..., SSHServer]) -> RunnerConfig:
-    return small.config() if runner_type is RunnerType.LOCAL else make_sshd(small.home).config()
+def there(runner_type: str, small: StubAccount, make_sshd: Callable[..., SSHServer]) -> RunnerConfig:
+    return small.config() if runner_type == "LOCAL" else make_sshd(small.home).config()
 
 
 def test_the_exit_code_survives_a_full_disk(

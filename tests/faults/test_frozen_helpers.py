@@ -27,11 +27,11 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from profiles.config import SSHTarget
 from runners.exceptions import AuthenticationFailed, HostKeyUnknown, RunnerUnreachable
 from runners.services import host_keys
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh import authentication, config
+from runners.services.machines.ssh.target import SSHTarget
 from runners_project import bounded
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, wait_for
@@ -161,7 +161,8 @@ from concurrent.futures import ThreadPoolExecutor
 import django
 django.setup()
 from django.conf import settings
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import RunnerConfig
+from runners.services.machines.ssh.target import SSHTarget
 from runners.exceptions import RunnerUnreachable
 from runners.services.machines.ssh import known_hosts
 from runners.webhooks import http as webhook_http
@@ -172,7 +173,7 @@ known_hosts.provide_approved_keys(lambda names: ())  # no database here
 settings.RUNNERS_CONNECT_TIMEOUT = 2
 port, user = int(sys.argv[1]), sys.argv[2]
 def runner(host):
-    return get_runner(RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), SSHTarget(host, port, user)))
+    return get_runner(RunnerConfig("SSH", "NO_MODULE", (), SSHTarget(host, port, user)))
 def ask(number):
     begin = time.monotonic()
     try:
@@ -362,7 +363,7 @@ def test_dead_addresses_and_many_keys_share_one_deadline(sshd: SSHServer, settin
         for filler in fillers:
             filler.close()
     with sshd.frozen():
-        runner = get_runner(replace(sshd.config(), ssh=SSHTarget("127.0.0.1", sshd.port, sshd.user)))
+        runner = get_runner(replace(sshd.config(), target=SSHTarget("127.0.0.1", sshd.port, sshd.user)))
         begin = time.monotonic()
         with pytest.raises(RunnerUnreachable, match="no answer within 2 s"):
             runner.execute("true", timeout=TIMEOUT)
@@ -389,7 +390,7 @@ def test_a_greeting_that_never_ends_costs_its_deadline(sshd: SSHServer, settings
                     there.sendall(words[-2:] if words.startswith(b"SSH") else words)
 
         threading.Thread(target=talk, daemon=True).start()
-        runner = get_runner(replace(sshd.config(), ssh=SSHTarget("127.0.0.1", server.getsockname()[1], sshd.user)))
+        runner = get_runner(replace(sshd.config(), target=SSHTarget("127.0.0.1", server.getsockname()[1], sshd.user)))
         begin = time.monotonic()
         with pytest.raises(RunnerUnreachable, match="no answer within 2 s"):
             runner.execute("true", timeout=TIMEOUT)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from profiles.config import RunnerType
 from profiles.models import RunnerProfile
 from runners import printable
 from runners.models import RunnerRun
@@ -51,7 +50,7 @@ def answer(
     settings.RUNNERS_STATUS_FRESHNESS = 0
     RunnerProfile.objects.create(
         name="LIAR",
-        runner_type=RunnerType.SSH,
+        runner_type="SSH",
         module_loader_type="NO_MODULE",
         ssh_host="127.0.0.1",
         ssh_port=sshd.port,

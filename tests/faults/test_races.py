@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from profiles.config import RunnerType
 from tests.support.environments import StubAccount
 from tests.support.faults import COMMAND, EXPID, profile_of, run_processes
 from tests.support.postgres import Postgres
@@ -40,7 +39,7 @@ def shared_database(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def servers(
-    shared_database: str | None, runner_type: RunnerType, sshd: SSHServer, make_app: Any, account: StubAccount
+    shared_database: str | None, runner_type: str, sshd: SSHServer, make_app: Any, account: StubAccount
 ) -> list[AppServer]:
     found: list[AppServer] = []
     for _ in range(SERVERS):
@@ -78,13 +77,13 @@ def test_of_fifty_simultaneous_runs_of_one_experiment_exactly_one_runs(
     servers: list[AppServer],
     shared_database: str | None,
     account: StubAccount,
-    runner_type: RunnerType,
+    runner_type: str,
     sshd: SSHServer,
     request: pytest.FixtureRequest,
 ) -> None:
     account.experiment(EXPID)
     account.control("run", EXPID, SLEEP=600)
-    body = {"expid": EXPID, **profile_of(sshd if runner_type is RunnerType.SSH else None)}
+    body = {"expid": EXPID, **profile_of(sshd if runner_type == "SSH" else None)}
     run = COMMAND + "run-experiment"
     answers = together([partial(servers[n % SERVERS].post, run, body) for n in range(AT_ONCE)])
     assert Counter(answer.status for answer in answers) == {200: 1, 409: AT_ONCE - 1}, odd_ones(answers)

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
-from profiles.own_account import own_account
+from profiles.config import RunnerConfig
 from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
 from runners.services import host_keys, probing
+from runners.services.machines.own_account import own_account
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support import faults
 from tests.support.environments import StubAccount
 from tests.support.faults import EXPID, run_processes, start_run, stored
@@ -36,7 +37,7 @@ TIMEOUT = 30.0
 
 
 def config_of(target: SSHTarget) -> RunnerConfig:
-    return RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target)
+    return RunnerConfig("SSH", "NO_MODULE", (), target)
 
 
 # --- descriptors ------------------------------------------------------------------------------------------------------
@@ -60,7 +61,7 @@ def test_without_descriptors_nothing_is_started_and_nothing_is_dead(there: Runne
     run = start_run(there)
     POOL.close()  # a command on an open connection would need no descriptor
     runner, proof = get_runner(there), account.home / "was-executed"
-    words = "cannot be reached" if there.ssh else r"Too many open files\. Nothing was started\."
+    words = "cannot be reached" if there.target.host else r"Too many open files\. Nothing was started\."
     with no_descriptors():
         with pytest.raises(RunnerUnreachable, match=words):
             runner.execute(f"touch {proof}", timeout=TIMEOUT)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import RunnerConfig
 from runners.exceptions import CommandTimedOut, RunnerServiceError, RunnerUnreachable
 from runners.models import new_run_key
 from runners.services.machines import exchange
@@ -26,6 +26,7 @@ from runners.services.machines import runner as runners
 from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.ssh.pool import POOL
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, is_alive, kill_all, wait_for
 from tests.support.requirements import need
@@ -128,7 +129,7 @@ class Machine:
 
     def config(self, shell: str) -> RunnerConfig:
         target = SSHTarget("127.0.0.1", self.sshd.port, self.accounts[shell].name)
-        return RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), target)
+        return RunnerConfig("SSH", "NO_MODULE", (), target)
 
 
 @contextmanager
@@ -277,7 +278,7 @@ def test_nothing_is_executed_on_this_machine(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     (home / file).write_text(KINDS[kind](SHELLS["bash"]) + "\n")
-    config = account.config(ModuleLoaderType.NO_MODULE)
+    config = account.config("NO_MODULE")
     for launch in (False,) if kind == "blocked" else (False, True):
         error = attempt(config, launch=launch)
         assert isinstance(error, CommandTimedOut if kind == "blocked" else RunnerUnreachable), repr(error)

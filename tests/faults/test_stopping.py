@@ -21,7 +21,8 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 
-from profiles.config import RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
+from profiles.rules import RUNNERS
 from runners.exceptions import NotRunning, OutcomeUnknown, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun
 from runners.services import probing
@@ -216,7 +217,7 @@ def command_line(pid: int) -> str:
 
 
 def test_two_simultaneous_stops_both_succeed_and_there_is_one_end(
-    make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer, runner_type: RunnerType
+    make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer, runner_type: str
 ) -> None:
     account.experiment(EXPID)
     account.control("run", EXPID, SLEEP=600, IGNORE=DEAF)
@@ -225,7 +226,7 @@ def test_two_simultaneous_stops_both_succeed_and_there_is_one_end(
     app.manage(
         "shell", "-c", "from runners.models import Webhook as W; W.objects.create(name='w', url='http://[::1]:9')"
     )
-    profile = profile_of(sshd if runner_type is RunnerType.SSH else None)
+    profile = profile_of(sshd if runner_type == "SSH" else None)
     assert app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile}).status == 200
     wait_for(lambda: run_processes(account, EXPID), what="the run")
     answers = [in_background(lambda: app.post(COMMAND + "stop-experiment", {"expid": EXPID})) for _ in range(2)]
@@ -260,7 +261,7 @@ def test_stopping_what_has_just_ended_is_no_failure(target: RunnerConfig, accoun
 
 
 def test_another_homes_run_of_the_same_name_survives(
-    target: RunnerConfig, account: StubAccount, tmp_path: Path, runner_type: RunnerType
+    target: RunnerConfig, account: StubAccount, tmp_path: Path, runner_type: str
 ) -> None:
     """`autosubmit stop` takes the lowest pid of that name in any home, so it would stop the wrong run."""
     other = StubAccount(tmp_path / "other-home")
@@ -476,14 +477,14 @@ def test_a_look_that_comes_too_late_shows_the_end_that_another_has_seen(
 
 @pytest.mark.real
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("where", list(RunnerType), ids=str)
+@pytest.mark.parametrize("where", list(RUNNERS), ids=str)
 def test_a_stop_directly_after_the_start_ends_the_run(
-    where: RunnerType, autosubmit: AutosubmitAccount, autosubmit_sshd: SSHServer, settings: Any
+    where: str, autosubmit: AutosubmitAccount, autosubmit_sshd: SSHServer, settings: Any
 ) -> None:
     """Autosubmit loses an INT that arrives during its imports; then `autosubmit stop` would wait for ever."""
     settings.RUNNERS_STOP_TIMEOUT = 10.0
     expid = autosubmit.short_experiment("sleep 600")
-    run = faults.start_run(autosubmit.config() if where is RunnerType.LOCAL else autosubmit_sshd.config(), expid)
+    run = faults.start_run(autosubmit.config() if where == "LOCAL" else autosubmit_sshd.config(), expid)
     outcome = faults.stop_run(expid)
     assert (outcome.run.status, outcome.run.reason) == ("TERMINATED", "stopped"), outcome.steps
     assert outcome.steps[-1]["ended"] is True

@@ -18,9 +18,10 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from profiles.config import RunnerConfig, SSHTarget
+from profiles.config import RunnerConfig
 from runners.models import RunnerRun
 from runners.services import lifecycle, probing, watching
+from runners.services.machines.ssh.target import SSHTarget
 from runners.services.watching import Row, Watch
 from tests.support.contract import launch, wait_over
 from tests.support.environments import StubAccount
@@ -75,7 +76,7 @@ def many(sshd: SSHServer, network: int, count: int) -> list[RunnerConfig]:
     addresses = [f"127.0.{network}.{number}" for number in range(1, count + 1)]
     line = sshd.known_hosts.read_text()
     sshd.known_hosts.write_text("".join(line.replace("127.0.0.1", address) for address in addresses))
-    return [replace(sshd.config(), ssh=SSHTarget(address, sshd.port, sshd.user)) for address in addresses]
+    return [replace(sshd.config(), target=SSHTarget(address, sshd.port, sshd.user)) for address in addresses]
 
 
 def start(config: RunnerConfig, argv: list[str]) -> RunnerRun:
@@ -124,8 +125,8 @@ def test_silent_machines_do_not_delay_the_ends_on_others(
             wait_for(lambda: time.monotonic() > asked_again, what="further looks at the silent machines")
             assert len(watch.told) == SILENT, watch.told  # one line for each machine, for any number of looks and runs
         for config in silent:
-            assert config.ssh
-            line = next(line for line in watch.told if config.ssh.host in line)
+            assert config.target
+            line = next(line for line in watch.told if config.target.host in line)
             assert "cannot be asked; its 2 runs go on: " in line
         wait_for(lambda: len(watch.told) == 2 * SILENT, 30, what="a line for each that is back")
         assert all("can be asked again; 2 runs were confirmed." in line for line in watch.told[SILENT:])
@@ -137,7 +138,7 @@ def test_silent_machines_do_not_delay_the_ends_on_others(
 
 @pytest.mark.parametrize("count", [3, 60])
 def test_a_machine_that_is_down_costs_one_statement_for_all_of_its_rows(sshd: SSHServer, count: int) -> None:
-    config = replace(sshd.config(), ssh=SSHTarget("127.0.0.1", free_port(), sshd.user))
+    config = replace(sshd.config(), target=SSHTarget("127.0.0.1", free_port(), sshd.user))
     identity = {"pid": 1}
     runs = RunnerRun.objects.bulk_create([confirmed_run(config, identity) for _ in range(count)])
     real = launch(sshd.config(), ["sleep", "600"])[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from profiles.config import ModuleLoaderType
+from profiles.rules import MODULE_LOADERS
 from tests.support.environments import Account, AutosubmitAccount, StubAccount, loader_id
 from tests.support.processes import wait_for
 from tests.support.servers import AppServer, SSHServer
@@ -136,15 +136,15 @@ def test_what_real_autosubmit_keeps(autosubmit: AutosubmitAccount) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("loader", list(ModuleLoaderType), ids=loader_id)
+@pytest.mark.parametrize("loader", list(MODULE_LOADERS), ids=loader_id)
 def test_every_loader_finds_the_real_autosubmit(
-    loader: ModuleLoaderType, autosubmit: AutosubmitAccount, autosubmit_sshd: SSHServer
+    loader: str, autosubmit: AutosubmitAccount, autosubmit_sshd: SSHServer
 ) -> None:
     lines = {
-        ModuleLoaderType.NO_MODULE: ":",
-        ModuleLoaderType.VENV: f". {autosubmit.venv}/bin/activate",
-        ModuleLoaderType.LMOD: "module load autosubmit",
-        ModuleLoaderType.CONDA: 'eval "$(~/miniforge3/bin/conda shell.posix hook)"; conda activate autosubmit',
+        "NO_MODULE": ":",
+        "VENV": f". {autosubmit.venv}/bin/activate",
+        "LMOD": "module load autosubmit",
+        "CONDA": 'eval "$(~/miniforge3/bin/conda shell.posix hook)"; conda activate autosubmit',
     }
     done = autosubmit_sshd.ssh(f"bash -lc '{lines[loader]} && autosubmit -v'")
     assert (done.returncode, done.stdout.decode()) == (0, "4.1.17.1\n"), done.stderr.decode()

@@ -8,7 +8,6 @@ import uuid
 
 import pytest
 
-from profiles.config import ModuleLoaderType
 from runners.exceptions import CommandFailed, CommandTimedOut
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.probe import Probe, ProbeTarget
@@ -38,9 +37,7 @@ def test_a_prelude_that_fails_is_told_in_its_own_words_alone(runner: Runner) -> 
 def test_a_service_that_ignores_signals_launches_commands_that_do_not(account: StubAccount) -> None:
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
-        identity = LocalRunner(account.config(ModuleLoaderType.NO_MODULE)).launch(
-            uuid.uuid4().hex, "exec sleep 60", timeout=TIMEOUT
-        )
+        identity = LocalRunner(account.config("NO_MODULE")).launch(uuid.uuid4().hex, "exec sleep 60", timeout=TIMEOUT)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

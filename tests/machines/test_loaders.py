@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from runners.exceptions import (
     CommandFailed,
 )
@@ -42,19 +42,19 @@ def test_surroundings_of_a_command(config: RunnerConfig, account: StubAccount, s
 
 
 MISSING = {
-    ModuleLoaderType.VENV: ("/nowhere/at/all", "no virtual environment at /nowhere/at/all"),
-    ModuleLoaderType.LMOD: ("nosuchmodule", "nosuchmodule"),
-    ModuleLoaderType.CONDA: ("nosuchenv", "Could not find conda environment: nosuchenv"),
+    "VENV": ("/nowhere/at/all", "no virtual environment at /nowhere/at/all"),
+    "LMOD": ("nosuchmodule", "nosuchmodule"),
+    "CONDA": ("nosuchenv", "Could not find conda environment: nosuchenv"),
 }
 
 
 @pytest.mark.parametrize("loader", MISSING, ids=loader_id)
 def test_a_missing_module_stops_the_command_with_its_own_words(
-    loader: ModuleLoaderType, config_of: Configs, account: StubAccount
+    loader: str, config_of: Configs, account: StubAccount
 ) -> None:
     name, words = MISSING[loader]
     base = config_of(loader)
-    config = RunnerConfig(base.runner_type, loader, (name,), base.ssh)
+    config = RunnerConfig(base.runner_type, loader, (name,), base.target)
     result = run_loaded(config, ["autosubmit", "-v"])
     assert result.exit_code != 0
     assert words in result.last_words
@@ -77,37 +77,35 @@ def test_a_missing_program_is_named(config: RunnerConfig) -> None:
     ids=["in order", "the other way"],
 )
 def test_modules_keep_their_order(config_of: Configs, modules: tuple[str, ...], second: str) -> None:
-    base = config_of(ModuleLoaderType.LMOD)
-    config = RunnerConfig(base.runner_type, ModuleLoaderType.LMOD, modules, base.ssh)
+    base = config_of("LMOD")
+    config = RunnerConfig(base.runner_type, "LMOD", modules, base.target)
     result = run_loaded(config, ["printenv", "HELLO", "SECOND"])
     assert result.text.splitlines() == ["hello from a module", second]
 
 
 def test_a_module_that_talks_does_not_fail(config_of: Configs) -> None:
-    base = config_of(ModuleLoaderType.LMOD)
-    config = RunnerConfig(base.runner_type, ModuleLoaderType.LMOD, ("chatty", "autosubmit"), base.ssh)
+    base = config_of("LMOD")
+    config = RunnerConfig(base.runner_type, "LMOD", ("chatty", "autosubmit"), base.target)
     result = run_loaded(config, ["autosubmit", "-v"])
     assert (result.exit_code, result.text) == (0, "4.1.17.1\n")
 
 
-def test_no_lmod_there(
-    runner_type: RunnerType, make_sshd: Callable[..., SSHServer], tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_no_lmod_there(runner_type: str, make_sshd: Callable[..., SSHServer], tmp_path: Path, monkeypatch: Any) -> None:
     home = tmp_path / "without"
     home.mkdir()
     (home / ".bash_profile").write_text("unset -f module ml; unset BASH_ENV\n")
     monkeypatch.setenv("HOME", str(home))
-    ssh = make_sshd(home).target if runner_type is RunnerType.SSH else None
-    result = run_loaded(RunnerConfig(runner_type, ModuleLoaderType.LMOD, ("autosubmit",), ssh), ["autosubmit", "-v"])
+    ssh = make_sshd(home).target if runner_type == "SSH" else None
+    result = run_loaded(RunnerConfig(runner_type, "LMOD", ("autosubmit",), ssh), ["autosubmit", "-v"])
     assert result.exit_code != 0
     assert "module: not found" in result.last_words
 
 
-@pytest.fixture(params=[ModuleLoaderType.CONDA], ids=loader_id)
+@pytest.fixture(params=["CONDA"], ids=loader_id)
 def conda(request: pytest.FixtureRequest, config_of: Configs) -> Conda:
     """conda(environment) -> RunnerConfig, for each runner type."""
     base = config_of(request.param)
-    return lambda environment: RunnerConfig(base.runner_type, request.param, (environment,), base.ssh)
+    return lambda environment: RunnerConfig(base.runner_type, request.param, (environment,), base.target)
 
 
 def conda_state(config: RunnerConfig) -> list[str]:
@@ -234,11 +232,11 @@ def test_micromamba_alone(conda: Conda, account: StubAccount) -> None:
 
 
 def test_a_virtual_environment_without_activate(config_of: Configs, account: StubAccount, tmp_path: Path) -> None:
-    base = config_of(ModuleLoaderType.VENV)
+    base = config_of("VENV")
     prefix = tmp_path / "plain prefix"
     prefix.mkdir()
     (prefix / "bin").symlink_to(account.programs)
-    config = RunnerConfig(base.runner_type, ModuleLoaderType.VENV, (str(prefix),), base.ssh)
+    config = RunnerConfig(base.runner_type, "VENV", (str(prefix),), base.target)
     result = run_loaded(config, ["printenv", "VIRTUAL_ENV"])
     assert (result.exit_code, result.text) == (0, f"{prefix}\n")
     assert run_loaded(config, ["autosubmit", "-v"]).text == "4.1.17.1\n"
@@ -248,13 +246,13 @@ def test_a_login_profile_with_nounset_and_an_activation_that_reads_an_unset_vari
     config_of: Configs, account: StubAccount, at_login: Callable[[str], None], tmp_path: Path
 ) -> None:
     at_login("set -eu\n")
-    base = config_of(ModuleLoaderType.VENV)
+    base = config_of("VENV")
     prefix = tmp_path / "careless"
     (prefix / "bin").mkdir(parents=True)
     (prefix / "bin" / "activate").write_text(
         f'echo "$NO_SUCH_VARIABLE" >/dev/null; false\nPATH="{account.programs}:$PATH"\n'
     )
-    config = RunnerConfig(base.runner_type, ModuleLoaderType.VENV, (str(prefix),), base.ssh)
+    config = RunnerConfig(base.runner_type, "VENV", (str(prefix),), base.target)
     result = run_loaded(config, ["autosubmit", "-v"])
     assert (result.exit_code, result.text) == (0, "4.1.17.1\n")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from runners.exceptions import (
     AuthenticationFailed,
     CommandTimedOut,
@@ -152,20 +152,20 @@ def test_default_signals(runner: Runner) -> None:
 def test_secrets_of_the_service_stay_here(config_of: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "do-not-tell")
     monkeypatch.setenv("DATABASE_URL", "postgres://do-not-tell")
-    result = get_runner(config_of(ModuleLoaderType.NO_MODULE)).execute("env", login=True, timeout=TIMEOUT)
+    result = get_runner(config_of("NO_MODULE")).execute("env", login=True, timeout=TIMEOUT)
     assert "do-not-tell" not in result.text
 
 
 def test_noise_of_the_login_shell_is_no_output(
-    runner_type: RunnerType, account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path, monkeypatch: Any
+    runner_type: str, account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path, monkeypatch: Any
 ) -> None:
     home = tmp_path / "noisy"
     home.mkdir()
     noise = "echo welcome; echo careful >&2; printf 'no line end'\n"
     (home / ".bashrc").write_text(noise)  # sshd's bash reads it, although the shell is not interactive
     (home / ".bash_profile").write_text(noise + "read -r stolen && echo stole $stolen\n")
-    runner = get_runner(RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE))
-    if runner_type is RunnerType.SSH:
+    runner = get_runner(RunnerConfig("LOCAL", "NO_MODULE"))
+    if runner_type == "SSH":
         runner = get_runner(make_sshd(home).config())
     monkeypatch.setenv("HOME", str(home))
     for login in (False, True):

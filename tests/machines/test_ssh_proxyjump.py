@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import RunnerConfig
 from runners.exceptions import AuthenticationFailed, HostKeyChanged, HostKeyUnknown, RunnerUnreachable
 from runners.services import host_keys
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
 from tests.support.servers import SSHServer
@@ -51,7 +52,7 @@ class Network:
 
     def ask(self, script: str = 'echo "$MACHINE"') -> str:
         POOL.discard(self.target)
-        config = RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), self.target)
+        config = RunnerConfig("SSH", "NO_MODULE", (), self.target)
         return get_runner(config).execute(script, timeout=20).text.strip()
 
 
@@ -134,7 +135,7 @@ def test_jump_host_that_refuses_our_key_is_named(network: Network) -> None:
 def test_broken_jump_host_is_noticed_and_the_next_command_works(network: Network) -> None:
     network.ask()
     network.jump.drop_connections()
-    config = RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), network.target)
+    config = RunnerConfig("SSH", "NO_MODULE", (), network.target)
     assert get_runner(config).execute('echo "$MACHINE"', timeout=20).text.strip() == "inner"
 
 

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from profiles.exceptions import ForbiddenParameter
 from profiles.models import RunnerProfile
 from profiles.yaml.format import InvalidConfiguration, dump, parse
@@ -31,7 +31,7 @@ def resolved(profile: RunnerProfile, host: str, user: str = "u") -> RunnerConfig
 
 @pytest.mark.parametrize("host", ["a.example.com", "A.Example.COM", "login1"])
 def test_allowed_hosts_are_accepted(host: str) -> None:
-    assert resolved(open_ssh(allowed_hosts="*.example.com\nlogin?"), host).ssh
+    assert resolved(open_ssh(allowed_hosts="*.example.com\nlogin?"), host).target
 
 
 @pytest.mark.parametrize("host", ["example.com", "a.example.com.evil.org", "10.0.0.1", "login12", "xlogin1"])
@@ -52,7 +52,7 @@ def test_users_are_matched_with_their_case() -> None:
 
 
 def test_what_the_profile_fixes_needs_no_leave() -> None:
-    assert resolved(open_ssh(ssh_host="fixed", allowed_hosts="other"), "fixed").ssh
+    assert resolved(open_ssh(ssh_host="fixed", allowed_hosts="other"), "fixed").target
 
 
 def test_user_from_the_ssh_configuration_is_judged_too(tmp_path: Path, settings: Any) -> None:
@@ -73,7 +73,7 @@ def test_limits_that_make_no_sense_are_refused_in_the_admin(field: str, text: st
 
 
 def test_roots_are_kept_in_the_snapshot_of_a_run() -> None:
-    config = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.VENV, ("/a/b",), None, ("/a",))
+    config = RunnerConfig("LOCAL", "VENV", ("/a/b",), None, ("/a",))
     assert RunnerConfig.from_dict(config.as_dict()) == config
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile
+from runners.services.machines.local import LocalTarget
 from runners.services.machines.ssh import config as ssh_config
+from runners.services.machines.ssh.target import SSHTarget
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +44,7 @@ FULL_PARAMS = {"MODULES": "autosubmit", "SSH": {"HOST": "h1", "PORT": 2200, "USE
 class TestCompletes:
     def test_fixed_values_alone(self) -> None:
         config = profile(**FULL).resolve({})
-        assert config == RunnerConfig(
-            RunnerType.SSH, ModuleLoaderType.LMOD, ("autosubmit",), SSHTarget("h1", 2200, "ana")
-        )
+        assert config == RunnerConfig("SSH", "LMOD", ("autosubmit",), SSHTarget("h1", 2200, "ana"))
 
     def test_parameters_alone(self) -> None:
         empty = RunnerProfile(name="P")
@@ -93,7 +93,7 @@ class TestCompletes:
     def test_only_lmod_separates_at_blanks(self) -> None:
         template = RunnerProfile(name="P", runner_type="LOCAL")
         config = template.resolve({"MODULE_LOADER_TYPE": "VENV", "MODULES": "/opt/my venv"})
-        assert config == RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.VENV, ("/opt/my venv",))
+        assert config == RunnerConfig("LOCAL", "VENV", ("/opt/my venv",))
 
     def test_modules_of_a_profile_that_leaves_the_loader_open(self) -> None:
         template = profile(module_loader_type="", modules="a b", ssh_host="h", ssh_user="u")
@@ -102,7 +102,7 @@ class TestCompletes:
     @pytest.mark.parametrize("host", ["login-1.example.com", "10.0.0.1", "::1", "fe80::1%eth0", "alias_1", "h."])
     def test_hosts(self, host: str) -> None:
         template = profile(module_loader_type="NO_MODULE", ssh_user="u")
-        assert template.resolve({"SSH": {"HOST": host}}).ssh == SSHTarget(host, 22, "u")
+        assert template.resolve({"SSH": {"HOST": host}}).target == SSHTarget(host, 22, "u")
 
     def test_snapshot_round_trip(self) -> None:
         config = profile(**FULL).resolve({})
@@ -113,10 +113,10 @@ class TestSSHConfig:
     def test_port_and_user_come_from_it_last(self, user_config: Path) -> None:
         user_config.write_text("Host alias\n HostName real.example.com\n Port 2222\n User conf\n")
         template = profile(module_loader_type="NO_MODULE", ssh_host="alias")
-        assert template.resolve({}).ssh == SSHTarget("alias", 2222, "conf")
-        assert template.resolve({"SSH": {"PORT": 23, "USER": "me"}}).ssh == SSHTarget("alias", 23, "me")
+        assert template.resolve({}).target == SSHTarget("alias", 2222, "conf")
+        assert template.resolve({"SSH": {"PORT": 23, "USER": "me"}}).target == SSHTarget("alias", 23, "me")
         fixed = profile(module_loader_type="NO_MODULE", ssh_host="alias", ssh_port=24, ssh_user="fix")
-        assert fixed.resolve({}).ssh == SSHTarget("alias", 24, "fix")
+        assert fixed.resolve({}).target == SSHTarget("alias", 24, "fix")
 
     def test_all_options(self, user_config: Path) -> None:
         user_config.write_text(
@@ -315,8 +315,8 @@ class TestRefuses:
     def test_hosts_that_may_exist(self, host: str) -> None:
         template = RunnerProfile(name="P", runner_type="SSH", module_loader_type="NO_MODULE")
         config = template.resolve({"SSH": {"HOST": host, "USER": "u"}})
-        assert config.ssh
-        assert config.ssh.host == host
+        assert config.target
+        assert config.target.host == host
 
     @pytest.mark.parametrize("host", ["a..b", ".a", "a..", "-a", "a" * 64, f"x.{'a' * 64}.example"])
     def test_hosts_that_dns_cannot_know(self, host: str) -> None:
@@ -371,8 +371,8 @@ def test_any_json_is_resolved_or_refused_in_words(seed: int) -> None:
             assert all(texts and all(isinstance(t, str) and t for t in texts) for texts in error.errors.values())
             str(error).encode()  # no lone surrogate reaches a response body
         else:
-            assert (config.ssh is None) == (config.runner_type is RunnerType.LOCAL)
-            assert bool(config.modules) == (config.module_loader_type is not ModuleLoaderType.NO_MODULE)
+            assert isinstance(config.target, LocalTarget) == (config.runner_type == "LOCAL")
+            assert bool(config.modules) == (config.module_loader_type != "NO_MODULE")
 
 
 class TestClean:

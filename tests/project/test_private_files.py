@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from profiles.config import ModuleLoaderType
 from runners.exceptions import CommandFailed
 from runners.models.webhook import new_secret, validate_secret
 from runners.services.machines import scripts
@@ -181,7 +180,7 @@ def test_files_of_a_run_are_private_and_the_command_keeps_the_umask_of_its_accou
 def test_local_commands_get_the_umask_of_the_setting(account: StubAccount, settings: object) -> None:
     for mask in (0o022, 0o027):
         settings.RUNNERS_LOCAL_UMASK = mask  # type: ignore[attr-defined]
-        result = LocalRunner(account.config(ModuleLoaderType.NO_MODULE)).execute("umask", timeout=20)
+        result = LocalRunner(account.config("NO_MODULE")).execute("umask", timeout=20)
         assert int(result.text, 8) == mask
     assert os.umask(private.UMASK) == private.UMASK  # this process has loaded the settings, so it has their umask
 

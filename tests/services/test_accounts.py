@@ -146,7 +146,7 @@ def test_an_imported_profile_keeps_its_meaning_and_is_marked_until_it_is_bound(
     assert "Anybody as anybody: THEIRS" in said.getvalue()
     assert "manage.py bind_profile THEIRS" in said.getvalue()
     profile = RunnerProfile.objects.get()
-    assert profile.resolve({"SSH": {"USER": "anyone"}}).ssh
+    assert profile.resolve({"SSH": {"USER": "anyone"}}).target
     for path in ("changelist", "change"):
         args = [profile.pk] if path == "change" else []
         page = admin_client.get(reverse(f"admin:profiles_runnerprofile_{path}", args=args)).content.decode()
@@ -163,7 +163,7 @@ def test_an_imported_profile_keeps_its_meaning_and_is_marked_until_it_is_bound(
     assert not profile.warnings
     with pytest.raises(ForbiddenParameter):
         profile.resolve({"SSH": {"USER": "anyone"}}, person_of(ana))
-    assert profile.resolve({"SSH": {"USER": "ana"}}, person_of(ana)).ssh
+    assert profile.resolve({"SSH": {"USER": "ana"}}, person_of(ana)).target
     page = admin_client.get(reverse("admin:profiles_runnerprofile_changelist")).content.decode()
     assert "anybody as anybody" not in page
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import RunnerConfig
 from runners.commands.autosubmit import NO_EXPERIMENT
 from runners.services import check as checking
 from runners.services.check import NETWORK, STAGES, Stage, check_profile
 from runners.services.machines.ssh.pool import POOL
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support.environments import NEWEST, StubAccount, autosubmit_venv
 from tests.support.processes import free_port, wait_for
 from tests.support.requirements import need
@@ -24,7 +25,7 @@ from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db
 
-NO_MODULE = ModuleLoaderType.NO_MODULE
+NO_MODULE = "NO_MODULE"
 
 
 def check(config: RunnerConfig) -> dict[str, Stage]:
@@ -56,8 +57,8 @@ def remote(sshd: SSHServer) -> RunnerConfig:
 
 
 def at(config: RunnerConfig, **changes: Any) -> RunnerConfig:
-    assert config.ssh
-    return replace(config, ssh=replace(config.ssh, **changes))
+    assert config.target
+    return replace(config, target=replace(config.target, **changes))
 
 
 # --- success ----------------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def at(config: RunnerConfig, **changes: Any) -> RunnerConfig:
 
 def test_every_stage_is_good_with_every_loader(config: RunnerConfig, account: StubAccount) -> None:
     stages = check(config)
-    tried = {name for name in STAGES if config.ssh or name not in (*NETWORK, "survives_logout")}
+    tried = {name for name in STAGES if config.target.host or name not in (*NETWORK, "survives_logout")}
     if config.module_loader_type == NO_MODULE:
         tried.remove("module_loader")
     assert oks(stages) == {name: True if name in tried else None for name in STAGES}, stages
@@ -170,7 +171,7 @@ def test_an_open_connection_does_not_hide_that_the_key_is_refused_now(remote: Ru
 
 
 def test_a_machine_behind_a_jump_host(remote: RunnerConfig, sshd: SSHServer, tmp_path: Path, settings: Any) -> None:
-    assert remote.ssh
+    assert remote.target
     file = tmp_path / "ssh_config"
     jump = f"{sshd.user}@127.0.0.1:{sshd.port}"
     # The destination is named localhost: for ssh, the same user, address and port would be a loop.
@@ -223,15 +224,13 @@ def test_a_login_shell_that_exits(remote: RunnerConfig, home: Path) -> None:
 @pytest.mark.parametrize(
     ("loader", "modules", "words"),
     [
-        (ModuleLoaderType.VENV, ("/no/such/venv",), "no virtual environment at /no/such/venv"),
-        (ModuleLoaderType.CONDA, ("no-such-environment",), "no-such-environment"),
-        (ModuleLoaderType.LMOD, ("no-such-module",), "no-such-module"),
+        ("VENV", ("/no/such/venv",), "no virtual environment at /no/such/venv"),
+        ("CONDA", ("no-such-environment",), "no-such-environment"),
+        ("LMOD", ("no-such-module",), "no-such-module"),
     ],
     ids=["VENV", "CONDA", "LMOD"],
 )
-def test_a_module_that_is_missing(
-    sshd: SSHServer, loader: ModuleLoaderType, modules: tuple[str, ...], words: str
-) -> None:
+def test_a_module_that_is_missing(sshd: SSHServer, loader: str, modules: tuple[str, ...], words: str) -> None:
     stages = check(sshd.config(loader, modules))
     stage = stages["module_loader"]
     assert stage.ok is False
@@ -256,7 +255,7 @@ def test_an_account_without_autosubmitrc_or_database(tmp_path: Path, monkeypatch
     place = autosubmit_venv(NEWEST)
     need(place.is_dir(), "Autosubmit")
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.VENV, (str(place),))
+    config = RunnerConfig("LOCAL", "VENV", (str(place),))
     stages = check(config)
     assert stages["autosubmit"].ok is True
     assert stages["installation"].ok is False
@@ -314,5 +313,5 @@ exit $code
 
 
 def test_a_target_without_a_user_of_ours_is_refused_at_the_login(remote: RunnerConfig, sshd: SSHServer) -> None:
-    config = replace(remote, ssh=SSHTarget("127.0.0.1", sshd.port, "nobody-of-that-name"))
+    config = replace(remote, target=SSHTarget("127.0.0.1", sshd.port, "nobody-of-that-name"))
     assert "nobody-of-that-name" in only_failure(check(config), "authenticate").detail

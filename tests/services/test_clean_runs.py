@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from profiles.config import ModuleLoaderType, RunnerConfig
+from profiles.config import RunnerConfig
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models.operation import Operation, OperationStatus
 from runners.models.webhook import Webhook, WebhookDelivery
@@ -52,7 +52,7 @@ def directory(run: RunnerRun | Operation, account: StubAccount) -> Path:
 
 @pytest.fixture
 def no_module(config_of: Any) -> RunnerConfig:
-    config: RunnerConfig = config_of(ModuleLoaderType.NO_MODULE)
+    config: RunnerConfig = config_of("NO_MODULE")
     return config
 
 
@@ -163,8 +163,8 @@ def test_a_machine_that_cannot_be_reached_keeps_its_rows_and_does_not_stop_the_o
 ) -> None:
     here, there = ended("a001", account.config(), account), ended("a002", sshd.config(), account)
     config = sshd.config()
-    assert config.ssh
-    lost = replace(config, ssh=replace(config.ssh, port=free_port()))
+    assert config.target
+    lost = replace(config, target=replace(config.target, port=free_port()))
     RunnerRun.objects.filter(pk=there.pk).update(config=lost.as_dict())
     with pytest.raises(CommandError, match="1 machine"):
         call_command("clean_runs", days=30, rows=True)

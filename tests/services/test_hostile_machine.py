@@ -26,7 +26,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import RunnerConfig
 from runners import printable
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun, new_run_key
@@ -35,6 +35,7 @@ from runners.services import active_runs, execute, lifecycle, logs, operations, 
 from runners.services.machines import leftovers, scripts
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import CommandResult, Runner
+from runners.services.machines.ssh.target import SSHTarget
 from runners.services.representations import run_fields
 from runners.web.problems import problem_type_of
 from tests.support.hostile_answers import IDENTITY, KEY, PROBE_LINES, bytes_like, hostile_rows
@@ -43,8 +44,8 @@ from tests.support.servers import ROOT
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ON_POSTGRESQL = "HOSTILE_MACHINE_ON_POSTGRESQL"
-LOCAL = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE, (), None)
-HOSTILE = RunnerConfig(RunnerType.SSH, ModuleLoaderType.NO_MODULE, (), SSHTarget("hostile", 22, "u"))
+LOCAL = RunnerConfig("LOCAL", "NO_MODULE", (), None)
+HOSTILE = RunnerConfig("SSH", "NO_MODULE", (), SSHTarget("hostile", 22, "u"))
 IDENTITY_FIELDS = dict(
     zip(
         ("host", "boot_id", "pid_namespace", "pid", "start", "supervisor_pid", "supervisor_start"),
@@ -93,13 +94,13 @@ class HostileRunner(Runner):
 
     @property
     def target(self) -> tuple[str, ...]:
-        return ("SSH", self.where) if self.config.ssh else ("LOCAL",)
+        return ("SSH", self.where) if self.config.target.host else ("LOCAL",)
 
     def exchange(self, exchange: Exchange) -> None:
         raise AssertionError("nothing is started")
 
     def execute(self, script: str, **options: Any) -> CommandResult:
-        if not self.config.ssh:
+        if not self.config.target.host:
             raise RunnerUnreachable("This machine is not asked here.")
         result, number = next(self.drawn)
         if isinstance(result, RunnerServiceError):

@@ -16,15 +16,16 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from profiles.config import SSHTarget
 from profiles.installations import MAX_INSTALLATION, installation_of, validate_installation
 from profiles.models import RunnerProfile
-from profiles.own_account import own_account
 from profiles.yaml.format import InvalidConfiguration, dump, parse
 from profiles.yaml.importer import export_configuration, import_configuration
 from runners.models import RunnerRun, SeenDatabase
 from runners.services import databases
+from runners.services.machines.local import LocalTarget
+from runners.services.machines.own_account import own_account
 from runners.services.machines.registry import get_runner
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support.api import Api
 from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
@@ -168,8 +169,8 @@ def test_the_placeholders_are_the_account_and_the_real_name_of_the_machine(setti
     settings.RUNNERS_SSH_CONFIG = str(config)
     for host in ("hpc", "login1.example.com", "LOGIN1.example.com"):
         assert installation_of("Prod-{host}:{user}", SSHTarget(host, 22, "Ana")) == "prod-login1.example.com:Ana"
-    assert installation_of("", None) == "default"
-    assert installation_of(EACH, None) == f"{own_account().pw_name}@localhost"
+    assert installation_of("", LocalTarget()) == "default"
+    assert installation_of(EACH, LocalTarget()) == f"{own_account().pw_name}@localhost"
     longest = installation_of("x" * 81 + EACH, SSHTarget("h" * 253, 22, "{host}" + "u" * 58))
     assert len(longest) <= MAX_INSTALLATION
     assert "{host}u" in longest

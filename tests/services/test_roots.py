@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from profiles.config import RunnerType
 from profiles.models import RunnerProfile
 from runners.models import AuditRecord, RunnerRun
 from tests.support.environments import StubAccount
@@ -34,11 +33,11 @@ def places(account: StubAccount, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def venv_run(
-    world: World, places: Path, runner_type: RunnerType, request: pytest.FixtureRequest
+    world: World, places: Path, runner_type: str, request: pytest.FixtureRequest
 ) -> Callable[..., dict[str, Any]]:
     """Run with a profile of each runner type that leaves MODULES open and allows only the root `allowed`."""
     fields: dict[str, Any] = {"venv_roots": str(places / "allowed")}
-    if runner_type is RunnerType.SSH:
+    if runner_type == "SSH":
         sshd = request.getfixturevalue("sshd")
         fields |= {"ssh_host": "127.0.0.1", "ssh_port": sshd.port, "ssh_user": sshd.user}
     RunnerProfile.objects.create(name="V", runner_type=runner_type, module_loader_type="VENV", **fields)
@@ -89,12 +88,12 @@ def test_roots_that_are_links_mean_where_they_lead(world: World, places: Path) -
 
 
 def test_no_profile_widens_the_roots_of_the_site(
-    world: World, places: Path, account: StubAccount, settings: Any, runner_type: RunnerType, request: Any
+    world: World, places: Path, account: StubAccount, settings: Any, runner_type: str, request: Any
 ) -> None:
     """RUNNERS_VENV_ROOTS also limits the modules that a profile fixes and the roots that a profile allows."""
     settings.RUNNERS_VENV_ROOTS = [str(places / "allowed")]
     fields: dict[str, Any] = {"runner_type": runner_type, "module_loader_type": "VENV"}
-    if runner_type is RunnerType.SSH:
+    if runner_type == "SSH":
         sshd = request.getfixturevalue("sshd")
         fields |= {"ssh_host": "127.0.0.1", "ssh_port": sshd.port, "ssh_user": sshd.user}
     paths = ("elsewhere/bad", "allowed/link")

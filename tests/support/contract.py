@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 
-from profiles.config import ModuleLoaderType, RunnerConfig
+from profiles.config import RunnerConfig
 from runners.models import new_run_key
 from runners.services.machines.probe import Identity, Probe, ProbeTarget
 from runners.services.machines.registry import get_module_loader, get_runner
@@ -13,7 +13,7 @@ from runners.services.machines.runner import CommandResult
 from tests.support.environments import Account
 from tests.support.processes import PATIENCE, cmdline, wait_for
 
-Configs = Callable[[ModuleLoaderType], RunnerConfig]
+Configs = Callable[[str], RunnerConfig]
 TIMEOUT = 30.0 * PATIENCE  # seconds
 
 HOSTILE = {

@@ -27,7 +27,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE, is_alive, kill_all, wait_for, with_environment
 
@@ -80,9 +80,9 @@ def conda_kind() -> str:
     return "real" if (REAL_CONDA / "bin" / "conda").exists() else "stand-in"
 
 
-def loader_id(loader: ModuleLoaderType) -> str:
+def loader_id(loader: str) -> str:
     """Return the id of a loader in parametrized tests."""
-    return f"CONDA-{conda_kind()}" if loader is ModuleLoaderType.CONDA else str(loader)
+    return f"CONDA-{conda_kind()}" if loader == "CONDA" else str(loader)
 
 
 def install_conda(root: Path) -> None:
@@ -146,16 +146,16 @@ class Account:
         for program in self.programs.iterdir():
             (self.venv / "bin" / program.name).symlink_to(program)
 
-    def modules(self, loader: ModuleLoaderType) -> tuple[str, ...]:
+    def modules(self, loader: str) -> tuple[str, ...]:
         return {
-            ModuleLoaderType.NO_MODULE: (),
-            ModuleLoaderType.VENV: (str(self.venv),),
-            ModuleLoaderType.LMOD: ("autosubmit",),
-            ModuleLoaderType.CONDA: ("autosubmit",),
+            "NO_MODULE": (),
+            "VENV": (str(self.venv),),
+            "LMOD": ("autosubmit",),
+            "CONDA": ("autosubmit",),
         }[loader]
 
-    def config(self, loader: ModuleLoaderType = ModuleLoaderType.NO_MODULE) -> RunnerConfig:
-        return RunnerConfig(RunnerType.LOCAL, loader, self.modules(loader))
+    def config(self, loader: str = "NO_MODULE") -> RunnerConfig:
+        return RunnerConfig("LOCAL", loader, self.modules(loader))
 
     def processes(self) -> list[int]:
         """Return the living processes that were started with this HOME, except our own servers."""

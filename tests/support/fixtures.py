@@ -6,7 +6,7 @@
     autosubmit       AutosubmitAccount: a home with real Autosubmit 4.1.17.1, for tests marked `real` (one per session)
     autosubmit_sshd  SSHServer for logins to `autosubmit`
     make_sshd        make_sshd(home, max_sessions=..., env=..., options=...) -> SSHServer of only this test
-    runner_type      each of LOCAL, SSH          loader_type   each of the four ModuleLoaderTypes
+    runner_type      each of LOCAL, SSH          loader_type   each module loader
     config           RunnerConfig of `runner_type` and `loader_type` for `account`; also sets the settings that it needs
     runner           Runner for a `config` with NO_MODULE, of each runner_type
     make_app         make_app(env=..., workers=2, account=account, sshd=sshd) -> AppServer, migrated and running
@@ -27,7 +27,8 @@ from typing import Any
 
 import pytest
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
+from profiles.rules import MODULE_LOADERS, RUNNERS
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
 from runners.services.machines.ssh.pool import POOL
@@ -141,39 +142,37 @@ def make_sshd(tmp_path: Path, settings: Any) -> Iterator[Callable[..., SSHServer
 # --- runners ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=list(RunnerType), ids=str)
-def runner_type(request: pytest.FixtureRequest) -> RunnerType:
-    return RunnerType(request.param)
+@pytest.fixture(params=list(RUNNERS), ids=str)
+def runner_type(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
-@pytest.fixture(params=list(ModuleLoaderType), ids=loader_id)
-def loader_type(request: pytest.FixtureRequest) -> ModuleLoaderType:
-    loader = ModuleLoaderType(request.param)
-    if loader is ModuleLoaderType.LMOD:
+@pytest.fixture(params=list(MODULE_LOADERS), ids=loader_id)
+def loader_type(request: pytest.FixtureRequest) -> str:
+    loader = request.param
+    if loader == "LMOD":
         need(find_lmod(), "Lmod")
     return loader
 
 
 @pytest.fixture
-def config_of(
-    runner_type: RunnerType, account: StubAccount, request: pytest.FixtureRequest
-) -> Callable[[ModuleLoaderType], RunnerConfig]:
+def config_of(runner_type: str, account: StubAccount, request: pytest.FixtureRequest) -> Callable[[str], RunnerConfig]:
     """config_of(loader) -> RunnerConfig of the current runner_type for `account`."""
-    if runner_type is RunnerType.LOCAL:
+    if runner_type == "LOCAL":
         return account.config
     server: SSHServer = request.getfixturevalue("sshd")
     return lambda loader: server.config(loader, account.modules(loader))
 
 
 @pytest.fixture
-def config(config_of: Callable[[ModuleLoaderType], RunnerConfig], loader_type: ModuleLoaderType) -> RunnerConfig:
+def config(config_of: Callable[[str], RunnerConfig], loader_type: str) -> RunnerConfig:
     return config_of(loader_type)
 
 
 @pytest.fixture
-def runner(config_of: Callable[[ModuleLoaderType], RunnerConfig], db: None) -> Runner:
+def runner(config_of: Callable[[str], RunnerConfig], db: None) -> Runner:
     # `db`: opening a connection queries the host keys that an admin has approved.
-    return get_runner(config_of(ModuleLoaderType.NO_MODULE))
+    return get_runner(config_of("NO_MODULE"))
 
 
 # --- the service ------------------------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from typing import Any
 from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from profiles.models import RunnerProfile
 from runners.models import ApiToken, RunnerRun, RunStatus
 from tests.support.api import Api
 
-CONFIG = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE).as_dict()
+CONFIG = RunnerConfig("LOCAL", "NO_MODULE").as_dict()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 

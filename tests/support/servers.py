@@ -48,7 +48,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType, SSHTarget
+from profiles.config import RunnerConfig
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support.paths import ROOT
 from tests.support.processes import (
     PATIENCE,
@@ -161,10 +162,8 @@ class SSHServer:
     def target(self) -> SSHTarget:
         return SSHTarget(host="127.0.0.1", port=self.port, user=self.user)
 
-    def config(
-        self, module_loader_type: ModuleLoaderType = ModuleLoaderType.NO_MODULE, modules: tuple[str, ...] = ()
-    ) -> RunnerConfig:
-        return RunnerConfig(RunnerType.SSH, module_loader_type, modules, self.target)
+    def config(self, module_loader_type: str = "NO_MODULE", modules: tuple[str, ...] = ()) -> RunnerConfig:
+        return RunnerConfig("SSH", module_loader_type, modules, self.target)
 
     def ssh(self, command: str, *, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run a command with OpenSSH's own client, to inspect the machine without our code."""

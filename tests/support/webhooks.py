@@ -11,7 +11,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from runners.models import RunnerRun, RunReason
 from runners.models.webhook import Webhook, WebhookDelivery
 from runners.services import lifecycle
@@ -66,7 +66,7 @@ def hook(receiver: Receiver, name: str = "of the tests", **values: Any) -> Webho
 
 
 def active_run(expid: str = "a001", profile_name: str = "MACHINE") -> RunnerRun:
-    config = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.NO_MODULE)
+    config = RunnerConfig("LOCAL", "NO_MODULE")
     return RunnerRun.objects.create(
         expid=expid, profile_name=profile_name, config=config.as_dict(), runner="LOCAL", module_loader="NO_MODULE"
     )

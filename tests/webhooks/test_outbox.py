@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection
 
-from profiles.config import ModuleLoaderType, RunnerConfig, RunnerType
+from profiles.config import RunnerConfig
 from runners.exceptions import CommandFailed
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.models.webhook import WebhookDelivery
@@ -60,7 +60,7 @@ def test_a_message_has_counts_and_job_names_and_no_text_of_a_log(receiver: Recei
 
 def test_a_launch_that_fails_is_told_as_never_started(receiver: Receiver, account: StubAccount) -> None:
     hook(receiver)
-    config = RunnerConfig(RunnerType.LOCAL, ModuleLoaderType.VENV, (f"{account.home}/no-such-venv",))
+    config = RunnerConfig("LOCAL", "VENV", (f"{account.home}/no-such-venv",))
     with pytest.raises(CommandFailed):
         starting.run_experiment(expid="a001", config=config, profile_name="MACHINE", audit=AuditRecord())
     delivery = WebhookDelivery.objects.get()

@@ -39,8 +39,9 @@ class Command(BaseCommand):
             raise CommandError(f"Nothing was changed: there is no profile {', '.join(missing)}.")
         for name in names:
             row = rows[name]
-            if parameters.SSH_USER in row.values():
-                raise CommandError(f"Nothing was changed: {name} has a fixed SSH.USER, so there is nothing to bind.")
+            fixed = [path for path in row.values() if parameters.table()[path].limit == parameters.USERS]
+            if fixed:
+                raise CommandError(f"Nothing was changed: {name} has a fixed {fixed[0]}, so there is nothing to bind.")
             row.bind()
             if options["to"]:
                 row.allowed_users = "\n".join(options["to"])

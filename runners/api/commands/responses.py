@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from profiles.api.serializers import ProfileSSHSerializer
-from profiles.config import ModuleLoaderType, RunnerType
+from profiles.rules import loader_choices, runner_choices
 from runners.api.runs.serializers import RunSerializer, StopStep
 from runners.services.cancelling import MAX_JOBS, JobOutcome, Outcome
 
@@ -105,8 +105,8 @@ class ExperimentCreatedAnswer(CommandAnswer):
 class PlannedProfile(serializers.Serializer[Any]):
     """The resolved configuration."""
 
-    RUNNER_TYPE = serializers.ChoiceField(choices=RunnerType.choices)
-    MODULE_LOADER_TYPE = serializers.ChoiceField(choices=ModuleLoaderType.choices)
+    RUNNER_TYPE = serializers.ChoiceField(choices=runner_choices())
+    MODULE_LOADER_TYPE = serializers.ChoiceField(choices=loader_choices())
     MODULES = serializers.ListField(child=serializers.CharField())
     SSH = ProfileSSHSerializer(required=False)
     VENV_ROOTS = serializers.ListField(

@@ -9,8 +9,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from profiles.config import ModuleLoaderType, RunnerType
 from profiles.installations import MAX_INSTALLATION
+from profiles.rules import RUNNERS, loader_choices, runner_choices
 from runners.api.pagination import LARGEST_PAGE, PAGE
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.services.representations import run_fields
@@ -38,7 +38,7 @@ class RunsQuery(StrictSerializer):
     installation = StrictTextField(
         required=False, max_length=MAX_INSTALLATION, help_text="Runs of this installation, by its whole name."
     )
-    runner = serializers.ChoiceField(choices=RunnerType.values, required=False)
+    runner = serializers.ChoiceField(choices=list(RUNNERS), required=False)
     host = StrictTextField(required=False, max_length=255, help_text="Runs on this machine, by its own name.")
     user = StrictTextField(required=False, max_length=100, help_text="Runs that this account of a machine runs.")
     started_by = StrictTextField(required=False, max_length=150, help_text="Runs that this person has started.")
@@ -94,8 +94,8 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
 
     expid = serializers.CharField()
     runner_id = serializers.IntegerField(help_text="The number of this run.")
-    runner = serializers.ChoiceField(choices=RunnerType.choices)
-    module_loader = serializers.ChoiceField(choices=ModuleLoaderType.choices)
+    runner = serializers.ChoiceField(choices=runner_choices())
+    module_loader = serializers.ChoiceField(choices=loader_choices())
     modules = serializers.CharField(allow_blank=True, help_text="Several modules stand on lines of their own.")
     status = serializers.ChoiceField(
         choices=RunStatus.choices,

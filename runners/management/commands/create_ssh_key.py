@@ -9,8 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from profiles.models import PublishedSSHKey
-from profiles.own_account import own_account
 from runners.services.audit import audited, begin, holds_changes
+from runners.services.machines.own_account import own_account
 from runners.services.machines.ssh import keys
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from profiles.own_account import own_account
 from runners.exceptions import RunnerServiceError
 from runners.models import TrustedHostKey
 from runners.services import host_keys
 from runners.services.host_keys import ScannedKey
+from runners.services.machines.own_account import own_account
 
 
 class Command(BaseCommand):

@@ -8,27 +8,46 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 
 from django.conf import settings
 
-from profiles.own_account import own_account
+from profiles.config import Target
+from profiles.parameters import Values
 from runners.exceptions import RunnerUnreachable
 from runners.services.machines.exchange import Exchange, pump_streams
+from runners.services.machines.own_account import own_account
 from runners.services.machines.runner import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTarget(Target):
+    """The machine on which this service runs."""
+
+    user: str = field(default_factory=lambda: own_account().pw_name)
+    host: str = ""
+
+    @property
+    def machine(self) -> str:
+        """The same on all nodes that share their home directories."""
+        return "localhost"
+
+    def describe(self) -> str:
+        return "this machine"
 
 
 class LocalRunner(Runner):
     """The machine on which this service runs, with the service's own account."""
 
     name = "LOCAL"
+    label = "LOCAL: the machine this service lives on"
+    is_local = True
+    target_class = LocalTarget
 
-    @property
-    def where(self) -> str:
-        return "this machine"
-
-    @property
-    def target(self) -> tuple[str, ...]:
-        return ("LOCAL",)
+    @classmethod
+    def account(cls, values: Values) -> tuple[str, str]:
+        target = LocalTarget()
+        return target.user, target.machine
 
     def exchange(self, exchange: Exchange) -> None:
         with ExitStack() as stack:

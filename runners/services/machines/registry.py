@@ -1,28 +1,22 @@
-"""The runners and module loaders, found through entry points, and those of a configuration."""
+"""Find the runner and the module loader of a configuration."""
 
 from __future__ import annotations
+
+from typing import cast
 
 from django.conf import settings
 
 from profiles.config import RunnerConfig
-from profiles.extensions import Registry
+from profiles.rules import MODULE_LOADERS, RUNNERS
 from runners.services.machines.loaders.base import ModuleLoader
 from runners.services.machines.runner import Runner
 
-NAMES = "[A-Z][A-Z0-9_]{0,15}"  # they are stored in columns of 16 characters
-
-RUNNERS: Registry[type[Runner]] = Registry(
-    "autosubmit_runners.runners", "runners.services.machines.runner.Runner", names=NAMES
-)
-MODULE_LOADERS: Registry[type[ModuleLoader]] = Registry(
-    "autosubmit_runners.loaders", "runners.services.machines.loaders.base.ModuleLoader", names=NAMES
-)
-
 
 def get_runner(config: RunnerConfig) -> Runner:
-    return RUNNERS[config.runner_type](config)
+    runner = cast("type[Runner]", RUNNERS[config.runner_type])
+    return runner(config)
 
 
 def get_module_loader(config: RunnerConfig) -> ModuleLoader:
-    loader = MODULE_LOADERS[config.module_loader_type]
+    loader = cast("type[ModuleLoader]", MODULE_LOADERS[config.module_loader_type])
     return loader(config.modules, config.venv_roots, tuple(settings.RUNNERS_VENV_ROOTS))

@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 from django.conf import settings
 from django.dispatch import Signal
 
 from profiles.config import RunnerConfig
+from profiles.rules import RunnerRules
 from runners.exceptions import (
     CommandFailed,
     CommandTimedOut,
@@ -83,26 +83,27 @@ class CommandResult:
         return last_lines(self.stdout + b"\n" + self.stderr)
 
 
-class Runner(ABC):
-    """The way to execute commands on a machine. Subclasses implement `exchange`; everything else is common code."""
+class Runner(RunnerRules, ABC):
+    """The way to execute commands on a machine, and the rules for its parameters (`RunnerRules`).
 
-    name: ClassVar[str]  # as in RUNNER_TYPE, and of the entry point
+    Subclasses implement `exchange`; everything else is common code.
+    """
 
     def __init__(self, config: RunnerConfig) -> None:
         self.config = config
 
     @property
-    @abstractmethod
     def where(self) -> str:
-        """The name of the machine in error messages."""
+        """The account and the machine, in messages."""
+        return self.config.target.describe()
 
     @property
-    @abstractmethod
     def target(self) -> tuple[str, ...]:
         """A key that is equal for runners that reach the same account of the same machine.
 
         With it, one round trip serves many runs.
         """
+        return (self.name, self.where)
 
     @abstractmethod
     def exchange(self, exchange: Exchange) -> None:
@@ -160,7 +161,7 @@ class Runner(ABC):
             raise OutcomeUnknown(
                 f"{why}. Check the experiment before you repeat it.",
                 output=last_lines(stdout.data + b"\n" + stderr.data),
-                **({"host": self.config.ssh.host} if self.config.ssh else {}),
+                **({"host": self.config.target.host} if self.config.target.host else {}),
             )
         return CommandResult(code, stdout.data, stderr.data, duration, stdout.truncated or stderr.truncated)
 
@@ -209,7 +210,7 @@ class Runner(ABC):
         BULKHEADS.heard(self.target, wait)
 
     def _not_evaluated(self, exchange: Exchange, timeout: float) -> str:
-        return startup.explain(self.where, exchange, timeout, is_remote=self.config.ssh is not None)
+        return startup.explain(self.where, exchange, timeout, is_remote=bool(self.config.target.host))
 
     def launch(self, key: str, command: str, *, timeout: float, prelude: Sequence[str] = ()) -> Identity:
         """Start a command detached, in the run directory `key`, and return its identity.

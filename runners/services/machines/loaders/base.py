@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from profiles.limits import in_words
+from profiles.rules import LoaderRules
 from runners.exceptions import ProfileForbidden, RunnerServiceError
 from runners.services.machines import scripts
 
@@ -24,15 +24,13 @@ def or_say(test: str, sentence: str) -> str:
     return f"{{ {test} || {{ printf '%s\\n' {shlex.quote(sentence)} >&2; false; }}; }}"
 
 
-class ModuleLoader(ABC):
-    """The preparation of a login shell for a command.
+class ModuleLoader(LoaderRules, ABC):
+    """The preparation of a login shell for a command, and the rules for its modules (`LoaderRules`).
 
     `modules`: validated values from a RunnerConfig; they are quoted here. `roots`: an environment that is given by its
     path must be in one of these directories; empty: it may be anywhere. `site_roots`: the same for every profile
     (RUNNERS_VENV_ROOTS), even if the profile fixes the environment.
     """
-
-    name: ClassVar[str]  # as in MODULE_LOADER_TYPE, and of the entry point
 
     def __init__(
         self, modules: tuple[str, ...] = (), roots: tuple[str, ...] = (), site_roots: tuple[str, ...] = ()

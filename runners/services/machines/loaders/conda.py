@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
+from django.core.exceptions import ValidationError
+
+from profiles.validators import MAX_NAME, shown, validate_path
 from runners.services.machines.loaders.base import ModuleLoader, or_say
 
+_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
 # Default directories of conda installers, tried after CONDA_EXE and PATH. Source: the installers' defaults.
 CONDA_ROOTS = (
     *('"$HOME"/' + name for name in ("miniforge3", "mambaforge", "miniconda3", "anaconda3", "conda")),
@@ -33,10 +38,30 @@ class CondaModuleLoader(ModuleLoader):
     """
 
     name = "CONDA"
+    label = "CONDA: a conda environment, by name or absolute path"
+    takes = "one"
+    what = "the name or the absolute path of one conda environment"
+    remedy = "Compare MODULES with what `conda env list` prints for the account."
+    may_be_path = True
+
+    @classmethod
+    def validate_module(cls, module: str) -> None:
+        """Validate the name or the absolute path of a conda environment."""
+        if module.startswith("/"):
+            validate_path(module)
+        elif len(module) > MAX_NAME or not _NAME.fullmatch(module) or module in (".", ".."):
+            raise ValidationError(
+                f"{shown(module)} is no conda environment: give a name of letters, digits and _ . + - with no - in "
+                "front, or an absolute path."
+            )
+
+    @classmethod
+    def is_path(cls, modules: tuple[str, ...]) -> bool:
+        return modules[0].startswith("/")
 
     def prelude(self) -> list[str]:
         (environment,) = self.modules
-        is_path = environment.startswith("/")
+        is_path = self.is_path(self.modules)
         word = self.judged(environment) if is_path else shlex.quote(environment)
         own = f"{word}/../../bin/conda " if is_path else ""  # ROOT/envs/NAME belongs to the conda at ROOT
         candidates = own + " ".join(f"{root}/bin/conda" for root in CONDA_ROOTS)

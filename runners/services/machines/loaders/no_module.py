@@ -9,6 +9,8 @@ class NoModuleLoader(ModuleLoader):
     """The unchanged login environment: Autosubmit is already on PATH."""
 
     name = "NO_MODULE"
+    label = "NO_MODULE: the login environment as it is"
+    takes = "none"
 
     def prelude(self) -> list[str]:
         return []

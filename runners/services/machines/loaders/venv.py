@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from profiles.validators import validate_path
 from runners.services.machines.loaders.base import ModuleLoader, or_say
 
 
@@ -12,6 +13,19 @@ class VenvModuleLoader(ModuleLoader):
     """
 
     name = "VENV"
+    label = "VENV: a Python virtual environment, by absolute path"
+    takes = "one"
+    what = "the absolute path of one virtual environment"
+    remedy = "MODULES has to be the absolute path of a virtual environment on that machine."
+    may_be_path = True
+
+    @classmethod
+    def validate_module(cls, module: str) -> None:
+        validate_path(module)
+
+    @classmethod
+    def is_path(cls, modules: tuple[str, ...]) -> bool:
+        return True
 
     def prelude(self) -> list[str]:
         (path,) = self.modules

@@ -23,11 +23,11 @@ from dataclasses import dataclass, replace
 
 from django.conf import settings
 
-from profiles.config import DEFAULT_SSH_PORT
 from runners_project import bounded
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_SSH_PORT = 22
 USER_FILE, SYSTEM_FILE = "~/.ssh/config", "/etc/ssh/ssh_config"
 USER_FOLDER, SYSTEM_FOLDER = "~/.ssh", "/etc/ssh"  # base of relative paths in Include lines
 MAX_INCLUDES = 16  # nested Include lines; OpenSSH's own limit

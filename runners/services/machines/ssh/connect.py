@@ -14,12 +14,12 @@ from typing import Any
 import paramiko
 from django.conf import settings
 
-from profiles.config import DEFAULT_SSH_PORT, SSHTarget
 from runners.exceptions import AuthenticationFailed, RunnerServiceError, RunnerUnreachable
 from runners.services.machines.output import last_lines
 from runners.services.machines.ssh import authentication, keys, known_hosts
-from runners.services.machines.ssh.config import SSHHostOptions, lookup
+from runners.services.machines.ssh.config import DEFAULT_SSH_PORT, SSHHostOptions, lookup
 from runners.services.machines.ssh.paramiko_fixes import Transport
+from runners.services.machines.ssh.target import SSHTarget
 from runners_project import bounded
 
 KEEPALIVE = 20  # seconds

@@ -21,10 +21,9 @@ from pathlib import Path
 import paramiko
 from django.conf import settings
 
-from profiles.config import DEFAULT_SSH_PORT
 from runners.exceptions import HostKeyChanged, HostKeyUnknown, RunnerUnreachable
 from runners.services.machines.ssh.certificates import RSA_SIGNATURES, SUFFIX, BadCertificate, Certificate
-from runners.services.machines.ssh.config import SSHHostOptions
+from runners.services.machines.ssh.config import DEFAULT_SSH_PORT, SSHHostOptions
 from runners_project import bounded
 
 CERTIFICATES = tuple(

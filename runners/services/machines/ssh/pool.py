@@ -22,11 +22,11 @@ from typing import Protocol
 import paramiko
 from django.conf import settings
 
-from profiles.config import SSHTarget
 from runners.exceptions import RunnerServiceError, RunnerUnreachable
 from runners.services.machines.exchange import ConnectDeadline, Exchange, pump_streams
 from runners.services.machines.ssh import connect
 from runners.services.machines.ssh.paramiko_fixes import GONE, Channel, Transport
+from runners.services.machines.ssh.target import SSHTarget
 
 logger = logging.getLogger(__name__)
 

@@ -2,25 +2,93 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from django.core.exceptions import ValidationError
+
+from profiles.parameters import HOSTS, USERS, Errors, Parameter, Values, parse_integer
+from profiles.validators import MAX_HOST, MAX_USER, shown, validate_host, validate_user
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import Runner
+from runners.services.machines.ssh.config import DEFAULT_SSH_PORT, lookup
 from runners.services.machines.ssh.pool import POOL, exec_on_channel
+from runners.services.machines.ssh.target import SSHTarget, machine_of
+
+
+def validate_port(value: int) -> None:
+    if not 1 <= value <= 65535:
+        raise ValidationError(f"{shown(value)} is no port: give a number from 1 to 65535.")
+
+
+HOST = Parameter(
+    "SSH.HOST",
+    "Machine",
+    validate=validate_host,
+    column="ssh_host",
+    missing="The profile leaves open which machine to use",
+    max_length=MAX_HOST,
+    limit=HOSTS,
+)
+PORT = Parameter(
+    "SSH.PORT",
+    "SSH port",
+    "integer",
+    parse=parse_integer("port", 1, 65535),
+    validate=validate_port,
+    column="ssh_port",
+    is_required=False,
+    minimum=1,
+    maximum=65535,
+)
+USER = Parameter(
+    "SSH.USER",
+    "Account on that machine",
+    validate=validate_user,
+    column="ssh_user",
+    missing="The profile leaves open as which user to connect",
+    max_length=MAX_USER,
+    limit=USERS,
+    alias="SSH.USERNAME",
+)
 
 
 class SSHRunner(Runner):
     """Another machine, over a pooled SSH connection."""
 
     name = "SSH"
+    label = "SSH: another machine"
+    target_class = SSHTarget
+    parameters = (HOST, PORT, USER)
+
+    @classmethod
+    def defaults(cls, values: Values, errors: Errors) -> Values:
+        """Return the port and the user of `~/.ssh/config`, for a host that is given."""
+        found: Values = {PORT.path: DEFAULT_SSH_PORT}
+        host = values.get(HOST.path)
+        if host is None or HOST.path in errors:
+            return found
+        options = lookup(host)
+        if options.problem:
+            errors[HOST.path] = [f"{options.problem} Ask an admin."]
+        if options.port:
+            found[PORT.path] = options.port
+        if options.user:
+            found[USER.path] = options.user
+        return found
+
+    @classmethod
+    def account(cls, values: Values) -> tuple[str, str]:
+        host = values.get(HOST.path, "")
+        user = values.get(USER.path) or cls.defaults(values, {}).get(USER.path, "")
+        return user, machine_of(host) if host else ""
+
+    @property
+    def ssh(self) -> SSHTarget:
+        return cast("SSHTarget", self.config.target)
 
     @property
     def where(self) -> str:
-        assert self.config.ssh
-        return f"{self.config.ssh.user}@{self.config.ssh.host}:{self.config.ssh.port}"
-
-    @property
-    def target(self) -> tuple[str, ...]:
-        return ("SSH", self.where)
+        return f"{self.ssh.user}@{self.ssh.host}:{self.ssh.port}"
 
     def exchange(self, exchange: Exchange) -> None:
-        assert self.config.ssh
-        exec_on_channel(POOL, self.config.ssh, exchange)
+        exec_on_channel(POOL, self.ssh, exchange)
