@@ -44,12 +44,15 @@ def paths() -> list[Path]:
 
     from profiles import validators
     from profiles.yaml.format import MAX_CHARACTERS, InvalidConfiguration, parse
-    from runners.commands import reasons
+    from runners.commands import output, run_log
+    from runners.commands.create_experiment import CREATE_EXPERIMENT
+    from runners.commands.parameters import Words
+    from runners.commands.set_job_status import SET_JOB_STATUS, read_changes
     from runners.pages import ansi
-    from runners.services.machines import output
+    from runners.services.machines.output import plain_text as plain
     from runners.services.machines.ssh.known_hosts import _is_for
     from runners.web import fields
-    from runners.web.requests import RunStatusRequest, SetJobStatusParamsSerializer
+    from runners.web.requests import RunStatusRequest, request_of
 
     def refused(read: Callable[[str], object]) -> Callable[[str], object]:
         def call(text: str) -> None:
@@ -58,14 +61,15 @@ def paths() -> list[Path]:
 
         return call
 
-    repository, filters = fields.RepositoryField(), fields.FilterField()
-    words = fields.WordsField(pattern="[A-Z]+", rule="-")
+    params = request_of(SET_JOB_STATUS)().fields["command_params"]
+    filters, words = params.fields["filter_chunks"], fields.WordsField(Words(name="", pattern="[A-Z]+", rule="-"))
+    repository = request_of(CREATE_EXPERIMENT)().fields["command_params"].fields["git_repo"]
     header = "RUNNER_CONFIGURATION:\n  PROFILES:\n"
     profile = "    P{}: {{RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE, SSH: {{HOST: h, PORT: 22}}}}\n"
     body, chunk, line = 1024 * 1024, 256 * 1024, 64 * 1024
 
     def plain_text(text: str) -> str:
-        return output.plain_text(text.encode())
+        return plain(text.encode())
 
     def lines_of(unit: str) -> Callable[[int], str]:
         return lambda n: unit * (n // len(unit))
@@ -99,16 +103,16 @@ def paths() -> list[Path]:
         Path("log viewer, titles without end", chunk, lambda n: "\x1b]0;x" * (n // 6), ansi.to_html),
         Path("log viewer, escapes", chunk, lambda n: "\x1b" * n, ansi.to_html),
         Path("body, unknown members", body, names_of("exp"), members(RunStatusRequest)),
-        Path("body, unknown parameters", body, names_of("final_"), members(SetJobStatusParamsSerializer)),
+        Path("body, unknown parameters", body, names_of("final_"), members(type(params))),
         Path("output, titles without end", body, lines_of("\x1b]0;x"), plain_text),
         Path("output, one line overwritten", body, lines_of("xxxxxxx\r"), plain_text),
         Path("output, credentials in addresses", body, lines_of("://a://b:c@d "), plain_text),
-        Path("output, errors", body, lines_of("[ERROR] 2020-01-01 00:00:00,000 x\n"), read(reasons.complaint)),
-        Path("output, one endless error", body, lines_of("[ERROR] "), read(reasons.complaint)),
-        Path("output, tracebacks", body, lines_of('  File "a", line 1, in x\na.b: '), read(reasons.complaint)),
-        Path("output, warnings", body, lines_of("[WARNING] 2020-01-01 00:00:00,000 x\n"), read(reasons.warnings)),
-        Path("output, changed jobs", body, lines_of("CHANGED: job: a status to: READY\n"), read(reasons.changes)),
-        Path("log of a run, jobs", body, lines_of("Job a001_X changed from READY to FAILED\n"), read(reasons.jobs)),
+        Path("output, errors", body, lines_of("[ERROR] 2020-01-01 00:00:00,000 x\n"), read(output.complaint)),
+        Path("output, one endless error", body, lines_of("[ERROR] "), read(output.complaint)),
+        Path("output, tracebacks", body, lines_of('  File "a", line 1, in x\na.b: '), read(output.complaint)),
+        Path("output, warnings", body, lines_of("[WARNING] 2020-01-01 00:00:00,000 x\n"), read(output.warnings)),
+        Path("output, changed jobs", body, lines_of("CHANGED: job: a status to: READY\n"), read(read_changes)),
+        Path("log of a run, jobs", body, lines_of("Job a001_X changed from READY to FAILED\n"), read(run_log.jobs)),
         Path("known_hosts, stars", line, lambda n: "*a" * (n // 2) + "b", lambda text: _is_for(text, "a" * 255)),
         Path("known_hosts, patterns", line, lambda n: "*a*b," * (n // 5), lambda text: _is_for(text, "a" * 255)),
         Path("YAML, profiles", MAX_CHARACTERS, yaml_of(profile), refused(parse)),

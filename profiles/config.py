@@ -5,18 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self, cast
 
-from django.db import models
-
-
-class Endpoint(models.TextChoices):
-    """The command families that an admin can switch off."""
-
-    SET_JOB_STATUS = "SET_JOB_STATUS", "set-job-status"
-    CREATE_EXPERIMENT = "CREATE_EXPERIMENT", "create-experiment"
-    RUNNER_RUN = "RUNNER_RUN", "runner-run"
-    UPDATE_EXPERIMENT_DETAILS = "UPDATE_EXPERIMENT_DETAILS", "update-experiment-description"
-
-
 DEFAULT_INSTALLATION = "default"  # shared by all profiles that name none, so that no experiment runs twice
 
 

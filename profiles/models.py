@@ -13,8 +13,8 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.functional import classproperty
 
-from profiles import parameters, validators
-from profiles.config import Endpoint, RunnerConfig
+from profiles import parameters, toggles, validators
+from profiles.config import RunnerConfig
 from profiles.exceptions import ForbiddenParameter
 from profiles.installations import MAX_PATTERN, installation_of, possible_installations, validate_installation
 from profiles.limits import (
@@ -358,9 +358,9 @@ def groups_of(user: Any) -> set[int]:
 
 
 class EndpointToggle(models.Model):
-    """The admin's switch of one command family. A family without a row is enabled."""
+    """The admin's switch of one command family. A family without a row is in the state that its Toggle starts in."""
 
-    name = models.CharField(max_length=40, unique=True, choices=Endpoint.choices)
+    name = models.CharField(max_length=40, unique=True, choices=toggles.choices)
     enabled = models.BooleanField(
         default=True, help_text="Off: requests are answered 403, and today's GUI hides the controls."
     )
@@ -373,14 +373,15 @@ class EndpointToggle(models.Model):
         return self.get_name_display()
 
     @classmethod
-    def is_enabled(cls, endpoint: Endpoint) -> bool:
-        return not cls.objects.filter(name=endpoint, enabled=False).exists()
+    def is_enabled(cls, name: str) -> bool:
+        enabled = cls.objects.filter(name=name).values_list("enabled", flat=True).first()
+        return toggles.toggles()[name].is_enabled if enabled is None else enabled
 
     @classmethod
-    def states(cls) -> dict[Endpoint, bool]:
-        """Return the state of all families, in the order of their definition."""
-        off = set(cls.objects.filter(enabled=False).values_list("name", flat=True))
-        return {endpoint: endpoint.value not in off for endpoint in Endpoint}
+    def states(cls) -> dict[str, bool]:
+        """Return the state of all families by name, in the order of their definition."""
+        rows = dict(cls.objects.values_list("name", "enabled"))
+        return {name: rows.get(name, toggle.is_enabled) for name, toggle in toggles.toggles().items()}
 
 
 class PublishedSSHKey(models.Model):

@@ -73,3 +73,9 @@ def _printable(words: str, substitute: Callable[[str], str]) -> str:
 
 def _shortened(words: str, limit: int) -> str:
     return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """Format a rejected value of any type for an error message: printable, and cut after `limit` characters."""
+    text = ascii(value) if not isinstance(value, str) or not value.isprintable() else f"'{value}'"
+    return text if len(text) <= limit else f"{text[:limit]}…"

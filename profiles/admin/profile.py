@@ -21,11 +21,11 @@ from django.utils.safestring import SafeString
 
 from profiles.admin.import_page import NEEDED, import_view, switched
 from profiles.admin.profile_form import ProfileForm, copy_of, preview, preview_of_form
-from profiles.config import Endpoint
 from profiles.groups import profiles_that_need
 from profiles.limits import BOUND
 from profiles.models import AccountMap, EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
 from profiles.rules import RUNNERS
+from profiles.toggles import commands_of, toggles
 from profiles.validators import is_public_key
 from profiles.yaml.format import Configuration, dump
 from profiles.yaml.importer import export_configuration, settings_of
@@ -277,16 +277,9 @@ class EndpointToggleAdmin(ToggleAdmin):
     readonly_fields = ("name",)
     actions = None
 
-    COVERS = {
-        Endpoint.SET_JOB_STATUS: "set-job-status",
-        Endpoint.CREATE_EXPERIMENT: "create-experiment, create-job-list",
-        Endpoint.RUNNER_RUN: "run-experiment, stop-experiment",
-        Endpoint.UPDATE_EXPERIMENT_DETAILS: "update-experiment-description",
-    }
-
     @admin.display(description="commands")
     def covers(self, toggle: EndpointToggle) -> str:
-        return self.COVERS.get(Endpoint(toggle.name), "")
+        return ", ".join(commands_of(toggle.name))
 
     @admin.display(description="who switched it")
     def history(self, toggle: EndpointToggle) -> SafeString:
@@ -302,8 +295,8 @@ class EndpointToggleAdmin(ToggleAdmin):
         return super().get_changelist_form(request, **{**kwargs, "form": ToggleForm})
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        # A family without a row is enabled. Create the missing rows, so that each family can be switched here.
-        rows = [EndpointToggle(name=name) for name in Endpoint.values]
+        # Create the missing rows, so that each family can be switched here.
+        rows = [EndpointToggle(name=name, enabled=toggle.is_enabled) for name, toggle in toggles().items()]
         EndpointToggle.objects.bulk_create(rows, ignore_conflicts=True)
         title = "Endpoint toggles"  # instead of "Select ... to change": there is nothing to select
         return super().changelist_view(request, {"title": title, **(extra_context or {})})

@@ -10,9 +10,9 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
-from profiles.config import Endpoint
 from profiles.models import UserSettings
 from profiles.rules import loader_choices, runner_choices
+from profiles.toggles import toggles
 from profiles.validators import MAX_USER, validate_preferred_username
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ EndpointsSerializer = type(
     {
         "__doc__": "The state of every command family.",
         "__module__": __name__,
-        **{name: EndpointStateSerializer() for name in Endpoint.values},
+        **{name: EndpointStateSerializer() for name in toggles()},
     },
 )
 

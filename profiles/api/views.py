@@ -54,7 +54,7 @@ class EndpointsView(APIView):
         ),
     )
     def get(self, request: Request) -> Response:
-        return Response({name.value: {"ENABLED": enabled} for name, enabled in EndpointToggle.states().items()})
+        return Response({name: {"ENABLED": enabled} for name, enabled in EndpointToggle.states().items()})
 
 
 class SSHPublicKeysView(APIView):

@@ -11,10 +11,10 @@ import yaml
 from django.core.exceptions import ValidationError
 
 from profiles import parameters, validators
-from profiles.config import Endpoint
 from profiles.installations import validate_installation
 from profiles.limits import validate_accounts, validate_patterns, validate_roots, validate_user_patterns
 from profiles.parameters import Values
+from profiles.toggles import toggles
 from profiles.validators import canonical, kind, shown
 
 ROOT = "RUNNER_CONFIGURATION"
@@ -81,7 +81,7 @@ class Configuration:
     profiles: dict[str, ProfileSettings] | None = None
     ssh_public_keys: tuple[str, ...] | None = None
     accounts: dict[str, tuple[str, ...]] | None = None
-    endpoints: dict[Endpoint, bool] | None = None
+    endpoints: dict[str, bool] | None = None
 
 
 # --- Text to settings ------------------------------------------------------------------------------------------------
@@ -223,8 +223,8 @@ class _Reader:
             keys = self.keys(parts[SSH_PUBLIC_KEYS], f"{ROOT}.{SSH_PUBLIC_KEYS}")
         if parts.get(ENDPOINTS) is not None:
             path = f"{ROOT}.{ENDPOINTS}"
-            found = self.mapping(parts[ENDPOINTS], path, Endpoint.values)
-            endpoints = {Endpoint(name): self.endpoint(f"{path}.{name}", value) for name, value in found.items()}
+            found = self.mapping(parts[ENDPOINTS], path, list(toggles()))
+            endpoints = {name: self.endpoint(f"{path}.{name}", value) for name, value in found.items()}
         if parts.get(ACCOUNTS) is not None:
             path = f"{ROOT}.{ACCOUNTS}"
             found = self.few(self.mapping(parts[ACCOUNTS], path), path)

@@ -13,9 +13,10 @@ from django.db import transaction
 from django.db.models import Model
 
 from profiles import parameters
-from profiles.config import DEFAULT_INSTALLATION, Endpoint
+from profiles.config import DEFAULT_INSTALLATION
 from profiles.limits import lines
 from profiles.models import AccountMap, EndpointToggle, PublishedSSHKey, RunnerProfile
+from profiles.toggles import toggles
 from profiles.yaml.format import (
     ACCESS,
     ACCOUNTS,
@@ -258,13 +259,13 @@ def _plan_accounts(plan: Plan, wanted: dict[str, tuple[str, ...]], prune: bool) 
         _plan_removal(plan, gone, row.delete, prune)
 
 
-def _plan_endpoints(plan: Plan, wanted: dict[Endpoint, bool]) -> None:
-    """Plan the toggles. Nothing is pruned: the four families always exist, and one without a row is enabled."""
+def _plan_endpoints(plan: Plan, wanted: dict[str, bool]) -> None:
+    """Plan the toggles. Nothing is pruned: a toggle without a row has the state that it starts in."""
     rows = {row.name: row for row in EndpointToggle.objects.select_for_update()}
-    for endpoint, enabled in wanted.items():
-        row = rows.get(endpoint.value) or EndpointToggle(name=endpoint.value)
+    for name, enabled in wanted.items():
+        row = rows.get(name) or EndpointToggle(name=name, enabled=toggles()[name].is_enabled)
         if row.enabled != enabled:
-            path = f"{ENDPOINTS}.{endpoint.value}.{ENABLED}"
+            path = f"{ENDPOINTS}.{name}.{ENABLED}"
             plan.changes.append(Change("change", path, _text(row.enabled), _text(enabled), row=row))
             row.enabled = enabled
             plan._steps.append(row.save)

@@ -14,6 +14,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, badge, block, short
+from runners.commands.registry import audit_names
 from runners.models import AuditRecord
 from runners.templatetags.formatting import exact_time
 
@@ -32,10 +33,10 @@ class OutcomeFilter(ChoiceFilter):
     }
 
 
-COMMANDS = (  # the names that callers pass to `audited`
-    *("run-experiment", "stop-experiment", "set-job-status", "preview-job-status", "create-experiment"),
-    *("create-job-list", "update-experiment-description", "check-profile", "approve-host-key", "forget-host-key"),
-    *("create-ssh-key", "abandon-run", "clean-runs", "change-configuration"),
+COMMANDS = (  # the names that callers pass to `audited`: Autosubmit's commands, and what the service does itself
+    *audit_names(),
+    *("check-profile", "approve-host-key", "forget-host-key", "create-ssh-key", "abandon-run", "clean-runs"),
+    "change-configuration",
 )
 
 

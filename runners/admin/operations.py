@@ -10,8 +10,9 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, as_json, badge, block, short
+from runners.commands.registry import operation_kinds
 from runners.models import Operation
-from runners.models.operation import OperationKind, OperationStatus
+from runners.models.operation import OperationStatus
 from runners.templatetags.formatting import duration, exact_time
 
 TONES = {"pending": "active", "running": "active", "succeeded": "completed", "failed": "failed", "unknown": "unsure"}
@@ -20,7 +21,7 @@ TONES = {"pending": "active", "running": "active", "succeeded": "completed", "fa
 class KindFilter(ChoiceFilter):
     title = "command"
     parameter_name = "kind"
-    meanings = {kind.value: (str(kind.label), Q(kind=kind.value)) for kind in OperationKind}
+    meanings = {name: (label, Q(kind=name)) for name, label in operation_kinds()}
 
 
 class StatusFilter(ChoiceFilter):

@@ -32,10 +32,10 @@ from runners.admin.base import (
     block,
     short,
 )
-from runners.commands import autosubmit
+from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
-from runners.services import access, dry_run, logs, lookup, probing, runs, stopping
+from runners.services import access, execute, logs, lookup, probing, runs, stopping
 from runners.services.machines.output import plain_text
 from runners.templatetags.formatting import exact_time, lasted, outcome, tone
 from runners.web.audit import audit_command
@@ -166,8 +166,8 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         config = config_of(run)
         if config is None:
             return f"not readable: {UNREADABLE}"
-        plan = dry_run.run_experiment(expid=run.expid, config=config)
-        return block(plan.script.replace(dry_run.RUN_DIRECTORY, f'"$HOME"/.autosubmit-runners/{run.key}'))
+        plan = execute.plan_run(expid=run.expid, config=config)
+        return block(plan.script.replace(execute.RUN_DIRECTORY, f'"$HOME"/.autosubmit-runners/{run.key}'))
 
     @admin.display(description="identity")
     def shown_identity(self, run: RunnerRun) -> SafeString:
@@ -266,7 +266,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
                     self.message_user(request, warning, messages.WARNING)
                 return redirect("admin:runners_runnerrun_change", pk)
             run.refresh_from_db()
-        context["argv"] = shlex.join(autosubmit.stop(run.expid, force=False, cancel_jobs=False))
+        context["argv"] = shlex.join(STOP_EXPERIMENT.argv(run.expid, force=False, cancel_jobs=False))
         return self._page(request, "stop", context)
 
     def abandon(self, request: HttpRequest, pk: int) -> HttpResponse:

@@ -14,7 +14,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from profiles.config import Endpoint
 from profiles.models import EndpointToggle
 from runners.api.authentication import is_open
 from runners.api.permissions import ScopeAllowed
@@ -23,7 +22,7 @@ from runners.exceptions import EndpointDisabled
 from runners.models import AuditRecord
 from runners.models.token import ApiToken
 from runners.services.audit import as_known
-from runners.services.dry_run import Plan
+from runners.services.execute import Plan
 from runners.services.strangers import STRANGERS
 from runners.web.audit import audit_command, identify
 from runners.web.client_address import client_address
@@ -52,7 +51,8 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
     Every POST leaves an audit record, whatever its outcome, except requests without valid credentials beyond the rate
     of STRANGERS. The order of the checks: credentials, scope, toggle, rate, body, use case.
 
-    `command` is the command's name on the wire. `endpoint` is the toggle that can disable it; None: always enabled.
+    `command` is the command's name on the wire. `endpoint` is the name of the toggle that can disable it; empty: always
+    enabled.
     """
 
     permission_classes = [ScopeAllowed]
@@ -61,7 +61,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
     filter_backends = []
 
     command: str = ""
-    endpoint: Endpoint | None = None
+    endpoint: str = ""
     audit: AuditRecord
     body_error: exceptions.APIException | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,11 @@ from rest_framework.reverse import reverse
 
 from runners.api.base import CommandViewSet
 from runners.api.operations.serializers import operation_fields
-from runners.models.operation import IdempotencyRecord, Operation, OperationKind
-from runners.services import idempotency, operations
-from runners.services.execute import CommandOutcome
+from runners.commands.base import OneShotCommand
+from runners.models.operation import IdempotencyRecord, Operation
+from runners.services import execute, idempotency, operations
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.operations import WAIT_GRACE
-from runners.services.results import body_of
 
 RETRY_AFTER = 2  # seconds
 LONGEST_WAIT = 60  # seconds that `Prefer: wait=` may hold a connection
@@ -47,34 +45,32 @@ class LongCommandViewSet(CommandViewSet):
 
     record: IdempotencyRecord | None = None  # of a request with an Idempotency-Key (api/idempotency.py)
 
-    def execute_or_enqueue(
-        self,
-        request: Request,
-        kind: OperationKind,
-        data: dict[str, Any],
-        argv: list[str],
-        run_inline: Callable[[], CommandOutcome],
-    ) -> Response:
-        """Execute a long command, inside the request or as an operation.
+    def execute_or_enqueue(self, request: Request, command: OneShotCommand, data: dict[str, Any]) -> Response:
+        """Execute a one-shot command, inside the request or as an operation; with `dry_run`, return what it would do.
 
-        - Default: call `run_inline`, which runs the command inside the request.
+        - Default: execute the command inside the request.
         - With `Prefer: respond-async`: start an operation and return 202 at once, or after the time of `wait=`.
         - With an `Idempotency-Key`: start an operation and wait for its end. A retry of the request can then find the
           result, even if this server dies before it answers.
+
+        Only a long command can become an operation. `data`: the validated body.
         """
+        given: dict[str, Any] = {"config": data["config"], "params": data["params"], "expid": data.get("expid", "")}
+        if data["dry_run"]:
+            return self.planned(execute.plan(command, **given))
         preference = Preference.of(request)
-        if not preference.is_async and self.record is None:
-            return Response(body_of(kind, run_inline()))
+        if not command.is_long or not (preference.is_async or self.record):
+            return Response(execute.body_of(command, execute.execute(command, audit=self.audit, **given)))
         limit = settings.RUNNERS_OPERATION_TIMEOUT if preference.is_async else settings.RUNNERS_COMMAND_TIMEOUT
+        if self.record:
+            given["on_insert"] = idempotency.bind_operation(self.record)
         operation = operations.start(
-            kind=kind,
-            config=data["config"],
+            command=command,
             profile_name=data["profile_name"],
-            argv=argv,
-            expid=data.get("expid", ""),
             timeout=math.ceil(limit),
             audit=self.audit,
-            **({"on_insert": idempotency.bind_operation(self.record)} if self.record else {}),
+            is_patient=preference.is_async,
+            **given,
         )
         return self.operation_response(operation, preference)
 
@@ -93,6 +89,5 @@ class LongCommandViewSet(CommandViewSet):
             place = reverse("api-operation", kwargs={"id": operation.pk})
             headers = {"Location": place, "Preference-Applied": APPLIED, "Retry-After": str(RETRY_AFTER)}
             return Response(operation_fields(operation), status=202, headers=headers)
-        outcome = operations.outcome(operation)
-        self.audit.expid = outcome.expid
-        return Response(body_of(OperationKind(operation.kind), outcome))
+        self.audit.expid = operations.outcome(operation).expid
+        return Response(operations.body_of(operation))

@@ -8,7 +8,6 @@ from runners.models.health import Heartbeat as Heartbeat
 from runners.models.host_key import TrustedHostKey as TrustedHostKey
 from runners.models.operation import IdempotencyRecord as IdempotencyRecord
 from runners.models.operation import Operation as Operation
-from runners.models.operation import OperationKind as OperationKind
 from runners.models.operation import OperationStatus as OperationStatus
 from runners.models.run import RunnerRun as RunnerRun
 from runners.models.run import RunnerRunQuerySet as RunnerRunQuerySet

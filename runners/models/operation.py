@@ -5,16 +5,9 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
+from runners.commands.registry import operation_kinds
 from runners.exceptions import AccountBusy
 from runners.models.base import DetachedCommand
-
-
-class OperationKind(models.TextChoices):
-    """The commands that can be operations, by their names on the wire."""
-
-    SET_JOB_STATUS = "set-job-status", "set-job-status"
-    CREATE_EXPERIMENT = "create-experiment", "create-experiment"
-    CREATE_JOB_LIST = "create-job-list", "create-job-list"
 
 
 class OperationStatus(models.TextChoices):
@@ -32,7 +25,7 @@ class Operation(DetachedCommand):
 
     ACTIVE_STATUS = OperationStatus.RUNNING
 
-    kind = models.CharField(max_length=32, choices=OperationKind.choices)
+    kind = models.CharField(max_length=32, choices=operation_kinds, help_text="The command.")
     expid = models.CharField(max_length=16, blank=True, help_text="Of create-experiment: empty until it is made.")
     argv = models.JSONField(default=list)
     timeout = models.PositiveIntegerField(help_text="Seconds after which the command is ended on its machine.")

@@ -16,12 +16,15 @@ from profiles.exceptions import InvalidProfile
 from profiles.models import RunnerProfile, UserSettings
 from profiles.people import person_of
 from profiles.rules import loader_choices, runner_choices
-from runners.commands.autosubmit import STATUSES
+from runners.commands.create_experiment import CREATE_EXPERIMENT
+from runners.commands.create_job_list import CREATE_JOB_LIST
+from runners.commands.set_job_status import SET_JOB_STATUS, STATUSES
+from runners.commands.update_description import UPDATE_DESCRIPTION
 from runners.exceptions import InvalidRequest, ProfileNotFound, RunnerServiceError
 from runners.pages.base import usable_profiles
+from runners.printable import quoted
 from runners.services import access
 from runners.web import requests
-from runners.web.fields import quoted
 from runners.web.problems import flatten, sentence
 
 PARAM = "param-"  # prefix of the field names of open parameters
@@ -229,7 +232,7 @@ class RunForm(CommandForm):
 
 
 class JobListForm(CommandForm):
-    serializer_class = requests.CreateJobListRequest
+    serializer_class = requests.request_of(CREATE_JOB_LIST)
     params = ("force", "check_wrapper", "update_version")
     more = ("check_wrapper", "update_version")
     expid = expid_field()
@@ -239,7 +242,7 @@ class JobListForm(CommandForm):
 
 
 class SetStatusForm(CommandForm):
-    serializer_class = requests.SetJobStatusRequest
+    serializer_class = requests.request_of(SET_JOB_STATUS)
     params = (
         *("final_status", "job_names_list", "filter_status", "filter_type", "filter_chunks", "filter_type_chunk"),
         *("filter_type_chunk_split", "check_wrapper", "update_version"),
@@ -265,7 +268,7 @@ class SetStatusForm(CommandForm):
 
 
 class CreateExperimentForm(CommandForm):
-    serializer_class = requests.CreateExperimentRequest
+    serializer_class = requests.request_of(CREATE_EXPERIMENT)
     params = (
         *("description", "hpc", "copy", "dummy", "minimal", "use_local_minimal", "git_repo", "git_branch"),
         *("config_path", "operational", "testcase", "evaluation"),
@@ -286,7 +289,7 @@ class CreateExperimentForm(CommandForm):
 
 
 class DescriptionForm(CommandForm):
-    serializer_class = requests.UpdateDescriptionRequest
+    serializer_class = requests.request_of(UPDATE_DESCRIPTION)
     expid = expid_field()
     description = forms.CharField(
         label="New description", required=False, strip=False, widget=forms.Textarea(attrs={"rows": 4})

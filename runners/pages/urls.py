@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, register_converter
 
-from runners.commands.autosubmit import EXPID_PATTERN
+from runners.commands.parameters import EXPID_PATTERN
 from runners.pages.views import commands, dashboard, history, run
 
 

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from enum import StrEnum
 from typing import Any, TypeVar
 
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from profiles.models import DeletedProfile, RunnerProfile, groups_of
+from runners.commands.base import Action as Action
 from runners.exceptions import NotRunning, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, DetachedCommand, RunnerRun
 
 Row = TypeVar("Row", bound=Model)
-
-
-class Action(StrEnum):
-    """What a user asks to do. RUN covers all uses of a profile (also creating, describing) except setting statuses."""
-
-    RUN = "run"
-    STOP = "stop"
-    SET_STATUS = "set-status"
 
 
 _GROUPS = {Action.RUN: "run_groups", Action.STOP: "stop_groups", Action.SET_STATUS: "status_groups"}

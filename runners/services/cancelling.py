@@ -15,9 +15,10 @@ from typing import Any
 from django.conf import settings
 
 from runners import printable
-from runners.commands import autosubmit, reasons
+from runners.commands import output
+from runners.commands.installation import installed_version
+from runners.commands.stop_experiment import STOP_EXPERIMENT, STOP_STDIN
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError
-from runners.services.installation import installed_version
 from runners.services.machines import scripts
 from runners.services.machines.registry import get_module_loader
 from runners.services.machines.runner import CommandResult, Runner
@@ -155,9 +156,11 @@ def cancel(expid: str, runner: Runner) -> Cancellation:
 
     The result reports what went wrong. Raises only RunnerUnreachable: then nothing was executed.
     """
-    text = scripts.cancelling(expid, get_module_loader(runner.config).wrap(autosubmit.stop(expid, cancel_jobs=True)))
+    text = scripts.cancelling(
+        expid, get_module_loader(runner.config).wrap(STOP_EXPERIMENT.argv(expid, cancel_jobs=True))
+    )
     try:
-        result = runner.execute(text, stdin=autosubmit.STOP_STDIN, login=True, timeout=settings.RUNNERS_CANCEL_TIMEOUT)
+        result = runner.execute(text, stdin=STOP_STDIN, login=True, timeout=settings.RUNNERS_CANCEL_TIMEOUT)
     except CommandTimedOut:
         failure = (
             f"Autosubmit's cancel on {runner.where} was cut off after {settings.RUNNERS_CANCEL_TIMEOUT:g} s "
@@ -187,7 +190,7 @@ def judged(expid: str, runner: Runner, result: CommandResult) -> Cancellation:
                 failure=f"{who} on {runner.where} cannot cancel jobs: it has no `stop --cancel`. Cancel them on their "
                 "platforms."
             )
-        reason = reasons.reason_of(result.stdout, result.stderr) or "no output"
+        reason = output.reason_of(result.stdout, result.stderr) or "no output"
         return Cancellation(
             jobs,
             platforms,

@@ -21,7 +21,8 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from profiles.models import RunnerProfile
 from runners import printable
-from runners.commands import autosubmit, reasons
+from runners.commands import installation, output, remedies
+from runners.commands.installation import ask_version
 from runners.exceptions import (
     AuthenticationFailed,
     HostKeyChanged,
@@ -31,7 +32,6 @@ from runners.exceptions import (
 )
 from runners.models import new_run_key
 from runners.services import databases
-from runners.services.installation import ask_version
 from runners.services.machines import answers, scripts
 from runners.services.machines.breaker import BREAKER, Target
 from runners.services.machines.bulkheads import BULKHEADS
@@ -344,7 +344,7 @@ def _module_loader(runner: Runner) -> Outcome:
 
 def _autosubmit(runner: Runner) -> Outcome:
     result = ask_version(runner)
-    version = autosubmit.version_in(result.all_text)
+    version = installation.version_in(result.all_text)
     if result.exit_code or not version:
         return _refusal(
             result,
@@ -359,12 +359,12 @@ def _installation(runner: Runner, profiles: Iterable[RunnerProfile]) -> Outcome:
 
     If the database is known, it is compared with those of the other profiles.
     """
-    argv = autosubmit.describe(autosubmit.NO_EXPERIMENT)
+    argv = installation.describe(installation.NO_EXPERIMENT)
     lines = [*get_module_loader(runner.config).steps(argv), f"exec {shlex.join(argv)}"]
     result = runner.execute(_in_root(lines), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
-    found = reasons.complaint(result.stdout, result.stderr)
-    if found and not reasons.is_experiment_missing(argv, found):
-        remedy = reasons.remedy(found.text) or "Log in by hand and try `autosubmit describe` there."
+    found = output.complaint(result.stdout, result.stderr)
+    if found and not output.is_experiment_missing(found):
+        remedy = remedies.remedy(found.text) or "Log in by hand and try `autosubmit describe` there."
         return Outcome(False, found.text, remedy)
     if result.exit_code in (126, 127):
         return _refusal(result, "Autosubmit has to be on PATH once the environment is prepared.")

@@ -1,7 +1,7 @@
 """Commands that run detached from their request. They are launched like runs, and any process can judge them later.
 
-The output that means success or failure is the same as for an attended command (`autosubmit.py`). It is read from the
-log in the operation's directory after the operation's process has ended.
+The output that means success or failure is the same as for an attended command (`runners/commands/`). It is read from
+the log in the operation's directory after the operation's process has ended.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +18,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from profiles.config import RunnerConfig
-from runners.commands import autosubmit, reasons
+from runners.commands.base import CommandOutcome, OneShotCommand
+from runners.commands.parameters import Params
+from runners.commands.registry import one_shot_commands
 from runners.exceptions import (
     AccountBusy,
     AlreadyRunning,
@@ -39,19 +40,12 @@ from runners.exceptions import (
     TooManyCommands,
 )
 from runners.models import AuditRecord, new_run_key
-from runners.models.operation import Operation, OperationKind, OperationStatus
-from runners.services import access, lifecycle, probing
+from runners.models.operation import Operation, OperationStatus
+from runners.services import access, execute, lifecycle, probing
 from runners.services.active_runs import forget_earlier_runs, require_idle
 from runners.services.audit import begin
 from runners.services.database import LOST, drop_lost_connection
-from runners.services.execute import (
-    CommandOutcome,
-    creation_outcome,
-    failure,
-    job_list_outcome,
-    job_status_outcome,
-    lost_progress,
-)
+from runners.services.execute import notes_of
 from runners.services.machines import scripts
 from runners.services.machines.probe import LogChunk, Probe
 from runners.services.machines.registry import get_module_loader, get_runner
@@ -67,13 +61,6 @@ CLOCK_SLACK = 2  # seconds: the machine reports the end in whole seconds, and it
 READABLE = 4096  # a log is read up to RUNNERS_OUTPUT_LIMIT minus these bytes, because the answer has a header
 
 
-# For each kind: whether the exit code (-1: unknown) and the output show that the command has succeeded.
-SUCCESS: dict[str, Callable[[int, str], bool]] = {
-    OperationKind.SET_JOB_STATUS: autosubmit.is_job_list_saved,
-    OperationKind.CREATE_JOB_LIST: autosubmit.is_job_list_created,
-    OperationKind.CREATE_EXPERIMENT: lambda exit_code, text: autosubmit.created_expid(text) is not None,
-}
-NEEDS_IDLE = (OperationKind.SET_JOB_STATUS, OperationKind.CREATE_JOB_LIST)  # the experiment must not be running
 UNREACHABLE = (RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed)
 BUSY = (MachineBusy, AccountBusy, TooManyCommands)
 ERRORS: dict[str, type[RunnerServiceError]] = {
@@ -87,29 +74,31 @@ ERRORS: dict[str, type[RunnerServiceError]] = {
 
 def start(
     *,
-    kind: OperationKind,
+    command: OneShotCommand,
+    params: Params,
     config: RunnerConfig,
     profile_name: str,
-    argv: list[str],
     expid: str = "",
     timeout: int,
     audit: AuditRecord,
+    is_patient: bool = False,
     on_insert: Callable[[Operation], None] = lambda operation: None,
 ) -> Operation:
     """Start a command detached and return its row. The command is ended on its machine after `timeout` seconds.
 
     The row is inserted before anything starts; `on_insert` runs in the transaction that inserts it. Raises
     AlreadyRunning, RunnerUnreachable, CommandFailed or ProfileForbidden if the command certainly did not start. If it
-    is unknown whether it started, the row is returned, and the next look at it finds out.
+    is unknown whether it started, the row is returned, and the next look at it finds out. `is_patient`: no request
+    waits for the command, so it may wait longer for others of its kind.
     """
-    audit.argv = argv
+    argv = audit.argv = command.argv(expid, params, is_detached=is_patient)
     get_runner(config).admit()
     begin(audit)
-    if kind in NEEDS_IDLE:
+    if command.needs_idle:
         require_idle(expid=expid, config=config)
     operation = Operation(
         key=new_run_key(),
-        kind=kind,
+        kind=command.name,
         expid=expid,
         installation=config.installation,
         profile_name=profile_name,
@@ -118,7 +107,7 @@ def start(
         argv=argv,
         timeout=timeout,
         started_by=audit.actor,
-        notes=lost_progress(expid=expid, config=config, is_done=True) if kind == OperationKind.CREATE_JOB_LIST else [],
+        notes=notes_of(command, expid=expid, config=config, params=params, is_done=True),
     )
     with transaction.atomic():
         operation.save(force_insert=True)
@@ -196,17 +185,29 @@ def outcome(operation: Operation) -> CommandOutcome:
     )
 
 
-def _stored_result(operation: Operation) -> tuple[list[str], reasons.Changes | None]:
+def _stored_result(operation: Operation) -> tuple[list[str], Any]:
     """Return the stored warnings and changes. If the stored result is not valid, return a warning instead."""
+    command = command_of(operation)
     match operation.result:
-        case {"warnings": list(warnings), "changes": None} if all(isinstance(each, str) for each in warnings):
-            return warnings, None
-        case {
-            "warnings": list(warnings),
-            "changes": {"jobs": dict(jobs), "changed": int(changed), "selected": None | int() as selected},
-        } if all(isinstance(each, str) for each in [*warnings, *jobs.values()]):
-            return warnings, reasons.Changes(jobs, changed, selected)
+        case {"warnings": list(warnings), "changes": changes} if all(isinstance(each, str) for each in warnings):
+            try:
+                return warnings, command.restored(changes) if command else None
+            except ValueError:
+                pass
     return [f"The stored result of operation {operation.pk} cannot be read."], None
+
+
+def command_of(operation: Operation) -> OneShotCommand | None:
+    """Return the command of an operation; None if the package that has it was removed."""
+    return one_shot_commands().get(operation.kind)
+
+
+def body_of(operation: Operation) -> dict[str, Any]:
+    """Return the members of the answer to the command of an operation that has succeeded."""
+    found, command = outcome(operation), command_of(operation)
+    if command is None:
+        return {"message": f"{operation.kind} has succeeded.", "warnings": found.warnings}
+    return execute.body_of(command, found)
 
 
 def error_of(operation: Operation) -> RunnerServiceError | None:
@@ -241,18 +242,29 @@ def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> Non
     except RunnerServiceError as error:
         lifecycle.mark_unreachable(operation, error.detail)
         return
+    command = command_of(operation)
+    if command is None:
+        finish(
+            operation,
+            status=OperationStatus.UNKNOWN,
+            error=OutcomeUnknown(
+                f"The service has no command {operation.kind} any more, so it cannot read what the command did. Check "
+                "the experiment."
+            ),
+        )
+        return
     data = chunk.data if chunk else b""
     when = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     duration = ((when or timezone.now()) - operation.created).total_seconds()
     is_cut = chunk is not None and chunk.offset > 0
     result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", duration, is_cut)
-    if SUCCESS[operation.kind](result.exit_code, result.text):
-        done = _outcome(operation, result)
+    if command.is_success(result.exit_code, result.text):
+        done = _outcome(command, operation, result)
         finish(
             operation,
             status=OperationStatus.SUCCEEDED,
             expid=done.expid,
-            result={"warnings": done.warnings, "changes": asdict(done.changes) if done.changes else None},
+            result={"warnings": done.warnings, "changes": command.stored(done.changes)},
             exit_code=probe.exit_code,
             finished=when,
         )
@@ -271,22 +283,20 @@ def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> Non
         finish(
             operation,
             status=OperationStatus.FAILED,
-            error=_failure(operation, runner, result),
+            error=_failure(command, operation, runner, result),
             exit_code=probe.exit_code,
             finished=when,
         )
 
 
-def _outcome(operation: Operation, result: CommandResult) -> CommandOutcome:
+def _outcome(command: OneShotCommand, operation: Operation, result: CommandResult) -> CommandOutcome:
     """Return the outcome of a command that has succeeded."""
-    if operation.kind == OperationKind.SET_JOB_STATUS:
-        return job_status_outcome(operation.expid, operation.argv, result)
-    if operation.kind == OperationKind.CREATE_EXPERIMENT:
-        expid = autosubmit.created_expid(result.text) or operation.expid
-        forget_earlier_runs(expid=expid, config=operation.runner_config, before=operation.created)
-        return creation_outcome(expid, operation.argv, result)
-    notes = operation.notes if isinstance(operation.notes, list) else []
-    return job_list_outcome(operation.expid, operation.runner_config, result, [str(note) for note in notes])
+    config = operation.runner_config
+    notes = [str(note) for note in operation.notes] if isinstance(operation.notes, list) else []
+    done = execute.outcome_of(command, config, operation.argv, result, expid=operation.expid, notes=notes)
+    if not command.needs_expid:
+        forget_earlier_runs(expid=done.expid, config=config, before=operation.created)
+    return done
 
 
 def _read_all(operation: Operation, runner: Runner) -> LogChunk | None:
@@ -294,12 +304,14 @@ def _read_all(operation: Operation, runner: Runner) -> LogChunk | None:
     return runner.read_log(operation.key, offset=-limit, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
 
 
-def _failure(operation: Operation, runner: Runner, result: CommandResult) -> RunnerServiceError:
+def _failure(
+    command: OneShotCommand, operation: Operation, runner: Runner, result: CommandResult
+) -> RunnerServiceError:
     if result.exit_code in DEADLINE_CODES and result.duration >= operation.timeout - CLOCK_SLACK:
         return CommandTimedOut(
             f"The command on {runner.where} was ended after {operation.timeout} s.", output=result.last_words
         )
-    return failure(operation.runner_config, operation.argv, result, expid=operation.expid)
+    return execute.failure(command, operation.runner_config, operation.argv, result, expid=operation.expid)
 
 
 def finish(

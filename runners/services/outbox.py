@@ -12,7 +12,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from runners.commands import reasons
+from runners.commands import run_log
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
 from runners.services.representations import iso_time, run_fields
@@ -44,7 +44,7 @@ def message_fields(run: RunnerRun) -> dict[str, Any]:
     told = ""
     if jobs:
         counts = (jobs["total"], jobs["failed"], jobs["failed_jobs"], jobs["not_run"])
-        told = reasons.jobs_sentence(*counts, at_least=jobs.get("at_least", False))
+        told = run_log.jobs_sentence(*counts, at_least=jobs.get("at_least", False))
     return {**run_fields(run), "explanation": told}
 
 

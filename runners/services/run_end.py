@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from runners import printable
-from runners.commands import autosubmit, reasons
+from runners.commands import remedies, run_log
 from runners.exceptions import CommandFailed, RunnerServiceError
 from runners.models import RunnerRun, RunReason
 from runners.services import lifecycle
@@ -29,7 +29,7 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
     tell.
     """
     detail = ""
-    jobs: reasons.Jobs | None = None
+    jobs: run_log.Jobs | None = None
     finished = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     is_stopped = _ended_by_a_stop(run, finished)
     if probe.answer == Probe.ENDED:
@@ -43,10 +43,10 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
                 lifecycle.mark_unreachable(run, error.detail)
                 return
             if is_stopped:
-                is_completed = autosubmit.is_run_complete(log)
-            elif autosubmit.is_run_interrupted(log):
+                is_completed = run_log.is_run_complete(log)
+            elif run_log.is_run_interrupted(log):
                 is_completed, is_interrupted = False, True
-            elif autosubmit.has_run_failed(log):
+            elif run_log.has_run_failed(log):
                 is_completed = False
         if is_completed:
             reason = ""
@@ -84,18 +84,18 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
     )
 
 
-def _jobs(run: RunnerRun, runner: Runner) -> reasons.Jobs | None:
+def _jobs(run: RunnerRun, runner: Runner) -> run_log.Jobs | None:
     """Return the outcome of the run's jobs. None if it cannot be read: the end of the run is stored without it."""
     try:
         lines, is_whole = runner.grep_log(
-            run.key, reasons.JOB_LINES, repeated=reasons.REPEATED_LINES, timeout=settings.RUNNERS_PROBE_TIMEOUT
+            run.key, run_log.JOB_LINES, repeated=run_log.REPEATED_LINES, timeout=settings.RUNNERS_PROBE_TIMEOUT
         )
     except RunnerServiceError:
         return None
-    return reasons.jobs(lines, is_whole=is_whole)
+    return run_log.jobs(lines, is_whole=is_whole)
 
 
-def _counts(jobs: reasons.Jobs | None) -> dict[str, Any] | None:
+def _counts(jobs: run_log.Jobs | None) -> dict[str, Any] | None:
     """Return the counts in the format of RunnerRun.jobs."""
     if jobs is None:
         return None
@@ -126,7 +126,7 @@ def end_of_log(run: RunnerRun, runner: Runner) -> str:
     return plain_text(chunk.data) if chunk else ""
 
 
-def _reason(run: RunnerRun, runner: Runner, jobs: reasons.Jobs | None) -> str:
+def _reason(run: RunnerRun, runner: Runner, jobs: run_log.Jobs | None) -> str:
     """Return Autosubmit's reason for the end of a failed run, or else its last words. Empty if neither can be read."""
     try:
         chunk = runner.read_log(run.key, offset=-END_OF_LOG, limit=END_OF_LOG, timeout=settings.RUNNERS_PROBE_TIMEOUT)
@@ -134,6 +134,6 @@ def _reason(run: RunnerRun, runner: Runner, jobs: reasons.Jobs | None) -> str:
         return ""
     if chunk is None:
         return ""
-    found = reasons.reason_of_run(chunk.data, has_failed_jobs=bool(jobs and jobs.failed))
-    remedy = reasons.remedy(found)
+    found = run_log.reason_of_run(chunk.data, has_failed_jobs=bool(jobs and jobs.failed))
+    remedy = remedies.remedy(found)
     return f"{found}\n{remedy}" if remedy else found

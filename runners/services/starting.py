@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
-from runners.commands import autosubmit
+from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.exceptions import (
     AlreadyRunning,
     CommandFailed,
@@ -35,7 +35,7 @@ def run_experiment(
     if the run certainly did not start; OutcomeUnknown or CommandTimedOut if it may have started. In the last case the
     run stays ACTIVE, and the next probe tells whether it started.
     """
-    argv = autosubmit.run(expid)
+    argv = RUN_EXPERIMENT.argv(expid)
     audit.argv = argv
     _require_no_cancel(expid, config.installation)
     _require_not_renamed(expid, config)

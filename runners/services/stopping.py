@@ -22,7 +22,8 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from runners.commands import autosubmit, reasons
+from runners.commands import output, run_log
+from runners.commands.stop_experiment import STOP_EXPERIMENT, STOP_STDIN
 from runners.exceptions import (
     CommandTimedOut,
     NotRunning,
@@ -88,7 +89,7 @@ class Stop:
                 self.steps.append(HAD_ENDED)
                 self._show()
             else:
-                self.audit.argv = autosubmit.stop(self.run.expid, force=self.force)
+                self.audit.argv = STOP_EXPERIMENT.argv(self.run.expid, force=self.force)
                 try:
                     is_over = self._end(identity)
                 except RunnerUnreachable:
@@ -192,7 +193,7 @@ class Stop:
 
         Autosubmit only sends an INT to local jobs, which they ignore, and marks them as FAILED.
         """
-        self.audit.argv = autosubmit.stop(self.run.expid, cancel_jobs=True)
+        self.audit.argv = STOP_EXPERIMENT.argv(self.run.expid, cancel_jobs=True)
         with self._step(interrupted.CANCEL, ended=True) as step:
             try:
                 self.cancellation = cancel(self.run.expid, self.runner)
@@ -224,7 +225,7 @@ class Stop:
             )
         else:
             try:
-                is_suspect = autosubmit.was_submitting(run_end.end_of_log(self.run, self.runner))
+                is_suspect = run_log.was_submitting(run_end.end_of_log(self.run, self.runner))
             except RunnerServiceError:
                 is_suspect = True
             if is_suspect:
@@ -287,15 +288,13 @@ class Stop:
                 others = f"another home's `autosubmit run {self.run.expid}`"
                 step["outcome"] = f"left out: it would stop process {victim}, {others}"
                 return False
-            text = get_module_loader(self.config).wrap(autosubmit.stop(self.run.expid))
+            text = get_module_loader(self.config).wrap(STOP_EXPERIMENT.argv(self.run.expid))
             try:
-                result = self.runner.execute(
-                    text, stdin=autosubmit.STOP_STDIN, login=True, timeout=settings.RUNNERS_STOP_TIMEOUT
-                )
+                result = self.runner.execute(text, stdin=STOP_STDIN, login=True, timeout=settings.RUNNERS_STOP_TIMEOUT)
                 self.may_be_sent = True
                 step["outcome"] = f"exit code {result.exit_code}"
                 if result.exit_code:
-                    step["outcome"] += f": {reasons.reason_of(result.stdout, result.stderr)}"
+                    step["outcome"] += f": {output.reason_of(result.stdout, result.stderr)}"
             except (CommandTimedOut, OutcomeUnknown) as error:
                 self.may_be_sent = True
                 step["outcome"] = error.detail

@@ -1,4 +1,4 @@
-"""The request bodies: one serializer for each command.
+"""The request bodies: one serializer for each command. `request_of` makes those of the one-shot commands.
 
 All serializers are strict. They reject an unknown member and suggest the nearest known name, because a misspelt option
 that is silently ignored would run something else than the client meant.
@@ -8,35 +8,31 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from profiles.api.serializers import ModulesField
 from profiles.models import RunnerProfile
 from profiles.people import person_of
-from runners.commands.autosubmit import STATUSES, CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+from runners.commands.base import OneShotCommand
+from runners.commands.parameters import InvalidParams
+from runners.commands.run_experiment import RUN_EXPERIMENT
+from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import ProfileNotFound
+from runners.printable import quoted
 from runners.services import access, lookup
 from runners.web.fields import (
     MAX_NAMED,
-    ConfigPathField,
-    DescriptionField,
     ExpidField,
-    FilterField,
-    FinalStatusField,
     FlagField,
-    JobNamesField,
     NoParamsField,
-    OptionalExpidField,
     OptionalTextField,
     ProfileParamsField,
-    RepositoryField,
-    SectionsField,
     StrictTextField,
-    WordsField,
-    quoted,
+    field_of,
 )
 
 
@@ -150,7 +146,7 @@ class ProfiledSerializer(StrictSerializer):
 
 
 class RunExperimentRequest(ProfiledSerializer):
-    """Which experiment, and how its machine is reached."""
+    __doc__ = RUN_EXPERIMENT.request_text
 
     expid = ExpidField()
     command_params = NoParamsField()
@@ -190,166 +186,67 @@ class RunStatusRequest(WhichRun):
 
 
 class StopExperimentRequest(WhichRun):
-    """Which experiment, and how hard. The run itself knows its machine."""
+    __doc__ = STOP_EXPERIMENT.request_text
 
-    force = FlagField(help_text="End it at once (KILL) instead of asking it first.")
-    cancel_jobs = FlagField(
-        help_text="Also cancel the jobs that it has submitted. When nothing runs: those that the last run has left."
-    )
+    force, cancel_jobs = map(field_of, STOP_EXPERIMENT.parameters)
     dry_run = FlagField(help_text=DRY_RUN)
 
 
-class SetJobStatusParamsSerializer(StrictSerializer):
-    """Which jobs get which status. At least one filter has to be given; several are combined with AND."""
+# --- from the registry ------------------------------------------------------------------------------------------------
 
-    final_status = FinalStatusField(help_text="The new status. Not every version of Autosubmit sets jobs to each.")
-    job_names_list = JobNamesField(help_text="Full job names, such as a001_SIM.")
-    filter_chunks = FilterField(help_text="Such as [ 20000101 [ fc0 [1-2] ] ].")
-    filter_status = WordsField(
-        words=(*STATUSES, "ANY"),
-        rule="use Autosubmit's statuses, such as READY or FAILED.",
-        help_text="Jobs that have one of these statuses now. Autosubmit refuses a status that no job has.",
-    )
-    filter_type = SectionsField(help_text="Jobs of these sections, such as SIM, or DN [1-2] for some of its splits.")
-    filter_type_chunk = FilterField(help_text="Such as [ 20000101 [ fc0 [1] ] ],SIM.")
-    filter_type_chunk_split = FilterField(help_text="Such as [ 20000101 [ fc0 [1] ] ],SIM.")
-    check_wrapper = FlagField(help_text="Also generate and check the wrappers.")
-    update_version = FlagField(help_text="Set the experiment's Autosubmit version to the one that runs the command.")
 
-    FILTERS = ("job_names_list", "filter_chunks", "filter_status", "filter_type", "filter_type_chunk")
-    CHUNK_FILTERS = ("filter_chunks", "filter_type_chunk", "filter_type_chunk_split")
+class ParamsSerializer(StrictSerializer):
+    """The `command_params` of a command."""
+
+    command: ClassVar[OneShotCommand]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if not any(attrs[name] for name in (*self.FILTERS, "filter_type_chunk_split")):
-            raise serializers.ValidationError(
-                {"job_names_list": "Say which jobs: give job_names_list or at least one filter."}
-            )
-        given = [name for name in self.CHUNK_FILTERS if attrs[name]]
-        if len(given) > 1:
-            raise serializers.ValidationError(
-                {given[1]: f"Give only one of {' and '.join(given)}: Autosubmit would ignore all but one."}
-            )
+        try:
+            self.command.validate(attrs)
+        except InvalidParams as error:
+            raise serializers.ValidationError(error.errors) from None
         return attrs
 
-    def as_params(self, attrs: dict[str, Any]) -> SetJobStatusParams:
-        return SetJobStatusParams(
-            **{
-                **attrs,
-                "job_names_list": tuple(attrs["job_names_list"]),
-                "filter_type": ",".join(attrs["filter_type"]) or None,
-            }
-        )
 
+class CommandRequest(ProfiledSerializer):
+    """The request of a one-shot command. `params` in the validated data has the values of all its parameters."""
 
-class SetJobStatusRequest(ProfiledSerializer):
-    """Which experiment, which of its jobs, and their new status."""
-
-    action = access.Action.SET_STATUS
-
-    expid = ExpidField()
-    command_params = SetJobStatusParamsSerializer()
+    command: ClassVar[OneShotCommand]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        expid, params = attrs["expid"], attrs["command_params"]
-        foreign = [name for name in params["job_names_list"] if not name.startswith(f"{expid}_")]
-        if foreign:
-            raise serializers.ValidationError(
-                {
-                    "command_params": {
-                        "job_names_list": f"{quoted(foreign[0])} is no job of {expid}: its jobs begin with {expid}_."
-                    }
-                }
-            )
+        """Add `config` and `params`. Raises the errors of ProfiledSerializer."""
+        own = {each.name: attrs.pop(each.name) for each in self.command.parameters if each.in_body}
+        params = own | (attrs.pop("command_params", None) or {})
+        try:
+            self.command.validate_for(attrs.get("expid", ""), params)
+        except InvalidParams as error:
+            raise serializers.ValidationError({"command_params": error.errors}) from None
         attrs = super().validate(attrs)
-        attrs["params"] = SetJobStatusParamsSerializer().as_params(params)
-        return attrs
+        return {**attrs, "params": params}
 
 
-class CreateExperimentParamsSerializer(StrictSerializer):
-    """How the new experiment is made.
-
-    At most one of operational, testcase and evaluation; dummy neither with minimal nor with copy.
-    """
-
-    description = DescriptionField(help_text="Any text of at most 32,000 characters.")
-    hpc = OptionalTextField(
-        pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
-        rule="a platform is named by letters, digits and _ . -, such as local.",
-        max_length=100,
-        help_text="The default platform, HPCARCH. Autosubmit accepts unknown names here; a run would fail later.",
-    )
-    git_repo = RepositoryField(help_text="The URL or path of a git repository, without user and password.")
-    git_branch = OptionalTextField(
-        pattern=r"[A-Za-z0-9_][A-Za-z0-9._/+@#=-]*",
-        rule="use the name of a branch or tag, without blanks or shell characters.",
-        max_length=255,
-    )
-    config_path = ConfigPathField(
-        help_text="Where the repository keeps the configuration files. Several paths are separated by commas; all but "
-        "the first begin with %PROJDIR%/ (the repository), as in conf/a.yml,%PROJDIR%/conf/b.yml."
-    )
-    copy = OptionalExpidField(help_text="An experiment whose configuration is copied.")
-    minimal = FlagField(help_text="Only one small configuration file, minimal.yml.")
-    use_local_minimal = FlagField(help_text="With minimal: a local project instead of a git repository.")
-    dummy = FlagField(help_text="With example jobs that only sleep.")
-    operational = FlagField(help_text="The id begins with o.")
-    testcase = FlagField(help_text="The id begins with t.")
-    evaluation = FlagField(help_text="The id begins with e.")
-
-    EXCLUSIVE = (("operational", "testcase", "evaluation"), ("minimal", "dummy"), ("copy", "dummy"))
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        for group in self.EXCLUSIVE:
-            given = [name for name in group if attrs[name]]
-            if len(given) > 1:
-                raise serializers.ValidationError({given[1]: f"Give only one of {' and '.join(given)}."})
-        if attrs["minimal"] and attrs["use_local_minimal"]:
-            for name in ("git_repo", "git_branch"):
-                if attrs[name]:
-                    raise serializers.ValidationError(
-                        {name: f"Leave out {name} or use_local_minimal: Autosubmit would drop {name} without a word."}
-                    )
-        return attrs
+@cache
+def request_of(command: OneShotCommand) -> type[CommandRequest]:
+    """Return the serializer of a command's request body, made of its parameters."""
+    members: dict[str, Any] = {"expid": ExpidField()} if command.needs_expid else {}
+    members |= {each.name: field_of(each) for each in command.parameters if each.in_body}
+    members["command_params"] = _params_field(command)
+    more = {"command": command, "action": command.action, "__doc__": command.request_text}
+    return type(f"{_camel(command)}Request", (CommandRequest,), {**members, **more, "__module__": __name__})
 
 
-class CreateExperimentRequest(ProfiledSerializer):
-    """Where and how a new experiment is made."""
-
-    command_params = CreateExperimentParamsSerializer()
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        attrs = super().validate(attrs)
-        attrs["params"] = CreateExperimentParams(**attrs["command_params"])
-        return attrs
-
-
-class CreateJobListParamsSerializer(StrictSerializer):
-    """How the job list is made."""
-
-    check_wrapper = FlagField(help_text="Also generate and check the wrappers.")
-    update_version = FlagField(help_text="Set the experiment's Autosubmit version to the one that runs the command.")
-    force = FlagField(
-        help_text="Read nothing of the old job list, such as when its file is damaged. With and without it all jobs "
-        "begin anew: COMPLETED ones become READY or WAITING."
-    )
+def _params_field(command: OneShotCommand) -> serializers.Field[Any, Any, Any, Any]:
+    parameters = [each for each in command.parameters if not each.in_body]
+    if not parameters:
+        return NoParamsField()
+    members = {each.name: field_of(each) for each in parameters}
+    more = {"command": command, "__doc__": command.params_text, "__module__": __name__}
+    made = type(f"{_camel(command)}ParamsSerializer", (ParamsSerializer,), {**members, **more})
+    if any(each.is_required for each in parameters):
+        return made()
+    return made(required=False, allow_null=True)
 
 
-class CreateJobListRequest(ProfiledSerializer):
-    """Which experiment, and how its job list is made."""
-
-    expid = ExpidField()
-    command_params = CreateJobListParamsSerializer(required=False, allow_null=True)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        attrs = super().validate(attrs)
-        attrs["params"] = CreateJobListParams(**(attrs.get("command_params") or {}))
-        return attrs
-
-
-@extend_schema_serializer(component_name="UpdateExperimentDescriptionRequest")
-class UpdateDescriptionRequest(ProfiledSerializer):
-    """Which experiment, and its new description."""
-
-    expid = ExpidField()
-    description = DescriptionField(allow_blank=True, help_text="Any text of at most 32,000 characters; may be empty.")
-    command_params = NoParamsField()
+def _camel(command: OneShotCommand) -> str:
+    """Return the name of a command as the name of a class: SetJobStatus."""
+    return command.name.title().replace("-", "")

@@ -12,7 +12,7 @@ import pytest
 from django.test import Client
 
 from profiles.models import RunnerProfile
-from runners.commands import autosubmit
+from runners.commands import create_experiment
 from runners.models import AuditRecord, RunnerRun
 from runners.services.machines import scripts
 from tests.support.api import NASTY, Api
@@ -167,7 +167,7 @@ def test_a_description_counts_as_set_when_autosubmit_has_written_it(api: Api, ac
 def test_a_create_that_waits_in_vain_for_another_says_so(
     api: Api, account: StubAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autosubmit, "LOCK_WAIT", 0.2)
+    monkeypatch.setattr(create_experiment, "LOCK_WAIT", 0.2)
     folder = account.home / ".autosubmit-runners"
     folder.mkdir(exist_ok=True)
     with (folder / scripts.EXPID_LOCK).open("w") as lock:

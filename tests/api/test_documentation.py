@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from runners.cli.service import BY_CODE, Exit
+from runners.commands.registry import long_commands
 from runners.models.operation import OperationStatus
-from runners.services.results import MESSAGES
 from runners.web.problems import PROBLEM_TYPES, PROBLEM_TYPES_BY_CODE, SERVER_ERROR
 from tests.support.servers import ROOT
 
@@ -26,7 +26,7 @@ def test_every_error_is_in_the_table_with_its_status() -> None:
 
 def test_every_state_of_an_operation_and_every_long_command_is_told() -> None:
     assert all(f"| `{status}` |" in API for status in OperationStatus.values)
-    assert all(f"`{kind}`" in API for kind in MESSAGES)
+    assert all(f"`{kind}`" in API for kind in long_commands())
 
 
 def test_every_exit_code_is_in_the_table() -> None:

@@ -11,7 +11,6 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import InterfaceError, OperationalError, connection
 from django.test import Client
 
-from profiles.config import Endpoint
 from profiles.exceptions import InvalidProfile
 from profiles.models import EndpointToggle, RunnerProfile
 from runners import exceptions as ours
@@ -151,10 +150,10 @@ def test_never_run_is_404(api: Api) -> None:
 @pytest.mark.parametrize(
     ("toggle", "commands"),
     [
-        (Endpoint.RUNNER_RUN, ["run-experiment", "stop-experiment"]),
-        (Endpoint.SET_JOB_STATUS, ["set-job-status"]),
-        (Endpoint.CREATE_EXPERIMENT, ["create-experiment", "create-job-list"]),
-        (Endpoint.UPDATE_EXPERIMENT_DETAILS, ["update-experiment-description"]),
+        ("RUNNER_RUN", ["run-experiment", "stop-experiment"]),
+        ("SET_JOB_STATUS", ["set-job-status"]),
+        ("CREATE_EXPERIMENT", ["create-experiment", "create-job-list"]),
+        ("UPDATE_EXPERIMENT_DETAILS", ["update-experiment-description"]),
     ],
 )
 def test_a_toggle_that_is_off_is_403_with_the_endpoints_own_name(api: Api, toggle: str, commands: list[str]) -> None:
@@ -171,7 +170,7 @@ def test_a_toggle_that_is_off_is_403_with_the_endpoints_own_name(api: Api, toggl
 
 
 def test_status_can_be_read_while_running_is_switched_off(api: Api) -> None:
-    EndpointToggle.objects.update_or_create(name=Endpoint.RUNNER_RUN, defaults={"enabled": False})
+    EndpointToggle.objects.update_or_create(name="RUNNER_RUN", defaults={"enabled": False})
     past_run()
     api.post("get-runner-run-status", {"expid": "a001"})
 

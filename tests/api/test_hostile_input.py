@@ -22,7 +22,8 @@ from django.test import Client
 
 from profiles.models import RunnerProfile
 from runners.api.commands.views import ExperimentCommands
-from runners.commands.autosubmit import DEFAULT_HPC, OPTIONS
+from runners.commands.create_experiment import DEFAULT_HPC
+from runners.commands.registry import one_shot_commands
 from runners.models import AuditRecord, RunnerRun
 from tests.support.api import Api
 from tests.support.environments import AutosubmitAccount, StubAccount, fake_conda
@@ -156,6 +157,7 @@ NORMALISED: dict[str, Callable[[str], str]] = {
     "filter_type_chunk": on_one_line,
     "filter_type_chunk_split": on_one_line,
 }
+OPTIONS = {each.name: each.option for command in one_shot_commands().values() for each in command.parameters}
 DEFAULTS = {"hpc": DEFAULT_HPC}  # what Autosubmit gets when the field is empty
 
 

@@ -11,7 +11,7 @@ import pytest
 from runners.api.operations.serializers import OperationSerializer, operation_fields
 from runners.api.problems import Problem
 from runners.exceptions import OutcomeUnknown
-from runners.models.operation import Operation, OperationKind, OperationStatus
+from runners.models.operation import Operation, OperationStatus
 from runners.services import operations
 from tests.support.api import create_body
 from tests.support.environments import AutosubmitAccount, StubAccount
@@ -200,7 +200,7 @@ def test_an_unknown_operation_is_not_found(app: AppServer) -> None:
 @pytest.mark.django_db
 def test_the_members_are_those_of_the_document() -> None:
     operation = Operation.objects.create(
-        key="0" * 32, kind=OperationKind.CREATE_EXPERIMENT, config={}, timeout=1, status=OperationStatus.RUNNING
+        key="0" * 32, kind="create-experiment", config={}, timeout=1, status=OperationStatus.RUNNING
     )
     assert set(operation_fields(operation)) == set(OperationSerializer().fields)
     assert operation_fields(operation)["status"] == "pending"

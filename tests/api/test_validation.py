@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 
 from profiles.models import RunnerProfile
-from runners.commands import autosubmit
+from runners.commands.set_job_status import STATUSES
 from runners.models import AuditRecord, RunnerRun
 from tests.support.api import NASTY, Api
 from tests.support.environments import StubAccount
@@ -125,7 +125,7 @@ def test_each_required_member_is_asked_for_by_name(api: Api, command: str) -> No
     assert all(name in answer["detail"] for name in list(required)[:1])
 
 
-@pytest.mark.parametrize("status", autosubmit.STATUSES)
+@pytest.mark.parametrize("status", STATUSES)
 def test_every_status_that_autosubmit_knows_is_handed_on(api: Api, account: StubAccount, status: str) -> None:
     """The installed version decides which of these statuses it can set."""
     account.experiment("a001")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, Route, expect
 
-from profiles.config import Endpoint
 from tests.support.browser import Watch, check_accessible, keep
 from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
@@ -190,7 +189,7 @@ def test_what_an_admin_has_switched_off_is_said_and_not_offered(
     switch = "from profiles.models import EndpointToggle as T; T.objects.create(name={!r}, enabled=False)"
     sign_in(page, stub_site)
     page.goto(f"{stub_site.url}/start?profile_name=THIS_MACHINE&expid=a001")
-    stub_site.manage("shell", "-v0", "-c", switch.format(Endpoint.RUNNER_RUN.value))
+    stub_site.manage("shell", "-v0", "-c", switch.format("RUNNER_RUN"))
     watch.allow("403 POST /start")
     page.get_by_role("button", name="Start the run").click()
     expect(page.get_by_role("alert")).to_contain_text("disabled")

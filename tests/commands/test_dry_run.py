@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from profiles.config import RunnerConfig
-from runners.commands.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+from runners.commands.base import OneShotCommand
+from runners.commands.create_experiment import CREATE_EXPERIMENT
+from runners.commands.create_job_list import CREATE_JOB_LIST
+from runners.commands.set_job_status import SET_JOB_STATUS
+from runners.commands.update_description import UPDATE_DESCRIPTION
 from runners.models import AuditRecord, RunnerRun
-from runners.services import dry_run, execute, starting
+from runners.services import execute, starting
 from runners.services.machines.registry import get_runner
 from tests.support.environments import StubAccount
 
 pytestmark = pytest.mark.django_db
 
-SET = SetJobStatusParams(final_status="READY", job_names_list=("a001_ONE", "it's"))
-COMMANDS: dict[str, tuple[Callable[..., dry_run.Plan], Callable[..., Any], dict[str, Any]]] = {
-    "set_job_status": (dry_run.set_job_status, execute.set_job_status, {"expid": "a001", "params": SET}),
-    "create_job_list": (
-        dry_run.create_job_list,
-        execute.create_job_list,
-        {"expid": "a001", "params": CreateJobListParams(force=True)},
+COMMANDS: dict[str, tuple[OneShotCommand, dict[str, Any]]] = {
+    "set_job_status": (
+        SET_JOB_STATUS,
+        {"expid": "a001", "params": {"final_status": "READY", "job_names_list": ("a001_ONE", "it's")}},
     ),
-    "create_experiment": (
-        dry_run.create_experiment,
-        execute.create_experiment,
-        {"params": CreateExperimentParams(description="it's $HOME")},
-    ),
-    "update_description": (
-        dry_run.update_description,
-        execute.update_description,
-        {"expid": "a001", "description": "-v; rm x"},
-    ),
+    "create_job_list": (CREATE_JOB_LIST, {"expid": "a001", "params": {"force": True}}),
+    "create_experiment": (CREATE_EXPERIMENT, {"params": {"description": "it's $HOME"}}),
+    "update_description": (UPDATE_DESCRIPTION, {"expid": "a001", "params": {"description": "-v; rm x"}}),
 }
 
 
@@ -42,19 +35,18 @@ def is_question(call: list[str]) -> bool:
     return call[0] == "setstatus" and "--save" not in call
 
 
-@pytest.mark.parametrize(("plan", "command", "values"), COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize(("command", "values"), COMMANDS.values(), ids=COMMANDS)
 def test_the_script_of_a_plan_does_what_the_command_does(
-    plan: Callable[..., dry_run.Plan],
-    command: Callable[..., Any],
+    command: OneShotCommand,
     values: dict[str, Any],
     config: RunnerConfig,
     account: StubAccount,
 ) -> None:
     account.experiment("a001")
-    planned = plan(config=config, **values)
+    planned = execute.plan(command, config=config, **values)
     assert [call for call in account.calls() if not is_question(call)] == []  # nothing was executed
     audit = AuditRecord()
-    command(config=config, audit=audit, **values)
+    execute.execute(command, config=config, audit=audit, **values)
     assert planned.argv == audit.argv
     get_runner(config).execute(planned.script, timeout=60, login=True)
     first, second = (call for call in account._calls() if not is_question(call[1:]))
@@ -71,7 +63,7 @@ def test_the_script_of_a_plan_does_what_the_command_does(
 
 def test_the_plan_of_a_run_is_what_its_directory_then_holds(config: RunnerConfig, account: StubAccount) -> None:
     account.experiment("a001")
-    planned = dry_run.run_experiment(expid="a001", config=config)
+    planned = execute.plan_run(expid="a001", config=config)
     assert (planned.argv, planned.detached) == (["autosubmit", "run", "a001"], True)
     assert not RunnerRun.objects.exists()
     run = starting.run_experiment(expid="a001", config=config, profile_name="MACHINE", audit=AuditRecord())
@@ -84,7 +76,7 @@ def test_the_plan_of_a_run_is_what_its_directory_then_holds(config: RunnerConfig
 def test_the_plan_of_a_stop(account: StubAccount) -> None:
     config = account.config("VENV")
     run = RunnerRun(expid="a001", config=config.as_dict())
-    planned = dry_run.stop_experiment(run=run, cancel_jobs=True)
+    planned = execute.plan_stop(run=run, cancel_jobs=True)
     assert planned.argv == ["autosubmit", "stop", "--cancel", "a001"]
     assert planned.profile == config.as_dict()
     assert str(account.venv) in planned.script

@@ -1,4 +1,4 @@
-"""What `reasons` reads in real outputs: tests/commands/outputs/VERSION/NAME.out and .err, recorded from Autosubmit.
+"""What the service reads in real outputs: tests/commands/outputs/VERSION/NAME.out and .err, recorded from Autosubmit.
 
 The paths of the home and the installation were shortened; nothing else was changed. The comment beside a name says how
 its output was made.
@@ -12,20 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from runners.commands import autosubmit, reasons
-from runners.commands.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+from runners.commands import output, remedies, run_log, set_job_status
+from runners.commands.create_experiment import CREATE_EXPERIMENT
+from tests.support.commands import command_of, create, expid_command, setstatus
 
 OUTPUTS = Path(__file__).parent / "outputs"
 NEWEST = "4.1.17.1"
 ALL = ("4.1.17.1", "4.1.16", "4.1.15", "4.1.12", "4.1.8", "4.0.105")
 
-SET = autosubmit.setstatus("a000", SetJobStatusParams("READY", job_names_list=("a000_NOSUCH",)))
-SET_TYPE = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_type="NOPE"))
-SET_STATUS = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_status=("FAILED",)))
-SET_CHUNKS = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_chunks="[ 2000 [ fc0 ] ]"))
-SET_TYPE_CHUNK = autosubmit.setstatus("a000", SetJobStatusParams("READY", filter_type_chunk="[ 2000 [ fc0 [1] ] ],NO"))
-COPY = autosubmit.expid(CreateExperimentParams("x", copy="zzzz", operational=True, testcase=True))
-CREATE = autosubmit.create("a000", CreateJobListParams(force=True))
+SET = setstatus("a000", "READY", ("a000_NOSUCH",))
+SET_TYPE = setstatus("a000", "READY", filter_type=("NOPE",))
+SET_STATUS = setstatus("a000", "READY", filter_status=("FAILED",))
+SET_CHUNKS = setstatus("a000", "READY", filter_chunks="[ 2000 [ fc0 ] ]")
+SET_TYPE_CHUNK = setstatus("a000", "READY", filter_type_chunk="[ 2000 [ fc0 [1] ] ],NO")
+COPY = expid_command(copy="zzzz", operational=True, testcase=True)
+CREATE = create("a000", force=True)
 
 # (name, versions, words that the complaint contains)
 COMPLAINTS = [
@@ -61,7 +62,7 @@ def read(version: str, name: str) -> tuple[bytes, bytes]:
     [(version, name, words) for name, versions, words in COMPLAINTS for version in versions],
 )
 def test_the_complaint_is_the_reason_with_the_lines_that_belong_to_it(version: str, name: str, words: str) -> None:
-    found = reasons.complaint(*read(version, name))
+    found = output.complaint(*read(version, name))
     assert found is not None
     assert words in found.text
 
@@ -73,13 +74,13 @@ RECORDED = sorted({(file.parent.name, file.stem) for file in OUTPUTS.glob("*/*")
 def test_no_text_is_a_traceback_a_usage_line_a_path_of_the_installation_or_a_number(version: str, name: str) -> None:
     out, err = read(version, name)
     for data in ((out, err), (out + b"\n" + err, b"")):  # as two streams, and as one log
-        texts = [reasons.reason_of(*data), *reasons.warnings(data[0])]
+        texts = [output.reason_of(*data), *output.warnings(data[0])]
         for text in texts:
             assert "Traceback" not in text and 'File "' not in text, text
             assert "/opt/autosubmit" not in text and "site-packages" not in text, text
             assert "usage:" not in text and "Namespace(" not in text, text
             assert "\x1b" not in text and "\x1e" not in text, text
-            assert len(text) <= reasons.TEXT_LIMIT
+            assert len(text) <= output.TEXT_LIMIT
             lines = text.split("\n")
             assert not any(line.strip().isdecimal() or line.startswith("Error code:") for line in lines), text
 
@@ -100,9 +101,9 @@ REFUSALS = [
     [(version, name, argv, field) for name, versions, argv, field in REFUSALS for version in versions],
 )
 def test_a_refusal_names_the_parameter(version: str, name: str, argv: list[str], field: str) -> None:
-    found = reasons.complaint(*read(version, name))
+    found = output.complaint(*read(version, name))
     assert found is not None
-    refusal = reasons.refusal(argv, found)
+    refusal = command_of(argv).refusal(argv, found)
     assert refusal is not None and refusal.fields == (field,)
     assert refusal.sentence
 
@@ -119,18 +120,18 @@ def test_a_usage_error_names_the_parameter(
     version: str, name: str, argv: list[str], fields: tuple[str, ...], words: str
 ) -> None:
     out, err = read(version, name)
-    usage = autosubmit.usage_error((out + b"\n" + err).decode(), argv)
+    usage = command_of(argv).usage_error(argv, (out + b"\n" + err).decode())
     assert usage is not None
     assert set(usage.parameters) == set(fields) and words in usage.words
 
 
 @pytest.mark.parametrize("name", ["c_tab", "c_version", "c_clonebranch", "d_expid", "noconf", "s_before"])
 def test_a_failure_is_no_refusal(name: str) -> None:
-    found = reasons.complaint(*read(NEWEST, name))
+    found = output.complaint(*read(NEWEST, name))
     assert found is not None
-    assert reasons.refusal([*SET, *COPY, *CREATE], found) is None
-    assert not reasons.is_experiment_missing(SET, found)
-    assert reasons.remedy(found.text) or name in ("c_tab", "c_clonebranch")
+    assert all(command_of(argv).refusal(argv, found) is None for argv in (SET, COPY, CREATE))
+    assert not output.is_experiment_missing(found)
+    assert remedies.remedy(found.text) or name in ("c_tab", "c_clonebranch")
 
 
 @pytest.mark.parametrize(
@@ -150,27 +151,27 @@ def test_a_failure_is_no_refusal(name: str) -> None:
 )
 def test_a_bare_error_of_python_comes_with_what_it_means(said: str, words: str) -> None:
     """Recorded from: an unknown PLATFORM, JOBS that is a list, NUMCHUNKS: abc, no expdef, `A:` in JOBS, DATELIST: x."""
-    found = reasons.complaint(f"\x1b[31m [CRITICAL] Unexpected error: {said}\n Please report it\x1b[0m\n".encode())
+    found = output.complaint(f"\x1b[31m [CRITICAL] Unexpected error: {said}\n Please report it\x1b[0m\n".encode())
     assert found is not None and found.reason.startswith(f"Unexpected error: {said}")
-    assert words in reasons.remedy(found.text)
+    assert words in remedies.remedy(found.text)
 
 
 def test_a_copy_of_nothing_is_suspected_where_autosubmit_does_not_say_so() -> None:
-    found = reasons.complaint(*read("4.1.12", "copy_unknown"))
-    assert found and "does that experiment exist" in reasons.remedy(found.text)
+    found = output.complaint(*read("4.1.12", "copy_unknown"))
+    assert found and "does that experiment exist" in remedies.remedy(found.text)
 
 
 @pytest.mark.parametrize("version", ALL)
 def test_an_unknown_experiment_is_told_from_an_unknown_copy(version: str) -> None:
-    found = reasons.complaint(*read(version, "create_unknown"))
-    assert found is not None and reasons.is_experiment_missing(CREATE, found)
-    copied = reasons.complaint(*read(version, "copy_unknown"))
-    assert copied is not None and not reasons.is_experiment_missing(COPY, copied)
+    found = output.complaint(*read(version, "create_unknown"))
+    assert found is not None and output.is_experiment_missing(found)
+    copied = output.complaint(*read(version, "copy_unknown"))
+    assert copied is not None and not (CREATE_EXPERIMENT.needs_expid and output.is_experiment_missing(copied))
 
 
 def test_the_lock_of_another_process_is_known() -> None:
-    found = reasons.complaint(*read(NEWEST, "l_set"))
-    assert found is not None and reasons.is_locked(found)
+    found = output.complaint(*read(NEWEST, "l_set"))
+    assert found is not None and output.is_locked(found)
 
 
 WARNINGS = [
@@ -186,7 +187,7 @@ WARNINGS = [
 
 @pytest.mark.parametrize(("name", "words"), WARNINGS)
 def test_a_warning_is_its_heading_with_its_block(name: str, words: list[str]) -> None:
-    found = reasons.warnings(read(NEWEST, name)[0])
+    found = output.warnings(read(NEWEST, name)[0])
     assert len(found) == len(words)
     for text, expected in zip(found, words, strict=True):
         assert expected in text
@@ -200,32 +201,32 @@ def test_a_job_that_was_not_changed_is_a_warning() -> None:
         "Job [a004_SIM] status will remain as RUNNING.",
     ]
     text = "".join(f"\x1b[38;5;214m[ERROR] {line}\x1b[0m\x1b[39m\n" for line in said)
-    assert reasons.warnings(text.encode()) == said
+    assert output.warnings(text.encode()) == said
 
 
 def test_a_warning_without_colours_ends_at_a_blank_line() -> None:
     block = "On Configuration files:\nCritical Issues on [Jobs] config file:\n[ONE] no SCRIPT"
-    assert reasons.warnings(f"[WARNING] {block}\n\nLoading parameters\n".encode()) == [block]
+    assert output.warnings(f"[WARNING] {block}\n\nLoading parameters\n".encode()) == [block]
 
 
 @pytest.mark.parametrize("version", ["4.1.17.1", "4.1.16"])
 def test_changes_are_counted(version: str) -> None:
-    found = reasons.changes(read(version, "set_ok")[0])
+    found = set_job_status.read_changes(read(version, "set_ok")[0])
     assert found.changed == len(found.jobs) > 0
     assert found.selected == found.changed and found.unchanged == 0
     assert set(found.jobs.values()) in ({"READY"}, {"SUSPENDED"})
 
 
 def test_what_was_selected_and_not_changed_is_counted() -> None:
-    found = reasons.changes(read(NEWEST, "set_none")[0])
+    found = set_job_status.read_changes(read(NEWEST, "set_none")[0])
     assert (found.jobs, found.changed, found.selected, found.unchanged) == ({}, 0, 2, 2)
 
 
 def test_a_section_that_was_left_out_is_told() -> None:
     """With `--filter_type=DN,SIM` and splits in DN only, 4.1.17.1 changes DN and leaves out SIM."""
-    found = reasons.changes(read(NEWEST, "set_fail")[0])
-    assert reasons.sections_left_out(found, ["DN", "SIM"]) == ["SIM"]
-    assert reasons.sections_left_out(found, ["DN"]) == []
+    found = set_job_status.read_changes(read(NEWEST, "set_fail")[0])
+    assert set_job_status.sections_left_out(found, ["DN", "SIM"]) == ["SIM"]
+    assert set_job_status.sections_left_out(found, ["DN"]) == []
 
 
 JOBS_OF_RUNS = [
@@ -243,9 +244,9 @@ def test_a_runs_log_tells_which_jobs_failed_and_how_many_were_not_run(
 ) -> None:
     """Made with 3 DN, SIM, BAD (`exit 3`, one retry) and AFTER, which depends on BAD. run_left: three SUSPENDED."""
     data = read(version, name)[0]
-    lines = b"\n".join(line for line in data.split(b"\n") if re.search(reasons.JOB_LINES.encode(), line))
+    lines = b"\n".join(line for line in data.split(b"\n") if re.search(run_log.JOB_LINES.encode(), line))
     unseen = ("a000_BAD",) if not_run is None else ()
-    assert reasons.jobs(lines) == reasons.Jobs(total, failed, not_run, unseen=unseen)
+    assert run_log.jobs(lines) == run_log.Jobs(total, failed, not_run, unseen=unseen)
 
 
 ENDED = (
@@ -255,41 +256,41 @@ ENDED = (
 
 
 def test_jobs_that_were_not_run_are_counted_of_a_whole_log_that_ends_by_itself_only() -> None:
-    killed = reasons.jobs(ENDED)
+    killed = run_log.jobs(ENDED)
     assert killed and killed.not_run is None
     broke_off = "The run broke off, and 1 job that it had submitted may go on: a_B."
     assert killed.sentence == f"1 of 4 jobs failed: a_A (1 attempt). {broke_off}"
     over = ENDED + b"Job a_B changed from RUNNING to COMPLETED\n\x1b[32mNo more jobs to run.\x1b[0m\n"
-    whole, cut = reasons.jobs(over), reasons.jobs(over, is_whole=False)
+    whole, cut = run_log.jobs(over), run_log.jobs(over, is_whole=False)
     assert whole and whole.not_run == 2
     assert cut and cut.not_run is None and cut.sentence == "At least 1 of 4 jobs failed: a_A."
 
 
 def test_a_job_that_is_tried_again_has_not_failed() -> None:
-    found = reasons.jobs(ENDED + b"Job: a_A submitted with job_id: 3\n")
+    found = run_log.jobs(ENDED + b"Job: a_A submitted with job_id: 3\n")
     assert found and not found.failed
     assert found.sentence == "The run broke off, and 2 jobs that it had submitted may go on: a_A, a_B."
 
 
 def test_a_run_without_any_job_to_run_says_so() -> None:
-    found = reasons.jobs(b"\x1b[32mNo more jobs to run.\x1b[0m\n")
+    found = run_log.jobs(b"\x1b[32mNo more jobs to run.\x1b[0m\n")
     assert found and found.sentence == "This run executed no job: none was READY, queuing or running."
 
 
 def test_failed_jobs_that_the_log_does_not_name_are_told() -> None:
     log = b"No more jobs to run.\nSome jobs have failed and reached maximum retrials\n"
-    assert reasons.reason_of_run(log, has_failed_jobs=False) == "Some jobs have failed and reached maximum retrials."
+    assert run_log.reason_of_run(log, has_failed_jobs=False) == "Some jobs have failed and reached maximum retrials."
 
 
 def test_what_may_be_a_failure_is_not_called_a_refusal() -> None:
     """4.1.12 prints the same message for a filter and for any other failure. For a failure it adds details."""
-    found = reasons.complaint(*read("4.1.12", "set_badname"))
+    found = output.complaint(*read("4.1.12", "set_badname"))
     assert found
-    refusal = reasons.refusal(SET, found)
+    refusal = command_of(SET).refusal(SET, found)
     assert refusal and not refusal.is_certain and "whether it refuses one at all" in refusal.sentence
     said = f"[CRITICAL] Trace: 'NOWHERE'\n[CRITICAL] {found.reason} [eCode=7040]\n"
-    other = reasons.complaint(said.encode())
-    assert other and other.details == "'NOWHERE'" and reasons.refusal(SET, other) is None
+    other = output.complaint(said.encode())
+    assert other and other.details == "'NOWHERE'" and command_of(SET).refusal(SET, other) is None
 
 
 @pytest.mark.parametrize(
@@ -301,21 +302,21 @@ def test_what_may_be_a_failure_is_not_called_a_refusal() -> None:
 )
 def test_active_jobs_of_an_unreachable_platform_are_named(line: str) -> None:
     said = f"CHANGED: job: a001_ONE status to: READY\n{line}\n"
-    assert reasons.jobs_of_status("a001", said.encode()) == ["a001_ONE", "a001_SIM"]
+    assert set_job_status.jobs_of_status("a001", said.encode()) == ["a001_ONE", "a001_SIM"]
 
 
 def test_the_sentence_about_jobs_is_short() -> None:
-    assert reasons.Jobs(13, {"a008_BAD": 1}, 0).sentence == "1 of 13 jobs failed: a008_BAD (1 attempt)."
-    assert reasons.Jobs(4, {}, 2).sentence == "2 of 4 jobs were not run."
-    assert reasons.Jobs(4, {}, 0).sentence == ""
-    many = reasons.Jobs(None, {f"a000_{number}_SIM": 2 for number in range(500)}, 0).sentence
+    assert run_log.Jobs(13, {"a008_BAD": 1}, 0).sentence == "1 of 13 jobs failed: a008_BAD (1 attempt)."
+    assert run_log.Jobs(4, {}, 2).sentence == "2 of 4 jobs were not run."
+    assert run_log.Jobs(4, {}, 0).sentence == ""
+    many = run_log.Jobs(None, {f"a000_{number}_SIM": 2 for number in range(500)}, 0).sentence
     assert many.startswith("500 jobs failed: a000_0_SIM (2 attempts), ") and many.endswith(" and 490 more.")
 
 
 def test_many_changes_are_bounded() -> None:
     text = b"".join(b"CHANGED: job: a000_%d_SIM status to: READY\n" % number for number in range(3000))
-    found = reasons.changes(text)
-    assert (len(found.jobs), found.changed) == (reasons.CHANGED_LIMIT, 3000)
+    found = set_job_status.read_changes(text)
+    assert (len(found.jobs), found.changed) == (set_job_status.CHANGED_LIMIT, 3000)
 
 
 @pytest.mark.parametrize(
@@ -333,9 +334,9 @@ def test_many_changes_are_bounded() -> None:
 def test_a_flood_is_read_in_linear_time(piece: bytes) -> None:
     data = piece * (1024 * 1024 // len(piece))
     start = time.process_time()
-    reasons.complaint(data, data)
-    reasons.warnings(data)
-    reasons.changes(data)
-    reasons.last_words(data, data)
-    reasons.jobs(data)
+    output.complaint(data, data)
+    output.warnings(data)
+    set_job_status.read_changes(data)
+    output.last_words(data, data)
+    run_log.jobs(data)
     assert time.process_time() - start < 15

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners import printable
-from runners.commands import autosubmit, reasons
+from runners.commands import output
+from runners.commands.create_experiment import created_expid
 from runners.exceptions import CommandFailed
 from runners.services import retention
 from runners.services.machines import answers, probe
@@ -244,14 +245,14 @@ def test_an_error_carries_printable_bounded_texts(words: str) -> None:
 @hostile
 @given(answers_like(["[CRITICAL] no [eCode=7014]\n", "CHANGED: job: a000_SIM status to: READY\n", "4.1.17\n"]))
 def test_numbers_of_autosubmit_are_read_or_ignored(text: str) -> None:
-    found = reasons.complaint(text.encode("utf-8", "replace"))
+    found = output.complaint(text.encode("utf-8", "replace"))
     assert found is None or found.code is None or 0 <= found.code < 10**9
-    expid = autosubmit.created_expid(text)
+    expid = created_expid(text)
     assert expid is None or len(expid) <= 16
 
 
 def test_an_error_code_of_5000_digits_is_none() -> None:
-    found = reasons.complaint(f"[CRITICAL] x [eCode={'7' * 5000}]".encode())
+    found = output.complaint(f"[CRITICAL] x [eCode={'7' * 5000}]".encode())
     assert found is not None and found.code is None
 
 
@@ -273,7 +274,7 @@ def test_credentials_in_addresses_are_masked_wherever_a_text_is_read_or_made(sai
     for text in (
         *(plain_text(said.encode()), last_lines(long.encode()), printable.text(plain_text(long.encode()), 70_000)),
         *(CommandFailed(said).detail, CommandFailed("x", output=said).facts["output"], printable.line(said)),
-        *(reasons.reason_of(f"[CRITICAL] Cannot clone: {said}".encode(), said.encode()),),
+        *(output.reason_of(f"[CRITICAL] Cannot clone: {said}".encode(), said.encode()),),
     ):
         assert secret not in text
 

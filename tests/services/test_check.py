@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from profiles.config import RunnerConfig
-from runners.commands.autosubmit import NO_EXPERIMENT
+from runners.commands.installation import NO_EXPERIMENT
 from runners.services import check as checking
 from runners.services.check import NETWORK, STAGES, Stage, check_profile
 from runners.services.machines.ssh.pool import POOL

@@ -28,9 +28,10 @@ from hypothesis import strategies as st
 
 from profiles.config import RunnerConfig
 from runners import printable
+from runners.commands.registry import long_commands
 from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError, RunnerUnreachable
 from runners.models import AuditRecord, RunnerRun, new_run_key
-from runners.models.operation import Operation, OperationKind
+from runners.models.operation import Operation
 from runners.services import active_runs, execute, lifecycle, logs, operations, probing, runs, starting, stopping
 from runners.services.machines import leftovers, scripts
 from runners.services.machines.exchange import Exchange
@@ -119,7 +120,7 @@ def make_run(config: RunnerConfig, expid: str, **fields: Any) -> RunnerRun:
 @contextmanager
 def world(data: Any) -> Iterator[SimpleNamespace]:
     """Two runs and an operation on the hostile machine, and one run on another machine."""
-    kind = data.draw(st.sampled_from(OperationKind.values))
+    kind = data.draw(st.sampled_from(list(long_commands())))
     HostileRunner.drawn = itertools.cycle(
         data.draw(st.lists(st.tuples(results, st.integers(0, 3)), min_size=1, max_size=8))
     )

@@ -23,7 +23,8 @@ from django.db import connections
 from django.utils import timezone
 
 from profiles.config import RunnerConfig
-from runners.commands import autosubmit
+from runners.commands.base import CommandOutcome
+from runners.commands.set_job_status import SET_JOB_STATUS
 from runners.models import AuditRecord, RunnerRun, new_run_key
 from runners.services import execute, runs, starting, stopping
 from tests.support.environments import Account, StubAccount
@@ -249,10 +250,10 @@ def start_by_hand(account: StubAccount, expid: str = EXPID) -> subprocess.Popen[
     return process
 
 
-def set_status(config: RunnerConfig, expid: str = EXPID) -> execute.CommandOutcome:
-    params = autosubmit.SetJobStatusParams(final_status="READY", job_names_list=(f"{expid}_ONE",))
+def set_status(config: RunnerConfig, expid: str = EXPID) -> CommandOutcome:
+    params = {"final_status": "READY", "job_names_list": (f"{expid}_ONE",)}
     audit = AuditRecord(endpoint="set-job-status", actor="somebody")
-    return execute.set_job_status(expid=expid, config=config, params=params, audit=audit)
+    return execute.execute(SET_JOB_STATUS, expid=expid, config=config, params=params, audit=audit)
 
 
 def look(expid: str = EXPID) -> RunnerRun:

@@ -16,9 +16,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from runners.commands import autosubmit
-from runners.commands.autosubmit import CreateExperimentParams, CreateJobListParams, SetJobStatusParams
+from runners.commands.run_experiment import RUN_EXPERIMENT
+from runners.commands.set_job_status import SET_JOB_STATUS
+from runners.commands.stop_experiment import STOP_EXPERIMENT, STOP_STDIN
+from runners.commands.update_description import UPDATE_DESCRIPTION
+from tests.support.commands import create as create_list
+from tests.support.commands import expid_command, setstatus
 from tests.support.environments import ROOT, AutosubmitAccount, write_short
 from tests.support.processes import wait_for
 from tests.versions.outputs import VERSIONS, Output, write
@@ -26,7 +31,6 @@ from tests.versions.outputs import VERSIONS, Output, write
 DEADLINE = 120  # seconds for one command
 LONGEST = 6000  # characters to keep of one stream: its beginning and its end
 NO_PYTHON = 3  # exit code of tools/autosubmit-venv
-NOTHING = CreateJobListParams()
 
 
 class Recorder:
@@ -87,7 +91,7 @@ class Recorder:
         log = self.account.home / f"{expid}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                autosubmit.run(expid),
+                RUN_EXPERIMENT.argv(expid),
                 env=self.environment(),
                 cwd=self.account.home,
                 stdin=subprocess.DEVNULL,
@@ -110,22 +114,22 @@ def record(account: AutosubmitAccount) -> None:
     run = Recorder(account)
     first = account.short_experiment("sleep 5", job_list=False)
     run.begin = first[:-1]
-    run("version", autosubmit.version())
+    run("version", ["autosubmit", "-v"])
     _experiments(run, first)
     account.make_short(first, "true", ("ONE", "TWO"), chunked=("SIM",))
     run("setstatus-before-create", _set(first, job_names_list=(f"{first}_ONE",)))
-    run("run-before-create", autosubmit.run(first))
-    run("create", autosubmit.create(first, NOTHING))
-    run("create-force", autosubmit.create(first, CreateJobListParams(force=True)))
-    run("create-check-wrapper", autosubmit.create(first, CreateJobListParams(check_wrapper=True)))
-    run("create-unknown-experiment", autosubmit.create("zzzz", NOTHING))
-    run("updatedescrip", autosubmit.updatedescrip(first, "another one"))
-    run("updatedescrip-unknown-experiment", autosubmit.updatedescrip("zzzz", "another one"))
+    run("run-before-create", RUN_EXPERIMENT.argv(first))
+    run("create", create_list(first))
+    run("create-force", create_list(first, force=True))
+    run("create-check-wrapper", create_list(first, check_wrapper=True))
+    run("create-unknown-experiment", create_list("zzzz"))
+    run("updatedescrip", UPDATE_DESCRIPTION.argv(first, {"description": "another one"}))
+    run("updatedescrip-unknown-experiment", UPDATE_DESCRIPTION.argv("zzzz", {"description": "another one"}))
     if account.version.startswith("4.0"):  # 4.0 knows FILE only
-        run("create-script-jobs", autosubmit.create(_script_jobs(account), NOTHING))
-    run("stop-not-running", autosubmit.stop(first), stdin=autosubmit.STOP_STDIN)
-    run("stop-unknown-experiment", autosubmit.stop("zzzz"), stdin=autosubmit.STOP_STDIN)
-    run("run-unknown-experiment", autosubmit.run("zzzz"))
+        run("create-script-jobs", create_list(_script_jobs(account)))
+    run("stop-not-running", STOP_EXPERIMENT.argv(first), stdin=STOP_STDIN)
+    run("stop-unknown-experiment", STOP_EXPERIMENT.argv("zzzz"), stdin=STOP_STDIN)
+    run("run-unknown-experiment", RUN_EXPERIMENT.argv("zzzz"))
     _statuses(run, first)
     _other_version(run, first)
     _runs(run)
@@ -138,9 +142,9 @@ def _script_jobs(account: AutosubmitAccount) -> str:
 
 
 def _experiments(run: Recorder, first: str) -> None:
-    def create(name: str, **params: object) -> None:
+    def create(name: str, **params: Any) -> None:
         params = {"description": "x", "hpc": "local"} | params
-        run(name, autosubmit.expid(CreateExperimentParams(**params)))  # type: ignore[arg-type]
+        run(name, expid_command(**params))
 
     create("expid")
     create("expid-dummy", dummy=True)
@@ -154,29 +158,31 @@ def _experiments(run: Recorder, first: str) -> None:
     create("expid-git", git_repo="https://git.example.org/x.git", git_branch="main", config_path="conf")
 
 
-def _set(expid: str, status: str = "COMPLETED", **params: object) -> list[str]:
-    return autosubmit.setstatus(expid, SetJobStatusParams(status, **params))  # type: ignore[arg-type]
+def _set(expid: str, status: str = "COMPLETED", **params: Any) -> list[str]:
+    return setstatus(expid, status, **params)
 
 
 def _statuses(run: Recorder, expid: str) -> None:
     one, two = f"{expid}_ONE", f"{expid}_TWO"
-    run("setstatus-preview", autosubmit.setstatus(expid, SetJobStatusParams("SUSPENDED", (one,)), save=False))
+    run(
+        "setstatus-preview", SET_JOB_STATUS.preview_argv(expid, {"final_status": "SUSPENDED", "job_names_list": (one,)})
+    )
     run("setstatus", _set(expid, "SUSPENDED", job_names_list=(one, two)))
     run("setstatus-unchanged", _set(expid, "SUSPENDED", job_names_list=(one,)))
     run("setstatus-filter-status", _set(expid, "READY", filter_status=("SUSPENDED",)))
     run("setstatus-filter-status-any", _set(expid, "WAITING", filter_status=("ANY",)))
     run("setstatus-filter-status-absent", _set(expid, filter_status=("FAILED",)))
     run("setstatus-filter-status-wrong", _set(expid, filter_status=("NONSENSE",)))
-    run("setstatus-filter-type", _set(expid, filter_type="TWO"))
-    run("setstatus-filter-type-any", _set(expid, filter_type="Any"))
-    run("setstatus-filter-type-unknown", _set(expid, filter_type="NONSENSE"))
+    run("setstatus-filter-type", _set(expid, filter_type=("TWO",)))
+    run("setstatus-filter-type-any", _set(expid, filter_type=("Any",)))
+    run("setstatus-filter-type-unknown", _set(expid, filter_type=("NONSENSE",)))
     run("setstatus-filter-chunks", _set(expid, "READY", filter_chunks="[ 20000101 [ fc0 [1] ] ]"))
     run("setstatus-filter-chunks-none", _set(expid, "READY", filter_chunks="[ 20000101 [ fc0 [7] ] ]"))
     run("setstatus-filter-chunks-wrong", _set(expid, "READY", filter_chunks="[ 20000101 [ fc0"))
     run("setstatus-filter-type-chunk", _set(expid, "SUSPENDED", filter_type_chunk="[ 20000101 [ fc0 [1] ] ],SIM"))
     split = "[ 20000101 [ fc0 [1] ] ],SIM"
     run("setstatus-filter-type-chunk-split", _set(expid, "READY", filter_type_chunk_split=split))
-    run("setstatus-two-filters", _set(expid, "SUSPENDED", job_names_list=(one,), filter_type="ONE"))
+    run("setstatus-two-filters", _set(expid, "SUSPENDED", job_names_list=(one,), filter_type=("ONE",)))
     run("setstatus-unknown-job", _set(expid, "READY", job_names_list=(one, f"{expid}_NONSENSE")))
     run("setstatus-wrong-status", _set(expid, "NONSENSE", job_names_list=(one,)))
     for status in ("FAILED", "RUNNING", "HELD", "SKIPPED"):
@@ -189,30 +195,30 @@ def _other_version(run: Recorder, expid: str) -> None:
     (file,) = (run.account.root / expid / "conf").glob(f"autosubmit_{expid}.*")
     text = file.read_text()
     file.write_text(re.sub(r"^( *AUTOSUBMIT_VERSION *[:=]).*$", r"\1 4.1.1", text, flags=re.MULTILINE))
-    run("create-other-version", autosubmit.create(expid, NOTHING))
+    run("create-other-version", create_list(expid))
     run("setstatus-other-version", _set(expid, job_names_list=(f"{expid}_ONE",)))
-    run("run-other-version", autosubmit.run(expid))
-    run("create-update-version", autosubmit.create(expid, CreateJobListParams(update_version=True)))
+    run("run-other-version", RUN_EXPERIMENT.argv(expid))
+    run("create-update-version", create_list(expid, update_version=True))
 
 
 def _runs(run: Recorder) -> None:
     account = run.account
-    run("run", autosubmit.run(account.short_experiment("true")))
-    run("run-failing", autosubmit.run(account.short_experiment("exit 3", jobs=("ONE", "TWO"))))
+    run("run", RUN_EXPERIMENT.argv(account.short_experiment("true")))
+    run("run-failing", RUN_EXPERIMENT.argv(account.short_experiment("exit 3", jobs=("ONE", "TWO"))))
     # Not for ever: an unfinished job must not delay the next parts.
     expid = account.short_experiment("sleep 100", jobs=("ONE", "TWO"))
     with run.running(expid, "run-stopped"):
-        run("run-locked", autosubmit.run(expid))
-        run("create-locked", autosubmit.create(expid, NOTHING))
+        run("run-locked", RUN_EXPERIMENT.argv(expid))
+        run("create-locked", create_list(expid))
         run("setstatus-locked", _set(expid, "READY", job_names_list=(f"{expid}_ONE",)))
         time.sleep(1)
-        if run("stop", autosubmit.stop(expid), stdin=autosubmit.STOP_STDIN) != 0:
+        if run("stop", STOP_EXPERIMENT.argv(expid), stdin=STOP_STDIN) != 0:
             wait_for(lambda: _interrupt(account, expid), 30, what="end of the run", interval=1)
     for name, options in {"stop-cancel": {"cancel_jobs": True}, "stop-force": {"force": True}}.items():
         if run.outputs["stop"].exit_code == 0:
             expid = account.short_experiment("sleep 100", jobs=("ONE", "TWO"))
             with run.running(expid, f"run-{name}"):
-                run(name, autosubmit.stop(expid, **options), stdin=autosubmit.STOP_STDIN)
+                run(name, STOP_EXPERIMENT.argv(expid, **options), stdin=STOP_STDIN)
 
 
 def _interrupt(account: AutosubmitAccount, expid: str) -> bool:

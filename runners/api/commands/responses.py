@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from rest_framework import serializers
@@ -9,6 +10,7 @@ from rest_framework import serializers
 from profiles.api.serializers import ProfileSSHSerializer
 from profiles.rules import loader_choices, runner_choices
 from runners.api.runs.serializers import RunSerializer, StopStep
+from runners.commands.base import Member, OneShotCommand
 from runners.services.cancelling import MAX_JOBS, JobOutcome, Outcome
 
 CANCEL_OUTCOMES = [("", "not requested"), *((outcome.value, outcome.value) for outcome in Outcome)]
@@ -73,33 +75,37 @@ class CommandAnswer(serializers.Serializer[Any]):
     )
 
 
-class ChangeCounts(serializers.Serializer[Any]):
-    """How many jobs a set-job-status met."""
-
-    selected = serializers.IntegerField(
-        allow_null=True, help_text="Jobs that the filters select; null when this version of Autosubmit does not say."
-    )
-    changed = serializers.IntegerField(help_text="Jobs that have a new status.")
-    unchanged = serializers.IntegerField(
-        allow_null=True,
-        help_text="Selected jobs that were not changed: they had the status already, or a warning says why. null as "
-        "`selected`.",
-    )
+@cache
+def answer_of(command: OneShotCommand) -> type[CommandAnswer]:
+    """Return the serializer of a command's answer. Commands without `members` share CommandAnswer."""
+    if not command.members:
+        return CommandAnswer
+    members = {member.name: member_field(member) for member in command.members}
+    more = {"__doc__": command.answer_text or None, "__module__": __name__}
+    return type(command.answer_name, (CommandAnswer,), {**members, **more})
 
 
-class JobStatusAnswer(CommandAnswer):
-    """What was changed."""
+def member_field(member: Member, **kwargs: Any) -> serializers.Field[Any, Any, Any, Any]:
+    """Return the field that documents a member of an answer. `kwargs` replace those of the member."""
+    given: dict[str, Any] = {"help_text": member.help} | ({"allow_null": True} if member.is_nullable else {}) | kwargs
+    match member.kind:
+        case "text":
+            return serializers.CharField(**given)
+        case "integer":
+            return serializers.IntegerField(**given)
+        case "texts":
+            return serializers.ListField(child=serializers.CharField(), **given)
+        case "text_by_name":
+            return serializers.DictField(child=serializers.CharField(), **given)
+        case "object":
+            return _object(member)(**given)
+    raise TypeError(f"{member.name}: there is no kind of member {member.kind!r}")
 
-    changed = serializers.DictField(
-        child=serializers.CharField(),
-        help_text="The new status of each job that was changed: at most 1,000 of them, `counts.changed` tells how many "
-        "there are.",
-    )
-    counts = ChangeCounts(help_text="How many jobs were selected, changed and left as they were.")
 
-
-class ExperimentCreatedAnswer(CommandAnswer):
-    expid = serializers.CharField(help_text="The id of the new experiment.")
+@cache
+def _object(member: Member) -> type[serializers.Serializer[Any]]:
+    fields = {each.name: member_field(each) for each in member.members}
+    return type(member.title, (serializers.Serializer,), {**fields, "__doc__": member.text, "__module__": __name__})
 
 
 class PlannedProfile(serializers.Serializer[Any]):

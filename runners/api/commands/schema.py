@@ -1,7 +1,6 @@
 """The OpenAPI descriptions of the commands: their requests, responses and error codes.
 
-The descriptions are not in the module of the views, so that a view stays three lines long. The examples are recorded
-(schema_examples.py).
+The texts stand in the registry of commands. The examples are recorded (runners/api/openapi/examples.json).
 """
 
 from __future__ import annotations
@@ -17,25 +16,23 @@ from drf_spectacular.utils import (
 )
 
 from runners.api.commands.responses import (
-    CommandAnswer,
-    ExperimentCreatedAnswer,
-    JobStatusAnswer,
     PlanAnswer,
     RunStartedAnswer,
     RunStoppedAnswer,
+    answer_of,
 )
 from runners.api.idempotency import KEY_PATTERN
 from runners.api.openapi.describe import BODY, BUSY, COMMON, ON_MACHINE, READING, problems
 from runners.api.operations.serializers import OperationSerializer
 from runners.api.runs.serializers import RunSerializer
+from runners.commands.base import Command, OneShotCommand
+from runners.commands.run_experiment import RUN_EXPERIMENT
+from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.web.requests import (
-    CreateExperimentRequest,
-    CreateJobListRequest,
     RunExperimentRequest,
     RunStatusRequest,
-    SetJobStatusRequest,
     StopExperimentRequest,
-    UpdateDescriptionRequest,
+    request_of,
 )
 
 WITH_PROFILE = ("invalid_profile", "endpoint_disabled", "profile_forbidden", "profile_not_found", *ON_MACHINE)
@@ -135,14 +132,38 @@ def long_command(operation_id: str, summary: str, description: str, **rest: Any)
     )
 
 
-run_experiment = command(
-    "run_experiment",
-    "Start an experiment",
-    "Starts `autosubmit run` on the profile's machine and answers as soon as it executes. It goes on whatever becomes "
-    "of the client or of this service. A second request for a running experiment gets 409 and that run.",
+def of_command(found: Command, *, answer: Any, codes: tuple[str, ...], **rest: Any) -> Any:
+    """Describe a command of the registry."""
+    describe = long_command if isinstance(found, OneShotCommand) and found.is_long else command
+    name = found.name.replace("-", "_")
+    return describe(name, found.summary, found.description, answer=answer, codes=codes, **rest)
+
+
+def one_shot(found: OneShotCommand) -> Any:
+    """Describe a one-shot command: everything follows from the registry."""
+    codes: tuple[str, ...] = WITH_PROFILE
+    if found.needs_expid:
+        codes += ("experiment_not_found",)
+    if found.needs_idle:
+        codes += ("already_running",)
+    if found.may_be_busy:
+        codes += ("account_busy",)
+    return of_command(found, request=request_of(found), answer=answer_of(found), codes=codes)
+
+
+run_experiment = of_command(
+    RUN_EXPERIMENT,
     request=RunExperimentRequest,
     answer=RunStartedAnswer,
     codes=(*WITH_PROFILE, "already_running", "stopped_during_launch"),
+)
+
+stop_experiment = of_command(
+    STOP_EXPERIMENT,
+    request=StopExperimentRequest,
+    answer=RunStoppedAnswer,
+    codes=("endpoint_disabled", "run_not_found", "not_running", "runner_unreachable")
+    + ("outcome_unknown", "stop_not_confirmed", "ambiguous", *WHICH_RUN, *BUSY),
 )
 
 get_runner_run_status = operation(
@@ -156,61 +177,4 @@ get_runner_run_status = operation(
     codes=("run_not_found", *WHICH_RUN),
     common=(*READING, *BODY),
     tag="runs",
-)
-
-stop_experiment = command(
-    "stop_experiment",
-    "Stop an experiment",
-    "Answers when the end of the run was seen on its machine: first `autosubmit stop`, then, if that does not help "
-    "within its time, signals to the run's own processes. `steps` says what was done. Jobs that are already submitted "
-    "go on, unless `cancel_jobs` is given: then Autosubmit cancels them after the end of the run, within "
-    "RUNNERS_CANCEL_TIMEOUT, and `cancel` and `warnings` say what became of them. When nothing runs, `cancel_jobs` "
-    "cancels the jobs that the last run has left. When several installations run an experiment of this id, "
-    "`profile_name` has to say which is meant: otherwise the answer is 409 `ambiguous`, and nothing is stopped.",
-    request=StopExperimentRequest,
-    answer=RunStoppedAnswer,
-    codes=("endpoint_disabled", "run_not_found", "not_running", "runner_unreachable")
-    + ("outcome_unknown", "stop_not_confirmed", "ambiguous", *WHICH_RUN, *BUSY),
-)
-
-set_job_status = long_command(
-    "set_job_status",
-    "Change the status of jobs",
-    "Executes `autosubmit setstatus` and saves the result. Not possible while the experiment runs. A job that is "
-    "submitted, queuing or running on its platform may be cancelled there: Autosubmit 4.1.17.1 cancels it whatever "
-    "status it gets, older versions do not cancel running ones.",
-    request=SetJobStatusRequest,
-    answer=JobStatusAnswer,
-    codes=(*WITH_PROFILE, "experiment_not_found", "already_running"),
-)
-
-create_experiment = long_command(
-    "create_experiment",
-    "Create an experiment",
-    "Executes `autosubmit expid`. A new experiment needs its job list (create-job-list) before it can run. One "
-    "experiment at a time is created in an account: a request waits 2 s for another one's end, with "
-    "`Prefer: respond-async` 120 s.",
-    request=CreateExperimentRequest,
-    answer=ExperimentCreatedAnswer,
-    codes=(*WITH_PROFILE, "account_busy"),
-)
-
-create_job_list = long_command(
-    "create_job_list",
-    "Make the job list of an experiment",
-    "Executes `autosubmit create -np`. All jobs begin anew, with and without `force`: `warnings` names the COMPLETED "
-    "jobs whose progress is lost, and `dry_run` tells it before. Not possible while the experiment runs. Autosubmit "
-    "calls it a success even if the configuration has errors: read `warnings`.",
-    request=CreateJobListRequest,
-    answer=CommandAnswer,
-    codes=(*WITH_PROFILE, "experiment_not_found", "already_running"),
-)
-
-update_experiment_description = command(
-    "update_experiment_description",
-    "Replace the description of an experiment",
-    "Executes `autosubmit updatedescrip`. Also possible while the experiment runs.",
-    request=UpdateDescriptionRequest,
-    answer=CommandAnswer,
-    codes=(*WITH_PROFILE, "experiment_not_found"),
 )

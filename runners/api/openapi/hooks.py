@@ -65,8 +65,6 @@ MEMBERS = {
     "milliseconds": "How long it took.",
     "operation_id": "The number of this operation.",
     "argv": "The command, word by word.",
-    "git_repo": "The URL or path of a git repository with the project.",
-    "git_branch": "Its branch or tag.",
     "exit_code": "The exit code; null before the end, and when it is not known.",
 }
 HEADERS: dict[str, dict[str, Any]] = {

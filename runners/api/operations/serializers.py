@@ -6,32 +6,42 @@ from typing import Any
 
 from rest_framework import serializers
 
-from runners.api.commands.responses import ChangeCounts
+from runners.api.commands.responses import member_field
 from runners.api.problems import Problem
-from runners.models.operation import Operation, OperationKind, OperationStatus
+from runners.commands.registry import long_commands, operation_kinds
+from runners.models.operation import Operation, OperationStatus
 from runners.services import operations
 from runners.services.representations import iso_time
-from runners.services.results import body_of
 from runners.web.problems import problem, problem_type_of
 
 
-class OperationResult(serializers.Serializer[Any]):
-    """What the command answers when it is waited for."""
+def _result_members() -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+    """Return the fields of the members that only some commands answer. The first command of a name describes it."""
+    members: dict[str, serializers.Field[Any, Any, Any, Any]] = {}
+    for command in long_commands().values():
+        for member in command.members:
+            text = f"{command.name}: {member.help[0].lower()}{member.help[1:]}"
+            members.setdefault(member.name, member_field(member, required=False, help_text=text))
+    return members
 
+
+class _OperationResult(serializers.Serializer[Any]):
     message = serializers.CharField()
     warnings = serializers.ListField(child=serializers.CharField())
-    changed = serializers.DictField(
-        child=serializers.CharField(), required=False, help_text="set-job-status: as the command answers it."
-    )
-    counts = ChangeCounts(required=False, help_text="set-job-status: as the command answers it.")
-    expid = serializers.CharField(required=False, help_text="create-experiment: the id of the new experiment.")
+
+
+OperationResult = type(
+    "OperationResult",
+    (_OperationResult,),
+    {**_result_members(), "__doc__": "What the command answers when it is waited for.", "__module__": __name__},
+)
 
 
 class OperationSerializer(serializers.Serializer[Operation]):
     """A command that goes on without its request."""
 
     operation_id = serializers.IntegerField()
-    kind = serializers.ChoiceField(choices=OperationKind.choices, help_text="The command.")
+    kind = serializers.ChoiceField(choices=operation_kinds(), help_text="The command.")
     status = serializers.ChoiceField(
         choices=OperationStatus.choices,
         help_text="pending and running go on. unknown: its process is gone and it said neither yes nor no.",
@@ -79,7 +89,7 @@ def operation_fields(operation: Operation) -> dict[str, Any]:
 def _result(operation: Operation) -> dict[str, Any] | None:
     if operation.result is None:
         return None
-    return body_of(OperationKind(operation.kind), operations.outcome(operation))
+    return operations.body_of(operation)
 
 
 def _error(operation: Operation) -> dict[str, Any] | None:

@@ -14,9 +14,13 @@ from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.http import urlencode
 
-from profiles.config import Endpoint
 from profiles.models import EndpointToggle
-from runners.commands import autosubmit
+from runners.commands.base import Command, OneShotCommand
+from runners.commands.create_experiment import CREATE_EXPERIMENT
+from runners.commands.create_job_list import CREATE_JOB_LIST
+from runners.commands.run_experiment import RUN_EXPERIMENT
+from runners.commands.set_job_status import SET_JOB_STATUS
+from runners.commands.update_description import UPDATE_DESCRIPTION
 from runners.exceptions import (
     AccountBusy,
     CommandFailed,
@@ -27,7 +31,7 @@ from runners.exceptions import (
     RunnerServiceError,
 )
 from runners.models import AuditRecord, RunnerRun
-from runners.models.operation import IdempotencyRecord, OperationKind
+from runners.models.operation import IdempotencyRecord
 from runners.pages.base import PageView
 from runners.pages.forms import (
     PARAM,
@@ -38,10 +42,9 @@ from runners.pages.forms import (
     RunForm,
     SetStatusForm,
 )
-from runners.services import access, dry_run, execute, idempotency, operations, starting
-from runners.services.dry_run import Plan
+from runners.services import access, execute, idempotency, operations, starting
+from runners.services.execute import Plan
 from runners.services.operations import WAIT_GRACE
-from runners.services.results import message_of
 from runners.web.audit import audit_command
 from runners.web.problems import error_context, with_retry_after
 
@@ -53,20 +56,14 @@ class CommandPage(PageView):
 
     GET shows the form. POST has an `action`: `choose` (show the fields of another profile), `preview` or `do`.
 
-    `command` is its name on the wire and in the audit. `endpoint` is the toggle that can disable it. A preview
-    leaves the audit record of a dry run in the API, and an invalid form that of an invalid request.
+    A preview leaves the audit record of a dry run in the API, and an invalid form that of an invalid request.
     """
 
     template_name = "pages/command.html"
     form_class: ClassVar[type[CommandForm]]
-    endpoint: ClassVar[Endpoint]
-    command: ClassVar[str]
-    intro = ""
-    button = ""
+    command: ClassVar[Command]
     is_once = False  # True: a form that is sent twice must execute the command only once
-    preview_button = "Preview"
     preview_template = "pages/_plan.html"
-    preview_command = ""  # the command's name in the audit, if the preview is more than a dry run
 
     def plan(self, data: dict[str, Any]) -> Plan:
         """Return what the command would execute, from the validated data."""
@@ -91,12 +88,12 @@ class CommandPage(PageView):
             return self._page(self._fresh(request.POST.dict()))
         form = self.form_class(request, data=request.POST)
         is_preview = action == "preview"
-        command = self.preview_command if is_preview and self.preview_command else self.command
+        command = (self._preview_name if is_preview else "") or self.command.name
         expid, profile_name = request.POST.get("expid", ""), request.POST.get("profile_name", "")
         try:
             with audit_command(request, command, user=request.user, expid=expid, profile_name=profile_name) as audit:
                 if not self._enabled():
-                    raise EndpointDisabled(f"The {self.command} endpoint is currently disabled.")
+                    raise EndpointDisabled(f"The {self.command.name} endpoint is currently disabled.")
                 if not form.is_valid():
                     audit.outcome, audit.detail = form.refusal
                     return self._page(form, status=422)
@@ -108,8 +105,17 @@ class CommandPage(PageView):
             shown = error_context(error, request.user)
             return with_retry_after(self._page(form, error=shown, status=shown["status"]), shown)
 
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        return self.command.page.title
+
+    @property
+    def _preview_name(self) -> str:
+        """The name of a preview in the audit, if it is more than a dry run."""
+        return self.command.preview_name if isinstance(self.command, OneShotCommand) else ""
+
     def _enabled(self) -> bool:
-        return EndpointToggle.is_enabled(self.endpoint)
+        return EndpointToggle.is_enabled(self.command.toggle.name)
 
     @cached_property
     def once(self) -> str:
@@ -151,14 +157,10 @@ def link(name: str, *args: Any, **query: str) -> str:
 
 class StartRun(CommandPage):
     form_class = RunForm
-    endpoint = Endpoint.RUNNER_RUN
-    command = "run-experiment"
-    title = "Start a run"
-    intro = "Runs an experiment that has a job list, until its workflow ends or somebody stops it."
-    button = "Start the run"
+    command = RUN_EXPERIMENT
 
     def plan(self, data: dict[str, Any]) -> Plan:
-        return dry_run.run_experiment(expid=data["expid"], config=data["config"])
+        return execute.plan_run(expid=data["expid"], config=data["config"])
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
         found = RunnerRun.objects.active().filter(expid=data["expid"], installation=data["config"].installation)
@@ -172,17 +174,24 @@ class StartRun(CommandPage):
         return redirect("pages:run", pk=run.pk)
 
 
-class CreateExperiment(CommandPage):
-    form_class = CreateExperimentForm
-    endpoint = Endpoint.CREATE_EXPERIMENT
-    command = "create-experiment"
-    title = "Create an experiment"
-    intro = "Autosubmit chooses its id. Edit its configuration on the machine, then make its job list."
-    button = "Create the experiment"
-    is_once = True
+class OneShotPage(CommandPage):
+    """The page of a one-shot command."""
+
+    command: ClassVar[OneShotCommand]
 
     def plan(self, data: dict[str, Any]) -> Plan:
-        return dry_run.create_experiment(config=data["config"], params=data["params"])
+        return execute.plan(self.command, **_given(data))
+
+    def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
+        outcome = execute.execute(self.command, audit=audit, **_given(data))
+        self.done(self.command.page_message(outcome, data["params"]), outcome.warnings)
+        return redirect(link("pages:experiment", outcome.expid, profile_name=data["profile_name"]))
+
+
+class CreateExperiment(OneShotPage):
+    form_class = CreateExperimentForm
+    command = CREATE_EXPERIMENT
+    is_once = True
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
         """Create the experiment. A form that is sent again (double click, reload, lost response) creates no second one:
@@ -195,7 +204,7 @@ class CreateExperiment(CommandPage):
         }
         key = idempotency.hash_of(self.once, fields)
         try:
-            record = idempotency.claim(caller=audit.actor, key=key, endpoint=self.command, request_hash=key)
+            record = idempotency.claim(caller=audit.actor, key=key, endpoint=self.command.name, request_hash=key)
         except IdempotencyInProgress as error:
             raise IdempotencyInProgress(
                 "This form was sent before, and what it asks for is under way. Send it again in some seconds to see "
@@ -204,7 +213,7 @@ class CreateExperiment(CommandPage):
             ) from None
         if record.answer_status is None:
             expid, warnings = self._create(record, data, audit)
-            self.done(f"Experiment {expid} was created. Its job list comes next.", warnings)
+            self.done(self.command.page.done.format(expid=expid), warnings)
         else:
             assert record.answer_body
             expid = audit.expid = record.answer_body["expid"]
@@ -219,10 +228,10 @@ class CreateExperiment(CommandPage):
         """
         try:
             operation = idempotency.operation_of(record) or operations.start(
-                kind=OperationKind.CREATE_EXPERIMENT,
+                command=self.command,
+                params=data["params"],
                 config=data["config"],
                 profile_name=data["profile_name"],
-                argv=autosubmit.expid(data["params"]),
                 timeout=ceil(settings.RUNNERS_COMMAND_TIMEOUT),
                 audit=audit,
                 on_insert=idempotency.bind_operation(record),
@@ -246,73 +255,27 @@ class CreateExperiment(CommandPage):
         return outcome.expid, outcome.warnings
 
 
-class CreateJobList(CommandPage):
+class CreateJobList(OneShotPage):
     form_class = JobListForm
-    endpoint = Endpoint.CREATE_EXPERIMENT
-    command = "create-job-list"
-    title = "Make the job list"
-    intro = "An experiment can be run once it has a job list. Make it again after the configuration was changed."
-    button = "Make the job list"
-
-    def plan(self, data: dict[str, Any]) -> Plan:
-        return dry_run.create_job_list(expid=data["expid"], config=data["config"], params=data["params"])
-
-    def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        outcome = execute.create_job_list(
-            expid=data["expid"], config=data["config"], params=data["params"], audit=audit
-        )
-        self.done(f"The job list of {outcome.expid} was made. It can be run now.", outcome.warnings)
-        return redirect(link("pages:experiment", outcome.expid, profile_name=data["profile_name"]))
+    command = CREATE_JOB_LIST
 
 
-class SetJobStatus(CommandPage):
+class SetJobStatus(OneShotPage):
     form_class = SetStatusForm
-    endpoint = Endpoint.SET_JOB_STATUS
-    command = "set-job-status"
-    title = "Set the status of jobs"
-    intro = "Say which jobs: what is given is combined with AND. The experiment must not be running."
-    button = "Set the status"
-    preview_button = "Preview the changes"
+    command = SET_JOB_STATUS
     preview_template = "pages/_changes.html"
-    preview_command = "preview-job-status"
-
-    def plan(self, data: dict[str, Any]) -> Plan:
-        return dry_run.set_job_status(expid=data["expid"], config=data["config"], params=data["params"])
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
         """Ask Autosubmit on the machine for the changes, without saving them. This takes about two seconds."""
-        outcome = execute.preview_job_status(
-            expid=data["expid"], config=data["config"], params=data["params"], audit=audit
-        )
+        outcome = execute.preview(self.command, audit=audit, **_given(data))
         return {"plan": self.plan(data), "changes": outcome.changes, "warnings": outcome.warnings}
 
-    def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        outcome = execute.set_job_status(expid=data["expid"], config=data["config"], params=data["params"], audit=audit)
-        changes = outcome.changes
-        if changes and changes.changed:
-            jobs = "1 job" if changes.changed == 1 else f"{changes.changed} jobs"
-            rest = f" {changes.unchanged} of those selected stayed as they were." if changes.unchanged else ""
-            text = f"{jobs} of {outcome.expid} set to {data['params'].final_status}.{rest}"
-        else:
-            text = message_of(OperationKind.SET_JOB_STATUS, outcome)
-        self.done(text, outcome.warnings)
-        return redirect(link("pages:experiment", outcome.expid, profile_name=data["profile_name"]))
 
-
-class UpdateDescription(CommandPage):
+class UpdateDescription(OneShotPage):
     form_class = DescriptionForm
-    endpoint = Endpoint.UPDATE_EXPERIMENT_DETAILS
-    command = "update-experiment-description"
-    title = "Change the description"
-    intro = "Replaces the description that Autosubmit keeps of an experiment. It may be running."
-    button = "Change the description"
+    command = UPDATE_DESCRIPTION
 
-    def plan(self, data: dict[str, Any]) -> Plan:
-        return dry_run.update_description(expid=data["expid"], config=data["config"], description=data["description"])
 
-    def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        outcome = execute.update_description(
-            expid=data["expid"], config=data["config"], description=data["description"], audit=audit
-        )
-        self.done(f"The description of {outcome.expid} was changed.", outcome.warnings)
-        return redirect(link("pages:experiment", outcome.expid, profile_name=data["profile_name"]))
+def _given(data: dict[str, Any]) -> dict[str, Any]:
+    """Select the arguments of `execute` from the validated data."""
+    return {"config": data["config"], "params": data["params"], "expid": data.get("expid", "")}

@@ -12,7 +12,7 @@ from django.shortcuts import redirect, render, resolve_url
 from django.utils.cache import get_conditional_response
 from django.views import View
 
-from runners.commands.autosubmit import EXPID_PATTERN
+from runners.commands.parameters import EXPID_PATTERN
 from runners.models import AuditRecord, RunnerRun
 from runners.pages import run_lists
 from runners.pages.base import LoginRequiredMixin, PageView

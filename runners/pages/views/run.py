@@ -14,9 +14,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views import View
 
-from profiles.config import Endpoint
 from profiles.models import EndpointToggle
-from runners.commands import autosubmit
+from runners.commands.run_experiment import RUN_EXPERIMENT
+from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import EndpointDisabled, LogNotFound, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages.ansi import PLAIN, Style, to_html
@@ -87,7 +87,7 @@ class RunView(PageView):
         return not newer(self.run).exists()
 
     def _enabled(self) -> bool:
-        return EndpointToggle.is_enabled(Endpoint.RUNNER_RUN)
+        return EndpointToggle.is_enabled(STOP_EXPERIMENT.toggle.name)
 
 
 class RunPage(RunView):
@@ -99,7 +99,7 @@ class RunPage(RunView):
 
 def details(run: RunnerRun, user: Any) -> dict[str, Any]:
     return {
-        "argv": autosubmit.run(run.expid),
+        "argv": RUN_EXPERIMENT.argv(run.expid),
         "audit": AuditRecord.objects.filter(run_id=run.pk).order_by("id")[:100],
         "newer": access.visible(newer(run), user).order_by("-id").first(),
     }

@@ -1,28 +1,44 @@
-"""Which version of Autosubmit an environment has, and facts that only Autosubmit's files tell."""
+"""Questions to an installation of Autosubmit that change nothing: its version, and what only its files tell."""
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from django.conf import settings
 
-from runners.commands import autosubmit
 from runners.exceptions import RunnerServiceError
 from runners.services.machines import answers, scripts
 from runners.services.machines.registry import get_module_loader
 from runners.services.machines.runner import CommandResult, Runner
 
+_VERSION = re.compile(r"^([0-9]{1,4}\.[0-9]{1,4}[0-9A-Za-z.+-]{0,40})\s*$", re.MULTILINE)
+NO_EXPERIMENT = "zzzzzzzzzz"  # a name that Autosubmit's counter of experiments does not reach
 # A pickled empty list (3.14, 4.0) or dictionary (4.1.12 and newer) has 4 to 9 bytes, one job has more than 100.
 EMPTY_JOB_LIST = 16
 
 
+def describe(expid: str) -> list[str]:
+    """Return a command that changes nothing.
+
+    Autosubmit reports a missing experiment once it has found its configuration and database.
+    """
+    return ["autosubmit", "describe", expid]
+
+
+def version_in(text: str) -> str:
+    """Return the version that `autosubmit -v` printed; empty if there is none. 3.14 prints it on standard error."""
+    found = _VERSION.search(text)
+    return found[1] if found else ""
+
+
 def ask_version(runner: Runner) -> CommandResult:
-    """Execute `autosubmit -v` in the runner's environment; `autosubmit.version_in` reads the answer.
+    """Execute `autosubmit -v` in the runner's environment; `version_in` reads the answer.
 
     This takes as long as any command, 1.5 s and more. It runs in `/`, because the check of a configuration tests the
     service's own directory in another stage. Raises the errors of `Runner.execute`.
     """
-    argv = autosubmit.version()
+    argv = ["autosubmit", "-v"]
     lines = [scripts.surroundings("/"), *get_module_loader(runner.config).steps(argv), f"exec {shlex.join(argv)}"]
     return runner.execute(" && ".join(lines), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
 
@@ -33,7 +49,7 @@ def installed_version(runner: Runner) -> str:
         result = ask_version(runner)
     except RunnerServiceError:
         return ""
-    return "" if result.exit_code else autosubmit.version_in(result.all_text)
+    return "" if result.exit_code else version_in(result.all_text)
 
 
 def has_empty_job_list(runner: Runner, expid: str) -> bool:

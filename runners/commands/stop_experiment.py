@@ -1,0 +1,49 @@
+"""`autosubmit stop`. services/stopping.py bounds it in time and verifies the end of the run."""
+
+from __future__ import annotations
+
+from runners.commands.base import Action, Command, Page
+from runners.commands.parameters import Flag
+from runners.commands.run_experiment import RUNNER_RUN
+
+# Standard input for `stop`, which asks for a confirmation. 4.1.16 and newer also have an option for that, `-y`. Older
+# versions end with a usage error at this option, so the confirmation is always given this way.
+STOP_STDIN = b"y\n"
+
+
+class StopExperiment(Command):
+    name = "stop-experiment"
+    toggle = RUNNER_RUN
+    action = Action.STOP
+    parameters = (
+        Flag(name="force", option="--force", help="End it at once (KILL) instead of asking it first.", in_body=True),
+        Flag(
+            name="cancel_jobs",
+            option="--cancel",
+            help="Also cancel the jobs that it has submitted. When nothing runs: those that the last run has left.",
+            in_body=True,
+        ),
+    )
+    page = Page(title="Stop the run", intro="Ends the run and waits until its end was seen.", button="Stop")
+    summary = "Stop an experiment"
+    description = (
+        "Answers when the end of the run was seen on its machine: first `autosubmit stop`, then, if that does not help "
+        "within its time, signals to the run's own processes. `steps` says what was done. Jobs that are already "
+        "submitted go on, unless `cancel_jobs` is given: then Autosubmit cancels them after the end of the run, within "
+        "RUNNERS_CANCEL_TIMEOUT, and `cancel` and `warnings` say what became of them. When nothing runs, `cancel_jobs` "
+        "cancels the jobs that the last run has left. When several installations run an experiment of this id, "
+        "`profile_name` has to say which is meant: otherwise the answer is 409 `ambiguous`, and nothing is stopped."
+    )
+    request_text = "Which experiment, and how hard. The run itself knows its machine."
+
+    def argv(self, expid: str, *, force: bool = False, cancel_jobs: bool = False) -> list[str]:
+        """Return `autosubmit stop`, which sends INT (KILL with `force`). `--cancel` also cancels the experiment's jobs.
+
+        The command needs STOP_STDIN. It waits for the end of the run without limit, so the caller has to bound it. 4.0
+        and 3.14 have no such command.
+        """
+        flags = {"force": force, "cancel_jobs": cancel_jobs}
+        return ["autosubmit", "stop", *(each.option for each in self.parameters if flags[each.name]), expid]
+
+
+STOP_EXPERIMENT = StopExperiment()
