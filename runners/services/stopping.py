@@ -347,7 +347,7 @@ class Stop:
         try:
             yield step
         except RunnerServiceError as error:
-            step["outcome"] = f"{step['outcome']}: {error.detail}" if step["outcome"] else error.detail
+            step["outcome"] = error.detail
             if self.may_be_sent and isinstance(error, RunnerUnreachable):
                 raise self._unknown("The stop had begun", error.detail) from error
             error.facts |= {"steps": self.steps, "run_id": self.run.pk}

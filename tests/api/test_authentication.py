@@ -380,6 +380,18 @@ def test_what_only_reads_can_be_throttled_too(client: Client, settings: Any, ana
     api.post(COMMAND, RUN_BODY, expect=400)
 
 
+def test_signed_in_users_are_throttled_by_user_and_not_by_address(settings: Any, ana: User) -> None:
+    settings.THROTTLE_READS = "1/min"
+    runs = "/v4/runners/runs"
+    at_home, at_work, of_eva = Client(), Client(), Client()
+    at_home.force_login(ana)
+    at_work.force_login(ana)
+    of_eva.force_login(User.objects.create_user("eva"))
+    assert at_home.get(runs, REMOTE_ADDR="192.0.2.1").status_code == 200
+    assert of_eva.get(runs, REMOTE_ADDR="192.0.2.1").status_code == 200
+    assert at_work.get(runs, REMOTE_ADDR="192.0.2.2").status_code == 429
+
+
 def test_nobody_is_held_up_by_the_wrong_tokens_of_others(client: Client, settings: Any, ana: User) -> None:
     """Behind a proxy all clients have one address, and a GUI that is left open keeps sending an expired token."""
     settings.THROTTLE_FAILED_LOGINS = "1/min"

@@ -15,6 +15,7 @@ from profiles.exceptions import InvalidProfile
 from profiles.models import EndpointToggle, RunnerProfile
 from runners import exceptions as ours
 from runners.api import exception_handler
+from runners.api.exception_handler import MAX_ERRORS
 from runners.api.runs.serializers import RunSerializer
 from runners.models import AuditRecord, RunnerRun
 from runners.services.representations import run_fields
@@ -85,6 +86,22 @@ def past_run(**values: Any) -> RunnerRun:
 
 def test_the_codes_are_the_promised_ones() -> None:
     assert {code: kind.status for code, kind in problems.PROBLEM_TYPES_BY_CODE.items()} == PROMISED
+
+
+def test_a_rejected_request_is_not_logged_as_a_warning(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """The GUI polls the status of experiments that were never run: a warning for each would hide all others."""
+    api.post("get-runner-run-status", {"expid": "a001"}, expect=404)
+    api.post("run-experiment", {}, expect=400)
+    assert [record for record in caplog.records if record.name == "django.request"] == []
+
+
+def test_an_error_lists_a_bounded_number_of_members(api: Api) -> None:
+    params = {"final_status": "READY", "job_names_list": [{}] * 1000}
+    request = {"expid": "a001", "profile_name": "P", "command_params": params}
+    body = api.post("set-job-status", request, expect=400)
+    assert len(body["errors"]) == MAX_ERRORS
+    unknown = api.post("run-experiment", {f"member{number}": 1 for number in range(1000)}, expect=400)
+    assert len(unknown["errors"]) <= MAX_ERRORS
 
 
 def subclasses(cls: type) -> list[type]:

@@ -19,12 +19,13 @@ from django.utils import timezone
 
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused
 from runners.models import RunnerRun
-from runners.models.operation import IdempotencyRecord
+from runners.models.operation import IdempotencyRecord, Operation
 from runners.services import idempotency
 from tests.support.api import create_body, unused_expid
 from tests.support.environments import StubAccount
 from tests.support.faults import COMMAND
 from tests.support.processes import kill_all, wait_for
+from tests.support.rows import CONFIG
 from tests.support.servers import Answer, AppServer, SSHServer, servers_of
 
 CREATE = COMMAND + "create-experiment"
@@ -331,7 +332,8 @@ def test_an_asynchronous_command_is_accepted_once(app: AppServer, account: StubA
     account.control("expid", SLEEP=2)
     first, again = (app.post(CREATE, create_body(), Idempotency_Key=key, Prefer="respond-async") for _ in range(2))
     assert (first.status, again.status) == (202, 202)
-    assert first.headers["Location"] == again.headers["Location"]
+    for name in ("Location", "Retry-After", "Preference-Applied"):
+        assert first.headers[name] == again.headers[name]
     assert again.headers["Idempotent-Replayed"] == "true"
     wait_for(lambda: app.get(first.headers["Location"]).body["status"] == "succeeded", 20)
     assert len(account.calls("expid")) == 1
@@ -411,6 +413,20 @@ def test_nobody_waits_for_a_request_that_takes_too_long() -> None:
     record = claim()
     IdempotencyRecord.objects.filter(pk=record.pk).update(owned_until=timezone.now() - timedelta(seconds=1))
     assert claim().is_repeated
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("exit_code", "is_kept"), [(102, True), (None, False)])
+def test_a_key_stays_bound_to_a_failure_whose_identity_was_never_stored(exit_code: int | None, is_kept: bool) -> None:
+    """The exit code proves that the command began, so a retry must not execute it again."""
+    record = claim()
+    operation = Operation.objects.create(
+        key=record.run_key, kind="create-experiment", config=CONFIG, timeout=10, status="failed", exit_code=exit_code
+    )
+    idempotency.bind_operation(record)(operation)
+    assert (idempotency.operation_of(record) == operation) is is_kept
+    idempotency.release(record)
+    assert IdempotencyRecord.objects.filter(pk=record.pk).exists() is is_kept
 
 
 @pytest.mark.django_db

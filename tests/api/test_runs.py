@@ -53,6 +53,12 @@ def test_oldest_first(api: Api) -> None:
     assert last["next"] is None
 
 
+def test_a_page_that_holds_the_last_runs_has_no_cursor(api: Api) -> None:
+    ended_runs(3)
+    assert api.get(f"{RUNS}?page_size=3")["next_cursor"] is None
+    assert api.get(f"{RUNS}?page_size=2")["next_cursor"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

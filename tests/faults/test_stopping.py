@@ -23,17 +23,27 @@ from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from profiles.rules import RUNNERS
-from runners.exceptions import NotRunning, OutcomeUnknown, RunnerUnreachable
+from runners.exceptions import NotRunning, OutcomeUnknown, RunnerUnreachable, StopNotConfirmed
 from runners.models import AuditRecord, RunnerRun
 from runners.services import probing
 from runners.services.lifecycle import identity_of
 from runners.services.machines import exchange
-from runners.services.machines.probe import Probe
+from runners.services.machines.local import LocalRunner
+from runners.services.machines.probe import Identity, Probe, ProbeTarget
 from runners.services.machines.registry import get_runner
 from runners.services.stopping import StopOutcome
 from tests.support import faults
 from tests.support.environments import AutosubmitAccount, StubAccount
-from tests.support.faults import COMMAND, add_control, in_background, profile_of, run_processes, stored, wait_ended
+from tests.support.faults import (
+    COMMAND,
+    LaunchGates,
+    add_control,
+    in_background,
+    profile_of,
+    run_processes,
+    stored,
+    wait_ended,
+)
 from tests.support.processes import PATIENCE, is_alive, kill_all, processes, wait_for, with_environment
 from tests.support.servers import AppServer, SSHServer
 
@@ -258,6 +268,38 @@ def test_stopping_what_has_just_ended_is_no_failure(target: RunnerConfig, accoun
     assert account.calls("stop") == []
     with pytest.raises(NotRunning):
         faults.stop_run(EXPID)
+
+
+def test_a_run_that_is_being_started_is_not_stopped(account: StubAccount, launch_gates: LaunchGates) -> None:
+    account.experiment(EXPID)
+    account.control("run", EXPID, SLEEP=600)
+    launch_gates.before.arm()
+    starting = in_background(lambda: faults.start_run(account.config(), EXPID))
+    launch_gates.before.wait_held()
+    with pytest.raises(NotRunning, match="just being started"):
+        faults.stop_run(EXPID)
+    launch_gates.before.release()
+    assert starting.result(40 * PATIENCE).is_active
+    assert stored(RunnerRun.objects.get(expid=EXPID))["stop_requested_at"] is None
+
+
+def test_the_wait_after_a_kill_has_a_setting_of_its_own(
+    account: StubAccount, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waits for a disk survives a KILL. No test can make one, so here the signal is not sent."""
+
+    def unsent(runner: LocalRunner, key: str, identity: Identity, name: str, **options: Any) -> Probe:
+        return runner.probe([ProbeTarget(key, identity)], timeout=30 * PATIENCE)[key]
+
+    settings.RUNNERS_TERM_WAIT, settings.RUNNERS_KILL_WAIT = 0.0, 3.0
+    account.experiment(EXPID)
+    start(account.config(), account)
+    monkeypatch.setattr(LocalRunner, "signal", unsent)
+    with pytest.raises(StopNotConfirmed) as error:
+        faults.stop_run(EXPID, force=True)
+    (step,) = error.value.facts["steps"]
+    assert step["action"] == "signal KILL"
+    assert step["seconds"] >= settings.RUNNERS_KILL_WAIT
 
 
 def test_another_homes_run_of_the_same_name_survives(

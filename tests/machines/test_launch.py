@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import stat
 import uuid
 
 import pytest
@@ -34,8 +36,15 @@ def test_a_prelude_that_fails_is_told_in_its_own_words_alone(runner: Runner) -> 
     assert error.value.facts["output"] == "no such venv"
 
 
-def test_a_service_that_ignores_signals_launches_commands_that_do_not(account: StubAccount) -> None:
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+@pytest.mark.parametrize(
+    "ignored",
+    [(signal.SIGINT, signal.SIGHUP), (signal.SIGTERM,), (signal.SIGINT,), (signal.SIGHUP,)],
+    ids=lambda value: "+".join(each.name for each in value),
+)
+def test_a_service_that_ignores_signals_launches_commands_that_do_not(
+    account: StubAccount, ignored: tuple[signal.Signals, ...]
+) -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         identity = LocalRunner(account.config("NO_MODULE")).launch(uuid.uuid4().hex, "exec sleep 60", timeout=TIMEOUT)
     finally:
@@ -80,3 +89,14 @@ def test_a_profile_that_hangs_leaves_a_run_that_can_be_seen_and_ended(runner: Ru
     assert probe.identity
     runner.signal(key, probe.identity, "KILL", timeout=TIMEOUT)
     wait_for(lambda: not is_alive(probe.identity.pid), what="end of the shell")
+
+
+def test_the_directory_of_all_runs_is_closed_to_other_accounts(runner: Runner, account: StubAccount) -> None:
+    base = account.home / ".autosubmit-runners"
+    shutil.rmtree(base, ignore_errors=True)
+    before = os.umask(0)
+    try:
+        runner.launch(uuid.uuid4().hex, "exec sleep 60", timeout=TIMEOUT)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(base.stat().st_mode) == 0o700

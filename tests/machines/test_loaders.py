@@ -32,11 +32,15 @@ def test_words_arrive_unchanged(config: RunnerConfig, account: StubAccount) -> N
     assert account.calls() == [["-v", *words]]
 
 
-def test_surroundings_of_a_command(config: RunnerConfig, account: StubAccount, sshd: SSHServer) -> None:
+def test_surroundings_of_a_command(
+    config: RunnerConfig, account: StubAccount, sshd: SSHServer, at_login: Callable[[str], None]
+) -> None:
+    at_login("export USERNAME=somebody-else\n")  # Python's getpass.getuser() reads it
     run_loaded(config, ["autosubmit", "-v"])
     (environment,), (directory,) = account.environments(), account.working_directories()
     assert environment["HOME"] == str(account.home)
     assert environment["USER"] == environment["LOGNAME"] == sshd.user
+    assert "USERNAME" not in environment
     assert Path(directory).parent == account.home or Path(directory).parent.parent == account.home
     assert not (Path(directory) / ".autosubmitrc").exists()
 

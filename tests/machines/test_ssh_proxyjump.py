@@ -156,6 +156,13 @@ def test_first_hop_may_have_a_jump_host_itself(network: Network) -> None:
     assert network.jump.connection_count() == 2
 
 
+def test_more_than_four_jump_hosts_are_refused_without_a_connection(network: Network) -> None:
+    network.configure(jump=",".join(["gate"] * 5))
+    with pytest.raises(RunnerUnreachable, match="more than 4 hosts"):
+        network.ask()
+    assert network.jump.connection_count() == 0
+
+
 @pytest.mark.parametrize(("jump", "words"), [("me@", "ProxyJump"), ("inner.cluster", "in a circle")])
 def test_jump_that_makes_no_sense_is_an_error_with_words(network: Network, jump: str, words: str) -> None:
     network.configure(jump=jump)

@@ -34,6 +34,7 @@ def test_a_download_is_plain_text_wherever_the_pieces_are_cut() -> None:
         ([(0, DOWNLOAD_CHUNK * 2, b"x" * DOWNLOAD_CHUNK), None], "the log was removed]"),
         ([(0, DOWNLOAD_CHUNK * 2, b"x" * DOWNLOAD_CHUNK), CommandFailed("no disk")], "no disk]"),
         ([(0, DOWNLOAD_CHUNK + 1, b"x" * DOWNLOAD_CHUNK), (0, DOWNLOAD_CHUNK, b"y")], "xy"),
+        ([(0, (number + 2) * DOWNLOAD_CHUNK, b"x" * DOWNLOAD_CHUNK) for number in range(100)], "xx"),  # it grows
     ],
 )
 def test_a_download_ends_whatever_the_machine_answers(
@@ -95,3 +96,20 @@ def test_a_log_request_that_was_tampered_with_is_harmless(browser: Client, accou
     row = unsaved_run(status="COMPLETED", exit_code=0)
     row.save()
     assert browser.get(f"/runs/{row.pk}/log?{query}").status_code == 200
+
+
+@pytest.mark.parametrize("status", ["ACTIVE", "COMPLETED"])
+def test_a_line_that_is_longer_than_a_response_is_shown_in_pieces(
+    browser: Client, account: StubAccount, status: str
+) -> None:
+    row = unsaved_run(status=status, exit_code=None if status == "ACTIVE" else 0)
+    row.save()
+    log = account.home / ".autosubmit-runners" / row.key / "log"
+    log.parent.mkdir(parents=True)
+    log.write_text("x" * (logs.CHUNK + 1000) + "\nthe next line\n")
+    shown, start = "", 0
+    while start < log.stat().st_size:
+        answer = browser.get(f"/runs/{row.pk}/log?from={start}").json()
+        assert answer["next"] > start, "the live log does not go on"
+        shown, start = shown + answer["html"], answer["next"]
+    assert shown == log.read_text()

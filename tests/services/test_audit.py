@@ -14,6 +14,7 @@ from django.utils import timezone
 from profiles.models import RunnerProfile
 from runners.api.base import CommandViewSet
 from runners.api.commands.views import ExperimentCommands
+from runners.exceptions import CommandFailed
 from runners.models import AuditRecord, RunnerRun
 from runners.services import audit, own_process
 from runners.services.machines.local import LocalRunner
@@ -127,3 +128,13 @@ def test_the_end_of_a_command_counts_more_than_a_wrong_interruption() -> None:
         audit.begin(record)
         AuditRecord.objects.update(outcome=AuditRecord.INTERRUPTED)
     assert AuditRecord.objects.get().outcome == "ok"
+
+
+def test_a_long_detail_is_cut_in_the_record() -> None:
+    with pytest.raises(CommandFailed), audit.audited(endpoint="run-experiment"):
+        raise CommandFailed("x" * 1_000_000)
+    assert AuditRecord.objects.get().detail == "x" * audit.DETAIL_LIMIT
+    with audit.audited(endpoint="run-experiment") as record:
+        record.detail = "y" * 1_000_000
+        audit.begin(record)
+        assert AuditRecord.objects.get(pk=record.pk).detail == "y" * audit.DETAIL_LIMIT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from runners.models.webhook import Webhook, WebhookDelivery, new_secret
 from runners.services import lifecycle, outbox
 from runners.webhooks import delivery as webhooks
 from tests.support.processes import PATIENCE, end, start, wait_for
-from tests.support.servers import ROOT, AppServer
+from tests.support.servers import ROOT, AppServer, listener
 from tests.support.webhooks import LOOPBACK, Receiver, active_run, ended_run, hook, make_due
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -99,6 +100,16 @@ def test_a_receiver_may_ask_for_more_time_or_say_that_it_is_gone(receiver: Recei
     assert WebhookDelivery.objects.get().state == WebhookDelivery.GIVEN_UP
 
 
+def test_a_retry_after_of_a_receiver_is_at_most_the_longest_back_off(receiver: Receiver) -> None:
+    hook(receiver)
+    receiver.statuses, receiver.answer_headers = [503], {"Retry-After": "999999"}
+    ended_run()
+    webhooks.deliver_due()
+    following = WebhookDelivery.objects.get().next_attempt
+    assert following
+    assert following <= timezone.now() + timedelta(seconds=webhooks.BACK_OFF[-1])
+
+
 def test_several_deliverers_send_each_message_once(make_receiver: Callable[..., Receiver]) -> None:
     receivers = [make_receiver() for _ in range(3)]
     for number, receiver in enumerate(receivers):
@@ -134,6 +145,35 @@ def test_a_deliverer_that_died_leaves_its_message_to_the_next_one(receiver: Rece
     make_due()  # the lease has expired
     assert webhooks.deliver_due() == webhooks.Round(delivered=1)
     assert WebhookDelivery.objects.get().attempts == 2
+
+
+def test_a_deliverer_that_is_late_does_not_overwrite_the_result_of_the_next_one(settings: Any) -> None:
+    """The lease of the first deliverer ends before it gets its answer, an error. The second one delivers."""
+    settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = LOOPBACK
+    requests: list[socket.socket] = []
+    is_delivered = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        requests.append(connection)
+        status = b"204 No Content"
+        if len(requests) == 1:
+            is_delivered.wait(30)
+            status = b"500 Internal Server Error"
+        while b"}" not in connection.recv(65536):
+            pass
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+
+    with listener(serve) as port, ThreadPoolExecutor(1) as pool:
+        Webhook.objects.create(name="of the tests", url=f"http://127.0.0.1:{port}/")
+        ended_run()
+        late = pool.submit(webhooks.deliver_due)
+        wait_for(lambda: requests, what="the first request")
+        make_due()  # the lease has ended
+        assert webhooks.deliver_due() == webhooks.Round(delivered=1)
+        is_delivered.set()
+        assert late.result(30) == webhooks.Round(failed=1)
+    delivery = WebhookDelivery.objects.get()
+    assert (delivery.state, delivery.last_status, delivery.last_error) == (WebhookDelivery.DELIVERED, 204, "")
 
 
 def test_a_receiver_that_hangs_delays_neither_the_end_of_a_run_nor_other_receivers(
