@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -22,8 +20,6 @@ from runners.services.cancelling import NOT_REQUESTED
 from runners.services.representations import run_fields
 from runners.services.stopping import HAD_ENDED
 from runners.web.problems import PROBLEM_CONTENT_TYPE
-
-logger = logging.getLogger(__name__)
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -69,37 +65,33 @@ class IdempotentViewSet(LongCommandViewSet):
         key = key_of(request)
         if key is None or self.body_error or _members(request).get("dry_run"):
             return execute()
-        record = idempotency.claim(
+        with idempotency.claimed(
             caller=self.audit.actor,
             key=key,
             endpoint=self.command,
             request_hash=idempotency.hash_of(self.command, _members(request)),
-        )
-        if record.answer_status is not None:
-            self.audit.outcome, self.audit.detail = "replayed", f"the answer of {record}"
-            headers = {**record.answer_headers, REPLAYED: "true"}
-            content_type = PROBLEM_CONTENT_TYPE if record.answer_status >= 400 else None
-            return Response(record.answer_body, status=record.answer_status, headers=headers, content_type=content_type)
-        self.record = record
-        try:
-            response = self._resumed(request, record) or execute()
-        except StoppedDuringLaunch as error:  # store this error: a retry must not start a second run
-            response = self.handle_exception(error)
-        except NotRunning:
-            stopped = self._stopped_before(record)
-            if stopped is None:
-                idempotency.release(record)
-                raise
-            response = stopped
-        except BaseException:
-            idempotency.release(record)
-            raise
-        headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
-        try:
+        ) as record:
+            if record.answer_status is not None:
+                return self._replayed(record, record.answer_status)
+            self.record = record
+            try:
+                response = self._resumed(request, record) or execute()
+            except StoppedDuringLaunch as error:  # store this error: a retry must not start a second run
+                response = self.handle_exception(error)
+            except NotRunning:
+                stopped = self._stopped_before(record)
+                if stopped is None:
+                    raise
+                response = stopped
+            headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
             idempotency.answer(record, status=response.status_code, body=response.data, headers=headers)
-        except (DatabaseError, InterfaceError) as error:  # the command was done: a retry finds its run or operation
-            logger.error("The answer of %s was not kept: %s", record, error)
-        return response
+            return response
+
+    def _replayed(self, record: IdempotencyRecord, status: int) -> Response:
+        self.audit.outcome, self.audit.detail = "replayed", f"the answer of {record}"
+        headers = {**record.answer_headers, REPLAYED: "true"}
+        content_type = PROBLEM_CONTENT_TYPE if status >= 400 else None
+        return Response(record.answer_body, status=status, headers=headers, content_type=content_type)
 
     def _resumed(self, request: Request, record: IdempotencyRecord) -> Response | None:
         """Return the response of an earlier request whose server died, built from the run or operation it started.

@@ -133,9 +133,7 @@ def as_known(error: Exception, record: AuditRecord) -> Exception:
 
 def is_under_way(record: AuditRecord) -> bool:
     """Return True if the process of a command that has begun may still be executing it."""
-    if not record.owner or record.owned_until is None or record.owned_until < timezone.now():
-        return False
-    return own_process.may_live(record.owner)
+    return own_process.is_working(record.owner or "", record.owned_until)
 
 
 def settle_all() -> int:

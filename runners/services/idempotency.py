@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 from django.utils import timezone
 
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
 from runners.models import DetachedCommand, RunnerRun, RunStatus, new_run_key
 from runners.models.operation import IdempotencyRecord, Operation
 from runners.services import own_process, probing
+
+logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 2  # seconds
 STOP = "stop-experiment"  # the endpoint whose records point to a run that existed before the request
@@ -31,6 +35,18 @@ def hash_of(endpoint: str, body: dict[str, Any]) -> str:
     """Return a hash that is equal for requests that ask for the same."""
     text = json.dumps([endpoint, body], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def claimed(*, caller: str, key: str, endpoint: str, request_hash: str) -> Iterator[IdempotencyRecord]:
+    """Yield the record of a key, as `claim` does. Release the key if the block raises an error."""
+    record = claim(caller=caller, key=key, endpoint=endpoint, request_hash=request_hash)
+    try:
+        yield record
+    except BaseException:
+        if record.answer_status is None:
+            release(record)
+        raise
 
 
 def claim(*, caller: str, key: str, endpoint: str, request_hash: str) -> IdempotencyRecord:
@@ -76,7 +92,9 @@ def claim(*, caller: str, key: str, endpoint: str, request_hash: str) -> Idempot
 
 def _take_over(record: IdempotencyRecord, owner: str) -> bool:
     """Become the owner of a record whose owner is gone or not needed. If several processes try, one succeeds."""
-    if _is_alive(record) and (own_process.is_here(record.owner) or not _goes_on_alone(record)):
+    if own_process.is_working(record.owner, record.owned_until) and (
+        own_process.is_here(record.owner) or not _goes_on_alone(record)
+    ):
         return False
     unanswered = IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
     until = timezone.now() + own_process.lease()
@@ -159,9 +177,15 @@ def operation_of(record: IdempotencyRecord) -> Operation | None:
 
 
 def answer(record: IdempotencyRecord, *, status: int, body: Any, headers: dict[str, str]) -> None:
-    """Store the answer for every retry of the request."""
+    """Store the answer for every retry of the request.
+
+    A lost database is only logged: the command was done, and a retry finds its run or operation.
+    """
     changes = {"answer_status": status, "answer_body": body, "answer_headers": headers, "owner": ""}
-    _own(record).update(**changes)
+    try:
+        _own(record).update(**changes)
+    except (DatabaseError, InterfaceError) as error:
+        logger.error("The answer of %s was not kept: %s", record, error)
 
 
 def release(record: IdempotencyRecord) -> None:
@@ -206,10 +230,3 @@ def _change(record: IdempotencyRecord, **changes: Any) -> None:
 
 def _own(record: IdempotencyRecord) -> Any:
     return IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
-
-
-# --- Which process answers -------------------------------------------------------------------------------------------
-
-
-def _is_alive(record: IdempotencyRecord) -> bool:
-    return bool(record.owner) and record.owned_until >= timezone.now() and own_process.may_live(record.owner)

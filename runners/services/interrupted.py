@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable
 
 from django.db import DatabaseError, InterfaceError, connection
-from django.utils import timezone
 
 from runners.models import AuditRecord, RunnerRun
 from runners.services import audit, own_process
@@ -26,9 +25,7 @@ CANCEL = "autosubmit stop --cancel"  # the step of a stop in which its jobs are 
 
 def is_under_way(run: RunnerRun) -> bool:
     """Return True if a stop, or a cancel, of the run is being executed now."""
-    if not run.stop_owner or run.stop_until is None or run.stop_until < timezone.now():
-        return False
-    return own_process.may_live(run.stop_owner)
+    return own_process.is_working(run.stop_owner, run.stop_until)
 
 
 def settle(run: RunnerRun) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
 from django.conf import settings
+from django.utils import timezone
 
 SHORTEST_LEASE = 900  # seconds
 
@@ -31,6 +32,11 @@ def may_live(name: str) -> bool:
     if len(words) != 4 or not words[1].isdecimal():  # the stored name is not valid
         return True
     return not is_here(name) or _start_of(int(words[1])) == words[2]
+
+
+def is_working(name: str, until: datetime | None) -> bool:
+    """Return True if the named process may still do the work that it began, with a lease until `until`."""
+    return bool(name) and until is not None and until >= timezone.now() and may_live(name)
 
 
 def lease() -> timedelta:

@@ -204,21 +204,24 @@ class CreateExperiment(OneShotPage):
         }
         key = idempotency.hash_of(self.once, fields)
         try:
-            record = idempotency.claim(caller=audit.actor, key=key, endpoint=self.command.name, request_hash=key)
+            with idempotency.claimed(
+                caller=audit.actor, key=key, endpoint=self.command.name, request_hash=key
+            ) as record:
+                if record.answer_status is None:
+                    expid, warnings = self._create(record, data, audit)
+                    told = self.command.page.done.format(expid=expid)
+                else:
+                    assert record.answer_body
+                    expid, warnings = record.answer_body["expid"], []
+                    audit.expid, audit.outcome, audit.detail = expid, "replayed", f"the answer of {record}"
+                    told = f"This form was sent before: it has created experiment {expid}."
         except IdempotencyInProgress as error:
             raise IdempotencyInProgress(
                 "This form was sent before, and what it asks for is under way. Send it again in some seconds to see "
                 "what became of it: nothing is created twice.",
                 **error.facts,
             ) from None
-        if record.answer_status is None:
-            expid, warnings = self._create(record, data, audit)
-            self.done(self.command.page.done.format(expid=expid), warnings)
-        else:
-            assert record.answer_body
-            expid = audit.expid = record.answer_body["expid"]
-            audit.outcome, audit.detail = "replayed", f"the answer of {record}"
-            self.done(f"This form was sent before: it has created experiment {expid}.", [])
+        self.done(told, warnings)
         return redirect(link("pages:create-job-list", expid=expid, profile_name=data["profile_name"]))
 
     def _create(self, record: IdempotencyRecord, data: dict[str, Any], audit: AuditRecord) -> tuple[str, list[str]]:
@@ -238,17 +241,8 @@ class CreateExperiment(OneShotPage):
             )
             operations.wait(operation, seconds=operation.timeout + WAIT_GRACE)
             outcome = operations.outcome(operation)
-        except (
-            AccountBusy,
-            CommandFailed,
-            CommandTimedOut,
-            InvalidRequest,
-        ):  # the operation is certainly over: the same form may try again
-            idempotency.forget_attempt(record)
-            idempotency.release(record)
-            raise
-        except BaseException:
-            idempotency.release(record)
+        except (AccountBusy, CommandFailed, CommandTimedOut, InvalidRequest):
+            idempotency.forget_attempt(record)  # the operation is certainly over: the same form may try again
             raise
         audit.expid = outcome.expid
         idempotency.answer(record, status=200, body={"expid": outcome.expid}, headers={})
