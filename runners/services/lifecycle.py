@@ -168,6 +168,16 @@ def identity_of(run: DetachedCommand) -> Identity | None:
     return Identity.from_dict(run.identity) if run.identity else None
 
 
+def runner_at_node(run: DetachedCommand, runner: Runner) -> Runner | None:
+    """Return the runner for the node of a login alias on which the run was started, if it differs from `runner`."""
+    try:
+        identity = identity_of(run)
+    except Unreadable:
+        return None
+    node = runner.at_node(identity.host) if identity else runner
+    return node if node is not runner else None
+
+
 def stop_window() -> timedelta:
     """Return the longest time that a stop can take, with all its steps and probes up to their deadlines.
 

@@ -103,6 +103,8 @@ def _read_and_keep(row: DetachedCommand, log: Log, offset: int, limit: int) -> L
     try:
         runner = lifecycle.runner_of(row)
         chunk = runner.read_log(row.key, offset=offset, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+        if chunk is None and (node := lifecycle.runner_at_node(row, runner)):  # the nodes may have no shared home
+            chunk = node.read_log(row.key, offset=offset, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
     except RunnerServiceError as error:
         _keep(log, error=error)
         raise

@@ -163,7 +163,7 @@ class Stop:
         whose = leftovers.Run(self.run.expid, identity, self._keys() if jobs else [self.run.key], group=is_fresh)
         start = time.monotonic()
         try:
-            before, left = leftovers.end(self.runner, whose, jobs=jobs)
+            before, left = leftovers.end(self.runner.at_node(identity.host), whose, jobs=jobs)
         except RunnerServiceError as error:
             before, left, outcome = [], None, f"cannot be told: {error.detail}"
         if left is None or left:
@@ -249,7 +249,12 @@ class Stop:
             )
         if probe.answer == Probe.STARTING:
             raise NotRunning(f"Experiment {self.run.expid} is just being started; stop it in a moment.", run=self.run)
-        return lifecycle.identity_of(self.run) if probe.answer == Probe.RUNNING else None
+        if probe.answer != Probe.RUNNING:
+            return None
+        identity = lifecycle.identity_of(self.run)
+        if identity:  # `autosubmit stop` finds only processes of its own node
+            self.runner = self.runner.at_node(identity.host)
+        return identity
 
     def _request(self) -> bool:
         """Store in the row that a stop was requested, and by whom, before anything is sent. This explains the end.

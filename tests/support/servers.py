@@ -87,18 +87,20 @@ class SSHServer:
         max_sessions: int | None = None,
         options: Mapping[str, str] | None = None,
         user: str | None = None,
+        address: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         """`env` is set in its sessions. `options`: additional sshd_config lines, e.g. {"ForceCommand": "..."}.
 
         `user`: the account for logins, if it differs from the one that runs the tests (needs root). This account must
-        then have access to `folder`.
+        then have access to `folder`. `port`: 0 means a free one.
         """
         sshd = find_sshd()
         assert sshd, "sshd is not installed"
         self._sshd = sshd
         self.folder = folder
         self.home = home
-        self.port = free_port()
+        self.address, self.port = address, port or free_port()
         self.user = user or current_user()
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o711 if user else 0o700)  # sshd reads authorized_keys as the account of the login
@@ -115,7 +117,7 @@ class SSHServer:
         self.trust_host_key()
         session_env = {"HOME": str(home), **(env or {})}
         lines = {
-            "ListenAddress": "127.0.0.1",
+            "ListenAddress": self.address,
             "Port": str(self.port),
             "HostKey": str(self._host_key),
             "AuthorizedKeysFile": str(self._authorized_keys),
@@ -185,7 +187,7 @@ class SSHServer:
         assert self._process
         if self._process.poll() is not None:
             raise AssertionError(f"sshd did not start: {self.log.read_text()}")
-        return is_listening(self.port)
+        return is_listening(self.port, self.address)
 
     def stop(self) -> None:
         """Stop sshd and its connections, as if the machine were gone. Detached commands keep running."""

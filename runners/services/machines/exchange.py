@@ -70,7 +70,8 @@ class Exchange:
     `patience`: see PATIENCE; None: up to the deadline. `limit`: bytes that are kept of each stream. `last_line`: the
     output is complete after this line, see BoundedOutput. `on_answer` is called when the marker has come: the machine
     answers. `should_abandon` is called each second while the script is silent. It returns True if the machine has
-    stopped answering, so that nobody should wait for the end of the script.
+    stopped answering, so that nobody should wait for the end of the script. `peer`: the address of the machine; empty
+    if it is not known.
     """
 
     argv: list[str]
@@ -80,6 +81,7 @@ class Exchange:
     limit: int
     deadline: float
     last_line: str = ""
+    peer: str = ""
     on_answer: Callable[[], None] = lambda: None
     should_abandon: Callable[[], bool] | None = None
     patience: float | None = field(default_factory=lambda: PATIENCE)

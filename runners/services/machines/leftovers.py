@@ -56,7 +56,8 @@ def look(runner: Runner, run: Run, *, helpers: str = "", jobs: str = "") -> list
     script = scripts.leftovers(run.keys, run.identity.words, run.expid, group=run.group, helpers=helpers, jobs=jobs)
     lines = runner.execute(script, timeout=settings.RUNNERS_PROBE_TIMEOUT).text.splitlines()
     if "end" not in lines[-1:]:
-        raise OutcomeUnknown(f"What is left of the run on {runner.where} cannot be told.")
+        where = f"{run.identity.host}, a node of {runner.where}"
+        raise OutcomeUnknown(f"What is left of the run on {where}, cannot be told: another machine answered, or none.")
     found = [match for line in lines[:-1] if (match := _LINE.fullmatch(line))]
     return [
         Leftover(int(pid), kind == "job", printable.line(name, 120)) for pid, kind, name in (m.groups() for m in found)

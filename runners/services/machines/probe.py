@@ -90,6 +90,7 @@ class Probe:
     interrupted: bool = False  # it ended as Autosubmit ends after an INT: exit code 88, KeyboardInterrupt in its log
     detail: str = ""  # printable, at most printable.TEXT_LIMIT characters
     retry_after: int = 0  # seconds before the machine is asked again, if it could not be reached
+    node: str = ""  # the machine that answered, if it is not the one on which the run was started
     was_asked: bool = True  # False: this process did not ask, because too many requests wait for the machine
 
     @property
@@ -110,8 +111,10 @@ class LogChunk:
         return self.offset + len(self.data)
 
 
-def cannot_tell(detail: str, *, retry_after: int = 0, was_asked: bool = True) -> Probe:
-    return Probe(Probe.CANNOT_TELL, detail=printable.text(detail), retry_after=retry_after, was_asked=was_asked)
+def cannot_tell(detail: str, *, retry_after: int = 0, was_asked: bool = True, node: str = "") -> Probe:
+    return Probe(
+        Probe.CANNOT_TELL, detail=printable.text(detail), retry_after=retry_after, was_asked=was_asked, node=node
+    )
 
 
 def parse_launch(output: str, ready: str) -> Identity:
@@ -187,7 +190,7 @@ def _parse_probe(line: str) -> Probe:
         return Probe(answer)
     if answer == "elsewhere":
         host = answers.host_name(facts)
-        return cannot_tell(f"another machine answered ({host}), which cannot see the run's process")
+        return cannot_tell(f"another machine answered ({host}), which cannot see the run's process", node=host)
     if answer == "unknown":
         return cannot_tell(printable.line(facts) or "no answer")
     raise Unreadable("an answer", rest)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
 from django.conf import settings
@@ -26,6 +27,7 @@ from runners.exceptions import (
     RunnerUnreachable,
     TooManyCommands,
 )
+from runners.printable import TEXT_LIMIT
 from runners.services.machines import scripts, startup
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.breaker import BREAKER
@@ -66,6 +68,7 @@ class CommandResult:
     stderr: bytes
     duration: float  # seconds
     truncated: bool = False
+    peer: str = ""  # the address of the machine; empty if it is not known
 
     @property
     def text(self) -> str:
@@ -163,7 +166,8 @@ class Runner(RunnerRules, ABC):
                 output=last_lines(stdout.data + b"\n" + stderr.data),
                 **({"host": self.config.target.host} if self.config.target.host else {}),
             )
-        return CommandResult(code, stdout.data, stderr.data, duration, stdout.truncated or stderr.truncated)
+        truncated = stdout.truncated or stderr.truncated
+        return CommandResult(code, stdout.data, stderr.data, duration, truncated, exchange.peer)
 
     def _admitted_exchange(self, exchange: Exchange, timeout: float, *, login: bool) -> None:
         """Run the exchange if the breaker and the bulkheads admit it. Raise an error if the machine did not answer."""
@@ -233,7 +237,9 @@ class Runner(RunnerRules, ABC):
             )
         try:
             if result.exit_code == 0:
-                return parse_launch(answer, scripts.READY)
+                identity = parse_launch(answer, scripts.READY)
+                self.learn_node(identity.host, result.peer)
+                return identity
             code, words = parse_failed_launch(answer, scripts.FAILED)
         except Unreadable as error:  # the program that answered may also have started the command
             raise OutcomeUnknown(
@@ -257,9 +263,22 @@ class Runner(RunnerRules, ABC):
     def probe(self, targets: Iterable[ProbeTarget], *, timeout: float) -> dict[str, Probe]:
         """Probe any number of runs in one round trip and return one answer per key.
 
-        Errors of the machine are not raised: they become answers.
+        Another node of a login alias may answer than the one on which a run was started. Then the node of the run is
+        asked, within the same `timeout`. Errors of the machine are not raised: they become answers.
         """
         targets = list(targets)
+        deadline = time.monotonic() + timeout
+        answers = self._probe(targets, timeout=timeout)
+        on_other_nodes: dict[str, list[ProbeTarget]] = {}
+        for target in targets:
+            node = target.identity.host if target.identity else ""
+            if answers[target.key].node not in ("", node):
+                on_other_nodes.setdefault(node, []).append(target)
+        for node, lost in on_other_nodes.items():
+            answers |= self._probe_on_node(node, lost, answers, deadline)
+        return answers
+
+    def _probe(self, targets: Sequence[ProbeTarget], *, timeout: float) -> dict[str, Probe]:
         script = scripts.probe((t.key, t.claim, t.identity.words if t.identity else ()) for t in targets)
         try:
             result = self.execute(script, timeout=timeout)
@@ -269,12 +288,68 @@ class Runner(RunnerRules, ABC):
         except (RunnerUnreachable, OutcomeUnknown, CommandTimedOut) as error:
             retry_after = error.facts.get("retry_after", 0)
             return {target.key: cannot_tell(error.detail, retry_after=retry_after) for target in targets}
-        return self._answers((target.key for target in targets), result)
+        answers = self._answers((target.key for target in targets), result)
+        nodes = (answer.identity.host if answer.identity else answer.node for answer in answers.values())
+        if node := next(filter(None, nodes), ""):
+            self.learn_node(node, result.peer)
+        return answers
+
+    def _probe_on_node(
+        self, node: str, targets: Sequence[ProbeTarget], answers: dict[str, Probe], deadline: float
+    ) -> dict[str, Probe]:
+        """Return the answers of the node with this name, or "cannot tell" with the names of both nodes."""
+        why = "this service finds no way to that node"
+        for runner in self.runners_at(node, deadline):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            found = runner._probe(targets, timeout=left)
+            if any(answer.answer != Probe.CANNOT_TELL for answer in found.values()):
+                self.learn_way(node, runner)
+                return found
+            if silent := next((answer.detail for answer in found.values() if not answer.node), ""):
+                why = f"that node cannot be asked: {silent}"
+        on = f" on {node}" if node else ""
+        return {
+            target.key: replace(answers[target.key], detail=f"{answers[target.key].detail}{on}; {why}"[:TEXT_LIMIT])
+            for target in targets
+        }
 
     def signal(self, key: str, identity: Identity, name: str, *, timeout: float, spare_jobs_of: str = "") -> Probe:
-        """Send a signal (`TERM`, `KILL`) to the run's own processes if the identity matches, then probe the run."""
-        result = self.execute(scripts.signal(key, identity.words, name, spare_jobs_of=spare_jobs_of), timeout=timeout)
-        return self._answers([key], result)[key]
+        """Send a signal (`TERM`, `KILL`) to the run's own processes if the identity matches, then probe the run.
+
+        If another node of a login alias answers, the node of the run gets the signal. Raises the errors of `execute`.
+        """
+        script = scripts.signal(key, identity.words, name, spare_jobs_of=spare_jobs_of)
+        deadline = time.monotonic() + timeout
+        answer = self._answers([key], self.execute(script, timeout=timeout))[key]
+        if answer.node in ("", identity.host):
+            return answer
+        for runner in self.runners_at(identity.host, deadline):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            with suppress(RunnerUnreachable):  # the next way may lead there
+                found = self._answers([key], runner.execute(script, timeout=left))[key]
+                if found.answer != Probe.CANNOT_TELL:
+                    return found
+        return answer
+
+    # --- several nodes behind one address: see ssh/nodes.py ---
+
+    def at_node(self, node: str) -> Runner:
+        """Return the runner for the node of this name, if this process has already found it, else this runner."""
+        return self
+
+    def runners_at(self, node: str, deadline: float) -> Iterator[Runner]:
+        """Yield runners that may reach the node of this name. The default, for a machine with one node, is none."""
+        return iter(())
+
+    def learn_node(self, node: str, address: str) -> None:
+        """Store that the node of this name answered at `address` (empty: not known)."""
+
+    def learn_way(self, node: str, way: Runner) -> None:
+        """Store that `way`, one of `runners_at`, has reached the node."""
 
     def first_match(self, expid: str, *, timeout: float) -> int | None:
         """Return the pid that `autosubmit stop` would signal for `expid`; None: no process matches.
@@ -294,7 +369,7 @@ class Runner(RunnerRules, ABC):
         Raises CommandFailed if the machine cannot read the log, and the errors of `execute`.
         """
         result = self.execute(scripts.read_log(key, offset=offset, limit=limit), timeout=timeout)
-        if result.exit_code == 66:
+        if result.exit_code == scripts.NO_LOG:
             return None
         try:
             return parse_log(result.stdout, offset=offset, limit=limit)

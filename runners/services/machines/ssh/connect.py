@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,8 @@ def _client(
     left = max(0.1, deadline - time.monotonic())
     sock = None
     try:
-        sock = open_socket(options, ssh.port, jump, deadline)
+        address = getattr(ssh, "address", "")  # of nodes.NodeTarget
+        sock = open_socket(replace(options, hostname=address) if address else options, ssh.port, jump, deadline)
         reached("connect")
         client.connect(
             hostname,

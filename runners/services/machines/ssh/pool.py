@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -358,6 +359,7 @@ def exec_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
         try:
             with pool.channel(ssh, exchange.connect_deadline) as channel:
                 link = ChannelLink(channel, exchange.connect_deadline)
+                exchange.peer = peer_of(channel)
                 link.start("exec " + shlex.join(exchange.argv))
                 pump_streams(exchange, link)
                 if link.is_lost and not exchange.is_handed_over:
@@ -386,6 +388,14 @@ def exec_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
     if not exchange.connect_deadline.left:
         raise no_answer(ssh)
     raise RunnerUnreachable(f"The connection to {ssh.host} broke before the command was started. Try again.")
+
+
+def peer_of(channel: Channel) -> str:
+    """Return the address of the machine; empty if the connection goes through a jump host, or has ended."""
+    sock = channel.transport.sock
+    with suppress(OSError):
+        return str(sock.getpeername()[0]) if isinstance(sock, socket.socket) else ""
+    return ""
 
 
 def no_answer(ssh: SSHTarget) -> RunnerUnreachable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 from django.core.exceptions import ValidationError
@@ -11,6 +13,7 @@ from profiles.validators import MAX_HOST, MAX_USER, shown, validate_host, valida
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import Runner
 from runners.services.machines.ssh.config import DEFAULT_SSH_PORT, lookup
+from runners.services.machines.ssh.nodes import NODES, NodeTarget
 from runners.services.machines.ssh.pool import POOL, exec_on_channel
 from runners.services.machines.ssh.target import SSHTarget, machine_of
 
@@ -53,7 +56,7 @@ USER = Parameter(
 
 
 class SSHRunner(Runner):
-    """Another machine, over a pooled SSH connection."""
+    """Another machine, over a pooled SSH connection. `config.target` may be a NodeTarget: one node behind an alias."""
 
     name = "SSH"
     label = "SSH: another machine"
@@ -88,7 +91,23 @@ class SSHRunner(Runner):
 
     @property
     def where(self) -> str:
-        return f"{self.ssh.user}@{self.ssh.host}:{self.ssh.port}"
+        node = f" (node {self.ssh.address})" if isinstance(self.ssh, NodeTarget) else ""
+        return f"{self.ssh.user}@{self.ssh.host}:{self.ssh.port}{node}"
 
     def exchange(self, exchange: Exchange) -> None:
         exec_on_channel(POOL, self.ssh, exchange)
+
+    def at_node(self, node: str) -> Runner:
+        way = NODES.way_to(self.ssh, node)
+        return SSHRunner(replace(self.config, target=way)) if way else self
+
+    def runners_at(self, node: str, deadline: float) -> Iterator[Runner]:
+        for way in NODES.ways_to(self.ssh, node, deadline):
+            yield SSHRunner(replace(self.config, target=way))
+
+    def learn_node(self, node: str, address: str) -> None:
+        if address and not isinstance(self.ssh, NodeTarget):
+            NODES.learn(self.ssh, node, NodeTarget(self.ssh.host, self.ssh.port, self.ssh.user, address))
+
+    def learn_way(self, node: str, way: Runner) -> None:
+        NODES.learn(self.ssh, node, cast("SSHTarget", way.config.target))
