@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from drf_spectacular.drainage import set_override
@@ -10,7 +11,6 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
-from profiles.models import UserSettings
 from profiles.rules import loader_choices, runner_choices
 from profiles.toggles import toggles
 from profiles.validators import MAX_USER, validate_preferred_username
@@ -125,20 +125,24 @@ class PreferredUsernameSerializer(BaseSerializer):
     )
 
 
+class IsoTimeField(serializers.DateTimeField):
+    """A time in ISO 8601 with offset, in whole seconds. DRF's own field gives microseconds."""
+
+    def to_representation(self, value: datetime) -> str:
+        return value.isoformat(timespec="seconds")
+
+
+class NullIfBlankField(serializers.CharField):
+    """A stored text. Blank gives null."""
+
+    def to_representation(self, value: str) -> Any:
+        return value or None
+
+
 class UserSettingsSerializer(BaseSerializer):
     """A person's settings. All but `user_id` are null until something was stored."""
 
-    user_id = serializers.CharField(help_text="The name that the person signs in with.")
-    preferred_username = serializers.CharField(allow_null=True)
-    created = serializers.DateTimeField(allow_null=True, help_text="ISO 8601 with offset, whole seconds.")
-    modified = serializers.DateTimeField(allow_null=True)
-
-
-def settings_fields(user: Any, row: UserSettings | None) -> dict[str, Any]:
-    """Return the members of UserSettingsSerializer."""
-    return {
-        "user_id": user.get_username(),
-        "preferred_username": (row.preferred_username or None) if row else None,
-        "created": row.created.isoformat(timespec="seconds") if row else None,
-        "modified": row.modified.isoformat(timespec="seconds") if row else None,
-    }
+    user_id = serializers.CharField(source="user.get_username", help_text="The name that the person signs in with.")
+    preferred_username = NullIfBlankField(allow_null=True)
+    created = IsoTimeField(allow_null=True, help_text="ISO 8601 with offset, whole seconds.")
+    modified = IsoTimeField(allow_null=True)

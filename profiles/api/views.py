@@ -15,7 +15,6 @@ from profiles.api.serializers import (
     PreferredUsernameSerializer,
     ProfileMapSerializer,
     UserSettingsSerializer,
-    settings_fields,
 )
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
 
@@ -86,7 +85,8 @@ class PreferredUsernameView(APIView):
     )
     def get(self, request: Request) -> Response:
         user = self._person(request)
-        return Response(settings_fields(user, UserSettings.objects.filter(user=user).first()))
+        row = UserSettings.objects.filter(user=user).first() or UserSettings(user=user)
+        return Response(UserSettingsSerializer(row).data)
 
     @extend_schema(
         operation_id="set_preferred_username",
@@ -101,7 +101,7 @@ class PreferredUsernameView(APIView):
         serializer = PreferredUsernameSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         row, _ = UserSettings.objects.update_or_create(user=user, defaults=serializer.validated_data)
-        return Response(settings_fields(user, row))
+        return Response(UserSettingsSerializer(row).data)
 
     def _person(self, request: Request) -> Any:
         """Return the user. Raises NotFound if nobody is signed in.

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from runners.api.base import CommandViewSet
-from runners.api.operations.serializers import operation_fields
+from runners.api.operations.serializers import OperationSerializer
 from runners.commands.base import OneShotCommand
 from runners.models.operation import IdempotencyRecord, Operation
 from runners.services import execute, idempotency, operations
@@ -88,6 +88,6 @@ class LongCommandViewSet(CommandViewSet):
             self.audit.detail = f"operation {operation.pk}"
             place = reverse("api-operation", kwargs={"id": operation.pk})
             headers = {"Location": place, "Preference-Applied": APPLIED, "Retry-After": str(RETRY_AFTER)}
-            return Response(operation_fields(operation), status=202, headers=headers)
+            return Response(OperationSerializer(operation).data, status=202, headers=headers)
         self.audit.expid = operations.outcome(operation).expid
         return Response(operations.body_of(operation))

@@ -7,6 +7,9 @@ from typing import Any
 from rest_framework import serializers
 
 from runners.api.runs.serializers import RunSerializer, StopStep
+from runners.models.operation import Operation
+from runners.services import operations
+from runners.web.problems import problem, problem_type_of
 
 
 class RunChoice(serializers.Serializer[Any]):
@@ -56,3 +59,16 @@ class Problem(serializers.Serializer[Any]):
     profile_name = serializers.CharField(required=False, allow_blank=True, help_text="The profile of the request.")
     operation_id = serializers.IntegerField(required=False, help_text="The operation that is not finished yet.")
     steps = StopStep(many=True, required=False, help_text="What was tried to end the run (errors of stop-experiment).")
+
+    def get_attribute(self, instance: Operation) -> dict[str, Any] | None:
+        """Return the member `error` of an operation."""
+        error = operations.error_of(instance)
+        problem_type = problem_type_of(error) if error else None
+        if error is None or problem_type is None:
+            return None
+        extra = {name: value for name, value in error.facts.items() if name != "retry_after"}
+        return problem(problem_type, error.detail, errors=getattr(error, "errors", None), **extra)
+
+    def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
+        """Return the body unchanged: `problem` has built it."""
+        return instance

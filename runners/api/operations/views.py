@@ -10,7 +10,7 @@ from runners.api.base import ReadOnlyAPIView, query_of, viewer
 from runners.api.logs import LogQuery, log_answer
 from runners.api.long_commands import RETRY_AFTER
 from runners.api.operations import schema
-from runners.api.operations.serializers import operation_fields
+from runners.api.operations.serializers import OperationSerializer
 from runners.services import operations
 
 
@@ -19,7 +19,7 @@ class OperationView(ReadOnlyAPIView):
     def get(self, request: Request, id: int) -> Response:
         operation = operations.get(pk=id, viewer=viewer(request))
         headers = {"Retry-After": str(RETRY_AFTER)} if operation.is_active else {}
-        return Response(operation_fields(operation), headers=headers)
+        return Response(OperationSerializer(operation).data, headers=headers)
 
 
 class OperationLogView(ReadOnlyAPIView):

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from runners.services.check import STAGES, Stage
+from runners.services.check import STAGES
 from runners.web.requests import StrictSerializer, TypedProfileParamsField
 
 STAGE_CHOICES = list(STAGES.items())
@@ -78,15 +78,3 @@ class CheckAnswer(serializers.Serializer[Any]):
     warnings = serializers.ListField(
         child=serializers.CharField(), help_text="What an admin should know of the profile, whatever the stages say."
     )
-
-
-def stage_fields(stage: Stage) -> dict[str, Any]:
-    return {
-        "name": stage.name,
-        "title": stage.title,
-        "ok": stage.ok,
-        "milliseconds": stage.milliseconds,
-        "detail": stage.detail,
-        "remedy": stage.remedy,
-        "facts": stage.facts,
-    }

@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from profiles.models import RunnerProfile
 from runners.api.base import CommandViewSet, ReadOnlyAPIView, viewer
 from runners.api.profiles import schema
-from runners.api.profiles.serializers import CheckProfileRequest, stage_fields
+from runners.api.profiles.serializers import CheckAnswer, CheckProfileRequest, RequirementsAnswer
 from runners.services.audit import begin
 from runners.services.check import check_profile
 from runners.services.machines.bulkheads import BULKHEADS
@@ -21,7 +21,8 @@ class ProfileRequirementsView(ReadOnlyAPIView):
     @schema.get_profile_requirements
     def get(self, request: Request, name: str) -> Response:
         profile = usable_profile(name, viewer(request))
-        return Response({"profile_name": profile.name, "requirements": profile.requirements()})
+        answer = {"profile_name": profile.name, "requirements": profile.requirements()}
+        return Response(RequirementsAnswer(answer).data)
 
 
 class ProfileCheck(CommandViewSet):
@@ -43,12 +44,11 @@ class ProfileCheck(CommandViewSet):
         stages = list(check_profile(config, RunnerProfile.usable_by(request.user)))
         failed = [stage.name for stage in stages if stage.ok is False]
         self.audit.detail = f"failed: {', '.join(failed)}" if failed else ""
-        return Response(
-            {
-                "profile_name": name,
-                "ok": not failed,
-                "milliseconds": sum(stage.milliseconds for stage in stages),
-                "stages": [stage_fields(stage) for stage in stages],
-                "warnings": profile.warnings,
-            }
-        )
+        answer = {
+            "profile_name": name,
+            "ok": not failed,
+            "milliseconds": sum(stage.milliseconds for stage in stages),
+            "stages": stages,
+            "warnings": profile.warnings,
+        }
+        return Response(CheckAnswer(answer).data)
