@@ -49,6 +49,7 @@ def paths() -> list[Path]:
     from runners.commands.parameters import Words
     from runners.commands.set_job_status import SET_JOB_STATUS, read_changes
     from runners.pages import ansi
+    from runners.services.machines.loaders.lmod import LmodModuleLoader
     from runners.services.machines.output import plain_text as plain
     from runners.services.machines.ssh.known_hosts import _is_for
     from runners.web import fields
@@ -94,7 +95,7 @@ def paths() -> list[Path]:
         Path("filter, blanks", body, lambda n: " " * n, refused(filters.run_validation)),
         Path("list of words", body, lambda n: "A " * (n // 2), refused(words.run_validation)),
         Path("host", body, lambda n: "a." * (n // 2), refused(validators.validate_host)),
-        Path("module", body, lambda n: "a/" * (n // 2), refused(validators.validate_lmod)),
+        Path("module", body, lambda n: "a/" * (n // 2), refused(LmodModuleLoader.validate_module)),
         Path("log viewer, one line", chunk, lambda n: "x" * n, ansi.to_html),
         Path("log viewer, one line overwritten", chunk, lambda n: "xxxxxxx\r" * (n // 8), ansi.to_html),
         Path("log viewer, colours", chunk, lambda n: "\x1b[31mx" * (n // 6), ansi.to_html),

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import AnonymousUser
 
-from profiles.config import RunnerConfig, SSHTarget
+from profiles.config import RunnerConfig
 from runners.models import RunnerRun
 from runners.services import runs
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support.processes import wait_for
 from tests.support.rows import saved_run
 from tests.support.servers import listener
