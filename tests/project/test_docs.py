@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -31,6 +32,20 @@ def test_a_test_that_shows_a_promise_exists(file: str, name: str) -> None:
 @pytest.mark.parametrize(("document", "target"), LINKS, ids=lambda value: str(value).rpartition("/")[2])
 def test_a_linked_file_exists(document: Path, target: str) -> None:
     assert (document.parent / target).exists()
+
+
+def test_every_environment_variable_is_documented_and_every_documented_one_is_read() -> None:
+    tree = ast.parse((ROOT / "runners_project/settings.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    read = {
+        call.args[0].value
+        for call in calls
+        if call.func.id.startswith("env") and call.args and isinstance(call.args[0], ast.Constant)
+    }
+    assert len(read) > 40
+    rows = re.findall(r"^\| (`.+?) \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", row)}
+    assert documented == read
 
 
 def test_the_documented_server_starts_and_lets_every_command_end() -> None:
