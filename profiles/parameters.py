@@ -128,7 +128,8 @@ class Parameter:
     column: str = ""  # the field of RunnerProfile; empty: the value is in its `other_parameters`
     is_required: bool = True
     missing: str = ""  # the begin of the error if it is required and missing
-    help: str = ""
+    help: str = ""  # in requirements and forms
+    description: str = ""  # in the OpenAPI document, if it is not `help`
     minimum: int = 0  # of an integer
     maximum: int = 0
     max_length: int = 0  # of a string

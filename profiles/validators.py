@@ -11,6 +11,7 @@ import binascii
 import ipaddress
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from django.core.exceptions import ValidationError
@@ -55,6 +56,11 @@ def kind(value: object) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     return "a text" if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def one_of(words: Sequence[str]) -> str:
+    """Return alternatives as text, such as `a, b or c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def validate_name(value: str) -> None:

@@ -1,14 +1,13 @@
-"""The configuration in the admin: profiles, endpoint toggles, published keys, people's settings."""
+"""The profiles in the admin."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.admin import GroupAdmin
-from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -19,25 +18,26 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from profiles.admin.import_page import NEEDED, import_view, switched
-from profiles.admin.profile_form import ProfileForm, copy_of, preview, preview_of_form
-from profiles.groups import profiles_that_need
+from profiles.admin.import_page import NEEDED, import_view
+from profiles.admin.profile_form import (
+    ProfileForm,
+    copy_of,
+    form_class,
+    other_parameters,
+    preview,
+    preview_of_form,
+    rules_of_form,
+)
 from profiles.limits import BOUND
-from profiles.models import AccountMap, EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
+from profiles.models import RunnerProfile
 from profiles.rules import RUNNERS
-from profiles.toggles import commands_of, toggles
-from profiles.validators import is_public_key
 from profiles.yaml.format import Configuration, dump
 from profiles.yaml.importer import export_configuration, settings_of
 
 if TYPE_CHECKING:
     ProfileAdmin = admin.ModelAdmin[RunnerProfile]
-    ToggleAdmin = admin.ModelAdmin[EndpointToggle]
-    KeyAdmin = admin.ModelAdmin[PublishedSSHKey]
-    SettingsAdmin = admin.ModelAdmin[UserSettings]
-    AccountsAdmin = admin.ModelAdmin[AccountMap]
 else:
-    ProfileAdmin = ToggleAdmin = KeyAdmin = SettingsAdmin = AccountsAdmin = admin.ModelAdmin
+    ProfileAdmin = admin.ModelAdmin
 
 OPEN = "(open)"
 
@@ -98,6 +98,27 @@ class RunnerProfileAdmin(ProfileAdmin):
     class Media:
         js = ("profiles/admin_form.js",)
 
+    # Pages of one profile that other applications add, by name: `<pk>/<name>/`. Each gets the admin, the request and
+    # the primary key. People who may change the profile find them on its page, by the template variable `<name>_url`.
+    pages: ClassVar[dict[str, Callable[[RunnerProfileAdmin, HttpRequest, int], HttpResponseBase]]] = {}
+
+    # --- the form ---
+
+    def get_form(
+        self, request: HttpRequest, obj: RunnerProfile | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        return super().get_form(request, obj, change, **{"form": form_class(), **kwargs})
+
+    def get_fieldsets(self, request: HttpRequest, obj: RunnerProfile | None = None) -> Any:
+        """Add the parameters that have no column to the section "Where", for people who may change them."""
+        fieldsets = super().get_fieldsets(request, obj)
+        may = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        others = tuple(parameter.path for parameter in other_parameters()) if may else ()
+        return [
+            (title, {**options, "fields": (*options["fields"], *others)} if title == "Where" else options)
+            for title, options in fieldsets
+        ]
+
     # --- pages ---
 
     def get_urls(self) -> list[URLPattern]:
@@ -109,6 +130,7 @@ class RunnerProfileAdmin(ProfileAdmin):
             path("preview/", view(self.preview), name=name("preview")),
             path("<int:pk>/preview/", view(self.preview), name=name("preview")),
             path("<int:pk>/export/", view(self.export_one), name=name("export")),
+            *(path(f"<int:pk>/{key}/", view(partial(page, self)), name=name(key)) for key, page in self.pages.items()),
             *super().get_urls(),
         ]
 
@@ -127,7 +149,11 @@ class RunnerProfileAdmin(ProfileAdmin):
         context = {
             "preview": preview(profile) if profile else None,
             "preview_url": reverse("admin:profiles_runnerprofile_preview", args=[profile.pk] if profile else []),
+            "rules": json.dumps(rules_of_form()),
         }
+        if profile and self.has_change_permission(request, profile):
+            for name in self.pages:
+                context[f"{name}_url"] = reverse(f"admin:profiles_runnerprofile_{name}", args=[profile.pk])
         return super().changeform_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
@@ -244,109 +270,3 @@ def _yaml_file(name: str, configuration: Configuration) -> HttpResponse:
     response = HttpResponse(dump(configuration), content_type="application/yaml; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{name}.yml"'
     return response
-
-
-admin.site.unregister(Group)
-
-
-@admin.register(Group)
-class ProfileGroupAdmin(GroupAdmin):
-    """Django's GroupAdmin. Its delete page also lists the profiles that still need the group."""
-
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        deleted, counts, missing, protected = super().get_deleted_objects(objs, request)
-        needed = {f"profile {profile}" for group in objs for profile in profiles_that_need(group)}
-        return deleted, counts, missing, [*protected, *sorted(needed)]
-
-
-class ToggleForm(forms.ModelForm):
-    """One row of the list. The checkbox has no visible label, so it gets an `aria-label` for screen readers."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["enabled"].widget.attrs["aria-label"] = f"{self.instance} is enabled"
-
-
-@admin.register(EndpointToggle)
-class EndpointToggleAdmin(ToggleAdmin):
-    """The four toggles. The list always has all of them; none can be added or deleted."""
-
-    list_display = ("name", "enabled", "covers", "history")
-    list_editable = ("enabled",)
-    list_display_links = None
-    readonly_fields = ("name",)
-    actions = None
-
-    @admin.display(description="commands")
-    def covers(self, toggle: EndpointToggle) -> str:
-        return ", ".join(commands_of(toggle.name))
-
-    @admin.display(description="who switched it")
-    def history(self, toggle: EndpointToggle) -> SafeString:
-        url = reverse("admin:profiles_endpointtoggle_history", args=[toggle.pk])
-        return format_html('<a href="{}">History<span class="visually-hidden"> of {}</span></a>', url, toggle)
-
-    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
-        if "enabled" in form.changed_data:
-            return f"{switched(form.cleaned_data['enabled'])}."
-        return super().construct_change_message(request, form, formsets, add)
-
-    def get_changelist_form(self, request: HttpRequest, **kwargs: Any) -> Any:
-        return super().get_changelist_form(request, **{**kwargs, "form": ToggleForm})
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        # Create the missing rows, so that each family can be switched here.
-        rows = [EndpointToggle(name=name, enabled=toggle.is_enabled) for name, toggle in toggles().items()]
-        EndpointToggle.objects.bulk_create(rows, ignore_conflicts=True)
-        title = "Endpoint toggles"  # instead of "Select ... to change": there is nothing to select
-        return super().changelist_view(request, {"title": title, **(extra_context or {})})
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: EndpointToggle | None = None) -> bool:
-        return False
-
-
-@admin.register(PublishedSSHKey)
-class PublishedSSHKeyAdmin(KeyAdmin):
-    list_display = ("__str__", "comment", "is_real")
-    search_fields = ("line", "comment")
-    fieldsets = (
-        (
-            None,
-            {
-                "fields": ("line", "comment"),
-                "description": "People see this line in the GUI and add it to their <code>authorized_keys</code>. The "
-                "service needs the private half in its own <code>~/.ssh</code>.",
-            },
-        ),
-    )
-
-    @admin.display(description="OpenSSH key", boolean=True)
-    def is_real(self, key: PublishedSSHKey) -> bool:
-        return is_public_key(key.line)
-
-
-@admin.register(AccountMap)
-class AccountMapAdmin(AccountsAdmin):
-    list_display = ("person", "accounts")
-    search_fields = ("person", "accounts")
-    fieldsets = (
-        (
-            None,
-            {
-                "fields": ("person", "accounts"),
-                "description": "Profiles whose allowed users say <code>{accounts}</code> let this person act as these "
-                "accounts.",
-            },
-        ),
-    )
-
-
-@admin.register(UserSettings)
-class UserSettingsAdmin(SettingsAdmin):
-    list_display = ("user", "preferred_username", "modified")
-    search_fields = ("user__username", "preferred_username")
-    readonly_fields = ("created", "modified")
-    autocomplete_fields = ("user",)

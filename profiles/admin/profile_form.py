@@ -9,8 +9,9 @@ from django import forms
 from django.forms.models import model_to_dict
 
 from profiles import parameters
-from profiles.models import RunnerProfile
-from profiles.validators import MAX_NAME
+from profiles.models import OPEN, RunnerProfile
+from profiles.rules import MODULE_LOADERS, RUNNERS
+from profiles.validators import MAX_NAME, one_of
 from profiles.yaml.format import Configuration, dump
 from profiles.yaml.importer import settings_of
 
@@ -34,6 +35,57 @@ class ProfileForm(ProfileModelForm):
             **{name: forms.CheckboxSelectMultiple() for name in RunnerProfile.ACCESS.values()},
             "description": forms.Textarea(attrs={"rows": 2, "cols": 60}),
         }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if modules := self.fields.get("modules"):
+            taken = " ".join(f"{name}: {loader.what or 'nothing'}." for name, loader in MODULE_LOADERS.items())
+            modules.help_text = f"{taken} {modules.help_text}"
+        for path, value in self.instance.other_parameters.items():
+            self.initial.setdefault(path, value)
+
+    def clean(self) -> dict[str, Any]:
+        """Take the parameters that have no column into the row, before the row's own rules are checked."""
+        super().clean()
+        given = {each.path: self.cleaned_data.get(each.path) for each in other_parameters() if each.path in self.fields}
+        if given:
+            values, errors = parameters.parse(parameters.nested({path: text or "" for path, text in given.items()}))
+            for path, texts in errors.items():
+                self.add_error(path, texts)
+            self.instance.other_parameters = values
+        return self.cleaned_data
+
+
+def other_parameters() -> list[parameters.Parameter]:
+    """Return the parameters that have no column: those of runners that a site has added."""
+    return [parameter for parameter in parameters.table().values() if not parameter.column]
+
+
+def form_class() -> type[ProfileForm]:
+    """Return the form with a field for each of `other_parameters`. A field has the path of its parameter as name."""
+    fields: dict[str, Any] = {
+        parameter.path: forms.CharField(
+            label=parameter.label, required=False, help_text=f"{parameter.help} {OPEN}".strip()
+        )
+        for parameter in other_parameters()
+    }
+    return type("ProfileForm", (ProfileForm,), fields) if fields else ProfileForm
+
+
+def rules_of_form() -> dict[str, Any]:
+    """Return what admin_form.js has to know to show the fields that matter for the chosen runner and loader."""
+    limits = RunnerProfile.LIMITS
+    rows = parameters.table().values()
+    return {
+        "runners": {name: [each.field_name for each in runner.parameters] for name, runner in RUNNERS.items()},
+        "loaders": {
+            name: {"takes": loader.takes, "mayBePath": loader.may_be_path} for name, loader in MODULE_LOADERS.items()
+        },
+        "limits": {
+            limits[limit]: [each.field_name for each in rows if each.limit == limit]
+            for limit in (parameters.HOSTS, parameters.USERS)
+        },
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +139,20 @@ def _open(item: parameters.Requirement, profile: RunnerProfile) -> OpenParameter
     if item["required"]:
         when = "has to be given"
     elif needed := item.get("required_when"):
-        when = "has to be given when " + " and ".join(f"{name} is {_or(words)}" for name, words in needed.items())
+        when = "has to be given when " + " and ".join(f"{name} is {one_of(words)}" for name, words in needed.items())
     else:
         when = "may be given"
-    what = [_or(item["choices"])] if "choices" in item else []
+    what = [one_of(item["choices"])] if "choices" in item else []
     if "minimum" in item:
         what.append(f"{item['minimum']} to {item['maximum']}")
     if "help" in item:
         what.append(item["help"])
     limit = RunnerProfile.LIMITS.get(parameters.table()[path].limit)
     if limit and (limits := getattr(profile, limit).split("\n")) != [""]:
-        what.append(("a path within " if path == parameters.MODULES else "") + _or(limits))
+        what.append(("a path within " if path == parameters.MODULES else "") + one_of(limits))
     if "default" in item:
         what.append(f"otherwise {item['default']}")
     return OpenParameter(path, when, "; ".join(what))
-
-
-def _or(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def copy_of(profile: RunnerProfile) -> dict[str, Any]:
@@ -113,4 +161,4 @@ def copy_of(profile: RunnerProfile) -> dict[str, Any]:
     base = f"{profile.name[: MAX_NAME - 10]}_COPY"
     names = [base, *(f"{base}_{number}" for number in range(2, len(taken) + 3))]
     fields = model_to_dict(profile, exclude=["id"])
-    return {**fields, "name": next(name for name in names if name not in taken)}
+    return {**fields, **profile.other_parameters, "name": next(name for name in names if name not in taken)}

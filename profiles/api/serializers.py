@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from drf_spectacular.drainage import set_override
@@ -11,6 +12,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
+from profiles import parameters
 from profiles.rules import loader_choices, runner_choices
 from profiles.toggles import toggles
 from profiles.validators import MAX_USER, validate_preferred_username
@@ -19,15 +21,6 @@ if TYPE_CHECKING:
     BaseSerializer = serializers.Serializer[Any]
 else:
     BaseSerializer = serializers.Serializer
-
-
-class ProfileSSHSerializer(BaseSerializer):
-    """Where an SSH profile connects. Open parameters are absent."""
-
-    HOST = serializers.CharField(required=False)
-    PORT = serializers.IntegerField(required=False, min_value=1, max_value=65535)
-    USER = serializers.CharField(required=False)
-    USERNAME = serializers.CharField(required=False, help_text="The same as USER, which today's GUI does not read.")
 
 
 F = TypeVar("F", bound=type)
@@ -55,13 +48,67 @@ class ModulesField(serializers.JSONField):
     """A text for one module, a list for several."""
 
 
-class ProfileSerializer(BaseSerializer):
+@cache  # one class, so one component of the document
+def section_serializer(section: str, *, is_request: bool) -> type[BaseSerializer]:
+    """Return the serializer of a section of the parameters, such as SSH, from their table.
+
+    It only describes the section in the OpenAPI document: `profiles.parameters` parses and validates the values.
+    """
+    rows = [each for each in parameters.table().values() if each.section == section]
+    sentences = ["How to reach the machine."] if is_request else [f"Where {section} profiles connect."]
+    members: dict[str, Any] = {}
+    for each in rows:
+        name = each.path.rpartition(".")[2]
+        help_text = (each.description or each.help or None) if is_request else None
+        members[name] = _member(each, help_text, is_request)
+        if each.alias:
+            other = each.alias.rpartition(".")[2]
+            words = (
+                f"Another word for {name}." if is_request else f"The same as {name}, which today's GUI does not read."
+            )
+            members[other] = _member(each, words, is_request)
+            sentences += [f"{name} and {other} mean the same."] if is_request else []
+    sentences += [] if is_request else ["Open parameters are absent."]
+    title = f"Profile{section}{'Params' if is_request else ''}Serializer"
+    return type(title, (serializers.Serializer,), {"__doc__": " ".join(sentences), "__module__": __name__, **members})
+
+
+def _member(
+    parameter: parameters.Parameter, help_text: str | None, is_request: bool
+) -> serializers.Field[Any, Any, Any, Any]:
+    options: dict[str, Any] = {"required": False, "allow_null": is_request, "help_text": help_text}
+    if parameter.type != "integer":
+        return serializers.CharField(**options)
+    bounds: dict[str, Any] = {"min_value": parameter.minimum, "max_value": parameter.maximum}
+    if not is_request:
+        return serializers.IntegerField(**options, **bounds)
+    number = {"type": "integer", "minimum": parameter.minimum, "maximum": parameter.maximum}
+    schema = {"oneOf": [number, {"type": "string", "pattern": "^[0-9]*$"}]}  # a number, or a text of digits
+    return extend_schema_field(schema)(type("NumberField", (serializers.IntegerField,), {}))(**options)
+
+
+class SectionsMixin:
+    """Adds a member for each section of the parameters, such as SSH, behind MODULES."""
+
+    is_request = False
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        found: dict[str, serializers.Field[Any, Any, Any, Any]] = {}
+        for name, field in super().get_fields().items():  # type: ignore[misc]  # of the serializer
+            found[name] = field
+            if name == parameters.MODULES:
+                for section in parameters.sections():
+                    serializer = section_serializer(section, is_request=self.is_request)
+                    found[section] = serializer(required=False, allow_null=self.is_request)
+        return found
+
+
+class ProfileSerializer(SectionsMixin, BaseSerializer):
     """A template of a runner configuration. Open parameters are absent: give them in `profile_params`."""
 
     RUNNER_TYPE = serializers.ChoiceField(choices=runner_choices(), required=False)
     MODULE_LOADER_TYPE = serializers.ChoiceField(choices=loader_choices(), required=False)
     MODULES = ModulesField(required=False, help_text="A text for one module, a list for several.")
-    SSH = ProfileSSHSerializer(required=False)
     INSTALLATION = serializers.CharField(
         required=False,
         help_text="The Autosubmit database that it uses, by its name; absent: the installation 'default'.",

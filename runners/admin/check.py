@@ -1,6 +1,6 @@
 """The connection test on the admin's page of a profile. The page shows each stage as soon as it is done.
 
-`profiles` must not import the code that reaches machines, so this module extends its admin class.
+`profiles` must not import the code that reaches machines, so this module adds the page to its admin class.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from django import forms
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import reverse
 from django.utils.cache import add_never_cache_headers
 
 from profiles import parameters
@@ -62,47 +61,28 @@ class CheckForm(forms.Form):
         return self.cleaned_data
 
 
-admin.site.unregister(RunnerProfile)
+def check_page(model_admin: RunnerProfileAdmin, request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Show a form for the open parameters; a POST runs the test.
+
+    The test starts a process on the machine, so it needs the permission to change the profile.
+    """
+    profile = get_object_or_404(RunnerProfile, pk=pk)
+    if not model_admin.has_change_permission(request, profile):
+        raise PermissionDenied
+    form = CheckForm(profile, request.POST if request.method == "POST" else None)
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "title": f"Check the connection of {profile.name}",
+        "profile": profile,
+        "form": form,
+    }
+    if not form.is_valid():
+        return TemplateResponse(request, f"{TEMPLATES}check.html", context)
+    return stream(request, profile, form, context)
 
 
-@admin.register(RunnerProfile)
-class CheckedProfileAdmin(RunnerProfileAdmin):
-    def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.check_page)
-        return [path("<int:pk>/check/", view, name="profiles_runnerprofile_check"), *super().get_urls()]
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> Any:
-        context = dict(extra_context or {})
-        profile = self.get_object(request, object_id) if object_id else None
-        if profile and self.has_change_permission(request, profile):
-            context["check_url"] = reverse("admin:profiles_runnerprofile_check", args=[profile.pk])
-        return super().changeform_view(request, object_id, form_url, context)
-
-    def check_page(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        """Show a form for the open parameters; a POST runs the test.
-
-        The test starts a process on the machine, so it needs the permission to change the profile.
-        """
-        profile = get_object_or_404(RunnerProfile, pk=pk)
-        if not self.has_change_permission(request, profile):
-            raise PermissionDenied
-        form = CheckForm(profile, request.POST if request.method == "POST" else None)
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": f"Check the connection of {profile.name}",
-            "profile": profile,
-            "form": form,
-        }
-        if not form.is_valid():
-            return TemplateResponse(request, f"{TEMPLATES}check.html", context)
-        return stream(request, profile, form, context)
+RunnerProfileAdmin.pages["check"] = check_page
 
 
 def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, context: dict[str, Any]) -> HttpResponseBase:

@@ -14,9 +14,11 @@ from typing import Any, ClassVar
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from profiles.api.serializers import ModulesField
+from profiles.api.serializers import ModulesField, SectionsMixin
 from profiles.models import RunnerProfile
 from profiles.people import person_of
+from profiles.rules import MODULE_LOADERS, RUNNERS
+from profiles.validators import one_of
 from runners.commands.base import OneShotCommand
 from runners.commands.parameters import InvalidParams
 from runners.commands.run_experiment import RUN_EXPERIMENT
@@ -61,39 +63,19 @@ class StrictSerializer(serializers.Serializer[Any]):
         return f"{quoted(name)} is not known here. {remedy}"
 
 
-# The next three classes only describe profile_params in the OpenAPI document: `RunnerProfile.resolve` reads and
-# validates the values. Their schemas leave out null: drf-spectacular adds it, because of `allow_null`.
-
-
-@extend_schema_field(
-    {"oneOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string", "pattern": "^[0-9]*$"}]}
-)
-class PortField(serializers.IntegerField):
-    """A number, or a text of digits."""
-
-
-class ProfileSSHParamsSerializer(serializers.Serializer[Any]):
-    """How to reach the machine. USER and USERNAME mean the same."""
-
-    HOST = serializers.CharField(
-        required=False, allow_null=True, help_text="A host name, an address, or an alias of the SSH config."
-    )
-    PORT = PortField(required=False, allow_null=True, help_text="22 if nobody says another.")
-    USER = serializers.CharField(required=False, allow_null=True, help_text="The account there.")
-    USERNAME = serializers.CharField(required=False, allow_null=True, help_text="Another word for USER.")
-
-
-class ProfileParamsSerializer(serializers.Serializer[Any]):
+class ProfileParamsSerializer(SectionsMixin, serializers.Serializer[Any]):
     """What the profile leaves open. null and an empty text mean "not given"; what it fixes cannot be changed."""
 
-    RUNNER_TYPE = serializers.CharField(required=False, allow_null=True, help_text="LOCAL or SSH.")
+    # This class only describes profile_params in the OpenAPI document: `RunnerProfile.resolve` parses and validates the
+    # values. Its schema leaves out null: drf-spectacular adds it, because of `allow_null`.
+    is_request = True
+    RUNNER_TYPE = serializers.CharField(required=False, allow_null=True, help_text=f"{one_of(list(RUNNERS))}.")
     MODULE_LOADER_TYPE = serializers.CharField(
-        required=False, allow_null=True, help_text="CONDA, VENV, LMOD or NO_MODULE."
+        required=False, allow_null=True, help_text=f"{one_of(list(MODULE_LOADERS))}."
     )
     MODULES = ModulesField(
         required=False, allow_null=True, help_text="Modules, a conda environment, or the path of a venv."
     )
-    SSH = ProfileSSHParamsSerializer(required=False, allow_null=True)
 
 
 @extend_schema_field(ProfileParamsSerializer)

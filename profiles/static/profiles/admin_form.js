@@ -11,27 +11,27 @@
     if (!form || !place || !form.elements.runner_type) return; // a page without fields to change
     const value = (name) => (form.elements[name] ? form.elements[name].value.trim() : "");
 
+    // What the runners and loaders say of themselves: see rules_of_form in profiles/admin/profile_form.py.
+    const rules = JSON.parse(place.dataset.rules);
+    const ANY = { takes: "many", mayBePath: true }; // a loader that is not chosen yet
+    const loader = () => rules.loaders[value("module_loader_type")] || ANY;
+
     // Which fields matter. One that does not is not sent, so it is stored as empty.
     function matters() {
-      const isLocal = value("runner_type") === "LOCAL";
-      const loader = value("module_loader_type");
-      return {
-        ssh_host: !isLocal,
-        ssh_port: !isLocal,
-        ssh_user: !isLocal,
-        modules: loader !== "NO_MODULE",
-      };
+      const found = { modules: loader().takes !== "none" };
+      const taken = rules.runners[value("runner_type")];
+      for (const name of Object.values(rules.runners).flat()) found[name] = !taken || taken.includes(name);
+      return found;
     }
 
     // Limits matter while what they limit is open. One that holds something stays visible: nothing is lost unseen.
     function limitsMatter() {
-      const isLocal = value("runner_type") === "LOCAL";
-      const loader = value("module_loader_type");
-      return {
-        allowed_hosts: !isLocal && !value("ssh_host"),
-        allowed_users: !isLocal && !value("ssh_user"),
-        venv_roots: ["", "VENV", "CONDA"].includes(loader) && !value("modules"),
-      };
+      const found = { venv_roots: loader().mayBePath && !value("modules") };
+      const isShown = matters();
+      for (const [limit, names] of Object.entries(rules.limits)) {
+        found[limit] = names.some((name) => isShown[name] && !value(name));
+      }
+      return found;
     }
 
     function show(name, isShown) {
@@ -44,7 +44,7 @@
         form.elements[name].disabled = !isShown;
       }
       for (const [name, isShown] of Object.entries(limitsMatter())) show(name, isShown || value(name) !== "");
-      form.elements.modules.rows = ["CONDA", "VENV"].includes(value("module_loader_type")) ? 1 : 3;
+      form.elements.modules.rows = loader().takes === "one" ? 1 : 3;
       // A heading with nothing below it is no help.
       for (const fieldset of form.querySelectorAll("fieldset.module")) {
         const rows = [...fieldset.querySelectorAll(".form-row")];

@@ -7,7 +7,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from profiles.api.serializers import ProfileSSHSerializer
+from profiles.api.serializers import SectionsMixin
 from profiles.rules import loader_choices, runner_choices
 from runners.api.runs.serializers import RunSerializer, StopStep
 from runners.commands.base import Member, OneShotCommand
@@ -108,13 +108,12 @@ def _object(member: Member) -> type[serializers.Serializer[Any]]:
     return type(member.title, (serializers.Serializer,), {**fields, "__doc__": member.text, "__module__": __name__})
 
 
-class PlannedProfile(serializers.Serializer[Any]):
+class PlannedProfile(SectionsMixin, serializers.Serializer[Any]):
     """The resolved configuration."""
 
     RUNNER_TYPE = serializers.ChoiceField(choices=runner_choices())
     MODULE_LOADER_TYPE = serializers.ChoiceField(choices=loader_choices())
     MODULES = serializers.ListField(child=serializers.CharField())
-    SSH = ProfileSSHSerializer(required=False)
     VENV_ROOTS = serializers.ListField(
         child=serializers.CharField(), required=False, help_text="The environment has to be in one of them."
     )
