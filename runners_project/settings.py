@@ -278,6 +278,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "OperationKind": "runners.commands.registry.operation_kinds",
         "OperationStatus": "runners.models.operation.OperationStatus",
         "CheckStageName": "runners.api.profiles.serializers.STAGE_CHOICES",
+        "CommandParameterKind": "runners.api.commands.responses.PARAMETER_KINDS",
+        "CommandPermission": "runners.api.commands.responses.ACTIONS",
         "ParameterType": "runners.api.profiles.serializers.PARAMETER_TYPES",
     },
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,

@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from rest_framework.routers import SimpleRouter
 
 from profiles.api.urls import user_settings_urlpatterns
-from runners.api.commands.views import ExperimentCommands, RunStatusView
+from runners.api.commands.views import CommandsView, ExperimentCommands, RunStatusView
 from runners.api.operations import views as operations
 from runners.api.profiles import views as profiles
 from runners.api.runs import views as runs
@@ -19,6 +19,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runners/command/get-runner-run-status", RunStatusView.as_view(), name="command-get-runner-run-status"),
     path("runners/", include(router.urls)),
     path("runners/configuration/", include("profiles.api.urls")),
+    path("runners/commands", CommandsView.as_view(), name="api-commands"),
     path("runners/runs", runs.RunsView.as_view(), name="api-runs"),
     path("runners/runs/<int:id>", runs.RunView.as_view(), name="api-run"),
     path("runners/runs/<int:id>/abandon", runs.RunAbandon.as_view({"post": "abandon"}), name="api-run-abandon"),

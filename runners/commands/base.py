@@ -106,6 +106,10 @@ class Command(ABC):
     toggle: ClassVar[Toggle]
     action: ClassVar[Action]  # which groups of a profile may use it
     parameters: ClassVar[tuple[Parameter, ...]] = ()
+    needs_expid: ClassVar[bool] = True  # False: it has no experiment yet, because it creates one
+    needs_profile: ClassVar[bool] = True  # False: it concerns a run, which knows its machine
+    needs_idle: ClassVar[bool] = False  # the experiment must not be running
+    is_long: ClassVar[bool] = False  # may outlast a connection, so it can run as an operation
     page: ClassVar[Page]
     # For the OpenAPI document: the operation, and the schemas of the request body and of its `command_params`.
     summary: ClassVar[str]
@@ -128,9 +132,6 @@ class OneShotCommand(Command):
     members: ClassVar[tuple[Member, ...]] = ()  # of the answer, beside message and warnings
     answer_name: ClassVar[str] = ""  # the schema of the answer in the OpenAPI document, for commands with `members`
     answer_text: ClassVar[str] = ""
-    needs_expid: ClassVar[bool] = True  # False: it has no experiment yet, because it creates one
-    needs_idle: ClassVar[bool] = False  # the experiment must not be running
-    is_long: ClassVar[bool] = False  # may outlast a connection, so it can run as an operation
     may_be_busy: ClassVar[bool] = False  # `busy` may tell that another one was under way
     has_notes: ClassVar[bool] = False  # `notes` asks the machine, also for a dry run
     notes_unknown: ClassVar[str] = ""  # the note of a dry run whose machine could not be reached

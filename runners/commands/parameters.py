@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 # The values of a command's parameters by name, validated. Parameters that were not given are absent, None or empty.
 Params = Mapping[str, Any]
@@ -57,6 +57,7 @@ class Parameter:
     placeholder: str = ""
     is_rare: bool = False
     in_body: bool = False
+    kind: ClassVar[str]  # a word for clients that make forms or options of parameters
 
     @property
     def is_required(self) -> bool:
@@ -75,6 +76,8 @@ class Parameter:
 class Flag(Parameter):
     """True or false."""
 
+    kind = "flag"
+
     def options(self, value: Any) -> list[str]:
         return [self.option] if value else []
 
@@ -86,6 +89,8 @@ class Text(Parameter):
     `pattern` has to match the whole text, and `rule` explains it to people. `guard` is called before the pattern is
     tried, for texts that no error may quote; `check` after it. `rows`: the height of its form field; 0 is one line.
     """
+
+    kind = "text"
 
     required: bool = False
     allow_blank: bool = False
@@ -105,6 +110,8 @@ class Text(Parameter):
 class Choice(Parameter):
     """One of several words, which a request has to give. `unknown` is the error, with {value} and {choices}."""
 
+    kind = "choice"
+
     choices: tuple[str, ...]
     unknown: str
 
@@ -119,6 +126,8 @@ class TextList(Parameter):
 
     `item` has the rules of each text. `invalid` and `too_long` are the errors. `shortest`: bytes of the shortest item.
     """
+
+    kind = "texts"
 
     item: Text
     max_bytes: int
@@ -138,6 +147,8 @@ class Words(Parameter):
     Either `words` lists the allowed words (in any case; the value has them in capitals), or `pattern` matches one word.
     `split`: splits a text into its words, if blanks and commas do not. `separator`: between the words in the argument.
     """
+
+    kind = "words"
 
     words: tuple[str, ...] = ()
     pattern: str = ""

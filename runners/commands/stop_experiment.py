@@ -15,11 +15,19 @@ class StopExperiment(Command):
     name = "stop-experiment"
     toggle = RUNNER_RUN
     action = Action.STOP
+    needs_profile = False
     parameters = (
-        Flag(name="force", option="--force", help="End it at once (KILL) instead of asking it first.", in_body=True),
+        Flag(
+            name="force",
+            option="--force",
+            help="End it at once (KILL) instead of asking it first.",
+            label="End it at once",
+            in_body=True,
+        ),
         Flag(
             name="cancel_jobs",
             option="--cancel",
+            label="Also cancel its jobs",
             help="Also cancel the jobs that it has submitted. When nothing runs: those that the last run has left.",
             in_body=True,
         ),

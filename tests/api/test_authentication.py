@@ -323,6 +323,7 @@ def test_the_level_decides_what_is_open(
         "configuration/profiles",
         "configuration/endpoints",
         "configuration/ssh-public-keys",
+        "commands",
         "runs",
         "runs/1",
     ):

@@ -251,7 +251,7 @@ def limits(world: World) -> None:
 
 
 def configuration(world: World) -> None:
-    for operation in ("list_profiles", "list_endpoints", "list_ssh_public_keys"):
+    for operation in ("list_profiles", "list_endpoints", "list_ssh_public_keys", "list_commands"):
         world.ask(operation)
     world.ask("get_profile_requirements", name=OPEN_PROFILE)
     for operation in ("set_preferred_username", "get_preferred_username"):

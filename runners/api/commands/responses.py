@@ -10,7 +10,8 @@ from rest_framework import serializers
 from profiles.api.serializers import SectionsMixin
 from profiles.rules import loader_choices, runner_choices
 from runners.api.runs.serializers import RunSerializer, StopStep
-from runners.commands.base import Member, OneShotCommand
+from runners.commands.base import Action, Command, Member, OneShotCommand
+from runners.commands.parameters import Parameter
 from runners.services.cancelling import MAX_JOBS, JobOutcome, Outcome
 
 CANCEL_OUTCOMES = [("", "not requested"), *((outcome.value, outcome.value) for outcome in Outcome)]
@@ -106,6 +107,78 @@ def member_field(member: Member, **kwargs: Any) -> serializers.Field[Any, Any, A
 def _object(member: Member) -> type[serializers.Serializer[Any]]:
     fields = {each.name: member_field(each) for each in member.members}
     return type(member.title, (serializers.Serializer,), {**fields, "__doc__": member.text, "__module__": __name__})
+
+
+PARAMETER_KINDS = ("flag", "text", "choice", "texts", "words")
+ACTIONS = [action.value for action in Action]
+
+
+class CommandParameter(serializers.Serializer[Any]):
+    """One parameter of a command, with what a form or a command line needs to ask for it."""
+
+    name = serializers.CharField(help_text="The name of the member.")
+    kind = serializers.ChoiceField(
+        choices=PARAMETER_KINDS,
+        help_text="flag: true or false. texts: a list. words: a list, or one text with blanks or commas between.",
+    )
+    required = serializers.BooleanField(  # type: ignore[assignment]
+        source="is_required", help_text="A request has to give it."
+    )
+    in_body = serializers.BooleanField(
+        help_text="true: a member of the request itself. false: a member of its `command_params`."
+    )
+    label = serializers.CharField(  # type: ignore[assignment]
+        allow_blank=True, help_text="For a form; empty: the name says it."
+    )
+    hint = serializers.CharField(allow_blank=True, help_text="What a form says below the field.")
+    placeholder = serializers.CharField(allow_blank=True, help_text="An example of a value.")
+    is_rare = serializers.BooleanField(help_text="Few people need it: a form may fold it.")
+    help = serializers.CharField(allow_blank=True, help_text="What it does.")
+    choices = serializers.SerializerMethodField(help_text="The values of a choice, and maybe of words; else empty.")
+    max_length = serializers.SerializerMethodField(help_text="Characters of a text; null: other limits apply.")
+
+    def get_choices(self, parameter: Parameter) -> list[str]:
+        return list(getattr(parameter, "choices", getattr(parameter, "words", ())))
+
+    def get_max_length(self, parameter: Parameter) -> int | None:
+        return getattr(parameter, "max_length", None)
+
+
+class CommandPageTexts(serializers.Serializer[Any]):
+    """The texts of a page for the command."""
+
+    title = serializers.CharField(help_text="The heading.")
+    intro = serializers.CharField(help_text="What the command does, and when it is possible.")
+    button = serializers.CharField(help_text="The words of the button that executes it.")
+
+
+class CommandSerializer(serializers.Serializer[Command]):
+    """One command: what it takes, and whether it can be used now."""
+
+    name = serializers.CharField(help_text="As in the path: `POST command/{name}`.")
+    summary = serializers.CharField(help_text="What it does, in a few words.")
+    description = serializers.CharField(help_text="What it does, and what to know about it.")
+    page = CommandPageTexts(help_text="The texts of a page for it.")
+    toggle = serializers.CharField(source="toggle.name", help_text="The switch of GET configuration/endpoints.")
+    enabled = serializers.SerializerMethodField(help_text="Whether an admin has left it switched on.")
+    permission = serializers.ChoiceField(
+        choices=ACTIONS, source="action", help_text="What the groups of a profile have to allow."
+    )
+    needs_expid = serializers.BooleanField(help_text="The request names an experiment.")
+    needs_profile = serializers.BooleanField(help_text="The request names a profile. Otherwise a run tells it.")
+    needs_idle = serializers.BooleanField(help_text="Not possible while the experiment runs.")
+    is_long = serializers.BooleanField(help_text="Obeys `Prefer: respond-async`.")
+    parameters = CommandParameter(many=True, help_text="In the order of a form.")
+
+    def get_enabled(self, command: Command) -> bool:
+        enabled: bool = self.context["states"][command.toggle.name]
+        return enabled
+
+
+class CommandsAnswer(serializers.Serializer[Any]):
+    """All commands of this service, those of site packages included."""
+
+    commands = CommandSerializer(many=True, help_text="In the order of the registry.")
 
 
 class PlannedProfile(SectionsMixin, serializers.Serializer[Any]):

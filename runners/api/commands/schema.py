@@ -16,13 +16,14 @@ from drf_spectacular.utils import (
 )
 
 from runners.api.commands.responses import (
+    CommandsAnswer,
     PlanAnswer,
     RunStartedAnswer,
     RunStoppedAnswer,
     answer_of,
 )
 from runners.api.idempotency import KEY_PATTERN
-from runners.api.openapi.describe import BODY, BUSY, COMMON, ON_MACHINE, READING, problems
+from runners.api.openapi.describe import BODY, BUSY, COMMON, ON_MACHINE, READING, problems, reading
 from runners.api.operations.serializers import OperationSerializer
 from runners.api.runs.serializers import RunSerializer
 from runners.commands.base import Command, OneShotCommand
@@ -164,6 +165,14 @@ stop_experiment = of_command(
     answer=RunStoppedAnswer,
     codes=("endpoint_disabled", "run_not_found", "not_running", "runner_unreachable")
     + ("outcome_unknown", "stop_not_confirmed", "ambiguous", *WHICH_RUN, *BUSY),
+)
+
+list_commands = reading(
+    "list_commands",
+    "List the commands",
+    "What each command takes, and whether it is enabled: for programs that make forms or options of it.",
+    answer=CommandsAnswer,
+    tag="commands",
 )
 
 get_runner_run_status = operation(

@@ -8,11 +8,13 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from profiles.models import EndpointToggle
 from runners.api.base import ReadOnlyAPIView, viewer
 from runners.api.commands import schema
+from runners.api.commands.responses import CommandsAnswer
 from runners.api.idempotency import IdempotentViewSet, idempotent
 from runners.commands.base import Command, OneShotCommand
-from runners.commands.registry import one_shot_commands
+from runners.commands.registry import COMMANDS, one_shot_commands
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.models import RunnerRun
@@ -98,6 +100,15 @@ def stopped_answer(outcome: stopping.StopOutcome) -> dict[str, Any]:
         "cancel": outcome.cancellation.as_dict() if outcome.cancellation else NOT_REQUESTED,
         "warnings": outcome.warnings,
     }
+
+
+class CommandsView(ReadOnlyAPIView):
+    """The commands of the registry."""
+
+    @schema.list_commands
+    def get(self, request: Request) -> Response:
+        context = {"states": EndpointToggle.states()}
+        return Response(CommandsAnswer({"commands": list(COMMANDS.values())}, context=context).data)
 
 
 class RunStatusView(ReadOnlyAPIView):

@@ -38,6 +38,7 @@ EMPTY_TEXT = {"type": "string", "maxLength": 0}
 # Names for the values of enumerations, for generated code: `create-job-list` is not a valid name in any language.
 ENUM_WORDS: dict[str, dict[str, str]] = {
     "OperationKind": {},
+    "CommandPermission": {},
     "RunReason": {"": "NOT_TERMINATED"},
     "CancelOutcome": {"": "NOT_REQUESTED"},
     "RunOrdering": {"-created": "NEWEST_FIRST", "created": "OLDEST_FIRST"},
