@@ -92,7 +92,7 @@ def test_a_run_is_stopped_after_a_question_even_with_the_toggle_off(
     assert "is not running" in text_of(again)
 
 
-def test_an_admin_stops_the_run_of_the_page_and_no_later_one(
+def test_an_admin_stops_the_run_of_the_page_and_not_a_later_one(
     admin_client: Client, run: RunnerRun, account: StubAccount, sshd: SSHServer
 ) -> None:
     lifecycle.finish_run(run, reason=RunReason.LOST)
@@ -181,7 +181,7 @@ def test_a_changed_key_is_shown_beside_the_old_one(admin_client: Client, sshd: S
     assert "CHANGED" in html
 
 
-def test_only_the_key_that_was_looked_at_is_approved(admin_client: Client, sshd: SSHServer) -> None:
+def test_only_the_key_that_was_shown_is_approved(admin_client: Client, sshd: SSHServer) -> None:
     sshd.forget_host_key()
     seen = sshd.host_key_fingerprint
     sshd.swap_host_key()  # between the look and the approval
@@ -191,7 +191,7 @@ def test_only_the_key_that_was_looked_at_is_approved(admin_client: Client, sshd:
     assert not TrustedHostKey.objects.exists()
 
 
-def test_a_machine_that_is_not_there_and_a_host_that_is_none(admin_client: Client, sshd: SSHServer) -> None:
+def test_a_scan_of_a_stopped_machine_and_of_an_invalid_host_fails(admin_client: Client, sshd: SSHServer) -> None:
     sshd.stop()
     response = admin_client.post(url(*SCAN), {"host": "127.0.0.1", "port": sshd.port})
     assert "cannot be reached" in text_of(response)
@@ -275,7 +275,7 @@ def test_a_token_without_end_and_one_that_expired_are_seen_as_such(
     assert make_token(admin_client, ada, days="-1").context["adminform"].form.errors
 
 
-def test_a_token_of_somebody_else_is_for_superusers_to_make(client: Client, django_user_model: type[User]) -> None:
+def test_only_superusers_create_tokens_for_other_users(client: Client, django_user_model: type[User]) -> None:
     root = django_user_model.objects.create_superuser("root")
     sam = django_user_model.objects.create_user("sam", is_staff=True)
     sam.user_permissions.add(*Permission.objects.filter(codename__in=["add_apitoken", "view_apitoken", "view_user"]))
@@ -288,7 +288,7 @@ def test_a_token_of_somebody_else_is_for_superusers_to_make(client: Client, djan
 # --- webhooks ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_webhook_is_made_from_what_there_is(admin_client: Client) -> None:
+def test_a_webhook_is_created_with_offered_events_and_profiles(admin_client: Client) -> None:
     RunnerProfile.objects.create(name="P")
     html = admin_client.get(url("webhook", "add")).content.decode()
     secret = re.search(r'value="(whsec_[^"]+)"', html)

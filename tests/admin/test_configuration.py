@@ -43,7 +43,7 @@ def add(browser: Client, **fields: Any) -> dict[str, list[str]]:
     return errors
 
 
-def test_a_profile_is_added_and_tidied(browser: Client) -> None:
+def test_an_added_profile_is_stored_without_surplus_blanks(browser: Client) -> None:
     assert add(browser, runner_type="SSH", module_loader_type="LMOD", modules=" b/1 a,\r\nc\r\n", ssh_host=" h ") == {}
     row = RunnerProfile.objects.get(name="NEW")
     assert (row.modules, row.ssh_host, row.ssh_port, row.ssh_user) == ("b/1\na\nc", "h", None, "")
@@ -75,7 +75,7 @@ def test_two_profiles_of_one_name(browser: Client) -> None:
     assert list(add(browser)) == ["name"]
 
 
-def test_the_list_says_what_stays_open(browser: Client) -> None:
+def test_the_list_shows_the_open_parameters(browser: Client) -> None:
     RunnerProfile.objects.create(name="FULL", runner_type="LOCAL", module_loader_type="NO_MODULE")
     RunnerProfile.objects.create(
         name="USER_OPEN", runner_type="SSH", module_loader_type="NO_MODULE", ssh_host="::1", ssh_port=22

@@ -93,7 +93,7 @@ def test_every_filter_opens(admin_client: Client, rows: dict[str, Model]) -> Non
         assert links or name == "webhook" or name == "trustedhostkey"
 
 
-def test_filters_are_called_what_they_are(admin_client: Client, rows: dict[str, Model]) -> None:
+def test_filters_have_readable_names(admin_client: Client, rows: dict[str, Model]) -> None:
     expected = {
         "runnerrun": ["status", "reason", "profile", "host", "person", "date"],
         "auditrecord": ["outcome", "command", "date"],
@@ -137,7 +137,7 @@ def test_long_lists_are_neither_counted_nor_faceted(
         assert not re.search(r"\bcounts\b", text_of(html).lower())  # "accounts" is a name in the menu
 
 
-def test_all_of_a_list_are_selected_only_when_it_is_known_how_many(
+def test_select_all_is_offered_only_when_the_count_is_known(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(61):
@@ -158,7 +158,7 @@ def test_every_search_takes_any_words_without_a_nul(admin_client: Client, rows: 
 
 
 @pytest.mark.parametrize("config", [{}, {"RUNNER_TYPE": "SLURM"}, {**CONFIG, "SSH": {"HOST": "h"}}, [], "words"])
-def test_a_run_whose_configuration_is_none_is_looked_at_all_the_same(admin_client: Client, config: Any) -> None:
+def test_a_run_with_an_invalid_configuration_is_still_shown(admin_client: Client, config: Any) -> None:
     run = saved_run("a001", config=config, reachable=False)
     text = text_of(opened(admin_client, change(run)))
     assert "not readable: What is stored" in text
@@ -173,9 +173,7 @@ def test_a_run_whose_configuration_is_none_is_looked_at_all_the_same(admin_clien
     assert "Asked after 0 active run(s)" in text_of(asked.content.decode())
 
 
-def test_times_are_those_of_the_clock_since_nothing_keeps_an_age_true(
-    admin_client: Client, rows: dict[str, Model]
-) -> None:
+def test_times_are_shown_as_clock_times_and_not_as_ages(admin_client: Client, rows: dict[str, Model]) -> None:
     now = timezone.now()
     run = saved_run("a001", confirmed_at=now)
     Operation.objects.update(confirmed_at=now)
@@ -191,9 +189,7 @@ def test_times_are_those_of_the_clock_since_nothing_keeps_an_age_true(
 
 
 @pytest.mark.parametrize("name", READ_ONLY)
-def test_what_happened_cannot_be_added_edited_or_renamed(
-    admin_client: Client, rows: dict[str, Model], name: str
-) -> None:
+def test_records_of_events_cannot_be_added_or_edited(admin_client: Client, rows: dict[str, Model], name: str) -> None:
     row = rows[name]
     html = opened(admin_client, reverse(f"admin:runners_{name}_changelist")) + opened(admin_client, change(row))
     html = "".join(re.findall(r'<div id="content-main">.*?<footer', html, re.DOTALL))  # without the menu
@@ -239,7 +235,7 @@ def test_the_list_of_runs_is_filtered_by_status_profile_host_and_person(admin_cl
     assert 'class="badge completed">COMPLETED' in html
 
 
-def test_a_run_shows_all_there_is_to_know(admin_client: Client, rows: dict[str, Model]) -> None:
+def test_the_page_of_a_run_shows_all_its_fields(admin_client: Client, rows: dict[str, Model]) -> None:
     run = rows["runnerrun"]
     text = text_of(opened(admin_client, change(run)))
     for words in ("TERMINATED", "failed (exit code 3)", "me@here (LOCAL)", "RUNNER_TYPE", "autosubmit run a000", "ada"):
@@ -249,7 +245,7 @@ def test_a_run_shows_all_there_is_to_know(admin_client: Client, rows: dict[str, 
     assert f'"$HOME"/.autosubmit-runners/{run.key}'.replace('"', "&quot;") in text  # type: ignore[attr-defined]
 
 
-def test_who_may_only_look_is_offered_nothing_else(rows: dict[str, Model]) -> None:
+def test_a_user_with_view_permission_is_offered_no_actions(rows: dict[str, Model]) -> None:
     profile = RunnerProfile.objects.create(name="P", runner_type="LOCAL", module_loader_type="NO_MODULE")
     run = saved_run("a001")
     delivery = rows["webhookdelivery"]
@@ -276,7 +272,7 @@ def test_who_may_only_look_is_offered_nothing_else(rows: dict[str, Model]) -> No
         assert client.post(url, {"host": "localhost"}).status_code == 403, url
 
 
-def test_a_stranger_sees_no_log(client: Client, django_user_model: type[User]) -> None:
+def test_a_user_without_permission_sees_no_log(client: Client, django_user_model: type[User]) -> None:
     client.force_login(django_user_model.objects.create_user("eve"))
     run = saved_run()
     for name in ("log", "stop", "refresh"):

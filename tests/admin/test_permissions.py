@@ -30,7 +30,7 @@ def rescope(client: Client, token: ApiToken, scope: str) -> int:
     return status
 
 
-def test_only_ones_own_token_is_changed() -> None:
+def test_users_change_only_their_own_tokens() -> None:
     client = staff("runners.change_apitoken")
     theirs, _ = ApiToken.issue(user=User.objects.create_superuser("root"), expiry=None, scope="read")
     page = client.get(url("runners_apitoken_change", theirs.pk)).content.decode()
@@ -50,14 +50,14 @@ def test_a_superuser_changes_any_token(admin_client: Client) -> None:
 
 
 @pytest.mark.parametrize(("permissions", "scope"), [((), "run"), (("runners.add_apitoken",), "manage")])
-def test_a_token_is_widened_only_by_who_might_make_it(permissions: tuple[str, ...], scope: str) -> None:
+def test_a_token_is_widened_only_by_users_who_may_create_it(permissions: tuple[str, ...], scope: str) -> None:
     client = staff("runners.change_apitoken", *permissions)
     mine, _ = ApiToken.issue(user=User.objects.get(username="sam"), expiry=None, scope="run")
     rescope(client, mine, "manage")
     assert mine.scope == scope
 
 
-def test_who_only_looks_at_webhooks_does_not_see_their_secrets(admin_client: Client) -> None:
+def test_a_user_with_view_permission_sees_no_secrets_of_webhooks(admin_client: Client) -> None:
     hook = Webhook.objects.create(name="H", url="https://example.com/hook")
     page = url("runners_webhook_change", hook.pk)
     assert hook.secret in admin_client.get(page).content.decode().replace("&#x27;", "'")
@@ -67,12 +67,12 @@ def test_who_only_looks_at_webhooks_does_not_see_their_secrets(admin_client: Cli
     assert "Signing" not in seen
 
 
-def test_a_webhook_is_made_by_who_may_not_change_it_later() -> None:
+def test_a_user_may_create_a_webhook_without_the_right_to_change_it() -> None:
     client = staff("runners.add_webhook")
     assert 'name="secret"' in client.get(url("runners_webhook_add")).content.decode()
 
 
-def test_a_copy_shows_no_profile_to_who_may_not_look() -> None:
+def test_a_copy_shows_no_profile_to_users_without_view_permission() -> None:
     profile = RunnerProfile.objects.create(name="P", runner_type="SSH", ssh_host="login9.example.com")
     client = staff("profiles.add_runnerprofile")
     response = client.get(url("profiles_runnerprofile_add"), {"copy_of": profile.pk})

@@ -50,7 +50,7 @@ def preview(client: Client, *args: Any, **fields: Any) -> str:
     return text_of(response.content.decode())
 
 
-def test_the_preview_says_the_yaml_and_what_stays_open(admin_client: Client) -> None:
+def test_the_preview_shows_the_yaml_and_the_open_parameters(admin_client: Client) -> None:
     group = Group.objects.create(name="modellers")
     text = preview(
         admin_client,
@@ -65,7 +65,7 @@ def test_the_preview_says_the_yaml_and_what_stays_open(admin_client: Client) -> 
     assert not RunnerProfile.objects.exists()
 
 
-def test_the_preview_judges_as_saving_does(admin_client: Client) -> None:
+def test_the_preview_validates_like_saving(admin_client: Client) -> None:
     text = preview(admin_client, runner_type="LOCAL", ssh_host="h", name="a b")
     assert "It cannot be saved like this" in text
     assert "RUNNER_TYPE LOCAL takes no SSH parameters" in text
@@ -89,7 +89,7 @@ def test_without_javascript_every_field_is_there(admin_client: Client) -> None:
     assert " hidden>" not in html
 
 
-def test_a_duplicate_is_only_made_when_it_is_saved(admin_client: Client) -> None:
+def test_a_duplicated_profile_is_stored_only_when_it_is_saved(admin_client: Client) -> None:
     group = Group.objects.create(name="g")
     row = RunnerProfile.objects.create(
         name="P", runner_type="SSH", ssh_host="h", ssh_port=2222, modules="a\nb", allowed_users="x*"
@@ -206,7 +206,7 @@ RUNNER_CONFIGURATION:
     assert not EndpointToggle.objects.get(name="RUNNER_RUN").enabled
 
 
-def test_an_added_profile_is_shown_with_all_it_says(admin_client: Client) -> None:
+def test_an_added_profile_is_shown_with_all_its_fields(admin_client: Client) -> None:
     text = """
 RUNNER_CONFIGURATION:
   PROFILES:
@@ -289,7 +289,7 @@ def test_mistakes_are_shown_with_their_path_and_line(admin_client: Client) -> No
     assert "line 3" in text_of(send(admin_client, "RUNNER_CONFIGURATION:\n  PROFILES:\n   x: [").content.decode())
 
 
-def test_a_file_is_taken_instead_of_the_text(admin_client: Client) -> None:
+def test_an_uploaded_file_replaces_the_text(admin_client: Client) -> None:
     good = SimpleUploadedFile("p.yml", b"\xef\xbb\xbfRUNNER_CONFIGURATION: {PROFILES: {FROM_FILE: {}}}")
     assert "Profile FROM_FILE" in text_of(send(admin_client, "ignored", file=good).content.decode())
     for content, words in ((b"\xff", "Byte 0 of p.yml is no UTF-8."), (b"", "Paste YAML, or choose a file.")):
@@ -297,7 +297,7 @@ def test_a_file_is_taken_instead_of_the_text(admin_client: Client) -> None:
         assert words in text_of(response.content.decode())
 
 
-def test_what_was_not_shown_is_not_imported(admin_client: Client) -> None:
+def test_an_import_without_preview_is_rejected(admin_client: Client) -> None:
     """Another user changes a profile between the preview and the confirmation."""
     text = "RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: SSH}}}"
     confirmation = offered(send(admin_client, text))
@@ -313,7 +313,9 @@ def test_what_was_not_shown_is_not_imported(admin_client: Client) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"prune": "on"}])
-def test_a_text_that_was_edited_after_the_look_is_shown_first(admin_client: Client, fields: dict[str, str]) -> None:
+def test_a_text_that_was_edited_after_its_preview_is_previewed_again(
+    admin_client: Client, fields: dict[str, str]
+) -> None:
     RunnerProfile.objects.create(name="OTHER")
     text = "RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: SSH}}}"
     confirmation = offered(send(admin_client, text))
@@ -355,7 +357,7 @@ def test_a_local_profile_is_checked_stage_by_stage(admin_client: Client, account
     )
 
 
-def test_what_is_open_is_asked_for_first(admin_client: Client, sshd: SSHServer) -> None:
+def test_open_parameters_are_asked_for_first(admin_client: Client, sshd: SSHServer) -> None:
     profile = RunnerProfile.objects.create(
         name="OPEN", runner_type="SSH", module_loader_type="NO_MODULE", ssh_host="127.0.0.1", allowed_users="project_*"
     )

@@ -84,7 +84,7 @@ def test_a_token_that_an_earlier_version_stored_is_still_valid(client: Client, a
     Api(client, bearer("asr_" + "0123456789abcdef" * 3 + "0123456789abcdee")).post(COMMAND, RUN_BODY, expect=401)
 
 
-def test_a_token_is_accepted_and_its_use_is_seen(client: Client, ana: User) -> None:
+def test_a_token_is_accepted_and_its_last_use_is_stored(client: Client, ana: User) -> None:
     text = token_of(ana)
     Api(client, bearer(text)).post(COMMAND, RUN_BODY, expect=400)
     token = ApiToken.objects.get()
@@ -163,12 +163,12 @@ def test_a_token_may_do_what_its_scope_says(client: Client, ana: User, scope: st
 
 
 @pytest.mark.parametrize(("scope", "expect"), [("read", 403), ("run", 403), ("manage", 404)])
-def test_declaring_a_run_ended_takes_the_scope_to_manage(client: Client, ana: User, scope: str, expect: int) -> None:
+def test_abandoning_a_run_needs_the_scope_manage(client: Client, ana: User, scope: str, expect: int) -> None:
     api = Api(client, bearer(token_of(ana, scope)))
     api.post("/v4/runners/runs/4711/abandon", {"reason": "It was scrapped."}, expect=expect)
 
 
-def test_a_login_of_the_autosubmit_api_manages_nothing(client: Client) -> None:
+def test_a_login_of_the_autosubmit_api_cannot_manage(client: Client) -> None:
     User.objects.create_superuser("root")
     body = {"reason": "It was scrapped."}
     refused = Api(client, bearer(jwt_of({"user_id": "root"}))).post("/v4/runners/runs/4711/abandon", body, expect=403)
@@ -178,7 +178,7 @@ def test_a_login_of_the_autosubmit_api_manages_nothing(client: Client) -> None:
 # --- JWTs of the Autosubmit API ---------------------------------------------------------------------------------------
 
 
-def test_a_jwt_makes_its_user_once_without_a_password(client: Client) -> None:
+def test_a_jwt_creates_its_user_once_without_a_password(client: Client) -> None:
     api = Api(client, bearer(jwt_of({"user_id": "eva", "sub": "eva", "iat": datetime.now(UTC)})))
     api.post(COMMAND, RUN_BODY, expect=400)
     api.post(COMMAND, RUN_BODY, expect=400)
@@ -211,7 +211,7 @@ def expired() -> str:
     ],
 )
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
-def test_a_bad_jwt_is_refused_and_makes_nobody(client: Client, text: Any) -> None:
+def test_a_bad_jwt_is_rejected_and_creates_no_user(client: Client, text: Any) -> None:
     body = Api(client, bearer(text())).post(COMMAND, RUN_BODY, expect=401)
     assert body["code"] == "invalid_credentials"
     assert not User.objects.exists()
@@ -225,7 +225,7 @@ def test_without_the_shared_secret_no_jwt_is_accepted(client: Client, settings: 
     Api(client, bearer(empty)).post(COMMAND, RUN_BODY, expect=401)
 
 
-def test_a_secret_that_everybody_knows_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_default_secret_prevents_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_SECRET", "in every package that is published")
     known = hashlib.sha256(b"in every package that is published").hexdigest()
     with pytest.raises(ImproperlyConfigured, match="SOME_SECRET is the default of a package.*Make another with"):
@@ -255,7 +255,7 @@ def test_a_token_for_scripts_that_is_one_character_off_is_refused(client: Client
     assert not User.objects.exists()
 
 
-def test_who_has_the_token_for_scripts_cannot_sign_in_as_somebody_else(client: Client) -> None:
+def test_the_token_for_scripts_does_not_sign_in_as_another_user(client: Client) -> None:
     Api(client, bearer(jwt_of({"user_id": "eva"}, secret=SCRIPTS))).post(COMMAND, RUN_BODY, expect=401)
     Api(client, bearer(SECRET)).post(COMMAND, RUN_BODY, expect=401)
     assert not User.objects.exists()
@@ -268,7 +268,7 @@ def test_without_a_token_for_scripts_none_is_accepted(client: Client, settings: 
 
 
 @pytest.mark.parametrize("name", ["root", "User"])
-def test_the_autosubmit_api_vouches_for_nobody_as_an_admin(client: Client, settings: Any, name: str) -> None:
+def test_a_login_of_the_autosubmit_api_is_never_an_admin(client: Client, settings: Any, name: str) -> None:
     """A superuser passes the groups of every profile with our own token, but not with another service's credential."""
     settings.AS_API_SECRET_TOKEN = "fixed-0123456789"
     root = User.objects.create_superuser(name)
@@ -310,7 +310,7 @@ def test_a_session_without_the_csrf_token_counts_as_none(ana: User) -> None:
     ("level", "status", "command"), [("ALL", 401, 401), ("WRITEONLY", 404, 401), ("NONE", 404, 400)]
 )
 @pytest.mark.parametrize("headers", [{}, bearer("asr_" + "0" * 64), bearer("old.jwt.here")], ids=["no", "old", "jwt"])
-def test_the_level_decides_what_is_open(
+def test_the_protection_level_decides_which_requests_are_open(
     client: Client, settings: Any, level: str, status: int, command: int, headers: dict[str, str]
 ) -> None:
     """On an open endpoint, bad credentials count as none, because today's GUI keeps sending an old token."""
@@ -333,7 +333,7 @@ def test_the_level_decides_what_is_open(
     api.post("/v4/runners/profiles/P/check", {}, expect=401 if command == 401 else 404)
 
 
-def test_an_open_command_still_remembers_who_asked(client: Client, settings: Any, ana: User) -> None:
+def test_an_open_command_still_records_the_user(client: Client, settings: Any, ana: User) -> None:
     settings.PROTECTION_LEVEL = "NONE"
     Api(client, bearer(token_of(ana))).post(COMMAND, RUN_BODY, expect=400)
     assert AuditRecord.objects.get().actor == "ana"
@@ -369,7 +369,7 @@ def test_too_many_commands_are_429_with_the_time_to_wait(client: Client, setting
         "/v4/user-settings/preferred-username",
     ],
 )
-def test_what_only_reads_can_be_throttled_too(client: Client, settings: Any, ana: User, path: str) -> None:
+def test_read_requests_can_be_throttled_too(client: Client, settings: Any, ana: User, path: str) -> None:
     api = Api(client, bearer(token_of(ana)))
     for _ in range(3):
         api.post(STATUS, STATUS_BODY, expect=404)  # as it is by default
@@ -393,7 +393,7 @@ def test_signed_in_users_are_throttled_by_user_and_not_by_address(settings: Any,
     assert at_work.get(runs, REMOTE_ADDR="192.0.2.2").status_code == 429
 
 
-def test_nobody_is_held_up_by_the_wrong_tokens_of_others(client: Client, settings: Any, ana: User) -> None:
+def test_wrong_tokens_of_others_do_not_throttle_valid_ones(client: Client, settings: Any, ana: User) -> None:
     """Behind a proxy all clients have one address, and a GUI that is left open keeps sending an expired token."""
     settings.THROTTLE_FAILED_LOGINS = "1/min"
     for _ in range(3):
@@ -429,7 +429,7 @@ def test_create_token_without_end(client: Client, ana: User) -> None:
     assert ApiToken.objects.get().expiry is None
 
 
-def test_create_token_makes_a_user_only_when_told(ana: User) -> None:
+def test_create_token_creates_a_user_only_on_request(ana: User) -> None:
     with pytest.raises(CommandError, match="--create-user"):
         create_token("eva")
     create_token("eva", "--create-user")

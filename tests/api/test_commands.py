@@ -75,7 +75,7 @@ def test_stop_answers_when_the_run_has_ended(api: Api, account: StubAccount) -> 
     assert api.post("stop-experiment", {"expid": "a001"}, expect=409)["code"] == "not_running"
 
 
-def test_stop_of_what_never_ran_is_404(api: Api) -> None:
+def test_a_stop_of_an_experiment_without_runs_is_404(api: Api) -> None:
     assert api.post("stop-experiment", {"expid": "a001"}, expect=404)["code"] == "run_not_found"
 
 
@@ -164,7 +164,7 @@ def test_a_description_counts_as_set_when_autosubmit_has_written_it(api: Api, ac
     assert (body["code"], body["exit_code"]) == ("command_failed", 88)
 
 
-def test_a_create_that_waits_in_vain_for_another_says_so(
+def test_a_create_that_times_out_waiting_for_another_reports_it(
     api: Api, account: StubAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(create_experiment, "LOCK_WAIT", 0.2)
@@ -178,7 +178,7 @@ def test_a_create_that_waits_in_vain_for_another_says_so(
     assert account.calls("expid") == []
 
 
-def test_a_create_without_autosubmit_says_what_is_missing(api: Api, account: StubAccount) -> None:
+def test_a_create_without_autosubmit_names_the_missing_program(api: Api, account: StubAccount) -> None:
     program = account.home / "bin" / "autosubmit"  # only this account has this link
     program.rename(account.home / "away")
     try:
@@ -207,7 +207,7 @@ REFUSED = """[CRITICAL] Trace:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
-def test_what_autosubmit_refuses_is_400_with_the_member(
+def test_a_value_that_autosubmit_rejects_is_400_with_the_member(
     api: Api, account: StubAccount, headers: dict[str, str]
 ) -> None:
     account.control("setstatus", PRINT=REFUSED, LAST=1, EXIT=99)
@@ -231,7 +231,7 @@ JOBS = {"final_status": "READY", "job_names_list": ["a001_ONE"]}
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
 @pytest.mark.parametrize(("command", "params"), [("set-job-status", JOBS), ("create-job-list", {})])
-def test_while_the_experiment_runs_its_jobs_are_left_alone(
+def test_a_cancel_leaves_the_jobs_of_a_running_experiment_alone(
     api: Api, account: StubAccount, headers: dict[str, str], command: str, params: dict[str, Any]
 ) -> None:
     account.control("run", SLEEP=60)
@@ -243,7 +243,7 @@ def test_while_the_experiment_runs_its_jobs_are_left_alone(
     assert not account.calls("setstatus") and not account.calls("create")  # Autosubmit was not called
 
 
-def test_a_run_that_has_just_ended_is_in_nobodys_way(api: Api, account: StubAccount) -> None:
+def test_a_run_that_has_just_ended_does_not_block_a_new_run(api: Api, account: StubAccount) -> None:
     run = api.post("run-experiment", {"expid": "a001", **PROFILE})
     log = account.home / ".autosubmit-runners" / RunnerRun.objects.get(pk=run["runner_id"]).key
     wait_for(lambda: list(log.glob("ended.*")), 20, what="end of the run")
@@ -258,7 +258,7 @@ def test_the_lock_of_a_run_that_was_started_by_hand_is_409(api: Api, account: St
     assert "started by hand" in refused["detail"]
 
 
-def test_when_nothing_was_changed_the_message_says_so(api: Api, account: StubAccount) -> None:
+def test_the_message_says_that_nothing_was_changed(api: Api, account: StubAccount) -> None:
     said = "The selected number of jobs to change is: 0\n[WARNING] No changes were performed.\nJobList saved in 0.1 s."
     account.control("setstatus", PRINT=said, LAST=1, EXIT=0)
     body = api.post("set-job-status", {"expid": "a001", **PROFILE, "command_params": JOBS})
@@ -267,7 +267,7 @@ def test_when_nothing_was_changed_the_message_says_so(api: Api, account: StubAcc
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
-def test_counts_of_an_output_that_was_not_read_whole_are_told_to_be_too_small(
+def test_counts_of_a_truncated_output_are_marked_as_minimum(
     api: Api, account: StubAccount, settings: Any, headers: dict[str, str]
 ) -> None:
     settings.RUNNERS_OUTPUT_LIMIT = 8192
@@ -281,7 +281,7 @@ def test_counts_of_an_output_that_was_not_read_whole_are_told_to_be_too_small(
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["waited for", "operation"])
-def test_create_job_list_tells_what_progress_it_discards(
+def test_create_job_list_reports_the_progress_that_it_discards(
     api: Api, account: StubAccount, headers: dict[str, str]
 ) -> None:
     account.control("setstatus", COMPLETED="a001_SIM a001_POST")
@@ -313,7 +313,7 @@ def test_create_job_list_names_jobs_that_may_still_run(api: Api, account: StubAc
     assert not [call for call in account.calls("setstatus") if "--save" in call]
 
 
-def test_active_jobs_without_names_are_told(api: Api, account: StubAccount) -> None:
+def test_active_jobs_without_names_are_reported(api: Api, account: StubAccount) -> None:
     """4.1.12 rejects a filter without naming the cause, but says before that it checks the platforms in use."""
     account.control(
         "setstatus",
@@ -324,7 +324,7 @@ def test_active_jobs_without_names_are_told(api: Api, account: StubAccount) -> N
     assert "Jobs of an earlier run were left" in active and "Autosubmit does not say which" in active
 
 
-def test_the_question_for_progress_finds_the_lock_first(api: Api, account: StubAccount) -> None:
+def test_the_progress_check_finds_the_lock_first(api: Api, account: StubAccount) -> None:
     said = "[WARNING] Another Autosubmit instance using the experiment"
     account.control("setstatus", PRINT=said, LAST=1, EXIT=1)
     for extra in ({}, {"dry_run": True}):
@@ -341,7 +341,7 @@ def test_a_first_job_list_discards_nothing(api: Api, account: StubAccount) -> No
     assert api.post("create-job-list", {"expid": "a001", **PROFILE})["warnings"] == []
 
 
-def test_a_job_list_that_autosubmit_cannot_read_is_not_called_a_first_one(api: Api, account: StubAccount) -> None:
+def test_an_unreadable_job_list_is_not_treated_as_a_first_one(api: Api, account: StubAccount) -> None:
     """Autosubmit 4.1.17 prints the same message for a missing list and for a damaged one."""
     words = "Autosubmit couldn't load the workflow graph. Please run autosubmit create first."
     account.control("setstatus", FAIL=words)
@@ -414,7 +414,7 @@ def test_a_job_list_without_jobs_is_a_success_with_a_warning(
         ("Job a001_ONE is COMPLETED", ("COMPLETED", "")),
     ],
 )
-def test_what_a_run_says_counts_more_than_its_exit_code_0(
+def test_the_log_of_a_run_overrides_exit_code_0(
     api: Api, account: StubAccount, settings: Any, words: str, status_and_reason: tuple[str, str]
 ) -> None:
     settings.RUNNERS_STATUS_FRESHNESS = 0

@@ -62,7 +62,7 @@ def test_a_dry_run_of_a_stop_shows_it_and_stops_nothing(api: Api, account: StubA
     assert api.post("stop-experiment", {"expid": "a002", "dry_run": True}, expect=404)["code"] == "run_not_found"
 
 
-def test_a_dry_run_is_refused_as_the_command_would_be(api: Api, tmp_path: Path) -> None:
+def test_a_dry_run_is_rejected_like_the_command(api: Api, tmp_path: Path) -> None:
     body = {"expid": "a001", "profile_name": "NONE", "dry_run": True}
     assert api.post("run-experiment", body, expect=404)["code"] == "profile_not_found"
     assert api.post("run-experiment", body | {"dry_run": "yes"}, expect=400)["code"] == "invalid_request"

@@ -136,7 +136,7 @@ def test_a_job_status_that_was_set_is_in_autosubmits_own_job_list(client: Client
 
 
 @pytest.mark.parametrize("client", ["LOCAL+VENV"], indirect=True)  # the runner type makes no difference here
-def test_what_was_left_and_what_is_lost_is_told(client: Client) -> None:
+def test_unfinished_jobs_and_discarded_progress_are_reported(client: Client) -> None:
     """A run with two jobs, one of them SUSPENDED, ends with exit code 0.
 
     A new job list discards the other job's progress.
@@ -189,7 +189,7 @@ def test_a_description_is_updated_as_it_was_typed(client: Client) -> None:
     assert client.account.description(expid) == text
 
 
-def test_autosubmits_own_words_reach_the_caller(client: Client) -> None:
+def test_the_error_of_autosubmit_reaches_the_client(client: Client) -> None:
     failed = client.with_profile("create-job-list", 404, expid="zzzz")
     assert failed["code"] == "experiment_not_found"
     assert "does not exist" in failed["output"] or "zzzz" in failed["output"]

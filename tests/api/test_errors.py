@@ -145,7 +145,7 @@ def test_times_are_whole_seconds_with_offset(api: Api) -> None:
     assert body["finished"] is None
 
 
-def test_the_last_run_counts(api: Api) -> None:
+def test_a_status_is_that_of_the_last_run(api: Api) -> None:
     past_run(status="TERMINATED", exit_code=1, reason="failed")
     last = past_run(modules="a\nb")
     past_run(expid="a002")

@@ -92,7 +92,7 @@ def test_a_flood_without_credentials_is_counted_and_not_listed(client: Client, d
     assert other.status_code == 401  # each address has its own count
 
 
-def test_wrong_credentials_are_judged_but_not_listed_one_by_one(client: Client, db: None, settings: Any) -> None:
+def test_wrong_credentials_are_checked_and_only_counted_in_the_audit(client: Client, db: None, settings: Any) -> None:
     settings.THROTTLE_STRANGERS = "5/min"
     for number in range(50):
         Api(client, {"Authorization": f"Bearer asr_{number}"}).post("run-experiment", {}, expect=401)
@@ -141,7 +141,7 @@ def guess(name: str, password: str, address: str, path: str = "/login") -> int:
 
 
 @pytest.mark.parametrize("path", ["/login", "/admin/login/"])
-def test_one_account_is_guessed_slowly_from_however_many_addresses(db: None, settings: Any, path: str) -> None:
+def test_failed_logins_of_one_account_are_throttled_across_addresses(db: None, settings: Any, path: str) -> None:
     settings.THROTTLE_ACCOUNT_LOGINS = "10/min"
     User.objects.create_user("ana", password="of ana", is_staff=True)
     names = ["ana", "Ana", "ａna", " ana "]  # all have the count of one account
@@ -151,7 +151,7 @@ def test_one_account_is_guessed_slowly_from_however_many_addresses(db: None, set
     assert guess("ben", "wrong", "10.0.0.1", path) == 200
 
 
-def test_guesses_are_counted_over_all_server_processes(make_app: Callable[..., AppServer]) -> None:
+def test_failed_logins_are_counted_across_server_processes(make_app: Callable[..., AppServer]) -> None:
     """Fifty clients behind a proxy, with fifty addresses, guess at the same time, in rounds.
 
     Only five guesses are checked.
@@ -189,7 +189,7 @@ def test_guesses_are_counted_over_all_server_processes(make_app: Callable[..., A
     assert answers.count(200) == 5
 
 
-def test_the_old_password_is_guessed_as_slowly_by_who_has_a_session(db: None, settings: Any) -> None:
+def test_wrong_old_passwords_are_throttled_within_a_session(db: None, settings: Any) -> None:
     settings.THROTTLE_ACCOUNT_LOGINS = "3/min"
     client = Client()
     client.force_login(User.objects.create_user("ana", password="of ana", is_staff=True))
@@ -215,7 +215,7 @@ def test_attempts_are_forgotten_after_their_period(db: None, monkeypatch: pytest
     assert SignInAttempts.objects.count() == 1
 
 
-def test_many_guesses_at_the_same_time_are_not_judged_at_the_same_time(
+def test_simultaneous_logins_are_verified_one_at_a_time(
     transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.THROTTLE_ACCOUNT_LOGINS = settings.THROTTLE_FAILED_LOGINS = ""

@@ -283,7 +283,9 @@ def make_range(api: Api, settings: Any, account: StubAccount, tripwire: Path, fi
 
 
 @pytest.mark.parametrize("name", ["substitution", "backticks", "pipe", "redirection", "arithmetic", "prompt"])
-def test_tripwire_works(tripwire: Path, shooting: Range, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_tripwire_detects_execution(
+    tripwire: Path, shooting: Range, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Without the quoting of Autosubmit's arguments, the same texts are executed, and `fire` detects it.
 
     Only the module that puts the arguments into the script loses its quoting. Without the quoting of `scripts` and

@@ -61,7 +61,7 @@ def lose_answer(app: AppServer, path: str, body: dict[str, Any], key: str, until
     app.start()
 
 
-def test_the_first_answer_is_given_again(app: AppServer, account: StubAccount, key: str) -> None:
+def test_a_retry_gets_the_first_answer(app: AppServer, account: StubAccount, key: str) -> None:
     first = app.post(CREATE, create_body(), Idempotency_Key=key)
     again = app.post(CREATE, create_body(), Idempotency_Key=key)
     assert (first.status, first.body["expid"]) == (200, "a000")
@@ -71,7 +71,7 @@ def test_the_first_answer_is_given_again(app: AppServer, account: StubAccount, k
     assert len(account.calls("expid")) == 1
 
 
-def test_another_key_or_none_creates_another_experiment(app: AppServer, key: str) -> None:
+def test_a_request_with_another_key_or_without_one_creates_another_experiment(app: AppServer, key: str) -> None:
     answers = [
         app.post(CREATE, create_body(), Idempotency_Key=key),
         app.post(CREATE, create_body(), Idempotency_Key=f'"{uuid4()}"'),
@@ -85,7 +85,7 @@ def test_a_key_in_quotes_is_the_same_key(app: AppServer, key: str) -> None:
     assert app.post(CREATE, create_body(), Idempotency_Key=f'"{key}"').headers["Idempotent-Replayed"] == "true"
 
 
-def test_a_key_with_another_request_is_refused(app: AppServer, account: StubAccount, key: str) -> None:
+def test_a_key_with_another_request_is_rejected(app: AppServer, account: StubAccount, key: str) -> None:
     app.post(CREATE, create_body(), Idempotency_Key=key)
     for path, body in (
         (CREATE, create_body(dummy=True)),
@@ -97,14 +97,14 @@ def test_a_key_with_another_request_is_refused(app: AppServer, account: StubAcco
 
 
 @pytest.mark.parametrize("bad", ["", "two words", "x" * 256, '"no end', "é"])
-def test_a_key_that_is_none_is_refused(app: AppServer, account: StubAccount, bad: str) -> None:
+def test_a_malformed_key_is_rejected(app: AppServer, account: StubAccount, bad: str) -> None:
     answer = app.post(CREATE, create_body(), Idempotency_Key=bad)
     assert (answer.status, answer.body["code"]) == (400, "invalid_request")
     assert "Idempotency-Key" in answer.body["errors"]
     assert account.calls() == []
 
 
-def test_of_many_at_once_one_is_executed(app: AppServer, account: StubAccount, key: str) -> None:
+def test_one_of_many_simultaneous_requests_is_executed(app: AppServer, account: StubAccount, key: str) -> None:
     account.control("expid", SLEEP=1)
 
     def send(_: int) -> Answer:
@@ -134,7 +134,7 @@ def test_a_create_whose_answer_was_lost_is_found_and_not_repeated(
     assert len(account.calls("expid")) == 1
 
 
-def test_a_create_that_had_ended_before_anybody_asked_again(app: AppServer, account: StubAccount, key: str) -> None:
+def test_a_create_that_ended_before_the_retry_is_not_repeated(app: AppServer, account: StubAccount, key: str) -> None:
     account.control("expid", SLEEP=4)
     lose_answer(app, CREATE, create_body(), key, until=lambda: account.calls("expid"))
     wait_for(lambda: not account.processes(), 20, what="the end of the command")
@@ -155,9 +155,7 @@ def test_a_failure_whose_answer_was_lost_is_found(app: AppServer, account: StubA
     assert len(account.calls("expid")) == 1
 
 
-def test_killing_one_worker_is_enough_to_lose_an_answer_and_it_is_found(
-    app: AppServer, account: StubAccount, key: str
-) -> None:
+def test_a_retry_finds_the_answer_of_a_killed_worker(app: AppServer, account: StubAccount, key: str) -> None:
     """The master process survives and starts another worker. The service detects that the key's owner is dead."""
     account.control("expid", SLEEP=5)
     thread = ThreadPoolExecutor(1).submit(app.post, CREATE, create_body(), Idempotency_Key=key)
@@ -196,7 +194,7 @@ def test_a_run_whose_answer_was_lost_is_found(app: AppServer, account: StubAccou
 
 @pytest.mark.parametrize("profile", ["HERE", "THERE"])
 @pytest.mark.parametrize("command", ["run", "expid"])
-def test_what_ended_before_its_identity_was_stored_is_not_repeated(
+def test_a_command_that_ended_before_its_identity_was_stored_is_not_repeated(
     app: AppServer, account: StubAccount, key: str, began: Path, command: str, profile: str
 ) -> None:
     """The server dies during the launch, and the command executes and ends. Only its exit code is left as evidence."""
@@ -215,7 +213,7 @@ def test_what_ended_before_its_identity_was_stored_is_not_repeated(
     assert len(account.calls(command)) == 1
 
 
-def test_a_run_whose_launch_lost_its_line_is_not_repeated(
+def test_a_run_whose_launch_lost_its_connection_is_not_repeated(
     app: AppServer, account: StubAccount, sshd: SSHServer, key: str, began: Path
 ) -> None:
     """The server survives and responds that the outcome is unknown. A retry then returns the outcome."""
@@ -277,7 +275,7 @@ def test_a_stop_that_is_repeated_leaves_a_newer_run_alone(app: AppServer, accoun
     assert len(account.calls("stop")) == 1
 
 
-def test_a_stop_that_did_not_reach_its_machine_is_taken_up_again(
+def test_a_stop_that_did_not_reach_its_machine_is_resumed(
     app: AppServer, account: StubAccount, sshd: SSHServer, key: str
 ) -> None:
     expid = account.experiment(unused_expid())
@@ -292,7 +290,7 @@ def test_a_stop_that_did_not_reach_its_machine_is_taken_up_again(
     assert len(account.calls("stop")) == 1
 
 
-def test_a_stop_of_what_does_not_run_keeps_no_key(app: AppServer, account: StubAccount, key: str) -> None:
+def test_a_stop_without_a_running_run_releases_its_key(app: AppServer, account: StubAccount, key: str) -> None:
     expid = account.experiment(unused_expid())
     path, body = COMMAND + "stop-experiment", {"expid": expid}
     start = COMMAND + "run-experiment", {"expid": expid, "profile_name": "HERE"}
@@ -305,7 +303,7 @@ def test_a_stop_of_what_does_not_run_keeps_no_key(app: AppServer, account: StubA
     assert (answer.status, answer.body["runner_id"], answer.body["reason"]) == (200, second, "stopped"), answer.body
 
 
-def test_a_container_that_was_made_anew_answers_for_the_old_one(app: AppServer, account: StubAccount, key: str) -> None:
+def test_a_new_container_answers_requests_of_the_replaced_one(app: AppServer, account: StubAccount, key: str) -> None:
     """The processes of the old container cannot be inspected.
 
     A retry does not wait until they are assumed to be gone.
@@ -318,7 +316,7 @@ def test_a_container_that_was_made_anew_answers_for_the_old_one(app: AppServer, 
     assert len(account.calls("expid")) == 1
 
 
-def test_what_did_nothing_may_be_sent_again_with_its_key(
+def test_a_request_that_did_nothing_can_be_retried_with_its_key(
     app: AppServer, account: StubAccount, sshd: SSHServer, key: str
 ) -> None:
     sshd.stop()
@@ -355,7 +353,7 @@ def test_callers_do_not_see_each_others_keys() -> None:
 
 
 @pytest.mark.django_db
-def test_a_key_is_under_way_while_its_process_lives() -> None:
+def test_a_key_is_in_progress_while_its_process_lives() -> None:
     claim()
     with pytest.raises(IdempotencyInProgress):
         claim()
@@ -364,7 +362,7 @@ def test_a_key_is_under_way_while_its_process_lives() -> None:
 
 
 @pytest.mark.django_db
-def test_a_process_of_another_machine_is_believed_to_live_for_a_while() -> None:
+def test_a_process_of_another_machine_counts_as_alive_until_its_lease_ends() -> None:
     record = claim()
     IdempotencyRecord.objects.filter(pk=record.pk).update(owner=ELSEWHERE)
     with pytest.raises(IdempotencyInProgress):
@@ -393,7 +391,7 @@ OVER: dict[str, Any] = {"status": "TERMINATED", "reason": "lost"}
         ("stop-experiment", {**IDENTITY, **OVER}, True),
     ],
 )
-def test_who_may_answer_for_a_process_that_cannot_be_looked_at(
+def test_a_key_of_another_machine_can_be_taken_over_only_if_its_command_runs_alone(
     endpoint: str, values: dict[str, Any], is_open: bool, owner: str
 ) -> None:
     record = claim(endpoint=endpoint)
@@ -408,7 +406,7 @@ def test_who_may_answer_for_a_process_that_cannot_be_looked_at(
 
 
 @pytest.mark.django_db
-def test_nobody_waits_for_a_request_that_takes_too_long() -> None:
+def test_a_key_can_be_taken_over_after_its_lease() -> None:
     """The request lost its thread, or the database when it should store the response. Its process is still alive."""
     record = claim()
     IdempotencyRecord.objects.filter(pk=record.pk).update(owned_until=timezone.now() - timedelta(seconds=1))
@@ -430,7 +428,7 @@ def test_a_key_stays_bound_to_a_failure_whose_identity_was_never_stored(exit_cod
 
 
 @pytest.mark.django_db
-def test_who_was_taken_over_starts_nothing() -> None:
+def test_a_process_that_lost_its_key_starts_nothing() -> None:
     """The first request hangs, loses its key to a retry, and resumes. It does not insert the row of its operation."""
     first = claim()
     IdempotencyRecord.objects.filter(pk=first.pk).update(

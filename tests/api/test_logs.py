@@ -102,7 +102,7 @@ def test_the_tail_is_as_long_as_was_asked(api: Api, account: StubAccount) -> Non
         assert "or tail" in body["errors"][beside.partition("=")[0]][0]
 
 
-def test_an_offset_behind_the_end_reads_nothing(api: Api, account: StubAccount) -> None:
+def test_an_offset_beyond_the_end_reads_nothing(api: Api, account: StubAccount) -> None:
     run = end_of(start(account, account.config()))
     chunk = api.get(f"{RUNS}/{run.pk}/log?offset=1000000")
     assert (chunk["text"], chunk["ended"]) == ("", True)
@@ -116,12 +116,12 @@ def test_a_large_log_comes_whole(api: Api, account: StubAccount) -> None:
 
 
 @pytest.mark.parametrize("query", ["offset=-1", "limit=15", "limit=1000001", "tail=0", "encoding=hex", "lines=3"])
-def test_a_log_query_that_is_not_understood_is_refused(api: Api, query: str) -> None:
+def test_an_invalid_log_query_is_rejected(api: Api, query: str) -> None:
     (run,) = ended_runs()
     assert api.get(f"{RUNS}/{run.pk}/log?{query}", expect=400)["code"] == "invalid_request"
 
 
-def test_a_log_that_is_not_there_is_not_found(api: Api, account: StubAccount) -> None:
+def test_a_missing_log_is_404(api: Api, account: StubAccount) -> None:
     (run,) = ended_runs()
     assert api.get(f"{RUNS}/{run.pk}/log", expect=404)["code"] == "log_not_found"
     RunnerRun.objects.update(cleaned_at=timezone.now())

@@ -60,7 +60,7 @@ def test_a_long_create_is_accepted_at_once_and_its_result_is_found(
     assert len(account.calls("expid")) == 1
 
 
-def test_it_goes_on_when_the_server_is_killed(app: AppServer, account: StubAccount) -> None:
+def test_an_operation_goes_on_when_the_server_is_killed(app: AppServer, account: StubAccount) -> None:
     account.experiment("a001")
     account.control("setstatus", "a001", SLEEP=3)
     body = {
@@ -79,7 +79,7 @@ def test_it_goes_on_when_the_server_is_killed(app: AppServer, account: StubAccou
     assert "--save" in call
 
 
-def test_a_failure_is_told_as_the_command_would_have_told_it(app: AppServer, account: StubAccount) -> None:
+def test_a_failed_operation_has_the_error_of_the_command(app: AppServer, account: StubAccount) -> None:
     account.experiment("a001")
     account.control("create", FAIL="The configuration is broken", ECODE=7014, EXIT=102)
     body = {"expid": "a001", "profile_name": "HERE"}
@@ -99,16 +99,14 @@ def test_the_answer_is_the_result_when_the_client_waits_long_enough(app: AppServ
     assert "Preference-Applied" not in answer.headers
 
 
-def test_what_cannot_start_is_refused_at_once(app: AppServer, account: StubAccount, sshd: SSHServer) -> None:
+def test_a_command_that_cannot_start_is_rejected_at_once(app: AppServer, account: StubAccount, sshd: SSHServer) -> None:
     sshd.stop()
     answer = app.post(COMMAND + "create-experiment", create_body("THERE"), Prefer="respond-async")
     assert (answer.status, answer.body["code"]) == (502, "runner_unreachable")
     assert account.calls("expid") == []
 
 
-def test_an_unreachable_machine_changes_nothing_but_reachable(
-    app: AppServer, account: StubAccount, sshd: SSHServer
-) -> None:
+def test_an_unreachable_machine_changes_only_reachable(app: AppServer, account: StubAccount, sshd: SSHServer) -> None:
     account.control("expid", SLEEP=2)
     place = app.post(COMMAND + "create-experiment", create_body("THERE"), Prefer="respond-async").headers["Location"]
     sshd.stop()
@@ -119,7 +117,7 @@ def test_an_unreachable_machine_changes_nothing_but_reachable(
     assert finished(app, place)["status"] == "succeeded"
 
 
-def test_a_command_that_is_killed_says_neither_yes_nor_no(app: AppServer, account: StubAccount) -> None:
+def test_a_killed_command_has_an_unknown_outcome(app: AppServer, account: StubAccount) -> None:
     account.experiment("a001")
     account.control("create", SLEEP=60)
     answer = app.post(COMMAND + "create-job-list", {"expid": "a001", "profile_name": "HERE"}, Prefer="respond-async")

@@ -32,7 +32,7 @@ def numbers(page: dict[str, Any]) -> list[int]:
     return [run["runner_id"] for run in page["results"]]
 
 
-def test_runs_come_newest_first_by_pages_that_neither_miss_nor_repeat(api: Api) -> None:
+def test_pages_of_runs_are_newest_first_without_gaps_or_duplicates(api: Api) -> None:
     expected = [run.pk for run in reversed(ended_runs(25))]
     seen: list[int] = []
     path = f"{RUNS}?page_size=10"
@@ -71,7 +71,7 @@ def test_a_page_that_holds_the_last_runs_has_no_cursor(api: Api) -> None:
         ("started_by", "ana"),
     ],
 )
-def test_each_filter_finds_its_runs_and_its_link_keeps_it(api: Api, name: str, value: str) -> None:
+def test_each_filter_finds_its_runs_and_stays_in_the_next_link(api: Api, name: str, value: str) -> None:
     ended_runs(3)
     wanted = [run.pk for run in ended_runs(3, **{name: value})]
     ended_runs(2)
@@ -98,7 +98,7 @@ def test_times_are_inclusive_at_the_beginning_and_exclusive_at_the_end(api: Api)
         ("9999-12-31T23:59:59.999999Z", False),
     ],
 )
-def test_the_first_and_the_last_moment_are_bounds_like_others(
+def test_the_earliest_and_latest_times_are_accepted_as_bounds(
     api: Api, bound: str, moment: str, is_early: bool
 ) -> None:
     rows = ended_runs(2)
@@ -109,11 +109,11 @@ def test_the_first_and_the_last_moment_are_bounds_like_others(
 @pytest.mark.parametrize(
     "moment", ["0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-12:00", "10000-01-01T00:00:00Z"]
 )
-def test_a_moment_beyond_all_is_refused(api: Api, moment: str) -> None:
+def test_a_time_out_of_range_is_rejected(api: Api, moment: str) -> None:
     assert "created_after" in api.get(f"{RUNS}?created_after={moment}", expect=400)["errors"]
 
 
-def test_a_time_zone_whose_plus_became_a_blank_is_understood(api: Api) -> None:
+def test_a_time_zone_with_a_blank_instead_of_plus_is_accepted(api: Api) -> None:
     rows = ended_runs(2)
     assert numbers(api.get(f"{RUNS}?created_after=2026-03-01T13:01:00+01:00")) == [rows[1].pk]
 
@@ -146,7 +146,7 @@ def test_a_run_that_was_inserted_late_is_found_by_its_time(api: Api) -> None:
         ("started_by=a%00b", "started_by"),
     ],
 )
-def test_a_query_that_is_not_understood_is_refused_by_name(api: Api, query: str, member: str) -> None:
+def test_an_invalid_query_parameter_is_rejected_by_name(api: Api, query: str, member: str) -> None:
     body = api.get(f"{RUNS}?{query}", expect=400)
     assert body["code"] == "invalid_request"
     assert member in body["errors"]
@@ -168,9 +168,7 @@ def test_a_query_that_is_not_understood_is_refused_by_name(api: Api, query: str,
     ids=lambda filters: ",".join(filters) or "none",
 )
 @pytest.mark.parametrize("oldest_first", [False, True], ids=["newest", "oldest"])
-def test_a_page_is_read_from_an_index_in_order_and_nothing_is_counted(
-    filters: dict[str, Any], oldest_first: bool
-) -> None:
+def test_a_page_is_read_in_order_from_an_index_without_a_count(filters: dict[str, Any], oldest_first: bool) -> None:
     ended_runs(10)
     with CaptureQueriesContext(connection) as queries:
         list(runs.find(viewer=AnonymousUser(), **filters, oldest_first=oldest_first, beyond=5)[:51])
@@ -191,7 +189,7 @@ def test_a_page_is_read_from_an_index_in_order_and_nothing_is_counted(
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else value,
 )
-def test_of_several_filters_the_most_telling_finds_the_rows(filters: dict[str, Any], index: str) -> None:
+def test_the_most_selective_filter_decides_the_index(filters: dict[str, Any], index: str) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("other databases know better")
     plan = runs.find(viewer=AnonymousUser(), **filters, created_before=NOW)[:51].explain()
@@ -200,11 +198,11 @@ def test_of_several_filters_the_most_telling_finds_the_rows(filters: dict[str, A
 
 
 @pytest.mark.parametrize(("name", "near"), [("profile", "profile_name"), ("users", "user"), ("created", "created_")])
-def test_a_filter_that_nobody_knows_is_refused_with_the_nearest(api: Api, name: str, near: str) -> None:
+def test_an_unknown_filter_is_rejected_with_the_nearest_known_one(api: Api, name: str, near: str) -> None:
     assert f"Did you mean '{near}" in api.get(f"{RUNS}?{name}=x", expect=400)["errors"][name][0]
 
 
-def test_a_list_asks_no_machine_and_one_query(api: Api, django_assert_num_queries: Any) -> None:
+def test_a_list_contacts_no_machine_and_needs_one_query(api: Api, django_assert_num_queries: Any) -> None:
     ended_runs(20)
     ended_runs(status=RunStatus.ACTIVE, expid="b000", exit_code=None)
     access.view_rules()  # read at most once a second in each process
@@ -212,7 +210,7 @@ def test_a_list_asks_no_machine_and_one_query(api: Api, django_assert_num_querie
         assert len(api.get(RUNS)["results"]) == 21
 
 
-def test_an_active_run_is_asked_after(
+def test_a_request_for_an_active_run_probes_its_machine(
     api: Api, account: StubAccount, config_of: Callable[[str], RunnerConfig], settings: Any
 ) -> None:
     settings.RUNNERS_STATUS_FRESHNESS = 0.05
@@ -227,7 +225,7 @@ def test_an_unknown_run_is_not_found(api: Api, number: str, part: str) -> None:
     assert api.get(f"{RUNS}/{number}{part}", expect=404)["code"] == "run_not_found"
 
 
-def test_only_a_run_that_nobody_can_ask_after_is_declared_ended_and_only_with_a_reason(
+def test_only_an_unreachable_run_is_abandoned_and_only_with_a_reason(
     api: Api, account: StubAccount, sshd: SSHServer, settings: Any
 ) -> None:
     settings.RUNNERS_CONNECT_TIMEOUT = 2

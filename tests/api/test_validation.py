@@ -126,7 +126,7 @@ def test_each_required_member_is_asked_for_by_name(api: Api, command: str) -> No
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_every_status_that_autosubmit_knows_is_handed_on(api: Api, account: StubAccount, status: str) -> None:
+def test_every_status_of_autosubmit_is_passed_on(api: Api, account: StubAccount, status: str) -> None:
     """The installed version decides which of these statuses it can set."""
     account.experiment("a001")
     body = {**COMMANDS["set-job-status"], "command_params": {"final_status": status, "job_names_list": ["a001_SIM"]}}
@@ -172,7 +172,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize(("command", "params", "option"), TAKEN)
-def test_what_the_terminal_takes_is_taken(
+def test_parameters_that_autosubmit_accepts_are_passed_on(
     api: Api, account: StubAccount, command: str, params: dict[str, Any], option: str
 ) -> None:
     account.experiment("a001")
@@ -181,7 +181,7 @@ def test_what_the_terminal_takes_is_taken(
     assert option in account.calls("setstatus" if command == "set-job-status" else "expid")[0]
 
 
-def test_a_second_path_that_autosubmit_would_not_find_is_refused_with_the_right_one(api: Api) -> None:
+def test_a_second_path_is_rejected_with_the_path_that_autosubmit_reads(api: Api) -> None:
     body = {
         **COMMANDS["create-experiment"],
         "command_params": {"description": "x", "config_path": "conf/a.yml,conf/b.yml"},
@@ -247,7 +247,7 @@ def test_a_malformed_filter_is_refused(api: Api, member: str, value: object, pat
     )
 
 
-def test_only_one_chunk_filter_is_taken(api: Api) -> None:
+def test_only_one_chunk_filter_is_accepted(api: Api) -> None:
     params = {"final_status": "READY", "filter_chunks": "[1]", "filter_type_chunk": "[1],SIM"}
     body = {**COMMANDS["set-job-status"], "command_params": params}
     assert "only one of" in refused(api, "set-job-status", body, "command_params.filter_type_chunk")
@@ -339,7 +339,7 @@ def test_an_unknown_profile_is_answered_with_the_nearest_one(api: Api) -> None:
     assert "Did you mean 'LOCAL_1'?" in answer["detail"]
 
 
-def test_a_disabled_profile_is_like_none(api: Api, profile: RunnerProfile) -> None:
+def test_a_disabled_profile_is_not_found(api: Api, profile: RunnerProfile) -> None:
     RunnerProfile.objects.update(enabled=False)
     answer = api.post("run-experiment", {"expid": "a001", "profile_name": "LOCAL_1"}, expect=404)
     assert "LOCAL_1'?" not in answer["detail"]
@@ -418,7 +418,7 @@ def test_many_unknown_members_cost_little(api: Api) -> None:
         (b'{"expid": ' + b"9" * 10_000 + b"}", "no valid JSON"),
     ],
 )
-def test_a_body_that_is_no_json_object_is_400(api: Api, body: bytes, word: str) -> None:
+def test_a_body_that_is_not_a_json_object_is_400(api: Api, body: bytes, word: str) -> None:
     answer = api.raw("run-experiment", body, expect=400)
     assert word in answer["detail"]
 

@@ -152,7 +152,7 @@ def test_an_admin_imports_profiles_checks_a_machine_and_approves_its_key(admin: 
     keep(page, "admin-check")
 
 
-def test_the_form_shows_what_matters_and_what_it_stands_for(admin: Page, app_of_admin: AppServer) -> None:
+def test_the_form_shows_the_fields_of_the_runner_and_its_yaml(admin: Page, app_of_admin: AppServer) -> None:
     page = admin
     page.goto(f"{app_of_admin.url}/admin/profiles/runnerprofile/add/")
     host, modules, roots = (page.locator(f"#id_{name}") for name in ("ssh_host", "modules", "venv_roots"))
@@ -307,7 +307,7 @@ def test_the_admin_can_be_read_in_the_dark_and_on_a_phone(
         keep(page, f"admin-{name}-import")
 
 
-def test_a_token_is_made_and_shown_once(admin: Page, app_of_admin: AppServer) -> None:
+def test_a_token_is_created_and_shown_once(admin: Page, app_of_admin: AppServer) -> None:
     page = admin
     page.goto(f"{app_of_admin.url}/admin/runners/apitoken/")
     page.get_by_role("link", name="Add API token").first.click()

@@ -42,7 +42,7 @@ def test_only_what_a_profile_leaves_open_is_asked_for(page: Page, stub_site: App
     keep(page, "start-open")
 
 
-def test_a_mistake_is_said_at_its_field_and_what_was_typed_is_kept(
+def test_a_mistake_is_shown_at_its_field_and_the_input_is_kept(
     page: Page, watch: Watch, stub_site: AppServer, sign_in: SignIn
 ) -> None:
     watch.allow("422 POST /start")
@@ -64,7 +64,7 @@ def test_a_mistake_is_said_at_its_field_and_what_was_typed_is_kept(
     keep(page, "start-errors")
 
 
-def test_what_is_typed_while_a_choice_is_under_way_is_kept(
+def test_input_typed_while_a_choice_is_loading_is_kept(
     page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
     """The response to a choice rebuilds the form from the values at the time of the choice."""
@@ -91,7 +91,9 @@ document.addEventListener("htmx:afterSwap", () => setTimeout(() => {
 """
 
 
-def test_a_choice_made_as_soon_as_the_form_is_there_counts(page: Page, stub_site: AppServer, sign_in: SignIn) -> None:
+def test_a_choice_made_as_soon_as_the_form_appears_is_handled(
+    page: Page, stub_site: AppServer, sign_in: SignIn
+) -> None:
     """By default, htmx lets a form settle for 20 ms before it listens to the form's events."""
     sign_in(page, stub_site)
     page.goto(f"{stub_site.url}/start?profile_name=YOURS")
@@ -116,7 +118,7 @@ def test_a_preview_shows_what_would_happen_and_does_nothing(
     assert account.calls() == []
 
 
-def test_a_preview_is_gone_once_the_form_says_something_else(
+def test_a_preview_disappears_when_the_form_changes(
     page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
     account.experiment("a001")
@@ -140,7 +142,7 @@ def test_a_preview_is_gone_once_the_form_says_something_else(
         expect(primary).to_have_text("Preview the changes")
 
 
-def test_a_refusal_of_the_machine_is_said_in_words(
+def test_an_error_of_the_machine_is_shown_in_plain_text(
     page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sshd: SSHServer, sign_in: SignIn
 ) -> None:
     watch.allow("502 POST /start")
@@ -183,7 +185,7 @@ def test_an_experiment_is_created_listed_and_described(
     keep(page, "experiment")
 
 
-def test_what_an_admin_has_switched_off_is_said_and_not_offered(
+def test_a_disabled_command_is_reported_and_not_offered(
     page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
     switch = "from profiles.models import EndpointToggle as T; T.objects.create(name={!r}, enabled=False)"

@@ -74,7 +74,7 @@ def test_the_log_shows_colours_and_never_markup(
     assert download.value.suggested_filename == "a001-run1.log"
 
 
-def test_a_restart_of_the_service_is_survived_by_an_open_log(
+def test_an_open_log_page_survives_a_restart_of_the_service(
     page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
     watch.allow("console error .* htmx:(sendError|afterRequest)")
@@ -93,7 +93,7 @@ def test_a_restart_of_the_service_is_survived_by_an_open_log(
     assert page.locator("#log-text").inner_text().count("before") == 1
 
 
-def test_a_machine_that_cannot_be_reached_is_said_and_the_last_state_stays(
+def test_an_unreachable_machine_is_reported_and_the_last_state_stays(
     page: Page, stub_site: AppServer, account: StubAccount, sshd: SSHServer, sign_in: SignIn
 ) -> None:
     open_run(page, stub_site, account, sign_in)
@@ -110,7 +110,7 @@ def test_a_machine_that_cannot_be_reached_is_said_and_the_last_state_stays(
     expect(page.locator("#runs")).to_contain_text("confirmed", timeout=RESTART)
 
 
-def test_a_long_log_begins_with_its_end_and_gives_the_rest_when_asked(
+def test_a_long_log_shows_its_end_first_and_the_rest_on_request(
     page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
     log = open_run(page, stub_site, account, sign_in, profile="THIS_MACHINE")
@@ -131,7 +131,7 @@ def test_a_long_log_begins_with_its_end_and_gives_the_rest_when_asked(
     assert lines == [f"number {number:06}" for number in range(10_000)]
 
 
-def test_a_log_that_grows_while_somebody_reads_stays_small(
+def test_a_growing_log_keeps_the_page_small_while_its_user_reads(
     page: Page, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
     log = open_run(page, stub_site, account, sign_in, profile="THIS_MACHINE")
@@ -152,7 +152,7 @@ def test_a_log_that_grows_while_somebody_reads_stays_small(
     expect(page.get_by_role("button", name="Show earlier lines")).to_be_attached()
 
 
-def test_a_database_that_does_not_answer_is_said_and_survived(
+def test_a_page_reports_a_database_that_does_not_answer_and_recovers(
     page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
     watch.allow("console error .* htmx:(sendError|afterRequest|responseError)")

@@ -96,7 +96,7 @@ def test_every_page_is_accessible_in_the_light_and_in_the_dark_and_fits_a_phone(
             assert overflow <= 0, f"{path} is {overflow} px too wide on {look}"
 
 
-def test_a_dashboard_without_news_gets_empty_answers_and_keeps_what_it_shows(
+def test_an_unchanged_dashboard_gets_empty_answers_and_keeps_its_content(
     page: Page, busy_site: AppServer, sign_in: SignIn
 ) -> None:
     sign_in(page, busy_site)
@@ -184,7 +184,7 @@ def test_a_run_is_started_and_stopped_with_the_keyboard_alone(
     expect(page.locator("#state .steps")).to_contain_text("signal KILL")
 
 
-def test_a_stop_that_takes_long_can_be_made_a_kill(
+def test_a_slow_stop_can_be_turned_into_a_kill(
     page: Page, watch: Watch, stub_site: AppServer, account: StubAccount, sign_in: SignIn
 ) -> None:
     watch.allow("console error .* htmx:(sendAbort|afterRequest)")  # the kill replaces the first request
@@ -229,7 +229,7 @@ def test_everything_but_the_live_log_works_without_javascript(
     expect(page.locator("#state")).to_contain_text("TERMINATED")
 
 
-def test_a_hidden_tab_asks_nothing_and_asks_at_once_when_it_is_seen(
+def test_a_hidden_tab_does_not_poll_and_polls_at_once_when_it_is_shown(
     page: Page, stub_site: AppServer, sign_in: SignIn
 ) -> None:
     sign_in(page, stub_site)

@@ -103,9 +103,7 @@ def test_statuses_are_previewed_by_autosubmit_itself_and_then_set(
     assert autosubmit.job_statuses(expid)[f"{expid}_ONE"] == "SUSPENDED"
 
 
-def test_what_autosubmit_complains_of_is_shown_with_its_last_lines(
-    page: Page, site: AppServer, sign_in: SignIn
-) -> None:
+def test_the_error_of_autosubmit_is_shown_with_its_last_lines(page: Page, site: AppServer, sign_in: SignIn) -> None:
     page.watch.allow("404 POST /experiments/set-status")  # type: ignore[attr-defined]
     sign_in(page, site)
     page.goto(f"{site.url}/experiments/set-status?expid=zzzz")

@@ -98,7 +98,7 @@ def test_a_log_is_followed_to_its_end(cli: Cli, account: StubAccount) -> None:
     assert cli("log", number, "--tail", "20").endswith("successful\x1b[0m\x1b[39m\n")
 
 
-def test_stop_and_what_cannot_be_stopped(cli: Cli, account: StubAccount) -> None:
+def test_stop_ends_a_run_and_reports_what_cannot_be_stopped(cli: Cli, account: StubAccount) -> None:
     expid = account.experiment(unused_expid())
     account.control("run", expid, SLEEP=60)
     cli("run", *HERE, expid)
@@ -115,7 +115,7 @@ def test_stop_and_what_cannot_be_stopped(cli: Cli, account: StubAccount) -> None
     cli("log", "4711", expect=Exit.NOT_THERE)
 
 
-def test_what_is_not_understood(cli: Cli) -> None:
+def test_an_invalid_command_line_is_a_usage_error(cli: Cli) -> None:
     for line in (
         "",
         "fly",
@@ -141,7 +141,7 @@ def test_credentials_that_are_not_accepted(make_app: Callable[..., AppServer]) -
     reader("run", *HERE, "a001", expect=Exit.REFUSED)
 
 
-def test_nobody_at_home() -> None:
+def test_a_server_that_is_down_is_unreachable() -> None:
     cli = Cli(f"http://127.0.0.1:{free_port()}")
     cli("--patience", "0", "runs", expect=Exit.UNREACHABLE)
     cli("--patience", "0", "stop", "a001", expect=Exit.UNREACHABLE)
@@ -173,9 +173,7 @@ def key_in(told: str) -> str:
     return told.rpartition("--idempotency-key ")[2].split()[0]
 
 
-def test_a_create_that_may_have_been_received_can_be_taken_up_again(
-    cli: Cli, app: AppServer, account: StubAccount
-) -> None:
+def test_a_create_that_may_have_been_received_can_be_resumed(cli: Cli, app: AppServer, account: StubAccount) -> None:
     """The connection is lost and the time of `--patience` is over.
 
     A retry with the same key finds the one experiment.
@@ -192,7 +190,7 @@ def test_a_create_that_may_have_been_received_can_be_taken_up_again(
     assert len(account.calls("expid")) == 1
 
 
-def test_a_command_whose_first_call_is_under_way_is_none_that_conflicts(cli: Cli, account: StubAccount) -> None:
+def test_a_retry_while_the_first_call_is_running_is_not_a_conflict(cli: Cli, account: StubAccount) -> None:
     account.control("expid", SLEEP=3)
     words = ("create", *HERE, "--description", "of the tests", "--idempotency-key", "k")
     first = cli.start(*words)
@@ -204,7 +202,9 @@ def test_a_command_whose_first_call_is_under_way_is_none_that_conflicts(cli: Cli
     cli(*words, "--dummy", expect=Exit.USAGE)  # the key belongs to another request
 
 
-def test_a_run_that_cannot_be_watched_any_more_was_started(cli: Cli, app: AppServer, account: StubAccount) -> None:
+def test_the_client_reports_a_started_run_that_it_cannot_watch_any_more(
+    cli: Cli, app: AppServer, account: StubAccount
+) -> None:
     account.experiment("a001")
     account.control("run", "a001", SLEEP=4)
     words = ("run", *HERE, "a001", "--wait", "--interval", "0.2")
@@ -287,7 +287,7 @@ def stranger(status: int, body: bytes, headers: dict[str, str]) -> Iterator[tupl
             thread.join()
 
 
-def test_something_else_that_answers_is_said_so() -> None:
+def test_an_answer_of_another_server_is_unreachable() -> None:
     for status, body in ((200, b"<html>"), (200, b"[]"), (404, b"{}"), (500, b"oops")):
         with stranger(status, body, {}) as (url, _):
             cli = Cli(url)
@@ -296,7 +296,7 @@ def test_something_else_that_answers_is_said_so() -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(500, Exit.UNKNOWN), (502, Exit.UNKNOWN), (404, Exit.UNREACHABLE)])
-def test_an_error_that_is_not_the_services_own_says_nothing_about_a_command(status: int, code: Exit) -> None:
+def test_an_error_of_a_proxy_does_not_tell_the_outcome_of_a_command(status: int, code: Exit) -> None:
     """The response comes from a proxy or a bug. The service behind the proxy may have executed the command."""
     with stranger(status, b"oops", {}) as (url, _):
         cli = Cli(url)
@@ -305,7 +305,7 @@ def test_an_error_that_is_not_the_services_own_says_nothing_about_a_command(stat
         cli("--patience", "0", "stop", "a001", "--dry-run", expect=Exit.UNREACHABLE)
 
 
-def test_a_request_that_came_too_often_was_not_executed() -> None:
+def test_a_throttled_request_was_not_executed() -> None:
     body = json.dumps({"code": "throttled", "status": 429, "detail": "Too many requests."}).encode()
     with stranger(429, body, {}) as (url, _):
         Cli(url)("--patience", "0", "stop", "a001", expect=Exit.UNREACHABLE)

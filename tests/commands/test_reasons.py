@@ -61,7 +61,7 @@ def read(version: str, name: str) -> tuple[bytes, bytes]:
     ("version", "name", "words"),
     [(version, name, words) for name, versions, words in COMPLAINTS for version in versions],
 )
-def test_the_complaint_is_the_reason_with_the_lines_that_belong_to_it(version: str, name: str, words: str) -> None:
+def test_the_reason_is_the_error_with_its_lines(version: str, name: str, words: str) -> None:
     found = output.complaint(*read(version, name))
     assert found is not None
     assert words in found.text
@@ -126,7 +126,7 @@ def test_a_usage_error_names_the_parameter(
 
 
 @pytest.mark.parametrize("name", ["c_tab", "c_version", "c_clonebranch", "d_expid", "noconf", "s_before"])
-def test_a_failure_is_no_refusal(name: str) -> None:
+def test_a_failed_command_is_not_a_rejected_request(name: str) -> None:
     found = output.complaint(*read(NEWEST, name))
     assert found is not None
     assert all(command_of(argv).refusal(argv, found) is None for argv in (SET, COPY, CREATE))
@@ -149,14 +149,14 @@ def test_a_failure_is_no_refusal(name: str) -> None:
         ("time data 'x' does not match format '%Y%m%d'.", "such as one of DATELIST"),
     ],
 )
-def test_a_bare_error_of_python_comes_with_what_it_means(said: str, words: str) -> None:
+def test_a_python_error_without_context_is_explained(said: str, words: str) -> None:
     """Recorded from: an unknown PLATFORM, JOBS that is a list, NUMCHUNKS: abc, no expdef, `A:` in JOBS, DATELIST: x."""
     found = output.complaint(f"\x1b[31m [CRITICAL] Unexpected error: {said}\n Please report it\x1b[0m\n".encode())
     assert found is not None and found.reason.startswith(f"Unexpected error: {said}")
     assert words in remedies.remedy(found.text)
 
 
-def test_a_copy_of_nothing_is_suspected_where_autosubmit_does_not_say_so() -> None:
+def test_an_unclear_error_of_a_copy_suggests_a_missing_source() -> None:
     found = output.complaint(*read("4.1.12", "copy_unknown"))
     assert found and "does that experiment exist" in remedies.remedy(found.text)
 
@@ -217,12 +217,12 @@ def test_changes_are_counted(version: str) -> None:
     assert set(found.jobs.values()) in ({"READY"}, {"SUSPENDED"})
 
 
-def test_what_was_selected_and_not_changed_is_counted() -> None:
+def test_unchanged_selected_jobs_are_counted() -> None:
     found = set_job_status.read_changes(read(NEWEST, "set_none")[0])
     assert (found.jobs, found.changed, found.selected, found.unchanged) == ({}, 0, 2, 2)
 
 
-def test_a_section_that_was_left_out_is_told() -> None:
+def test_a_section_whose_jobs_were_not_changed_is_found() -> None:
     """With `--filter_type=DN,SIM` and splits in DN only, 4.1.17.1 changes DN and leaves out SIM."""
     found = set_job_status.read_changes(read(NEWEST, "set_fail")[0])
     assert set_job_status.sections_left_out(found, ["DN", "SIM"]) == ["SIM"]
@@ -266,7 +266,7 @@ def test_jobs_that_were_not_run_are_counted_of_a_whole_log_that_ends_by_itself_o
     assert cut and cut.not_run is None and cut.sentence == "At least 1 of 4 jobs failed: a_A."
 
 
-def test_a_job_that_is_tried_again_has_not_failed() -> None:
+def test_a_job_that_is_retried_has_not_failed() -> None:
     found = run_log.jobs(ENDED + b"Job: a_A submitted with job_id: 3\n")
     assert found and not found.failed
     assert found.sentence == "The run broke off, and 2 jobs that it had submitted may go on: a_A, a_B."
@@ -282,7 +282,7 @@ def test_failed_jobs_that_the_log_does_not_name_are_told() -> None:
     assert run_log.reason_of_run(log, has_failed_jobs=False) == "Some jobs have failed and reached maximum retrials."
 
 
-def test_what_may_be_a_failure_is_not_called_a_refusal() -> None:
+def test_a_possible_failure_is_not_reported_as_a_rejection() -> None:
     """4.1.12 prints the same message for a filter and for any other failure. For a failure it adds details."""
     found = output.complaint(*read("4.1.12", "set_badname"))
     assert found

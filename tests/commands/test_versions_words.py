@@ -108,7 +108,9 @@ def test_stop_is_confirmed_on_standard_input_because_older_versions_have_no_opti
         ("x autosubmit: error: unrecognized arguments: --list=a", NAMED, None),
     ],
 )
-def test_what_a_version_does_not_take(line: str, argv: list[str], parameters: tuple[str, ...] | None) -> None:
+def test_a_usage_error_names_the_unsupported_parameters(
+    line: str, argv: list[str], parameters: tuple[str, ...] | None
+) -> None:
     usage = command_of(argv).usage_error(argv, f"Checking\nusage: autosubmit [-h] [-v]\n{line}\n")
     assert (usage and usage.parameters) == parameters
 
@@ -128,7 +130,7 @@ def test_the_version_is_found_on_either_stream(text: str, version: str) -> None:
 
 
 @pytest.mark.parametrize(("version", "is_told"), [("4.1.10", True), ("4.0.105", True), ("4.1.12", False), ("", False)])
-def test_an_option_that_a_version_refuses_without_a_word_is_told_by_its_version(version: str, is_told: bool) -> None:
+def test_an_option_that_a_version_rejects_silently_is_reported_by_version(version: str, is_told: bool) -> None:
     argv = expid_command("x", evaluation=True)
     found = CREATE_EXPERIMENT.needs_newer(argv, version)
     assert (found is not None and found.parameters == ("evaluation",)) is is_told

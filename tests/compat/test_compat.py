@@ -67,7 +67,7 @@ def ask(sides: tuple[Side, Side]) -> Ask:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_answer_is_that_of_the_autosubmit_api_but_for_what_is_listed(case: str, ask: Ask) -> None:
+def test_the_answer_equals_that_of_the_autosubmit_api_except_listed_differences(case: str, ask: Ask) -> None:
     pair = ask(case)
     assert pair.differences == list(DIFFERENCES.get(case, {})), (pair.reference, pair.ours)
 
@@ -82,7 +82,7 @@ def test_every_error_can_be_read_by_clients_of_today(case: str, ask: Ask) -> Non
 
 
 @pytest.mark.parametrize("credential", ["login", "token for scripts", "signed with that token", "expired", "changed"])
-def test_both_believe_the_same_credentials_to_be_of_the_same_person(credential: str, sides: tuple[Side, Side]) -> None:
+def test_both_apis_find_the_same_user_for_the_same_credentials(credential: str, sides: tuple[Side, Side]) -> None:
     reference, ours = sides
     claims = {"user_id": "eva", "sub": "eva", "exp": int(time.time()) + 600}
     login = reference.login("eva")["Authorization"].removeprefix("Bearer ")

@@ -97,7 +97,9 @@ def test_commands_of_a_killed_server_are_interrupted_and_those_of_another_proces
     assert records(app)[-1][1] not in ("under_way", "interrupted")
 
 
-def test_one_worker_is_killed_and_the_next_one_tells(app: AppServer, account: StubAccount, make_gate: MakeGate) -> None:
+def test_an_operation_of_a_killed_worker_is_reported_by_another_one(
+    app: AppServer, account: StubAccount, make_gate: MakeGate
+) -> None:
     gate = make_gate().arm()
     add_control(account, "expid", gate.text)
     answer = send(app, "create-experiment", CREATE)
@@ -137,7 +139,7 @@ def broken(
     return service, getattr(service, request.param)
 
 
-def test_what_was_launched_while_the_database_was_away_is_answered(
+def test_a_run_launched_without_the_database_is_answered(
     broken: tuple[Restarted, Callable[[], None]], account: StubAccount, launch_gates: LaunchGates, make_gate: MakeGate
 ) -> None:
     """Cut the connections during a run, an operation, a waiting command and a stop."""
@@ -185,7 +187,7 @@ def test_what_was_launched_while_the_database_was_away_is_answered(
     assert service.rows("SELECT status, expid FROM runners_operation") == [["succeeded", created.body["expid"]]]
 
 
-def test_a_launch_whose_end_finds_no_database_is_unknown_with_its_number(
+def test_a_launch_that_loses_the_database_is_unknown_and_has_its_run_id(
     broken: tuple[Restarted, Callable[[], None]], account: StubAccount, launch_gates: LaunchGates
 ) -> None:
     """The database comes back after the answer. Then the service adopts the run and completes the record by itself."""

@@ -42,7 +42,7 @@ def seconds_until_error(call: Callable[[], Any], error: type[RunnerServiceError]
     return time.monotonic() - begin, raised.value
 
 
-def test_after_one_failure_everybody_gets_the_known_error_at_once(
+def test_after_one_failure_all_requests_get_the_known_error_at_once(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, settings: Any
 ) -> None:
     """The first command finds a frozen pooled connection and cannot open a new one; both share one timeout."""
@@ -102,7 +102,7 @@ def test_after_the_pause_one_attempt_goes_through(over_ssh: RunnerConfig, sshd: 
     assert runner.execute("echo again", timeout=30).stdout == b"again\n"
 
 
-def test_a_refusal_is_known_per_account(over_ssh: RunnerConfig, sshd: SSHServer) -> None:
+def test_a_rejected_login_is_remembered_per_account(over_ssh: RunnerConfig, sshd: SSHServer) -> None:
     sshd.authorized = False
     attempts = sshd.log.read_text(errors="replace").count("Connection from")
     for _ in range(3):
@@ -111,7 +111,7 @@ def test_a_refusal_is_known_per_account(over_ssh: RunnerConfig, sshd: SSHServer)
     assert sshd.log.read_text(errors="replace").count("Connection from") == attempts + 1
 
 
-def test_what_only_the_script_does_wrong_opens_no_breaker(over_ssh: RunnerConfig) -> None:
+def test_an_error_of_the_script_does_not_open_the_circuit_breaker(over_ssh: RunnerConfig) -> None:
     runner = get_runner(over_ssh)
     with pytest.raises(CommandTimedOut):
         runner.execute("sleep 30", timeout=0.5)

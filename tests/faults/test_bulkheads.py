@@ -51,7 +51,7 @@ def status_body() -> dict[str, Any]:
     return {"expid": EXPID, "command_params": {"final_status": "READY", "job_names_list": [f"{EXPID}_ONE"]}}
 
 
-def test_forty_users_of_a_frozen_machine_stop_nobody(
+def test_forty_requests_to_a_frozen_machine_do_not_block_others(
     account: StubAccount, sshd: SSHServer, make_app: Callable[..., AppServer]
 ) -> None:
     account.experiment(EXPID)
@@ -186,7 +186,7 @@ def test_the_end_of_a_run_is_stored_although_nobody_waits(
     assert (stored.reason, stored.exit_code, stored.probing_until) == ("failed", 3, None)
 
 
-def test_at_most_a_share_waits_for_a_machine_that_does_not_answer(
+def test_a_silent_machine_blocks_at_most_its_share_of_the_threads(
     bounded: None, over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, settings: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -266,7 +266,7 @@ def occupy(runner: Any, count: int, person: str = "") -> tuple[Any, list[Any]]:
     return go, futures
 
 
-def test_a_healthy_machine_gets_all_threads_but_the_reserve(bounded: None, there: RunnerConfig) -> None:
+def test_a_healthy_machine_may_use_all_threads_but_the_reserve(bounded: None, there: RunnerConfig) -> None:
     runner = get_runner(there)
     go, futures = occupy(runner, BULKHEADS.most_commands)
     try:

@@ -91,7 +91,7 @@ def test_the_cancel_has_a_time_limit_of_its_own(run: RunnerRun, account: StubAcc
     assert any("set-job-status with final_status READY" in warning for warning in outcome.warnings)
 
 
-def test_a_cancel_that_is_cut_off_is_no_success(run: RunnerRun, account: StubAccount, settings: Any) -> None:
+def test_an_interrupted_cancel_is_not_a_success(run: RunnerRun, account: StubAccount, settings: Any) -> None:
     settings.RUNNERS_CANCEL_TIMEOUT = 2.0
     account.control("stop", JOBS=f"{EXPID}_A", CANCEL_DELAY=60)
     outcome = faults.stop_run(EXPID, cancel_jobs=True)
@@ -116,7 +116,7 @@ def test_a_cancel_that_is_cut_off_is_no_success(run: RunnerRun, account: StubAcc
     ],
     ids=name_of,
 )
-def test_a_platform_that_does_not_obey_is_not_believed(
+def test_the_outcome_of_a_cancel_depends_on_the_type_of_the_platform(
     run: RunnerRun, account: StubAccount, kind: str, platform: str, outcome: str, message: str
 ) -> None:
     account.control("stop", JOBS=f"{EXPID}_A", PLATFORM=platform, PRINT=configure(account, kind))
@@ -135,7 +135,7 @@ def test_a_platform_that_does_not_obey_is_not_believed(
     ],
     ids=name_of,
 )
-def test_what_autosubmit_could_not_cancel_is_named(run: RunnerRun, account: StubAccount, words: str) -> None:
+def test_jobs_that_autosubmit_could_not_cancel_are_named(run: RunnerRun, account: StubAccount, words: str) -> None:
     account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"), CANCEL_PRINT=words)
     outcome = faults.stop_run(EXPID, cancel_jobs=True)
     assert outcome.message == MAY_GO_ON
@@ -145,7 +145,7 @@ def test_what_autosubmit_could_not_cancel_is_named(run: RunnerRun, account: Stub
     assert f"Job {EXPID}_A was not cancelled" in outcome.warnings[0]
 
 
-def test_a_cancel_that_fails_says_why(run: RunnerRun, account: StubAccount) -> None:
+def test_a_failed_cancel_reports_the_reason(run: RunnerRun, account: StubAccount) -> None:
     faults.add_control(
         account, "stop", '[[ " ${options[*]} " != *" --cancel "* ]] || FAIL="Corrupted job_list" ECODE=7040 EXIT=128\n'
     )
@@ -209,7 +209,7 @@ def test_jobs_can_be_cancelled_after_the_end(run: RunnerRun, account: StubAccoun
     assert again.message == f"Experiment {EXPID} is not running and has no job to cancel."
 
 
-def test_two_cancels_at_once_both_tell_the_truth_and_no_run_starts_meanwhile(
+def test_two_simultaneous_cancels_report_correctly_and_no_run_starts_meanwhile(
     run: RunnerRun, there: RunnerConfig, account: StubAccount
 ) -> None:
     faults.stop_run(EXPID)
@@ -239,7 +239,7 @@ def test_a_run_that_was_started_by_hand_is_not_touched_by_a_cancel(run: RunnerRu
         by_hand.wait()
 
 
-def test_a_machine_that_is_away_cancels_nothing_and_can_be_asked_again(
+def test_an_unreachable_machine_cancels_nothing_and_the_cancel_can_be_repeated(
     account: StubAccount, sshd: SSHServer, settings: Any
 ) -> None:
     settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = 3.0

@@ -94,7 +94,7 @@ def test_a_server_that_allows_few_sessions(
 
 
 @pytest.mark.parametrize("sessions", [1, 2])
-def test_one_after_the_other_where_few_sessions_are_allowed(
+def test_commands_are_serialized_where_few_sessions_are_allowed(
     sessions: int, account: StubAccount, make_sshd: Callable[..., SSHServer]
 ) -> None:
     """sshd may not have closed the previous session yet when we open the next one."""
@@ -186,7 +186,7 @@ def test_several_server_processes_before_a_server_that_takes_one_at_a_time(
             client.communicate()
 
 
-def test_a_machine_that_fails_is_tried_once_for_all_who_wait(over_ssh: RunnerConfig, sshd: SSHServer) -> None:
+def test_a_failing_machine_is_contacted_once_for_all_waiting_requests(over_ssh: RunnerConfig, sshd: SSHServer) -> None:
     sshd.authorized = False
     before = sshd.log.read_text(errors="replace").count("Connection from")
 
@@ -262,7 +262,7 @@ def test_beyond_the_bound_the_least_recently_used_connection_is_closed_and_no_ot
     wait_for(lambda: sshd.open_connections() == 4, what="the end of the closed ones")
 
 
-def test_a_connection_in_use_is_not_closed_for_another(
+def test_a_connection_in_use_is_not_closed_to_make_room(
     five_machines: tuple[SSHServer, list[Runner]], account: StubAccount, settings: Any
 ) -> None:
     _, (first, second, *_) = five_machines

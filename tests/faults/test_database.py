@@ -156,7 +156,9 @@ def test_a_run_goes_on_and_its_end_is_known_afterwards(
     assert ended["runner_id"] == started.body["runner_id"]
 
 
-def test_a_run_asked_for_without_database_is_refused_and_never_starts(database: Database, account: StubAccount) -> None:
+def test_a_run_requested_without_a_database_is_rejected_and_never_starts(
+    database: Database, account: StubAccount
+) -> None:
     with database.gone(OUTAGE):
         assert_database_unavailable(database.run())
         assert account.calls("run") == []
@@ -167,7 +169,7 @@ def test_a_run_asked_for_without_database_is_refused_and_never_starts(database: 
     assert run_processes(account, EXPID) == [again[0].body["pid"]]
 
 
-def test_a_run_that_was_launched_but_not_written_down_is_adopted_by_the_next_look(
+def test_an_unrecorded_launch_is_adopted_by_the_next_probe(
     database: Database, account: StubAccount, launch_gates: LaunchGates, end_gate: Gate
 ) -> None:
     launch_gates.before.arm()
@@ -189,7 +191,7 @@ def test_a_run_that_was_launched_but_not_written_down_is_adopted_by_the_next_loo
     assert len(account.calls("run")) == 1
 
 
-def test_a_stop_asked_for_without_database_touches_nothing(database: Database, account: StubAccount) -> None:
+def test_a_stop_requested_without_a_database_signals_nothing(database: Database, account: StubAccount) -> None:
     account.control("run", EXPID, SLEEP=600)
     started = database.run()
     with database.gone():
@@ -200,7 +202,7 @@ def test_a_stop_asked_for_without_database_touches_nothing(database: Database, a
     assert (stopped.status, stopped.body["reason"]) == (200, "stopped"), stopped.body
 
 
-def test_a_stop_that_loses_the_database_on_its_way_is_true_afterwards(
+def test_a_stop_that_loses_the_database_is_correct_afterwards(
     database: Database, account: StubAccount, make_gate: MakeGate
 ) -> None:
     gate = make_gate().arm()
@@ -220,7 +222,7 @@ def test_a_stop_that_loses_the_database_on_its_way_is_true_afterwards(
     assert database.post("stop-experiment").body["code"] == "not_running"
 
 
-def test_a_lock_of_ten_seconds_is_waited_for(account: StubAccount, make_app: Any) -> None:
+def test_a_request_waits_for_a_database_lock_of_ten_seconds(account: StubAccount, make_app: Any) -> None:
     """SQLite with the unchanged settings: no client sees an error, only a late answer."""
     account.experiment(EXPID)
     account.control("run", EXPID, SLEEP=600)

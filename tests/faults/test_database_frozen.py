@@ -78,7 +78,7 @@ def watch_log(app: AppServer) -> Iterator[Path]:
     end(process)
 
 
-def test_a_frozen_database_is_told_within_the_limits_and_is_used_again_afterwards(
+def test_a_frozen_database_is_reported_within_the_time_limit_and_used_again_later(
     app: AppServer, account: StubAccount, postgres: Postgres, watch_log: Path
 ) -> None:
     started = app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(None)})

@@ -96,7 +96,9 @@ def test_the_exit_code_survives_a_full_disk(
     assert (ended.status, ended.reason, ended.exit_code) == ("TERMINATED", "failed", 7)
 
 
-def test_what_killed_a_run_is_told_on_a_full_disk(there: RunnerConfig, small: StubAccount, disk: Disk) -> None:
+def test_the_signal_of_a_killed_run_is_reported_on_a_full_disk(
+    there: RunnerConfig, small: StubAccount, disk: Disk
+) -> None:
     small.control("run", SLEEP=600)
     run = start_run(there)
     wait_for(lambda: small.calls("run"), what="the run")
@@ -147,7 +149,7 @@ def test_nothing_is_started_that_cannot_be_recorded(
     assert wait_ended().status == "COMPLETED"
 
 
-def test_a_launch_that_left_no_trace_is_not_judged_while_nothing_can_be_claimed(
+def test_a_launch_without_a_trace_is_undecided_until_it_can_be_claimed(
     there: RunnerConfig, small: StubAccount, disk: Disk
 ) -> None:
     """A launch called never_started could still start later: it is "cannot tell" until the claim can be written."""

@@ -91,7 +91,7 @@ class SilentAgent(threading.Thread):
 @pytest.mark.parametrize(
     ("words", "pause"), [(b"", 0.0), (b"\0\0\x40\0" + b"x" * 100, 0.3)], ids=["silent", "trickles"]
 )
-def test_an_ssh_agent_that_does_not_answer_costs_its_deadline_and_is_named(
+def test_a_silent_ssh_agent_ends_at_its_deadline_and_is_named(
     sshd: SSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: bytes, pause: float
 ) -> None:
     agent = SilentAgent(tmp_path / "agent", words, pause)
@@ -223,7 +223,7 @@ def silent_resolver() -> Iterator[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen on port 53 and replace /etc/resolv.conf")
-def test_a_name_server_that_does_not_answer_costs_its_deadline_and_nobody_else(sshd: SSHServer, tmp_path: Path) -> None:
+def test_a_silent_name_server_delays_only_its_own_request(sshd: SSHServer, tmp_path: Path) -> None:
     with silent_resolver() as address:
         resolv = tmp_path / "resolv.conf"
         resolv.write_text(f"nameserver {address}\noptions timeout:20 attempts:1\n")
@@ -251,7 +251,7 @@ def test_a_name_server_that_does_not_answer_costs_its_deadline_and_nobody_else(s
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_fifo_in_place_of_a_file_is_refused_and_never_waited_for(
+def test_a_fifo_instead_of_a_file_is_rejected_without_waiting(
     account: StubAccount, sshd: SSHServer, settings: Any, tmp_path: Path
 ) -> None:
     fifo = tmp_path / "fifo"
@@ -302,7 +302,7 @@ def dead_mount(place: Path) -> Iterator[None]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="needs root and /dev/fuse")
-def test_files_of_a_home_that_hangs_cost_their_deadline_and_one_thread(
+def test_a_hanging_home_costs_one_deadline_and_one_thread(
     account: StubAccount, sshd: SSHServer, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounded, "FILE_TIMEOUT", 1.0)
@@ -343,7 +343,7 @@ def test_files_of_a_home_that_hangs_cost_their_deadline_and_one_thread(
 # --- the deadline of one login ----------------------------------------------------------------------------------------
 
 
-def test_dead_addresses_and_many_keys_share_one_deadline(sshd: SSHServer, settings: Any) -> None:
+def test_unreachable_addresses_and_many_keys_share_one_deadline(sshd: SSHServer, settings: Any) -> None:
     settings.RUNNERS_CONNECT_TIMEOUT = 2
     with socket.socket() as full:  # its queue is full, so further connections get no answer
         full.bind(("127.0.0.98", 0))
@@ -377,7 +377,7 @@ def test_dead_addresses_and_many_keys_share_one_deadline(sshd: SSHServer, settin
 @pytest.mark.parametrize(
     "words", [b"hello\r\n", b"S", b"SSH-2.0-x\r\n\0\0\x01\xfc\x0a\x14"], ids=["lines", "bytes", "packet"]
 )
-def test_a_greeting_that_never_ends_costs_its_deadline(sshd: SSHServer, settings: Any, words: bytes) -> None:
+def test_an_endless_greeting_ends_at_the_deadline(sshd: SSHServer, settings: Any, words: bytes) -> None:
     settings.RUNNERS_CONNECT_TIMEOUT = 2
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -63,7 +63,7 @@ def rewrite_identity(run: RunnerRun, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("known_by", ["the row", "the run directory"])
-def test_a_reused_pid_is_no_run_and_never_signalled(
+def test_a_process_that_reuses_the_pid_is_not_the_run_and_is_never_signalled(
     known_by: str, there: RunnerConfig, account: StubAccount, foreigner: int
 ) -> None:
     """Run and supervisor are gone without an exit code. A living foreign process now has the pids of both."""
@@ -239,7 +239,7 @@ def test_the_clock_of_the_service_jumps(jump: float, there: RunnerConfig, accoun
         stop_run()
 
 
-def test_a_clock_that_jumps_forward_during_a_launch_starts_nothing_behind_the_rows_back(
+def test_a_forward_clock_jump_during_a_launch_starts_no_unrecorded_run(
     there: RunnerConfig, account: StubAccount, make_gate: MakeGate, at_login: Callable[[str], None]
 ) -> None:
     """The launch is suddenly past its deadline but has an identity. The service trusts the identity."""

@@ -50,7 +50,7 @@ def wait_end_on_machine(account: StubAccount, run: RunnerRun) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_refuses_asks_the_machine_itself(there: RunnerConfig, account: StubAccount) -> None:
+def test_a_rejection_uses_a_new_probe_of_the_machine(there: RunnerConfig, account: StubAccount) -> None:
     """A caller probes before it rejects a request, even if the row is fresh or another caller holds the lease."""
     account.control("run", EXPID, SLEEP=600)
     first = start_run(there)
@@ -157,7 +157,7 @@ def watch(tmp_path: Path) -> Iterator[Callable[[AppServer], subprocess.Popen[byt
         end(process)
 
 
-def test_a_machine_that_hangs_delays_the_watch_over_no_other(
+def test_a_frozen_machine_does_not_delay_the_watch_of_others(
     make_app: Callable[..., AppServer],
     account: StubAccount,
     sshd: SSHServer,

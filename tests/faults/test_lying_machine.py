@@ -79,7 +79,7 @@ def test_a_launch_that_is_answered_by_something_else(answer: Callable[[str], Non
     assert api.post("stop-experiment", {"expid": "a000"}, expect=(502,))["code"] == "runner_unreachable"
 
 
-def test_what_a_look_is_answered_with_stays_small(answer: Callable[[str], None], client: Client) -> None:
+def test_the_output_of_a_probe_is_bounded(answer: Callable[[str], None], client: Client) -> None:
     api = Api(client)
     answer(f"{IDENTITY}\nready\n")
     api.post("run-experiment", RUN)

@@ -73,7 +73,7 @@ def stored_runs(servers: list[AppServer], postgres: Postgres | None) -> list[tup
         return [tuple(row) for row in database.execute(query)]
 
 
-def test_of_fifty_simultaneous_runs_of_one_experiment_exactly_one_runs(
+def test_exactly_one_of_fifty_simultaneous_runs_of_an_experiment_starts(
     servers: list[AppServer],
     shared_database: str | None,
     account: StubAccount,

@@ -78,7 +78,7 @@ def test_without_descriptors_nothing_is_started_and_nothing_is_dead(there: Runne
 
 
 @pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
-def test_a_name_that_dns_cannot_know_is_unreachable_for_every_use(host: str, account: StubAccount) -> None:
+def test_a_host_name_that_dns_cannot_contain_is_unreachable(host: str, account: StubAccount) -> None:
     """Profiles and requests reject such names; `~/.ssh/config` and older rows may still contain one."""
     account.experiment(EXPID)
     config = config_of(SSHTarget(host, 22, "somebody"))
@@ -90,7 +90,7 @@ def test_a_name_that_dns_cannot_know_is_unreachable_for_every_use(host: str, acc
         host_keys.scan(host)
 
 
-def test_a_hostile_greeting_is_told_in_printable_words() -> None:
+def test_a_hostile_greeting_is_reported_as_printable_text() -> None:
     """PostgreSQL rejects texts with a NUL: a run whose machine had sent a NUL could not be ended."""
     with listener(lambda client: client.sendall(b"SSH-1\0\x1b[31mred\x1b[0m-\r\n")) as port:
         config = config_of(SSHTarget("127.0.0.1", port, "somebody"))
@@ -112,7 +112,7 @@ def test_targets_that_were_never_reached_leave_nothing_behind(account: StubAccou
     assert not POOL._targets
 
 
-def test_an_account_that_no_database_knows_has_the_names_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_account_without_a_passwd_entry_has_the_names_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     monkeypatch.setenv("USER", "of_the_container")
     assert (own_account().pw_name, own_account().pw_dir) == ("of_the_container", os.environ["HOME"])
@@ -123,7 +123,7 @@ def test_an_account_that_no_database_knows_has_the_names_of_its_environment(monk
 # --- files of the account's owner in our directories -----------------------------------------------------------------
 
 
-def test_a_strange_file_in_a_run_directory_tells_nothing_and_hides_no_other_run(
+def test_an_unexpected_file_in_a_run_directory_is_ignored_and_hides_no_other_run(
     there: RunnerConfig, account: StubAccount
 ) -> None:
     other = account.experiment("a777")
@@ -158,7 +158,7 @@ R.objects.create(expid="b001", config=ssh, runner="SSH", identity={"host": "x"})
 """
 
 
-def test_rows_that_nobody_can_ask_after_do_not_hide_the_others(
+def test_unreadable_rows_do_not_hide_the_others(
     make_app: Callable[..., AppServer], account: StubAccount, tmp_path: Path
 ) -> None:
     """Rows that somebody edited in the table are reported, and do not abort the probes of other rows."""

@@ -351,7 +351,7 @@ def test_start_up_files_may_change_the_shell(
     wait_for(lambda: not is_alive(identity.pid), what="end of the command")
 
 
-def test_a_login_that_takes_longer_than_our_patience_executes_the_script_once(
+def test_a_login_that_outlasts_the_timeout_executes_the_script_once(
     account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange, "PATIENCE", 0.5)

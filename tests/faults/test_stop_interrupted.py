@@ -30,7 +30,7 @@ def audit(service: Service) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("how", ["KILL", "TERM"])
 @pytest.mark.server_env(GUNICORN_CMD_ARGS="--graceful-timeout=1")
-def test_a_stop_whose_service_ends_is_told_as_interrupted_and_can_be_repeated(service: Service, how: str) -> None:
+def test_a_stop_whose_service_ends_is_interrupted_and_can_be_repeated(service: Service, how: str) -> None:
     service.account.control("run", EXPID, SLEEP=600, IGNORE="INT")
     service.account.control("stop", DELAY=60)
     started = service.run()
@@ -58,7 +58,7 @@ def test_a_stop_whose_service_ends_is_told_as_interrupted_and_can_be_repeated(se
     assert audit(service) == [("interrupted", number), ("ok", number)]
 
 
-def test_a_stop_that_meets_a_launch_is_told_by_both(service: Service, make_gate: MakeGate) -> None:
+def test_a_stop_during_a_launch_is_reported_by_both_requests(service: Service, make_gate: MakeGate) -> None:
     """The login shell of the run is still in its profile: its identity is written, its command has not begun."""
     gate = make_gate()
     profile = service.account.home / ".bash_profile"

@@ -126,7 +126,7 @@ def test_children_in_other_sessions_die_with_the_kill(
     assert bystander.poll() is None
 
 
-def test_force_kills_at_once_and_asks_autosubmit_nothing(target: RunnerConfig, account: StubAccount) -> None:
+def test_force_kills_at_once_without_autosubmit_stop(target: RunnerConfig, account: StubAccount) -> None:
     run = start(target, account, more=CHILD)
     begin = time.monotonic()
     outcome = faults.stop_run(EXPID, force=True)
@@ -255,7 +255,7 @@ def test_two_simultaneous_stops_both_succeed_and_there_is_one_end(
     assert stops == [("ok",), ("ok",)]
 
 
-def test_stopping_what_has_just_ended_is_no_failure(target: RunnerConfig, account: StubAccount) -> None:
+def test_a_stop_of_a_run_that_has_just_ended_succeeds(target: RunnerConfig, account: StubAccount) -> None:
     account.control("run", EXPID, EXIT=3)
     run = faults.start_run(target, EXPID)
     wait_for(lambda: not of_run(run), what="an end that nobody has looked at")
@@ -302,7 +302,7 @@ def test_the_wait_after_a_kill_has_a_setting_of_its_own(
     assert step["seconds"] >= settings.RUNNERS_KILL_WAIT
 
 
-def test_another_homes_run_of_the_same_name_survives(
+def test_a_run_of_the_same_name_in_another_home_survives(
     target: RunnerConfig, account: StubAccount, tmp_path: Path, runner_type: str
 ) -> None:
     """`autosubmit stop` takes the lowest pid of that name in any home, so it would stop the wrong run."""
@@ -365,7 +365,7 @@ def test_a_process_that_got_the_pid_during_the_stop_is_not_signalled(
     assert bystander.poll() is None
 
 
-def test_a_stop_while_the_machine_is_away_changes_nothing_and_works_later(
+def test_a_stop_of_an_unreachable_machine_changes_nothing_and_works_later(
     make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer
 ) -> None:
     account.experiment(EXPID)
@@ -413,7 +413,7 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 137)
 
 
-def test_a_stop_of_which_nothing_was_sent_explains_no_end(
+def test_a_stop_that_sent_nothing_does_not_explain_the_end(
     account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The probe finds the run. Then start-up files replace the shell, so the KILL is certainly not sent."""
@@ -444,9 +444,7 @@ def test_start_up_files_that_block_login_shells_do_not_prevent_a_stop(
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 88)
 
 
-def test_an_end_that_cannot_be_seen_is_called_unknown_and_not_a_survival(
-    account: StubAccount, sshd: SSHServer, settings: Any
-) -> None:
+def test_an_end_that_cannot_be_probed_is_unknown(account: StubAccount, sshd: SSHServer, settings: Any) -> None:
     settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = settings.RUNNERS_KILL_WAIT = 3.0
     account.experiment(EXPID)
     run = start(sshd.config(), account)
@@ -468,7 +466,7 @@ def test_an_end_that_cannot_be_seen_is_called_unknown_and_not_a_survival(
 # --- the reason of an end ---------------------------------------------------------------------------------------------
 
 
-def test_a_stop_of_long_ago_does_not_explain_a_failure_of_today(target: RunnerConfig, account: StubAccount) -> None:
+def test_an_old_stop_does_not_explain_a_later_failure(target: RunnerConfig, account: StubAccount) -> None:
     """The stop had no effect, or its server died, and the run went on for days."""
     run = start(target, account, SLEEP=2, EXIT=3)
     RunnerRun.objects.update(stop_requested_at=timezone.now() - timedelta(days=1), stopped_by="alice")
@@ -477,9 +475,7 @@ def test_a_stop_of_long_ago_does_not_explain_a_failure_of_today(target: RunnerCo
     assert "reached maximum retrials" in ended.detail
 
 
-def test_a_stop_that_can_no_longer_be_under_way_gives_place_to_the_next(
-    target: RunnerConfig, account: StubAccount
-) -> None:
+def test_a_stop_after_its_window_is_replaced_by_the_next_one(target: RunnerConfig, account: StubAccount) -> None:
     start(target, account)
     RunnerRun.objects.update(stop_requested_at=timezone.now() - timedelta(days=1), stopped_by="alice")
     outcome = faults.stop_run(EXPID)
@@ -505,9 +501,7 @@ def test_a_run_that_fails_by_itself_during_a_stop_keeps_its_last_words(
     assert "reached maximum retrials" in wait_ended(EXPID).detail
 
 
-def test_a_look_that_comes_too_late_shows_the_end_that_another_has_seen(
-    target: RunnerConfig, account: StubAccount
-) -> None:
+def test_a_late_probe_shows_the_end_that_another_process_stored(target: RunnerConfig, account: StubAccount) -> None:
     run = start(target, account)
     RunnerRun.objects.update(status="TERMINATED", reason="abandoned")
     probing.probe([run])

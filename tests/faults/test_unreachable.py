@@ -95,7 +95,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "error", "words"), FAULTS)
-def test_what_cannot_be_asked_is_not_dead(
+def test_a_run_on_an_unreachable_machine_is_not_called_dead(
     fault: Fault,
     error: type[RunnerServiceError],
     words: str,
@@ -135,7 +135,7 @@ def test_what_cannot_be_asked_is_not_dead(
     assert not run_processes(account)
 
 
-def test_a_run_that_ends_while_nobody_can_look(
+def test_an_end_while_the_machine_is_unreachable_is_seen_later(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer, make_gate: MakeGate, healed: ExitStack
 ) -> None:
     gate = make_gate().arm()
@@ -165,7 +165,7 @@ def restarted(sshd: SSHServer, healed: ExitStack) -> None:
 
 
 @pytest.mark.parametrize("fault", [dropped, restarted, down, hung])
-def test_a_command_that_may_have_started_is_not_repeated_and_told_so(
+def test_a_command_that_may_have_started_is_not_retried_and_the_answer_says_so(
     fault: Fault,
     over_ssh: RunnerConfig,
     account: StubAccount,
@@ -192,7 +192,7 @@ def test_a_command_that_may_have_started_is_not_repeated_and_told_so(
     assert len(account.calls("setstatus")) == 2
 
 
-def test_a_command_that_certainly_did_not_start_is_repeated(
+def test_a_command_that_certainly_did_not_start_is_retried(
     over_ssh: RunnerConfig, account: StubAccount, sshd: SSHServer
 ) -> None:
     """The pooled connection hangs when the command requests a channel, and then breaks."""

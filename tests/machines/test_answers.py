@@ -80,19 +80,19 @@ def test_real_answers_are_read() -> None:
         ("", "an answer"),
     ],
 )
-def test_what_does_not_fit_cannot_be_told(line: str, why: str) -> None:
+def test_an_invalid_answer_of_the_machine_is_undecided(line: str, why: str) -> None:
     read = probe.parse_probe(f"{KEY} {line}")
     assert read.answer == Probe.CANNOT_TELL
     assert f"{why}" in read.detail
     assert len(read.detail) < printable.LINE_LIMIT
 
 
-def test_a_wrong_clock_is_no_reason_to_doubt_an_end() -> None:
+def test_an_end_with_a_wrong_time_is_accepted() -> None:
     read = probe.parse_probe(f"{KEY} ended 3.-.12 -")
     assert (read.answer, read.exit_code, read.finished) == (Probe.ENDED, 3, None)
 
 
-def test_two_answers_about_one_run_are_none() -> None:
+def test_two_answers_about_one_run_are_invalid() -> None:
     other = "f" * 32
     lines = f"{KEY} starting\n{other} starting\n{KEY} ended 0.-.1700000000 -\nstranger ended\n"
     read = probe.parse_probes([KEY, other, "missing"], lines, "silence")
@@ -195,7 +195,7 @@ def test_launch_and_first_match_are_read_or_refused(launch: str, first: str) -> 
     st.sampled_from(Identity.__slots__),
     st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(), st.lists(st.integers())),
 )
-def test_a_stored_identity_is_read_or_refused(stored: object, name: str, value: object) -> None:
+def test_a_stored_identity_is_parsed_or_rejected(stored: object, name: str, value: object) -> None:
     for each in (stored, Identity.parse(IDENTITY).as_dict() | {name: value}):
         with contextlib.suppress(Unreadable):
             check_identity(Identity.from_dict(each))
@@ -226,7 +226,7 @@ def test_an_answer_of_clean_runs_is_read_or_ignored(output: bytes) -> None:
 
 @hostile
 @given(st.binary(max_size=500), st.integers(1, 20), st.integers(1, 100))
-def test_last_words_are_printable_and_bounded(data: bytes, lines: int, characters: int) -> None:
+def test_the_last_lines_of_output_are_printable_and_bounded(data: bytes, lines: int, characters: int) -> None:
     words = last_lines(data * 3, lines=lines, characters=characters)
     assert len(words) <= characters
     assert is_clean(words)
@@ -251,7 +251,7 @@ def test_numbers_of_autosubmit_are_read_or_ignored(text: str) -> None:
     assert expid is None or len(expid) <= 16
 
 
-def test_an_error_code_of_5000_digits_is_none() -> None:
+def test_an_error_code_of_5000_digits_is_ignored() -> None:
     found = output.complaint(f"[CRITICAL] x [eCode={'7' * 5000}]".encode())
     assert found is not None and found.code is None
 
@@ -280,14 +280,14 @@ def test_credentials_in_addresses_are_masked_wherever_a_text_is_read_or_made(sai
 
 
 @pytest.mark.parametrize("limit", range(2, 40))
-def test_no_cut_uncovers_a_credential(limit: int) -> None:
+def test_cutting_a_text_never_reveals_a_credential(limit: int) -> None:
     said = "https://ada:s3cret@git.example.org/x"
     for cut in (printable.line, printable.text, printable.last_text):
         assert "s3c" not in cut(said, limit) and "ret@" not in cut(said, limit)
 
 
 @pytest.mark.parametrize("said", ["ssh://git@h/x", "git@h:x", "https://h/x@y", "mail a@b, see https://h", "a://b c@d"])
-def test_what_is_no_credential_stays(said: str) -> None:
+def test_a_text_without_credentials_is_unchanged(said: str) -> None:
     assert printable.without_credentials(said) == said
 
 

@@ -65,7 +65,7 @@ def test_a_signal_reaches_the_command(config: RunnerConfig, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "KILL"])
-def test_a_signal_that_ends_the_command_is_told(runner: Runner, name: str) -> None:
+def test_the_signal_that_ended_a_command_is_reported(runner: Runner, name: str) -> None:
     key, identity = launch(runner.config, ["sleep", "60"])
     number = signal.Signals[f"SIG{name}"]
     kill_all([identity.pid], number)
@@ -106,7 +106,7 @@ def test_another_process_with_that_pid_is_not_touched(runner: Runner, account: S
     kill_all([identity.pid])
 
 
-def test_everything_killed_at_once_is_gone(runner: Runner, account: StubAccount) -> None:
+def test_a_run_killed_with_its_supervisor_is_gone(runner: Runner, account: StubAccount) -> None:
     key, identity = launch(runner.config, ["sleep", "60"])
     kill_all([identity.supervisor_pid, identity.pid])
     over = wait_over(runner.config, key, identity)

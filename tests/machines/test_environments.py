@@ -66,7 +66,7 @@ def test_the_stand_in_stops_no_run_of_another_test_run(account: StubAccount) -> 
 
 
 @pytest.mark.real
-def test_the_stand_in_talks_like_the_real_one(account: StubAccount, autosubmit: AutosubmitAccount) -> None:
+def test_the_stand_in_prints_the_same_as_autosubmit(account: StubAccount, autosubmit: AutosubmitAccount) -> None:
     real_id = autosubmit.short_experiment()
     stub_id = account.experiment("a001")
     commands: list[tuple[list[str], str]] = [
@@ -93,7 +93,7 @@ def test_the_stand_in_talks_like_the_real_one(account: StubAccount, autosubmit: 
 
 @pytest.mark.real
 @pytest.mark.parametrize("kind", ["real", "stand-in"])
-def test_both_end_alike_when_they_are_stopped(kind: str, request: pytest.FixtureRequest) -> None:
+def test_the_stand_in_and_autosubmit_end_alike_when_they_are_stopped(kind: str, request: pytest.FixtureRequest) -> None:
     subject: Account
     if kind == "real":
         subject = real = request.getfixturevalue("autosubmit")

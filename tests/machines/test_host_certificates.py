@@ -98,7 +98,9 @@ GOOD = "@cert-authority {name} {ca}"
         (("-h", "-n", "127.0.0.1"), ["{name} {key}"], True),  # the plain key is trusted
     ],
 )
-def test_we_judge_as_openssh(site: Site, options: tuple[str, ...], lines: list[str], is_good: bool) -> None:
+def test_host_keys_are_accepted_as_by_openssh(
+    site: Site, options: tuple[str, ...], lines: list[str], is_good: bool
+) -> None:
     site.sign(*options)
     site.know(*lines)
     assert openssh_connects(site.sshd) is is_good
@@ -118,7 +120,7 @@ def test_an_expired_certificate_is_named(site: Site) -> None:
         greet(site.sshd)
 
 
-def test_another_authority_counts_for_nothing(site: Site, tmp_path: Path) -> None:
+def test_a_certificate_of_another_authority_is_rejected(site: Site, tmp_path: Path) -> None:
     site.sign("-h", "-n", "127.0.0.1", authority=make_key(tmp_path / "other", "ed25519"))
     site.know(GOOD)
     with pytest.raises(HostKeyUnknown):

@@ -52,7 +52,7 @@ def test_unknown_key_is_refused_with_the_fingerprint_that_ssh_keygen_shows(sshd:
     assert caught.value.facts["host"] == host_name(sshd)
 
 
-def test_nothing_is_shown_to_an_unknown_host(sshd: SSHServer) -> None:
+def test_no_credentials_are_sent_to_an_unknown_host(sshd: SSHServer) -> None:
     sshd.forget_host_key()
     before = sshd.log.read_text()
     with pytest.raises(HostKeyUnknown):
@@ -71,7 +71,7 @@ def test_approved_key_is_trusted(sshd: SSHServer) -> None:
     assert scan_one(sshd).state == "trusted"
 
 
-def test_approval_and_its_end_leave_audit_records(sshd: SSHServer) -> None:
+def test_approving_and_forgetting_a_host_key_are_audited(sshd: SSHServer) -> None:
     scanned = scan_one(sshd)
     row = host_keys.approve(scanned, "ana")
     host_keys.forget(row, "ben")
@@ -169,7 +169,7 @@ def test_lines_of_known_hosts_files_are_honoured(sshd: SSHServer, line: str) -> 
         "x{name} {kind} {key}",
     ],
 )
-def test_lines_for_others_trust_nothing(sshd: SSHServer, line: str) -> None:
+def test_known_hosts_lines_of_other_hosts_trust_nothing(sshd: SSHServer, line: str) -> None:
     kind, key = host_key(sshd)
     text = line.format(name=host_name(sshd), hashed22=hashed("127.0.0.2"), port=sshd.port, kind=kind, key=key)
     sshd.known_hosts.write_text(f"{text}\n")
@@ -231,7 +231,7 @@ def test_a_host_key_alias_is_the_name_that_is_looked_up(sshd: SSHServer, tmp_pat
     assert caught.value.facts["host"] == "cluster"
 
 
-def test_a_line_without_port_counts_where_none_names_the_port(sshd: SSHServer, tmp_path: Path) -> None:
+def test_a_known_hosts_line_without_port_is_used_if_no_line_has_the_port(sshd: SSHServer, tmp_path: Path) -> None:
     """As in ssh: "checking without port identifier"."""
     kind, key = sshd.known_hosts.read_text().split()[1:3]
     sshd.known_hosts.write_text(f"127.0.0.1 {kind} {key}\n")
@@ -243,7 +243,7 @@ def test_a_line_without_port_counts_where_none_names_the_port(sshd: SSHServer, t
 
 
 @pytest.mark.parametrize(("kind", "options"), [("rsa", ["-b", "3072"]), ("ecdsa", []), ("ecdsa", ["-b", "521"])])
-def test_server_is_asked_for_the_kind_of_key_that_is_trusted(
+def test_the_client_requests_the_trusted_kind_of_host_key(
     account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path, kind: str, options: list[str]
 ) -> None:
     other = make_key(tmp_path / "other_host_key", kind, *options)
@@ -283,7 +283,7 @@ def test_unreadable_known_hosts_trusts_nothing_because_it_may_revoke(sshd: SSHSe
         greet(sshd)
 
 
-def test_a_row_that_holds_no_key_matches_nothing(sshd: SSHServer) -> None:
+def test_a_stored_host_key_that_is_invalid_matches_nothing(sshd: SSHServer) -> None:
     TrustedHostKey.objects.create(host=host_name(sshd), key_type="ssh-ed25519", key="no key at all")
     sshd.forget_host_key()
     with pytest.raises(HostKeyUnknown):

@@ -20,7 +20,7 @@ from tests.support.processes import is_alive, proc_status, wait_for
 TIMEOUT = 30
 
 
-def test_a_prelude_that_takes_too_long_is_told_and_stays_observable(runner: Runner) -> None:
+def test_a_slow_prelude_is_reported_and_stays_observable(runner: Runner) -> None:
     key = uuid.uuid4().hex
     with pytest.raises(CommandTimedOut, match="may still begin"):
         runner.launch(key, "exec sleep 60", prelude=["sleep 61"], timeout=1)
@@ -30,7 +30,7 @@ def test_a_prelude_that_takes_too_long_is_told_and_stays_observable(runner: Runn
     assert is_alive(probe.identity.pid)
 
 
-def test_a_prelude_that_fails_is_told_in_its_own_words_alone(runner: Runner) -> None:
+def test_a_failed_prelude_is_reported_with_its_own_output_only(runner: Runner) -> None:
     with pytest.raises(CommandFailed) as error:
         runner.launch(uuid.uuid4().hex, "exec sleep 60", prelude=["{ echo no such venv >&2; false; }"], timeout=TIMEOUT)
     assert error.value.facts["output"] == "no such venv"

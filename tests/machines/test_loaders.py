@@ -26,7 +26,7 @@ def test_the_environment_has_the_program(config: RunnerConfig) -> None:
     assert (result.exit_code, result.text, result.stderr) == (0, "4.1.17.1\n", b"")
 
 
-def test_words_arrive_unchanged(config: RunnerConfig, account: StubAccount) -> None:
+def test_arguments_arrive_unchanged(config: RunnerConfig, account: StubAccount) -> None:
     words = [word for word in HOSTILE.values() if "\0" not in word]
     run_loaded(config, ["autosubmit", "-v", *words])
     assert account.calls() == [["-v", *words]]
@@ -87,7 +87,7 @@ def test_modules_keep_their_order(config_of: Configs, modules: tuple[str, ...], 
     assert result.text.splitlines() == ["hello from a module", second]
 
 
-def test_a_module_that_talks_does_not_fail(config_of: Configs) -> None:
+def test_a_module_that_prints_text_does_not_fail(config_of: Configs) -> None:
     base = config_of("LMOD")
     config = RunnerConfig(base.runner_type, "LMOD", ("chatty", "autosubmit"), base.target)
     result = run_loaded(config, ["autosubmit", "-v"])
@@ -128,7 +128,9 @@ def test_the_base_environment_of_conda(conda: Conda, account: StubAccount) -> No
     assert (Path(prefix).resolve(), name) == (account.conda_root.resolve(), "base")
 
 
-def test_a_path_that_is_no_conda_environment_is_told_in_condas_words(conda: Conda, account: StubAccount) -> None:
+def test_a_path_that_is_not_a_conda_environment_is_reported_with_condas_message(
+    conda: Conda, account: StubAccount
+) -> None:
     config = conda(str(account.home))
     with pytest.raises(CommandFailed, match=f"Not a conda environment: {account.home}"):
         launch(config, ["autosubmit", "-v"])
@@ -160,7 +162,9 @@ def test_conda_under_the_shell_options_of_a_login_profile(
         assert f"Could not find conda environment: {environment}" in result.last_words
 
 
-def test_a_configuration_that_conda_cannot_read_is_told_without_a_traceback(conda: Conda, account: StubAccount) -> None:
+def test_a_configuration_that_conda_cannot_read_is_reported_without_a_traceback(
+    conda: Conda, account: StubAccount
+) -> None:
     if conda_kind() != "real":
         pytest.skip("the stand-in reads no configuration")
     file = account.home / ".condarc"

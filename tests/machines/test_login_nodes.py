@@ -127,7 +127,7 @@ def test_a_service_that_has_restarted_finds_the_node_by_the_addresses_of_the_ali
     assert stop_run(force=True).run.reason == "stopped"
 
 
-def test_where_only_the_other_node_can_be_reached_both_are_named_and_nothing_is_concluded(
+def test_an_answer_of_another_node_names_both_nodes_and_decides_nothing(
     make_cluster: Callable[..., Cluster], account: StubAccount
 ) -> None:
     cluster = make_cluster(account.home, account.home)
@@ -190,7 +190,7 @@ def test_no_further_session_while_the_alias_leads_to_the_node_of_the_run(
         ("10.0.0.1", "login2", ""),
     ],
 )
-def test_a_name_that_a_machine_gives_itself_is_used_in_its_own_domain_only(hostname: str, node: str, name: str) -> None:
+def test_a_self_reported_host_name_is_used_only_in_its_own_domain(hostname: str, node: str, name: str) -> None:
     assert name_in_domain(hostname, node) == name
 
 

@@ -76,7 +76,7 @@ def sent_by(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> list[tuple
 EOF, CLOSE, DATA = 96, 97, 94
 
 
-def test_1115_nothing_of_a_channel_is_sent_after_its_close(
+def test_1115_a_closed_channel_sends_nothing_more(
     client: paramiko.SSHClient, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller is about to send EOF when the server's CLOSE arrives. paramiko then sends CLOSE, and EOF after it."""
@@ -100,7 +100,7 @@ def test_1115_nothing_of_a_channel_is_sent_after_its_close(
     assert "nonexistent channel" not in sshd.log.read_text(errors="replace")
 
 
-def test_1115_the_transports_thread_sends_nothing_for_a_channel(
+def test_1115_the_transport_thread_sends_nothing_for_a_channel(
     client: paramiko.SSHClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = sent_by(transport_of(client), monkeypatch)
@@ -143,7 +143,9 @@ def closed_channel(client: paramiko.SSHClient) -> weakref.ref[Channel]:
     return weakref.ref(channel)
 
 
-def test_822_paramiko_asks_for_no_new_keys(client: paramiko.SSHClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_822_paramiko_does_not_start_a_key_exchange(
+    client: paramiko.SSHClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packetizer = transport_of(client).packetizer
     assert packetizer.REKEY_BYTES > 2**60
     assert packetizer.REKEY_PACKETS > 2**60
@@ -170,7 +172,7 @@ def test_822_commands_go_on_while_the_server_asks_for_new_keys(
     assert sshd.connection_count() <= 4
 
 
-def test_822_a_message_of_the_transports_thread_waits_for_no_key_exchange(
+def test_822_a_message_of_the_transport_thread_does_not_wait_for_a_key_exchange(
     client: paramiko.SSHClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport = transport_of(client)
@@ -206,7 +208,7 @@ def test_1585_close_and_recv_raise_nothing_on_a_lost_connection(client: paramiko
     transport_of(client).close()
 
 
-def test_598_an_exit_signal_is_noted(client: paramiko.SSHClient) -> None:
+def test_598_an_exit_signal_is_stored(client: paramiko.SSHClient) -> None:
     with closing(open_session(client, 20)) as channel:
         channel.request_exec(b"kill -USR1 $$")
         assert channel.status_event.wait(20)
@@ -232,7 +234,7 @@ def test_each_channel_has_its_own_refusal(account: StubAccount, make_sshd: Calla
 # --- many commands, much output ---------------------------------------------------------------------------------------
 
 
-def test_no_command_of_many_is_lost(sshd: SSHServer, account: StubAccount) -> None:
+def test_none_of_many_commands_is_lost(sshd: SSHServer, account: StubAccount) -> None:
     """Do for seconds what `make bench` does with 10,000 commands and 2 GB: short commands, 30 at once, much output."""
     runner = get_runner(sshd.config())
     before = sshd.connection_count()

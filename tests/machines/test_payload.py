@@ -27,7 +27,7 @@ def test_no_part_of_a_script_is_more_than_a_word(script: str) -> None:
 
 @pytest.mark.parametrize("script", ["touch PROOF", "touch PROOF\n" * 50, "exit\ntouch PROOF", "'\ntouch PROOF\n'"])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_another_reader_executes_nothing(program: str, script: str, tmp_path: Path) -> None:
+def test_a_reader_of_another_kind_executes_nothing(program: str, script: str, tmp_path: Path) -> None:
     """The result is the same if the program missed nothing, the first line, or a part of the script."""
     need(shutil.which(program), program)
     proof = tmp_path / "proof"

@@ -58,7 +58,7 @@ def test_standard_input_arrives_whole(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("left", ["while echo x; do sleep 0.05; done", "yes"], ids=["trickle", "flood"])
-def test_what_a_command_leaves_behind_may_write_and_write(runner: Runner, left: str) -> None:
+def test_background_processes_of_a_command_may_write_forever(runner: Runner, left: str) -> None:
     """The background process holds the streams of the command, but only the command's own end counts."""
     begin = time.monotonic()
     result = runner.execute(
@@ -98,7 +98,7 @@ def test_colours_are_stripped_from_the_text(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("word", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_words_stay_one_word(runner: Runner, word: str) -> None:
+def test_hostile_arguments_stay_one_argument(runner: Runner, word: str) -> None:
     result = runner.execute(f"exec {shlex.join(echo_all([word, 'after']))}", timeout=TIMEOUT)
     assert result.stdout == f"{word}\0after\0".encode()
 
@@ -156,7 +156,7 @@ def test_secrets_of_the_service_stay_here(config_of: Configs, monkeypatch: pytes
     assert "do-not-tell" not in result.text
 
 
-def test_noise_of_the_login_shell_is_no_output(
+def test_output_of_the_login_shell_is_not_output_of_the_command(
     runner_type: str, account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path, monkeypatch: Any
 ) -> None:
     home = tmp_path / "noisy"
@@ -275,7 +275,7 @@ def test_a_server_that_allows_few_sessions(account: StubAccount, make_sshd: Call
 # --- matching lines of a log ------------------------------------------------------------------------------------------
 
 
-def test_of_repeated_lines_in_a_row_the_last_is_given(runner: Runner, account: StubAccount) -> None:
+def test_the_last_of_repeated_lines_is_returned(runner: Runner, account: StubAccount) -> None:
     """Autosubmit prints job counts every few seconds, for days. They must not displace the lines about jobs."""
     folder = account.home / ".autosubmit-runners" / "r1"
     folder.mkdir(parents=True)
@@ -285,7 +285,7 @@ def test_of_repeated_lines_in_a_row_the_last_is_given(runner: Runner, account: S
     assert found.decode() == "job a_\u00c9 done\n49999 of 9 left\njob b done\n2 of 9 left\n" and is_whole
 
 
-def test_lines_beyond_the_limit_are_told_to_be_missing(runner: Runner, account: StubAccount, settings: Any) -> None:
+def test_lines_beyond_the_limit_are_reported_as_missing(runner: Runner, account: StubAccount, settings: Any) -> None:
     settings.RUNNERS_OUTPUT_LIMIT = 4096
     folder = account.home / ".autosubmit-runners" / "r1"
     folder.mkdir(parents=True)

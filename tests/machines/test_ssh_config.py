@@ -192,7 +192,7 @@ def test_values_that_ssh_does_not_expand_or_separate(file: Path, text: str, expe
     assert {name: getattr(found, name) for name in expected} == expected
 
 
-def test_a_token_that_is_not_supported_is_named(file: Path) -> None:
+def test_an_unsupported_token_of_the_ssh_configuration_is_named(file: Path) -> None:
     file.write_text("Host h\n  IdentityFile /keys/%C\n  IdentityFile /keys/plain\n")
     found = lookup("h", "u")
     assert found.identity_files == ("/keys/plain",)
@@ -223,7 +223,7 @@ def test_no_command_runs_even_if_the_file_changes_after_the_check(file: Path, tm
     assert not proof.exists()
 
 
-def test_match_exec_may_be_allowed(file: Path, settings: Any) -> None:
+def test_match_exec_can_be_allowed_by_a_setting(file: Path, settings: Any) -> None:
     settings.RUNNERS_SSH_MATCH_EXEC = True
     file.write_text('Match exec "test %h = h"\n  Port 99\n')
     assert (lookup("h").port, lookup("g").port) == (99, 22)
@@ -240,7 +240,7 @@ def test_without_ssh_the_error_says_what_to_install(file: Path, monkeypatch: pyt
     assert "openssh-client" in lookup("h").problem
 
 
-def test_an_ssh_that_does_not_answer_is_given_up(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ssh_process_that_does_not_answer_is_abandoned(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = file.parent / "ssh"
     fake.write_text("#!/bin/sh\nexec sleep 60\n")
     fake.chmod(0o755)
@@ -249,12 +249,12 @@ def test_an_ssh_that_does_not_answer_is_given_up(file: Path, monkeypatch: pytest
     assert "did not answer" in lookup("h").problem
 
 
-def test_a_file_that_is_no_file_is_named(file: Path) -> None:
+def test_a_path_that_is_not_a_file_is_named(file: Path) -> None:
     os.mkfifo(file)
     assert f"{file} is not a file" in lookup("h").problem
 
 
-def test_hosts_that_were_asked_for_are_forgotten(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_host_lookups_is_bounded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "CACHED_HOSTS", 3)
     assert all(isinstance(lookup(f"h{number}", "u"), SSHHostOptions) for number in range(6))
     assert len(config._cache) == 3

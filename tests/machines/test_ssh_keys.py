@@ -134,7 +134,7 @@ def test_pair_can_be_published_again(folder: Path) -> None:
     assert PublishedSSHKey.objects.get().line == line
 
 
-def test_directory_that_cannot_be_made_is_said(tmp_path: Path, settings: Any) -> None:
+def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path, settings: Any) -> None:
     (tmp_path / "file").write_text("")
     settings.RUNNERS_SSH_KEY_DIR = str(tmp_path / "file" / "ssh")
     with pytest.raises(CommandError, match="cannot be used"):

@@ -139,7 +139,7 @@ def test_broken_jump_host_is_noticed_and_the_next_command_works(network: Network
     assert get_runner(config).execute('echo "$MACHINE"', timeout=20).text.strip() == "inner"
 
 
-def test_jump_may_be_written_out_and_have_several_hops(network: Network) -> None:
+def test_a_proxyjump_may_have_users_ports_and_several_hops(network: Network) -> None:
     jump = network.jump
     network.configure(jump=f"{jump.user}@127.0.0.1:{jump.port},gate", more=f"Host *\n IdentityFile {jump.client_key}\n")
     assert network.ask() == "inner"
@@ -164,7 +164,7 @@ def test_more_than_four_jump_hosts_are_refused_without_a_connection(network: Net
 
 
 @pytest.mark.parametrize(("jump", "words"), [("me@", "ProxyJump"), ("inner.cluster", "in a circle")])
-def test_jump_that_makes_no_sense_is_an_error_with_words(network: Network, jump: str, words: str) -> None:
+def test_a_malformed_proxyjump_is_an_error_with_a_message(network: Network, jump: str, words: str) -> None:
     network.configure(jump=jump)
     with pytest.raises(RunnerUnreachable, match=words):
         network.ask()
@@ -176,7 +176,7 @@ def test_alias_without_jump_gives_host_name_port_user_and_key(network: Network) 
     assert network.jump.connection_count() == 0
 
 
-def test_configuration_that_cannot_be_used_is_no_way_to_another_machine(network: Network) -> None:
+def test_an_unusable_ssh_configuration_leads_to_no_other_machine(network: Network) -> None:
     network.configure(more="Host other\n  Port many\n")
     network.file.write_text(network.file.read_text() + 'Host "unclosed\n')
     with pytest.raises(RunnerUnreachable, match="SSH configuration"):

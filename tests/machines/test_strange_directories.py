@@ -83,7 +83,7 @@ STRANGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_a_strange_end_cannot_be_told_and_hides_nothing(live: Live, name: str) -> None:
+def test_an_invalid_end_is_undecided_and_hides_no_other_answer(live: Live, name: str) -> None:
     """While its process lives, the run is certainly running. Without its process, its end is unknown."""
     STRANGE[name](live.directory)
     for known in (True, False):
@@ -99,14 +99,14 @@ def test_a_strange_end_cannot_be_told_and_hides_nothing(live: Live, name: str) -
 
 
 @pytest.mark.parametrize("name", sorted(STRANGE.keys() - {"many", "an end while it lives"}))
-def test_strange_names_beside_the_real_end_say_nothing(live: Live, name: str) -> None:
+def test_unexpected_file_names_beside_the_end_are_ignored(live: Live, name: str) -> None:
     STRANGE[name](live.directory)
     kill_all([live.identity.pid])
     ended = wait_for(lambda: (answer := live.probe()).answer != Probe.RUNNING and answer, what="the end of the run")
     assert (ended.answer, ended.exit_code, ended.signal) == (Probe.ENDED, 137, "KILL")
 
 
-def test_an_end_that_its_owner_claims_is_not_believed_while_it_lives(live: Live) -> None:
+def test_an_end_file_of_a_living_process_is_not_believed(live: Live) -> None:
     (live.directory / "running").rename(live.directory / "ended.0.-.1700000000")
     assert live.probe().answer == Probe.RUNNING
 
@@ -127,7 +127,7 @@ IDENTITIES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
-def test_a_strange_identity_cannot_be_told_and_hides_nothing(live: Live, name: str) -> None:
+def test_an_invalid_identity_is_undecided_and_hides_no_other_answer(live: Live, name: str) -> None:
     path = live.directory / "identity"
     whole = path.read_text()
     assert live.probe(known=False).identity == live.identity
@@ -146,7 +146,7 @@ def test_an_identity_with_pid_1_cannot_be_told(live: Live) -> None:
     assert live.probe(known=False).answer == Probe.CANNOT_TELL
 
 
-def test_a_log_that_is_no_file_is_no_log(live: Live) -> None:
+def test_a_log_that_is_not_a_regular_file_is_not_read(live: Live) -> None:
     log = live.directory / "log"
     log.unlink()
     assert live.runner.read_log(live.key, offset=0, limit=100, timeout=TIMEOUT) is None
@@ -171,7 +171,7 @@ def kills_of(runner: Runner, identity: Identity) -> list[str]:
     return [line for line in lines if line.startswith("kill")]
 
 
-def test_nothing_is_sent_to_pid_1_or_below(live: Live) -> None:
+def test_no_signal_is_sent_to_pid_1_or_below(live: Live) -> None:
     assert kills_of(live.runner, live.identity) == [f"kill -s TERM -- -{live.identity.pid}"]
     for pid, start in ((1, start_time(1)), (0, 0), (-1, 0), (-live.identity.pid, live.identity.start)):
         assert kills_of(live.runner, replace(live.identity, pid=pid, start=start)) == []

@@ -34,5 +34,5 @@ def test_a_colour_goes_on_in_the_next_piece_of_the_log() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "zz", "f99", "f1" * 50, '"><script>', "f1;b2", "f1."])
-def test_a_style_that_was_tampered_with_is_the_plain_one(text: str) -> None:
+def test_an_invalid_style_is_replaced_by_the_plain_one(text: str) -> None:
     assert Style.decode(text) == PLAIN

@@ -64,7 +64,7 @@ def test_a_parameter_outside_of_the_admins_limits_is_refused_at_its_field(browse
     assert "ada_*" in record.detail
 
 
-def test_mistakes_and_previews_leave_the_records_that_they_leave_in_the_api(browser: Client) -> None:
+def test_mistakes_and_previews_are_audited_as_in_the_api(browser: Client) -> None:
     RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
     form = {"profile_name": "HERE", "expid": "a001"}
     assert browser.post("/start", {**form, "action": "choose", "expid": "A001"}).status_code == 200
@@ -81,7 +81,7 @@ def test_mistakes_and_previews_leave_the_records_that_they_leave_in_the_api(brow
     assert "dry_run" not in page
 
 
-def test_what_was_given_last_for_a_profile_is_offered_again(browser: Client) -> None:
+def test_the_last_parameters_of_a_profile_are_offered_again(browser: Client) -> None:
     RunnerProfile.objects.create(name="S", runner_type="SSH", module_loader_type="NO_MODULE", ssh_host="h.example.com")
     browser.post("/start", {"profile_name": "S", "expid": "a001", "param-SSH.USER": "ada_l", "action": "preview"})
     assert 'value="ada_l"' in browser.get("/experiments/job-list?profile_name=S").content.decode()
@@ -98,7 +98,7 @@ def creation(browser: Client, account: StubAccount) -> dict[str, str]:
     return {"profile_name": "HERE", "description": "tides", "action": "do", "once": page.context["once"]}
 
 
-def test_a_form_that_is_sent_again_creates_nothing_twice(
+def test_a_form_that_is_sent_twice_creates_one_experiment(
     browser: Client, account: StubAccount, creation: dict[str, str]
 ) -> None:
     first, again = (browser.post("/experiments/create", creation) for _ in range(2))
@@ -117,7 +117,7 @@ def test_a_form_that_is_sent_again_creates_nothing_twice(
     assert ["a001" in changed["Location"], "a002" in fresh["Location"]] == [True, True]
 
 
-def test_a_form_whose_command_has_failed_may_be_sent_again(
+def test_a_form_can_be_sent_again_after_its_command_failed(
     browser: Client, account: StubAccount, creation: dict[str, str]
 ) -> None:
     account.control("expid", FAIL="No space left")
@@ -129,7 +129,7 @@ def test_a_form_whose_command_has_failed_may_be_sent_again(
     assert "expid=a000" in browser.post("/experiments/create", creation)["Location"]
 
 
-def test_a_form_that_is_under_way_is_not_done_twice(
+def test_a_form_that_is_sent_again_while_it_runs_is_rejected(
     browser: Client, account: StubAccount, creation: dict[str, str]
 ) -> None:
     fields = {name: [value] for name, value in creation.items() if name != "once"}

@@ -86,7 +86,7 @@ def test_a_row_is_rendered_once_for_all_and_again_only_when_it_changes() -> None
     assert b"it is &lt;asleep&gt;" in changed.content
 
 
-def test_a_confirmation_is_called_recent_only_while_it_is() -> None:
+def test_a_confirmation_is_called_recent_only_while_it_is_recent() -> None:
     ada = person("ada")
     make(1, confirmed_at=timezone.now() - timedelta(seconds=1))
     assert b"confirmed within the last 15 s" in lists(ada).content
@@ -101,7 +101,7 @@ def test_a_confirmation_is_called_recent_only_while_it_is() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/runs/list", "/experiments/b000", "/history"])
-def test_ages_are_in_words_on_every_page_and_nobody_can_forge_one(path: str) -> None:
+def test_ages_are_shown_in_words_and_cannot_be_forged(path: str) -> None:
     ada = person("ada")
     now = timezone.now()
     fields = {"created": now - timedelta(hours=3), "finished": now - timedelta(minutes=7)}
@@ -112,7 +112,7 @@ def test_ages_are_in_words_on_every_page_and_nobody_can_forge_one(path: str) -> 
     assert "&lt;!--age 0--&gt;" in answer
 
 
-def test_what_somebody_may_not_see_is_not_in_what_is_shared() -> None:
+def test_shared_lists_contain_only_runs_that_the_user_may_view() -> None:
     team = Group.objects.create(name="team")
     secret = RunnerProfile.objects.create(name="SECRET", runner_type="LOCAL", module_loader_type="NO_MODULE")
     secret.view_groups.add(team)
@@ -136,7 +136,7 @@ def test_what_somebody_may_not_see_is_not_in_what_is_shared() -> None:
     assert seen(colleague, etag)[0] == {"open"}  # immediately, while the other users still share a list
 
 
-def test_nothing_of_the_viewer_is_in_what_is_shared() -> None:
+def test_shared_content_contains_nothing_about_the_viewer() -> None:
     make(3)
     ada = person("ada")
     boss = Client()
@@ -188,7 +188,7 @@ def test_long_answers_are_compressed_for_those_who_accept_it(settings: Any) -> N
         assert "Content-Encoding" not in ada.get("/", headers={"Accept-Encoding": refused})
 
 
-def test_a_compressed_page_holds_its_token_masked_and_random_bytes_before_it() -> None:
+def test_a_compressed_page_has_a_masked_token_and_random_padding() -> None:
     ada = person("ada")
     answers = [ada.get("/start", headers={"Accept-Encoding": "gzip"}) for _ in range(12)]
     tokens = [TOKEN.findall(gzip.decompress(answer.content).decode()) for answer in answers]

@@ -15,7 +15,7 @@ from tests.support.rows import unsaved_run
     ("seconds", "said"),
     [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (303, "5 min 3 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")],
 )
-def test_durations_are_said_in_their_two_largest_units(seconds: float, said: str) -> None:
+def test_durations_are_shown_in_their_two_largest_units(seconds: float, said: str) -> None:
     assert words.duration(seconds) == said
 
 
@@ -31,7 +31,7 @@ def test_durations_are_said_in_their_two_largest_units(seconds: float, said: str
         ({"status": "ACTIVE", "identity": {"pid": 1}, "reachable": False}, "running when its machine was last asked"),
     ],
 )
-def test_what_became_of_a_run_is_said_in_words(fields: dict[str, Any], said: str) -> None:
+def test_the_outcome_of_a_run_is_shown_in_words(fields: dict[str, Any], said: str) -> None:
     assert words.outcome(unsaved_run(**fields)) == said
 
 
@@ -46,7 +46,7 @@ def test_what_became_of_a_run_is_said_in_words(fields: dict[str, Any], said: str
         ("of_another_version", "of_another_version", True),
     ],
 )
-def test_what_became_of_a_command_is_said_in_words(outcome: str, said: str, is_bad: bool) -> None:
+def test_the_outcome_of_a_command_is_shown_in_words(outcome: str, said: str, is_bad: bool) -> None:
     record = AuditRecord(outcome=outcome)
     assert words.result(record) == said
     assert words.is_refusal(record) is is_bad

@@ -14,7 +14,7 @@ from runners.pages.views.history import LANE, WIDTH, draw
 from tests.support.rows import unsaved_run
 
 
-def test_runs_that_overlap_get_lanes_of_their_own_and_stay_within_the_picture() -> None:
+def test_overlapping_runs_have_separate_lanes_within_the_timeline() -> None:
     now = timezone.now()
     first = unsaved_run(pk=1, status="COMPLETED", created=now - timedelta(hours=9), finished=now - timedelta(hours=1))
     beside = unsaved_run(pk=2, expid="a001", created=now - timedelta(hours=5))
@@ -29,7 +29,7 @@ def test_runs_that_overlap_get_lanes_of_their_own_and_stay_within_the_picture() 
     assert draw([], group=lambda run: run.expid) is None
 
 
-def test_a_run_of_weeks_that_has_just_ended_is_recent_and_in_the_history(browser: Client) -> None:
+def test_a_long_run_that_has_just_ended_is_recent_and_in_the_history(browser: Client) -> None:
     now = timezone.now()
     long = unsaved_run(expid="long", status="COMPLETED", exit_code=0, created=now - timedelta(days=21), finished=now)
     before = unsaved_run(
@@ -48,7 +48,7 @@ def test_a_run_of_weeks_that_has_just_ended_is_recent_and_in_the_history(browser
     assert [row.expid for row in browser.get("/history?expid=long").context["runs"]] == ["long"]
 
 
-def test_what_ended_last_is_found_by_an_index(db: None) -> None:
+def test_the_last_ended_runs_are_found_by_an_index(db: None) -> None:
     start = timezone.now() - timedelta(days=14)
     plan = RunnerRun.objects.ended_since(start)[:25].explain()
     if connection.vendor == "sqlite":  # PostgreSQL reads all rows of a small table
@@ -66,7 +66,7 @@ def test_an_experiment_that_was_never_run_is_found_by_its_id(browser: Client) ->
         assert "An id has four or more" in refused.content.decode()
 
 
-def test_a_row_leads_to_its_experiment_and_to_its_run(browser: Client) -> None:
+def test_a_row_links_to_its_experiment_and_its_run(browser: Client) -> None:
     row = unsaved_run()
     row.save()
     page = browser.get("/runs/list").content.decode()

@@ -61,7 +61,7 @@ def test_a_log_without_line_ends_is_sent_in_pieces() -> None:
     assert max(map(len, pieces)) <= 2 * 1024**2
 
 
-def test_a_log_that_is_not_there_is_explained(browser: Client, account: StubAccount) -> None:
+def test_a_missing_log_is_explained(browser: Client, account: StubAccount) -> None:
     row = unsaved_run(status="TERMINATED", reason="never_started")
     row.save()
     answer = browser.get(f"/runs/{row.pk}/log").json()
@@ -73,9 +73,7 @@ def test_a_log_that_is_not_there_is_explained(browser: Client, account: StubAcco
     assert f"Back to run {row.pk}" in download.content.decode()
 
 
-def test_what_somebody_else_is_asking_after_holds_up_no_viewer_of_the_log(
-    browser: Client, account: StubAccount
-) -> None:
+def test_a_probe_of_another_request_does_not_delay_the_log(browser: Client, account: StubAccount) -> None:
     """The log itself is readable. Only the row says that its machine does not answer."""
     row = unsaved_run(
         reachable=False, unreachable_detail="no answer", probing_until=timezone.now() + timedelta(hours=1)
@@ -92,7 +90,7 @@ def test_what_somebody_else_is_asking_after_holds_up_no_viewer_of_the_log(
 
 
 @pytest.mark.parametrize("query", ["from=-1", "from=x", "before=1e9", "from=9999999999999999", "style=%22%3E"])
-def test_a_log_request_that_was_tampered_with_is_harmless(browser: Client, account: StubAccount, query: str) -> None:
+def test_an_invalid_log_request_of_a_page_is_harmless(browser: Client, account: StubAccount, query: str) -> None:
     row = unsaved_run(status="COMPLETED", exit_code=0)
     row.save()
     assert browser.get(f"/runs/{row.pk}/log?{query}").status_code == 200

@@ -12,7 +12,7 @@ from django.test import Client
 from runners.models import SignInAttempts
 
 
-def test_a_part_of_a_page_sends_the_whole_page_to_the_login_when_the_session_is_over(client: Client, db: None) -> None:
+def test_a_page_fragment_redirects_the_whole_page_to_the_login_after_the_session(client: Client, db: None) -> None:
     headers = {"HX-Request": "true", "HX-Current-URL": "http://testserver/runs/3"}
     response = client.get("/runs/list", headers=headers)
     assert response.status_code == 204
@@ -21,7 +21,7 @@ def test_a_part_of_a_page_sends_the_whole_page_to_the_login_when_the_session_is_
     assert elsewhere["HX-Redirect"] == "/login?next=%2F"
 
 
-def test_the_sign_in_may_be_somewhere_else(client: Client, settings: Any, db: None) -> None:
+def test_the_sign_in_page_can_be_another_view(client: Client, settings: Any, db: None) -> None:
     settings.LOGIN_URL = "openapi"  # the recipe for OpenID Connect also names its own view here
     assert 'href="/openapi.json">Sign in' in client.get("/").content.decode()
     assert client.get("/start")["Location"] == "/openapi.json?next=/start"
@@ -29,7 +29,7 @@ def test_the_sign_in_may_be_somewhere_else(client: Client, settings: Any, db: No
 
 
 @pytest.mark.parametrize("path", ["/login", "/admin/login/"])
-def test_guessing_passwords_is_slowed_down(client: Client, ada: User, settings: Any, path: str) -> None:
+def test_failed_logins_are_throttled(client: Client, ada: User, settings: Any, path: str) -> None:
     settings.THROTTLE_FAILED_LOGINS = "3/min"
     User.objects.filter(pk=ada.pk).update(is_staff=True)
     wrong = {"username": "ada", "password": "guessed"}
@@ -51,7 +51,7 @@ def send_login(origin: str, **headers: str) -> HttpResponse:
     return browser.post("/login", {"username": "ada", "password": "x", "csrfmiddlewaretoken": str(token)})
 
 
-def test_a_proxy_that_does_tls_untold_is_named_as_the_cause(ada: User, settings: Any) -> None:
+def test_a_tls_proxy_without_its_setting_is_named_as_the_cause(ada: User, settings: Any) -> None:
     refused = send_login("https://testserver")
     assert refused.status_code == 403
     words = refused.content.decode()
@@ -62,7 +62,7 @@ def test_a_proxy_that_does_tls_untold_is_named_as_the_cause(ada: User, settings:
     assert send_login("https://testserver", **{"X-Forwarded-Proto": "https"}).status_code == 302
 
 
-def test_a_form_of_another_origin_and_one_that_has_expired_are_told_apart(ada: User) -> None:
+def test_a_form_of_another_origin_and_an_expired_form_have_different_errors(ada: User) -> None:
     foreign = send_login("https://evil.example").content.decode()
     assert "https://evil.example" in foreign
     assert "CSRF_TRUSTED_ORIGINS" in foreign

@@ -12,9 +12,7 @@ from django.test import Client
 from tests.support.servers import AppServer
 
 
-def test_a_database_that_does_not_answer_is_said_on_every_page(
-    make_app: Callable[..., AppServer], tmp_path: Path
-) -> None:
+def test_every_page_reports_a_database_that_does_not_answer(make_app: Callable[..., AppServer], tmp_path: Path) -> None:
     app = make_app(env={"DATABASE_URL": f"sqlite:///{tmp_path}/gone/db.sqlite3"}, workers=1)
     app.headers = {"Cookie": "sessionid=of-somebody-signed-in"}
     for path in ("/", "/runs/1", "/runs/list", "/start", "/history", "/admin/", "/admin/runners/runnerrun/", "/login"):

@@ -35,7 +35,7 @@ def behind_proxy(settings: Any) -> None:
     ]
 
 
-def test_a_proxys_header_signs_people_in_and_makes_an_account_without_rights(
+def test_a_proxy_header_signs_users_in_and_creates_an_account_without_permissions(
     client: Client, behind_proxy: None, db: None
 ) -> None:
     assert "grace" in client.get("/", headers=named("grace")).content.decode()
@@ -45,7 +45,7 @@ def test_a_proxys_header_signs_people_in_and_makes_an_account_without_rights(
 
 
 @pytest.mark.parametrize("name", ["ADA", "ad\uff41", "a b", "x" * 151, "a;b", "a/b"])
-def test_a_proxys_name_that_is_nobodys_or_looks_like_anothers_is_not_signed_in(
+def test_an_invalid_or_lookalike_name_of_a_proxy_header_is_not_signed_in(
     client: Client, behind_proxy: None, ada: User, name: str
 ) -> None:
     as_sent = name.encode().decode("latin-1")  # how WSGI passes bytes
@@ -56,21 +56,19 @@ def test_a_proxys_name_that_is_nobodys_or_looks_like_anothers_is_not_signed_in(
     assert User.objects.count() == 1
 
 
-def test_a_proxys_name_is_read_as_utf8(client: Client, behind_proxy: None, db: None) -> None:
+def test_the_user_name_of_a_proxy_header_is_read_as_utf8(client: Client, behind_proxy: None, db: None) -> None:
     for _ in range(2):
         assert "josé" in client.get("/", headers=named("josé".encode().decode("latin-1"))).content.decode()
     assert User.objects.get().username == "josé"
 
 
-def test_somebody_else_in_the_header_ends_the_session_of_the_first(
-    client: Client, behind_proxy: None, db: None
-) -> None:
+def test_another_user_in_the_header_ends_the_session(client: Client, behind_proxy: None, db: None) -> None:
     client.get("/", headers=named("grace"))
     assert "ada" in client.get("/", headers=named("ada")).content.decode()
     assert "Sign in" in client.get("/").content.decode()
 
 
-def test_unknown_and_switched_off_people_stay_out_when_accounts_are_not_made(
+def test_unknown_and_inactive_users_are_not_signed_in_without_account_creation(
     client: Client, behind_proxy: None, settings: Any, ada: User
 ) -> None:
     settings.RUNNERS_REMOTE_USER_CREATE = False
@@ -81,7 +79,7 @@ def test_unknown_and_switched_off_people_stay_out_when_accounts_are_not_made(
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", PROXY_SECRET[:-1], PROXY_SECRET + "x", "\u00e9"])
-def test_a_header_without_the_proxys_secret_is_nobodys(
+def test_a_header_without_the_secret_of_the_proxy_is_ignored(
     client: Client, behind_proxy: None, ada: User, secret: str
 ) -> None:
     assert "Sign in" in client.get("/", headers=named("ada", secret)).content.decode()
@@ -89,7 +87,7 @@ def test_a_header_without_the_proxys_secret_is_nobodys(
     assert "ada" in client.get("/", headers=named("ada")).content.decode()
 
 
-def test_with_the_unix_socket_only_requests_from_it_count(
+def test_the_remote_user_header_is_accepted_only_from_the_unix_socket(
     client: Client, behind_proxy: None, settings: Any, ada: User
 ) -> None:
     settings.RUNNERS_REMOTE_USER_SECRET, settings.RUNNERS_REMOTE_USER_SOCKET = "", True
@@ -97,7 +95,7 @@ def test_with_the_unix_socket_only_requests_from_it_count(
     assert "ada" in client.get("/", headers={"X-Remote-User": "ada"}, REMOTE_ADDR="").content.decode()
 
 
-def test_the_header_alone_stops_the_start() -> None:
+def test_the_remote_user_header_without_a_proof_prevents_the_start() -> None:
     environment = {
         "PATH": os.environ["PATH"],
         "SECRET_KEY": PROXY_SECRET,
@@ -111,7 +109,7 @@ def test_the_header_alone_stops_the_start() -> None:
         assert not subprocess.run(argv, cwd=ROOT, env=environment | proof, capture_output=True, check=False).returncode
 
 
-def test_the_header_means_nothing_without_the_setting(client: Client, db: None) -> None:
+def test_the_remote_user_header_is_ignored_without_the_setting(client: Client, db: None) -> None:
     for name in ("X-Remote-User", "Remote-User"):
         assert "Sign in" in client.get("/", headers={name: "root"}).content.decode()
     assert not User.objects.exists()

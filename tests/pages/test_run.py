@@ -15,7 +15,7 @@ from tests.support.environments import StubAccount
 from tests.support.rows import unsaved_run
 
 
-def test_a_run_of_a_guarded_profile_is_shown_without_a_stop_and_not_stopped(browser: Client) -> None:
+def test_a_run_of_a_restricted_profile_is_shown_but_cannot_be_stopped(browser: Client) -> None:
     profile = RunnerProfile.objects.create(name="GUARDED", runner_type="LOCAL", module_loader_type="NO_MODULE")
     profile.stop_groups.add(Group.objects.create(name="operators"))
     row = unsaved_run(profile_name="GUARDED")
@@ -39,14 +39,14 @@ def test_an_ended_run_never_stops_the_newer_one_of_its_experiment(browser: Clien
     assert new.stop_requested_at is None
 
 
-def test_asking_a_machine_takes_a_post(browser: Client) -> None:
+def test_a_check_of_the_machine_needs_a_post_request(browser: Client) -> None:
     row = unsaved_run(status="COMPLETED", exit_code=0)
     row.save()
     assert browser.get(f"/runs/{row.pk}/refresh").status_code == 405
     assert browser.post(f"/runs/{row.pk}/refresh").status_code == 204
 
 
-def test_why_a_run_cannot_be_stopped_is_said(browser: Client) -> None:
+def test_the_page_explains_why_a_run_cannot_be_stopped(browser: Client) -> None:
     row = unsaved_run()
     row.save()
     assert "Stop this run" in browser.get(f"/runs/{row.pk}").content.decode()
@@ -57,7 +57,7 @@ def test_why_a_run_cannot_be_stopped_is_said(browser: Client) -> None:
         assert "an admin has switched off starting and stopping for now" in page
 
 
-def test_while_a_step_of_a_stop_is_under_way_only_a_kill_is_offered(browser: Client) -> None:
+def test_only_a_kill_is_offered_while_a_stop_is_running(browser: Client) -> None:
     row = unsaved_run(
         stop_requested_at=timezone.now(),
         stop_steps=[{"action": "autosubmit stop", "outcome": "", "seconds": None, "ended": False}],
@@ -78,7 +78,7 @@ def test_while_a_step_of_a_stop_is_under_way_only_a_kill_is_offered(browser: Cli
     assert "checked" not in browser.get(f"/runs/{row.pk}/stop").content.decode()
 
 
-def test_a_stop_that_nobody_carries_out_any_more_is_called_interrupted(browser: Client) -> None:
+def test_a_stop_whose_process_ended_is_shown_as_interrupted(browser: Client) -> None:
     """Its process is gone, or its time limit is over."""
     mine = own_process.owner()
     for owner, until in ((mine, -1), (f"{mine.rsplit(' ', 3)[0]} 999999999 1 aa", 60)):
@@ -100,7 +100,7 @@ def test_a_stop_that_nobody_carries_out_any_more_is_called_interrupted(browser: 
         assert AuditRecord.objects.filter(run_id=row.pk, outcome="interrupted", actor="ada").count() == 1
 
 
-def test_a_stop_that_was_interrupted_between_two_steps_is_told_too(browser: Client) -> None:
+def test_a_stop_that_was_interrupted_between_two_steps_is_shown_as_interrupted(browser: Client) -> None:
     done = {"action": "autosubmit stop", "outcome": "exit code 0", "seconds": 2.0, "ended": False}
     for steps in ([], [done]):
         row = unsaved_run(
@@ -117,7 +117,7 @@ def test_a_stop_that_was_interrupted_between_two_steps_is_told_too(browser: Clie
         assert "was interrupted" in page
 
 
-def test_what_an_ended_run_has_left_can_be_cancelled_on_its_page(browser: Client, account: StubAccount) -> None:
+def test_remaining_jobs_of_an_ended_run_can_be_cancelled_on_its_page(browser: Client, account: StubAccount) -> None:
     account.experiment("a001")
     row = unsaved_run(status="TERMINATED", reason="stopped", config=account.config().as_dict(), finished=timezone.now())
     row.save()

@@ -51,11 +51,11 @@ def test_users_are_matched_with_their_case() -> None:
             resolved(profile, "h", user)
 
 
-def test_what_the_profile_fixes_needs_no_leave() -> None:
+def test_a_value_fixed_by_the_profile_needs_no_permission() -> None:
     assert resolved(open_ssh(ssh_host="fixed", allowed_hosts="other"), "fixed").target
 
 
-def test_user_from_the_ssh_configuration_is_judged_too(tmp_path: Path, settings: Any) -> None:
+def test_the_user_of_the_ssh_configuration_is_validated_too(tmp_path: Path, settings: Any) -> None:
     (tmp_path / "config").write_text("Host h\n  User root\n")
     settings.RUNNERS_SSH_CONFIG = str(tmp_path / "config")
     with pytest.raises(ForbiddenParameter):
@@ -100,7 +100,7 @@ def test_export_imports_to_no_change() -> None:
     assert not import_configuration(parse(TEXT))
 
 
-def test_import_that_does_not_speak_of_access_leaves_it() -> None:
+def test_an_import_without_access_rules_keeps_them() -> None:
     import_configuration(parse(TEXT))
     import_configuration(parse("RUNNER_CONFIGURATION: {PROFILES: {P: {RUNNER_TYPE: LOCAL}}}"))
     profile = RunnerProfile.objects.get()
@@ -141,7 +141,7 @@ def test_dry_run_makes_no_groups() -> None:
         ("LIMITS: {HOSTS: [a, 5]}", "LIMITS.HOSTS"),
     ],
 )
-def test_mistakes_in_yaml_are_told_by_path(text: str, path: str) -> None:
+def test_mistakes_in_yaml_are_reported_with_their_path(text: str, path: str) -> None:
     with pytest.raises(InvalidConfiguration) as caught:
         parse(f"RUNNER_CONFIGURATION: {{PROFILES: {{P: {{{text}}}}}}}")
     assert [mistake.path for mistake in caught.value.mistakes] == [f"RUNNER_CONFIGURATION.PROFILES.P.{path}"]

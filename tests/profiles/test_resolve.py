@@ -359,7 +359,7 @@ def any_json(rng: random.Random, depth: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_any_json_is_resolved_or_refused_in_words(seed: int) -> None:
+def test_any_json_is_resolved_or_rejected_with_a_message(seed: int) -> None:
     rng = random.Random(seed)
     templates = [RunnerProfile(name="P"), profile(), profile(**FULL), profile(runner_type="", module_loader_type="")]
     for _ in range(300):

@@ -92,7 +92,7 @@ def test_a_pending_migration_is_not_ready(client: Client) -> None:
     assert "manage.py migrate" in answer["detail"]
 
 
-def test_a_database_that_is_away_is_not_ready_and_the_process_lives(tmp_path: Any) -> None:
+def test_a_missing_database_makes_the_service_not_ready_but_alive(tmp_path: Any) -> None:
     program = (
         "import django; django.setup()\n"
         "from django.test import Client\n"
@@ -114,7 +114,7 @@ def test_a_database_that_is_away_is_not_ready_and_the_process_lives(tmp_path: An
 
 
 @pytest.mark.django_db
-def test_people_see_that_the_watch_is_missing(admin_client: Client, client: Client) -> None:
+def test_pages_show_that_watch_runs_is_missing(admin_client: Client, client: Client) -> None:
     for path in ("/", "/admin/"):
         health.forget()
         assert "watch_runs` does not run" in admin_client.get(path).content.decode(), path
@@ -125,7 +125,7 @@ def test_people_see_that_the_watch_is_missing(admin_client: Client, client: Clie
         assert "watch_runs` does not run" not in admin_client.get(path).content.decode(), path
 
 
-def test_the_watch_says_that_it_lives_and_that_it_ends(app: AppServer) -> None:
+def test_watch_runs_records_that_it_lives_and_that_it_ends(app: AppServer) -> None:
     def answer() -> dict[str, Any]:
         return dict(app.get("/readyz").body)
 

@@ -56,7 +56,7 @@ def test_a_path_that_is_quadratic_is_found() -> None:
         ("h.st", "host", False),
     ],
 )
-def test_patterns_of_known_hosts_mean_what_they_did(field: str, name: str, expected: bool) -> None:
+def test_patterns_of_known_hosts_work_as_in_openssh(field: str, name: str, expected: bool) -> None:
     assert _is_for(field, name) is expected
 
 
@@ -73,9 +73,9 @@ def test_patterns_of_known_hosts_mean_what_they_did(field: str, name: str, expec
         ("\ra", "a"),
     ],
 )
-def test_of_an_overwritten_line_the_last_writing_is_shown(text: str, shown: str) -> None:
+def test_an_overwritten_line_shows_its_last_content(text: str, shown: str) -> None:
     assert to_html(text)[0] == shown
 
 
-def test_a_number_that_no_terminal_knows_is_no_error() -> None:
+def test_an_unknown_terminal_code_is_not_an_error() -> None:
     assert to_html("\x1b[" + "9" * 10_000 + "mtext\x1b[0;31mred")[0] == 'text<span class="fg1">red</span>'

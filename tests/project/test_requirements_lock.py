@@ -30,7 +30,7 @@ def required() -> list[Requirement]:
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
-def test_the_lock_is_in_step_with_the_requirements() -> None:
+def test_the_lock_matches_the_requirements() -> None:
     versions = locked()
     for requirement in required():
         version = versions.get(canonicalize_name(requirement.name))
@@ -38,7 +38,7 @@ def test_the_lock_is_in_step_with_the_requirements() -> None:
         assert version in requirement.specifier, f"{requirement} is not {version}: {REMEDY}"
 
 
-def test_the_lock_holds_what_the_requirements_need_in_their_turn() -> None:
+def test_the_lock_has_the_dependencies_of_the_requirements() -> None:
     """pip with --require-hashes rejects a package without a hash, so one missing entry would break every deployment."""
     versions = locked()
     waiting = [(requirement.name, tuple(requirement.extras)) for requirement in required()]

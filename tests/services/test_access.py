@@ -27,7 +27,7 @@ def test_everybody_may_use_a_profile_that_names_no_groups(world: World, account:
     world.ana.post("stop-experiment", {"expid": "a001"})
 
 
-def test_run_is_for_its_groups(world: World) -> None:
+def test_only_the_run_groups_may_run(world: World) -> None:
     world.restrict("run")
     body = run_with(world.ben, expect=403)
     assert body["code"] == "profile_forbidden"
@@ -46,7 +46,7 @@ def test_run_is_for_its_groups(world: World) -> None:
         ("update-experiment-description", {"expid": "a001", "description": "a text"}),
     ],
 )
-def test_what_else_uses_a_profile_is_for_those_who_may_run(
+def test_other_commands_of_a_profile_need_the_permission_to_run(
     world: World, account: StubAccount, command: str, body: dict[str, Any]
 ) -> None:
     world.restrict("run")
@@ -55,7 +55,7 @@ def test_what_else_uses_a_profile_is_for_those_who_may_run(
     world.ana.post(command, {"profile_name": "P", **body})
 
 
-def test_stop_is_for_its_groups_whoever_started_the_run(world: World, account: StubAccount) -> None:
+def test_only_the_stop_groups_may_stop(world: World, account: StubAccount) -> None:
     world.restrict("stop")
     account.control("run", SLEEP=60)
     run_with(world.ben)
@@ -67,7 +67,7 @@ def test_stop_is_for_its_groups_whoever_started_the_run(world: World, account: S
     assert world.ana.post("stop-experiment", {"expid": "a001"})["stopped_by"] == "ana"
 
 
-def test_set_status_is_for_its_groups_and_needs_no_right_to_run(world: World) -> None:
+def test_only_the_set_status_groups_may_set_statuses(world: World) -> None:
     world.restrict("status")
     body = {"expid": "a001", "profile_name": "P", "command_params": READY}
     assert world.ben.post("set-job-status", body, expect=403)["code"] == "profile_forbidden"
@@ -84,7 +84,7 @@ def test_superusers_always_may(world: World, account: StubAccount) -> None:
     world.root.post("stop-experiment", {"expid": "a001"})
 
 
-def test_refusal_comes_before_words_about_the_parameters(world: World) -> None:
+def test_permission_is_checked_before_the_parameters(world: World) -> None:
     world.restrict("run")
     assert run_with(world.ben, expect=403, profile_params={"SSH": {"HOST": "x"}})["code"] == "profile_forbidden"
 
@@ -96,7 +96,7 @@ def test_anonymous_people_are_in_no_group(world: World, settings: Any, client: C
     run_with(Api(client), expect=403)
 
 
-def test_inactive_people_may_nothing_that_is_restricted(world: World) -> None:
+def test_inactive_users_may_do_nothing_that_is_restricted(world: World) -> None:
     world.restrict("run")
     for name in ("ana", "root"):
         user = User.objects.get(username=name)
@@ -115,7 +115,7 @@ def test_runs_of_a_disabled_profile_follow_its_groups(world: World, account: Stu
     world.ana.post("stop-experiment", {"expid": "a001"})
 
 
-def test_runs_of_a_deleted_profile_are_for_who_started_them(world: World) -> None:
+def test_runs_of_a_deleted_profile_are_stopped_by_their_starters_only(world: World) -> None:
     run_of_ben = RunnerRun(profile_name="gone", started_by="ben")
     people = {name: User.objects.get(username=name) for name in ("ana", "ben", "root")}
     assert {name: user_may_stop(user, run_of_ben) for name, user in people.items()} == {
@@ -136,7 +136,7 @@ def test_last_group_of_an_action_cannot_be_deleted(world: World) -> None:
     world.operators.delete()
 
 
-def test_admin_says_why_a_group_cannot_be_deleted(world: World, client: Client) -> None:
+def test_the_admin_explains_why_a_group_cannot_be_deleted(world: World, client: Client) -> None:
     world.restrict("run")
     User.objects.create_superuser("boss", password="x")
     client.login(username="boss", password="x")

@@ -53,7 +53,7 @@ def _protected(settings: Any) -> None:
 # --- accounts ---------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_acts_as_somebody_elses_account_with_a_bound_profile(client: Client, ana: User, ben: User) -> None:
+def test_a_bound_profile_rejects_accounts_of_other_users(client: Client, ana: User, ben: User) -> None:
     open_profile(allowed_users="{username}\n{accounts}")
     AccountMap.objects.create(person="ana", accounts="bsc01\nbsc02")
     mine = api_of(client, ana)
@@ -68,7 +68,7 @@ def test_nobody_acts_as_somebody_elses_account_with_a_bound_profile(client: Clie
         assert theirs.post(CREATE, body(account), expect=403)["code"] == "profile_forbidden"
 
 
-def test_the_page_binds_as_the_api_does(client: Client, ana: User) -> None:
+def test_the_page_binds_accounts_like_the_api(client: Client, ana: User) -> None:
     open_profile(allowed_users="{username}")
     client.force_login(ana)
     form = {"profile_name": "P", "action": "preview", "description": "x", "expid": "a001"}
@@ -77,14 +77,14 @@ def test_the_page_binds_as_the_api_does(client: Client, ana: User) -> None:
         assert page.status_code == status, page.content.decode()
 
 
-def test_who_is_not_signed_in_has_no_account(client: Client, settings: Any) -> None:
+def test_an_anonymous_user_has_no_account(client: Client, settings: Any) -> None:
     settings.PROTECTION_LEVEL = "NONE"
     open_profile(allowed_users="{username}\n{accounts}")
     answer = Api(client).post(CREATE, body("ana"), expect=403)
     assert "you have no account here" in answer["detail"]
 
 
-def test_a_name_with_the_signs_of_patterns_is_no_pattern() -> None:
+def test_a_user_name_with_pattern_characters_is_not_a_pattern() -> None:
     profile = open_profile(allowed_users="{username}")
     star = Person("*")
     with pytest.raises(ForbiddenParameter):
@@ -118,7 +118,7 @@ def test_the_map_of_accounts_is_exported_and_imported_without_a_change() -> None
             parse(f"RUNNER_CONFIGURATION: {{ACCOUNTS: {wrong}}}")
 
 
-def test_a_mapping_is_found_by_a_name_that_looks_the_same_and_goes_with_the_account(admin_client: Client) -> None:
+def test_an_account_mapping_is_found_by_a_lookalike_name_and_is_deleted_with_the_user(admin_client: Client) -> None:
     AccountMap.objects.create(person="Ana", accounts="bsc01")
     user = User.objects.create_user("ana")
     assert person_of(user).accounts() == ("bsc01",)
@@ -136,7 +136,7 @@ def test_a_mapping_is_found_by_a_name_that_looks_the_same_and_goes_with_the_acco
 # --- marked profiles --------------------------------------------------------------------------------------------------
 
 
-def test_an_imported_profile_keeps_its_meaning_and_is_marked_until_it_is_bound(
+def test_an_imported_profile_is_unchanged_and_marked_until_it_is_bound(
     client: Client, ana: User, admin_client: Client, tmp_path: Any
 ) -> None:
     file = tmp_path / "profiles.yml"
@@ -184,11 +184,11 @@ def test_an_imported_profile_keeps_its_meaning_and_is_marked_until_it_is_bound(
         ({"runner_type": ""}, True),
     ],
 )
-def test_what_is_anybody_as_anybody(fields: dict[str, Any], marked: bool) -> None:
+def test_profiles_that_let_any_user_act_as_any_account_are_marked(fields: dict[str, Any], marked: bool) -> None:
     assert bool(open_profile(**fields).warnings) is marked
 
 
-def test_a_bound_profile_by_which_a_request_can_choose_local_is_marked(settings: Any) -> None:
+def test_a_bound_profile_that_lets_a_request_choose_local_is_marked(settings: Any) -> None:
     fields = {"ssh_host": "", "ssh_port": None, "allowed_users": "{username}"}
     assert ["RUNNER_TYPE open" in text for text in open_profile("A", runner_type="", **fields).warnings] == [True]
     assert not open_profile("B", **fields).warnings

@@ -97,7 +97,7 @@ def test_no_command_of_the_api_is_missing_above() -> None:
     assert names == set(COMMANDS)
 
 
-def test_refusals_are_one_complete_record(api: Api, events: list[str]) -> None:
+def test_a_rejected_command_is_one_complete_audit_record(api: Api, events: list[str]) -> None:
     api.post("run-experiment", {"expid": "A", **PROFILE}, expect=400)
     api.post("stop-experiment", {"expid": "a001"}, expect=404)
     assert events == ["invalid_request", "run_not_found"]
@@ -123,7 +123,7 @@ def test_a_record_is_interrupted_only_when_its_process_is_certainly_gone() -> No
     assert "stands" in AuditRecord.objects.filter(outcome="interrupted")[0].detail
 
 
-def test_the_end_of_a_command_counts_more_than_a_wrong_interruption() -> None:
+def test_the_end_of_a_command_replaces_a_wrong_interruption() -> None:
     with audit.audited(endpoint="run-experiment") as record:
         audit.begin(record)
         AuditRecord.objects.update(outcome=AuditRecord.INTERRUPTED)

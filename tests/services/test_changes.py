@@ -112,7 +112,7 @@ def test_groups_permissions_and_members_are_recorded_from_both_sides() -> None:
     assert "Can change" in last()["before"]["permissions"][0]
 
 
-def test_secrets_are_told_as_changed_only() -> None:
+def test_changes_of_secrets_are_recorded_without_values() -> None:
     ana = user()
     ana.set_password(PASSWORD)
     ana.save()
@@ -135,7 +135,7 @@ def test_secrets_are_told_as_changed_only() -> None:
         assert secret not in told
 
 
-def test_a_sign_in_and_the_use_of_a_token_are_no_changes(client: Client) -> None:
+def test_sign_ins_and_uses_of_tokens_are_not_recorded_as_changes(client: Client) -> None:
     user().set_password(PASSWORD)
     ana = user()
     ana.set_password(PASSWORD)
@@ -185,7 +185,7 @@ def test_commands_record_the_unix_account(tmp_path: Path) -> None:
     assert [each.changes[0]["kind"] for each in (user_added, token_added)] == ["user", "API token"]
 
 
-def test_who_is_switched_off_loses_what_is_recorded() -> None:
+def test_deactivating_a_user_records_the_removed_tokens_and_accounts() -> None:
     ana = user()
     ApiToken.issue(user=ana)
     AccountMap.objects.create(person="ana", accounts="abc1")

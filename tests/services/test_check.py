@@ -84,7 +84,7 @@ def test_nothing_is_left_behind(remote: RunnerConfig, account: StubAccount, sshd
     assert POOL.count() == 0  # the check used its own connections
 
 
-def test_nothing_is_left_behind_when_nobody_is_let_in_again(
+def test_the_machine_removes_files_that_a_check_could_not_remove(
     remote: RunnerConfig, account: StubAccount, sshd: SSHServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checking, "LIFETIME", 2)
@@ -120,7 +120,7 @@ def test_stages_come_as_soon_as_they_are_known(remote: RunnerConfig, sshd: SSHSe
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
-def test_a_name_that_nobody_knows(remote: RunnerConfig) -> None:
+def test_an_unknown_host_name_fails_at_resolve(remote: RunnerConfig) -> None:
     stage = only_failure(check(at(remote, host="no-such-host.invalid")), "resolve")
     assert "no-such-host.invalid" in stage.detail
     assert "SSH.HOST" in stage.remedy
@@ -290,7 +290,7 @@ def test_a_run_directory_that_cannot_be_written(remote: RunnerConfig, account: S
     assert ".autosubmit-runners" in stage.remedy
 
 
-def test_a_machine_that_ends_what_a_logout_leaves(make_sshd: Callable[..., SSHServer], account: StubAccount) -> None:
+def test_a_machine_that_kills_processes_at_logout(make_sshd: Callable[..., SSHServer], account: StubAccount) -> None:
     """systemd-logind does this with KillUserProcesses=yes. Here a forced command ends the processes that it leaves."""
     script = account.home / "kill-user-processes"
     script.write_text(
@@ -312,6 +312,6 @@ exit $code
     assert f"loginctl enable-linger {server.user}" in stage.remedy
 
 
-def test_a_target_without_a_user_of_ours_is_refused_at_the_login(remote: RunnerConfig, sshd: SSHServer) -> None:
+def test_a_target_without_a_user_is_rejected_at_the_login(remote: RunnerConfig, sshd: SSHServer) -> None:
     config = replace(remote, target=SSHTarget("127.0.0.1", sshd.port, "nobody-of-that-name"))
     assert "nobody-of-that-name" in only_failure(check(config), "authenticate").detail

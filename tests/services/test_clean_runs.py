@@ -116,7 +116,7 @@ def test_an_abandoned_run_that_still_lives_keeps_its_directory(
     assert not RunnerRun.objects.exists()
 
 
-def test_a_run_that_never_got_a_directory_is_done_with(no_module: RunnerConfig, account: StubAccount) -> None:
+def test_a_run_without_a_directory_is_marked_as_cleaned(no_module: RunnerConfig, account: StubAccount) -> None:
     run = RunnerRun.objects.create(
         expid="a001", config=no_module.as_dict(), runner=no_module.runner_type, module_loader="NO_MODULE"
     )

@@ -200,7 +200,7 @@ def test_refresh_raises_nothing_and_stores_little(data: Any, offset: int) -> Non
 
 @hostile_rows
 @given(st.data(), st.booleans(), st.booleans())
-def test_a_stop_ends_in_words(data: Any, force: bool, cancel_jobs: bool) -> None:
+def test_a_stop_ends_with_a_result_or_a_clear_error(data: Any, force: bool, cancel_jobs: bool) -> None:
     with world(data) as there:
         audit = AuditRecord(endpoint="stop-experiment")
         try:
@@ -218,7 +218,7 @@ def test_a_stop_ends_in_words(data: Any, force: bool, cancel_jobs: bool) -> None
 
 @hostile_rows
 @given(st.data())
-def test_a_launch_ends_in_words(data: Any) -> None:
+def test_a_launch_ends_with_a_result_or_a_clear_error(data: Any) -> None:
     with world(data):
         audit = AuditRecord(endpoint="run-experiment")
         try:
@@ -232,7 +232,7 @@ def test_a_launch_ends_in_words(data: Any) -> None:
 
 @hostile_rows
 @given(st.data())
-def test_a_look_of_watch_runs_takes_all_its_steps(data: Any) -> None:
+def test_watch_runs_executes_all_its_steps(data: Any) -> None:
     with world(data):
         call_command("watch_runs", stdout=io.StringIO(), stderr=io.StringIO())
 

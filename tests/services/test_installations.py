@@ -285,7 +285,7 @@ def test_profile_params_say_which_account_of_an_open_profile_is_meant(api: Api) 
     assert status(api, profile_params={"SSH": {}}, expect=400)["errors"].keys() == {"profile_name"}
 
 
-def test_who_has_an_experiment_of_this_id_is_not_shown_another_persons(client: Client, settings: Any) -> None:
+def test_an_expid_finds_the_own_run_and_not_that_of_another_user(client: Client, settings: Any) -> None:
     settings.PROTECTION_LEVEL = "ALL"
     ana, ben, eve = (User.objects.create_user(name) for name in ("ana", "ben", "eve"))
     values: dict[str, Any] = {"expid": "gr05", "config": {}, "runner": "LOCAL", "module_loader": "NO_MODULE"}
@@ -314,7 +314,7 @@ def test_who_has_an_experiment_of_this_id_is_not_shown_another_persons(client: C
     assert other.pk in [each["runner_id"] for each in refused["choices"]]
 
 
-def test_a_hidden_run_that_is_in_the_way_is_not_described(client: Client, settings: Any, account: StubAccount) -> None:
+def test_a_conflict_with_a_hidden_run_does_not_describe_it(client: Client, settings: Any, account: StubAccount) -> None:
     settings.PROTECTION_LEVEL = "ALL"
     secret = RunnerProfile.objects.create(name="SECRET", runner_type="LOCAL", module_loader_type="NO_MODULE")
     RunnerProfile.objects.create(name="MINE", runner_type="LOCAL", module_loader_type="NO_MODULE")
@@ -424,14 +424,14 @@ def test_the_connection_test_compares_databases_with_installations(
         b"[database]\npath = /\xff\xfe\n",
     ],
 )
-def test_a_configuration_that_tells_no_database_is_no_error(account: StubAccount, text: str | bytes) -> None:
+def test_a_configuration_without_a_database_is_not_an_error(account: StubAccount, text: str | bytes) -> None:
     file = account.home / ".autosubmitrc"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert databases.read(get_runner(account.config())) is None
 
 
 @pytest.mark.usefixtures("rc_files")
-def test_a_server_is_told_without_its_password(account: StubAccount) -> None:
+def test_a_database_server_is_shown_without_its_password(account: StubAccount) -> None:
     use_database(
         account, "/a", backend="postgres", connection_url="postgresql://ana:se%cret@DB.example.com/as?password=x"
     )

@@ -62,7 +62,7 @@ def test_an_experiment_that_was_never_run_has_no_last_run() -> None:
     assert RunnerRun.objects.last_of("a00") == (None, True)
 
 
-def test_an_expid_of_several_installations_is_told() -> None:
+def test_an_expid_of_several_installations_is_reported_as_ambiguous() -> None:
     first = make("a001")
     made = make("a001", installation="other")
     assert RunnerRun.objects.last_of("a001") == (made, False)

@@ -101,7 +101,7 @@ def test_fifty_viewers_who_start_anywhere_cost_one_read_per_second(account: Stub
     assert reads <= 3 * took + 3, f"{reads} reads in {took:.1f} s"
 
 
-def test_who_waits_for_a_read_that_hangs_has_an_answer_in_time(
+def test_a_waiter_of_a_hanging_read_gets_an_answer_in_time(
     account: StubAccount, sshd: SSHServer, settings: Any
 ) -> None:
     row, _ = make_run(account, sshd.config(), b"line\n")
@@ -128,7 +128,7 @@ def test_who_waits_for_a_read_that_hangs_has_an_answer_in_time(
     assert chunk and chunk.data == b"line\n"
 
 
-def test_what_was_read_before_the_end_is_not_the_whole_log_afterwards(account: StubAccount) -> None:
+def test_a_log_cached_before_the_end_is_read_again(account: StubAccount) -> None:
     row, path = make_run(account, account.config(), b"first\n")
     assert logs.read(row, limit=1000).data == b"first\n"
     with path.open("a") as stream:
@@ -138,7 +138,9 @@ def test_what_was_read_before_the_end_is_not_the_whole_log_afterwards(account: S
     assert (page.data, page.ended) == (b"first\nlast\n", True)
 
 
-def test_each_part_is_what_the_machine_would_have_sent(account: StubAccount, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_cached_part_equals_the_answer_of_the_machine(
+    account: StubAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Read a growing log and a truncated log at random offsets. Little is cached, but a part can always be shared."""
     clock = SimpleNamespace(now=time.monotonic())
     monkeypatch.setattr(log_cache, "time", SimpleNamespace(monotonic=lambda: clock.now))
@@ -157,7 +159,7 @@ def test_each_part_is_what_the_machine_would_have_sent(account: StubAccount, mon
         assert (chunk.offset, chunk.size, chunk.data) == (start, len(data), data[start : start + limit])
 
 
-def test_little_is_kept_of_few_logs(account: StubAccount, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_cache_is_bounded(account: StubAccount, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_cache, "KEPT_LOGS", 3)
     monkeypatch.setattr(log_cache, "KEPT_BYTES", 1000)
     for number in range(5):
@@ -167,7 +169,7 @@ def test_little_is_kept_of_few_logs(account: StubAccount, monkeypatch: pytest.Mo
     assert [len(chunk.data) for chunk in kept if chunk] == [1000] * 3
 
 
-def test_what_is_shared_is_for_those_who_may_see_the_run(client: Client, account: StubAccount) -> None:
+def test_a_shared_log_is_only_for_users_who_may_view_the_run(client: Client, account: StubAccount) -> None:
     profile = RunnerProfile.objects.create(name="P", runner_type="LOCAL", module_loader_type="NO_MODULE")
     profile.view_groups.add(Group.objects.create(name="team"))
     row, _ = make_run(account, account.config(), b"secret\n", status="COMPLETED", profile_name="P")

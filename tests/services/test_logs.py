@@ -54,7 +54,7 @@ def test_a_line_longer_than_a_part_does_not_stop_a_viewer(account: StubAccount) 
     assert logs.read_lines(row, offset=page.next_offset).data == b"x" * 1000 + b"\nend\n"
 
 
-def test_no_reader_asks_for_a_log_that_was_removed(
+def test_no_reader_contacts_the_machine_for_a_removed_log(
     account: StubAccount, client: Client, admin_client: Client, django_user_model: Any
 ) -> None:
     row, _ = make_run(account, b"still there\n", status="COMPLETED", cleaned_at=timezone.now())

@@ -42,7 +42,7 @@ def _protected(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["Ana", "ANA", "ａｎａ", "a\u0301na", "ﬁona", "STRASSE"])
-def test_a_name_that_looks_like_another_accounts_is_refused(name: str, admin_client: Client) -> None:
+def test_a_lookalike_user_name_is_rejected(name: str, admin_client: Client) -> None:
     others = {"Ana": "ana", "ANA": "ana", "ａｎａ": "ana", "a\u0301na": "ána", "ﬁona": "fiona", "STRASSE": "straße"}
     User.objects.create_user(others[name])
     assert canonical(name) == canonical(others[name])
@@ -56,7 +56,7 @@ def test_a_name_that_looks_like_another_accounts_is_refused(name: str, admin_cli
     assert answer.status_code == 200, "refused in the form"
 
 
-def test_a_login_of_the_api_by_a_name_that_looks_like_another_is_refused(client: Client, settings: Any) -> None:
+def test_an_api_login_with_a_lookalike_name_is_rejected(client: Client, settings: Any) -> None:
     settings.AS_API_JWT_SECRET = "of the test run, signs nothing of value"
     User.objects.create_user("ana")
     for name in ("Ana", "ａna"):
@@ -76,7 +76,7 @@ def test_a_preferred_username_that_is_no_account_is_refused(client: Client, ana:
 # --- deactivated accounts ---------------------------------------------------------------------------------------------
 
 
-def test_who_is_switched_off_loses_tokens_sessions_and_accounts_and_the_runs_go_on(
+def test_a_deactivated_user_loses_tokens_sessions_and_accounts_and_the_runs_go_on(
     client: Client, ana: User, admin_client: Client, settings: Any
 ) -> None:
     api = api_of(client, ana)

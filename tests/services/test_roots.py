@@ -73,13 +73,13 @@ def test_environment_elsewhere_is_refused_by_its_real_path(
     assert {record.outcome for record in AuditRecord.objects.all()} == {"profile_forbidden"}
 
 
-def test_missing_environment_within_the_roots_is_said_to_be_missing(venv_run: Callable[..., dict[str, Any]]) -> None:
+def test_a_missing_environment_within_the_roots_is_reported_as_missing(venv_run: Callable[..., dict[str, Any]]) -> None:
     body = venv_run("allowed/none", expect=502)
     assert body["code"] == "command_failed"
     assert "no virtual environment at" in body["detail"]
 
 
-def test_roots_that_are_links_mean_where_they_lead(world: World, places: Path) -> None:
+def test_symbolic_links_as_roots_are_resolved(world: World, places: Path) -> None:
     profile = RunnerProfile(name="V", runner_type="LOCAL", module_loader_type="VENV", venv_roots=str(places / "way"))
     profile.save()
     for path in ("allowed/good", "way/good"):
@@ -112,7 +112,7 @@ def test_no_profile_widens_the_roots_of_the_site(
     assert (places / "activated-good").exists()
 
 
-def test_conda_environment_by_path_is_bound_like_a_virtual_one(world: World, account: StubAccount) -> None:
+def test_a_conda_environment_by_path_is_limited_to_the_roots(world: World, account: StubAccount) -> None:
     root = account.conda_environment.parent
     other = account.home / "elsewhere"
     if not other.exists():
@@ -128,7 +128,7 @@ def test_conda_environment_by_path_is_bound_like_a_virtual_one(world: World, acc
     assert update(str(other), expect=403)["code"] == "profile_forbidden"
 
 
-def test_environment_that_the_profile_fixes_may_be_anywhere(places: Path) -> None:
+def test_a_fixed_environment_of_a_profile_may_be_anywhere(places: Path) -> None:
     profile = RunnerProfile(
         name="F",
         runner_type="LOCAL",

@@ -35,7 +35,9 @@ OF_RUN = ["", "/state", "/details", "/log", "/log/download", "/stop"]
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_a_spoilt_row_is_no_server_error(client: Client, settings: Any, account: StubAccount, name: str) -> None:
+def test_an_invalid_run_row_is_not_a_server_error(
+    client: Client, settings: Any, account: StubAccount, name: str
+) -> None:
     settings.PROTECTION_LEVEL = "NONE"
     client.raise_request_exception = False
     config, identity = SPOILT[name]
@@ -73,7 +75,9 @@ SPOILT_OPERATIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SPOILT_OPERATIONS)
-def test_a_spoilt_operation_is_no_server_error(client: Client, settings: Any, account: StubAccount, name: str) -> None:
+def test_an_invalid_operation_row_is_not_a_server_error(
+    client: Client, settings: Any, account: StubAccount, name: str
+) -> None:
     settings.PROTECTION_LEVEL = "NONE"
     client.raise_request_exception = False
     stored = SPOILT_OPERATIONS[name]
@@ -89,6 +93,6 @@ def test_a_spoilt_operation_is_no_server_error(client: Client, settings: Any, ac
 
 @pytest.mark.parametrize("spoilt", [5, "run.completed", {"run.completed": 1}, True, None])
 @pytest.mark.parametrize("column", ["events", "profile_names"])
-def test_a_spoilt_webhook_wants_nothing(column: str, spoilt: Any) -> None:
+def test_an_invalid_webhook_row_gets_no_messages(column: str, spoilt: Any) -> None:
     hook = Webhook(name="x", url="http://h", **{column: spoilt})
     assert not hook.wants("run.completed", "run.completed")

@@ -70,7 +70,7 @@ def test_runs_of_another_account_are_left_alone(api: Api, account: StubAccount) 
 
 @pytest.mark.real
 @pytest.mark.timeout(300)
-def test_real_autosubmit_gives_the_id_of_a_deleted_experiment_again(
+def test_real_autosubmit_reuses_the_id_of_a_deleted_experiment(
     client: Client, settings: Any, autosubmit: AutosubmitAccount
 ) -> None:
     settings.PROTECTION_LEVEL = "NONE"

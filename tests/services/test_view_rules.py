@@ -43,7 +43,7 @@ def _protected(settings: Any) -> None:
     settings.PROTECTION_LEVEL = "ALL"
 
 
-def test_people_outside_of_the_run_groups_neither_stop_nor_set_statuses(client: Client, ana: User, ben: User) -> None:
+def test_users_outside_of_the_run_groups_neither_stop_nor_set_statuses(client: Client, ana: User, ben: User) -> None:
     group = Group.objects.create(name="climate")
     ana.groups.add(group)
     profile = open_profile(runner_type="LOCAL", ssh_host="", ssh_port=None)
@@ -165,7 +165,7 @@ def test_hidden_runs_stay_hidden_when_their_profile_changes(change: str, ana: Us
 
 
 @pytest.mark.parametrize("spoilt", [None, 5, "1", {"1": 1}, [None, [1], "1"]])
-def test_a_spoilt_rule_of_a_deleted_profile_shows_its_runs_to_nobody(spoilt: Any, ben: User) -> None:
+def test_an_invalid_view_rule_of_a_deleted_profile_hides_its_runs(spoilt: Any, ben: User) -> None:
     ben.groups.add(Group.objects.create(name="climate"))
     RunnerRun.objects.create(expid="a001", profile_name="P", profile_id=7, started_by="eva", config={})
     DeletedProfile.objects.create(number=7, name="P", view_groups="")
@@ -176,7 +176,7 @@ def test_a_spoilt_rule_of_a_deleted_profile_shows_its_runs_to_nobody(spoilt: Any
     assert access.visible(RunnerRun.objects.all(), User.objects.create_superuser("root")).exists()
 
 
-def test_runs_that_anybody_saw_are_seen_after_their_profile_was_deleted(ben: User) -> None:
+def test_public_runs_stay_visible_after_their_profile_was_deleted(ben: User) -> None:
     profile = open_profile("P")
     run = RunnerRun.objects.create(expid="a001", profile_name="P", started_by="eva", config={})
     profile.delete()
@@ -211,7 +211,7 @@ def test_an_upgrade_hides_runs_whose_profile_may_have_been_hidden(is_upgrade_of_
     assert len(access.visible(rows, ben)) == (5 if is_upgrade_of_both else 2)
 
 
-def test_an_error_tells_a_run_only_to_those_who_see_it(client: Client, ana: User, ben: User) -> None:
+def test_an_error_describes_a_run_only_to_users_who_may_view_it(client: Client, ana: User, ben: User) -> None:
     group = Group.objects.create(name="climate")
     ana.groups.add(group)
     open_profile("SECRET").view_groups.add(group)
@@ -230,7 +230,7 @@ def test_an_error_tells_a_run_only_to_those_who_see_it(client: Client, ana: User
     assert (error["code"], "run" in error) == ("run_not_found", False)
 
 
-def test_the_activity_of_an_experiment_tells_nothing_of_a_hidden_run_in_the_way(client: Client, ben: User) -> None:
+def test_a_conflict_does_not_reveal_a_hidden_run(client: Client, ben: User) -> None:
     open_profile("SECRET").view_groups.add(Group.objects.create(name="climate"))
     open_profile("P", ssh_user="us")
     config = RunnerProfile.objects.get(name="SECRET").resolve({"SSH": {"USER": "eva"}}, person_of(ben)).as_dict()

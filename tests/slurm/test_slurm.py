@@ -67,7 +67,7 @@ def test_the_jobs_of_a_run_that_was_stopped_can_still_be_cancelled(site: Site) -
     site.no_jobs(expid)
 
 
-def test_what_a_platform_that_is_away_leaves_undone_is_told(site: Site) -> None:
+def test_jobs_that_an_unreachable_platform_kept_are_reported(site: Site) -> None:
     expid = site.create({"SIM": LONG}, chunks=2)
     site.run(expid)
     before = site.running(expid, 2)
@@ -91,7 +91,7 @@ def test_what_a_platform_that_is_away_leaves_undone_is_told(site: Site) -> None:
     site.no_jobs(expid)
 
 
-def test_a_stop_during_the_submission_promises_nothing_that_is_not_so(site: Site) -> None:
+def test_a_stop_during_a_submission_warns_of_jobs_that_may_go_on(site: Site) -> None:
     slow = site.account.platform_bin / "sbatch"
     expid = site.create({"SIM": LONG}, chunks=40)
     slow.write_text('#!/bin/sh\nsleep 1\nexec /usr/bin/sbatch "$@"\n')
@@ -111,7 +111,7 @@ def test_a_stop_during_the_submission_promises_nothing_that_is_not_so(site: Site
         assert any("may go on" in warning for warning in answer["warnings"])
 
 
-def test_a_killed_run_is_told_and_the_next_one_takes_its_jobs_over(site: Site) -> None:
+def test_a_killed_run_is_reported_and_the_next_run_takes_over_its_jobs(site: Site) -> None:
     release = site.account.home / "release"
     wait = {"SCRIPT": f"until [ -e {release} ]; do sleep 0.5; done", "RUNNING": "chunk"}
     expid = site.create({"SIM": wait}, chunks=2)

@@ -49,7 +49,7 @@ NOT_TAKEN = {
 
 
 @each(*NOT_TAKEN)
-def test_what_a_version_does_not_take_is_told_with_its_parameter(name: str, output: Output) -> None:
+def test_an_unsupported_option_of_a_version_is_reported_with_its_parameter(name: str, output: Output) -> None:
     argv = shlex.split(output.command)
     found = command_of(argv).usage_error(argv, output.text + "\n" + output.stderr)
     if output.exit_code == 1 and not output.text.strip() and not output.stderr.strip():  # up to 4.1.10
@@ -66,7 +66,7 @@ def test_an_experiment_that_was_created_has_an_id(name: str, output: Output) -> 
 
 
 @each("expid-copy-unknown")
-def test_an_experiment_that_was_not_created_has_none(name: str, output: Output) -> None:
+def test_a_failed_create_has_no_expid(name: str, output: Output) -> None:
     assert created_expid(output.text) is None
 
 
@@ -102,7 +102,7 @@ def test_a_preview_is_shown_and_not_saved(name: str, output: Output) -> None:
     "setstatus-locked",
     "setstatus-other-version",
 )
-def test_a_refused_setstatus_is_no_success(name: str, output: Output) -> None:
+def test_a_rejected_setstatus_is_not_a_success(name: str, output: Output) -> None:
     is_done = name == "setstatus-locked" and output.exit_code == 0  # 3.14 does it beside a run
     assert SET_JOB_STATUS.is_success(output.exit_code, output.text) is is_done
 
@@ -120,7 +120,7 @@ def test_whether_a_description_was_set(name: str, output: Output) -> None:
 
 
 @each("run", "run-failing", "run-stopped")
-def test_what_a_run_says_of_its_end(name: str, output: Output) -> None:
+def test_the_end_of_a_run_is_read_from_its_output(name: str, output: Output) -> None:
     assert run_log.is_run_complete(output.text) is (name == "run")
     if output.exit_code != 124:  # a run of 3.14 with two failing jobs did not end within two minutes
         assert run_log.has_run_failed(output.text) is (name == "run-failing")

@@ -67,7 +67,7 @@ def test_a_message_is_sent_again_after_an_error_with_the_same_id(receiver: Recei
     assert (delivery.state, delivery.attempts, delivery.last_error) == (WebhookDelivery.DELIVERED, 2, "")
 
 
-def test_a_receiver_that_never_takes_a_message_is_given_up(receiver: Receiver) -> None:
+def test_a_message_is_given_up_after_the_last_retry(receiver: Receiver) -> None:
     hook(receiver)
     receiver.statuses = [503] * 99
     ended_run()
@@ -87,7 +87,7 @@ def test_a_receiver_that_never_takes_a_message_is_given_up(receiver: Receiver) -
     assert len({headers["webhook-id"] for _, headers, _ in receiver.requests}) == 1
 
 
-def test_a_receiver_may_ask_for_more_time_or_say_that_it_is_gone(receiver: Receiver) -> None:
+def test_a_receiver_may_send_retry_after_or_410_gone(receiver: Receiver) -> None:
     hook(receiver)
     receiver.statuses, receiver.answer_headers = [429, 410], {"Retry-After": "700"}
     ended_run()
@@ -176,7 +176,7 @@ def test_a_deliverer_that_is_late_does_not_overwrite_the_result_of_the_next_one(
     assert (delivery.state, delivery.last_status, delivery.last_error) == (WebhookDelivery.DELIVERED, 204, "")
 
 
-def test_a_receiver_that_hangs_delays_neither_the_end_of_a_run_nor_other_receivers(
+def test_a_hanging_receiver_delays_neither_the_end_of_a_run_nor_other_receivers(
     make_receiver: Callable[..., Receiver],
 ) -> None:
     hanging, well = make_receiver(), make_receiver()
@@ -198,7 +198,7 @@ def test_a_receiver_that_hangs_delays_neither_the_end_of_a_run_nor_other_receive
     deliverer.join(20)
 
 
-def test_a_failing_receiver_is_asked_once_a_round(receiver: Receiver) -> None:
+def test_a_failing_receiver_is_contacted_once_per_round(receiver: Receiver) -> None:
     hook(receiver)
     receiver.statuses = [500] * 99
     for number in range(5):
@@ -265,7 +265,7 @@ def test_delivering_at_an_interval_goes_on_until_it_is_stopped(receiver: Receive
     assert not deliverer.is_alive()
 
 
-def test_an_error_of_ours_ends_one_attempt_and_not_the_deliveries(
+def test_a_bug_in_one_delivery_does_not_end_the_others(
     receiver: Receiver, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = [None]  # settings.py would reject this value

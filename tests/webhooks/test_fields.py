@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
     ],
     ids=str,
 )
-def test_what_is_no_webhook_is_refused(values: dict[str, Any]) -> None:
+def test_an_invalid_webhook_is_rejected(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:
         Webhook(**({"name": "a", "url": "https://example.org/hook"} | values)).full_clean()
     assert set(caught.value.message_dict) == set(values)

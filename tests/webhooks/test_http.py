@@ -60,18 +60,18 @@ def test_an_address_of_this_network_is_refused_unless_allowed(receiver: Receiver
         "2002:7f00:1::",
     ],
 )
-def test_addresses_that_are_not_public(address: str, settings: Any) -> None:
+def test_private_addresses_are_rejected(address: str, settings: Any) -> None:
     settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = []
     assert not is_allowed(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"])
-def test_addresses_that_are_public(address: str, settings: Any) -> None:
+def test_public_addresses_are_allowed(address: str, settings: Any) -> None:
     settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = []
     assert is_allowed(address)
 
 
-def test_networks_of_ones_own_can_be_allowed(settings: Any) -> None:
+def test_private_networks_can_be_allowed(settings: Any) -> None:
     settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = [ip_network("10.1.0.0/16"), ip_network("fec0::/10")]
     assert is_allowed("fec0::1")
     assert is_allowed("10.1.2.3")
@@ -87,13 +87,13 @@ def test_networks_of_ones_own_can_be_allowed(settings: Any) -> None:
         ("http://127.0.0.1:99999/", "Port"),
     ],
 )
-def test_what_cannot_be_reached_is_said_in_words(url: str, words: str, settings: Any) -> None:
+def test_an_unreachable_receiver_is_reported_with_the_cause(url: str, words: str, settings: Any) -> None:
     settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = LOOPBACK
     with pytest.raises(NotSent, match=words):
         post(url, b"{}", {})
 
 
-def test_an_answer_that_drips_ends_at_the_deadline(settings: Any) -> None:
+def test_a_slow_answer_ends_at_the_deadline(settings: Any) -> None:
     settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = LOOPBACK
     stop = threading.Event()
 

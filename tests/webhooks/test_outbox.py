@@ -58,7 +58,7 @@ def test_a_message_has_counts_and_job_names_and_no_text_of_a_log(receiver: Recei
     assert "hunter2" not in str(payload)
 
 
-def test_a_launch_that_fails_is_told_as_never_started(receiver: Receiver, account: StubAccount) -> None:
+def test_a_failed_launch_is_reported_as_never_started(receiver: Receiver, account: StubAccount) -> None:
     hook(receiver)
     config = RunnerConfig("LOCAL", "VENV", (f"{account.home}/no-such-venv",))
     with pytest.raises(CommandFailed):
@@ -86,7 +86,7 @@ def test_only_the_wanted_events_and_profiles_are_written(receiver: Receiver) -> 
     assert told == {("a001", "everything"), ("a002", "everything"), ("a002", "failures"), ("a002", "one profile")}
 
 
-def test_an_end_that_many_see_is_written_once(receiver: Receiver) -> None:
+def test_an_end_that_several_processes_see_is_stored_once(receiver: Receiver) -> None:
     hook(receiver)
     run = active_run()
     copies = [RunnerRun.objects.get(pk=run.pk) for _ in range(6)]
