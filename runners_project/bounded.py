@@ -1,7 +1,6 @@
 """Deadlines for operating system calls that may never return: DNS, and files of a home directory that hangs.
 
-Neither `getaddrinfo` nor the opening of a file can be cancelled. So each call runs in its own thread, and the caller
-stops waiting at the timeout. The number of threads is bounded, and callers with the same key share one call.
+Neither `getaddrinfo` nor the opening of a file can be cancelled, so they are `AbandonableCalls`.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ import ipaddress
 import os
 import socket
 import stat
-import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
+
+from runners_project.shared_calls import AbandonableCalls
 
 T = TypeVar("T")
 
@@ -27,66 +25,7 @@ FILE_LIMIT = 16 * 1024 * 1024  # bytes; larger files are rejected
 NULL_DEVICE = os.makedev(1, 3)  # /dev/null, which `UserKnownHostsFile` often names
 
 
-class Calls:
-    """Calls of one kind, at most THREADS at the same time. Thread safe and fork safe."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._reset()
-        os.register_at_fork(after_in_child=self._reset)
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._running: dict[Hashable, Future[Any]] = {}
-        self._threads = threading.BoundedSemaphore(THREADS)
-
-    def call(self, key: Hashable, function: Callable[[], T], timeout: float) -> T:
-        """Return the result of `function`, or raise its error. Concurrent callers with the same `key` share one call.
-
-        Raises TimeoutError after `timeout` seconds, including the wait for a free thread.
-        """
-        end = time.monotonic() + timeout
-        with self._lock:
-            future = self._running.get(key)
-            is_first = future is None
-            if future is None:
-                future = self._running[key] = Future()
-        if is_first:
-            self._begin(key, function, future, timeout)
-        try:
-            return cast(T, future.result(max(0.0, end - time.monotonic())))
-        except FutureTimeoutError:
-            if future.done():  # the function itself raised it
-                raise
-            raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:.3g} s") from None
-
-    def _begin(self, key: Hashable, function: Callable[[], T], future: Future[T], timeout: float) -> None:
-        if not self._threads.acquire(timeout=max(0.0, timeout)):
-            with self._lock:
-                self._running.pop(key, None)
-            words = f"{THREADS} calls have not returned ({self._name})"
-            future.set_exception(TimeoutError(errno.ETIMEDOUT, words))
-            return
-        # A daemon thread, so that a call that never returns cannot keep the process alive.
-        args = (key, function, future)
-        threading.Thread(target=self._execute, args=args, name=self._name, daemon=True).start()
-
-    def _execute(self, key: Hashable, function: Callable[[], T], future: Future[T]) -> None:
-        error: BaseException | None = None
-        try:
-            result = function()
-        except BaseException as failure:  # noqa: BLE001  (whatever it is, the callers' threads raise it)
-            error = failure
-        with self._lock:  # before the result is set, so that later callers start a new call
-            self._running.pop(key, None)
-        self._threads.release()
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-
-_NAMES, _FILES = Calls("dns"), Calls("files")
+_NAMES, _FILES = AbandonableCalls("dns", THREADS), AbandonableCalls("files", THREADS)
 
 
 class NameServerSilent(TimeoutError):
@@ -152,7 +91,7 @@ def connect(addresses: Sequence[Address], deadline: float, bind_address: str = "
 
 
 def within_file_timeout(key: Hashable, function: Callable[[], T], timeout: float | None = None) -> T:
-    """Run `Calls.call` for a function that only reads files. Raises its errors, or TimeoutError after FILE_TIMEOUT."""
+    """Return the result of a function that only reads files. Raises its errors, or TimeoutError after FILE_TIMEOUT."""
     return _FILES.call(key, function, FILE_TIMEOUT if timeout is None else timeout)
 
 

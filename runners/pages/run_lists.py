@@ -25,7 +25,7 @@ from django.utils.safestring import SafeString, mark_safe
 from runners.models import RunnerRun
 from runners.pages import rows
 from runners.services import access, lifecycle, probing
-from runners.services.single_flight import SingleFlight, StillUnderWay
+from runners_project.shared_calls import SharedCalls, StillUnderWay
 
 ACTIVE_SHOWN = 200
 RECENT_SHOWN = 25
@@ -55,7 +55,7 @@ class Lists:
 _lock = threading.Lock()
 _lists: OrderedDict[Hashable, Lists] = OrderedDict()
 _asked: OrderedDict[Hashable, float] = OrderedDict()
-_makers: SingleFlight[Hashable, Lists] = SingleFlight()
+_makers = SharedCalls()
 
 
 def shared_lists(user: Any) -> Lists:
@@ -66,7 +66,7 @@ def shared_lists(user: Any) -> Lists:
     if kept and time.monotonic() - kept.made < SHARED_SECONDS:
         return kept
     try:
-        return _makers.call(view, partial(_make_and_keep, view, user), patience=PATIENCE)
+        return _makers.call(view, partial(_make_and_keep, view, user), PATIENCE)
     except StillUnderWay:
         return make_lists(user)
 

@@ -21,7 +21,7 @@ from runners.models import DetachedCommand
 from runners.services import lifecycle
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.probe import LogChunk
-from runners.services.single_flight import SingleFlight, StillUnderWay
+from runners_project.shared_calls import SharedCalls, StillUnderWay
 
 SHARED_SECONDS = 1.0  # how long a read, or its error, is used for the next viewers
 FORGOTTEN_SECONDS = 30.0  # after which cached bytes are dropped
@@ -49,7 +49,7 @@ class _Read:
 
 _lock = threading.Lock()
 _last: OrderedDict[Log, _Read] = OrderedDict()
-_reads: SingleFlight[tuple[Log, int, int], LogChunk | None] = SingleFlight()
+_reads = SharedCalls()
 
 
 def read(row: DetachedCommand, *, offset: int, limit: int) -> LogChunk | None:
@@ -92,7 +92,7 @@ def _read_once(row: DetachedCommand, log: Log, offset: int, limit: int) -> LogCh
             if seconds is None:
                 raise BULKHEADS.busy(runner.target, runner.where)
             read = partial(_read_and_keep, row, log, offset, limit)
-            return _reads.call((log, offset, limit), read, patience=seconds)
+            return _reads.call((log, offset, limit), read, seconds)
     except StillUnderWay:
         raise RunnerUnreachable(
             "Its machine is being asked for this log already and has not answered yet. Try again in some seconds."

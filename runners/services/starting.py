@@ -41,7 +41,7 @@ def run_experiment(
     _require_not_renamed(expid, config)
     runner = get_runner(config)
     runner.admit()
-    run = _claim(expid, config, profile_name, audit, key or new_run_key())
+    run = _insert(expid, config, profile_name, audit, key or new_run_key())
     loader = get_module_loader(config)
     try:
         identity = runner.launch(
@@ -103,7 +103,7 @@ def _require_not_stopped(run: RunnerRun) -> None:
     )
 
 
-def _claim(expid: str, config: RunnerConfig, profile_name: str, audit: AuditRecord, key: str) -> RunnerRun:
+def _insert(expid: str, config: RunnerConfig, profile_name: str, audit: AuditRecord, key: str) -> RunnerRun:
     """Insert the row before anything starts, and its audit record in the same transaction.
 
     The database allows one ACTIVE run per installation and expid. So the insert of a second request fails here, which
