@@ -13,18 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from glob import escape
-from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
 
 from profiles import parameters, validators
 from profiles.config import RunnerConfig
 from profiles.exceptions import ForbiddenParameter
+from profiles.people import Person
 from profiles.rules import MODULE_LOADERS, RUNNERS
 from profiles.validators import shown
-
-if TYPE_CHECKING:  # profiles.people imports models
-    from profiles.people import Person
 
 MAX_PATTERNS = 100
 USERNAME, ACCOUNTS = "{username}", "{accounts}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import Group
@@ -29,10 +29,8 @@ from profiles.limits import (
     validate_roots,
     validate_user_patterns,
 )
+from profiles.people import Person
 from profiles.rules import RUNNERS, loader_choices, runner_choices
-
-if TYPE_CHECKING:
-    from profiles.people import Person
 
 OPEN = "Leave empty to leave it open: requests then give it in profile_params."
 

@@ -23,10 +23,10 @@ from profiles import parameters
 from profiles.admin.profile import RunnerProfileAdmin
 from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
+from profiles.forms import open_parameter
 from profiles.models import RunnerProfile
 from profiles.people import Person
 from runners.exceptions import RunnerUnreachable
-from runners.pages.forms import open_parameter
 from runners.services.audit import begin
 from runners.services.check import STAGES, Stage, check_profile
 from runners.services.machines.bulkheads import BULKHEADS

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from profiles.accounts import person_of
 from profiles.api.serializers import ModulesField, SectionsMixin
 from profiles.models import RunnerProfile
-from profiles.people import person_of
 from profiles.rules import MODULE_LOADERS, RUNNERS
 from profiles.validators import one_of
 from runners.commands.base import OneShotCommand

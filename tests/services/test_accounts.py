@@ -12,9 +12,10 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
+from profiles.accounts import person_of
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from profiles.models import AccountMap, RunnerProfile
-from profiles.people import Person, person_of
+from profiles.people import Person
 from profiles.yaml.format import InvalidConfiguration, dump, parse
 from profiles.yaml.importer import export_configuration, import_configuration
 from runners.pages.forms import PARAM

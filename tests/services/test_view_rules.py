@@ -15,8 +15,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from profiles.accounts import person_of
 from profiles.models import DeletedProfile, RunnerProfile
-from profiles.people import person_of
 from runners.models import AuditRecord, RunnerRun
 from runners.models.operation import Operation
 from runners.services import access
