@@ -132,6 +132,14 @@ def test_jump_host_that_refuses_our_key_is_named(network: Network) -> None:
         network.ask()
 
 
+def test_jump_host_that_forbids_forwarding_is_named(
+    network: Network, account: StubAccount, make_sshd: Callable[..., SSHServer], settings: Any, tmp_path: Path
+) -> None:
+    jump = make_sshd(account.home, options={"AllowTcpForwarding": "no"})
+    with pytest.raises(RunnerUnreachable, match=r"jump host \(gate\) forbids forwarding .*AllowTcpForwarding"):
+        Network(jump, network.inner, tmp_path, settings).ask()
+
+
 def test_broken_jump_host_is_noticed_and_the_next_command_works(network: Network) -> None:
     network.ask()
     network.jump.drop_connections()

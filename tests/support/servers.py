@@ -267,6 +267,7 @@ class SSHServer:
     @authorized.setter
     def authorized(self, value: bool) -> None:
         self._authorized_keys.write_text(self.client_key.with_suffix(".pub").read_text() if value else "")
+        self._authorized_keys.chmod(0o644)  # sshd reads it as the account of the login
 
     def connection_count(self) -> int:
         """Return the number of authenticated connections since the first start."""

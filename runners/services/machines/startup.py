@@ -27,6 +27,25 @@ FORCED = (
 REPLACED = "a start-up file of the account replaces the login shell (exec) or ends it (exit)"
 
 
+CLOSED = 254  # exit code of sshd while /etc/nologin exists (do_nologin in OpenSSH's session.c)
+# What sshd or the account's shell says, in lower case -> what it means.
+REFUSALS = {
+    "password change required": "its password has expired. Log in by hand and change it",
+    "account is currently not available": "its login shell is `nologin`. Ask the machine's administrators",
+}
+
+
+def account_problem(where: str, exchange: Exchange, words: str) -> str:
+    """Return sentences if the machine does not let the account execute anything; empty if start-up files may be why."""
+    code = exchange.exit_code if exchange.exit_code is not None else exchange.status
+    if code == CLOSED and words:
+        return f"{where} is closed for logins now (/etc/nologin). It says: {words.rstrip('.')}. Nothing was executed."
+    for said, meaning in REFUSALS.items():
+        if said in words.lower():
+            return f"The account on {where} may not execute anything: {meaning}. It says: {words}"
+    return ""
+
+
 def explain(where: str, exchange: Exchange, timeout: float, *, is_remote: bool) -> str:
     """Return sentences that explain why the script of an exchange was not evaluated.
 
@@ -35,6 +54,8 @@ def explain(where: str, exchange: Exchange, timeout: float, *, is_remote: bool) 
     said = exchange.stdout.noise + b"\n" + exchange.stderr.noise
     is_echo = scripts.OPENING.strip() in said
     words = "" if is_echo else last_text(last_lines(said), WORDS)
+    if is_remote and not exchange.stdout.started and (problem := account_problem(where, exchange, words)):
+        return problem
     or_forced = ", or the server runs a command of its own instead of ours" if is_remote else ""
     remedy = REMEDY
     code = exchange.exit_code if exchange.exit_code is not None else exchange.status

@@ -22,6 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob
 
+from runners import printable
 from runners.services.machines.ssh.certificates import RSA_SIGNATURES, SUFFIX, BadCertificate, Certificate, key_bytes
 from runners.services.machines.ssh.config import SSHHostOptions
 from runners_project import bounded
@@ -36,6 +37,10 @@ class KeysRejected(paramiko.AuthenticationException):
 
 class NoKeys(paramiko.AuthenticationException):
     """There is no key to offer. The text is a sentence for users, or empty."""
+
+
+class AccountRefused(paramiko.AuthenticationException):
+    """The server ended the connection instead of letting the account in, and told people why. The text is its own."""
 
 
 class Interrupted(paramiko.SSHException):
@@ -75,7 +80,7 @@ def authenticate(
 ) -> None:
     """Offer the keys of `files` and of the ssh-agent, each certificate and key once, until one is accepted.
 
-    Raises KeysRejected, NoKeys, Interrupted, SecondFactor, TimeoutError.
+    Raises KeysRejected, AccountRefused, NoKeys, Interrupted, SecondFactor, TimeoutError.
     """
     agent = Agent(agent_path(options), deadline)
     shown: set[bytes] = set()
@@ -99,6 +104,8 @@ def authenticate(
     finally:
         agent.close()
     problems += [agent.problem] if agent.problem else []
+    if shown and (said := said_by(transport)):
+        problems.append(f"The server says: {said}")
     raise (KeysRejected if shown else NoKeys)(" ".join(problems))
 
 
@@ -107,7 +114,7 @@ def _show(
 ) -> list[str] | None:
     """Offer one key. Return None if it was rejected, else the further methods that the server requires (normally none).
 
-    Raises KeysRejected, Interrupted, TimeoutError.
+    Raises KeysRejected, AccountRefused, Interrupted, TimeoutError.
     """
     transport.auth_timeout = deadline - time.monotonic()
     if transport.auth_timeout <= 0:
@@ -121,16 +128,38 @@ def _show(
         if time.monotonic() >= deadline:
             raise TimeoutError from error
         if not transport.is_active():
-            raise Interrupted(
-                f"the connection was closed after {number} keys were shown; the server may allow fewer (MaxAuthTries)"
-            ) from error
+            raise _closed(transport, number) from error
         return None
     except (paramiko.SSHException, EOFError, OSError) as error:
         if isinstance(error, TimeoutError) or time.monotonic() >= deadline:
             raise TimeoutError from error
         if transport.is_active():  # this key cannot be used with this server
             return None
-        raise Interrupted("the connection was closed while the service's keys were shown") from error
+        raise _closed(transport, number) from error
+
+
+def _closed(transport: paramiko.Transport, number: int) -> paramiko.SSHException:
+    """Return the error for a server that ended the connection when it had been shown `number` keys.
+
+    sshd sends a reason when it ends a connection because of too many keys. If PAM does not let the account in
+    (maintenance, an expired account), sshd sends PAM's text as a banner and closes the connection without a reason.
+    """
+    reason = one_line(getattr(transport, "disconnect_reason", ""))
+    if not reason and (said := said_by(transport)):
+        return AccountRefused(said)
+    why = f" ({reason})" if reason else ""
+    return Interrupted(
+        f"the connection was closed after {number} keys were shown{why}; the server may allow fewer (MaxAuthTries)"
+    )
+
+
+def said_by(transport: paramiko.Transport) -> str:
+    """Return what the server said to people during the login, as one line; empty if it said nothing."""
+    return one_line(getattr(transport, "banner", ""))
+
+
+def one_line(words: str) -> str:
+    return printable.line(" ".join(words.split()))
 
 
 def agent_path(options: SSHHostOptions) -> str:

@@ -191,6 +191,12 @@ def _client(
             f"{where} takes the service's key and asks for a second factor ({plain(str(error))}), which a service "
             "cannot give. Ask the machine's administrators to let this key in without one."
         ) from error
+    except authentication.AccountRefused as error:
+        client.close()
+        raise AuthenticationFailed(
+            f"{where} ended the connection instead of letting {ssh.user} in. It says: {error}. The "
+            "keys are not the reason: ask its administrators about the account, or wait for the end of a maintenance."
+        ) from error
     except authentication.KeysRejected as error:
         client.close()
         raise AuthenticationFailed(
@@ -241,6 +247,7 @@ def _transport_for(known: known_hosts.KnownHost, options: SSHHostOptions) -> Any
     return make
 
 
+PROHIBITED = 1  # SSH_OPEN_ADMINISTRATIVELY_PROHIBITED, RFC 4254, 5.1
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
@@ -253,7 +260,16 @@ def open_socket(
         transport = jump.get_transport()
         assert transport
         left = max(0.1, deadline - time.monotonic())
-        return transport.open_channel("direct-tcpip", (hostname, port), ("127.0.0.1", 0), timeout=left)
+        try:
+            return transport.open_channel("direct-tcpip", (hostname, port), ("127.0.0.1", 0), timeout=left)
+        except paramiko.ChannelException as error:
+            if error.code != PROHIBITED:
+                raise
+            raise RunnerUnreachable(
+                f"{hostname}:{port} cannot be reached: its jump host ({options.proxy_jump}) forbids forwarding to it. "
+                "Its administrators can allow it (AllowTcpForwarding, PermitOpen, options of the key in "
+                "authorized_keys)."
+            ) from error
     addresses = bounded.resolve(hostname, port, deadline)
     wanted = FAMILIES.get(options.address_family)
     addresses = [address for address in addresses if wanted in (None, address[0])]

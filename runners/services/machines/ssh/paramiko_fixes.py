@@ -206,6 +206,7 @@ class Transport(paramiko.Transport):
         # The garbage collector may close a connection (paramiko's ResourceManager), and with it a channel of its jump
         # host, so this lock has to be reentrant.
         self._channels._lock = threading.RLock()
+        self.disconnect_reason = ""  # what the server said when it ended the connection; untrusted
         self._kept: list[Any] = []  # messages of the transport's thread, queued until the end of a key exchange
 
     @property
@@ -278,6 +279,17 @@ class Transport(paramiko.Transport):
         if not is_answered:
             raise TimeoutError("the server did not answer the request for a channel")
         return channel
+
+    @property
+    def banner(self) -> str:
+        """The last text that the server sent for people during the login, also after the connection has ended."""
+        handler = self.auth_handler
+        banner = (handler and handler.banner) or b""
+        return banner if isinstance(banner, str) else banner.decode("utf-8", "replace")
+
+    def _parse_disconnect(self, m: paramiko.Message) -> None:
+        m.get_int()  # a number of RFC 4253, 11.1
+        self.disconnect_reason = m.get_string().decode("utf-8", "replace")
 
     def _parse_channel_open_failure(self, m: paramiko.Message) -> None:
         number, code, words = m.get_int(), m.get_int(), m.get_text()
