@@ -33,7 +33,7 @@ from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
 from tests.support.environments import StubAccount, find_lmod
 from tests.support.examples import OPERATIONS, Recorder, shapes
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 from tests.support.requirements import need
 from tests.support.servers import SSHServer
 
@@ -172,7 +172,7 @@ class World:
         with ThreadPoolExecutor(1) as pool:
             sent = pool.submit(send)
             yield
-            sent.result(60)
+            sent.result(60 * PATIENCE)
 
 
 # --- Answers that need nothing from a machine -------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from runners.models import AuditRecord, SignInAttempts
 from runners.services import sign_in, strangers
 from runners.web import login_throttling
 from tests.support.api import Api
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import AppServer
 
 COMMAND = "/v4/runners/command/run-experiment"
@@ -41,7 +41,7 @@ def _fresh(settings: Any) -> None:
 
 def send(app: AppServer, path: str, headers: str, body: bytes = b"") -> str:
     """Send a hand-written request and return the first line of the response."""
-    with socket.create_connection(("127.0.0.1", app.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", app.port), timeout=30 * PATIENCE) as connection:
         request = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}\r\n\r\n"
         connection.sendall(request.encode() + body)
         return connection.makefile("rb").readline().decode()
@@ -226,7 +226,7 @@ def test_simultaneous_logins_are_verified_one_at_a_time(
         with lock:
             going_on[0] += 1
             most[0] = max(most[0], going_on[0])
-        release.wait(20)
+        release.wait(20 * PATIENCE)
         with lock:
             going_on[0] -= 1
         from django.http import HttpResponse

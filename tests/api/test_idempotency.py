@@ -24,7 +24,7 @@ from runners.services import idempotency
 from tests.support.api import create_body, unused_expid
 from tests.support.environments import StubAccount
 from tests.support.faults import COMMAND
-from tests.support.processes import kill_all, wait_for
+from tests.support.processes import PATIENCE, kill_all, wait_for
 from tests.support.rows import CONFIG
 from tests.support.servers import Answer, AppServer, SSHServer, servers_of
 
@@ -56,7 +56,7 @@ def lose_answer(app: AppServer, path: str, body: dict[str, Any], key: str, until
     thread.start()
     wait_for(until, 30, what="the moment to kill the server")
     app.kill()
-    thread.join(30)
+    thread.join(30 * PATIENCE)
     assert lost, "the answer came before the server was killed"
     app.start()
 
@@ -161,7 +161,7 @@ def test_a_retry_finds_the_answer_of_a_killed_worker(app: AppServer, account: St
     thread = ThreadPoolExecutor(1).submit(app.post, CREATE, create_body(), Idempotency_Key=key)
     wait_for(lambda: account.calls("expid"), 30, what="the call")
     kill_all(servers_of(app), signal.SIGKILL)
-    assert isinstance(thread.exception(30), (URLError, RemoteDisconnected, ConnectionError))
+    assert isinstance(thread.exception(30 * PATIENCE), (URLError, RemoteDisconnected, ConnectionError))
     answer = app.post(CREATE, create_body(), Idempotency_Key=key)
     assert (answer.status, answer.body["expid"]) == (200, "a000")
     assert len(account.calls("expid")) == 1

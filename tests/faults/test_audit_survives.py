@@ -30,7 +30,7 @@ from tests.support.faults import (
     run_processes,
 )
 from tests.support.postgres import Postgres
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import AppServer
 
 EXPID, OTHER = f"g{secrets.token_hex(2)}", f"h{secrets.token_hex(2)}"
@@ -83,7 +83,7 @@ def test_commands_of_a_killed_server_are_interrupted_and_those_of_another_proces
     elsewhere = send(other, "create-job-list", {**PROFILE, "expid": OTHER})
     gates[2].wait_held()
     app.kill()
-    assert [answer.result(30) for answer in sent] == [None] * 3
+    assert [answer.result(30 * PATIENCE) for answer in sent] == [None] * 3
     app.start()
     wait_for(lambda: str(records(app)).count("interrupted") == 3, what="the interrupted records")
     found = {name: (outcome, run) for name, outcome, run in records(app)}
@@ -93,7 +93,7 @@ def test_commands_of_a_killed_server_are_interrupted_and_those_of_another_proces
     assert found["create-job-list"][0] == "under_way"
     for gate in (*gates, launch_gates.before):
         gate.release()
-    assert elsewhere.result(60) is not None
+    assert elsewhere.result(60 * PATIENCE) is not None
     assert records(app)[-1][1] not in ("under_way", "interrupted")
 
 
@@ -106,7 +106,7 @@ def test_an_operation_of_a_killed_worker_is_reported_by_another_one(
     gate.wait_held()
     for pid in app.worker_pids:
         os.kill(pid, signal.SIGKILL)
-    assert answer.result(30) is None
+    assert answer.result(30 * PATIENCE) is None
     wait_for(lambda: records(app) == [("create-experiment", "interrupted", None)], what="the interrupted record")
 
 
@@ -159,7 +159,7 @@ def test_a_run_launched_without_the_database_is_answered(
     cut()
     for gate in (launch_gates.before, create):
         gate.release()
-    started, created = launch.result(60), waited.result(60)
+    started, created = launch.result(60 * PATIENCE), waited.result(60 * PATIENCE)
     assert (started.status, created.status) == (200, 200), (started.body, created.body)
     assert run_processes(account, EXPID) == [started.body["pid"]]
     stop: Gate = make_gate().arm()
@@ -168,13 +168,13 @@ def test_a_run_launched_without_the_database_is_answered(
     stop.wait_held()
     cut()
     stop.release()
-    stopped = stopping.result(60)
+    stopped = stopping.result(60 * PATIENCE)
     assert (stopped.status, stopped.body["reason"]) == (200, "stopped"), stopped.body
     changed = send(app, "set-job-status", SET)
     setting.wait_held()
     cut()
     setting.release()
-    assert changed.result(60).status == 200, changed.result(60).body
+    assert changed.result(60 * PATIENCE).status == 200, changed.result(60 * PATIENCE).body
     number = str(started.body["runner_id"])
     wait_for(lambda: "under_way" not in str(service.rows(SQL)), what="the ends of all records")
     assert sorted(service.rows(SQL)) == [
@@ -198,7 +198,7 @@ def test_a_launch_that_loses_the_database_is_unknown_and_has_its_run_id(
     launch_gates.before.wait_held()
     service.postgres.stop()
     launch_gates.before.release()
-    told = launch.result(60)
+    told = launch.result(60 * PATIENCE)
     service.postgres.start()
     assert (told.status, told.body["code"]) == (502, "outcome_unknown"), told.body
     number = str(told.body["run_id"])

@@ -249,7 +249,7 @@ def test_commands_beyond_the_share_leave_a_machine_that_freezes_meanwhile(
     finally:
         (account.home / "go").touch()
     left = [future for future in futures if not future.done()]
-    assert [future.result(30) for future in left] == ["done"] * SHARE
+    assert [future.result(30 * PATIENCE) for future in left] == ["done"] * SHARE
 
 
 def occupy(runner: Any, count: int, person: str = "") -> tuple[Any, list[Any]]:
@@ -259,7 +259,7 @@ def occupy(runner: Any, count: int, person: str = "") -> tuple[Any, list[Any]]:
     def carry_out() -> None:
         with BULKHEADS.command("run-experiment", person=person, profile_name="THERE"):
             runner.execute("true", timeout=30)
-            go.wait(60)
+            go.wait(60 * PATIENCE)
 
     futures = [in_background(carry_out) for _ in range(count)]
     wait_for(lambda: len(BULKHEADS._commands) >= count or any(f.done() for f in futures), what="the commands")
@@ -279,7 +279,7 @@ def test_a_healthy_machine_may_use_all_threads_but_the_reserve(bounded: None, th
     finally:
         go.set()
     for future in futures:
-        future.result(30)
+        future.result(30 * PATIENCE)
     with BULKHEADS.command("set-job-status"):
         assert runner.execute("echo again", timeout=30).stdout == b"again\n"
     assert BULKHEADS._commands == [] and BULKHEADS._machines == {}
@@ -309,7 +309,7 @@ def test_a_person_and_an_account_have_bounds_of_their_own(bounded: None, there: 
     finally:
         go.set()
     for future in futures:
-        future.result(30)
+        future.result(30 * PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from runners.services.machines.local import LocalRunner
 from runners.services.machines.runner import CommandResult
 from tests.support import faults
 from tests.support.environments import AutosubmitAccount, StubAccount
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -219,7 +219,7 @@ def test_two_simultaneous_cancels_report_correctly_and_no_run_starts_meanwhile(
     second = faults.in_background(lambda: faults.stop_run(EXPID, cancel_jobs=True))
     with pytest.raises(AlreadyRunning, match="A stop of experiment"):
         faults.start_run(there, EXPID)
-    messages = {answer.result(60).message for answer in (first, second)}
+    messages = {answer.result(60 * PATIENCE).message for answer in (first, second)}
     assert messages == {f"Experiment {EXPID} is not running; its jobs were cancelled."}
     assert faults.start_run(there, EXPID).is_active
 

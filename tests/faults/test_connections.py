@@ -28,7 +28,7 @@ from runners.services.machines.ssh.pool import POOL
 from runners.services.machines.ssh.target import SSHTarget
 from tests.support.environments import StubAccount
 from tests.support.faults import in_background
-from tests.support.processes import kill_all, wait_for
+from tests.support.processes import PATIENCE, kill_all, wait_for
 from tests.support.servers import ROOT, SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -179,7 +179,7 @@ def test_several_server_processes_before_a_server_that_takes_one_at_a_time(
             assert client.stdin
             client.stdin.write("go\n")
             client.stdin.flush()
-        assert [client.communicate(timeout=60)[0] for client in clients] == ["done\n"] * len(clients)
+        assert [client.communicate(timeout=60 * PATIENCE)[0] for client in clients] == ["done\n"] * len(clients)
     finally:
         for client in clients:
             client.kill()

@@ -28,7 +28,7 @@ from tests.support.faults import (
     run_processes,
 )
 from tests.support.postgres import Postgres
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import Answer
 
 OUTAGE = 10.0  # seconds
@@ -178,7 +178,7 @@ def test_an_unrecorded_launch_is_adopted_by_the_next_probe(
     with database.gone():
         launch_gates.before.release()
         end_gate.wait_held()  # the command runs, and the service cannot store that in the row
-        told = answer.result(60)
+        told = answer.result(60 * PATIENCE)
     assert (told.status, told.body["code"]) == (502, "outcome_unknown"), told.body
     number = told.body["run_id"]
     status = wait_for(lambda: (body := database.status())["pid"] and body, what="the run's pid")
@@ -215,7 +215,7 @@ def test_a_stop_that_loses_the_database_is_correct_afterwards(
     with database.gone():
         gate.release()
         wait_for(lambda: not run_processes(account, EXPID), what="end of the run")
-        told = answer.result(60)
+        told = answer.result(60 * PATIENCE)
     assert (told.status, told.body["code"], told.body["run_id"]) == (502, "outcome_unknown", started.body["runner_id"])
     ended = database.ended()
     assert (ended["status"], ended["reason"], ended["exit_code"]) == ("TERMINATED", "stopped", 88)
@@ -233,7 +233,7 @@ def test_a_request_waits_for_a_database_lock_of_ten_seconds(account: StubAccount
         wait_for(lambda: time.monotonic() - begin > OUTAGE, OUTAGE + 5, what="the end of the ten seconds")
         assert not run.done()
         assert account.calls("run") == []
-    answer = run.result(30)
+    answer = run.result(30 * PATIENCE)
     assert answer.status == 200, answer.body
     assert run_processes(account, EXPID) == [answer.body["pid"]]
     with locked.gone():
@@ -241,4 +241,4 @@ def test_a_request_waits_for_a_database_lock_of_ten_seconds(account: StubAccount
         stop = in_background(lambda: locked.post("stop-experiment"))
         wait_for(lambda: time.monotonic() - begin > OUTAGE, OUTAGE + 5, what="the end of the ten seconds")
         assert not stop.done()
-    assert stop.result(60).body["reason"] == "stopped"
+    assert stop.result(60 * PATIENCE).body["reason"] == "stopped"

@@ -17,7 +17,7 @@ from runners.exceptions import CommandFailed
 from runners.models import RunnerRun
 from tests.support.environments import StubAccount, live_in
 from tests.support.faults import EXPID, MakeGate, add_control, look, start_run, stop_run, wait_ended
-from tests.support.processes import kill_all, wait_for
+from tests.support.processes import PATIENCE, kill_all, wait_for
 from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +31,7 @@ class Disk:
         self._call("mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "autosubmit-runners-tests", str(folder))
 
     def _call(self, *argv: str) -> None:
-        subprocess.run(argv, check=True, timeout=30)
+        subprocess.run(argv, check=True, timeout=30 * PATIENCE)
 
     def fill(self) -> None:
         with (self.folder / "filler").open("wb", buffering=0) as filler:
@@ -48,7 +48,11 @@ class Disk:
     def make_read_only(self) -> None:
         """Remount read-only. Retry: the kernel refuses while an ending process has a file open for writing."""
         argv = ["mount", "-o", "remount,ro", str(self.folder)]
-        wait_for(lambda: subprocess.run(argv, timeout=30, check=False).returncode == 0, 10, what="a read-only disk")
+        wait_for(
+            lambda: subprocess.run(argv, timeout=30 * PATIENCE, check=False).returncode == 0,
+            10,
+            what="a read-only disk",
+        )
 
     def make_writable(self) -> None:
         self._call("mount", "-o", "remount,rw", str(self.folder))

@@ -35,7 +35,7 @@ from tests.support.faults import (
     stored,
     wait_ended,
 )
-from tests.support.processes import is_alive, kill_all, wait_for
+from tests.support.processes import PATIENCE, is_alive, kill_all, wait_for
 from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -251,7 +251,7 @@ def test_a_forward_clock_jump_during_a_launch_starts_no_unrecorded_run(
     RunnerRun.objects.update(created=timezone.now() - timedelta(seconds=HOUR))
     assert look().status == "ACTIVE"
     gate.release()
-    run = outcome.result(40)
+    run = outcome.result(40 * PATIENCE)
     assert (run.status, look().status) == ("ACTIVE", "ACTIVE")
     wait_for(lambda: run_processes(account) == [run.pid], what="the run")
     kill_all([run.pid or 0])

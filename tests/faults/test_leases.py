@@ -111,7 +111,7 @@ def test_another_callers_answer_is_waited_for(over_ssh: RunnerConfig, account: S
             connection.close()
 
     with ThreadPoolExecutor(8) as pool:
-        found = [each.result(30) for each in [pool.submit(status) for _ in range(8)]]
+        found = [each.result(30 * PATIENCE) for each in [pool.submit(status) for _ in range(8)]]
     assert {each.status for each in found} == {RunStatus.TERMINATED}
 
 
@@ -136,7 +136,7 @@ def test_a_lease_is_renewed_while_a_slow_machine_is_asked(
         begin = time.monotonic()
         probing.refresh([row])  # no second caller probes
         assert time.monotonic() - begin < 1
-    asking.result(40)
+    asking.result(40 * PATIENCE)
     row = RunnerRun.objects.get()
     assert (row.is_active, row.reachable, row.probing_until) == (True, True, None)
     kill_run(account)

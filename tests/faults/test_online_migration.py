@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from tests.support.postgres import Postgres
-from tests.support.processes import end, wait_for
+from tests.support.processes import PATIENCE, end, wait_for
 
 BEFORE, AFTER = "0013", "0014"
 INSERT = """
@@ -34,7 +34,7 @@ def test_runs_are_started_while_the_constraint_is_made(postgres: Postgres) -> No
         return bool(postgres.sql(INSERT.format(key=secrets.token_hex(16), expid=expid), database, check=False))
 
     first = migrate(BEFORE)
-    assert first.wait(120) == 0
+    assert first.wait(120 * PATIENCE) == 0
     writer = subprocess.Popen(postgres.psql(database), stdin=subprocess.PIPE)
     migration = None
     try:
@@ -49,8 +49,8 @@ def test_runs_are_started_while_the_constraint_is_made(postgres: Postgres) -> No
         assert insert("a001")
         writer.stdin.write(b"COMMIT;\n")
         writer.stdin.close()
-        assert writer.wait(30) == 0
-        assert migration.wait(60) == 0
+        assert writer.wait(30 * PATIENCE) == 0
+        assert migration.wait(60 * PATIENCE) == 0
     finally:
         writer.kill()
         if migration:
@@ -64,5 +64,5 @@ def test_runs_are_started_while_the_constraint_is_made(postgres: Postgres) -> No
     invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
     assert postgres.sql(invalid, database) == "0"
     back = migrate(BEFORE)
-    assert back.wait(60) == 0
+    assert back.wait(60 * PATIENCE) == 0
     assert not insert("a000"), "a second active run under the old constraint"

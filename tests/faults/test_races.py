@@ -20,7 +20,7 @@ import pytest
 from tests.support.environments import StubAccount
 from tests.support.faults import COMMAND, EXPID, profile_of, run_processes
 from tests.support.postgres import Postgres
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import Answer, AppServer, SSHServer
 
 AT_ONCE = 50
@@ -55,7 +55,7 @@ def together(calls: list[Callable[[], Answer]]) -> list[Answer]:
     barrier = Barrier(len(calls))
 
     def call(function: Callable[[], Answer]) -> Answer:
-        barrier.wait(30)
+        barrier.wait(30 * PATIENCE)
         return function()
 
     with ThreadPoolExecutor(len(calls)) as pool:

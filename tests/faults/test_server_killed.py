@@ -10,7 +10,7 @@ import os
 import pytest
 
 from tests.support.faults import EXPID, Gate, LaunchGates, MakeGate, Service, run_processes
-from tests.support.processes import cmdline, kill_all, wait_for, with_environment
+from tests.support.processes import PATIENCE, cmdline, kill_all, wait_for, with_environment
 
 LATE = 3600.0  # seconds; far beyond the launch deadline
 WORDS = "what it says"
@@ -44,7 +44,7 @@ def test_killed_between_the_row_and_the_launch_which_comes_late(
     launch_gates.before.wait_held()
     assert service.row()["status"] == "ACTIVE"
     service.kill()
-    assert answer.result(30) is None
+    assert answer.result(30 * PATIENCE) is None
     service.start()
     assert (service.status()["status"], service.status()["pid"]) == ("ACTIVE", None)
     assert service.run().body["code"] == "already_running"  # it is unknown yet whether the first launch will start
@@ -119,7 +119,7 @@ def test_killed_between_launching_and_knowing_the_identity(
         answer = service.run_in_background()
         gate.wait_held()
         service.kill()
-        assert answer.result(30) is None
+        assert answer.result(30 * PATIENCE) is None
         assert service.row()["pid"] is None
         service.start()
         adopted = service.wait_status(lambda body: body["pid"])
@@ -142,7 +142,7 @@ def test_killed_while_it_saves_the_identity(service: Service, launch_gates: Laun
         end_gate.wait_held()
         assert service.row()["pid"] is None
         service.kill()
-    assert answer.result(30) is None
+    assert answer.result(30 * PATIENCE) is None
     service.start()
     assert service.row()["pid"] is None
     adopted = service.wait_status(lambda body: body["pid"])
@@ -172,7 +172,7 @@ def test_killed_during_a_stop_that_reaches_the_run_later(service: Service, make_
     answer = service.stop_in_background()
     gate.wait_held()
     service.kill()
-    assert answer.result(30) is None
+    assert answer.result(30 * PATIENCE) is None
     service.start()
     assert service.status()["status"] == "ACTIVE"  # correct: no signal was sent yet
     gate.release()

@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from tests.support.faults import COMMAND, EXPID, Gate, Service, in_background, run_processes
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 
 MakeGate = Callable[[], Gate]
 
@@ -40,7 +40,7 @@ def test_a_stop_whose_service_ends_is_interrupted_and_can_be_repeated(service: S
     number = started.body["runner_id"]
     assert service.row()["stop_owner"]
     service.kill() if how == "KILL" else service.app.stop()
-    answer.result(60)
+    answer.result(60 * PATIENCE)
     service.account.control("stop", DELAY=0, IGNORE="")
     service.start()
     assert service.status()["status"] == "ACTIVE"
@@ -75,7 +75,7 @@ def test_a_stop_during_a_launch_is_reported_by_both_requests(service: Service, m
     finally:
         profile.write_text(before)
     assert (stopped.status, stopped.body["message"]) == (200, f"Experiment {EXPID} stopped successfully.")
-    told = launch.result(60)
+    told = launch.result(60 * PATIENCE)
     assert (told.status, told.body["code"]) == (409, "stopped_during_launch"), told.body
     assert (told.body["run"]["status"], told.body["run"]["reason"]) == ("TERMINATED", "stopped")
     row = service.row()

@@ -241,7 +241,7 @@ def test_two_simultaneous_stops_both_succeed_and_there_is_one_end(
     wait_for(lambda: run_processes(account, EXPID), what="the run")
     answers = [in_background(lambda: app.post(COMMAND + "stop-experiment", {"expid": EXPID})) for _ in range(2)]
     wait_for(lambda: len(account.calls("stop")) == 2, what="both in the middle of it")
-    bodies = [answer.result(60) for answer in answers]
+    bodies = [answer.result(60 * PATIENCE) for answer in answers]
     assert [answer.status for answer in bodies] == [200, 200], bodies
     assert {answer.body["reason"] for answer in bodies} == {"stopped"}
     assert len({(answer.body["finished"], answer.body["modified"], answer.body["exit_code"]) for answer in bodies}) == 1
@@ -398,7 +398,7 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
     sshd.stop()
     # RunnerUnreachable would say that nothing was executed, but `autosubmit stop` was.
     with pytest.raises(OutcomeUnknown, match="The stop had begun, but whether .* cannot be told now") as told:
-        answer.result(60)
+        answer.result(60 * PATIENCE)
     assert ".." not in told.value.detail
     # The error contains the completed steps, and no step looks as if it were still running.
     assert [step["action"] for step in told.value.facts["steps"]] == ["autosubmit stop", "signal INT"]
@@ -454,7 +454,7 @@ def test_an_end_that_cannot_be_probed_is_unknown(account: StubAccount, sshd: SSH
     wait_for(lambda: not is_alive(run.identity["pid"]), what="the KILL")
     sshd.stop()
     with pytest.raises(OutcomeUnknown, match="cannot be told now") as told:
-        answer.result(60)
+        answer.result(60 * PATIENCE)
     assert [(step["action"], step["ended"]) for step in told.value.facts["steps"]] == [("signal KILL", False)]
     assert stored(run)["status"] == "ACTIVE"
     os.kill(run.identity["supervisor_pid"], signal.SIGCONT)

@@ -43,7 +43,7 @@ from tests.support.faults import (
     stored,
     wait_ended,
 )
-from tests.support.processes import is_alive, kill_all, wait_for
+from tests.support.processes import PATIENCE, is_alive, kill_all, wait_for
 from tests.support.servers import SSHServer, keygen
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -232,10 +232,10 @@ def test_the_machine_goes_away_during_a_stop(
     gate.wait_held()
     fault(sshd, healed)
     if fault is dropped:  # the stop continues over a new connection
-        assert stop.result(60).run.reason == "stopped"
+        assert stop.result(60 * PATIENCE).run.reason == "stopped"
         return
     with pytest.raises(OutcomeUnknown) as told:  # RunnerUnreachable would say that nothing was executed
-        stop.result(60)
+        stop.result(60 * PATIENCE)
     assert told.value.facts["steps"][0]["action"] == "autosubmit stop"
     shown = look()
     assert (shown.status, shown.reachable, shown.pid) == ("ACTIVE", False, run.pid)
@@ -276,7 +276,7 @@ def test_an_open_connection_outlives_its_host_key_and_no_other_is_opened(
 
 def scan(sshd: SSHServer) -> bytes:
     argv = ["ssh-keyscan", "-t", "ed25519", "-p", str(sshd.port), "127.0.0.1"]
-    return subprocess.run(argv, capture_output=True, check=False, timeout=30).stdout
+    return subprocess.run(argv, capture_output=True, check=False, timeout=30 * PATIENCE).stdout
 
 
 def sshd_key(sshd: SSHServer) -> bytes:

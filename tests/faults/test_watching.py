@@ -44,7 +44,7 @@ from tests.support.faults import (
     stored,
 )
 from tests.support.postgres import Postgres
-from tests.support.processes import end, is_alive, kill_all, wait_for
+from tests.support.processes import PATIENCE, end, is_alive, kill_all, wait_for
 from tests.support.processes import start as start_server
 from tests.support.servers import ROOT, AppServer, SSHServer
 
@@ -227,7 +227,7 @@ def test_many_simultaneous_pollers_cost_one_probe(
     def poll() -> list[dict[str, Any]]:
         with ThreadPoolExecutor(POLLERS) as pool:
             asked = [pool.submit(app.post, COMMAND + "get-runner-run-status", {"expid": EXPID}) for _ in range(POLLERS)]
-            answers = [each.result(60) for each in asked]
+            answers = [each.result(60 * PATIENCE) for each in asked]
         assert {answer.status for answer in answers} == {200}
         assert {answer.body["pid"] for answer in answers} == {started.body["pid"]}
         return [answer.body for answer in answers]
@@ -251,7 +251,7 @@ def test_many_simultaneous_pollers_cost_one_probe(
         wait_for(lambda: leased(app), what="one who asks")
         assert app.post(COMMAND + "get-runner-run-status", body).body["status"] == "ACTIVE"
         assert not waiting.done()
-    assert {body["status"] for body in waiting.result(60)} == {"ACTIVE"}
+    assert {body["status"] for body in waiting.result(60 * PATIENCE)} == {"ACTIVE"}
 
 
 def leased(app: AppServer) -> bool:

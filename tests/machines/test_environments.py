@@ -14,7 +14,7 @@ import pytest
 
 from profiles.rules import MODULE_LOADERS
 from tests.support.environments import Account, AutosubmitAccount, StubAccount, loader_id
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import AppServer, SSHServer
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -59,7 +59,7 @@ def test_the_stand_in_stops_no_run_of_another_test_run(account: StubAccount) -> 
             assert run(account, "stop", "-y", "a001")[1].strip() == "Expid a001 was not running"
             assert process.poll() is None
             assert run(stranger, "stop", "-y", "a001")[0] == 0
-            assert process.wait(20) == 88
+            assert process.wait(20 * PATIENCE) == 88
         finally:
             stranger.kill()
             process.wait()
@@ -107,7 +107,7 @@ def test_the_stand_in_and_autosubmit_end_alike_when_they_are_stopped(kind: str, 
     wait_for(lambda: "Autosubmit is running with" in log.read_text(), what="start")
     code, _ = run(subject, "stop", "-y", expid)
     assert code == 0
-    assert process.wait(20) == 88
+    assert process.wait(20 * PATIENCE) == 88
     assert "KeyboardInterrupt" in log.read_text()
 
 

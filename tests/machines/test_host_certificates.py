@@ -14,6 +14,7 @@ import pytest
 from runners.exceptions import HostKeyChanged, HostKeyUnknown
 from runners.services.machines.ssh.certificates import BadCertificate, Certificate
 from tests.support.environments import StubAccount
+from tests.support.processes import PATIENCE
 from tests.support.servers import SSHServer
 from tests.support.ssh import greet, host_name, make_key, openssh_connects, public_half
 
@@ -34,7 +35,7 @@ class Site:
 
     def sign(self, *options: str, authority: Path | None = None) -> None:
         argv = ["ssh-keygen", "-q", "-s", str(authority or self.authority), "-I", "a machine", *options]
-        subprocess.run([*argv, f"{self.host_key}.pub"], check=True, capture_output=True, timeout=30)
+        subprocess.run([*argv, f"{self.host_key}.pub"], check=True, capture_output=True, timeout=30 * PATIENCE)
         self.sshd.restart()
 
     def know(self, *lines: str) -> None:

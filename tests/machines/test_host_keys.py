@@ -21,7 +21,7 @@ from runners.services.machines.ssh.config import lookup
 from runners.services.machines.ssh.known_hosts import HostKey, known_hosts_name
 from runners_project import bounded
 from tests.support.environments import StubAccount
-from tests.support.processes import free_port
+from tests.support.processes import PATIENCE, free_port
 from tests.support.servers import SSHServer
 from tests.support.ssh import greet, host_name, make_key, openssh_connects, public_half
 
@@ -180,7 +180,7 @@ def test_known_hosts_lines_of_other_hosts_trust_nothing(sshd: SSHServer, line: s
 
 def test_openssh_writes_a_file_that_is_understood(sshd: SSHServer) -> None:
     argv = ["ssh-keyscan", "-H", "-p", str(sshd.port), "127.0.0.1"]
-    scanned = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+    scanned = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30 * PATIENCE).stdout
     assert "|1|" in scanned
     sshd.known_hosts.write_text(scanned)
     assert greet(sshd) == "hello"

@@ -55,7 +55,7 @@ def run(client: paramiko.SSHClient, command: bytes) -> tuple[bytes, int]:
         output = b""
         while data := channel.recv(65536):
             output += data
-        assert channel.status_event.wait(20)
+        assert channel.status_event.wait(20 * PATIENCE)
         return output, channel.exit_status
 
 
@@ -127,7 +127,7 @@ def test_the_garbage_collector_waits_for_no_lock(client: paramiko.SSHClient) -> 
         closed = closed_channel(client)
         run(client, b"true")  # the transport's thread keeps the last channel that it served
         transport_of(client)._channels._map = Collecting()
-        assert in_background(lambda: run(client, b"echo alive")).result(20) == (b"alive\n", 0)
+        assert in_background(lambda: run(client, b"echo alive")).result(20 * PATIENCE) == (b"alive\n", 0)
     finally:
         gc.enable()
     assert closed() is None
@@ -211,7 +211,7 @@ def test_1585_close_and_recv_raise_nothing_on_a_lost_connection(client: paramiko
 def test_598_an_exit_signal_is_stored(client: paramiko.SSHClient) -> None:
     with closing(open_session(client, 20)) as channel:
         channel.request_exec(b"kill -USR1 $$")
-        assert channel.status_event.wait(20)
+        assert channel.status_event.wait(20 * PATIENCE)
         assert (channel.exit_signal, channel.exit_status) == ("USR1", -1)
 
 

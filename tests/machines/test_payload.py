@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from runners.services.machines import scripts
 from runners.services.machines.output import BoundedOutput
+from tests.support.processes import PATIENCE
 from tests.support.requirements import need
 
 SHELLS = ("bash", "dash", "tcsh", "fish", "zsh", "ksh")
@@ -34,7 +35,9 @@ def test_a_reader_of_another_kind_executes_nothing(program: str, script: str, tm
     sent = scripts.OPENING + scripts.encoded(script.replace("PROOF", str(proof)))
     for start in (0, 1, len(scripts.OPENING) - 1, len(scripts.OPENING), len(scripts.OPENING) + 5, len(sent) - 4):
         for end in (b"", b"\n"):
-            subprocess.run([program], input=sent[start:] + end, capture_output=True, cwd=tmp_path, timeout=60)
+            subprocess.run(
+                [program], input=sent[start:] + end, capture_output=True, cwd=tmp_path, timeout=60 * PATIENCE
+            )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -58,7 +61,7 @@ def test_a_script_that_is_cut_short_is_not_evaluated(cut: int, tmp_path: Path) -
     script = scripts.encoded(f"touch {proof}")
     argv = scripts.bootstrap(len(script), marker=MARKER, login=False, timeout=20)
     for sent in (scripts.OPENING + script[:-cut], scripts.OPENING[cut:] + script, script):
-        done = subprocess.run(argv, input=sent, capture_output=True, timeout=60)
+        done = subprocess.run(argv, input=sent, capture_output=True, timeout=60 * PATIENCE)
         assert done.returncode == scripts.CUT_SHORT
         assert scripts.UNREAD.encode() in done.stdout
     assert not proof.exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runners.services.machines import scripts
+from tests.support.processes import PATIENCE
 
 FOLDER = Path(scripts.__file__).parent
 FILES = sorted(FOLDER.glob("*.sh"))
@@ -18,7 +19,7 @@ HOSTILE = ["", "a b", "it's", "$HOME", "`id`", '"', "\n", "# no comment", "@key@
 def test_a_value_is_one_word_of_the_script(value: str) -> None:
     """`first_match` assigns the value to a variable, so bash itself tells what it understood."""
     script = f'{scripts.first_match(value)}\nprintf "<%s>" "$expid"'
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60 * PATIENCE, check=True)
     assert done.stdout.endswith(f"<{value}>")
 
 
@@ -46,7 +47,7 @@ def test_leaving_out_comments_and_indentation_does_not_change_a_script(file: Pat
 def layout(script: str) -> str:
     """Return the script as `bash` prints the body of a function."""
     text = f"f() {{\n{script}\n}}\ndeclare -f f"
-    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=60 * PATIENCE, check=True)
     return "\n".join(line.strip() for line in done.stdout.splitlines())
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from runners.exceptions import AuthenticationFailed, RunnerUnreachable
 from tests.support.environments import StubAccount
-from tests.support.processes import end, is_listening, start, wait_for
+from tests.support.processes import PATIENCE, end, is_listening, start, wait_for
 from tests.support.servers import SSHServer
 from tests.support.ssh import greet, make_key
 
@@ -46,7 +46,7 @@ class Site:
             *options,
             f"{key}.pub",
         ]
-        subprocess.run(argv, check=True, capture_output=True, timeout=30)
+        subprocess.run(argv, check=True, capture_output=True, timeout=30 * PATIENCE)
         made = Path(f"{key}-cert.pub")
         return made.rename(self.folder / name) if name else made
 

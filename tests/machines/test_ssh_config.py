@@ -13,6 +13,7 @@ import pytest
 from runners.exceptions import RunnerUnreachable
 from runners.services.machines.ssh import config
 from runners.services.machines.ssh.config import SSHHostOptions, lookup
+from tests.support.processes import PATIENCE
 from tests.support.servers import SSHServer
 from tests.support.ssh import greet
 
@@ -127,7 +128,7 @@ def file(tmp_path: Path, settings: Any) -> Path:
 def openssh(file: Path) -> dict[str, list[str]] | None:
     """Return what `ssh -G` prints about `h`, or None for an error."""
     argv = ["ssh", "-G", "-T", "-F", str(file), "-l", "u", "h"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20 * PATIENCE, check=False)
     if done.returncode:
         return None
     said: dict[str, list[str]] = {}

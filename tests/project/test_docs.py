@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings
 
 from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE
 
 PROMISES = (ROOT / "docs/reliability.md").read_text() + (ROOT / "docs/security.md").read_text()
 NAMED = re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)(?:::(\w+))?`", PROMISES)
@@ -61,5 +62,7 @@ def test_the_documented_server_starts_and_lets_every_command_end() -> None:
     environment = {**os.environ, "SECRET_KEY": "of the test run, signs nothing of value"}
     environment["DJANGO_SETTINGS_MODULE"] = "runners_project.settings"
     argv = [sys.executable, "-m", "gunicorn", "--check-config", *words]
-    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60 * PATIENCE
+    )
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from runners_project import __version__
+from tests.support.processes import PATIENCE
 from tests.support.servers import ROOT
 
 
@@ -18,7 +19,7 @@ def test_the_installed_package_has_the_version_of_the_code() -> None:
 
 def test_the_installed_script_is_the_command_line_client() -> None:
     script = Path(sys.executable).with_name("autosubmit-runners")
-    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=60 * PATIENCE)
     assert done.stdout.startswith("usage: autosubmit-runners ")
 
 

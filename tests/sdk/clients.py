@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE
 from tests.support.servers import AppServer
 
 HERE = Path(__file__).parent
@@ -105,7 +106,9 @@ def run(argv: list[object], folder: Path) -> str:
     """Return what a program printed. Raise AssertionError with that output if the program fails."""
     words = [str(word) for word in argv]
     environment = {**os.environ, "PATH": f"{TOOLS / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300 * PATIENCE
+    )
     assert done.returncode == 0, f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -135,5 +138,5 @@ class Service:
     @property
     def document(self) -> bytes:
         """Return the OpenAPI document as it is served, byte for byte."""
-        with urllib.request.urlopen(f"{self.app.url}/openapi.json", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.app.url}/openapi.json", timeout=30 * PATIENCE) as answer:
             return bytes(answer.read())

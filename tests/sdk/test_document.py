@@ -22,6 +22,7 @@ from runners.web.problems import LENGTH_REQUIRED, PROBLEM_CONTENT_TYPE, PROBLEM_
 from tests.sdk import clients
 from tests.support.examples import UNRECORDED
 from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE
 from tests.support.requirements import need
 from tests.support.servers import Answer, AppServer
 
@@ -161,7 +162,7 @@ def test_simultaneous_first_requests_all_get_the_document(make_app: Callable[...
     together = threading.Barrier(12)
 
     def first(path: str) -> Answer:
-        together.wait(30)
+        together.wait(30 * PATIENCE)
         return app.get(path)
 
     with ThreadPoolExecutor(12) as pool:
@@ -202,6 +203,8 @@ def test_the_linters_refuse_a_wrong_document(fault: str, tmp_path: Path) -> None
     break_it(document)
     path = tmp_path / "openapi.json"
     path.write_text(json.dumps(document))
-    done = subprocess.run([clients.SOURCES / "lint", path], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [clients.SOURCES / "lint", path], capture_output=True, text=True, check=False, timeout=120 * PATIENCE
+    )
     assert done.returncode == 1
     assert tools <= set(done.stderr.splitlines()[-1].rpartition(": ")[2].split())

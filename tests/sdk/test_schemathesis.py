@@ -16,6 +16,7 @@ import pytest
 from tests.sdk import clients
 from tests.sdk.clients import Service
 from tests.support.environments import StubAccount
+from tests.support.processes import PATIENCE
 from tests.support.requirements import need
 
 pytestmark = pytest.mark.timeout(400)
@@ -36,7 +37,9 @@ def schemathesis(service: Service, folder: Path, *options: str, **variables: str
         *options,
     ]
     environment = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(clients.HERE), **variables}
-    done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=350)
+    done = subprocess.run(
+        argv, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=350 * PATIENCE
+    )
     count = service.document.count(b'"operationId"')
     if done.returncode or f"Tested: {count}\n" not in done.stdout:
         pytest.fail(f"{done.stdout}\n{done.stderr}", pytrace=False)

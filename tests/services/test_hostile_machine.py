@@ -40,6 +40,7 @@ from runners.services.machines.ssh.target import SSHTarget
 from runners.services.representations import run_fields
 from runners.web.problems import problem_type_of
 from tests.support.hostile_answers import IDENTITY, KEY, PROBE_LINES, bytes_like, hostile_rows
+from tests.support.processes import PATIENCE
 from tests.support.servers import ROOT
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -246,5 +247,7 @@ def test_the_same_on_postgresql(request: pytest.FixtureRequest) -> None:
         env = os.environ | {ON_POSTGRESQL: "1", "HOSTILE_EXAMPLES": "15"}
         env["DATABASE_URL"] = postgres.create(f"hostile_{secrets.token_hex(4)}")
         argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-        done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+        done = subprocess.run(
+            argv, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110 * PATIENCE
+        )
         assert done.returncode == 0, done.stdout[-6000:]

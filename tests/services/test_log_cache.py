@@ -22,6 +22,7 @@ from runners.services import log_cache, logs
 from tests.support.api import Api
 from tests.support.environments import StubAccount
 from tests.support.faults import sessions
+from tests.support.processes import PATIENCE
 from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +44,7 @@ def in_threads(count: int, function: Callable[[int], object]) -> list[Any]:
     barrier = threading.Barrier(count)
 
     def call(number: int) -> None:
-        barrier.wait(20)
+        barrier.wait(20 * PATIENCE)
         try:
             results[number] = function(number)
         except RunnerUnreachable as error:
@@ -53,7 +54,7 @@ def in_threads(count: int, function: Callable[[int], object]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(60 * PATIENCE)
     assert not any(thread.is_alive() for thread in threads)
     return results
 

@@ -329,7 +329,7 @@ def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             for thread in threads:
-                thread.join(30)
+                thread.join(30 * PATIENCE)
                 assert not thread.is_alive(), "a connection is still served"
 
 

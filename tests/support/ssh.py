@@ -7,6 +7,7 @@ from pathlib import Path
 
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
+from tests.support.processes import PATIENCE
 from tests.support.servers import SSHServer
 
 
@@ -26,7 +27,7 @@ def openssh_connects(sshd: SSHServer, host: str = "127.0.0.1") -> bool:
     options.append(f'UserKnownHostsFile="{sshd.known_hosts}"')
     argv = ["ssh", "-F", "none", *(word for option in options for word in ("-o", option))]
     argv += ["-i", str(sshd.client_key), "-l", sshd.user, "-p", str(sshd.port), host, "exit 0"]
-    return subprocess.run(argv, capture_output=True, timeout=30, check=False).returncode == 0
+    return subprocess.run(argv, capture_output=True, timeout=30 * PATIENCE, check=False).returncode == 0
 
 
 def public_half(key: Path) -> tuple[str, str]:

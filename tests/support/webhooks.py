@@ -15,6 +15,7 @@ from profiles.config import RunnerConfig
 from runners.models import RunnerRun, RunReason
 from runners.models.webhook import Webhook, WebhookDelivery
 from runners.services import lifecycle
+from tests.support.processes import PATIENCE
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
 
@@ -34,7 +35,7 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.requests.append((self.path, dict(self.headers), body))
-                receiver.hold.wait(30)
+                receiver.hold.wait(30 * PATIENCE)
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
                 for name, value in receiver.answer_headers.items():
                     self.send_header(name, value)

@@ -25,7 +25,7 @@ from runners.commands.update_description import UPDATE_DESCRIPTION
 from tests.support.commands import create as create_list
 from tests.support.commands import expid_command, setstatus
 from tests.support.environments import ROOT, AutosubmitAccount, write_short
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 from tests.versions.outputs import VERSIONS, Output, write
 
 DEADLINE = 120  # seconds for one command
@@ -102,7 +102,7 @@ class Recorder:
             try:
                 wait_for(lambda: "RUNNING" in self.account.job_statuses(expid).values(), 60, what="a job", interval=0.5)
                 yield process
-                code = process.wait(60)
+                code = process.wait(60 * PATIENCE)
                 if name:
                     self.keep(name, code, f"autosubmit run {expid}", log.read_text(errors="replace"), "")
             finally:

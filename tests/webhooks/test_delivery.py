@@ -120,7 +120,7 @@ def test_several_deliverers_send_each_message_once(make_receiver: Callable[..., 
     start = threading.Barrier(4)
 
     def deliver(_: int) -> int:
-        start.wait(20)
+        start.wait(20 * PATIENCE)
         delivered = 0
         try:
             while WebhookDelivery.objects.exclude(next_attempt=None).exists():
@@ -157,7 +157,7 @@ def test_a_deliverer_that_is_late_does_not_overwrite_the_result_of_the_next_one(
         requests.append(connection)
         status = b"204 No Content"
         if len(requests) == 1:
-            is_delivered.wait(30)
+            is_delivered.wait(30 * PATIENCE)
             status = b"500 Internal Server Error"
         while b"}" not in connection.recv(65536):
             pass
@@ -171,7 +171,7 @@ def test_a_deliverer_that_is_late_does_not_overwrite_the_result_of_the_next_one(
         make_due()  # the lease has ended
         assert webhooks.deliver_due() == webhooks.Round(delivered=1)
         is_delivered.set()
-        assert late.result(30) == webhooks.Round(failed=1)
+        assert late.result(30 * PATIENCE) == webhooks.Round(failed=1)
     delivery = WebhookDelivery.objects.get()
     assert (delivery.state, delivery.last_status, delivery.last_error) == (WebhookDelivery.DELIVERED, 204, "")
 
@@ -195,7 +195,7 @@ def test_a_hanging_receiver_delays_neither_the_end_of_a_run_nor_other_receivers(
     assert WebhookDelivery.objects.filter(run__expid="a001", delivered_at=None).exists()  # still being sent
     hanging.hold.set()
     stop.set()
-    deliverer.join(20)
+    deliverer.join(20 * PATIENCE)
 
 
 def test_a_failing_receiver_is_contacted_once_per_round(receiver: Receiver) -> None:
@@ -261,7 +261,7 @@ def test_delivering_at_an_interval_goes_on_until_it_is_stopped(receiver: Receive
             wait_for(lambda number=number: len(receiver.requests) == number, what=f"message {number}")  # type: ignore[misc]
     finally:
         stop.set()
-        deliverer.join(20)
+        deliverer.join(20 * PATIENCE)
     assert not deliverer.is_alive()
 
 
@@ -281,7 +281,7 @@ def test_a_bug_in_one_delivery_does_not_end_the_others(
         wait_for(lambda: receiver.requests, what="the message")
     finally:
         stop.set()
-        deliverer.join(20)
+        deliverer.join(20 * PATIENCE)
     assert "Traceback" in caplog.text
 
 
@@ -296,7 +296,7 @@ def test_a_process_delivers_until_it_is_told_to_end(
         app.manage("shell", "-c", f"{_ENDED_RUN}\nend({receiver.url!r})")
         wait_for(lambda: receiver.requests, what="the message")
         process.terminate()
-        assert process.wait(20) == 0, app.log_text()
+        assert process.wait(20 * PATIENCE) == 0, app.log_text()
     finally:
         end(process)
     assert "Traceback" not in app.log_text()
