@@ -11,7 +11,7 @@ from profiles.models import RunnerProfile
 from profiles.rules import loader_choices, runner_choices
 
 TYPE_CHOICES = {parameters.RUNNER_TYPE: runner_choices, parameters.MODULE_LOADER_TYPE: loader_choices}
-EMPTY = "Fill this in."
+EMPTY = "This field is required."
 CHOOSE = "Choose one."
 
 

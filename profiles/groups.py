@@ -30,8 +30,8 @@ def refuse(sender: type[Group], instance: Group, **kwargs: Any) -> None:
     if needed := profiles_that_need(instance):
         names = ", ".join(profile.name for profile in needed)
         raise ProtectedError(
-            f"The group {instance.name} is the only one that may use {names}: without it everybody could. Give those "
-            "profiles to another group first.",
+            f"The group {instance.name} is the only group that may use {names}. Without it, everybody could use them. "
+            f"Add another group to these profiles first.",
             set(needed),
         )
 

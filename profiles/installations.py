@@ -28,15 +28,18 @@ def validate_installation(value: str) -> None:
     if _NAME.fullmatch(plain):
         return
     if "{username}" in value[:MAX_PATTERN]:
-        remedy = f"use {USER}, the account that runs the commands; {{username}} is the person, in LIMITS.USERS only."
+        remedy = (
+            f"Use {USER}, the account that runs the commands. {{username}} is the person, and is valid in "
+            f"LIMITS.USERS only."
+        )
     elif "{" in value[:MAX_PATTERN] or "}" in value[:MAX_PATTERN]:
-        remedy = f"of placeholders it takes {USER} and {HOST}, each once."
+        remedy = f"The only placeholders are {USER} and {HOST}, each at most once."
     else:
         remedy = (
-            f"use 1 to {MAX_PATTERN} letters, digits and _ . @ : + -, beginning with a letter or digit, and maybe "
-            f"{USER} and {HOST}, such as {USER}@{HOST}."
+            f"Use 1 to {MAX_PATTERN} letters, digits and _ . @ : + -, beginning with a letter or digit, and "
+            f"optionally {USER} and {HOST}, such as {USER}@{HOST}."
         )
-    raise ValidationError(f"{shown(value)} is no name of an installation: {remedy}")
+    raise ValidationError(f"{shown(value)} is not a valid installation name. {remedy}")
 
 
 def installation_of(pattern: str, target: Target) -> str:

@@ -50,10 +50,12 @@ def lines(text: str) -> tuple[str, ...]:
 def validate_patterns(items: Sequence[str]) -> None:
     """Validate patterns of host or user names. Raises ValidationError."""
     if len(items) > MAX_PATTERNS:
-        raise ValidationError(f"Give at most {MAX_PATTERNS} patterns. These are {len(items)}.")
+        raise ValidationError(f"Give at most {MAX_PATTERNS} patterns. {len(items)} were given.")
     for item in items:
         if len(item) > validators.MAX_HOST or not item.isascii() or not item.isprintable() or " " in item:
-            raise ValidationError(f"{shown(item)} is no pattern: use names with * and ?, such as *.example.com.")
+            raise ValidationError(
+                f"{shown(item)} is not a valid pattern. Use names with * and ?, such as *.example.com."
+            )
 
 
 def validate_user_patterns(items: Sequence[str]) -> None:
@@ -62,8 +64,8 @@ def validate_user_patterns(items: Sequence[str]) -> None:
     for item in items:
         if item != ACCOUNTS and set("{}") & set(item.replace(USERNAME, "")):
             raise ValidationError(
-                f"{shown(item)} is no pattern of accounts: use {USERNAME}, alone or within a name, {ACCOUNTS} alone, "
-                "or names with * and ?."
+                f"{shown(item)} is not a valid pattern of accounts. Use {USERNAME}, alone or within a name, "
+                f"{ACCOUNTS} alone, or names with * and ?."
             )
 
 
@@ -98,7 +100,7 @@ def accounts_for(patterns: Sequence[str], person: Person) -> list[str]:
 def validate_roots(items: Sequence[str]) -> None:
     """Validate directories. Raises ValidationError."""
     if len(items) > MAX_PATTERNS:
-        raise ValidationError(f"Give at most {MAX_PATTERNS} directories. These are {len(items)}.")
+        raise ValidationError(f"Give at most {MAX_PATTERNS} directories. {len(items)} were given.")
     for item in items:
         validators.validate_path(item)
 
@@ -135,7 +137,7 @@ def _fits(value: str, patterns: Sequence[str]) -> bool:
 
 def _refusal(profile_name: str, value: str, patterns: Sequence[str]) -> str:
     if not patterns:
-        return f"The profile {profile_name} does not allow {shown(value)}: you have no account here. Ask an admin."
+        return f"The profile {profile_name} does not allow {shown(value)}: no account is mapped to you. Ask an admin."
     return f"The profile {profile_name} does not allow {shown(value)}, only {in_words(patterns)}."
 
 
@@ -161,6 +163,6 @@ def in_words(items: Sequence[str]) -> str:
 def validate_accounts(items: Sequence[str]) -> None:
     """Validate the accounts of one person. Raises ValidationError."""
     if len(items) > MAX_PATTERNS:
-        raise ValidationError(f"Give at most {MAX_PATTERNS} accounts. These are {len(items)}.")
+        raise ValidationError(f"Give at most {MAX_PATTERNS} accounts. {len(items)} were given.")
     for item in items:
         validators.validate_user(item)

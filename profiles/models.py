@@ -262,13 +262,15 @@ class RunnerProfile(models.Model):
         found = []
         if self.is_anybody:
             found.append(
-                f"Anybody as anybody: {self.name} leaves SSH.USER open, so whoever may use it can act as every account "
-                f"that lets the service in. Bind it to the person who asks: manage.py bind_profile {self.name}"
+                f"Anybody as anybody: {self.name} leaves SSH.USER open, so every person who may use it can act as "
+                f"every account that accepts the key of the service. Bind it to the person who asks: manage.py "
+                f"bind_profile {self.name}"
             )
         takes_local = any(RUNNERS[name].is_local for name in self._possible_runners())
         if takes_local and settings.RUNNERS_ALLOW_LOCAL:
             found.append(
-                f"{self.name} leaves RUNNER_TYPE open, so whoever may use it can choose LOCAL and run programs as the "
+                f"{self.name} leaves RUNNER_TYPE open, so every person who may use it can choose LOCAL and run "
+                f"programs as the "
                 "account of this service, which has its database and SSH key. Fix RUNNER_TYPE to SSH, or start the "
                 "service with RUNNERS_ALLOW_LOCAL=0."
             )
@@ -433,7 +435,7 @@ class AccountMap(models.Model):
         self.person = self.person.strip()
         row = AccountMap.of(self.person)
         if row and row.pk != self.pk:
-            raise ValidationError({"person": f"This name looks like {row.person}, whose accounts are here already."})
+            raise ValidationError({"person": f"This name looks like {row.person}, who already has a row here."})
         self.accounts = "\n".join(lines(self.accounts))
         try:
             validate_accounts(lines(self.accounts))

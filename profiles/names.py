@@ -27,7 +27,7 @@ def validate_unlike_others(name: str, *, pk: int = 0) -> None:
     for other in others.iterator():
         if other != name and canonical(other) == mine:
             raise ValidationError(
-                f"This name looks like that of the account {other}. Choose another, or use that account."
+                f"This name is too similar to the account name {other}. Choose another name, or use that account."
             )
 
 

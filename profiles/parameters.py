@@ -246,7 +246,8 @@ def parse(mapping: object) -> tuple[Values, Errors]:
             known = values.setdefault(parameter.path, value)
             if known != value:
                 errors[path] = [
-                    f"{shown(value)} contradicts {parameter.path} {shown(known)}: they mean the same, give one."
+                    f"{shown(value)} contradicts {parameter.path} {shown(known)}: both mean the same parameter, give "
+                    f"only one."
                 ]
     errors.update(_unknown(mapping, ""))
     for section in sections():
@@ -271,9 +272,9 @@ def _unknown(mapping: Mapping[Any, Any], section: str) -> Errors:
     for name in unknown[:MAX_UNKNOWN]:
         text = name if isinstance(name, str) else repr(name)
         label = text if len(text) <= 60 and text.isprintable() else shown(text)
-        errors[f"{prefix}{label}"] = [f"This parameter is not known. {_nearest(text, section)}"]
+        errors[f"{prefix}{label}"] = [f"Unknown parameter. {_nearest(text, section)}"]
     if len(unknown) > MAX_UNKNOWN:
-        errors[f"{prefix}…"] = [f"{len(unknown) - MAX_UNKNOWN} more parameters are not known."]
+        errors[f"{prefix}…"] = [f"{len(unknown) - MAX_UNKNOWN} more unknown parameters."]
     return errors
 
 
@@ -352,13 +353,13 @@ def resolve(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
         # should not search for the error in the request.
         for path, texts in fixed_errors.items():
             errors.setdefault(path, []).extend(
-                f"The profile {profile_name} itself is wrong, ask an admin: {t}" for t in texts
+                f"The profile {profile_name} itself is not valid, ask an admin: {t}" for t in texts
             )
     for path, texts in validate(values).items():
         chooser = MODULE_LOADER_TYPE if path == MODULES else RUNNER_TYPE
         if path in fixed and path not in errors and chooser in given:  # blame what the request can change
             fact = f"{path} to {_as_text(fixed[path])}"
-            texts = [f"{given[chooser]} does not fit: the profile {profile_name} fixes {fact}. Choose another."]
+            texts = [f"{given[chooser]} is not possible: the profile {profile_name} fixes {fact}. Choose another."]
             path = chooser
         if path not in errors:
             errors[path] = texts

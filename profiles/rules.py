@@ -47,9 +47,9 @@ class LoaderRules:
         if cls.takes == "none":
             return [f"MODULE_LOADER_TYPE {cls.name} loads nothing: leave MODULES out, or choose another loader."]
         if cls.takes == "one" and len(modules) != 1:
-            return [f"{cls.name} takes exactly one: give {cls.what}. These are {len(modules)}."]
+            return [f"{cls.name} takes exactly one value: {cls.what}. {len(modules)} were given."]
         if len(modules) > validators.MAX_MODULES:
-            return [f"Give at most {validators.MAX_MODULES} modules. These are {len(modules)}."]
+            return [f"Give at most {validators.MAX_MODULES} modules. {len(modules)} were given."]
         errors: list[str] = []
         for module in modules:
             try:

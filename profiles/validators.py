@@ -67,7 +67,8 @@ def validate_name(value: str) -> None:
     """Validate the name of a profile."""
     if len(value) > MAX_NAME or not _NAME.fullmatch(value):
         raise ValidationError(
-            f"{shown(value)} is no profile name: use 1 to {MAX_NAME} letters, digits and _ . - (no accents, no blanks)."
+            f"{shown(value)} is not a valid profile name. Use 1 to {MAX_NAME} letters, digits and _ . - (no accents, "
+            f"no blanks)."
         )
 
 
@@ -84,24 +85,25 @@ def validate_host(value: str) -> None:
             else:
                 return
     if "@" in value[:MAX_HOST]:
-        remedy = "give the user in SSH.USER, and here only the host."
+        remedy = "Give the user in SSH.USER, and only the host here."
     elif re.fullmatch(r"[A-Za-z0-9_.-]+:[0-9]+", value[:MAX_HOST]):
-        remedy = "give the port in SSH.PORT, and here only the host."
+        remedy = "Give the port in SSH.PORT, and only the host here."
     elif value.startswith("["):
-        remedy = "give an IPv6 address without brackets."
+        remedy = "Give an IPv6 address without brackets."
     else:
         remedy = (
-            "give a host name, an IP address or an alias of ~/.ssh/config (letters, digits and _ -, at most "
-            "63 between two dots)."
+            "Give a host name, an IP address or an alias of ~/.ssh/config (letters, digits and _ -, at most 63 "
+            "between two dots)."
         )
-    raise ValidationError(f"{shown(value)} is no host: {remedy}")
+    raise ValidationError(f"{shown(value)} is not a valid host name. {remedy}")
 
 
 def validate_user(value: str) -> None:
     """Validate an account on another machine."""
     if len(value) > MAX_USER or not _USER.fullmatch(value):
         raise ValidationError(
-            f"{shown(value)} is no user name: use up to {MAX_USER} letters, digits and _ . @ + -, with no - in front."
+            f"{shown(value)} is not a valid user name. Use up to {MAX_USER} letters, digits and _ . @ + -, without a "
+            f"leading -."
         )
 
 
@@ -110,8 +112,8 @@ def validate_path(value: str) -> None:
     is_plain = value.startswith("/") and value.isprintable() and ":" not in value
     if len(value) > MAX_PATH or not is_plain or ".." in PurePosixPath(value).parts:
         raise ValidationError(
-            f"{shown(value)} is no absolute path: begin with /, such as /opt/autosubmit "
-            "(~ and variables are not expanded; no .., no colon, no control characters)."
+            f"{shown(value)} is not an absolute path. Begin with /, such as /opt/autosubmit. Do not use ~, variables, "
+            f".., colons or control characters."
         )
 
 
@@ -119,7 +121,8 @@ def validate_module(value: str) -> None:
     """Validate a module by the rules that hold for every loader, for profiles that leave the loader open."""
     if len(value) > MAX_PATH or value.startswith("-") or not value.isprintable():
         raise ValidationError(
-            f"{shown(value)} is no module: it may not begin with -, nor hold control characters, nor more than "
+            f"{shown(value)}"
+            f" is not a valid module. It must not begin with -, contain control characters, or have more than "
             f"{MAX_PATH} characters."
         )
 
@@ -127,10 +130,10 @@ def validate_module(value: str) -> None:
 def validate_public_key(value: str) -> None:
     """Validate one line to publish. It may be no real key (see `is_public_key`), but a private key is rejected."""
     if "PRIVATE KEY" in value:
-        raise ValidationError("This is a private key! Keep it secret, and give the line of its .pub file.")
+        raise ValidationError("This is a private key. Keep it secret, and give the line of its .pub file.")
     if len(value) > MAX_KEY or not value.strip() or not value.isprintable():
         raise ValidationError(
-            f"{shown(value, 30)} is no public key: give the line of a .pub file, such as 'ssh-ed25519 AAAA... name'."
+            f"{shown(value, 30)} is not a public key. Give the line of a .pub file, such as 'ssh-ed25519 AAAA... name'."
         )
 
 

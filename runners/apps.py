@@ -64,5 +64,5 @@ def keep_private() -> list[str]:
     except private.ForeignFile as error:
         raise ImproperlyConfigured(str(error)) from None
     for words in changed:
-        logger.warning("%s Whoever could read it before may have: make its secrets anew if that matters.", words)
+        logger.warning("%s Other accounts may have read it before. Replace its secrets if necessary.", words)
     return changed

@@ -60,7 +60,7 @@ def _getaddrinfo(host: str, port: int) -> Sequence[Any]:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # the name cannot be encoded for DNS
-        raise socket.gaierror(socket.EAI_NONAME, "no name that DNS could know") from error
+        raise socket.gaierror(socket.EAI_NONAME, "not a valid DNS name") from error
 
 
 def connect(addresses: Sequence[Address], deadline: float, bind_address: str = "") -> socket.socket:
@@ -70,7 +70,7 @@ def connect(addresses: Sequence[Address], deadline: float, bind_address: str = "
     others. The time left after connecting becomes the socket's timeout. `bind_address`: the local address to connect
     from.
     """
-    failure: OSError = TimeoutError(errno.ETIMEDOUT, "no time was left to connect")
+    failure: OSError = TimeoutError(errno.ETIMEDOUT, "the timeout was over before the connection")
     for place, (family, address) in enumerate(addresses):
         left = deadline - time.monotonic()
         if left <= 0:
@@ -106,7 +106,7 @@ def read_file(path: str | Path) -> bytes:
         if stat.S_ISCHR(state.st_mode) and state.st_rdev == NULL_DEVICE:
             return b""
         if not stat.S_ISREG(state.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         data = stream.read(FILE_LIMIT + 1)
     if len(data) > FILE_LIMIT:
         raise OSError(errno.EFBIG, f"it has more than {FILE_LIMIT} bytes", str(path))

@@ -23,7 +23,7 @@ PLACEHOLDERS = (
     *("changeme", "change_me", "change-me", "replaceme", "replace_me", "replace-me", "placeholder", "django-insecure"),
     *("your-secret", "your_secret", "yoursecret", "secret-key-here", "secret_key_here", "...", "\u2026", "xxxx"),
 )
-MAKE_ANOTHER = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(50))'"
+MAKE_ANOTHER = "Create one with: python3 -c 'import secrets; print(secrets.token_urlsafe(50))'"
 
 
 def weakness(secret: str) -> str:
@@ -33,7 +33,7 @@ def weakness(secret: str) -> str:
     if len(set(secret)) < SECRET_VARIETY:
         return f"has only {len(set(secret))} different characters"
     found = next((word for word in PLACEHOLDERS if word in secret.lower()), "")
-    return f"is a placeholder (it holds '{found}')" if found else ""
+    return f"is a placeholder (it contains '{found}')" if found else ""
 
 
 def envsecret(name: str, *, published: str = "", what: str = "") -> str:
@@ -44,12 +44,14 @@ def envsecret(name: str, *, published: str = "", what: str = "") -> str:
     text = envstr(name)
     if published and hashlib.sha256(text.encode()).hexdigest() == published:
         raise ImproperlyConfigured(
-            f"{name} is {what}, which everybody can read: with it anybody could sign in as anybody. Make another with: "
+            f"{name} is {what}, which is public: with it anybody could sign in as anybody. Create another one with: "
             "python3 -c 'import secrets; print(secrets.token_urlsafe(50))' and give it to both services."
         )
     if text and (why := weakness(text)):
         both = "" if name == "SECRET_KEY" else " and give it to both services"
-        raise ImproperlyConfigured(f"{name} {why}: whoever guesses it can sign in as anybody. {MAKE_ANOTHER}{both}.")
+        raise ImproperlyConfigured(
+            f"{name} {why}: a person who guesses it can sign in as anybody. {MAKE_ANOTHER}{both}."
+        )
     return text
 
 
@@ -117,7 +119,7 @@ def envpaths(name: str) -> list[str]:
     paths = envlist(name)
     for path in paths:
         if not path.startswith("/") or "/../" in f"{path}/" or not path.isprintable():
-            raise ImproperlyConfigured(f"{name}: '{path}' is no absolute path without '..'.")
+            raise ImproperlyConfigured(f"{name}: '{path}' is not an absolute path without '..'.")
     return paths
 
 

@@ -64,13 +64,13 @@ def _problem(problem_type: ProblemType, detail: str) -> HttpResponse:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """Answer 400, also for a Host header that is not in ALLOWED_HOSTS. Only Django's log has the reason."""
     if _wants_problem(request):
-        return _problem(BAD_REQUEST, "The request is not valid. The service's log says why.")
+        return _problem(BAD_REQUEST, "The request is not valid. The log of the service has the reason.")
     return defaults.bad_request(request, exception)
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     if _wants_problem(request):
-        return _problem(NOT_FOUND, "There is nothing at this path. GET /openapi.json lists all of them.")
+        return _problem(NOT_FOUND, "There is nothing at this path. GET /openapi.json lists all paths.")
     return defaults.page_not_found(request, exception)
 
 
@@ -85,7 +85,9 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
         response["Retry-After"] = str(DATABASE_RETRY)
         return response
     if _wants_problem(request):
-        return _problem(SERVER_ERROR, "An error in the service. It is logged; tell an admin when it happened.")
+        return _problem(
+            SERVER_ERROR, "Internal error of the service. It is logged. Report it to an admin with the time."
+        )
     return defaults.server_error(request)
 
 

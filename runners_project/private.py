@@ -54,18 +54,20 @@ def tighten(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except PermissionError as error:
-        raise ForeignFile(f"{path} cannot be looked at: {error.strerror}. Give it to {_name(os.geteuid())}.") from None
+        raise ForeignFile(
+            f"{path} cannot be checked: {error.strerror}. Change its owner to {_name(os.geteuid())}."
+        ) from None
     if found.st_uid != os.geteuid():
         me = _name(os.geteuid())
         raise ForeignFile(
             f"{path} belongs to {_name(found.st_uid)}, who can read and change it, but the service runs as {me}. "
-            f"Run the service as {_name(found.st_uid)}, or give the file to {me}: chown {me} {path}"
+            f"Run the service as {_name(found.st_uid)}, or change the owner of the file to {me}: chown {me} {path}"
         )
     mode = stat.S_IMODE(found.st_mode)
     if not mode & 0o077:
         return ""
     path.chmod(mode & ~0o077)
-    return f"{path} had mode {mode:04o}: other accounts could use it. It has {mode & ~0o077:04o} now."
+    return f"{path} had mode {mode:04o}, so other accounts could use it. Its mode is now {mode & ~0o077:04o} now."
 
 
 def tighten_all(paths: Iterable[Path]) -> list[str]:
@@ -81,7 +83,8 @@ def require_safe_parent(path: Path) -> None:
         return
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise ForeignFile(
-            f"Every account can replace {path}: all may write into {path.parent}. Correct it: chmod o-w {path.parent}"
+            f"Every account can replace {path}, because all accounts may write into {path.parent}. Correct this: "
+            f"chmod o-w {path.parent}"
         )
 
 

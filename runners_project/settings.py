@@ -37,7 +37,7 @@ SECRET_KEY = envsecret("SECRET_KEY")
 if not SECRET_KEY:
     if not DEBUG:
         raise ImproperlyConfigured(
-            "SECRET_KEY is not set. Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(50))' "
+            "SECRET_KEY is not set. Create one with: python3 -c 'import secrets; print(secrets.token_urlsafe(50))' "
             "and give it to the service as the environment variable SECRET_KEY (or set DEBUG=1 on your own machine)."
         )
     SECRET_KEY = "development-only-key-that-signs-nothing-of-value"  # noqa: S105
@@ -178,10 +178,10 @@ AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
 if RUNNERS_REMOTE_USER_HEADER:
     if not (RUNNERS_REMOTE_USER_SECRET or RUNNERS_REMOTE_USER_SOCKET):
         raise ImproperlyConfigured(
-            "RUNNERS_REMOTE_USER_HEADER is set, so whoever reaches the service could be anybody by sending that "
-            "header. Let the proxy prove itself: set RUNNERS_REMOTE_USER_SECRET here, and let the proxy send the same "
-            "text in the header X-Remote-User-Secret; or bind the service to a Unix socket that only the proxy can "
-            "open, and set RUNNERS_REMOTE_USER_SOCKET=1."
+            "RUNNERS_REMOTE_USER_HEADER is set, so everybody who reaches the service could sign in as anybody by "
+            "sending this header. Authenticate the proxy: set RUNNERS_REMOTE_USER_SECRET here, and let the proxy send "
+            "the same text in the header X-Remote-User-Secret. Or bind the service to a Unix socket that only the "
+            "proxy can open, and set RUNNERS_REMOTE_USER_SOCKET=1."
         )
     after = MIDDLEWARE.index("django.contrib.auth.middleware.AuthenticationMiddleware") + 1
     MIDDLEWARE.insert(after, "runners.pages.remote_user.ProxyUserMiddleware")
@@ -263,10 +263,10 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SCHEMA_PATH_PREFIX": "/v4/",
     "TAGS": [
         {"name": "commands", "description": "Create, run, stop and change experiments."},
-        {"name": "runs", "description": "What became of a run."},
-        {"name": "operations", "description": "Long commands that go on without their request."},
-        {"name": "configuration", "description": "What an admin has set up."},
-        {"name": "user settings", "description": "What a person has set up."},
+        {"name": "runs", "description": "The state of runs."},
+        {"name": "operations", "description": "Long commands that continue without their request."},
+        {"name": "configuration", "description": "The configuration by admins."},
+        {"name": "user settings", "description": "The settings of a person."},
     ],
     "ENUM_NAME_OVERRIDES": {
         "RunStatus": "runners.models.RunStatus",
@@ -292,7 +292,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "runners.api.openapi.hooks.add_examples",
     ],
     "CONTACT": {"name": "The administrators of this service"},
-    "SERVERS": [{"url": "/", "description": "The server that the document came from."}],
+    "SERVERS": [{"url": "/", "description": "The server that served this document."}],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": True, "tryItOutEnabled": True},

@@ -24,8 +24,8 @@ class AccountMapAdmin(AccountsAdmin):
             None,
             {
                 "fields": ("person", "accounts"),
-                "description": "Profiles whose allowed users say <code>{accounts}</code> let this person act as these "
-                "accounts.",
+                "description": "Profiles whose allowed users contain <code>{accounts}</code> let this person use "
+                "these accounts.",
             },
         ),
     )

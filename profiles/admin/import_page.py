@@ -44,9 +44,9 @@ class ImportForm(forms.Form):
         label="or a file", required=False, help_text="It replaces the text above.", allow_empty_file=True
     )
     prune = forms.BooleanField(
-        label="Also remove what the YAML does not name",
+        label="Also remove profiles and keys that are not in the YAML",
         required=False,
-        help_text="Profiles and published keys, of those sections that the YAML has. Without this they are kept.",
+        help_text="Only for the sections that the YAML has. Otherwise they are kept.",
     )
 
     def __init__(self, *args: Any, may_prune: bool, **kwargs: Any) -> None:
@@ -63,7 +63,7 @@ class ImportForm(forms.Form):
             try:
                 data["text"] = upload.read().decode("utf-8-sig")
             except UnicodeDecodeError as error:
-                raise forms.ValidationError(f"Byte {error.start} of {upload.name} is no UTF-8.") from None
+                raise forms.ValidationError(f"Byte {error.start} of {upload.name} is not valid UTF-8.") from None
         if not data.get("text", "").strip() and not self.errors:
             raise forms.ValidationError("Paste YAML, or choose a file.")
         return data
@@ -137,7 +137,9 @@ def import_view(request: HttpRequest, model_admin: admin.ModelAdmin[RunnerProfil
         except InvalidConfiguration as error:
             context["mistakes"] = [(mistake, line_of(text, mistake)) for mistake in error.mistakes]
         except IntegrityError:
-            messages.error(request, "Nothing was imported: somebody changed the same rows just now. Look again.")
+            messages.error(
+                request, "Nothing was imported: the configuration was changed concurrently. Review the changes again."
+            )
         else:
             if done:
                 return redirect("admin:profiles_runnerprofile_changelist")
@@ -166,9 +168,11 @@ def _look_or_import(request: HttpRequest, context: dict[str, Any], text: str, pr
         return True
     if confirmed:
         who = (
-            "The configuration was changed meanwhile" if seen_text == of_text else "You have edited this after looking"
+            "The configuration has changed in the meantime"
+            if seen_text == of_text
+            else "You have edited the YAML after the preview"
         )
-        messages.warning(request, f"{who}. Nothing was imported yet: below is what the import changes now.")
+        messages.warning(request, f"{who}. Nothing was imported yet. The changes below are up to date.")
     keys = configuration.ssh_public_keys or ()
     context |= {
         "looked": True,

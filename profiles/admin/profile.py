@@ -55,42 +55,42 @@ class RunnerProfileAdmin(ProfileAdmin):
             None,
             {
                 "fields": ("name", "enabled", "description"),
-                "description": "A profile says where and how commands run. What you leave empty is <em>open</em>: a "
-                "request may or must give it in profile_params. What you fill in is fixed: no request can change it. "
-                "Whoever may change profiles can run programs as the account of this service (a LOCAL profile with an "
-                "environment of their own), read its database and SSH key, and act as every account that accepts the "
-                "key. Give this permission only to people who may do all of that. RUNNERS_VENV_ROOTS and "
-                "RUNNERS_ALLOW_LOCAL bound it from outside.",
+                "description": "A profile defines where and how commands run. An empty field is <em>open</em>: a "
+                "request may or must give its value in profile_params. A field with a value is fixed: requests cannot "
+                "change it. People who may change profiles can run programs as the account of this service (with a "
+                "LOCAL profile and their own environment), read its database and SSH key, and act as every account "
+                "that accepts the key. Give this permission only to people who may do all of that. RUNNERS_VENV_ROOTS "
+                "and RUNNERS_ALLOW_LOCAL limit it.",
             },
         ),
         (
             "Where",
             {
                 "fields": ("runner_type", "ssh_host", "ssh_port", "ssh_user"),
-                "description": "LOCAL runs commands as the account of this service, and takes no SSH fields. SSH needs "
-                "a host whose key is known to the service, and an account that accepts one of the published keys.",
+                "description": "LOCAL runs commands as the account of this service and needs no SSH fields. SSH needs "
+                "a host with a trusted host key, and an account that accepts one of the published keys.",
             },
         ),
         (
             "Environment of Autosubmit",
             {
                 "fields": ("module_loader_type", "modules", "installation"),
-                "description": "The command <code>autosubmit</code> has to be found in it, and its database configured "
-                "for the account that runs it.",
+                "description": "It must contain the command <code>autosubmit</code>, and the account that runs it "
+                "needs a configured Autosubmit database.",
             },
         ),
         (
             "Who may",
             {
                 "fields": ("run_groups", "stop_groups", "status_groups", "view_groups"),
-                "description": "People get into groups under Authentication. Superusers always may.",
+                "description": "Add people to groups under Authentication. Superusers may always do everything.",
             },
         ),
         (
-            "Limits of what is open",
+            "Limits of open parameters",
             {
                 "fields": ("allowed_hosts", "allowed_users", "venv_roots"),
-                "description": "What requests may give where you leave something open above.",
+                "description": "Allowed values for the fields that you leave open above.",
             },
         ),
     )

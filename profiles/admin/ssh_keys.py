@@ -25,7 +25,7 @@ class PublishedSSHKeyAdmin(KeyAdmin):
             {
                 "fields": ("line", "comment"),
                 "description": "People see this line in the GUI and add it to their <code>authorized_keys</code>. The "
-                "service needs the private half in its own <code>~/.ssh</code>.",
+                "service needs the private key in its own <code>~/.ssh</code>.",
             },
         ),
     )

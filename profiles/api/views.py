@@ -27,8 +27,8 @@ class ProfilesView(APIView):
     @extend_schema(
         operation_id="list_profiles",
         summary="List the profiles",
-        description="The profiles that you may use, by name. What a profile leaves out is open: give it in "
-        "`profile_params`.",
+        description="The profiles that you may use, by name. A parameter that a profile leaves out is open: give it "
+        "in `profile_params`.",
         tags=CONFIGURATION,
         responses=OpenApiResponse(
             ProfileMapSerializer,
@@ -45,7 +45,7 @@ class EndpointsView(APIView):
     @extend_schema(
         operation_id="list_endpoints",
         summary="List which commands are enabled",
-        description="All command families. One that is off answers its commands with 403.",
+        description="All command families. Commands of a disabled family get 403.",
         tags=CONFIGURATION,
         responses=OpenApiResponse(
             EndpointsSerializer,
@@ -62,7 +62,8 @@ class SSHPublicKeysView(APIView):
     @extend_schema(
         operation_id="list_ssh_public_keys",
         summary="List the service's public SSH keys",
-        description="Add one of these lines to `~/.ssh/authorized_keys` where the service shall run commands as you.",
+        description="Add one of these lines to your `~/.ssh/authorized_keys` on the machines where the service runs "
+        "commands as you.",
         tags=CONFIGURATION,
         responses=OpenApiResponse(
             {"type": "array", "items": {"type": "string"}},
@@ -79,7 +80,7 @@ class PreferredUsernameView(APIView):
     @extend_schema(
         operation_id="get_preferred_username",
         summary="Get the preferred username",
-        description="`preferred_username` is null while none is stored. 404 when nobody is signed in.",
+        description="`preferred_username` is null if none is stored. 404 without a signed-in person.",
         tags=USER_SETTINGS,
         responses=UserSettingsSerializer,
     )
@@ -91,7 +92,7 @@ class PreferredUsernameView(APIView):
     @extend_schema(
         operation_id="set_preferred_username",
         summary="Set the preferred username",
-        description="Stored for the person who is signed in; 404 when nobody is.",
+        description="Stored for the signed-in person; 404 without one.",
         tags=USER_SETTINGS,
         request=PreferredUsernameSerializer,
         responses=UserSettingsSerializer,
@@ -109,5 +110,5 @@ class PreferredUsernameView(APIView):
         For a 404, today's GUI says that the option is not available, instead of offering a field that fails.
         """
         if not request.user.is_authenticated:
-            raise NotFound("Nobody is signed in, so there is nobody whose settings these could be.")
+            raise NotFound("Not signed in. User settings need a signed-in person.")
         return request.user

@@ -113,7 +113,7 @@ class _Loader(_BaseLoader):
         try:
             return super().construct_object(node, deep=deep)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            problem = f"a value is not what its form says ({error}); put texts in quotes"
+            problem = f"a value does not match its type ({error}); put texts in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
@@ -153,7 +153,7 @@ def _load(text: str) -> tuple[object, dict[str, int], list[Mistake]]:
         if "nesting depth" in (error.problem or ""):  # libyaml's own limit; it reads ahead
             raise InvalidConfiguration([Mistake("", TOO_DEEP)]) from None
         mark = error.problem_mark or error.context_mark
-        words = "; ".join(filter(None, [error.context, error.problem])) or "this is no YAML"
+        words = "; ".join(filter(None, [error.context, error.problem])) or "this is not YAML"
         last = text.count("\n") + 1  # libyaml may report the line after the last one
         mistake = Mistake("", f"Not valid YAML: {words}.", min(mark.line + 1, last) if mark else None)
     except yaml.reader.ReaderError as error:
@@ -161,7 +161,7 @@ def _load(text: str) -> tuple[object, dict[str, int], list[Mistake]]:
         mistake = Mistake("", f"Not valid YAML: {error.reason}.", line)
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        mistake = Mistake("", "Not valid YAML: half of a surrogate pair is no text.", line)
+        mistake = Mistake("", "Not valid YAML: unpaired surrogate.", line)
     except RecursionError:
         mistake = Mistake("", TOO_DEEP)
     raise InvalidConfiguration([mistake])
@@ -169,7 +169,7 @@ def _load(text: str) -> tuple[object, dict[str, int], list[Mistake]]:
 
 def _no_root(names: list[str]) -> Mistake:
     near = difflib.get_close_matches(ROOT, [name[:60] for name in names[:100]], n=1)
-    return Mistake("", f"There is no section {ROOT}." + (f" Is it the one written {near[0]}?" if near else ""))
+    return Mistake("", f"The section {ROOT} is missing." + (f" Did you mean {near[0]}?" if near else ""))
 
 
 def _walk(node: yaml.Node, path: str, lines: dict[str, int], mistakes: list[Mistake], seen: set[int]) -> None:
@@ -192,7 +192,9 @@ def _walk(node: yaml.Node, path: str, lines: dict[str, int], mistakes: list[Mist
             continue
         here, line = f"{path}.{key.value}" if path else key.value, key.start_mark.line + 1
         if key.value in first:
-            mistakes.append(Mistake(here, f"This stands twice, first in line {first[key.value]}. Remove one.", line))
+            mistakes.append(
+                Mistake(here, f"Duplicate key, it is also in line {first[key.value]}. Remove one of them.", line)
+            )
             continue
         first[key.value] = lines[here] = line
         _walk(value, here, lines, mistakes, seen)
@@ -233,14 +235,17 @@ class _Reader:
             for name in found:
                 like = names.setdefault(canonical(name), name)
                 if like != name:
-                    self.wrong(f"{path}.{name}"[:MAX_PERSON], f"This looks like {shown(like)}: they are one person.")
+                    self.wrong(
+                        f"{path}.{name}"[:MAX_PERSON],
+                        f"This looks like {shown(like)}: both names belong to one person.",
+                    )
         return Configuration(profiles=profiles, ssh_public_keys=keys, endpoints=endpoints, accounts=accounts)
 
     def few(self, members: dict[str, Any], path: str) -> dict[str, Any]:
         """Return the members. If there are too many, add a mistake and return none."""
         if len(members) <= MAX_MEMBERS:
             return members
-        self.wrong(path, f"Give at most {MAX_MEMBERS} members. These are {len(members)}.")
+        self.wrong(path, f"Give at most {MAX_MEMBERS} members. {len(members)} were given.")
         return {}
 
     def accounts_of(self, path: str, person: str, value: object) -> tuple[str, ...]:
@@ -267,11 +272,11 @@ class _Reader:
             if not isinstance(name, str):
                 self.wrong(label, "Put the name in quotes.")
             elif names is not None and name not in names and len(self.mistakes) >= MAX_ERRORS:
-                self.wrong(label, "This name is not known.")  # close matches for thousands would take minutes
+                self.wrong(label, "Unknown name.")  # close matches for thousands would take minutes
             elif names is not None and name not in names:
                 near = difflib.get_close_matches(name[:60].upper(), list(names), n=1)
                 remedy = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(names)}."
-                self.wrong(label, f"This name is not known. {remedy}")
+                self.wrong(label, f"Unknown name. {remedy}")
             else:
                 members[name] = member
         return members
@@ -325,7 +330,7 @@ class _Reader:
         for name, names in groups.items():
             for group in names:
                 if len(group) > MAX_GROUP_NAME or not group.isprintable():
-                    self.wrong(f"{path}.{name}", f"{shown(group)} is no name of a group.")
+                    self.wrong(f"{path}.{name}", f"{shown(group)} is not a valid group name.")
         return {name: tuple(names) for name, names in groups.items()}
 
     def limits(self, members: dict[str, Any], path: str) -> dict[str, tuple[str, ...]] | None:
@@ -358,7 +363,7 @@ class _Reader:
             self.wrong(path, f"Give a list of public keys, not {kind(value)}.")
             return ()
         if len(value) > MAX_MEMBERS:
-            self.wrong(path, f"Give at most {MAX_MEMBERS} keys. These are {len(value)}.")
+            self.wrong(path, f"Give at most {MAX_MEMBERS} keys. {len(value)} were given.")
             return ()
         keys: dict[str, None] = {}  # an ordered set: a duplicate key is published once
         for index, line in enumerate(value):

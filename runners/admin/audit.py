@@ -29,7 +29,7 @@ class OutcomeFilter(ChoiceFilter):
         "dry": ("dry run", Q(outcome="dry_run")),
         "under-way": ("under way", Q(outcome=AuditRecord.UNDER_WAY)),
         "interrupted": ("interrupted", Q(outcome=AuditRecord.INTERRUPTED)),
-        "not": ("refused or failed", ~Q(outcome__in=(*QUIET, AuditRecord.UNDER_WAY))),
+        "not": ("rejected or failed", ~Q(outcome__in=(*QUIET, AuditRecord.UNDER_WAY))),
     }
 
 
@@ -54,7 +54,7 @@ class AuditRecordAdmin(ReadOnlyAdmin):
         *("expid__exact", "actor__exact", "outcome__exact", "token__exact", "address__exact"),
         *("profile_name__icontains", "detail__icontains"),
     )
-    search_help_text = "Experiment, person, outcome, token, address; parts of a profile's name or of the words"
+    search_help_text = "Experiment, person, outcome, token, address; parts of a profile's name or of the text"
     sortable_by = ("began",)
     fieldsets = (
         (None, {"fields": ("when", "who", "token", "address")}),

@@ -105,7 +105,7 @@ def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, contex
                         yield _waiting(list(STAGES)[len(stages)])
             except RunnerUnreachable as error:  # too many requests occupy the machine; the response has already begun
                 audit.outcome, audit.detail = error.code, error.detail
-                stage = Stage("resolve", False, 0, "The check was not begun.", error.detail)
+                stage = Stage("resolve", False, 0, "The check was not started.", error.detail)
                 stages.append(stage)
                 yield render_to_string(f"{TEMPLATES}_stage.html", facts_of(stage, profile, form.config))
             failed = [stage for stage in stages if stage.ok is False]

@@ -35,7 +35,7 @@ class ScanForm(forms.Form):
         min_value=1,
         max_value=65535,
         required=False,
-        help_text="Empty: the one in ~/.ssh/config, or 22.",
+        help_text="Empty: the port in ~/.ssh/config, or 22.",
     )
 
 
@@ -43,13 +43,13 @@ class ScanForm(forms.Form):
 class TrustedHostKeyAdmin(ReadOnlyAdmin):
     list_display = ("host", "key_type", "fingerprint", "approved_by", "approved")
     search_fields = ("host__icontains", "approved_by__exact")
-    search_help_text = "Part of the host's name, who approved"
+    search_help_text = "Part of the host name, person who approved it"
     fields = ("host", "key_type", "fingerprint", "key", "approved_by", "approved")
     readonly_fields = ("fingerprint", "approved")
 
     @admin.display(description="fingerprint")
     def fingerprint(self, row: TrustedHostKey) -> str:
-        return fingerprint_of(row) or "no key: it matches nothing"
+        return fingerprint_of(row) or "not a valid key: it matches nothing"
 
     @admin.display(description="approved", ordering="created")
     def approved(self, row: TrustedHostKey) -> str:
@@ -75,7 +75,7 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
         return [path("scan/", view, name="runners_trustedhostkey_scan"), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        context = {"may_scan": self.has_scan_permission(request), "title": "Host keys that were approved"}
+        context = {"may_scan": self.has_scan_permission(request), "title": "Approved host keys"}
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def scan(self, request: HttpRequest) -> HttpResponse:
@@ -95,7 +95,7 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
         context: dict[str, Any] = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": "Look at a machine's host keys",
+            "title": "Read the host keys of a machine",
             "form": form,
             "profile": profile,
         }

@@ -44,7 +44,7 @@ from runners.web.problems import error_context, with_retry_after
 LOG_TAIL = 16 * 1024  # bytes
 AUDIT_TRAIL = 100  # records
 MOST_TO_ASK = 500  # runs that one action refreshes
-UNREADABLE = "What is stored as this run's configuration is none, so nobody knows its machine."
+UNREADABLE = "The stored configuration of this run is invalid, so its machine is not known."
 
 
 class StatusFilter(ChoiceFilter):
@@ -65,19 +65,19 @@ class ReasonFilter(ChoiceFilter):
 class StopForm(forms.Form):
     force = forms.BooleanField(
         required=False,
-        label="Kill it at once",
-        help_text="Without autosubmit stop, which lets Autosubmit save its state first. For a run that hangs.",
+        label="Kill it immediately",
+        help_text="Without autosubmit stop, so Autosubmit cannot save its state. For a run that hangs.",
     )
     cancel_jobs = forms.BooleanField(
-        required=False, label="Cancel its jobs, too", help_text="Otherwise jobs that were submitted go on."
+        required=False, label="Cancel its jobs, too", help_text="Otherwise submitted jobs continue."
     )
 
 
 class AbandonForm(forms.Form):
     reason = forms.CharField(
         max_length=1000,
-        label="Why it is certain that nothing runs any more",
-        help_text="It is kept with the run and in the audit log, with your name.",
+        label="The reason why it is certain that the run has ended",
+        help_text="It is stored with the run and in the audit log, with your name.",
         widget=forms.Textarea(attrs={"rows": 3, "cols": 80}),
     )
 
@@ -218,12 +218,12 @@ class RunnerRunAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         return TemplateResponse(request, "admin/runners/runnerrun/_log.html", log_of(run))
 
-    @admin.action(description="Ask the machines about the selected runs", permissions=["act"])
+    @admin.action(description="Probe the machines of the selected runs", permissions=["act"])
     def ask(self, request: HttpRequest, queryset: QuerySet[RunnerRun]) -> None:
         runs = [run for run in queryset.filter(status=RunStatus.ACTIVE)[:MOST_TO_ASK] if config_of(run)]
         probing.refresh(runs, wait=settings.RUNNERS_STATUS_WAIT, patient=True)
         unreached = [run for run in runs if run.is_active and not run.reachable]
-        text = f"Asked after {len(runs)} active run(s); {sum(not run.is_active for run in runs)} had ended."
+        text = f"Probed {len(runs)} active run(s); {sum(not run.is_active for run in runs)} had ended."
         self.message_user(request, text, messages.SUCCESS)
         if unreached:
             names = ", ".join(f"{run.pk} ({run.unreachable_detail})" for run in unreached[:5])
@@ -235,7 +235,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         if not run.is_active or run.reachable:
             self.message_user(request, f"Run {run.pk} of {run.expid}: {outcome(run)}.", messages.SUCCESS)
         else:
-            self.message_user(request, f"Its machine cannot tell: {run.unreachable_detail}", messages.WARNING)
+            self.message_user(request, f"The state is not known: {run.unreachable_detail}", messages.WARNING)
         return redirect("admin:runners_runnerrun_change", pk)
 
     def stop(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -282,7 +282,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
             except RunnerServiceError as error:
                 context["error"] = error_context(error, request.user)
             else:
-                self.message_user(request, f"Run {pk} of {run.expid} counts as ended now.", messages.SUCCESS)
+                self.message_user(request, f"Run {pk} of {run.expid} is now recorded as ended.", messages.SUCCESS)
                 return redirect("admin:runners_runnerrun_change", pk)
         return self._page(request, "abandon", context)
 

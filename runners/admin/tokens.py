@@ -31,7 +31,7 @@ class NewTokenForm(TokenForm):
         label="Valid for (days)",
         min_value=0,
         max_value=3650,
-        help_text="0: without end. Such a token has to be revoked by hand when it leaks.",
+        help_text="0: no expiry. If such a token leaks, it has to be revoked by hand.",
     )
 
     class Meta:
@@ -69,13 +69,15 @@ class ApiTokenAdmin(admin.ModelAdmin):
     list_display = ("token_key", "user", "name", "only_scope", "validity", "used")
     list_filter = (ValidityFilter, "scope")
     search_fields = ("token_key__startswith", "user__username__exact", "name__icontains")
-    search_help_text = "The token's first characters, person, part of the name"
+    search_help_text = "First characters of the token, person, part of the name"
     list_select_related = ("user",)
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiToken | None = None) -> Any:
         if obj:
             return [(None, {"fields": ("token_key", "user", "name", "scope", "validity", "created", "used")})]
-        description = "A token is a password for programs: whoever holds it acts as this person, within its scope."
+        description = (
+            "A token is a password for programs: every program that has it acts as this person, within its scope."
+        )
         return [(None, {"fields": ("user", "name", "scope", "days"), "description": description})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> tuple[str, ...]:

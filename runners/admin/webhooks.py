@@ -38,13 +38,13 @@ class WebhookForm(WebhookModelForm):
         choices=WebhookEvent.choices,
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="None marked: every event.",
+        help_text="None selected: every event.",
     )
     profile_names = forms.MultipleChoiceField(
         label="Only runs of these profiles",
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="None marked: runs of every profile.",
+        help_text="None selected: runs of every profile.",
     )
 
     class Meta:
@@ -71,8 +71,8 @@ class WebhookAdmin(admin.ModelAdmin):
     list_filter = ("enabled",)
     search_fields = ("name", "url")
     fieldsets = (
-        (None, {"fields": ("name", "enabled", "url"), "description": "Is told of the end of runs by a signed POST."}),
-        ("What it hears", {"fields": ("events", "profile_names")}),
+        (None, {"fields": ("name", "enabled", "url"), "description": "Receives a signed POST at the end of each run."}),
+        ("Events", {"fields": ("events", "profile_names")}),
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:

@@ -78,7 +78,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
         token = ApiToken.objects.select_related("user").filter(digest=hash_token(credential)).first()
         now = timezone.now()
         if token is None:
-            raise exceptions.AuthenticationFailed("This token is not known. Ask an admin for a new one.")
+            raise exceptions.AuthenticationFailed("Invalid token. Ask an admin for a new one.")
         if token.expiry and token.expiry < now:
             raise exceptions.AuthenticationFailed(f"This token expired on {token.expiry:%Y-%m-%d}. Ask for a new one.")
         _require_active(token.user)
@@ -88,7 +88,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
 
     def _by_jwt(self, credential: str) -> tuple[Any, dict[str, Any]]:
         if not settings.AS_API_JWT_SECRET:
-            raise exceptions.AuthenticationFailed("This is no token of this service (they begin with asr_).")
+            raise exceptions.AuthenticationFailed("This is not a token of this service (they begin with asr_).")
         try:
             claims = jwt.decode(
                 credential,
@@ -100,7 +100,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
         except jwt.ExpiredSignatureError:
             raise exceptions.AuthenticationFailed("The login has expired. Sign in again.") from None
         except jwt.InvalidTokenError:
-            raise exceptions.AuthenticationFailed("The token is not valid here. Sign in again.") from None
+            raise exceptions.AuthenticationFailed("Invalid token. Sign in again.") from None
         return _api_user(claims["user_id"]), claims
 
 
@@ -121,7 +121,7 @@ def _api_user(user_id: object) -> AbstractBaseUser:
             name = model._meta.get_field("username").clean(user_id, None)
         except ValidationError:
             raise exceptions.AuthenticationFailed(
-                "The token names no valid user, or one whose name looks like another account's."
+                "The user name in the token is invalid, or too similar to the name of another account."
             ) from None
         user, _ = model.objects.get_or_create(username=name, defaults={"password": make_password(None)})
     _require_active(user)
@@ -131,7 +131,7 @@ def _api_user(user_id: object) -> AbstractBaseUser:
 
 def _require_active(user: AbstractBaseUser) -> None:
     if not user.is_active:
-        raise exceptions.AuthenticationFailed("This account is switched off. Ask an admin.")
+        raise exceptions.AuthenticationFailed("This account is deactivated. Ask an admin.")
 
 
 class AdminSessionAuthentication(authentication.SessionAuthentication):

@@ -134,13 +134,13 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
     def planned(self, plan: Plan) -> Response:
         """Return the response to a request with `dry_run`."""
         self.audit.argv, self.audit.outcome = plan.argv, "dry_run"
-        return Response({"message": "Nothing was executed: this is what would be.", **plan.as_dict()})
+        return Response({"message": "Dry run: nothing was executed.", **plan.as_dict()})
 
 
 def query_of(request: Request, serializer_class: type[StrictSerializer]) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the query as it was sent, and validated. Raises ValidationError, with the errors of each parameter."""
     sent = request.query_params
-    twice = {name: ["Give it once."] for name, values in sent.lists() if len(values) > 1}
+    twice = {name: ["Give this parameter only once."] for name, values in sent.lists() if len(values) > 1}
     if twice:
         raise ValidationError(twice)
     serializer = serializer_class(data=sent.dict())

@@ -55,8 +55,8 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
         errors = flatten(exc.detail)
         detail = sentence(errors)
     elif problem_type is DATABASE_UNAVAILABLE:
-        logger.error("The database does not answer: %s", exc)
-        detail = "The service's database does not answer now. Nothing was started; try again in some seconds."
+        logger.error("The database is unavailable: %s", exc)
+        detail = "The service's database is unavailable. Nothing was started. Try again in some seconds."
         headers["Retry-After"] = str(DATABASE_RETRY)
     elif isinstance(exc, drf.UnsupportedMediaType):
         detail = "Send the body as JSON, with the header 'Content-Type: application/json'."

@@ -28,19 +28,19 @@ class LogQuery(StrictSerializer):
         min_value=0,
         max_value=LARGEST_NUMBER,
         required=False,
-        help_text="The first byte, 0 unless given. Go on with `next_offset`.",
+        help_text="The first byte, default 0. Continue with `next_offset`.",
     )
     limit = serializers.IntegerField(
         min_value=FEWEST_LOG_BYTES,
         max_value=MOST_LOG_BYTES,
         required=False,
-        help_text=f"At most so many bytes, {LOG_BYTES} unless given.",
+        help_text=f"Maximum number of bytes, default {LOG_BYTES}.",
     )
     tail = serializers.IntegerField(
         min_value=FEWEST_LOG_BYTES,
         max_value=MOST_LOG_BYTES,
         required=False,
-        help_text="The last bytes; give neither offset nor limit with it.",
+        help_text="Number of bytes from the end of the log; not allowed together with offset or limit.",
     )
     encoding = serializers.ChoiceField(
         choices=list(ENCODINGS), default="text", help_text="text: whole characters in `text`. base64: bytes in `data`."
@@ -49,7 +49,7 @@ class LogQuery(StrictSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "tail" in attrs and (beside := [name for name in ("offset", "limit") if name in attrs]):
             raise serializers.ValidationError(
-                {name: f"Leave out {name} or tail: tail is the end of the log by itself." for name in beside}
+                {name: f"Give either {name} or tail: tail reads the end of the log." for name in beside}
             )
         return {"limit": LOG_BYTES, **attrs}
 
@@ -58,14 +58,14 @@ class LogChunkAnswer(serializers.Serializer[Any]):
     """A part of a log. Ask again with `offset=next_offset` until `ended` is true."""
 
     offset = serializers.IntegerField(help_text="The first byte of this part.")
-    next_offset = serializers.IntegerField(help_text="The first byte behind it.")
-    size = serializers.IntegerField(help_text="How many bytes the log has now.")
-    ended = serializers.BooleanField(help_text="The command is over and its whole log has been read.")
+    next_offset = serializers.IntegerField(help_text="The first byte after this part.")
+    size = serializers.IntegerField(help_text="Size of the log in bytes.")
+    ended = serializers.BooleanField(help_text="The command has ended and its whole log has been read.")
     text = serializers.CharField(
-        allow_null=True, help_text="Never begins or ends within a character; U+FFFD stands for what is no UTF-8."
+        allow_null=True, help_text="Contains whole characters only; invalid UTF-8 is replaced by U+FFFD."
     )
     data = serializers.CharField(  # type: ignore[assignment]  # a member, not the attribute of a serializer
-        allow_null=True, help_text="base64, when it was asked for."
+        allow_null=True, help_text="base64, if it was requested."
     )
 
 

@@ -14,7 +14,7 @@ from runners.web.problems import TooLarge
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a member stands twice in one object")
+        raise ValueError("an object has a duplicate member")
     return members
 
 
@@ -37,7 +37,7 @@ class StrictJSONParser(BaseParser):
         try:
             body = stream.read(limit + 1)
         except UnreadablePostError:
-            raise ParseError("The connection was closed before the whole body had come.") from None
+            raise ParseError("The connection was closed before the complete body was received.") from None
         if len(body) > limit:
             raise TooLarge(f"The body has more than {limit} bytes.")
         try:
@@ -45,10 +45,10 @@ class StrictJSONParser(BaseParser):
             if b"\\u" in body:  # only an escape can give a lone surrogate; files, shells and databases reject those
                 json.dumps(data, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
-            raise ParseError("The body holds half of a surrogate pair (such as \\ud800): no valid text.") from None
+            raise ParseError("The body contains an unpaired surrogate (such as \\ud800).") from None
         except (ValueError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise ParseError(f"The body is no valid JSON: {reason}.") from None
+            raise ParseError(f"The body is not valid JSON: {reason}.") from None
         if not isinstance(data, dict):
             raise ParseError('The body has to be a JSON object, such as {"expid": "a001"}.')
         return data

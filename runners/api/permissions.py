@@ -33,6 +33,8 @@ class ScopeAllowed(BasePermission):
             self.message = f"This token may only {has}: the request needs the scope '{scope}'. Ask for another token."
             return request.auth.allows(scope)
         if scope == TokenScope.MANAGE and not request.user.is_staff:
-            self.message = "This takes an account of staff, signed in to the admin, or a token of the scope 'manage'."
+            self.message = (
+                "This needs a staff account that is signed in to the admin, or a token with the scope 'manage'."
+            )
             return False
         return True

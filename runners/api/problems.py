@@ -19,7 +19,7 @@ class RunChoice(serializers.Serializer[Any]):
     profile_name = serializers.CharField(allow_blank=True)
     installation = serializers.CharField()
     user = serializers.CharField(allow_blank=True, help_text="The account that runs it.")
-    host = serializers.CharField(allow_blank=True, help_text="The machine it runs on, by its own name.")
+    host = serializers.CharField(allow_blank=True, help_text="The host name of the machine it runs on.")
     started_by = serializers.CharField(allow_blank=True)
     created = serializers.DateTimeField()
 
@@ -31,34 +31,40 @@ class Problem(serializers.Serializer[Any]):
     """
 
     type = serializers.CharField(help_text="A reference to the explanation of `code`.")
-    title = serializers.CharField(help_text="What `code` means, in a few words.")
+    title = serializers.CharField(help_text="The meaning of `code`.")
     status = serializers.IntegerField(help_text="The HTTP status.")
-    detail = serializers.CharField(help_text="What happened here, and what to do about it. Always text.")
-    code = serializers.CharField(help_text="Stable; programs should read this one.")
+    detail = serializers.CharField(help_text="The problem and the remedy. Always text.")
+    code = serializers.CharField(help_text="Stable, for programs.")
     error = serializers.BooleanField(help_text="Always true.")
     error_message = serializers.CharField(help_text="The same as detail.")
     errors = serializers.DictField(  # type: ignore[assignment]
         child=serializers.ListField(child=serializers.CharField()),
         required=False,
-        help_text="For each refused member, by its path such as command_params.final_status: what is wrong.",
+        help_text="The errors of each rejected member, by its path, such as command_params.final_status.",
     )
-    exit_code = serializers.IntegerField(required=False, allow_null=True, help_text="Of the command that failed.")
-    error_code = serializers.IntegerField(required=False, allow_null=True, help_text="Autosubmit's own, its [eCode=N].")
-    output = serializers.CharField(required=False, help_text="The last lines of the command that failed.")
-    host = serializers.CharField(required=False, help_text="The machine that is meant.")
+    exit_code = serializers.IntegerField(required=False, allow_null=True, help_text="Exit code of the failed command.")
+    error_code = serializers.IntegerField(
+        required=False, allow_null=True, help_text="Autosubmit's own error code, its [eCode=N]."
+    )
+    output = serializers.CharField(required=False, help_text="The last lines of output of the failed command.")
+    host = serializers.CharField(required=False, help_text="The machine that the error is about.")
     key_type = serializers.CharField(required=False, help_text="The type of its host key (host_key_unknown, _changed).")
-    fingerprint = serializers.CharField(required=False, help_text="Of the host key that it shows.")
-    trusted_fingerprint = serializers.CharField(required=False, help_text="Of the key that is trusted instead.")
-    choices = RunChoice(many=True, required=False, help_text="The runs that may be meant (ambiguous), 50 at most.")
-    run = RunSerializer(required=False, help_text="The run that is in the way, or the last one.")
-    run_id = serializers.IntegerField(required=False, help_text="The run that may have been started, or still lives.")
-    machine = serializers.CharField(required=False, help_text="machine_busy: the account of the machine that is meant.")
-    requests = serializers.IntegerField(required=False, help_text="machine_busy: how many requests occupy it.")
-    of_your_profile = serializers.IntegerField(required=False, help_text="How many of them came with the same profile.")
-    of_yours = serializers.IntegerField(required=False, help_text="How many of them are the caller's.")
+    fingerprint = serializers.CharField(
+        required=False, help_text="Fingerprint of the host key that the machine presents."
+    )
+    trusted_fingerprint = serializers.CharField(required=False, help_text="Fingerprint of the trusted key.")
+    choices = RunChoice(many=True, required=False, help_text="The possible runs (ambiguous), at most 50.")
+    run = RunSerializer(required=False, help_text="The active run, or the last one.")
+    run_id = serializers.IntegerField(
+        required=False, help_text="The run that may have been started, or is still alive."
+    )
+    machine = serializers.CharField(required=False, help_text="machine_busy: the account of the machine.")
+    requests = serializers.IntegerField(required=False, help_text="machine_busy: number of requests that use it.")
+    of_your_profile = serializers.IntegerField(required=False, help_text="Number of them with the same profile.")
+    of_yours = serializers.IntegerField(required=False, help_text="Number of them from the caller.")
     profile_name = serializers.CharField(required=False, allow_blank=True, help_text="The profile of the request.")
     operation_id = serializers.IntegerField(required=False, help_text="The operation that is not finished yet.")
-    steps = StopStep(many=True, required=False, help_text="What was tried to end the run (errors of stop-experiment).")
+    steps = StopStep(many=True, required=False, help_text="The steps of the stop (errors of stop-experiment).")
 
     def get_attribute(self, instance: Operation) -> dict[str, Any] | None:
         """Return the member `error` of an operation."""

@@ -33,21 +33,26 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"Environment: {URL}, {TOKEN}. Exit codes: {codes}. More in docs/cli.md.",
     )
     top.add_argument("--url", default=os.environ.get(URL, ""), help=f"of the service; default ${URL}")
-    top.add_argument("--timeout", type=float, default=600, help="seconds to wait for one answer (default %(default)g)")
     top.add_argument(
-        "--patience", type=float, default=60, help="seconds to keep trying while the service does not answer (60)"
+        "--timeout", type=float, default=600, help="timeout of one response in seconds (default %(default)g)"
+    )
+    top.add_argument(
+        "--patience",
+        type=float,
+        default=60,
+        help="seconds for which requests are retried while the service does not answer (60)",
     )
     every = argparse.ArgumentParser(add_help=False)
-    every.add_argument("--json", action="store_true", help="print the service's whole answer")
+    every.add_argument("--json", action="store_true", help="print the complete response of the service")
     patient = argparse.ArgumentParser(add_help=False)
-    patient.add_argument("--interval", type=float, default=2, help="seconds between two looks (default %(default)g)")
+    patient.add_argument("--interval", type=float, default=2, help="seconds between two polls (default %(default)g)")
     once = argparse.ArgumentParser(add_help=False)
-    once.add_argument("--dry-run", action="store_true", help="print what would be executed, and do nothing")
+    once.add_argument("--dry-run", action="store_true", help="print what would be executed, and execute nothing")
     once.add_argument(
         "--idempotency-key",
         type=key,
         metavar="KEY",
-        help="of an earlier call whose outcome is not known, to learn it; what was executed is not executed again",
+        help="key of an earlier call with unknown outcome; returns its outcome and never executes the command twice",
     )
     param = argparse.ArgumentParser(add_help=False)
     param.add_argument(
@@ -55,16 +60,18 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="what the profile leaves open, such as -p SSH.USER=ana; as often as needed",
+        help="value of an open parameter of the profile, such as -p SSH.USER=ana; can be repeated",
     )
     scoped = argparse.ArgumentParser(add_help=False, parents=[param])
     scoped.add_argument(
         "--profile",
         metavar="NAME",
-        help="look in the installation of this profile only, where several have an experiment of this id",
+        help="search only in the installation of this profile; needed if several have an experiment with this id",
     )
     profiled = argparse.ArgumentParser(add_help=False, parents=[param])
-    profiled.add_argument("--profile", required=True, metavar="NAME", help="the profile that says where and how")
+    profiled.add_argument(
+        "--profile", required=True, metavar="NAME", help="profile with the machine and the environment"
+    )
     found = top.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
@@ -76,22 +83,22 @@ def parser() -> argparse.ArgumentParser:
 
     it = add("run", commands.run, "Start an experiment.", profiled, once, patient)
     it.add_argument("expid")
-    it.add_argument("--wait", action="store_true", help="until it is over; the exit code tells how")
-    it.add_argument("--follow", action="store_true", help="wait, and print its log meanwhile")
+    it.add_argument("--wait", action="store_true", help="wait for its end; the exit code shows the result")
+    it.add_argument("--follow", action="store_true", help="wait, and print its log")
 
-    it = add("stop", commands.stop, "Stop an experiment; answers when its end was seen.", scoped, once)
+    it = add("stop", commands.stop, "Stop an experiment, and wait for its end.", scoped, once)
     it.add_argument("expid")
     it.add_argument("--force", action="store_true", help="end it at once (KILL)")
     it.add_argument("--cancel-jobs", action="store_true", help="also cancel the jobs that it has submitted")
 
     it = add("status", commands.status, "The state of an experiment's last run, or of a run.", scoped, patient)
     it.add_argument("what", metavar="EXPID|RUN")
-    it.add_argument("--watch", action="store_true", help="until it is over; the exit code tells how")
+    it.add_argument("--watch", action="store_true", help="wait for its end; the exit code shows the result")
 
     it = add("log", commands.log, "The log of an experiment's last run, or of a run.", scoped)
     it.add_argument("what", metavar="EXPID|RUN")
-    it.add_argument("--follow", action="store_true", help="until the run is over; the exit code tells how")
-    it.add_argument("--tail", type=int, metavar="BYTES", help="begin so many bytes before the end (16 to 1000000)")
+    it.add_argument("--follow", action="store_true", help="wait for the end of the run; the exit code shows the result")
+    it.add_argument("--tail", type=int, metavar="BYTES", help="print the last BYTES bytes first (16 to 1000000)")
 
     it = add("runs", commands.runs, "List runs, newest first.")
     for name, words in (
@@ -107,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         it.add_argument(f"--{name}", help=words)
     it.add_argument("--oldest-first", action="store_true")
-    it.add_argument("--limit", type=positive, default=50, help="how many (default %(default)s)")
+    it.add_argument("--limit", type=positive, default=50, help="maximum number (default %(default)s)")
 
     it = add("create", commands.create, "Create an experiment and print its id.", profiled, once, patient)
     it.add_argument("--description", required=True)
@@ -117,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
         it.add_argument(f"--{name}", action="store_true")
 
     it = add(
-        "create-job-list", commands.create_job_list, "Make the job list of an experiment.", profiled, once, patient
+        "create-job-list", commands.create_job_list, "Create the job list of an experiment.", profiled, once, patient
     )
     it.add_argument("expid")
     for name in ("force", "check-wrapper", "update-version"):
@@ -134,13 +141,13 @@ def parser() -> argparse.ArgumentParser:
     for name in ("chunks", "status", "type", "type-chunk", "type-chunk-split"):
         it.add_argument(f"--filter-{name}")
 
-    add("check", commands.check, "Try a profile step by step.", profiled)
+    add("check", commands.check, "Test a profile step by step.", profiled)
     return top
 
 
 def tell_key(service: Service) -> None:
     if service.was_sent:
-        say(f"The same command with --idempotency-key {service.key} tells what became of it.")
+        say(f"Retry the same command with --idempotency-key {service.key} to get its result.")
 
 
 def key(word: str) -> str:
@@ -168,7 +175,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         if not args.url.startswith(("http://", "https://")):
-            raise Problem(Exit.USAGE, f"Say where the service is: --url or {URL}, such as https://runners.example.org.")
+            raise Problem(
+                Exit.USAGE,
+                f"The address of the service is missing: set --url or {URL}, such as https://runners.example.org.",
+            )
         code: Exit = args.function(service, args)
         return int(code)
     except Problem as problem:
@@ -179,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
             put(json.dumps(problem.body, indent=2))
         return int(problem.code)
     except KeyboardInterrupt:
-        say("Interrupted. What was started goes on.")
+        say("Interrupted. The started command continues.")
         tell_key(service)
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:  # the reader has closed the pipe, as in `... log | head`

@@ -160,7 +160,7 @@ def set_status(service: Service, args: argparse.Namespace) -> Exit:
         for job, status in answer["changed"].items():
             put(f"{job} {status}")
         if answer["counts"]["changed"] > len(answer["changed"]):
-            say(f"{answer['counts']['changed']} jobs were changed; the first {len(answer['changed'])} are listed")
+            say(f"{answer['counts']['changed']} jobs were changed. The first {len(answer['changed'])} are listed")
     return Exit.OK
 
 
@@ -225,7 +225,7 @@ def profile(args: argparse.Namespace) -> dict[str, Any]:
     for item in args.param:
         path, equals, value = item.partition("=")
         if not equals:
-            raise Problem(Exit.USAGE, f"-p {item}: write NAME=VALUE, such as SSH.USER=ana.")
+            raise Problem(Exit.USAGE, f"-p {item}: use NAME=VALUE, such as SSH.USER=ana.")
         outer, dot, inner = path.partition(".")
         if dot:
             params.setdefault(outer, {})[inner] = value
@@ -238,7 +238,7 @@ def profile(args: argparse.Namespace) -> dict[str, Any]:
 def scope(args: argparse.Namespace) -> dict[str, Any]:
     """Return profile_name and profile_params for a command in which both are optional."""
     if args.profile is None and args.param:
-        raise Problem(Exit.USAGE, "-p: write --profile NAME, too.")
+        raise Problem(Exit.USAGE, "-p also needs --profile NAME.")
     asked = profile(args)
     return {name: asked[name] for name in ("profile_name", "profile_params") if asked[name]}
 
@@ -262,7 +262,7 @@ def sentence(found: dict[str, Any]) -> str:
         if found["explanation"]:
             words += f"\n{found['explanation']}"
     elif not found["reachable"]:
-        words += f" as far as is known: {found['unreachable_detail']}"
+        words += f" (last known state): {found['unreachable_detail']}"
     return words
 
 

@@ -143,7 +143,7 @@ class Service:
                     if self.was_sent:
                         later.problem.code = Exit.UNKNOWN
                     raise later.problem from None
-                say(f"{later.problem} Trying again in {wait:g} s.")
+                say(f"{later.problem} Retrying in {wait:g} s.")
                 time.sleep(wait)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -178,7 +178,7 @@ class Service:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise Problem(Exit.UNREACHABLE, f"{self.url} answers, but it is no Autosubmit Runners service.")
+            raise Problem(Exit.UNREACHABLE, f"{self.url} is not an Autosubmit Runners service.")
         return body
 
     def _problem(self, error: urllib.error.HTTPError, method: str) -> Exception:

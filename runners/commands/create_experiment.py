@@ -189,7 +189,7 @@ class CreateExperiment(OneShotCommand):
             "--dummy",
             "With example jobs that only sleep.",
             "With example jobs",
-            "Jobs that only sleep, to try things out.",
+            "Jobs that only sleep, for tests.",
         ),
         _flag("operational", "--operational", "The id begins with o.", "Operational"),
         _flag("testcase", "--testcase", "The id begins with t.", "Test case"),
@@ -200,15 +200,15 @@ class CreateExperiment(OneShotCommand):
     answer_name = "ExperimentCreatedAnswer"
     page = Page(
         title="Create an experiment",
-        intro="Autosubmit chooses its id. Edit its configuration on the machine, then make its job list.",
+        intro="Autosubmit chooses its id. Edit its configuration on the machine, then create its job list.",
         button="Create the experiment",
-        done="Experiment {expid} was created. Its job list comes next.",
+        done="Experiment {expid} was created. Create its job list next.",
     )
     summary = "Create an experiment"
     description = (
-        "Executes `autosubmit expid`. A new experiment needs its job list (create-job-list) before it can run. One "
-        "experiment at a time is created in an account: a request waits 2 s for another one's end, with "
-        "`Prefer: respond-async` 120 s."
+        "Executes `autosubmit expid`. A new experiment needs its job list (create-job-list) before it can run. Only "
+        "one experiment at a time can be created in an account: a request waits 2 s for another one, with `Prefer: "
+        "respond-async` 120 s."
     )
     request_text = "Where and how a new experiment is made."
     params_text = (
@@ -234,7 +234,7 @@ class CreateExperiment(OneShotCommand):
             for name in ("git_repo", "git_branch"):
                 if params[name]:
                     raise InvalidParams(
-                        {name: f"Leave out {name} or use_local_minimal: Autosubmit would drop {name} without a word."}
+                        {name: f"Leave out {name} or use_local_minimal: Autosubmit would silently ignore {name}."}
                     )
 
     def is_success(self, exit_code: int, text: str) -> bool:
@@ -266,8 +266,9 @@ class CreateExperiment(OneShotCommand):
         if exit_code != LOCK_BUSY:
             return None
         return Busy(
-            f"Another experiment is being created in the account on {where}, and only one at a time can be. Nothing "
-            f"was created. Try again in {LOCK_WAIT} s, or send `Prefer: respond-async`.",
+            f"Another experiment is being created in the account on {where}"
+            f", and only one can be created at a time. Nothing was created. Try again in {LOCK_WAIT} s, or send "
+            f"`Prefer: respond-async`.",
             LOCK_WAIT,
         )
 

@@ -28,12 +28,13 @@ from runners.services.machines.registry import get_module_loader
 from runners.services.machines.runner import CommandResult, Runner
 
 JOB_LIST_UNREADABLE = (
-    "The experiment has a job list that Autosubmit cannot read: its file may be damaged or the disk full. A new list "
-    "begins anew: which jobs were COMPLETED is lost, and jobs that are queuing or running are executed a second time."
+    "Autosubmit cannot read the job list of the experiment. Its file may be damaged, or the disk full. A new job list "
+    "resets all jobs: it is lost which jobs were COMPLETED, and jobs that are queuing or running are executed a "
+    "second time."
 )
 PROGRESS_UNKNOWN = (
-    "Whether jobs are COMPLETED, or still on their platforms, could not be told. A new job list begins anew: COMPLETED "
-    "jobs become READY or WAITING, and jobs that are queuing or running are executed a second time."
+    "It is not known whether jobs are COMPLETED, or still on their platforms. A new job list resets all jobs: "
+    "COMPLETED jobs become READY or WAITING, and jobs that are queuing or running are executed a second time."
 )
 
 
@@ -51,24 +52,24 @@ class CreateJobList(OneShotCommand):
         Flag(
             name="force",
             option="--force",
-            help="Read nothing of the old job list, such as when its file is damaged. With and without it all jobs "
-            "begin anew: COMPLETED ones become READY or WAITING.",
-            label="Read nothing of the old job list",
-            hint="For a damaged one. All jobs begin anew, with it and without.",
+            help="Ignore the old job list, for example if its file is damaged. All jobs are reset with and without "
+            "`force`: COMPLETED jobs become READY or WAITING.",
+            label="Ignore the old job list",
+            hint="For a damaged job list. All jobs are reset, with and without this option.",
         ),
     )
     message = "Job list for experiment {expid} created successfully."
     page = Page(
-        title="Make the job list",
-        intro="An experiment can be run once it has a job list. Make it again after the configuration was changed.",
-        button="Make the job list",
-        done="The job list of {expid} was made. It can be run now.",
+        title="Create the job list",
+        intro="An experiment needs a job list before it can run. Create it again after a change of the configuration.",
+        button="Create the job list",
+        done="The job list of {expid} was created. The experiment can be run now.",
     )
-    summary = "Make the job list of an experiment"
+    summary = "Create the job list of an experiment"
     description = (
-        "Executes `autosubmit create -np`. All jobs begin anew, with and without `force`: `warnings` names the "
-        "COMPLETED jobs whose progress is lost, and `dry_run` tells it before. Not possible while the experiment runs. "
-        "Autosubmit calls it a success even if the configuration has errors: read `warnings`."
+        "Executes `autosubmit create -np`. Resets all jobs, with and without `force`: `warnings` names the COMPLETED "
+        "jobs whose progress is lost, and `dry_run` shows them in advance. Not possible while the experiment runs. "
+        "Autosubmit reports success even if the configuration has errors: read `warnings`."
     )
     request_text = "Which experiment, and how its job list is made."
     params_text = "How the job list is made."
@@ -114,8 +115,8 @@ class CreateJobList(OneShotCommand):
         told = [*notes, *output.warnings(result.stdout)]
         if installation.has_empty_job_list(runner, expid):
             told.append(
-                "The job list has no job. Does the experiment's configuration have JOBS, and does the installed "
-                "version of Autosubmit know how they are written? (Before 4.1 each job needs FILE; SCRIPT is ignored.)"
+                "The job list is empty. Check that the experiment's configuration has JOBS, in a form that the "
+                "installed version of Autosubmit supports. (Before 4.1 each job needs FILE; SCRIPT is ignored.)"
             )
         return CommandOutcome(expid, told)
 
@@ -155,7 +156,7 @@ def lost_progress(found: Changes, *, at_least: bool = False) -> str:
     jobs = "1 COMPLETED job becomes" if found.changed == 1 else f"{found.changed} COMPLETED jobs become"
     jobs = f"At least {jobs}" if at_least else jobs
     return (
-        f"{jobs} READY or WAITING again by a new job list, and the next run executes them again: "
+        f"{jobs} READY or WAITING again with a new job list, and the next run executes them again: "
         f"{listed(list(found.jobs), found.changed)}. set-job-status with final_status COMPLETED restores them."
     )
 
@@ -169,15 +170,15 @@ def active_jobs(found: Mapping[str, Sequence[str]], *, is_done: bool) -> str:
     count = sum(map(len, found.values()))
     named = [f"{name} ({status})" for status, names in found.items() for name in names]
     jobs = "Jobs" if not count else "1 job" if count == 1 else f"{count} jobs"
-    which = f": {listed(named, count)}" if count else ". Autosubmit does not say which"
+    which = f": {listed(named, count)}" if count else ". Autosubmit does not print which"
     verb = "was" if count == 1 else "were"
-    head = f"{jobs} of an earlier run {verb} left on the platforms, queuing or running, and may go on there{which}."
+    head = f"{jobs} of an earlier run {verb} left on the platforms, queuing or running, and may still run there{which}."
     if is_done:
         return (
-            f"{head} The new job list does not know of them: the next run executes them a second time, at once with "
-            "the first. Cancel them on their platforms before it; stop-experiment does not find them any more."
+            f"{head} The new job list does not contain them: the next run executes them a second time, concurrently. "
+            f"Cancel them on their platforms before the next run. stop-experiment does not find them any more."
         )
     return (
-        f"{head} A new job list forgets them, so the next run would execute them a second time, at once with the "
-        "first. Cancel them before: stop-experiment with cancel_jobs."
+        f"{head} A new job list does not contain them, so the next run would execute them a second time, "
+        f"concurrently. Cancel them first: stop-experiment with cancel_jobs."
     )

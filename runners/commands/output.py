@@ -291,7 +291,9 @@ def warnings(stdout: bytes) -> list[str]:
             told[text] = None
     texts = list(told)
     if len(texts) > WARNINGS_LIMIT:
-        texts[WARNINGS_LIMIT - 1 :] = [f"{len(texts) - WARNINGS_LIMIT + 1} more warnings are in the command's log."]
+        texts[WARNINGS_LIMIT - 1 :] = [
+            f"{len(texts) - WARNINGS_LIMIT + 1} more warnings are in the log of the command."
+        ]
     return texts
 
 

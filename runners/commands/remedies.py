@@ -7,8 +7,8 @@ import re
 _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"uses \(\s*\) which is not the running|has no yml data"),
-        "The experiment tells no version. A configuration of Autosubmit 3 (.conf files) has to be converted first, "
-        "with `autosubmit upgrade EXPID` on the machine; of any other, send `update_version: true`.",
+        "The experiment has no Autosubmit version. Convert a configuration of Autosubmit 3 (.conf files) with "
+        "`autosubmit upgrade EXPID` on the machine. For any other configuration, send `update_version: true`.",
     ),
     (
         re.compile(r"which is not the running Autosubmit version"),
@@ -17,35 +17,36 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"while generating a new experiment in the db: *\Z"),  # up to 4.1.12
-        "Autosubmit does not say more. If `copy` was sent: does that experiment exist?",
+        "Autosubmit does not print a reason. If `copy` was sent, check that this experiment exists.",
     ),
     (
         re.compile(r"disk is full|No space left on device|Disk quota exceeded"),
-        "The disk, or the account's quota, is full where the experiments or Autosubmit's database are.",
+        "The disk or the quota of the account is full, where the experiments or Autosubmit's database are.",
     ),
     (
         re.compile(r"readonly database|Read-only file system|\[Errno 13\]|unable to open database"),
-        "The account may not read or write a file that Autosubmit needs, or its folder: of the experiment, or of "
-        "Autosubmit's database.",
+        "The account may not read or write a file that Autosubmit needs, or its folder. It is a file of the "
+        "experiment or of Autosubmit's database.",
     ),
     (
         re.compile(r"exceeded the timeout limit|database is locked"),
-        "Another process holds Autosubmit's database, or it is damaged or cannot be written. Try again later; if it "
-        "stays so, ask the installation's admins.",
+        "Another process has locked Autosubmit's database, or the database is damaged or read-only. Try again later. "
+        "If the error remains, ask the installation's admins.",
     ),
     (
         re.compile(r"file is not a database|disk image is malformed|no such table: "),
-        "A database of Autosubmit is damaged or empty. Ask the installation's admins; `autosubmit install` makes a new "
-        "one where there is none.",
+        "A database of Autosubmit is damaged or empty. Ask the installation's admins; `autosubmit install` creates a "
+        "missing one.",
     ),
     (
         re.compile(r"File contains no section headers|autosubmitrc.{0,40}line: \d"),
-        "Correct the .autosubmitrc of the account; `autosubmit configure` makes a new one.",
+        "Correct the .autosubmitrc of the account; `autosubmit configure` creates a new one.",
     ),
     (
         re.compile(r"couldn't load the workflow graph|Please run autosubmit create first"),
-        "The experiment has no job list, or one that Autosubmit cannot read. If it never had one, make it with "
-        "create-job-list. Else look first whether its file in pkl/ is damaged or the disk full: a new one begins anew.",
+        "The experiment has no job list, or one that Autosubmit cannot read. If it never had one, create it with "
+        "create-job-list. Otherwise first check whether its file in pkl/ is damaged or the disk full: a new job list "
+        "resets all jobs.",
     ),
     (
         re.compile(r"No configuration file ?\(autosubmitrc\)"),
@@ -60,30 +61,30 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
             r"'(NoneType|list|str|int|bool|float|dict)' (object (is not|has no|does not)|is not iterable|has no len)|"
             r"unhashable type: |indices must be integers|unsupported operand type|not enough values to unpack"
         ),
-        "A section of the configuration is probably empty, incomplete or of another form than Autosubmit expects, such "
-        "as JOBS, or a wrapper without JOBS_IN_WRAPPER.",
+        "A section of the configuration is probably empty, incomplete or in another form than Autosubmit expects, "
+        "such as JOBS, or a wrapper without JOBS_IN_WRAPPER.",
     ),
     (
         re.compile(r"^Unexpected error: '[^' ]{1,100}'\.?$", re.MULTILINE),
-        "Autosubmit looks this name up and does not find it: is it a platform, a section or a setting that the "
-        "configuration lacks?",
+        "Autosubmit does not find this name. Check whether the configuration lacks a platform, a section or a setting "
+        "with this name.",
     ),
     (
         re.compile(r"invalid literal for int\(\) with base 10: ''"),
-        "A setting of the configuration that has to be a number is missing, such as CHUNKSIZE or NUMCHUNKS. Is the "
-        "file with EXPERIMENT there?",
+        "A setting of the configuration that has to be a number is missing, such as CHUNKSIZE or NUMCHUNKS. Check "
+        "that the file with EXPERIMENT exists.",
     ),
     (
         re.compile(r"invalid literal for int\(\)|could not convert string to float"),
-        "A setting of the configuration that has to be a number is none.",
+        "A setting of the configuration that has to be a number is not a number.",
     ),
     (
         re.compile(r"time data .{0,200} does not match format|unconverted data remains"),
-        "A date of the configuration is none, such as one of DATELIST. Write it as in 20000101.",
+        "A date of the configuration is not valid, such as one of DATELIST. Write it like 20000101.",
     ),
     (
         re.compile(r"'utf-8' codec can't decode"),
-        "A file of the configuration is not in UTF-8: save it in UTF-8.",
+        "A file of the configuration is not valid UTF-8. Save it as UTF-8.",
     ),
 )
 

@@ -14,13 +14,14 @@ class RunExperiment(Command):
     action = Action.RUN
     page = Page(
         title="Start a run",
-        intro="Runs an experiment that has a job list, until its workflow ends or somebody stops it.",
+        intro="Runs an experiment that has a job list, until its workflow ends or the run is stopped.",
         button="Start the run",
     )
     summary = "Start an experiment"
     description = (
-        "Starts `autosubmit run` on the profile's machine and answers as soon as it executes. It goes on whatever "
-        "becomes of the client or of this service. A second request for a running experiment gets 409 and that run."
+        "Starts `autosubmit run` on the profile's machine and responds as soon as it executes. The run continues even "
+        "if the client disconnects or this service restarts. A second request for a running experiment gets 409 with "
+        "the active run."
     )
     request_text = "Which experiment, and how its machine is reached."
 

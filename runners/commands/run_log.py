@@ -93,7 +93,7 @@ class Jobs:
     def sentence(self) -> str:
         """The sentence of `jobs_sentence`, with the attempts of each failed job and a note on `unseen` jobs."""
         if self.is_idle:
-            return "This run executed no job: none was READY, queuing or running."
+            return "This run executed no jobs: no job was READY, queuing or running."
         attempts = self.failed.items()
         # With `at_least`, the attempts in the unread part of the log are unknown, too.
         named = [name if self.at_least else f"{name} ({n} attempt{'s' if n > 1 else ''})" for name, n in attempts]
@@ -102,7 +102,7 @@ class Jobs:
             return told
         count = len(self.unseen)
         jobs = "1 job that it had submitted" if count == 1 else f"{count} jobs that it had submitted"
-        return f"{told} The run broke off, and {jobs} may go on: {listed(self.unseen, count)}.".strip()
+        return f"{told} The run was aborted, and {jobs} may go on: {listed(self.unseen, count)}.".strip()
 
 
 def jobs_sentence(

@@ -57,14 +57,12 @@ _SELECTED = re.compile(r"^The selected number of jobs to change is: ([0-9]{1,9})
 _OFFLINE = re.compile(r"^(?:\[[A-Z]+\] )?JOB: \[(.{1,255}?)\] is ignored as the \[(.{1,255}?)\] platform is currently")
 _CHUNKS = ("--filter_chunks", "--filter_type_chunk", "--filter_type_chunk_split")
 _FILTERS = ("--list", "--filter_status", "--filter_type", *_CHUNKS)
-_UNEXPLAINED = (
-    "Autosubmit says no more than '{}'. A job, section, status or chunk that does not exist is the usual cause."
-)
+_UNEXPLAINED = "Autosubmit prints only '{}'. The usual cause is a job, section, status or chunk that does not exist."
 # 4.1.8 to 4.1.12 print this for every error in setstatus. The details that 4.1.12 adds are empty for a filter's error.
 _NO_CHANGES = "while setting some of the workflow jobs, no changes were made"
 _UNTOLD = (
-    "Autosubmit says no more than '{}'. It does not tell which it refuses, or whether it refuses one at all: a job, "
-    "section, status or chunk that does not exist is the usual cause; a platform that cannot be used is another."
+    "Autosubmit prints only '{}', without the rejected value. The usual cause is a job, section, status or chunk that "
+    "does not exist. Another cause is an unusable platform."
 )
 _SPLITS = r"\[[A-Za-z0-9 ,:-]{1,200}\]"
 _ONE_SECTION = re.compile(r"([^\s,\[\]]{1,255})\s*(\[[^\[\]]{0,1000}\])?[\s,]*")
@@ -96,7 +94,7 @@ def balanced(text: str) -> str:
         if depth < 0:
             break
     if depth:
-        raise InvalidValue(f"The brackets of {quoted(text)} do not match.", "brackets")
+        raise InvalidValue(f"Unbalanced brackets in {quoted(text)}.", "brackets")
     return text
 
 
@@ -144,8 +142,8 @@ UPDATE_VERSION = Flag(
     name="update_version",
     option="--update_version",
     help="Set the experiment's Autosubmit version to the one that runs the command.",
-    label="Take over this Autosubmit version",
-    hint="For an experiment that was made with another version.",
+    label="Change the experiment to this Autosubmit version",
+    hint="For an experiment that was created with another version.",
     is_rare=True,
 )
 
@@ -165,7 +163,7 @@ class SetJobStatus(OneShotCommand):
             unknown="Autosubmit knows no status {value}. It knows {choices}.",
             help="The new status. Not every version of Autosubmit sets jobs to each.",
             label="New status",
-            hint="Autosubmit sets jobs to no others.",
+            hint="Autosubmit does not accept other statuses.",
         ),
         TextList(
             name=JOB_NAMES,
@@ -198,9 +196,9 @@ class SetJobStatus(OneShotCommand):
             option="--filter_status",
             words=(*STATUSES, ANY),
             rule="use Autosubmit's statuses, such as READY or FAILED.",
-            help="Jobs that have one of these statuses now. Autosubmit refuses a status that no job has.",
+            help="Jobs that have one of these statuses now. Autosubmit rejects a status that no job has.",
             label="Jobs by status",
-            hint="Those that have one of these now.",
+            hint="Jobs that have one of these statuses now.",
             placeholder="FAILED WAITING",
         ),
         Words(
@@ -235,28 +233,27 @@ class SetJobStatus(OneShotCommand):
         Member(
             "changed",
             "text_by_name",
-            "The new status of each job that was changed: at most 1,000 of them, `counts.changed` tells how many there "
-            "are.",
+            "The new status of each changed job, at most 1,000; `counts.changed` has the total.",
         ),
         Member(
             "counts",
             "object",
-            "How many jobs were selected, changed and left as they were.",
+            "Numbers of selected, changed and unchanged jobs.",
             title="ChangeCounts",
             text="How many jobs a set-job-status met.",
             members=(
                 Member(
                     "selected",
                     "integer",
-                    "Jobs that the filters select; null when this version of Autosubmit does not say.",
+                    "Number of jobs that the filters select; null if this version of Autosubmit does not print it.",
                     is_nullable=True,
                 ),
                 Member("changed", "integer", "Jobs that have a new status."),
                 Member(
                     "unchanged",
                     "integer",
-                    "Selected jobs that were not changed: they had the status already, or a warning says why. null as "
-                    "`selected`.",
+                    "Selected jobs that were not changed: they already had the status, or a warning has the reason. "
+                    "null like `selected`.",
                     is_nullable=True,
                 ),
             ),
@@ -266,15 +263,15 @@ class SetJobStatus(OneShotCommand):
     answer_text = "What was changed."
     page = Page(
         title="Set the status of jobs",
-        intro="Say which jobs: what is given is combined with AND. The experiment must not be running.",
+        intro="Select the jobs. The filters are combined with AND. The experiment must not be running.",
         button="Set the status",
         preview_button="Preview the changes",
     )
     summary = "Change the status of jobs"
     description = (
         "Executes `autosubmit setstatus` and saves the result. Not possible while the experiment runs. A job that is "
-        "submitted, queuing or running on its platform may be cancelled there: Autosubmit 4.1.17.1 cancels it whatever "
-        "status it gets, older versions do not cancel running ones."
+        "submitted, queuing or running on its platform may be cancelled there: Autosubmit 4.1.17.1 cancels it for "
+        "every new status, older versions do not cancel running jobs."
     )
     request_text = "Which experiment, which of its jobs, and their new status."
     params_text = "Which jobs get which status. At least one filter has to be given; several are combined with AND."
@@ -310,7 +307,7 @@ class SetJobStatus(OneShotCommand):
 
     def validate(self, params: Params) -> None:
         if not any(params[name] for name in FILTERS):
-            raise InvalidParams({JOB_NAMES: f"Say which jobs: give {JOB_NAMES} or at least one filter."})
+            raise InvalidParams({JOB_NAMES: f"Select jobs: give {JOB_NAMES} or at least one filter."})
         given = [name for name in CHUNK_FILTERS if params[name]]
         if len(given) > 1:
             raise InvalidParams(
@@ -321,7 +318,7 @@ class SetJobStatus(OneShotCommand):
         foreign = [name for name in params[JOB_NAMES] if not name.startswith(f"{expid}_")]
         if foreign:
             raise InvalidParams(
-                {JOB_NAMES: f"{quoted(foreign[0])} is no job of {expid}: its jobs begin with {expid}_."}
+                {JOB_NAMES: f"{quoted(foreign[0])} is not a job of {expid}. The names of its jobs begin with {expid}_."}
             )
 
     # --- the result ---
@@ -355,13 +352,13 @@ class SetJobStatus(OneShotCommand):
         if result.truncated:
             told.append(
                 "Autosubmit's output is so long that only its end was read: more jobs were changed than `changed` and "
-                "`counts` tell."
+                "`counts` show."
             )
         filter_type = next((word.partition("=")[2] for word in argv if word.startswith("--filter_type=")), "")
         for section in sections_left_out(found, sections_of(filter_type)):
             told.append(
-                f"No job of section {section} was selected, so none was changed. Autosubmit leaves out sections "
-                "without splits when filter_type names another section that has splits: send them one by one."
+                f"No job of section {section} was selected, so none was changed. Autosubmit ignores sections without "
+                f"splits if filter_type names another section with splits. Send one request per section."
             )
         return CommandOutcome(expid, told, found)
 
@@ -370,7 +367,7 @@ class SetJobStatus(OneShotCommand):
         if changes is None or changes.changed:
             return super().message_of(outcome)
         if changes.selected == 0:
-            return f"No job of experiment {outcome.expid} was changed: the filters select none."
+            return f"No job of experiment {outcome.expid} was changed: the filters do not select any job."
         which = f"the {changes.selected} selected jobs have" if changes.selected else "the selected jobs have"
         if changes.selected == 1:
             which = "the selected job has"
@@ -381,7 +378,7 @@ class SetJobStatus(OneShotCommand):
         if not (changes and changes.changed):
             return self.message_of(outcome)
         jobs = "1 job" if changes.changed == 1 else f"{changes.changed} jobs"
-        rest = f" {changes.unchanged} of those selected stayed as they were." if changes.unchanged else ""
+        rest = f" {changes.unchanged} of the selected jobs were not changed." if changes.unchanged else ""
         return f"{jobs} of {outcome.expid} set to {params['final_status']}.{rest}"
 
     def answer(self, outcome: CommandOutcome) -> dict[str, Any]:

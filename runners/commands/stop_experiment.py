@@ -20,7 +20,7 @@ class StopExperiment(Command):
         Flag(
             name="force",
             option="--force",
-            help="End it at once (KILL) instead of asking it first.",
+            help="End it at once with KILL, without `autosubmit stop`.",
             label="End it at once",
             in_body=True,
         ),
@@ -28,19 +28,21 @@ class StopExperiment(Command):
             name="cancel_jobs",
             option="--cancel",
             label="Also cancel its jobs",
-            help="Also cancel the jobs that it has submitted. When nothing runs: those that the last run has left.",
+            help="Also cancel the jobs that it has submitted. If the experiment is not running: the jobs that the "
+            "last run has left.",
             in_body=True,
         ),
     )
     page = Page(title="Stop the run", intro="Ends the run and waits until its end was seen.", button="Stop")
     summary = "Stop an experiment"
     description = (
-        "Answers when the end of the run was seen on its machine: first `autosubmit stop`, then, if that does not help "
-        "within its time, signals to the run's own processes. `steps` says what was done. Jobs that are already "
-        "submitted go on, unless `cancel_jobs` is given: then Autosubmit cancels them after the end of the run, within "
-        "RUNNERS_CANCEL_TIMEOUT, and `cancel` and `warnings` say what became of them. When nothing runs, `cancel_jobs` "
-        "cancels the jobs that the last run has left. When several installations run an experiment of this id, "
-        "`profile_name` has to say which is meant: otherwise the answer is 409 `ambiguous`, and nothing is stopped."
+        "Executes `autosubmit stop` and then, if the run does not end within its timeout, sends signals to the run's "
+        "own processes. Responds after the end of the run was seen on its machine. `steps` lists the steps. Jobs that "
+        "are already submitted continue, unless `cancel_jobs` is given: then Autosubmit cancels them after the end of "
+        "the run, within RUNNERS_CANCEL_TIMEOUT, and `cancel` and `warnings` have the result. If the experiment is "
+        "not running, `cancel_jobs` cancels the jobs that the last run has left. If several installations run an "
+        "experiment with this id, `profile_name` is required: otherwise the response is 409 `ambiguous`, and nothing "
+        "is stopped."
     )
     request_text = "Which experiment, and how hard. The run itself knows its machine."
 

@@ -28,7 +28,7 @@ class UpdateDescription(OneShotCommand):
     message = "Description for experiment {expid} updated successfully."
     page = Page(
         title="Change the description",
-        intro="Replaces the description that Autosubmit keeps of an experiment. It may be running.",
+        intro="Replaces the description of an experiment in Autosubmit. The experiment may be running.",
         button="Change the description",
         done="The description of {expid} was changed.",
     )

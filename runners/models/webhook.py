@@ -41,7 +41,7 @@ def secret_bytes(secret: str) -> bytes:
     except binascii.Error:
         raise ValueError(f"what follows {SECRET_PREFIX} is not base64") from None
     if len(key) not in SECRET_BYTES:
-        raise ValueError(f"it holds {len(key)} bytes, not {SECRET_BYTES.start} to {SECRET_BYTES.stop - 1}")
+        raise ValueError(f"it has {len(key)} bytes, not {SECRET_BYTES.start} to {SECRET_BYTES.stop - 1}")
     if why := weakness(secret.removeprefix(SECRET_PREFIX)):
         raise ValueError(f"it {why}")
     return key
@@ -52,7 +52,8 @@ def validate_secret(value: str) -> None:
         secret_bytes(value)
     except ValueError as error:
         raise ValidationError(
-            f"Not a signing secret: {error}. Leave it as it was made, or paste whsec_<base64 of 24 to 64 random bytes>."
+            f"Not a valid signing secret: {error}. Keep the generated one, or paste whsec_<base64 of 24 to 64 random "
+            f"bytes>."
         ) from error
 
 
@@ -64,7 +65,7 @@ def validate_target(value: str) -> None:
     URLValidator(schemes=["http", "https"])(_SINGLE_LABEL.sub(r"\g<0>.example", value))
     parts = urlsplit(value)
     if parts.username or parts.password:
-        raise ValidationError("The URL holds a user name or password. Messages are signed; give no password.")
+        raise ValidationError("The URL must not contain a user name or password. Messages are signed.")
     if parts.fragment:
         raise ValidationError("The URL has a #fragment, which is never sent. Remove it.")
 

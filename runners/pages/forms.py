@@ -115,7 +115,9 @@ class CommandForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         if not self.named:
-            raise forms.ValidationError("Choose a profile." if self.profiles else "There is no profile to choose.")
+            raise forms.ValidationError(
+                "Choose a profile." if self.profiles else "There is no profile that you may use."
+            )
         # Validate the whole body even if single fields have errors already, so that people see all errors at once.
         # `_add` adds no second error to a field.
         missing = {name: "" for name in self.fields if name not in self.cleaned_data}
@@ -202,9 +204,11 @@ class JobListForm(CommandForm):
     params = ("force", "check_wrapper", "update_version")
     more = ("check_wrapper", "update_version")
     expid = expid_field()
-    force = flag("Read nothing of the old job list", "For a damaged one. All jobs begin anew, with it and without.")
+    force = flag("Ignore the old job list", "For a damaged job list. All jobs are reset, with and without this option.")
     check_wrapper = flag("Also check the wrappers")
-    update_version = flag("Take over this Autosubmit version", "For an experiment that was made with another version.")
+    update_version = flag(
+        "Change the experiment to this Autosubmit version", "For an experiment that was created with another version."
+    )
 
 
 class SetStatusForm(CommandForm):
@@ -218,16 +222,18 @@ class SetStatusForm(CommandForm):
     final_status = forms.ChoiceField(
         label="New status",
         choices=[("", "Choose…"), *((status, status) for status in STATUSES)],
-        help_text="Autosubmit sets jobs to no others.",
+        help_text="Autosubmit does not accept other statuses.",
     )
     job_names_list = text("Jobs by name", "Full names, separated by blanks or lines.", rows=3, placeholder="a000_SIM")
-    filter_status = text("Jobs by status", "Those that have one of these now.", placeholder="FAILED WAITING")
+    filter_status = text("Jobs by status", "Jobs that have one of these statuses now.", placeholder="FAILED WAITING")
     filter_type = text("Jobs by section", "The names of job sections; splits in brackets.", placeholder="DN [1-2], SIM")
     filter_chunks = text("Jobs by chunk", placeholder="[ 20000101 [ fc0 [1-2] ] ]")
     filter_type_chunk = text("Jobs by chunk and section", placeholder="[ 20000101 [ fc0 [1] ] ],SIM")
     filter_type_chunk_split = text("Jobs by chunk, section and split", placeholder="[ 20000101 [ fc0 [1] ] ],SIM")
     check_wrapper = flag("Also check the wrappers")
-    update_version = flag("Take over this Autosubmit version", "For an experiment that was made with another version.")
+    update_version = flag(
+        "Change the experiment to this Autosubmit version", "For an experiment that was created with another version."
+    )
 
     def clean_job_names_list(self) -> list[str]:
         return self.cleaned_data["job_names_list"].replace(",", " ").split()
@@ -243,7 +249,7 @@ class CreateExperimentForm(CommandForm):
     description = forms.CharField(label="Description", widget=forms.Textarea(attrs={"rows": 2}), strip=False)
     hpc = text("Platform", "Where its jobs run by default; empty: local. Autosubmit does not check the name here.")
     copy = text("Copy of", "An experiment whose configuration is copied.", placeholder="a000")
-    dummy = flag("With example jobs", "Jobs that only sleep, to try things out.")
+    dummy = flag("With example jobs", "Jobs that only sleep, for tests.")
     minimal = flag("Minimal configuration", "One small file, minimal.yml.")
     use_local_minimal = flag("With a local project", "With a minimal configuration: no git repository.")
     git_repo = text("Git repository", "URL or path, without user and password.")

@@ -132,8 +132,7 @@ def detail_for(user: Any, error: RunnerServiceError) -> str:
     if run is None or may_see(user, run):
         return error.detail
     return (
-        f"Experiment {run.expid} has a run in this installation that is not shown to you, and it is in the way. Ask an "
-        "admin."
+        f"Experiment {run.expid} is already running in this installation, in a run that you may not see. Ask an admin."
     )
 
 
@@ -141,8 +140,8 @@ def require(user: Any, profile: RunnerProfile, action: Action) -> None:
     """Raise ProfileForbidden unless `user` may."""
     if not user_may(user, profile, action):
         raise ProfileForbidden(
-            f"You may not {_IN_WORDS[action].format(profile.name)}: an admin has given that to certain groups. Ask an "
-            "admin to add you to one of them."
+            f"You may not {_IN_WORDS[action].format(profile.name)}: only certain groups may do this. Ask an admin to "
+            f"add you to one of them."
         )
 
 
@@ -165,8 +164,8 @@ def require_stop(user: Any, run: RunnerRun) -> None:
     """Raise ProfileForbidden unless `user` may stop the run."""
     if not user_may_stop(user, run):
         raise ProfileForbidden(
-            f"You may not stop run {run.pk} of {run.expid}: the profile {run.profile_name} gives that to certain "
-            "groups, or was deleted. Ask an admin."
+            f"You may not stop run {run.pk} of {run.expid}: the profile {run.profile_name} allows this to certain "
+            f"groups only, or was deleted. Ask an admin."
         )
 
 

@@ -62,8 +62,8 @@ def is_same_target(run: RunnerRun, config: RunnerConfig) -> bool:
 
 def in_use(run: RunnerRun) -> str:
     return (
-        f"Experiment {run.expid} is running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({access.described(run)}), and "
-        "nothing was changed. Wait for its end, or stop it first."
+        f"Experiment {run.expid} has been running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({access.described(run)}). "
+        f"Nothing was changed. Wait for its end, or stop it first."
     )
 
 

@@ -34,8 +34,8 @@ DETAIL_LIMIT = 2000  # characters
 HOLDER: ContextVar[AuditRecord | None] = ContextVar("holder", default=None)
 START_NOTHING = ("check-profile", "abandon-run")  # commands that are safe to retry
 INTERRUPTED_DETAIL = (
-    "The service ended, or lost its database, before the outcome was written down. What the command had done until "
-    "then stands."
+    "The service ended, or lost its database, before the outcome was stored. The command may have been executed "
+    "partly or completely."
 )
 
 
@@ -125,8 +125,8 @@ def as_known(error: Exception, record: AuditRecord) -> Exception:
         return error
     what = f"run {record.run_id}" if record.run_id else f"experiment {record.expid}" if record.expid else "the command"
     return OutcomeUnknown(
-        "The service lost its database while the command was under way, so whether it was done could not be written "
-        f"down. Look at what became of {what} before you send the request again.",
+        f"The service lost its database during the command, so the outcome could not be stored. Check the state of "
+        f"{what} before you retry the request.",
         **({"run_id": record.run_id} if record.run_id else {}),
     )
 

@@ -80,9 +80,9 @@ class Cancellation:
     def detail(self) -> str:
         """What was done, in a sentence or two."""
         if not self.jobs:
-            return self.failure or "Autosubmit knows of no submitted, queuing or running job."
+            return self.failure or "Autosubmit reports no submitted, queuing or running job."
         counts = [f"{self.count(each)} {words}" for each, words in _IN_WORDS.items() if self.count(each)]
-        how = "their end was seen" if self.verified else "this is Autosubmit's report; the platform was not asked again"
+        how = "their end was seen" if self.verified else "reported by Autosubmit; not verified on the platform"
         text = f"Jobs: {', '.join(counts)} ({how})."
         return f"{text} {self.failure}".strip()
 
@@ -96,7 +96,7 @@ class Cancellation:
                 why = _WHY[each] if len(names) > 1 else _WHY[each].replace("were ", "was ", 1)
                 found.append(f"{_named(names)} {why} ({where}). Look on the platform.")
         if not self.jobs and not self.is_complete:
-            found.append(f"The experiment's jobs may go on. {self.failure}".strip())
+            found.append(f"The experiment's jobs may still run. {self.failure}".strip())
         found += self.reasons
         if self.jobs:
             found.append(
@@ -137,12 +137,12 @@ NOT_REQUESTED: dict[str, Any] = {
 }
 _IN_WORDS = {
     JobOutcome.CANCELLED: "cancelled",
-    JobOutcome.MAY_GO_ON: "asked to end, may go on",
+    JobOutcome.MAY_GO_ON: "cancellation requested, may still run",
     JobOutcome.NOT_CANCELLED: "not cancelled",
 }
 _WHY = {
     JobOutcome.NOT_CANCELLED: "were not cancelled",
-    JobOutcome.MAY_GO_ON: "may go on: a platform of this type is not known to end jobs that it is asked to cancel",
+    JobOutcome.MAY_GO_ON: "may still run: platforms of this type are not known to cancel jobs reliably",
 }
 
 
@@ -163,12 +163,12 @@ def cancel(expid: str, runner: Runner) -> Cancellation:
         result = runner.execute(text, stdin=STOP_STDIN, login=True, timeout=settings.RUNNERS_CANCEL_TIMEOUT)
     except CommandTimedOut:
         failure = (
-            f"Autosubmit's cancel on {runner.where} was cut off after {settings.RUNNERS_CANCEL_TIMEOUT:g} s "
-            "(RUNNERS_CANCEL_TIMEOUT); what it has cancelled until then is not known."
+            f"Autosubmit's cancel on {runner.where} timed out after {settings.RUNNERS_CANCEL_TIMEOUT:g} s "
+            f"(RUNNERS_CANCEL_TIMEOUT). It is not known which jobs it has cancelled."
         )
         return Cancellation(failure=failure, is_unknown=True)
     except OutcomeUnknown as error:
-        return Cancellation(failure=f"What was cancelled is not known: {error.detail}", is_unknown=True)
+        return Cancellation(failure=f"It is not known which jobs were cancelled: {error.detail}", is_unknown=True)
     return judged(expid, runner, result)
 
 
@@ -187,8 +187,8 @@ def judged(expid: str, runner: Runner, result: CommandResult) -> Cancellation:
         who = f"Autosubmit {version}" if version else "Autosubmit"
         if _USAGE.search(result.all_text):
             return Cancellation(
-                failure=f"{who} on {runner.where} cannot cancel jobs: it has no `stop --cancel`. Cancel them on their "
-                "platforms."
+                failure=f"{who} on {runner.where} cannot cancel jobs, because it does not have `stop --cancel`. "
+                f"Cancel them on their platforms."
             )
         reason = output.reason_of(result.stdout, result.stderr) or "no output"
         return Cancellation(

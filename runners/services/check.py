@@ -49,15 +49,15 @@ from runners_project import bounded
 
 NETWORK = ("resolve", "connect", "host_key", "authenticate")
 STAGES = {  # in their order, with their titles on pages
-    "resolve": "Find the machine's address",
+    "resolve": "Resolve the address of the machine",
     "connect": "Connect to its SSH server",
-    "host_key": "Know its host key",
+    "host_key": "Verify its host key",
     "authenticate": "Log in",
     "login_shell": "Start a login shell",
     "module_loader": "Prepare the environment",
     "autosubmit": "Run autosubmit --version",
-    "installation": "Find Autosubmit's configuration and database",
-    "run_directory": "Write to the directory of runs",
+    "installation": "Read Autosubmit's configuration and find its database",
+    "run_directory": "Write into the directory of runs",
     "survives_logout": "Keep a process alive after the logout",
 }
 SURVIVAL = 2.0  # seconds after the logout within which some machines end the processes that a login has left behind
@@ -127,7 +127,10 @@ def _failed(name: str, start: float, error: RunnerServiceError, remedy: str = ""
     advice = then or remedy
     if seconds := facts.pop("retry_after", None):
         until = timezone.now() + timedelta(seconds=seconds)
-        advice = f"{advice} This answer is remembered until {until:%H:%M:%S %Z}; the machine is not asked before."
+        advice = (
+            f"{advice} This error is stored until {until:%H:%M:%S %Z}. The service does not connect to the machine "
+            f"before."
+        )
     return Stage(name, False, _since(start), what.rstrip(".") + ".", advice.strip(), facts)
 
 
@@ -147,11 +150,13 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
     except RunnerUnreachable as error:
         stage = _failed("resolve", start, error, "Correct the service's ~/.ssh/config.")
     except bounded.NameServerSilent:
-        remedy = "Try again, or ask those who run the name server (/etc/resolv.conf of the service's machine)."
+        remedy = (
+            "Try again, or contact the administrators of the name server (/etc/resolv.conf of the service's machine)."
+        )
         stage = Stage("resolve", False, _since(start), f"The name server (DNS) does not answer for {first}.", remedy)
     except OSError:
         remedy = "Correct SSH.HOST, or add the name to the DNS or to the ~/.ssh/config of the service."
-        stage = Stage("resolve", False, _since(start), f"The name {first} is not known (DNS).", remedy)
+        stage = Stage("resolve", False, _since(start), f"The host name {first} cannot be resolved (DNS).", remedy)
     else:
         addresses = ", ".join(dict.fromkeys(str(address[0]) for _, address in found))
         stage = Stage("resolve", True, _since(start), f"{first} is at {addresses}.")
@@ -186,7 +191,10 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
     except AuthenticationFailed as error:
         failure = _failed("authenticate", times.get("host_key", start), error)
     except RunnerUnreachable as error:
-        remedy = "Is SSH.PORT right, does an SSH server run there, and does every firewall on the way let us through?"
+        remedy = (
+            "Check that SSH.PORT is correct, that an SSH server is running there, and that no firewall blocks the "
+            "connection."
+        )
         failure = _failed("connect", start, error, remedy)
     reached("authenticate")
     details = {"connect": f"{ssh.host}:{ssh.port} answers.", "host_key": "Its host key is trusted."}
@@ -232,7 +240,7 @@ class OwnConnectionRunner(SSHRunner):
         try:
             channel = open_session(self.clients[-1], max(0.1, deadline.left))
         except GONE as error:
-            raise RunnerUnreachable(f"{self.where} closed the connection or opens no session on it.") from error
+            raise RunnerUnreachable(f"{self.where} closed the connection or rejected a session on it.") from error
         with closing(channel):
             yield channel
 
@@ -280,12 +288,12 @@ def _timed(name: str, step: Callable[[], Outcome]) -> Stage:
     try:
         outcome = step()
     except RunnerServiceError as error:
-        return _failed(name, start, error, "Try again; if it stays so, log in by hand and try the command there.")
+        return _failed(name, start, error, "Try again. If the error remains, log in by hand and try the command there.")
     return Stage(name, outcome.ok, _since(start), outcome.detail, outcome.remedy)
 
 
 def _refusal(result: CommandResult, remedy: str) -> Outcome:
-    return Outcome(False, result.last_words or f"It ended with exit code {result.exit_code} and no words.", remedy)
+    return Outcome(False, result.last_words or f"It ended with exit code {result.exit_code} without a message.", remedy)
 
 
 def _login_shell(runner: Runner) -> Outcome:
@@ -302,9 +310,9 @@ printf '\\n%s.%s\\n' "${{BASH_VERSINFO[0]}}" "${{BASH_VERSINFO[1]}}"
     if not found:
         return Outcome(
             False,
-            f"A login shell ends before it executes anything: {said or 'no output'}",
+            f"The login shell exits before it executes a command: {said or 'no output'}",
             "A profile script of the account (~/.bash_profile, ~/.bash_login, ~/.profile, /etc/profile.d) exits. "
-            "Correct it: `bash -lc true` has to succeed there.",
+            "Correct it, so that `bash -lc true` succeeds there.",
         )
     missing, _, version = rest.decode("ascii", "replace").strip("\n").rpartition("\n")
     if missing.strip():
@@ -318,16 +326,16 @@ printf '\\n%s.%s\\n' "${{BASH_VERSINFO[0]}}" "${{BASH_VERSINFO[1]}}"
     except ValueError:  # Unreadable, or another number of words
         return Outcome(
             False,
-            f"Its bash tells no version: {printable.line(version) or 'no output'}",
-            "A forced command or a wrapper answers in place of bash; it has to execute what it is given.",
+            f"Its bash does not print a version: {printable.line(version) or 'no output'}",
+            "A forced command or a wrapper runs instead of bash. It has to execute the given command.",
         )
     if (major, minor) < (4, 2):
-        return Outcome(False, f"Its bash is {version}.", "bash 4.2 or newer has to come first on PATH.")
+        return Outcome(False, f"Its bash is {version}.", "The first bash on PATH has to be version 4.2 or newer.")
     detail = f"bash {version}"
     if said:
-        detail += f"; it prints at login (harmless here, but scp and rsync stumble over it): {said}"
+        detail += f"; it prints at login (harmless here, but scp and rsync may fail because of it): {said}"
     if result.duration > SLOW_LOGIN:
-        detail += f"; it takes {result.duration:.1f} s, which every command has to wait for"
+        detail += f"; it takes {result.duration:.1f} s, which delays every command"
     return Outcome(True, detail)
 
 
@@ -335,7 +343,7 @@ def _module_loader(runner: Runner) -> Outcome:
     loader = get_module_loader(runner.config)
     prelude = loader.prelude()
     if not prelude:
-        return Outcome(None, f"{loader.name}: nothing to prepare.")
+        return Outcome(None, f"{loader.name}: no preparation needed.")
     result = runner.execute(_in_root([*prelude, ":"]), login=True, timeout=settings.RUNNERS_LAUNCH_TIMEOUT)
     if result.exit_code:
         return _refusal(result, loader.remedy)
@@ -348,8 +356,8 @@ def _autosubmit(runner: Runner) -> Outcome:
     if result.exit_code or not version:
         return _refusal(
             result,
-            "Autosubmit has to be on PATH once the environment is prepared: correct MODULE_LOADER_TYPE and MODULES, "
-            "or install it there.",
+            "Autosubmit has to be on PATH in the prepared environment: correct MODULE_LOADER_TYPE and MODULES, or "
+            "install it there.",
         )
     return Outcome(True, f"Autosubmit {version}")
 
@@ -367,7 +375,7 @@ def _installation(runner: Runner, profiles: Iterable[RunnerProfile]) -> Outcome:
         remedy = remedies.remedy(found.text) or "Log in by hand and try `autosubmit describe` there."
         return Outcome(False, found.text, remedy)
     if result.exit_code in (126, 127):
-        return _refusal(result, "Autosubmit has to be on PATH once the environment is prepared.")
+        return _refusal(result, "Autosubmit has to be on PATH in the prepared environment.")
     database, conflicts = databases.judged(runner, profiles)
     where = f" of the installation '{runner.config.installation}': {database}" if database else ""
     return Outcome(True, f"Autosubmit finds its configuration and its database{where}.", " ".join(conflicts))
@@ -392,12 +400,12 @@ exit $code
     if result.exit_code:
         return _refusal(
             result,
-            f"~/{scripts.BASE} has to be a directory that the account can write to: look at its owner, at the quota "
-            "and at the free space of the home directory.",
+            f"~/{scripts.BASE} has to be a directory that the account can write to. Check its owner, the quota and "
+            f"the free space of the home directory.",
         )
     told = result.text.strip().split("\n")[-2:]
     if len(told) != 2 or not told[1].endswith(f"/{scripts.BASE}"):
-        return _refusal(result, "A forced command or a wrapper answers in place of bash; it has to execute our script.")
+        return _refusal(result, "A forced command or a wrapper runs instead of bash. It has to execute our script.")
     try:
         free = f", {answers.size(told[0]) / 2**20:.1f} GiB free"
     except answers.Unreadable:  # `df` reports nothing for this file system
@@ -434,17 +442,17 @@ def _watch(runner: Runner, target: ProbeTarget) -> Probe:
 
 def _judged(probe: Probe, user: str) -> Outcome:
     if probe.answer == Probe.RUNNING:
-        return Outcome(True, f"It lived on for {SURVIVAL:g} s.")
+        return Outcome(True, f"It was still alive after {SURVIVAL:g} s.")
     if probe.answer == Probe.CANNOT_TELL:
         return Outcome(
             None,
-            f"It cannot be said: {probe.detail}.",
-            "If SSH.HOST is a name for several login nodes, give the name of one: the state of a run can only be seen "
-            "on the node that it runs on.",
+            f"Not known: {probe.detail}.",
+            "If SSH.HOST is an alias of several login nodes, give the name of one node: a run can only be probed on "
+            "its own node.",
         )
     return Outcome(
         False,
-        "The machine ended it when the connection was closed: no run would survive there.",
+        "The machine killed it when the connection was closed: runs would not survive there.",
         f"Ask the machine's admins for `loginctl enable-linger {user}`, or for KillUserProcesses=no in logind.conf.",
     )
 

@@ -132,12 +132,13 @@ def conflicts(config: RunnerConfig, database: Database, profiles: Iterable[Runne
         if name == config.installation and is_same is False:
             if row.user != config.target.user or row.host != database.host:
                 both = "it" if other.pk == config.profile_id else "both profiles"
-                line = f'Where each account has a database of its own, set INSTALLATION: "{USER}@{HOST}" in {both}.'
+                line = f'If each account has its own database, set INSTALLATION: "{USER}@{HOST}" in {both}.'
             else:
-                line = f"Set INSTALLATION: {_name(own)} in this profile, or another name of its own."
+                line = f"Set INSTALLATION: {_name(own)} in this profile, or another name that no other profile has."
             told.append(
-                f"{who} belongs to the installation '{name}', too, but uses another database, {row.location}: an "
-                f"experiment of one refuses the other's of the same id. {line}"
+                f"{who}"
+                f" also belongs to the installation '{name}', but uses another database, {row.location}: an active "
+                f"run in one database blocks the same id in the other one. {line}"
             )
         elif name != config.installation and is_same:
             told.append(

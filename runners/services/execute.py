@@ -216,11 +216,11 @@ def failure(
             return _locked(config, expid, facts)
         if refusal := command.refusal(argv, found):
             paths = [f"command_params.{name}" for name in refusal.fields]
-            what = "refuses it, and nothing was changed" if refusal.is_certain else "has changed nothing"
+            what = "rejects it, and nothing was changed" if refusal.is_certain else "has changed nothing"
             detail = f"{' or '.join(paths)}: Autosubmit on {runner.where} {what}: {refusal.sentence}"
             return InvalidRequest(detail, {path: [refusal.sentence] for path in paths}, **facts)
         if command.needs_expid and output.is_experiment_missing(found):
-            return ExperimentNotFound(f"Autosubmit on {runner.where} knows no experiment {expid}.", **facts)
+            return ExperimentNotFound(f"Autosubmit on {runner.where} does not know the experiment {expid}.", **facts)
     words = output.reason_of(result.stdout, result.stderr) or "no output"
     advice = remedy(words)
     error = CommandFailed(
@@ -247,7 +247,7 @@ def _locked(config: RunnerConfig, expid: str, facts: dict[str, Any]) -> AlreadyR
     if run := run_in_the_way(expid, config):
         return AlreadyRunning(in_use(run), run=run, **facts)
     return AlreadyRunning(
-        f"Another Autosubmit process on {get_runner(config).where} holds experiment {expid}, such as a run that was "
-        "started by hand, and nothing was changed. Wait for its end, or stop it there.",
+        f"Another Autosubmit process on {get_runner(config).where} has locked experiment {expid}, such as a run that "
+        f"was started by hand. Nothing was changed. Wait for its end, or stop it there.",
         **facts,
     )

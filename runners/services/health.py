@@ -109,7 +109,7 @@ def _look() -> Report:
             return Report(f"{pending} migrations are pending: run `manage.py migrate`.")
         return _warnings()
     except (DatabaseError, InterfaceError):
-        return Report("The database does not answer.")
+        return Report("The database is unavailable.")
 
 
 def _pending_migrations() -> int:
@@ -133,7 +133,10 @@ def _warnings() -> Report:
     age = None if newest is None else max(0.0, (now - newest.seen).total_seconds())
     if newest is None:
         warnings.append(
-            Finding("no_watch", "`manage.py watch_runs` does not run: ends are noticed only when somebody asks.")
+            Finding(
+                "no_watch",
+                "`manage.py watch_runs` is not running: the end of a run is noticed only at the next status request.",
+            )
         )
     elif now - newest.seen > LATE_AFTER * timedelta(seconds=newest.interval) + SLACK:
         warnings.append(Finding("no_watch", f"`manage.py watch_runs` was last seen {age:.0f} s ago."))

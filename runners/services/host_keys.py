@@ -65,7 +65,7 @@ def scan(host: str, port: int | None = None) -> list[ScannedKey]:
     known = known_hosts.load(options, port)
     name = known.name
     if not any(shown):
-        raise RunnerUnreachable(f"{name} has no host key of a kind that this service knows (ed25519, ecdsa, rsa).")
+        raise RunnerUnreachable(f"{name} has no host key of a supported type (ed25519, ecdsa, rsa).")
     return [_compared(known, key) for key in shown if key]
 
 
@@ -127,7 +127,7 @@ def approve(scanned: ScannedKey, approved_by: str, *, address: str = "") -> Trus
         record.detail = f"{scanned.host} {scanned.key_type} {scanned.fingerprint}"
         if scanned.state == "revoked":
             raise InvalidRequest(
-                f"{record.detail} is marked @revoked in a known_hosts file of the service: it cannot be trusted."
+                f"{record.detail} is marked @revoked in a known_hosts file of the service and cannot be trusted."
             )
         with transaction.atomic():
             old = TrustedHostKey.objects.filter(host=scanned.host, key_type=scanned.key_type).first()

@@ -77,15 +77,15 @@ def claim(*, caller: str, key: str, endpoint: str, request_hash: str) -> Idempot
             continue
         if record.fingerprint != request_hash:
             raise IdempotencyKeyReused(
-                f"This Idempotency-Key came with another request before ({record.endpoint}). Make a new key for each "
-                "request; send the same key only with the same body."
+                f"This Idempotency-Key was used for another request ({record.endpoint}). Use a new key for each "
+                f"request, and send the same key only with the same body."
             )
         if record.answer_status is not None or _take_over(record, owner):
             record.is_repeated = True
             return record
         break
     raise IdempotencyInProgress(
-        "The first request with this Idempotency-Key is still under way. Send it again in a moment for its answer.",
+        "The first request with this Idempotency-Key is still in progress. Retry it in a moment to get its response.",
         retry_after=RETRY_AFTER,
     )
 
@@ -162,7 +162,7 @@ def run_of(record: IdempotencyRecord) -> RunnerRun | None:
         probing.probe([run])
         if run.is_active and run.identity is None:
             raise IdempotencyInProgress(
-                f"Whether run {run.pk} was started cannot be told yet. Send the request again in {RETRY_AFTER} s.",
+                f"Whether run {run.pk} was started is not known yet. Retry the request in {RETRY_AFTER} s.",
                 retry_after=RETRY_AFTER,
             )
     return None if never_started(run) else run
@@ -185,7 +185,7 @@ def answer(record: IdempotencyRecord, *, status: int, body: Any, headers: dict[s
     try:
         _own(record).update(**changes)
     except (DatabaseError, InterfaceError) as error:
-        logger.error("The answer of %s was not kept: %s", record, error)
+        logger.error("The answer of %s was not stored: %s", record, error)
 
 
 def release(record: IdempotencyRecord) -> None:
@@ -223,7 +223,7 @@ def _change(record: IdempotencyRecord, **changes: Any) -> None:
     Raises IdempotencyInProgress, so that nothing starts, if another process has taken the record over.
     """
     if not _own(record).update(**changes):
-        raise IdempotencyInProgress("Another process answers this Idempotency-Key.", retry_after=RETRY_AFTER)
+        raise IdempotencyInProgress("Another process handles this Idempotency-Key.", retry_after=RETRY_AFTER)
     for name, value in changes.items():
         setattr(record, name, value)
 

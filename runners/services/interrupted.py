@@ -40,7 +40,7 @@ def settle(run: RunnerRun) -> None:
         step = {**run.stop_steps[-1], "outcome": SENTENCE, "seconds": 0.0, "interrupted": True}
         changes["stop_steps"] = [*run.stop_steps[:-1], step]
         if step["action"] == CANCEL:
-            failure = "The service ended during the cancel; what was cancelled until then is not known."
+            failure = "The service ended during the cancellation. It is not known which jobs were cancelled."
             changes["cancel"] = Cancellation(failure=failure, is_unknown=True).as_dict()
     elif run.is_active:
         step = {"action": "stop", "outcome": BETWEEN, "seconds": 0.0, "ended": False, "interrupted": True}
@@ -49,8 +49,7 @@ def settle(run: RunnerRun) -> None:
     if mine.update(**changes):
         actions = ", ".join(step["action"] for step in run.stop_steps) or "none"
         detail = (
-            f"The service ended during a stop of run {run.pk}. Its steps so far: {actions}. Stop it again if it is "
-            "ACTIVE."
+            f"The service ended during a stop of run {run.pk}. Steps so far: {actions}. Stop it again if it is ACTIVE."
         )
         begun = AuditRecord.objects.filter(run_id=run.pk, owner=run.stop_owner)
         if not begun.update(outcome=AuditRecord.INTERRUPTED, detail=detail):
@@ -76,7 +75,7 @@ def settle_at_start() -> None:
         settle_all()
         audit.settle_all()
     except (DatabaseError, InterfaceError) as error:
-        logger.warning("Interrupted commands cannot be looked for now: %s", error)
+        logger.warning("Interrupted commands cannot be checked now: %s", error)
     finally:
         connection.close()
 

@@ -138,8 +138,8 @@ def runner_of(run: DetachedCommand) -> Runner:
         return get_runner(run.runner_config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunnerUnreachable(
-            f"The stored configuration of {run} cannot be read ({type(error).__name__}): nobody knows its machine. An "
-            "admin has to repair or abandon it."
+            f"The stored configuration of {run} cannot be read ({type(error).__name__}), so its machine is not known. "
+            f"An admin has to repair or abandon the run."
         ) from error
 
 

@@ -95,7 +95,7 @@ def _read_once(row: DetachedCommand, log: Log, offset: int, limit: int) -> LogCh
             return _reads.call((log, offset, limit), read, seconds)
     except StillUnderWay:
         raise RunnerUnreachable(
-            "Its machine is being asked for this log already and has not answered yet. Try again in some seconds."
+            "Another request is reading this log, and the machine has not answered yet. Try again in some seconds."
         ) from None
 
 

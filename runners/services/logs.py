@@ -87,7 +87,7 @@ def read(row: DetachedCommand, *, offset: int = 0, limit: int, tail: int | None 
             error.run = row if isinstance(row, RunnerRun) else None
             raise
     if chunk is None:
-        raise LogNotFound("There is no log: nothing was started, or its directory was removed from the machine.")
+        raise LogNotFound("The log does not exist: nothing was started, or its directory was removed from the machine.")
     start, data = chunk.offset, chunk.data
     if tail is not None and start:
         cut = _continuation(data)
@@ -131,7 +131,7 @@ def _chunks(row: DetachedCommand, first: LogPage) -> Iterator[bytes]:
         if done >= first.size:
             return
         if len(page.data) < min(_bounded(DOWNLOAD_CHUNK), first.size - page.offset):
-            why = "the machine sends no more"
+            why = "the machine sends no more data"
         elif done >= DOWNLOAD_LIMIT or time.monotonic() > deadline:
             why = f"a download ends after {DOWNLOAD_LIMIT} bytes or {DOWNLOAD_SECONDS:g} s; use the API for the rest"
         else:
@@ -169,8 +169,8 @@ def why_no_log(row: DetachedCommand) -> str:
     if row.cleaned_at:
         return f"The log was removed on {row.cleaned_at:%Y-%m-%d}."
     if row.is_active:
-        return "Nothing was printed yet."
-    return "There is no log: the command was never started, or its directory was removed."
+        return "No output yet."
+    return "The log does not exist: the command was never started, or its directory was removed."
 
 
 def _bounded(limit: int) -> int:

@@ -93,8 +93,8 @@ def _ambiguous(expid: str, runs: list[RunnerRun]) -> AmbiguousRun:
     more = " and more" if len(runs) > NAMED else ""
     return AmbiguousRun(
         f"Experiment {expid} is running in {'several' if more else len(runs)} installations: {named}{more}. Send the "
-        "profile_name of the one that is meant, and its profile_params where that profile leaves the account or the "
-        "machine open. Nothing was stopped.",
+        f"profile_name of one of them, and profile_params if this profile leaves the account or the machine open. "
+        f"Nothing was stopped.",
         choices=[
             {
                 "runner_id": run.pk,

@@ -145,7 +145,7 @@ def get(*, pk: int, viewer: Any) -> Operation:
     """
     operation = Operation.objects.filter(pk=pk).first()
     if operation is None or not access.may_see(viewer, operation):
-        raise OperationNotFound(f"There is no operation {pk}.")
+        raise OperationNotFound(f"Operation {pk} does not exist.")
     probing.refresh_if_stale(operation)
     return operation
 
@@ -171,7 +171,7 @@ def wait(operation: Operation, *, seconds: float) -> None:
         try:
             probing.probe([operation])
         except LOST as error:
-            logger.warning("%s cannot be looked at now: %s", operation, error)
+            logger.warning("%s cannot be probed now: %s", operation, error)
             drop_lost_connection()
 
 
@@ -181,7 +181,7 @@ def outcome(operation: Operation) -> CommandOutcome:
         warnings, changes = _stored_result(operation)
         return CommandOutcome(operation.expid, warnings, changes)
     raise error_of(operation) or OutcomeUnknown(
-        f"Operation {operation.pk} is not finished; ask again later.", operation_id=operation.pk
+        f"Operation {operation.pk} is not finished. Ask again later.", operation_id=operation.pk
     )
 
 
@@ -222,7 +222,7 @@ def error_of(operation: Operation) -> RunnerServiceError | None:
             known = {name: fact for name, fact in facts.items() if name not in ("detail", "self")}
             if isinstance(known.get("errors", {}), dict):
                 return ERRORS[code](detail, **known)
-    return OutcomeUnknown(f"The stored error of operation {operation.pk} cannot be read; check the experiment.")
+    return OutcomeUnknown(f"The stored error of operation {operation.pk} cannot be read. Check the experiment.")
 
 
 def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> None:
@@ -232,8 +232,8 @@ def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> Non
             operation,
             status=OperationStatus.FAILED,
             error=RunnerUnreachable(
-                "The machine has no trace of the command: the service died or lost the connection before the launch. "
-                "Nothing was started."
+                "The command does not exist on the machine: the service died or lost the connection before the "
+                "launch. Nothing was started."
             ),
         )
         return
@@ -274,8 +274,8 @@ def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> Non
             operation,
             status=OperationStatus.UNKNOWN,
             error=OutcomeUnknown(
-                f"The command on {runner.where} did not come to its end: {why}. It may have done a part; check the "
-                "experiment before you repeat it.",
+                f"The command on {runner.where} was aborted: {why}. It may have been executed partly. Check the "
+                f"experiment before you retry it.",
                 output=result.last_words,
             ),
         )

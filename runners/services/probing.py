@@ -36,7 +36,7 @@ ENDS_AT_ONCE = 8  # ends of one machine's runs that are stored concurrently; its
 # Bounds the threads of this process, for all machines, that store ends concurrently. Each has a database connection.
 _HELPERS = threading.BoundedSemaphore(16)
 PATIENCE = 1.0  # seconds that a request waits for the result of another caller's probe
-NOT_YET = "Its machine is being asked and has not answered yet."
+NOT_YET = "A probe of its machine is in progress and has no answer yet."
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.1  # seconds between two reads of the row while the request waits
 
 
@@ -219,7 +219,7 @@ class _BackgroundProbe:
                 if found := list(rows):
                     _apply_all(found, runner, answers, self._asked)
             except (DatabaseError, InterfaceError) as error:
-                logger.error("What a machine says of %s rows was not stored: %s", len(self._runs), error)
+                logger.error("The answer of a machine about %s rows was not stored: %s", len(self._runs), error)
                 return
         self._is_stored.set()
 
@@ -250,7 +250,7 @@ def _answers_of(runner: Runner, runs: Sequence[DetachedCommand]) -> dict[str, Pr
         except Unreadable as error:
             answers[run.key] = cannot_tell(f"The stored identity of this row cannot be read: {error}")
             if run.unreachable_detail != answers[run.key].detail:  # log it once
-                logger.error("Nobody can ask after %s: %s", run, error)
+                logger.error("%s cannot be probed: %s", run, error)
     if targets:
         answers |= runner.probe(targets, timeout=settings.RUNNERS_PROBE_TIMEOUT)
     return answers
@@ -279,7 +279,7 @@ def _apply_each(runs: Sequence[DetachedCommand], runner: Runner, answers: dict[s
         try:
             lifecycle.apply(run, runner, answers[run.key], asked=asked)
         except (DataError, IntegrityError) as error:
-            logger.exception("What the machine says of %s cannot be stored.", run)
+            logger.exception("The answer of the machine about %s cannot be stored.", run)
             answers[run.key] = _cannot_be_read(run, f"The answer cannot be stored: {error}")
 
     def apply_in_thread(run: DetachedCommand) -> None:

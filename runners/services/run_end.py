@@ -50,7 +50,7 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
                 is_completed = False
         if is_completed:
             reason = ""
-            detail = "It had completed before the stop reached it." if is_stopped else ""
+            detail = "It had completed before the stop." if is_stopped else ""
         elif is_stopped or is_interrupted:
             reason = RunReason.STOPPED
         else:
@@ -68,11 +68,11 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
             detail = printable.text("\n".join(part for part in (jobs.sentence if jobs else "", detail) if part))
     elif probe.answer == Probe.NEVER_STARTED:
         reason = RunReason.STOPPED if is_stopped else RunReason.NEVER_STARTED
-        detail = "The machine has no trace of it: the service died or lost the connection before the launch."
+        detail = "The run does not exist on the machine: the service died or lost the connection before the launch."
     else:
         is_rebooted = probe.answer == Probe.REBOOTED
         reason = RunReason.STOPPED if is_stopped and not is_rebooted else RunReason.LOST
-        detail = "The machine was rebooted." if is_rebooted else "Its process is gone without exit code."
+        detail = "The machine was rebooted." if is_rebooted else "Its process is gone without an exit code."
     lifecycle.finish_run(
         run,
         reason=reason,

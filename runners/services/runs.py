@@ -84,7 +84,7 @@ def get(*, pk: int, viewer: Any) -> RunnerRun:
     """
     run = RunnerRun.objects.filter(pk=pk).first()
     if run is None or not access.may_see(viewer, run):
-        raise RunNotFound(f"There is no run {pk}.")
+        raise RunNotFound(f"Run {pk} does not exist.")
     probing.refresh_if_stale(run)
     return run
 
@@ -112,7 +112,7 @@ def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable
     """
     run = RunnerRun.objects.filter(pk=pk).first()
     if run is None:
-        raise RunNotFound(f"There is no run {pk}.")
+        raise RunNotFound(f"Run {pk} does not exist.")
     audit.of_run(run)
     audit.detail = reason
     authorize(run)
@@ -130,7 +130,7 @@ def abandon(run: RunnerRun, *, note: str) -> bool:
         (probe,) = probing.probe([run])
         if probe.answer != Probe.CANNOT_TELL and run.is_active:
             raise StillReachable(
-                f"Run {run.pk} of {run.expid} was just confirmed by its machine: stop it instead.", run_id=run.pk
+                f"Run {run.pk} of {run.expid} was just confirmed by its machine. Stop it instead.", run_id=run.pk
             )
     if not run.is_active:
         raise NotRunning(f"Run {run.pk} of {run.expid} has ended: it is {run.status}.", run=run)

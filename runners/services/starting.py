@@ -67,8 +67,8 @@ def _require_no_cancel(expid: str, installation: str) -> None:
     last = RunnerRun.objects.filter(expid=expid, installation=installation).order_by("-id").first()
     if last and not last.is_active and interrupted.is_under_way(last):
         raise AlreadyRunning(
-            f"A stop of experiment {expid} is still under way: what {access.described(last)} has left is being ended "
-            "or cancelled. Start it when that is done.",
+            f"A stop of experiment {expid} is still in progress: processes or jobs that {access.described(last)} has "
+            f"left are being ended or cancelled. Start it after that.",
             run=last,
         )
 
@@ -97,8 +97,8 @@ def _require_not_stopped(run: RunnerRun) -> None:
         probing.probe([run])
     by = f" by {run.stopped_by}" if run.stopped_by else ""
     raise StoppedDuringLaunch(
-        f"Experiment {run.expid} was stopped{by} while it was being started ({access.described(run)}). To start it all "
-        "the same, send a new request, with another Idempotency-Key.",
+        f"Experiment {run.expid} was stopped{by} while it was being started ({access.described(run)}). To start it "
+        f"again, send a new request with another Idempotency-Key.",
         run=run,
     )
 
@@ -146,13 +146,14 @@ def _insert(expid: str, config: RunnerConfig, profile_name: str, audit: AuditRec
 
 def _already_running(run: RunnerRun, config: RunnerConfig) -> str:
     words = (
-        f"Experiment {run.expid} is already running since {run.created:%Y-%m-%d %H:%M:%S %Z} ({access.described(run)})."
+        f"Experiment {run.expid} is already running, since {run.created:%Y-%m-%d %H:%M:%S %Z} "
+        f"({access.described(run)})."
     )
     if (run.installation, config.installation) == (DEFAULT_INSTALLATION,) * 2 and not is_same_target(run, config):
         words += (
-            " The profiles name no installation, so all of them count as one Autosubmit database. If this is another "
-            "experiment, in another database, an admin sets INSTALLATION in the profiles, such as {user}@{host}."
+            " The profiles have no INSTALLATION, so they count as one Autosubmit database. If this is another "
+            "experiment in another database, an admin has to set INSTALLATION in the profiles, such as {user}@{host}."
         )
     if run.is_active and not run.reachable:
-        words += f" That is its last known state, because its machine cannot be asked now: {run.unreachable_detail}"
+        words += f" This is its last known state, because its machine cannot be probed now: {run.unreachable_detail}"
     return words

@@ -137,18 +137,18 @@ class Stop:
     def _not_confirmed(self) -> RunnerServiceError:
         """Return the error after the last step: the last probe saw the run alive, or had no answer."""
         if not self.run.reachable:
-            return self._unknown("Every step of the stop was taken", self.run.unreachable_detail)
+            return self._unknown("Every step of the stop was executed", self.run.unreachable_detail)
         return StopNotConfirmed(
             f"Experiment {self.run.expid} is still running on {self.runner.where} after every step of the stop. Its "
-            "process may be waiting for a disk; stop it again later, or ask the machine's admins.",
+            f"process may be waiting for a disk. Stop it again later, or contact the administrators of the machine.",
             steps=self.steps,
             run_id=self.run.pk,
         )
 
     def _unknown(self, what: str, why: str) -> OutcomeUnknown:
         return OutcomeUnknown(
-            f"{what}, but whether experiment {self.run.expid} has ended cannot be told now: {why.rstrip('.')}. Ask for "
-            "its status later, and stop it again if it is ACTIVE.",
+            f"{what}, but whether experiment {self.run.expid} has ended is not known now: {why.rstrip('.')}. Check "
+            f"its status later, and stop it again if it is ACTIVE.",
             steps=self.steps,
             run_id=self.run.pk,
         )
@@ -165,10 +165,10 @@ class Stop:
         try:
             before, left = leftovers.end(self.runner.at_node(identity.host), whose, jobs=jobs)
         except RunnerServiceError as error:
-            before, left, outcome = [], None, f"cannot be told: {error.detail}"
+            before, left, outcome = [], None, f"not known: {error.detail}"
         if left is None or left:
             outcome = outcome if left is None else f"still there after a KILL: {leftovers.in_words(left)}"
-            self.warnings.append(f"Processes of the run may live on {self.runner.where}: {outcome}")
+            self.warnings.append(f"Processes of the run may still be alive on {self.runner.where}: {outcome}")
         elif before:
             outcome = f"ended: {leftovers.in_words(before)}"
         else:
@@ -220,8 +220,8 @@ class Stop:
             return
         if signal in ("TERM", "KILL"):
             self.warnings.append(
-                f"Autosubmit was ended by {signal}: a job that it was just submitting is not in its list and "
-                "may go on. Look for it on the platform."
+                f"Autosubmit was ended by {signal}: a job that it was just submitting is not in its list and may "
+                f"still run. Look for it on the platform."
             )
         else:
             try:
@@ -230,8 +230,8 @@ class Stop:
                 is_suspect = True
             if is_suspect:
                 self.cancellation.reasons.append(
-                    "The run was ended while it submitted jobs, or its log cannot tell: jobs that it had not noted yet "
-                    "may go on. Look for them on the platform."
+                    "The run was ended while it submitted jobs, or its log does not show whether it did: jobs that it "
+                    "had not recorded yet may still run. Look for them on the platform."
                 )
 
     def _require_running(self) -> Identity | None:
@@ -242,13 +242,13 @@ class Stop:
         (probe,) = probing.probe([self.run])
         if probe.answer == Probe.CANNOT_TELL:
             raise RunnerUnreachable(
-                f"Experiment {self.run.expid} was not stopped: {probe.detail.rstrip('.')}. Its state is unchanged; try "
-                f"again when {self.runner.where} can be reached.",
+                f"Experiment {self.run.expid} was not stopped: {probe.detail.rstrip('.')}. "
+                f"Its state is unchanged. Try again when {self.runner.where} is reachable.",
                 run_id=self.run.pk,
                 **({"retry_after": probe.retry_after} if probe.retry_after else {}),
             )
         if probe.answer == Probe.STARTING:
-            raise NotRunning(f"Experiment {self.run.expid} is just being started; stop it in a moment.", run=self.run)
+            raise NotRunning(f"Experiment {self.run.expid} is just being started. Stop it in a moment.", run=self.run)
         if probe.answer != Probe.RUNNING:
             return None
         identity = lifecycle.identity_of(self.run)
@@ -287,11 +287,11 @@ class Stop:
             try:
                 victim = self.runner.first_match(self.run.expid, timeout=settings.RUNNERS_PROBE_TIMEOUT)
             except RunnerServiceError as error:  # continue with the signals, which reach only the run's own processes
-                step["outcome"] = f"left out: {error.detail}"
+                step["outcome"] = f"skipped: {error.detail}"
                 return False
             if victim not in (None, identity.pid):
                 others = f"another home's `autosubmit run {self.run.expid}`"
-                step["outcome"] = f"left out: it would stop process {victim}, {others}"
+                step["outcome"] = f"skipped: it would stop process {victim}, {others}"
                 return False
             text = get_module_loader(self.config).wrap(STOP_EXPERIMENT.argv(self.run.expid))
             try:
@@ -304,7 +304,7 @@ class Stop:
                 self.may_be_sent = True
                 step["outcome"] = error.detail
             except RunnerUnreachable as error:  # start-up files may block login shells; signals do not need one
-                step["outcome"] = f"left out: {error.detail}"
+                step["outcome"] = f"skipped: {error.detail}"
                 return False
             step["ended"] = self._wait(1.0)
             return bool(step["ended"])

@@ -95,7 +95,7 @@ class Strangers:
 
     def _write(self, address: str, *windows: Window | None) -> None:
         for window in filter(None, windows):
-            detail = f"{window.unlisted} requests without valid credentials were refused and are not listed."
+            detail = f"{window.unlisted} requests without valid credentials were rejected and are not listed."
             try:
                 if window.row:
                     AuditRecord.objects.filter(pk=window.row).update(detail=detail)
@@ -104,7 +104,7 @@ class Strangers:
                     row.save()
                     window.row = row.pk
             except (DatabaseError, InterfaceError) as error:
-                logger.warning("A count of refused requests was not saved: %s", error)
+                logger.warning("A count of rejected requests was not saved: %s", error)
 
 
 def rate_of(text: str) -> tuple[int, float] | None:

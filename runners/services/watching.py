@@ -87,8 +87,8 @@ class Watch:
         if machine.future and machine.future.done():
             error = None if machine.future.cancelled() else machine.future.exception()
             if error:
-                logger.error("A look at the rows of one machine was broken off.", exc_info=error)
-                self._complain("A look at the rows of one machine was broken off by a bug; the watch goes on.")
+                logger.error("A probe of the rows of one machine was aborted.", exc_info=error)
+                self._complain("A probe of the rows of one machine was aborted by a bug. The watch continues.")
             machine.future = None
 
     def _look_at_machine(self, key: Key, machine: _Machine, rows: list[Any]) -> None:
@@ -96,7 +96,7 @@ class Watch:
             probing.refresh(rows)
         except (DatabaseError, InterfaceError) as error:  # the database may come back; the runs continue
             with self._printing:
-                self._complain(f"The database cannot be asked now: {error}")
+                self._complain(f"The database is unavailable: {error}")
         else:
             with self._printing:
                 self._tell_changes(key, machine, rows)
@@ -115,9 +115,9 @@ class Watch:
         machine.unconfirmed = {row.pk for row in unconfirmed}
         kind, where = key[0], "this machine" if key[-1] == "LOCAL" else key[-1]
         if machine.is_silent and not was_silent:
-            self._tell(f"{where} cannot be asked; its {len(active)} {kind} go on: {active[0].unreachable_detail}")
+            self._tell(f"{where} is unreachable; its {len(active)} {kind} stay active: {active[0].unreachable_detail}")
         elif was_silent and not machine.is_silent and active:
-            self._tell(f"{where} can be asked again; {len(active) - len(unconfirmed)} {kind} were confirmed.")
+            self._tell(f"{where} is reachable again; {len(active) - len(unconfirmed)} {kind} were confirmed.")
         elif new and not machine.is_silent:
             names = ", ".join(f"{row.expid} ({row.pk})" for row in new[:10])
             self._tell(

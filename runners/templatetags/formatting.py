@@ -77,13 +77,13 @@ def outcome(run: RunnerRun) -> str:
     by = f" by {run.stopped_by}" if run.stopped_by else ""
     if run.status == RunStatus.ACTIVE:
         if run.stop_steps and run.stop_steps[-1].get("interrupted"):
-            return f"running; the stop{by} was interrupted, because the service ended meanwhile"
+            return f"running; the stop{by} was interrupted, because the service ended during the stop"
         if interrupted.is_under_way(run):
             return f"being stopped{by}"
         if run.stop_steps and run.stop_requested_at:
             return f"running; the stop{by} did not end it"
         if not run.reachable:
-            return "running when its machine was last asked"
+            return "running at the last probe of its machine"
         return "running" if run.identity else "being started"
     if run.status == RunStatus.COMPLETED:
         return f"ended well{code}"
@@ -93,18 +93,18 @@ def outcome(run: RunnerRun) -> str:
         case RunReason.FAILED:
             return f"failed{code}"
         case RunReason.KILLED:
-            return f"ended by the signal {run.signal} that did not come from here{code}"
+            return f"ended by signal {run.signal}, which was not sent by this service{code}"
     return str(RunReason(run.reason).label) if run.reason in RunReason.values else "ended"
 
 
 # The words for the outcomes of audit records that are not error codes.
 RESULTS = {
     "ok": "done",
-    "dry_run": "looked at only",
+    "dry_run": "preview",
     "replayed": "answered again",
     "error": SERVER_ERROR.title,
     "under_way": "under way",
-    "interrupted": "interrupted, because the service ended meanwhile",
+    "interrupted": "interrupted, because the service ended during the command",
 }
 TITLES = {problem_type.code: problem_type.title for problem_type in PROBLEM_TYPES.values()}
 

@@ -44,7 +44,7 @@ def audit_command(
     ):
         identify(record, actor=user.get_username() if user else "", expid=expid, profile_name=profile_name)
         if user and (wait := seconds_to_wait("commands", partial(sender_of, request))):
-            raise TooManyRequests(f"You have asked for too many commands. Try again in {wait} s.", retry_after=wait)
+            raise TooManyRequests(f"Too many commands. Try again in {wait} s.", retry_after=wait)
         yield record
 
 

@@ -208,15 +208,22 @@ class NoParamsField(serializers.Field[Any, Any, Any, Any]):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
-            required=False, allow_null=True, help_text="This command takes none: null, {} or nothing.", **kwargs
+            required=False,
+            allow_null=True,
+            help_text="This command has no parameters: send null, {} or leave it out.",
+            **kwargs,
         )
 
     def to_internal_value(self, data: object) -> None:
         if isinstance(data, dict) and data:
             names = list(map(str, data))[:MAX_NAMED]
-            raise serializers.ValidationError({name: ["Leave it out: this command takes none."] for name in names})
+            raise serializers.ValidationError(
+                {name: ["This command has no parameters. Leave command_params out."] for name in names}
+            )
         if data != {}:
-            raise serializers.ValidationError("Leave it out: this command takes none.", code="invalid")
+            raise serializers.ValidationError(
+                "This command has no parameters. Leave command_params out.", code="invalid"
+            )
 
     def to_representation(self, value: Any) -> Any:
         return value

@@ -38,7 +38,7 @@ class BodyLimitMiddleware:
             return self.get_response(request)
         limit = settings.API_MAX_BODY if _is_api(request) else settings.PAGE_MAX_BODY
         if not (declared.isascii() and declared.isdigit()):
-            return _refused(request, 400, "bad_request", "The Content-Length is no number.")
+            return _refused(request, 400, "bad_request", "The Content-Length is not a number.")
         if len(declared) > 18 or int(declared) > limit:
             return _refused(request, 413, "too_large", f"The body has more than {limit} bytes.")
         return self.get_response(request)
@@ -88,7 +88,7 @@ class NoNul:
         if not request.path_info.startswith(API_PREFIX):
             query = request.META.get("QUERY_STRING", "")
             if "\0" in request.path_info or b"\0" in unquote_to_bytes(query):
-                raise BadRequest("The path or the query holds a NUL.")
+                raise BadRequest("The path or the query contains a NUL character.")
         return self.get_response(request)
 
 

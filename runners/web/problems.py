@@ -41,28 +41,30 @@ class TooLarge(drf.APIException):
 
 
 NOT_FOUND = ProblemType(404, "not_found", "Not found")
-DATABASE_UNAVAILABLE = ProblemType(503, "database_unavailable", "The service's database does not answer")
+DATABASE_UNAVAILABLE = ProblemType(503, "database_unavailable", "The service's database is unavailable")
 BAD_REQUEST = ProblemType(400, "bad_request", "The request is not valid HTTP")
-SERVER_ERROR = ProblemType(500, "internal_error", "An error in the service")
+SERVER_ERROR = ProblemType(500, "internal_error", "Internal error of the service")
 
 PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
-    ours.InvalidRequest: ProblemType(400, "invalid_request", "A member of the request is not accepted"),
-    InvalidProfile: ProblemType(400, "invalid_profile", "Profile and parameters do not fit together"),
-    ours.EndpointDisabled: ProblemType(403, "endpoint_disabled", "An admin has switched this endpoint off"),
+    ours.InvalidRequest: ProblemType(400, "invalid_request", "A member of the request is invalid"),
+    InvalidProfile: ProblemType(400, "invalid_profile", "The profile and its parameters do not match"),
+    ours.EndpointDisabled: ProblemType(403, "endpoint_disabled", "An admin has disabled this endpoint"),
     ours.ProfileForbidden: ProblemType(403, "profile_forbidden", "The profile may not be used this way"),
     ForbiddenParameter: ProblemType(403, "profile_forbidden", "The profile may not be used this way"),
-    ours.ProfileNotFound: ProblemType(404, "profile_not_found", "No such profile"),
-    ours.ExperimentNotFound: ProblemType(404, "experiment_not_found", "Autosubmit knows no such experiment there"),
+    ours.ProfileNotFound: ProblemType(404, "profile_not_found", "Profile not found"),
+    ours.ExperimentNotFound: ProblemType(404, "experiment_not_found", "Autosubmit does not know this experiment there"),
     ours.RunNotFound: ProblemType(404, "run_not_found", "The experiment was never run here"),
-    ours.LogNotFound: ProblemType(404, "log_not_found", "The run has no log any more"),
-    ours.OperationNotFound: ProblemType(404, "operation_not_found", "No such operation"),
+    ours.LogNotFound: ProblemType(404, "log_not_found", "The log does not exist or was deleted"),
+    ours.OperationNotFound: ProblemType(404, "operation_not_found", "Operation not found"),
     ours.IdempotencyInProgress: ProblemType(
-        409, "idempotency_in_progress", "The first request with this key is under way"
+        409, "idempotency_in_progress", "The first request with this Idempotency-Key is in progress"
     ),
-    ours.IdempotencyKeyReused: ProblemType(422, "idempotency_key_reused", "This key came with another request"),
+    ours.IdempotencyKeyReused: ProblemType(
+        422, "idempotency_key_reused", "This Idempotency-Key was used for another request"
+    ),
     ours.AlreadyRunning: ProblemType(409, "already_running", "The experiment is running"),
     ours.NotRunning: ProblemType(409, "not_running", "The experiment is not running"),
-    ours.AmbiguousRun: ProblemType(409, "ambiguous", "Several installations run an experiment of this id"),
+    ours.AmbiguousRun: ProblemType(409, "ambiguous", "Several installations run an experiment with this id"),
     ours.StoppedDuringLaunch: ProblemType(
         409, "stopped_during_launch", "The run was stopped while it was being started"
     ),
@@ -71,21 +73,21 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
         502, "runner_unreachable", "The machine cannot be reached; nothing was started"
     ),
     ours.HostKeyUnknown: ProblemType(502, "host_key_unknown", "The machine's host key is not trusted yet"),
-    ours.HostKeyChanged: ProblemType(
-        502, "host_key_changed", "The machine shows another host key than the trusted one"
+    ours.HostKeyChanged: ProblemType(502, "host_key_changed", "The host key of the machine has changed"),
+    ours.AuthenticationFailed: ProblemType(502, "authentication_failed", "SSH authentication failed on the machine"),
+    ours.MachineBusy: ProblemType(
+        503, "machine_busy", "Too many concurrent requests for the machine; nothing was started"
     ),
-    ours.AuthenticationFailed: ProblemType(502, "authentication_failed", "The machine does not let the service in"),
-    ours.MachineBusy: ProblemType(503, "machine_busy", "Too many requests occupy the machine; nothing was started"),
     ours.AccountBusy: ProblemType(503, "account_busy", "Another experiment is being created in the account"),
-    ours.TooManyCommands: ProblemType(503, "too_many_commands", "Too many of your commands are being carried out"),
-    ours.OutcomeUnknown: ProblemType(502, "outcome_unknown", "The connection was lost in mid-command"),
+    ours.TooManyCommands: ProblemType(503, "too_many_commands", "Too many concurrent commands of one person"),
+    ours.OutcomeUnknown: ProblemType(502, "outcome_unknown", "The connection was lost during the command"),
     ours.CommandFailed: ProblemType(502, "command_failed", "The command ran and failed"),
-    ours.CommandTimedOut: ProblemType(504, "command_timed_out", "The command was ended at its deadline"),
-    ours.StopNotConfirmed: ProblemType(504, "stop_not_confirmed", "The run still lives after every step to stop it"),
-    drf.ValidationError: ProblemType(400, "invalid_request", "A member of the request is not accepted"),
-    drf.ParseError: ProblemType(400, "invalid_json", "The body is no JSON object"),
-    drf.NotAuthenticated: ProblemType(401, "not_authenticated", "Credentials are needed"),
-    drf.AuthenticationFailed: ProblemType(401, "invalid_credentials", "The credentials are not accepted"),
+    ours.CommandTimedOut: ProblemType(504, "command_timed_out", "The command timed out"),
+    ours.StopNotConfirmed: ProblemType(504, "stop_not_confirmed", "The run is still alive after all steps of the stop"),
+    drf.ValidationError: ProblemType(400, "invalid_request", "A member of the request is invalid"),
+    drf.ParseError: ProblemType(400, "invalid_json", "The body is not a JSON object"),
+    drf.NotAuthenticated: ProblemType(401, "not_authenticated", "Credentials are required"),
+    drf.AuthenticationFailed: ProblemType(401, "invalid_credentials", "The credentials are invalid"),
     drf.PermissionDenied: ProblemType(403, "permission_denied", "Not allowed"),
     PermissionDenied: ProblemType(403, "permission_denied", "Not allowed"),
     drf.NotFound: NOT_FOUND,
@@ -100,7 +102,7 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
 }
 
 
-LENGTH_REQUIRED = ProblemType(411, "length_required", "The body's length is not declared")
+LENGTH_REQUIRED = ProblemType(411, "length_required", "The length of the body is not declared")
 PROBLEM_TYPES_BY_CODE = {
     problem_type.code: problem_type
     for problem_type in (*PROBLEM_TYPES.values(), BAD_REQUEST, LENGTH_REQUIRED, SERVER_ERROR)

@@ -60,11 +60,11 @@ class StrictSerializer(serializers.Serializer[Any]):
         near = difflib.get_close_matches(name.lower()[:60], list(self.fields), n=1)
         known = ", ".join(self.fields)
         remedy = f"Did you mean '{near[0]}'?" if near else f"Known here: {known}."
-        return f"{quoted(name)} is not known here. {remedy}"
+        return f"{quoted(name)} is not a known member. {remedy}"
 
 
 class ProfileParamsSerializer(SectionsMixin, serializers.Serializer[Any]):
-    """What the profile leaves open. null and an empty text mean "not given"; what it fixes cannot be changed."""
+    """Open parameters of the profile. null and an empty text mean "not given". Fixed ones cannot be changed."""
 
     # This class only describes profile_params in the OpenAPI document: `RunnerProfile.resolve` parses and validates the
     # values. Its schema leaves out null: drf-spectacular adds it, because of `allow_null`.
@@ -103,17 +103,17 @@ def usable_profile(name: str, user: Any) -> RunnerProfile:
 def _no_profile(name: str, names: list[str]) -> ProfileNotFound:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     remedy = f"Did you mean '{near[0]}'?" if near else "GET configuration/profiles lists them."
-    return ProfileNotFound(f"There is no profile {quoted(name)}. {remedy}")
+    return ProfileNotFound(f"Profile {quoted(name)} does not exist. {remedy}")
 
 
-DRY_RUN = "Answer what would be done (the resolved profile, argv and script) and do nothing."
+DRY_RUN = "Return what would be executed (the resolved profile, argv and script) and execute nothing."
 
 
 class ProfiledSerializer(StrictSerializer):
     """A command that runs with a profile. `config` in the validated data is its RunnerConfig."""
 
     profile_name = StrictTextField(max_length=100, help_text="The name of a profile, see configuration/profiles.")
-    profile_params = TypedProfileParamsField(help_text="What the profile leaves open.")
+    profile_params = TypedProfileParamsField(help_text="Values of the open parameters of the profile.")
     dry_run = FlagField(help_text=DRY_RUN)
 
     action = access.Action.RUN
@@ -143,11 +143,11 @@ class WhichRun(StrictSerializer):
     expid = ExpidField()
     profile_name = OptionalTextField(
         max_length=100,
-        help_text="Look in the installation of this profile only. Needed when several installations have an experiment "
-        "of this id.",
+        help_text="Search only in the installation of this profile. Required if several installations have an "
+        "experiment with this id.",
     )
     profile_params = TypedProfileParamsField(
-        help_text="With profile_name: the account and the machine, where the profile leaves them open."
+        help_text="With profile_name: the account and the machine, if the profile leaves them open."
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class WhichRun(StrictSerializer):
         name, params = attrs.pop("profile_name"), attrs.pop("profile_params")
         attrs["scope"] = None
         if name is None and params:
-            raise serializers.ValidationError({"profile_name": "Give it, too: profile_params belong to a profile."})
+            raise serializers.ValidationError({"profile_name": "Required together with profile_params."})
         if name is not None:
             user = self.context["viewer"]
             profile = RunnerProfile.objects.filter(name=name).first() or enabled_profile(name, user)

@@ -61,7 +61,7 @@ def deliver_until(stop: threading.Event, interval: float) -> None:
         try:
             deliver_due()
         except (DatabaseError, InterfaceError) as error:  # the database may come back; the messages wait meanwhile
-            log.warning("The outbox of the webhooks cannot be read now: %s", error)
+            log.warning("The outbox of the webhooks cannot be read: %s", error)
         close_old_connections()
         stop.wait(interval)
     connection.close()
@@ -109,7 +109,7 @@ def _attempt(delivery: WebhookDelivery) -> Round:
         error = str(failure)
     except Exception as bug:  # our bug: this message fails and is given up eventually; the others must still be sent
         log.exception("Webhook %s: %s could not be sent", hook.name, delivery.message_id)
-        error = f"an error in the service ({type(bug).__name__}); its log has more"
+        error = f"an internal error of the service ({type(bug).__name__}), see its log"
     milliseconds = round((time.monotonic() - start) * 1000)
     is_done = response is not None and response.is_success
     wanted_wait = response.retry_after if response else None
@@ -125,7 +125,7 @@ def _attempt(delivery: WebhookDelivery) -> Round:
     if is_done:
         log.info("Webhook %s: %s delivered in %s ms", hook.name, delivery.message_id, milliseconds)
         return Round(delivered=1)
-    end = "given up" if is_last else "will be tried again"
+    end = "given up" if is_last else "will be retried"
     log.warning("Webhook %s: %s failed (attempt %s, %s)", hook.name, delivery.message_id, delivery.attempts, end)
     return Round(failed=1)
 

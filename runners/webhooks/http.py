@@ -97,8 +97,8 @@ def allowed_addresses(host: str, port: int, deadline: float) -> list[bounded.Add
     allowed = [(family, address) for family, address in found if is_allowed(str(address[0]))]
     if not allowed:
         raise PermissionError(
-            f"{host} is at {', '.join(addresses)}, which is not a public address. If it is a receiver of yours, add it "
-            "to the setting RUNNERS_WEBHOOK_PRIVATE_TARGETS."
+            f"{host} is at {', '.join(addresses)}, which is not a public address. To allow your own receiver, add it "
+            f"to the setting RUNNERS_WEBHOOK_PRIVATE_TARGETS."
         )
     return allowed
 
@@ -148,11 +148,11 @@ def _cut(sock: socket.socket) -> None:
 def _reason(error: BaseException) -> str:
     """Return a sentence for users instead of a Python exception."""
     if isinstance(error, socket.gaierror):
-        return "its name is not known (DNS)"
+        return "its host name cannot be resolved (DNS)"
     if isinstance(error, bounded.NameServerSilent):
         return str(error.strerror)
     if isinstance(error, TimeoutError):
-        return "no connection in time"
+        return "connection timed out"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not valid: {error.verify_message}"
     if isinstance(error, OSError) and error.strerror:

@@ -53,7 +53,7 @@ def test_the_machine_is_asked_when_the_admin_wants_it(
 ) -> None:
     sshd.stop()
     response = admin_client.post(on("refresh", run), follow=True)
-    assert "Its machine cannot tell" in text_of(response)
+    assert "The state is not known" in text_of(response)
     assert "ACTIVE cannot tell now" in text_of(response)
     assert "Declare ended" in text_of(response)
     sshd.start()
@@ -66,7 +66,7 @@ def test_the_machine_is_asked_when_the_admin_wants_it(
     listed = admin_client.post(
         url("runnerrun", "changelist"), {"action": "ask", "_selected_action": [run.pk]}, follow=True
     )
-    assert "Asked after 1 active run(s); 1 had ended." in text_of(listed)
+    assert "Probed 1 active run(s); 1 had ended." in text_of(listed)
     run.refresh_from_db()
     assert (run.status, run.reason) == (RunStatus.TERMINATED, RunReason.LOST)
     page = admin_client.get(on("change", run))
@@ -107,7 +107,7 @@ def test_an_admin_stops_the_run_of_the_page_and_not_a_later_one(
 def test_a_run_whose_machine_answers_is_not_abandoned(admin_client: Client, run: RunnerRun) -> None:
     response = admin_client.post(on("abandon", run), {"reason": "I am in a hurry"})
     assert response.status_code == 409
-    assert "stop it instead" in text_of(response)
+    assert "Stop it instead" in text_of(response)
     run.refresh_from_db()
     assert run.is_active
     assert AuditRecord.objects.get(endpoint="abandon-run").outcome == "still_reachable"
@@ -119,7 +119,7 @@ def test_an_unreachable_run_is_abandoned_with_a_reason(admin_client: Client, run
     assert response.status_code == 200
     assert response.context["form"].errors
     response = admin_client.post(on("abandon", run), {"reason": "The machine was scrapped."}, follow=True)
-    assert "counts as ended now" in text_of(response)
+    assert "is now recorded as ended" in text_of(response)
     run.refresh_from_db()
     assert (run.status, run.reason) == (RunStatus.TERMINATED, RunReason.ABANDONED)
     assert run.detail == "The machine was scrapped. (admin)"
@@ -144,7 +144,7 @@ def test_the_end_of_the_log_is_read_through_the_service(
     assert "The log cannot be read now." in text_of(response)
     assert admin_client.get(on("change", run)).status_code == 200  # does not contact the machine
     RunnerRun.objects.update(cleaned_at=timezone.now())
-    assert "There is no log" in text_of(admin_client.get(on("log", run)))
+    assert "The log does not exist" in text_of(admin_client.get(on("log", run)))
 
 
 # --- host keys --------------------------------------------------------------------------------------------------------

@@ -161,16 +161,16 @@ def test_every_search_takes_any_words_without_a_nul(admin_client: Client, rows: 
 def test_a_run_with_an_invalid_configuration_is_still_shown(admin_client: Client, config: Any) -> None:
     run = saved_run("a001", config=config, reachable=False)
     text = text_of(opened(admin_client, change(run)))
-    assert "not readable: What is stored" in text
+    assert "not readable: The stored configuration" in text
     assert "Ask its machine now" not in text
     for name in ("refresh", "stop", "abandon"):
         response = admin_client.post(reverse(f"admin:runners_runnerrun_{name}", args=[run.pk]))
         assert response.status_code == 404
     log = opened(admin_client, reverse("admin:runners_runnerrun_log", args=[run.pk]))
-    assert "The log cannot be read. What is stored" in text_of(log)
+    assert "The log cannot be read. The stored configuration" in text_of(log)
     listed = reverse("admin:runners_runnerrun_changelist")
     asked = admin_client.post(listed, {"action": "ask", "_selected_action": [run.pk]}, follow=True)
-    assert "Asked after 0 active run(s)" in text_of(asked.content.decode())
+    assert "Probed 0 active run(s)" in text_of(asked.content.decode())
 
 
 def test_times_are_shown_as_clock_times_and_not_as_ages(admin_client: Client, rows: dict[str, Model]) -> None:
@@ -255,7 +255,15 @@ def test_a_user_with_view_permission_is_offered_no_actions(rows: dict[str, Model
     html += opened(client, reverse("admin:profiles_runnerprofile_change", args=[profile.pk]))
     html += opened(client, change(run)) + opened(client, reverse("admin:runners_runnerrun_changelist"))
     html += opened(client, reverse("admin:runners_trustedhostkey_changelist")) + opened(client, change(delivery))
-    for words in ("Import", "Duplicate", "Check connection", "Stop", "Ask its machine", "Look at a machine", "Send it"):
+    for words in (
+        "Import",
+        "Duplicate",
+        "Check connection",
+        "Stop",
+        "Ask its machine",
+        "Read the keys of a machine",
+        "Send it",
+    ):
         assert words not in text_of(html).replace("Stop requested", "").replace("Stopped by", ""), words
     posts = [
         reverse("admin:profiles_runnerprofile_import"),

@@ -67,9 +67,9 @@ def test_the_preview_shows_the_yaml_and_the_open_parameters(admin_client: Client
 
 def test_the_preview_validates_like_saving(admin_client: Client) -> None:
     text = preview(admin_client, runner_type="LOCAL", ssh_host="h", name="a b")
-    assert "It cannot be saved like this" in text
+    assert "It cannot be saved" in text
     assert "RUNNER_TYPE LOCAL takes no SSH parameters" in text
-    assert "is no profile name" in text
+    assert "is not a valid profile name" in text
 
 
 def test_the_preview_of_a_stored_profile_changes_nothing(admin_client: Client) -> None:
@@ -292,7 +292,7 @@ def test_mistakes_are_shown_with_their_path_and_line(admin_client: Client) -> No
 def test_an_uploaded_file_replaces_the_text(admin_client: Client) -> None:
     good = SimpleUploadedFile("p.yml", b"\xef\xbb\xbfRUNNER_CONFIGURATION: {PROFILES: {FROM_FILE: {}}}")
     assert "Profile FROM_FILE" in text_of(send(admin_client, "ignored", file=good).content.decode())
-    for content, words in ((b"\xff", "Byte 0 of p.yml is no UTF-8."), (b"", "Paste YAML, or choose a file.")):
+    for content, words in ((b"\xff", "Byte 0 of p.yml is not valid UTF-8."), (b"", "Paste YAML, or choose a file.")):
         response = send(admin_client, "", file=SimpleUploadedFile("p.yml", content))
         assert words in text_of(response.content.decode())
 
@@ -304,7 +304,7 @@ def test_an_import_without_preview_is_rejected(admin_client: Client) -> None:
     RunnerProfile.objects.create(name="P", runner_type="LOCAL")
     response = send(admin_client, text, confirm=confirmation)
     words = text_of(response.content.decode())
-    assert "The configuration was changed meanwhile. Nothing was imported yet" in words
+    assert "The configuration has changed in the meantime. Nothing was imported yet" in words
     assert "edited" not in words
     assert RunnerProfile.objects.get().runner_type == "LOCAL"
     sent_by_a_browser = text.replace("{PROFILES", "\r\n  {PROFILES")  # different line ends, but the same changes
@@ -322,7 +322,7 @@ def test_a_text_that_was_edited_after_its_preview_is_previewed_again(
     edited = text if fields else text.replace("SSH", "LOCAL")
     response = send(admin_client, edited, confirm=confirmation, **fields)
     words = text_of(response.content.decode())
-    assert "You have edited this after looking. Nothing was imported yet" in words
+    assert "You have edited the YAML after the preview. Nothing was imported yet" in words
     assert "meanwhile" not in words
     assert not RunnerProfile.objects.filter(name="P").exists()
     assert send(admin_client, edited, confirm=offered(response), **fields).status_code == 302
@@ -385,7 +385,7 @@ def test_a_failed_stage_says_what_to_do_and_leads_to_the_host_key(admin_client: 
     )
     _, pieces = check(admin_client, profile)
     html = "".join(pieces)
-    assert "The check failed at: Know its host key." in text_of(html)
+    assert "The check failed at: Verify its host key." in text_of(html)
     assert sshd.host_key_fingerprint in html
     link = (
         f"{reverse('admin:runners_trustedhostkey_scan')}?host=127.0.0.1&amp;port={sshd.port}&amp;profile={profile.pk}"

@@ -125,7 +125,7 @@ def test_a_revoked_token_is_refused(client: Client, ana: User) -> None:
 def test_an_inactive_person_is_refused(client: Client, ana: User, credential: str) -> None:
     text = token_of(ana) if credential == "token" else jwt_of({"user_id": "ana"})
     User.objects.filter(pk=ana.pk).update(is_active=False)  # bypasses the signals, which would also delete the token
-    assert "switched off" in Api(client, bearer(text)).post(COMMAND, RUN_BODY, expect=401)["detail"]
+    assert "deactivated" in Api(client, bearer(text)).post(COMMAND, RUN_BODY, expect=401)["detail"]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_login_of_the_autosubmit_api_cannot_manage(client: Client) -> None:
     User.objects.create_superuser("root")
     body = {"reason": "It was scrapped."}
     refused = Api(client, bearer(jwt_of({"user_id": "root"}))).post("/v4/runners/runs/4711/abandon", body, expect=403)
-    assert "an account of staff" in refused["detail"]
+    assert "a staff account" in refused["detail"]
 
 
 # --- JWTs of the Autosubmit API ---------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_without_the_shared_secret_no_jwt_is_accepted(client: Client, settings: 
 def test_a_public_default_secret_prevents_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_SECRET", "in every package that is published")
     known = hashlib.sha256(b"in every package that is published").hexdigest()
-    with pytest.raises(ImproperlyConfigured, match="SOME_SECRET is the default of a package.*Make another with"):
+    with pytest.raises(ImproperlyConfigured, match="SOME_SECRET is the default of a package.*Create another one with"):
         envsecret("SOME_SECRET", published=known, what="the default of a package")
     monkeypatch.setenv("SOME_SECRET", "of our own, with enough characters")
     own = envsecret("SOME_SECRET", published=known, what="the default of a package")
@@ -438,5 +438,5 @@ def test_create_token_creates_a_user_only_on_request(ana: User) -> None:
 
 def test_create_token_refuses_an_inactive_user(ana: User) -> None:
     User.objects.update(is_active=False)
-    with pytest.raises(CommandError, match="switched off"):
+    with pytest.raises(CommandError, match="deactivated"):
         create_token("ana")

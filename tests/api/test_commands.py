@@ -95,8 +95,8 @@ def test_set_job_status_hands_every_filter_on(api: Api, account: StubAccount) ->
     assert body == {
         "message": "Job status for experiment a001 set successfully.",
         "warnings": [
-            "No job of section POST was selected, so none was changed. Autosubmit leaves out sections without splits "
-            "when filter_type names another section that has splits: send them one by one."
+            "No job of section POST was selected, so none was changed. Autosubmit ignores sections without splits if "
+            "filter_type names another section with splits. Send one request per section."
         ],
         "changed": {"a001_ONE": "COMPLETED"},
         "counts": {"selected": 1, "changed": 1, "unchanged": 0},
@@ -262,7 +262,7 @@ def test_the_message_says_that_nothing_was_changed(api: Api, account: StubAccoun
     said = "The selected number of jobs to change is: 0\n[WARNING] No changes were performed.\nJobList saved in 0.1 s."
     account.control("setstatus", PRINT=said, LAST=1, EXIT=0)
     body = api.post("set-job-status", {"expid": "a001", **PROFILE, "command_params": JOBS})
-    assert body["message"] == "No job of experiment a001 was changed: the filters select none."
+    assert body["message"] == "No job of experiment a001 was changed: the filters do not select any job."
     assert body["counts"] == {"selected": 0, "changed": 0, "unchanged": 0} and body["changed"] == {}
 
 
@@ -302,11 +302,11 @@ def test_create_job_list_names_jobs_that_may_still_run(api: Api, account: StubAc
     The new list forgets them, and each would run twice at the same time.
     """
     account.control("setstatus", COMPLETED="a001_ONE", RUNNING="a001_SIM", SUBMITTED="a001_POST a001_LAST")
-    named = "3 jobs of an earlier run were left on the platforms, queuing or running, and may go on there: "
+    named = "3 jobs of an earlier run were left on the platforms, queuing or running, and may still run there: "
     named += "a001_SIM (RUNNING), a001_POST (SUBMITTED), a001_LAST (SUBMITTED). "
     completed, active = api.post("create-job-list", {"expid": "a001", **PROFILE, "dry_run": True})["warnings"]
     assert completed.startswith("1 COMPLETED job becomes") and active.startswith(named)
-    assert "Cancel them before: stop-experiment with cancel_jobs." in active
+    assert "Cancel them first: stop-experiment with cancel_jobs." in active
     api.headers = headers
     (_, active) = api.post("create-job-list", {"expid": "a001", **PROFILE})["warnings"]
     assert active.startswith(named) and "stop-experiment does not find them any more" in active
@@ -321,7 +321,7 @@ def test_active_jobs_without_names_are_reported(api: Api, account: StubAccount) 
         FAIL="An Error has occurred while setting some of the workflow jobs, no changes were made",
     )
     (active,) = api.post("create-job-list", {"expid": "a001", **PROFILE})["warnings"]
-    assert "Jobs of an earlier run were left" in active and "Autosubmit does not say which" in active
+    assert "Jobs of an earlier run were left" in active and "Autosubmit does not print which" in active
 
 
 def test_the_progress_check_finds_the_lock_first(api: Api, account: StubAccount) -> None:
@@ -349,7 +349,7 @@ def test_an_unreadable_job_list_is_not_treated_as_a_first_one(api: Api, account:
     file.parent.mkdir()
     file.write_bytes(b"damaged" * 100)
     (warning,) = api.post("create-job-list", {"expid": "a001", **PROFILE, "dry_run": True})["warnings"]
-    assert "a job list that Autosubmit cannot read" in warning
+    assert "Autosubmit cannot read the job list" in warning
 
 
 def test_a_command_that_fails_is_502_with_its_last_words(api: Api, account: StubAccount) -> None:
@@ -398,7 +398,7 @@ def test_a_job_list_without_jobs_is_a_success_with_a_warning(
     try:
         job_list.write_bytes(pickle.dumps([]))
         (warning,) = api.post("create-job-list", body)["warnings"]
-        assert warning.startswith("The job list has no job.")
+        assert warning.startswith("The job list is empty.")
         job_list.write_bytes(pickle.dumps([("a001_ONE", 0, 1, 0, "ONE", None, None, None, "", "", "", "", None)]))
         assert api.post("create-job-list", body)["warnings"] == []
     finally:

@@ -62,9 +62,11 @@ def test_an_unknown_command_param_is_refused_with_its_path(api: Api, command: st
 @pytest.mark.parametrize("command", ["run-experiment", "update-experiment-description"])
 def test_a_command_that_takes_no_command_params_refuses_them_by_name(api: Api, command: str) -> None:
     body = {**COMMANDS[command], "command_params": {"final_status": "READY"}}
-    assert "this command takes none" in refused(api, command, body, "command_params.final_status")
+    assert "This command has no parameters" in refused(api, command, body, "command_params.final_status")
     for value in ("", [], "x", 0, False):
-        assert "this command takes none" in refused(api, command, body | {"command_params": value}, "command_params")
+        assert "This command has no parameters" in refused(
+            api, command, body | {"command_params": value}, "command_params"
+        )
     many = {f"member{number}": None for number in range(1000)}
     assert len(api.post(command, body | {"command_params": many}, expect=400)["errors"]) == 10
 
@@ -80,7 +82,7 @@ def test_job_names_may_be_null_beside_a_filter(api: Api) -> None:
     params: dict[str, Any] = {"final_status": "READY", "job_names_list": None, "filter_status": "FAILED"}
     body = {**COMMANDS["set-job-status"], "command_params": params, "dry_run": True}
     assert "--list" not in str(api.post("set-job-status", body)["argv"])
-    assert "Say which jobs" in refused(
+    assert "Select jobs" in refused(
         api,
         "set-job-status",
         body | {"command_params": params | {"filter_status": None}},
@@ -403,19 +405,19 @@ def test_many_unknown_members_cost_little(api: Api) -> None:
     ("body", "word"),
     [
         (b"", "expid"),
-        (b"{", "no valid JSON"),
-        (b"expid=a001", "no valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"expid=a001", "not valid JSON"),
         (b"[]", "JSON object"),
         (b'"a001"', "JSON object"),
         (b"null", "JSON object"),
-        (b'{"expid": NaN}', "no valid JSON"),
-        (b'{"expid": "a001", "expid": "a002"}', "stands twice"),
-        (b'{"expid": "\xff"}', "no valid JSON"),
+        (b'{"expid": NaN}', "not valid JSON"),
+        (b'{"expid": "a001", "expid": "a002"}', "duplicate member"),
+        (b'{"expid": "\xff"}', "not valid JSON"),
         (b'{"expid": "\\ud800"}', "surrogate"),
         (b'{"\\udfff": 1}', "surrogate"),
         (b"[" * 200_000, "JSON"),
         (b'{"a":' * 100_000, "JSON"),
-        (b'{"expid": ' + b"9" * 10_000 + b"}", "no valid JSON"),
+        (b'{"expid": ' + b"9" * 10_000 + b"}", "not valid JSON"),
     ],
 )
 def test_a_body_that_is_not_a_json_object_is_400(api: Api, body: bytes, word: str) -> None:

@@ -111,7 +111,7 @@ def test_a_preview_shows_what_would_happen_and_does_nothing(
     preview = page.locator("#preview")
     expect(preview).to_contain_text("autosubmit run a001")
     expect(preview).to_contain_text("127.0.0.1")
-    preview.get_by_text("The whole script").click()
+    preview.get_by_text("Complete script").click()
     expect(preview.locator("pre")).to_contain_text("exec autosubmit run a001")
     check_accessible(page)
     keep(page, "start-preview")
@@ -151,10 +151,10 @@ def test_an_error_of_the_machine_is_shown_in_plain_text(
     page.goto(f"{stub_site.url}/start?profile_name=CLUSTER&expid=a001")
     page.get_by_role("button", name="Start the run").click()
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("does not let the service in")
+    expect(alert).to_contain_text("SSH authentication failed")
     expect(page.get_by_label("Experiment")).to_have_value("a001")
     page.goto(f"{stub_site.url}/experiments/a001")
-    expect(page.get_by_text("The machine does not let the service in")).to_be_visible()
+    expect(page.get_by_text("SSH authentication failed on the machine")).to_be_visible()
 
 
 def test_an_experiment_is_created_listed_and_described(
@@ -173,7 +173,7 @@ def test_an_experiment_is_created_listed_and_described(
     expid = page.get_by_label("Experiment").input_value()
     assert re.fullmatch("[a-z][a-z0-9]{3}", expid)
     assert "--description=-tides & 'winds'\n\U0001f30a" in account.calls("expid")[0]
-    page.get_by_role("button", name="Make the job list").click()
+    page.get_by_role("button", name="Create the job list").click()
     page.wait_for_url(re.compile(f"/experiments/{expid}"))
     page.get_by_role("link", name="Change the description").click()
     page.get_by_label("New description").fill("calm")

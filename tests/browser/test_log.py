@@ -83,7 +83,7 @@ def test_an_open_log_page_survives_a_restart_of_the_service(
     expect(page.locator("#log-text")).to_contain_text("before")
     stub_site.stop()
     expect(page.locator("#log-status")).to_contain_text("The service does not answer. Trying again", timeout=RESTART)
-    expect(page.locator("#offline")).to_contain_text("No answer from the service. Shown is what was known at")
+    expect(page.locator("#offline")).to_contain_text("No answer from the service. The page shows the state of")
     keep(page, "service-away", full=False)
     append(log, "meanwhile\n")
     stub_site.start()
@@ -141,7 +141,7 @@ def test_a_growing_log_keeps_the_page_small_while_its_user_reads(
     box.evaluate("box => { box.scrollTop = 0 }")
     expect(follow).to_have_attribute("aria-pressed", "false")
     append(log, "".join(f"{number:06} {'x' * 250}\n" for number in range(20_000)))  # 5 MB
-    expect(status).to_contain_text("Paused while you read", timeout=RESTART)
+    expect(status).to_contain_text("Paused while you scroll", timeout=RESTART)
     expect(box).to_contain_text("line 299")
     length = "box => box.textContent.length"
     assert box.evaluate(length) < 3_000_000
@@ -162,12 +162,12 @@ def test_a_page_reports_a_database_that_does_not_answer_and_recovers(
     good = stub_site.environment["DATABASE_URL"]
     stub_site.environment["DATABASE_URL"] = f"{good}.is/not/there"
     stub_site.restart()
-    words = "The service's database does not answer."
+    words = "The service's database is unavailable."
     expect(page.locator("#log-status")).to_contain_text(words, timeout=RESTART)
-    expect(page.locator("#offline")).to_contain_text(f"{words} Shown is what was known at", timeout=RESTART)
+    expect(page.locator("#offline")).to_contain_text(f"{words} The page shows the state of", timeout=RESTART)
     page.get_by_role("link", name="Stop this run").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop the run").click()
-    expect(page.locator("#offline")).to_contain_text(f"{words} Whether it was done cannot be told")
+    expect(page.locator("#offline")).to_contain_text(f"{words} It is not known whether the command was executed")
     keep(page, "database-away", full=False)
     stub_site.environment["DATABASE_URL"] = good
     stub_site.restart()

@@ -134,7 +134,7 @@ def test_the_history_draws_each_run_in_the_colour_of_its_outcome_and_says_it_as_
     for tone, said in {"completed": "ended well", "stopped": "stopped by", "failed": "failed (exit"}.items():
         expect(page.locator(f"svg a .bar.{tone}")).to_have_count(page.locator(f"svg a[aria-label*='{said}']").count())
         expect(page.locator(f"svg a .bar.{tone} + .hatch[fill='url(#hatch-{tone})']")).not_to_have_count(0)
-    lost = page.locator("svg a[aria-label*='its process is gone'], svg a[aria-label*='by the signal KILL']")
+    lost = page.locator("svg a[aria-label*='its process is gone'], svg a[aria-label*='by signal KILL']")
     expect(page.locator("svg a .bar.other")).to_have_count(lost.count())
     expect(page.locator("svg a .bar.unsure")).to_have_count(1)
     expect(page.locator(".legend li")).to_have_count(6)
@@ -218,7 +218,7 @@ def test_everything_but_the_live_log_works_without_javascript(
     sign_in(page, stub_site)
     page.get_by_role("link", name="Start a run").first.click()
     page.get_by_label("CLUSTER").check()
-    page.get_by_role("button", name="Go on with this profile").click()
+    page.get_by_role("button", name="Continue with this profile").click()
     page.get_by_label("Experiment").fill("a001")
     page.get_by_role("button", name="Start the run").click()
     expect(page.locator("#state")).to_contain_text("ACTIVE")

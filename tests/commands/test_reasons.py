@@ -137,12 +137,12 @@ def test_a_failed_command_is_not_a_rejected_request(name: str) -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("'NOWHERE'.", "does not find it: is it a platform"),
-        ("'list' object has no attribute 'items'.", "of another form than Autosubmit expects"),
+        ("'NOWHERE'.", "does not find this name. Check whether the configuration lacks a platform"),
+        ("'list' object has no attribute 'items'.", "in another form than Autosubmit expects"),
         ("invalid literal for int() with base 10: 'abc'.", "has to be a number"),
-        ("invalid literal for int() with base 10: ''.", "Is the file with EXPERIMENT there?"),
-        ("argument of type 'NoneType' is not iterable.", "of another form than Autosubmit expects"),
-        ("(sqlite3.OperationalError) database or disk is full", "is full where the experiments"),
+        ("invalid literal for int() with base 10: ''.", "Check that the file with EXPERIMENT exists."),
+        ("argument of type 'NoneType' is not iterable.", "in another form than Autosubmit expects"),
+        ("(sqlite3.OperationalError) database or disk is full", "is full, where the experiments"),
         ("attempt to write a readonly database", "may not read or write"),
         ("file is not a database.", "is damaged or empty"),
         ("no such table: experiment.", "is damaged or empty"),
@@ -158,7 +158,7 @@ def test_a_python_error_without_context_is_explained(said: str, words: str) -> N
 
 def test_an_unclear_error_of_a_copy_suggests_a_missing_source() -> None:
     found = output.complaint(*read("4.1.12", "copy_unknown"))
-    assert found and "does that experiment exist" in remedies.remedy(found.text)
+    assert found and "check that this experiment exists" in remedies.remedy(found.text)
 
 
 @pytest.mark.parametrize("version", ALL)
@@ -258,7 +258,7 @@ ENDED = (
 def test_jobs_that_were_not_run_are_counted_of_a_whole_log_that_ends_by_itself_only() -> None:
     killed = run_log.jobs(ENDED)
     assert killed and killed.not_run is None
-    broke_off = "The run broke off, and 1 job that it had submitted may go on: a_B."
+    broke_off = "The run was aborted, and 1 job that it had submitted may go on: a_B."
     assert killed.sentence == f"1 of 4 jobs failed: a_A (1 attempt). {broke_off}"
     over = ENDED + b"Job a_B changed from RUNNING to COMPLETED\n\x1b[32mNo more jobs to run.\x1b[0m\n"
     whole, cut = run_log.jobs(over), run_log.jobs(over, is_whole=False)
@@ -269,12 +269,12 @@ def test_jobs_that_were_not_run_are_counted_of_a_whole_log_that_ends_by_itself_o
 def test_a_job_that_is_retried_has_not_failed() -> None:
     found = run_log.jobs(ENDED + b"Job: a_A submitted with job_id: 3\n")
     assert found and not found.failed
-    assert found.sentence == "The run broke off, and 2 jobs that it had submitted may go on: a_A, a_B."
+    assert found.sentence == "The run was aborted, and 2 jobs that it had submitted may go on: a_A, a_B."
 
 
 def test_a_run_without_any_job_to_run_says_so() -> None:
     found = run_log.jobs(b"\x1b[32mNo more jobs to run.\x1b[0m\n")
-    assert found and found.sentence == "This run executed no job: none was READY, queuing or running."
+    assert found and found.sentence == "This run executed no jobs: no job was READY, queuing or running."
 
 
 def test_failed_jobs_that_the_log_does_not_name_are_told() -> None:
@@ -287,7 +287,7 @@ def test_a_possible_failure_is_not_reported_as_a_rejection() -> None:
     found = output.complaint(*read("4.1.12", "set_badname"))
     assert found
     refusal = command_of(SET).refusal(SET, found)
-    assert refusal and not refusal.is_certain and "whether it refuses one at all" in refusal.sentence
+    assert refusal and not refusal.is_certain and "without the rejected value" in refusal.sentence
     said = f"[CRITICAL] Trace: 'NOWHERE'\n[CRITICAL] {found.reason} [eCode=7040]\n"
     other = output.complaint(said.encode())
     assert other and other.details == "'NOWHERE'" and command_of(SET).refusal(SET, other) is None

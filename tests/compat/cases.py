@@ -402,7 +402,7 @@ def create_without(side: Side) -> Reply:
 
 @case("create-experiment that Autosubmit rejects")
 def create_refused(side: Side) -> Reply:
-    side.account.control("expid", FAIL="No such experiment", ECODE=7012, EXIT=100)
+    side.account.control("expid", FAIL="Experiment not found", ECODE=7012, EXIT=100)
     try:
         return side.post("create-experiment", create(copy="a000"))
     finally:

@@ -111,7 +111,7 @@ def test_forty_requests_to_a_frozen_machine_do_not_block_others(
             assert int(answer.headers["Retry-After"]) >= 1
     assert max(seconds for _, seconds, _ in seen) < 5 + 2.5
     busy = next((answer for _, _, answer in seen if answer.status == 503), None)
-    assert busy and "gives no answer" in busy.body["detail"] and busy.body["requests"] >= 1, busy
+    assert busy and "does not answer" in busy.body["detail"] and busy.body["requests"] >= 1, busy
 
 
 def test_one_create_waits_for_another_for_two_seconds(

@@ -83,7 +83,7 @@ def test_the_cancel_has_a_time_limit_of_its_own(run: RunnerRun, account: StubAcc
         "counts": {"cancelled": 2, "may_go_on": 0, "not_cancelled": 0},
         "jobs": {f"{EXPID}_A": "cancelled", f"{EXPID}_B": "cancelled"},
         "verified": False,
-        "detail": "Jobs: 2 cancelled (this is Autosubmit's report; the platform was not asked again).",
+        "detail": "Jobs: 2 cancelled (reported by Autosubmit; not verified on the platform).",
     }
     assert ["--cancel" in words for words in account.calls("stop")] == [False, True]
     run.refresh_from_db()
@@ -99,7 +99,7 @@ def test_an_interrupted_cancel_is_not_a_success(run: RunnerRun, account: StubAcc
     assert outcome.message == MAY_GO_ON
     assert outcome.cancellation
     assert outcome.cancellation.outcome == Outcome.UNKNOWN
-    assert "cut off after 2 s" in outcome.cancellation.detail
+    assert "timed out after 2 s" in outcome.cancellation.detail
     assert any("may go on" in warning for warning in outcome.warnings)
     wait_for(lambda: not placeholders(account), what="the end of the placeholder")
 
@@ -154,7 +154,7 @@ def test_a_failed_cancel_reports_the_reason(run: RunnerRun, account: StubAccount
     assert outcome.cancellation
     assert outcome.cancellation.outcome == Outcome.NOT_CANCELLED
     assert "Corrupted job_list" in outcome.cancellation.detail
-    assert any("The experiment's jobs may go on" in warning for warning in outcome.warnings)
+    assert any("The experiment's jobs may still run" in warning for warning in outcome.warnings)
 
 
 def test_a_version_without_a_cancel_is_named(run: RunnerRun, account: StubAccount) -> None:

@@ -187,7 +187,7 @@ def test_a_server_that_refuses_to_execute_a_command_has_started_nothing(
     proof = account.home / "proof"
     with (
         sshd.without_descriptors(),
-        pytest.raises(RunnerUnreachable, match="Nothing was started|cannot be reached|broke before"),
+        pytest.raises(RunnerUnreachable, match="Nothing was started|cannot be reached|was lost before"),
     ):
         runner.execute(f"touch {proof}", timeout=TIMEOUT)
     assert not proof.exists()

@@ -93,7 +93,7 @@ def test_a_frozen_database_is_reported_within_the_time_limit_and_used_again_late
         assert app.get("/", Cookie="sessionid=0123456789abcdef0123456789abcdef").status == 503  # a page
         assert time.monotonic() - begin < 2 * (2 * CONNECT + STATEMENT + CANCEL) + SLACK
         # The watch reports the failure and tries again.
-        wait_for(lambda: watch_log.read_text().count("The database cannot be asked now") >= 2, 20, what="its words")
+        wait_for(lambda: watch_log.read_text().count("The database is unavailable") >= 2, 20, what="its words")
 
     def works_again() -> bool:
         return {answer.status for answer, _ in many_statuses(app)} == {200}

@@ -259,7 +259,7 @@ def test_a_fifo_instead_of_a_file_is_rejected_without_waiting(
     runner = get_runner(sshd.config())
     known = settings.RUNNERS_KNOWN_HOSTS
     settings.RUNNERS_KNOWN_HOSTS = str(fifo)
-    with pytest.raises(RunnerUnreachable, match="known_hosts file .* it is no regular file"):
+    with pytest.raises(RunnerUnreachable, match="known_hosts file .* it is not a regular file"):
         runner.execute("true", timeout=TIMEOUT)
     settings.RUNNERS_KNOWN_HOSTS = "/dev/null"  # a common way to say: no known_hosts file
     with pytest.raises(HostKeyUnknown):
@@ -279,7 +279,7 @@ def test_a_fifo_instead_of_a_file_is_rejected_without_waiting(
     assert runner.execute("echo done", timeout=TIMEOUT).stdout == b"done\n"
     settings.RUNNERS_SSH_KEYS = [str(fifo)]
     sshd.drop_connections()
-    with pytest.raises(AuthenticationFailed, match="fifo cannot be read: it is no regular file"):
+    with pytest.raises(AuthenticationFailed, match="fifo cannot be read: it is not a regular file"):
         runner.execute("true", timeout=TIMEOUT)
 
 
@@ -416,7 +416,7 @@ def test_a_server_that_hangs_up_after_some_keys_is_not_said_to_have_refused_them
         subprocess.run(argv, check=True)
     good = settings.RUNNERS_SSH_KEYS
     settings.RUNNERS_SSH_KEYS = [str(tmp_path / "rsa")]
-    with pytest.raises(AuthenticationFailed, match="refused the service's keys"):
+    with pytest.raises(AuthenticationFailed, match="rejected the service's keys"):
         get_runner(sshd.config()).execute("true", timeout=TIMEOUT)
     settings.RUNNERS_SSH_KEYS = [str(tmp_path / "rsa"), str(tmp_path / "ecdsa"), str(tmp_path / "ed25519"), *good]
     with pytest.raises(RunnerUnreachable, match="may allow fewer .MaxAuthTries."):
@@ -426,5 +426,5 @@ def test_a_server_that_hangs_up_after_some_keys_is_not_said_to_have_refused_them
         ["ssh-keygen", "-q", "-t", "ed25519", "-a", "1", "-N", "a passphrase", "-f", str(secret)], check=True
     )
     settings.RUNNERS_SSH_KEYS = [str(secret)]
-    with pytest.raises(AuthenticationFailed, match="is protected by a passphrase: use an ssh-agent"):
+    with pytest.raises(AuthenticationFailed, match="is protected by a passphrase. Use an ssh-agent"):
         get_runner(sshd.config()).execute("true", timeout=TIMEOUT)

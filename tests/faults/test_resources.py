@@ -143,7 +143,7 @@ def test_an_unexpected_file_in_a_run_directory_is_ignored_and_hides_no_other_run
     wait_for(lambda: probing.refresh(runs) or not whole.is_active, what="the other one's end in its row")
     assert stored(spoilt) == before
     assert not spoilt.reachable
-    assert "something else than it should" in spoilt.unreachable_detail
+    assert "has unexpected content" in spoilt.unreachable_detail
     (directory / "ended.by.hand").unlink()
     probing.probe([spoilt])
     assert (spoilt.reachable, spoilt.reason) == (True, "lost")
@@ -184,7 +184,7 @@ def test_unreadable_rows_do_not_hide_the_others(
         end(watch)
     assert "The stored configuration of run 1 of b000 (ACTIVE) cannot be read" in log.read_text()
     assert "The stored identity of this row cannot be read" in log.read_text()
-    assert "broken off" not in log.read_text()
+    assert "was aborted" not in log.read_text()
     with closing(sqlite3.connect(app.database)) as database, database:
         database.execute("UPDATE runners_runnerrun SET probing_until = NULL")
     once = subprocess.run(argv[:-2], env=app.environment, cwd=ROOT, capture_output=True, check=False)

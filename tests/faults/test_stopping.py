@@ -321,7 +321,7 @@ def test_a_run_of_the_same_name_in_another_home_survives(
                 pytest.skip("the machine's pids have just begun anew")
             outcome = faults.stop_run(EXPID)
             assert outcome.steps[0]["action"] == "autosubmit stop"
-            assert f"left out: it would stop process {victim.pid}" in outcome.steps[0]["outcome"]
+            assert f"skipped: it would stop process {victim.pid}" in outcome.steps[0]["outcome"]
             assert actions(outcome)[1:] == [("signal INT", True)]
             assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 88)
             assert account.calls("stop") == []

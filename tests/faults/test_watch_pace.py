@@ -127,9 +127,9 @@ def test_silent_machines_do_not_delay_the_ends_on_others(
         for config in silent:
             assert config.target
             line = next(line for line in watch.told if config.target.host in line)
-            assert "cannot be asked; its 2 runs go on: " in line
+            assert "is unreachable; its 2 runs stay active: " in line
         wait_for(lambda: len(watch.told) == 2 * SILENT, 30, what="a line for each that is back")
-        assert all("can be asked again; 2 runs were confirmed." in line for line in watch.told[SILENT:])
+        assert all("is reachable again; 2 runs were confirmed." in line for line in watch.told[SILENT:])
         assert watch.complaints == []
     assert with_silent[len(with_silent) // 2] < LIMIT / 2 * PATIENCE
     assert with_silent[-1] < max(2 * without[-1], LIMIT * PATIENCE)

@@ -194,7 +194,7 @@ def test_the_watch_survives_the_loss_of_the_database(
     elif blocker:
         blocker.execute("BEGIN EXCLUSIVE")
     # Two complaints: the watch continued after the first one.
-    wait_for(lambda: log.read_text().count("The database cannot be asked now") >= 2, 60, what="its complaint")
+    wait_for(lambda: log.read_text().count("The database is unavailable") >= 2, 60, what="its complaint")
     gate.release()
     wait_for(lambda: not run_processes(account), what="the end of the run")
     if postgres:

@@ -326,7 +326,7 @@ def test_trust_host_with_the_expected_fingerprint(sshd: SSHServer, capsys: pytes
 
 def test_trust_host_refuses_another_fingerprint(sshd: SSHServer, tmp_path: Path) -> None:
     other = fingerprint(make_key(tmp_path / "other", "ed25519"))
-    with pytest.raises(CommandError, match="shows no key with the fingerprint"):
+    with pytest.raises(CommandError, match="has no key with the fingerprint"):
         trust(sshd, f"--fingerprint={other}")
     assert not TrustedHostKey.objects.exists()
 

@@ -22,7 +22,7 @@ TIMEOUT = 30
 
 def test_a_slow_prelude_is_reported_and_stays_observable(runner: Runner) -> None:
     key = uuid.uuid4().hex
-    with pytest.raises(CommandTimedOut, match="may still begin"):
+    with pytest.raises(CommandTimedOut, match="may still start"):
         runner.launch(key, "exec sleep 60", prelude=["sleep 61"], timeout=1)
     (probe,) = runner.probe([ProbeTarget(key)], timeout=TIMEOUT).values()
     assert probe.answer == Probe.RUNNING

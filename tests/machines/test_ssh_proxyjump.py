@@ -171,7 +171,7 @@ def test_more_than_four_jump_hosts_are_refused_without_a_connection(network: Net
     assert network.jump.connection_count() == 0
 
 
-@pytest.mark.parametrize(("jump", "words"), [("me@", "ProxyJump"), ("inner.cluster", "in a circle")])
+@pytest.mark.parametrize(("jump", "words"), [("me@", "ProxyJump"), ("inner.cluster", "or a loop")])
 def test_a_malformed_proxyjump_is_an_error_with_a_message(network: Network, jump: str, words: str) -> None:
     network.configure(jump=jump)
     with pytest.raises(RunnerUnreachable, match=words):

@@ -93,7 +93,7 @@ def test_an_invalid_end_is_undecided_and_hides_no_other_answer(live: Live, name:
     wait_for(lambda: not is_alive(live.identity.pid), what="the end of the run")
     answer = live.probe()
     assert answer.answer == Probe.CANNOT_TELL
-    assert "holds something else than it should" in answer.detail
+    assert "has unexpected content" in answer.detail
     assert answer.detail.isprintable()
     assert len(answer.detail) < 300
 

@@ -28,7 +28,7 @@ def test_durations_are_shown_in_their_two_largest_units(seconds: float, said: st
         ({"status": "TERMINATED", "reason": "never_started"}, "the launch never reached the command"),
         ({"status": "ACTIVE"}, "being started"),
         ({"status": "ACTIVE", "identity": {"pid": 1}}, "running"),
-        ({"status": "ACTIVE", "identity": {"pid": 1}, "reachable": False}, "running when its machine was last asked"),
+        ({"status": "ACTIVE", "identity": {"pid": 1}, "reachable": False}, "running at the last probe of its machine"),
     ],
 )
 def test_the_outcome_of_a_run_is_shown_in_words(fields: dict[str, Any], said: str) -> None:
@@ -39,7 +39,7 @@ def test_the_outcome_of_a_run_is_shown_in_words(fields: dict[str, Any], said: st
     ("outcome", "said", "is_bad"),
     [
         ("ok", "done", False),
-        ("dry_run", "looked at only", False),
+        ("dry_run", "preview", False),
         ("replayed", "answered again", False),
         ("command_failed", "The command ran and failed", True),
         ("profile_forbidden", "The profile may not be used this way", True),

@@ -59,7 +59,7 @@ def test_the_last_ended_runs_are_found_by_an_index(db: None) -> None:
 def test_an_experiment_that_was_never_run_is_found_by_its_id(browser: Client) -> None:
     assert 'action="/experiments"' in browser.get("/").content.decode()
     assert browser.get("/experiments?expid=+A0b1+")["Location"] == "/experiments/a0b1"
-    assert "It was never run here." in browser.get("/experiments/a0b1").content.decode()
+    assert "It has no runs here." in browser.get("/experiments/a0b1").content.decode()
     for text in ("", "../x", "1abc"):
         refused = browser.get("/experiments", {"expid": text})
         assert refused.status_code == 404

@@ -29,8 +29,8 @@ def test_a_download_is_plain_text_wherever_the_pieces_are_cut() -> None:
     ("answers", "ends_with"),
     [
         ([(0, 10**18, b"x" * DOWNLOAD_CHUNK)] * 100, "a download ends after"),
-        ([(0, 10**18, b"x")], "the machine sends no more]"),
-        ([(0, 10**18, b"")], "the machine sends no more]"),
+        ([(0, 10**18, b"x")], "the machine sends no more data]"),
+        ([(0, 10**18, b"")], "the machine sends no more data]"),
         ([(0, DOWNLOAD_CHUNK * 2, b"x" * DOWNLOAD_CHUNK), None], "the log was removed]"),
         ([(0, DOWNLOAD_CHUNK * 2, b"x" * DOWNLOAD_CHUNK), CommandFailed("no disk")], "no disk]"),
         ([(0, DOWNLOAD_CHUNK + 1, b"x" * DOWNLOAD_CHUNK), (0, DOWNLOAD_CHUNK, b"y")], "xy"),
@@ -69,7 +69,7 @@ def test_a_missing_log_is_explained(browser: Client, account: StubAccount) -> No
     assert "never started" in answer["note"]
     download = browser.get(f"/runs/{row.pk}/log/download")
     assert download.status_code == 404
-    assert "There is no log: the command was never started" in download.content.decode()
+    assert "The log does not exist: the command was never started" in download.content.decode()
     assert f"Back to run {row.pk}" in download.content.decode()
 
 

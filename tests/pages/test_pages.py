@@ -18,7 +18,7 @@ def test_every_page_reports_a_database_that_does_not_answer(make_app: Callable[.
     for path in ("/", "/runs/1", "/runs/list", "/start", "/history", "/admin/", "/admin/runners/runnerrun/", "/login"):
         answer = app.get(path)
         assert answer.status == 503, (path, answer.body)
-        assert "The database does not answer" in answer.body
+        assert "The database is unavailable" in answer.body
         assert answer.headers["Retry-After"] == "5"
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
 

@@ -54,7 +54,7 @@ def test_the_page_explains_why_a_run_cannot_be_stopped(browser: Client) -> None:
     for path in (f"/runs/{row.pk}", f"/runs/{row.pk}/stop"):
         page = browser.get(path).content.decode()
         assert "Stop this run" not in page
-        assert "an admin has switched off starting and stopping for now" in page
+        assert "an admin has disabled starting and stopping" in page
 
 
 def test_only_a_kill_is_offered_while_a_stop_is_running(browser: Client) -> None:
@@ -128,6 +128,6 @@ def test_remaining_jobs_of_an_ended_run_can_be_cancelled_on_its_page(browser: Cl
     assert "Experiment a001 is not running, but its jobs may go on." in done
     assert "a001_SIM may go on" in done
     assert "set-job-status with final_status READY" in done
-    assert "Jobs: 1 asked to end, may go on" in browser.get(f"/runs/{row.pk}").content.decode()
+    assert "Jobs: 1 cancellation requested, may still run" in browser.get(f"/runs/{row.pk}").content.decode()
     unsaved_run(status="TERMINATED", reason="stopped").save()  # a newer run of the same experiment
     assert "Cancel its jobs" not in browser.get(f"/runs/{row.pk}").content.decode()

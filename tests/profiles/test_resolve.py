@@ -303,7 +303,7 @@ class TestRefuses:
         fixed_host = RunnerProfile(name="P", module_loader_type="NO_MODULE", ssh_host="h", ssh_user="u")
         errors = refused(fixed_host, {"RUNNER_TYPE": "LOCAL"})
         assert list(errors) == ["RUNNER_TYPE"]
-        assert "LOCAL does not fit: the profile P fixes SSH." in errors["RUNNER_TYPE"]
+        assert "LOCAL is not possible: the profile P fixes SSH." in errors["RUNNER_TYPE"]
         fixed_modules = RunnerProfile(name="P", runner_type="LOCAL", modules="autosubmit/4")
         errors = refused(fixed_modules, {"MODULE_LOADER_TYPE": "VENV"})
         assert list(errors) == ["MODULE_LOADER_TYPE"]
@@ -325,7 +325,7 @@ class TestRefuses:
 
     def test_a_row_that_went_past_clean_is_named_as_the_culprit(self) -> None:
         template = profile(module_loader_type="NO_MODULE", ssh_host="-oX", ssh_user="u")
-        assert "The profile P itself is wrong, ask an admin" in refused(template, {})["SSH.HOST"]
+        assert "The profile P itself is not valid, ask an admin" in refused(template, {})["SSH.HOST"]
 
 
 def any_json(rng: random.Random, depth: int = 0) -> Any:

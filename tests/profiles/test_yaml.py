@@ -144,7 +144,7 @@ class TestParse:
         }
         assert "Did you mean PROFILES?" in found[f"{root}.PROFILE"][1]
         assert "Did you mean RUNNER_TYPE?" in found[f"{root}.PROFILES.X.RUNNER_TYP"][1]
-        assert "first in line 8" in found[f"{root}.PROFILES.X.MODULES"][1]
+        assert "also in line 8" in found[f"{root}.PROFILES.X.MODULES"][1]
         assert "private key" in found[f"{root}.SSH_PUBLIC_KEYS[1]"][1]
         assert "Did you mean CREATE_EXPERIMENT?" in found[f"{root}.ENDPOINTS.CREATE_EXPERIMENTS"][1]
 
@@ -160,8 +160,8 @@ class TestParse:
             (section("PROFILES: *nothing"), 2, "undefined alias"),
             ("[" * 10_000, None, "nested too deeply"),
             ("a: 1\n---\nb: 1\n", 2, "single document"),
-            ("", None, "no section RUNNER_CONFIGURATION"),
-            ("just text", None, "no section RUNNER_CONFIGURATION"),
+            ("", None, "section RUNNER_CONFIGURATION is missing"),
+            ("just text", None, "section RUNNER_CONFIGURATION is missing"),
             ("RUNNERS_CONFIGURATION: {}", None, "RUNNERS_CONFIGURATION"),
             ("x" * 1_000_001, None, "more than"),
         ],
@@ -278,7 +278,7 @@ class TestImport:
 
     def test_files_that_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / "latin").write_bytes(b"a: \xe9\n")
-        for name, words in (("none", "No such file"), (".", "Is a directory"), ("latin", "no UTF-8")):
+        for name, words in (("none", "No such file"), (".", "Is a directory"), ("latin", "not valid UTF-8")):
             with pytest.raises(CommandError, match=words):
                 command("import_profiles", tmp_path / name)
 

@@ -110,19 +110,19 @@ def test_a_missing_database_makes_the_service_not_ready_but_alive(tmp_path: Any)
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.startswith("200 503 {"), done.stderr
-    assert "The database does not answer." in done.stdout
+    assert "The database is unavailable." in done.stdout
 
 
 @pytest.mark.django_db
 def test_pages_show_that_watch_runs_is_missing(admin_client: Client, client: Client) -> None:
     for path in ("/", "/admin/"):
         health.forget()
-        assert "watch_runs` does not run" in admin_client.get(path).content.decode(), path
+        assert "watch_runs` is not running" in admin_client.get(path).content.decode(), path
     assert "watch_runs" not in client.get("/admin/", follow=True).content.decode()
     health.Beat(health.WATCH, interval=10).beat()
     for path in ("/", "/admin/"):
         health.forget()
-        assert "watch_runs` does not run" not in admin_client.get(path).content.decode(), path
+        assert "watch_runs` is not running" not in admin_client.get(path).content.decode(), path
 
 
 def test_watch_runs_records_that_it_lives_and_that_it_ends(app: AppServer) -> None:

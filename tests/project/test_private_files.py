@@ -211,7 +211,7 @@ def test_a_directory_of_runs_that_another_account_owns_is_refused(runner: Runner
     try:
         result = runner.execute(f"{scripts.surroundings()} && echo executed", timeout=20)
         assert (result.exit_code, result.text) == (73, "")
-        assert "belongs to another account" in result.last_words and "remove it" in result.last_words
+        assert "belongs to another account" in result.last_words and "Remove it" in result.last_words
         with pytest.raises(CommandFailed, match="belongs to another account"):
             runner.launch(key := uuid.uuid4().hex, "exec sleep 60", timeout=30)
         assert not (base / key).exists()

@@ -82,7 +82,7 @@ def test_an_anonymous_user_has_no_account(client: Client, settings: Any) -> None
     settings.PROTECTION_LEVEL = "NONE"
     open_profile(allowed_users="{username}\n{accounts}")
     answer = Api(client).post(CREATE, body("ana"), expect=403)
-    assert "you have no account here" in answer["detail"]
+    assert "no account is mapped to you" in answer["detail"]
 
 
 def test_a_user_name_with_pattern_characters_is_not_a_pattern() -> None:

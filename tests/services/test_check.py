@@ -94,7 +94,7 @@ def test_the_machine_removes_files_that_a_check_could_not_remove(
     sshd.authorized = False
     (last,) = stages
     assert (last.name, last.ok) == ("survives_logout", False)
-    assert "refused the service's keys" in last.detail
+    assert "rejected the service's keys" in last.detail
     runs = account.home / ".autosubmit-runners"
     assert list(runs.iterdir())  # the directory still exists
     wait_for(lambda: not list(runs.iterdir()), what="the end of its directory")
@@ -160,7 +160,7 @@ def test_a_host_key_that_has_changed(remote: RunnerConfig, sshd: SSHServer) -> N
 def test_a_key_that_is_refused(remote: RunnerConfig, sshd: SSHServer) -> None:
     sshd.authorized = False
     stage = only_failure(check(remote), "authenticate")
-    assert "refused the service's keys" in stage.detail
+    assert "rejected the service's keys" in stage.detail
     assert "authorized_keys" in stage.remedy
 
 
@@ -308,7 +308,7 @@ exit $code
         stage = only_failure(check(server.config()), "survives_logout")
     finally:
         script.unlink()
-    assert "ended it when the connection was closed" in stage.detail
+    assert "killed it when the connection was closed" in stage.detail
     assert f"loginctl enable-linger {server.user}" in stage.remedy
 
 

@@ -180,7 +180,7 @@ def test_the_placeholders_are_the_account_and_the_real_name_of_the_machine(setti
     ("name", "remedy"),
     [
         ("{username}", "use {user}"),
-        ("{user}{user}", "each once"),
+        ("{user}{user}", "each at most once"),
         ("{USER}", "{user} and {host}"),
         ("a b", "letters, digits"),
         ("-a", "beginning with a letter"),

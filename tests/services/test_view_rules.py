@@ -246,5 +246,5 @@ def test_a_conflict_does_not_reveal_a_hidden_run(client: Client, ben: User) -> N
     shown = [page.content.decode(), str(answer), browser.get("/experiments/a001").content.decode()]
     assert AuditRecord.objects.filter(outcome="already_running").count() == 2
     for text in (*shown, *AuditRecord.objects.values_list("detail", flat=True)):
-        assert "not shown to you" in text
+        assert "you may not see" in text
         assert "profile SECRET" not in text and "evas" not in text

@@ -75,7 +75,7 @@ def answers_like(originals: list[str]) -> st.SearchStrategy[str]:
 
 
 def bytes_like(originals: list[str]) -> st.SearchStrategy[bytes]:
-    """Also what is no UTF-8."""
+    """Also what is not valid UTF-8."""
     return st.one_of(
         answers_like(originals).map(lambda text: text.encode("utf-8", "surrogatepass")), st.binary(max_size=200)
     )

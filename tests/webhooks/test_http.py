@@ -82,7 +82,7 @@ def test_private_networks_can_be_allowed(settings: Any) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://no-such-host.invalid/", "its name is not known"),
+        ("http://no-such-host.invalid/", "its host name cannot be resolved"),
         ("http://127.0.0.1:1/", "refused"),
         ("http://127.0.0.1:99999/", "Port"),
     ],

@@ -15,18 +15,18 @@ from profiles.models import RunnerProfile
 
 class Command(BaseCommand):
     help = (
-        "Bind the open SSH.USER of profiles to the person who asks: the account of the same name ({username}) and "
-        "those that an admin has mapped to the person ({accounts})."
+        "Bind the open SSH.USER of profiles to the person who asks: the account with the same name ({username}) and "
+        "the accounts that an admin has mapped to this person ({accounts})."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("names", metavar="NAME", nargs="*", help="profiles")
-        parser.add_argument("--all", action="store_true", help="every profile by which anybody can act as anybody")
+        parser.add_argument("--all", action="store_true", help="all profiles that let every person use every account")
         parser.add_argument(
             "--to",
             metavar="PATTERN",
             action="append",
-            help=f"instead of {USERNAME} and {ACCOUNTS}: what SSH.USER may be, such as 'x_{USERNAME}'; repeatable",
+            help=f"allowed values of SSH.USER instead of {USERNAME} and {ACCOUNTS}, such as 'x_{USERNAME}'; repeatable",
         )
 
     @transaction.atomic
@@ -36,7 +36,7 @@ class Command(BaseCommand):
         if not names and not options["all"]:
             raise CommandError("Give the names of profiles, or --all.")
         if missing := [name for name in names if name not in rows]:
-            raise CommandError(f"Nothing was changed: there is no profile {', '.join(missing)}.")
+            raise CommandError(f"Nothing was changed: unknown profile {', '.join(missing)}.")
         for name in names:
             row = rows[name]
             fixed = [path for path in row.values() if parameters.table()[path].limit == parameters.USERS]

@@ -22,11 +22,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", metavar="FILE", help="a YAML file, or - for standard input")
-        parser.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+        parser.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
         parser.add_argument(
             "--prune",
             action="store_true",
-            help="also remove the profiles and keys that the file does not name (of sections that the file has)",
+            help="also remove profiles and keys that are missing in the file (only for sections that the file has)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -36,9 +36,9 @@ class Command(BaseCommand):
             plan = import_configuration(configuration, prune=options["prune"], dry_run=options["dry_run"])
         except InvalidConfiguration as error:
             lines = "\n".join(f"  {mistake}" for mistake in error.mistakes)
-            raise CommandError(f"Nothing was imported. {name} has mistakes:\n{lines}") from None
+            raise CommandError(f"Nothing was imported. {name} is not valid:\n{lines}") from None
         except IntegrityError:
-            raise CommandError("Nothing was imported: somebody changed the same rows just now. Try again.") from None
+            raise CommandError("Nothing was imported: the configuration was changed concurrently. Try again.") from None
         for change in plan.changes:
             self.stdout.write(str(change))
         for path in plan.kept:
@@ -47,7 +47,7 @@ class Command(BaseCommand):
             self.stderr.write(f"Warning: {text}")
         for key in configuration.ssh_public_keys or ():
             if not is_public_key(key):
-                self.stderr.write(f"Warning: this published SSH key is no OpenSSH public key: {key[:60]}")
+                self.stderr.write(f"Warning: this published SSH key is not a valid OpenSSH public key: {key[:60]}")
         if not plan:
             self.stdout.write("Nothing to change.")
         elif options["dry_run"]:
@@ -68,4 +68,6 @@ def read(name: str) -> str:
     except OSError as error:
         raise CommandError(f"Cannot read {name}: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        raise CommandError(f"Cannot read {name}: byte {error.start} is no UTF-8. Save the file as UTF-8.") from None
+        raise CommandError(
+            f"Cannot read {name}: byte {error.start} is not valid UTF-8. Save the file as UTF-8."
+        ) from None

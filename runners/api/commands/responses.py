@@ -34,23 +34,23 @@ class JobCounts(serializers.Serializer[Any]):
 class CancelAnswer(serializers.Serializer[Any]):
     """What became of the jobs that were to be cancelled."""
 
-    requested = serializers.BooleanField(help_text="Whether the request had cancel_jobs.")
+    requested = serializers.BooleanField(help_text="True if the request had cancel_jobs.")
     outcome = serializers.ChoiceField(
         choices=CANCEL_OUTCOMES,
         help_text="cancelled: Autosubmit reports all of them as cancelled. not_cancelled: not all, or none. unknown: "
-        "some may go on, or the cancel was cut off. nothing_to_cancel: Autosubmit knows of no active job. Empty when "
-        "it was not requested.",
+        "some may still run, or the cancellation timed out. nothing_to_cancel: Autosubmit knows of no active job. "
+        "Empty if it was not requested.",
     )
     counts = JobCounts()
     jobs = serializers.DictField(
         child=serializers.ChoiceField(choices=list(JobOutcome)),
-        help_text=f"The outcome of each job, of {MAX_JOBS} at most. cancelled: the platform was asked and reported no "
-        "error. may_go_on: it was asked, but platforms of its type are not known to obey. not_cancelled: Autosubmit "
-        "reports that it could not ask.",
+        help_text=f"The outcome of each job, at most {MAX_JOBS}. cancelled: the platform got the request and reported "
+        f"no error. may_go_on: the platform got the request, but platforms of its type are not known to cancel "
+        f"reliably. not_cancelled: Autosubmit reports that it could not send the request.",
     )
     verified = serializers.BooleanField(
-        help_text="Whether the service itself has seen the end of all these jobs. false: there is only Autosubmit's "
-        "report."
+        help_text="True if the service itself has seen the end of all these jobs. false: only Autosubmit has reported "
+        "it."
     )
     detail = serializers.CharField(allow_blank=True)
 
@@ -59,20 +59,20 @@ class RunStoppedAnswer(RunSerializer):
     """`message`, the run, what was done to end it, and what became of its jobs."""
 
     message = serializers.CharField(
-        help_text="'Experiment a001 stopped successfully.' only when the run was stopped and no job that was to be "
-        "cancelled may go on."
+        help_text="'Experiment a001 stopped successfully.' only if the run was stopped and all jobs that had to be "
+        "cancelled were cancelled."
     )
-    steps = StopStep(many=True, help_text="What was tried, in order.")
+    steps = StopStep(many=True, help_text="The steps, in order.")
     cancel = CancelAnswer()
     warnings = serializers.ListField(
-        child=serializers.CharField(), help_text="What may go on, and what has to be done before the next run."
+        child=serializers.CharField(), help_text="What may still run, and what to do before the next run."
     )
 
 
 class CommandAnswer(serializers.Serializer[Any]):
     message = serializers.CharField()
     warnings = serializers.ListField(
-        child=serializers.CharField(), help_text="Autosubmit's words that mean trouble although the command succeeded."
+        child=serializers.CharField(), help_text="Warnings of Autosubmit, although the command succeeded."
     )
 
 
@@ -188,7 +188,9 @@ class PlannedProfile(SectionsMixin, serializers.Serializer[Any]):
     MODULE_LOADER_TYPE = serializers.ChoiceField(choices=loader_choices())
     MODULES = serializers.ListField(child=serializers.CharField())
     VENV_ROOTS = serializers.ListField(
-        child=serializers.CharField(), required=False, help_text="The environment has to be in one of them."
+        child=serializers.CharField(),
+        required=False,
+        help_text="Allowed directories: the environment has to be in one of them.",
     )
 
 
@@ -199,10 +201,10 @@ class PlanAnswer(serializers.Serializer[Any]):
     profile = PlannedProfile()
     where = serializers.CharField(help_text="The machine and account.")
     argv = serializers.ListField(child=serializers.CharField())
-    script = serializers.CharField(help_text="What a login shell would evaluate there.")
-    detached = serializers.BooleanField(help_text="It would outlive the request, as a run does.")
+    script = serializers.CharField(help_text="The script that a login shell would execute there.")
+    detached = serializers.BooleanField(help_text="True if the command would continue after the request, like a run.")
     warnings = serializers.ListField(
         child=serializers.CharField(),
-        help_text="What it would do besides. create-job-list: the COMPLETED jobs whose progress would be lost; "
-        "for this Autosubmit is asked on the machine, without saving.",
+        help_text="Side effects. create-job-list: the COMPLETED jobs whose progress would be lost; to find them, "
+        "Autosubmit is executed on the machine, without saving.",
     )

@@ -43,8 +43,8 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "pattern": f"^({KEY_PATTERN})$"},
     OpenApiParameter.HEADER,
-    description="A text that is new for each request, such as a UUID. The same request sent again with the same key is "
-    "not executed again: it gets the first answer, with `Idempotent-Replayed: true`.",
+    description="A text that is unique for each request, such as a UUID. A retry with the same key is not executed "
+    "again: it gets the first response, with `Idempotent-Replayed: true`.",
 )
 REPLAYED, REPLAYED_OR_FAILED = (
     OpenApiParameter(
@@ -52,7 +52,7 @@ REPLAYED, REPLAYED_OR_FAILED = (
         {"type": "string", "const": "true"},
         OpenApiParameter.HEADER,
         response=statuses,
-        description="Stands when this is the answer of an earlier request with the same `Idempotency-Key`.",
+        description="Present if this is the response to an earlier request with the same `Idempotency-Key`.",
     )
     for statuses in ([200], [200, 202, 502, 504])  # the response of a long command that ran and failed is stored, too
 )
@@ -61,21 +61,21 @@ IN_PROGRESS = OpenApiParameter(
     int,
     OpenApiParameter.HEADER,
     response=[409],
-    description="`idempotency_in_progress`: seconds after which to send it again.",
+    description="`idempotency_in_progress`: seconds after which to retry.",
 )
 PREFER = OpenApiParameter(
     "Prefer",
     str,
     OpenApiParameter.HEADER,
-    description="RFC 7240. `respond-async`: answer 202 at once; `respond-async, wait=10`: only if it takes longer than "
-    "10 s.",
+    description="RFC 7240. `respond-async`: respond with 202 at once; `respond-async, wait=10`: only if it takes "
+    "longer than 10 s.",
 )
 ACCEPTED_HEADERS = [
     OpenApiParameter(name, kind, OpenApiParameter.HEADER, response=[202], description=text)
     for name, kind, text in (
-        ("Location", str, "Where to look for the result."),
+        ("Location", str, "The address of the result."),
         ("Preference-Applied", str, "respond-async"),
-        ("Retry-After", int, "Seconds after which to look."),
+        ("Retry-After", int, "Seconds after which to ask for the result."),
     )
 ]
 
@@ -121,12 +121,14 @@ def command(
 
 def long_command(operation_id: str, summary: str, description: str, **rest: Any) -> Any:
     """Describe a command that also obeys `Prefer: respond-async`."""
-    accepted = OpenApiResponse(OperationSerializer, description="It goes on; `Location` says where to look.")
+    accepted = OpenApiResponse(
+        OperationSerializer, description="It is in progress; `Location` has the address of the result."
+    )
     return command(
         operation_id,
         summary,
-        f"{description} With `Prefer: respond-async` the answer is 202 and an operation, and the command goes on "
-        "whatever becomes of the client or of this service.",
+        f"{description} With `Prefer: respond-async` the response is 202 with an operation. The command then "
+        f"continues even if the client disconnects or this service restarts.",
         parameters=[IDEMPOTENCY_KEY, REPLAYED_OR_FAILED, IN_PROGRESS, PREFER, *ACCEPTED_HEADERS],
         more={202: accepted},
         **rest,
@@ -178,9 +180,10 @@ list_commands = reading(
 get_runner_run_status = operation(
     "get_runner_run_status",
     "The last run of an experiment",
-    "The active run, else the newest one. When several installations have an experiment of this id: of those in which "
-    "the caller has started a run, if there is one; `profile_name` says which is meant. Asks the machine, unless it "
-    "has just been asked. While it cannot be reached, the last known state is shown with `reachable: false`.",
+    "The active run, else the newest one. If several installations have an experiment with this id, only those in "
+    "which the caller has started a run are considered, if there are any; `profile_name` selects one. Probes the "
+    "machine, unless it was just probed. While the machine is unreachable, the response has the last known state with "
+    "`reachable: false`.",
     request=RunStatusRequest,
     answer=RunSerializer,
     codes=("run_not_found", *WHICH_RUN),

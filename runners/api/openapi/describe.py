@@ -43,9 +43,9 @@ _LOG_HEADERS = [
     OpenApiParameter(f"X-Log-{name}", kind, OpenApiParameter.HEADER, response=[200], description=text)
     for name, kind, text in (
         ("Offset", OpenApiTypes.INT, "text/plain: the first byte of this part."),
-        ("Next-Offset", OpenApiTypes.INT, "text/plain: the first byte behind it."),
-        ("Size", OpenApiTypes.INT, "text/plain: how many bytes the log has now."),
-        ("Ended", OpenApiTypes.BOOL, "text/plain: the command is over and its whole log has been read."),
+        ("Next-Offset", OpenApiTypes.INT, "text/plain: the first byte after this part."),
+        ("Size", OpenApiTypes.INT, "text/plain: size of the log in bytes."),
+        ("Ended", OpenApiTypes.BOOL, "text/plain: the command has ended and its whole log has been read."),
     )
 ]
 
@@ -54,8 +54,8 @@ def log(operation_id: str, summary: str, not_found: str, tag: str) -> Any:
     return reading(
         operation_id,
         summary,
-        "What the command prints, standard output and error together. Begin with `offset=0` or `tail`, go on with "
-        "`offset=next_offset`, until `ended` is true. With `Accept: text/plain` the bytes come as they are.",
+        "The output of the command, standard output and error together. Begin with `offset=0` or `tail`, and continue "
+        "with `offset=next_offset` until `ended` is true. `Accept: text/plain` returns the exact bytes.",
         answer=LogChunkAnswer,
         codes=("invalid_request", not_found, "log_not_found", *LOG_ERRORS),
         tag=tag,

@@ -18,19 +18,19 @@ Document = dict[str, Any]
 OVERVIEW = """\
 Runs Autosubmit commands on the machines of its profiles, locally or over SSH.
 
-- **Who asks:** `Authorization: Bearer TOKEN`, with a token of this service or a login of the Autosubmit API.
-- **The main job:** create-experiment, create-job-list, run-experiment; then get-runner-run-status until `status` is no
-  longer `ACTIVE`. The log is at `runs/{runner_id}/log`. What a profile leaves open is given in `profile_params`.
-- **Errors** have one body, `Problem`. Read its `code`, which is stable; show `detail`, which says what to do; `errors`
-  names the refused members. Each operation lists its codes, each with an example.
-- **Repeats:** with an `Idempotency-Key` a command that is sent again is not executed again. `dry_run: true` answers
-  what a command would do (`PlanAnswer`) and does nothing.
-- **Limits:** 429 comes with `Retry-After`, when one person has sent too many commands, or one address too many requests
-  without credentials. A body needs a `Content-Length` (else 411) of at most a megabyte (else 413), and the header
-  `Content-Type: application/json` (else 415).
-- **Long commands** go on without their request with `Prefer: respond-async`.
+- **Authentication:** `Authorization: Bearer TOKEN`, with a token of this service or a login of the Autosubmit API.
+- **Main workflow:** create-experiment, create-job-list, run-experiment; then get-runner-run-status until `status` is no
+  longer `ACTIVE`. The log is at `runs/{runner_id}/log`. `profile_params` gives the open parameters of a profile.
+- **Errors** have one body, `Problem`. Programs read `code`, which is stable. People read `detail`, which has the
+  remedy. `errors` names the rejected members. Each operation lists its codes, each with an example.
+- **Retries:** a command that is retried with the same `Idempotency-Key` is executed once. `dry_run: true` returns
+  what a command would execute (`PlanAnswer`) and executes nothing.
+- **Limits:** 429 has `Retry-After`. It is the response to too many commands of one person, or too many requests without
+  credentials from one address. A body needs a `Content-Length` (else 411) of at most a megabyte (else 413), and the
+  header `Content-Type: application/json` (else 415).
+- **Long commands** continue without their request with `Prefer: respond-async`.
 
-Clients have to ignore members that they do not know: new ones may come.
+Clients have to ignore unknown members: new ones can be added.
 """
 
 EMPTY_TEXT = {"type": "string", "maxLength": 0}
@@ -54,27 +54,27 @@ UNNAMED_ENUMS = {
 MEMBERS = {
     "expid": "The experiment.",
     "message": "What was done, for people.",
-    "warnings": "Autosubmit's words that mean trouble although the command succeeded.",
-    "created": "When it was asked for.",
-    "finished": "When it ended; null before.",
+    "warnings": "Warnings of Autosubmit, although the command succeeded.",
+    "created": "Time of the request.",
+    "finished": "Time of the end; null before.",
     "profile_name": "The profile.",
-    "started_by": "Who started it; empty when nobody was signed in.",
-    "stopped_by": "Who asked for its stop; empty otherwise.",
-    "runner": "How its machine is reached.",
-    "module_loader": "What prepares the command's environment there.",
-    "command_params": "What Autosubmit's command takes.",
-    "milliseconds": "How long it took.",
+    "started_by": "The person who started it; empty without a signed-in person.",
+    "stopped_by": "The person who stopped it; empty otherwise.",
+    "runner": "The runner that reaches its machine.",
+    "module_loader": "The module loader that prepares its environment.",
+    "command_params": "The parameters of the Autosubmit command.",
+    "milliseconds": "Duration.",
     "operation_id": "The number of this operation.",
     "argv": "The command, word by word.",
-    "exit_code": "The exit code; null before the end, and when it is not known.",
+    "exit_code": "The exit code; null before the end, and if it is unknown.",
 }
 HEADERS: dict[str, dict[str, Any]] = {
-    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "How to sign in."}},
+    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "How to authenticate."}},
     "429": {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds after which to try again."}},
     "502": {
         "Retry-After": {
             "schema": {"type": "integer"},
-            "description": "Seconds for which the failure of the machine is remembered, when it is.",
+            "description": "Seconds until the machine is contacted again, if its failure is stored.",
         }
     },
     "503": {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds after which to try again."}},
@@ -105,7 +105,7 @@ def describe(result: Document, generator: Any, request: Any, public: bool) -> Do
                 name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
                 words = schemas.get(name, {}).get("description", "")
                 if not answer["description"]:
-                    answer["description"] = words.split("\n")[0] or "Done; with `dry_run`, what would be done."
+                    answer["description"] = words.split("\n")[0] or "Success; with `dry_run`, the plan."
     return result
 
 

@@ -12,8 +12,9 @@ get_operation_log = log("get_operation_log", "The log of an operation", "operati
 get_operation = reading(
     "get_operation",
     "One operation by its number",
-    "An operation is a command that was sent with `Prefer: respond-async`, or that was sent with an `Idempotency-Key`. "
-    "Its machine is asked, unless it has just been asked. While it goes on, `Retry-After` says when to ask again.",
+    "An operation is a command that was sent with `Prefer: respond-async` or with an `Idempotency-Key`. Its machine "
+    "is probed, unless it was just probed. While the operation is in progress, `Retry-After` has the time until the "
+    "next request.",
     answer=OperationSerializer,
     codes=("operation_not_found",),
     tag="operations",
@@ -23,7 +24,7 @@ get_operation = reading(
             OpenApiTypes.INT,
             OpenApiParameter.HEADER,
             response=[200],
-            description="While it goes on: seconds after which to ask again.",
+            description="While it is in progress: seconds after which to ask again.",
         )
     ],
 )

@@ -47,18 +47,20 @@ class OperationSerializer(serializers.Serializer[Operation]):
     status = serializers.ChoiceField(
         source="state",
         choices=OperationStatus.choices,
-        help_text="pending and running go on. unknown: its process is gone and it said neither yes nor no.",
+        help_text="pending and running are in progress. unknown: its process is gone without a result.",
     )
     expid = serializers.CharField(allow_blank=True, help_text="create-experiment: empty until it has succeeded.")
     profile_name = serializers.CharField()
     started_by = serializers.CharField(allow_blank=True)
-    host = serializers.CharField(allow_blank=True, help_text="The machine it runs on, by its own name.")
+    host = serializers.CharField(allow_blank=True, help_text="The host name of the machine it runs on.")
     exit_code = serializers.IntegerField(allow_null=True)
     created = IsoTimeField()
     modified = IsoTimeField(help_text="When the state last changed.")
     finished = IsoTimeField(allow_null=True)
     confirmed_at = IsoTimeField(allow_null=True, help_text="When the machine last confirmed the state.")
-    reachable = serializers.BooleanField(help_text="false: the last known state is shown, the machine cannot tell now.")
-    unreachable_detail = serializers.CharField(allow_blank=True, help_text="Why the machine could not tell.")
-    result = OperationResult(allow_null=True, help_text="What it brought, once it has succeeded.")
-    error = Problem(allow_null=True, help_text="Why it failed, as the command itself would have answered.")
+    reachable = serializers.BooleanField(
+        help_text="false: the last known state, because the machine cannot be probed now."
+    )
+    unreachable_detail = serializers.CharField(allow_blank=True, help_text="The reason why the last probe failed.")
+    result = OperationResult(allow_null=True, help_text="The result, after it has succeeded.")
+    error = Problem(allow_null=True, help_text="The error, as the command itself would have returned it.")

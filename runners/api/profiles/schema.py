@@ -9,7 +9,7 @@ from runners.api.profiles.serializers import CheckAnswer, CheckProfileRequest, R
 
 get_profile_requirements = reading(
     "get_profile_requirements",
-    "What a launch with a profile still needs",
+    "List the open parameters of a profile",
     "The parameters that the profile leaves open, with types and limits, in the order of a form.",
     answer=RequirementsAnswer,
     codes=("profile_not_found",),
@@ -17,9 +17,9 @@ get_profile_requirements = reading(
 )
 check_profile = extend_schema(
     operation_id="check_profile",
-    summary="Try a profile step by step",
-    description="From the address of the machine to its directory of runs: which steps work, how long each takes, and "
-    "what to do about the first that fails. A failed step is an answer, not an error.",
+    summary="Test a profile step by step",
+    description="From the address of the machine to its directory of runs: which steps work, their durations, and the "
+    "remedy for the first failed step. A failed step is a normal response, not an error.",
     tags=["configuration"],
     request=CheckProfileRequest,
     responses={

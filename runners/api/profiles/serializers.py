@@ -16,7 +16,7 @@ PARAMETER_TYPES = ("choice", "string", "integer", "strings")
 class RequirementSerializer(serializers.Serializer[Any]):
     """A parameter that the profile leaves open."""
 
-    parameter = serializers.CharField(help_text="Its path in profile_params, such as SSH.USER.")
+    parameter = serializers.CharField(help_text="Path in profile_params, such as SSH.USER.")
     type = serializers.ChoiceField(choices=PARAMETER_TYPES, help_text="strings: one text, or a list of texts.")
     required = serializers.BooleanField()  # type: ignore[assignment]  # a member, not the attribute of a field
     required_when = serializers.DictField(
@@ -31,15 +31,16 @@ class RequirementSerializer(serializers.Serializer[Any]):
     allowed_patterns = serializers.ListField(
         child=serializers.CharField(),
         required=False,
-        help_text="It has to match one of these: * stands for any text, ? for one character, [ab] for a or b. In hosts "
-        "case does not count.",
+        help_text="It has to match one of these patterns: * matches any text, ? one character, [ab] a or b. Patterns "
+        "of hosts are case-insensitive.",
     )
     allowed_roots = serializers.ListField(
         child=serializers.CharField(),
         required=False,
-        help_text="An environment that is given by its path has to lie in one of these directories, links followed.",
+        help_text="An environment that is given by its path has to be in one of these directories, after following "
+        "links.",
     )
-    default = serializers.JSONField(required=False, help_text="What is taken when it is not given.")
+    default = serializers.JSONField(required=False, help_text="The default.")
     help = serializers.CharField(required=False)
 
 
@@ -51,20 +52,20 @@ class RequirementsAnswer(serializers.Serializer[Any]):
 
 
 class CheckProfileRequest(StrictSerializer):
-    """What the profile leaves open."""
+    """Values of the open parameters of the profile."""
 
-    profile_params = TypedProfileParamsField(help_text="What the profile leaves open.")
+    profile_params = TypedProfileParamsField(help_text="Values of the open parameters of the profile.")
 
 
 class CheckStage(serializers.Serializer[Any]):
     """One step of the check."""
 
     name = serializers.ChoiceField(choices=STAGE_CHOICES)
-    title = serializers.CharField(help_text="What it does, in words.")
-    ok = serializers.BooleanField(allow_null=True, help_text="null: not tried, or there is nothing to try.")
+    title = serializers.CharField(help_text="What it does.")
+    ok = serializers.BooleanField(allow_null=True, help_text="null: not tried, or not applicable.")
     milliseconds = serializers.IntegerField()
-    detail = serializers.CharField(help_text="What was found.")
-    remedy = serializers.CharField(allow_blank=True, help_text="What to do about it.")
+    detail = serializers.CharField(help_text="The result.")
+    remedy = serializers.CharField(allow_blank=True, help_text="The remedy.")
     facts = serializers.DictField(help_text="More about a failure, such as the fingerprint of an unknown host key.")
 
 
@@ -76,5 +77,5 @@ class CheckAnswer(serializers.Serializer[Any]):
     milliseconds = serializers.IntegerField()
     stages = CheckStage(many=True)
     warnings = serializers.ListField(
-        child=serializers.CharField(), help_text="What an admin should know of the profile, whatever the stages say."
+        child=serializers.CharField(), help_text="Warnings about the profile for admins, independent of the stages."
     )

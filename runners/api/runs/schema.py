@@ -11,9 +11,9 @@ from runners.api.runs.serializers import AbandonRunRequest, RunPage, RunSerializ
 list_runs = reading(
     "list_runs",
     "List runs",
-    "Newest first unless told otherwise, by pages. The states are the last known ones: no machine is asked. For the "
-    "next page send the same query with `cursor`, the `next_cursor` of this one. Runs that are started meanwhile move "
-    "nothing.",
+    "Newest first by default, in pages. The states are the last known ones: no machine is probed. For the next page "
+    "send the same query with `cursor` set to the `next_cursor` of this page. Runs that are started in the meantime "
+    "do not shift the pages.",
     answer=RunPage,
     codes=("invalid_request",),
     query=RunsQuery,
@@ -22,16 +22,17 @@ list_runs = reading(
 get_run = reading(
     "get_run",
     "One run by its number",
-    "As get-runner-run-status, for any run: its machine is asked unless it has just been asked or the run is over.",
+    "Like get-runner-run-status, for any run: its machine is probed unless it was just probed or the run has ended.",
     answer=RunSerializer,
     codes=("run_not_found",),
 )
 
 abandon_run = extend_schema(
     operation_id="abandon_run",
-    summary="Declare a run ended whose machine cannot be asked any more",
-    description="Nothing is sent to the machine. It is asked once more first: 409 `still_reachable` when it answers, "
-    "because then the run can be stopped. The run becomes TERMINATED with the reason `abandoned`. Needs a token with "
+    summary="Declare a run ended whose machine is gone for good",
+    description="Nothing changes on the machine. It is probed once more first: 409 `still_reachable` if it answers, "
+    "because then the run can be stopped."
+    " The run becomes TERMINATED with the reason `abandoned`. Needs a token with "
     "the scope `manage`, or a session of staff.",
     tags=["runs"],
     request=AbandonRunRequest,

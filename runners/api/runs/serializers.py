@@ -36,20 +36,22 @@ class RunsQuery(StrictSerializer):
     status = serializers.ChoiceField(choices=RunStatus.values, required=False)
     profile_name = StrictTextField(required=False, max_length=100, help_text="Runs started with this profile.")
     installation = StrictTextField(
-        required=False, max_length=MAX_INSTALLATION, help_text="Runs of this installation, by its whole name."
+        required=False, max_length=MAX_INSTALLATION, help_text="Runs of the installation with exactly this name."
     )
     runner = serializers.ChoiceField(choices=list(RUNNERS), required=False)
-    host = StrictTextField(required=False, max_length=255, help_text="Runs on this machine, by its own name.")
-    user = StrictTextField(required=False, max_length=100, help_text="Runs that this account of a machine runs.")
+    host = StrictTextField(required=False, max_length=255, help_text="Runs on the machine with this host name.")
+    user = StrictTextField(required=False, max_length=100, help_text="Runs of this account of a machine.")
     started_by = StrictTextField(required=False, max_length=150, help_text="Runs that this person has started.")
-    created_after = MomentField(required=False, help_text="Runs created then or later.")
-    created_before = MomentField(required=False, help_text="Runs created before then.")
+    created_after = MomentField(required=False, help_text="Runs created at or after this time.")
+    created_before = MomentField(required=False, help_text="Runs created before this time.")
     ordering = serializers.ChoiceField(
         choices=list(ORDERINGS), default="-created", help_text="-created: newest first. created: oldest first."
     )
     page_size = serializers.IntegerField(min_value=1, max_value=LARGEST_PAGE, default=PAGE)
     cursor = StrictTextField(
-        required=False, max_length=64, help_text="`next_cursor` of the page before, with the same filters and ordering."
+        required=False,
+        max_length=64,
+        help_text="`next_cursor` of the previous page, with the same filters and ordering.",
     )
 
     def validate_cursor(self, value: str) -> int:
@@ -60,14 +62,18 @@ class RunsQuery(StrictSerializer):
         except (binascii.Error, ValueError):
             found = None
         if not found:
-            raise serializers.ValidationError("Give the next_cursor of a page, unchanged, or leave it out.")
+            raise serializers.ValidationError(
+                "Invalid cursor. Give the next_cursor of a page, unchanged, or leave it out."
+            )
         return int(found[1])
 
 
 class AbandonRunRequest(StrictSerializer):
-    """Why it is certain that nothing runs any more."""
+    """The reason why it is certain that the run has ended."""
 
-    reason = StrictTextField(max_length=1000, help_text="It stays with the run and in the audit log, with your name.")
+    reason = StrictTextField(
+        max_length=1000, help_text="It is stored with the run and in the audit log, with your name."
+    )
 
 
 REASONS = [("", "not TERMINATED"), *RunReason.choices]
@@ -76,14 +82,14 @@ REASONS = [("", "not TERMINATED"), *RunReason.choices]
 class JobsOfRun(serializers.Serializer[Any]):
     """What became of the jobs of a run that has ended, by its log."""
 
-    total = serializers.IntegerField(allow_null=True, help_text="Jobs of the experiment; null: the log does not tell.")
+    total = serializers.IntegerField(allow_null=True, help_text="Jobs of the experiment; null: not known from the log.")
     failed = serializers.IntegerField(help_text="Jobs whose last attempt failed.")
     not_run = serializers.IntegerField(
         allow_null=True,
-        help_text="Jobs of which this run has seen neither completion nor failure. null: not known, because the run "
-        "did not come to its own end, or its log is too long to be read whole.",
+        help_text="Jobs that have neither completed nor failed in this run. null: not known, because the run did not "
+        "end by itself, or its log is too long to be read completely.",
     )
-    failed_jobs = serializers.ListField(child=serializers.CharField(), help_text="Their names, 50 at most.")
+    failed_jobs = serializers.ListField(child=serializers.CharField(), help_text="Their names, at most 50.")
     at_least = serializers.BooleanField(
         required=False, help_text="true: only the end of the long log was read, and more jobs may have failed."
     )
@@ -96,41 +102,45 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
     runner_id = serializers.IntegerField(help_text="The number of this run.")
     runner = serializers.ChoiceField(choices=runner_choices())
     module_loader = serializers.ChoiceField(choices=loader_choices())
-    modules = serializers.CharField(allow_blank=True, help_text="Several modules stand on lines of their own.")
+    modules = serializers.CharField(allow_blank=True, help_text="Several modules are separated by line ends.")
     status = serializers.ChoiceField(
         choices=RunStatus.choices,
-        help_text="COMPLETED: ended with exit code 0 and no stop under way, or its log says that it was complete "
-        "before the stop. TERMINATED: ended in any other way.",
+        help_text="COMPLETED: ended with exit code 0 and without a stop in progress, or its log shows that it was "
+        "complete before the stop. TERMINATED: ended in any other way.",
     )
     pid = serializers.IntegerField(allow_null=True, help_text="null until the process is known.")
     created = serializers.DateTimeField()
     modified = serializers.DateTimeField(help_text="When the state last changed.")
 
-    exit_code = serializers.IntegerField(allow_null=True, help_text="128 + signal when a signal ended it.")
+    exit_code = serializers.IntegerField(allow_null=True, help_text="128 + signal if a signal ended it.")
     signal = serializers.CharField(allow_blank=True, help_text="The signal that ended it, such as TERM; else empty.")
-    reason = serializers.ChoiceField(choices=REASONS, help_text="Why it is TERMINATED; empty otherwise.")
-    host = serializers.CharField(allow_blank=True, help_text="The machine it runs on, by its own name.")
+    reason = serializers.ChoiceField(choices=REASONS, help_text="The reason for TERMINATED; empty otherwise.")
+    host = serializers.CharField(allow_blank=True, help_text="The host name of the machine it runs on.")
     user = serializers.CharField(allow_blank=True, help_text="The account that runs it.")
     profile_name = serializers.CharField(allow_blank=True)
     installation = serializers.CharField(
-        help_text="The Autosubmit database that it uses, by its name. The same expid in another is another experiment."
+        help_text="The name of the Autosubmit database that it uses. The same expid in another installation is "
+        "another experiment."
     )
     started_by = serializers.CharField(allow_blank=True)
     stopped_by = serializers.CharField(allow_blank=True)
     finished = serializers.DateTimeField(allow_null=True)
     confirmed_at = serializers.DateTimeField(allow_null=True, help_text="When the machine last confirmed the state.")
-    reachable = serializers.BooleanField(help_text="false: the last known state is shown, the machine cannot tell now.")
-    unreachable_detail = serializers.CharField(allow_blank=True, help_text="Why the machine could not tell.")
+    reachable = serializers.BooleanField(
+        help_text="false: the last known state, because the machine cannot be probed now."
+    )
+    unreachable_detail = serializers.CharField(allow_blank=True, help_text="The reason why the last probe failed.")
     explanation = serializers.CharField(
         allow_blank=True,
-        help_text="Why it ended so: the failed jobs, how many were not run, Autosubmit's reason or its last words; or "
-        "why it was declared ended.",
+        help_text="Explanation of the end: the failed jobs, the number of jobs that were not run, Autosubmit's reason "
+        "or its last lines; or the reason why it was declared ended.",
     )
     jobs = JobsOfRun(
-        allow_null=True, help_text="What became of its jobs; null while it runs, after a stop, and when nobody knows."
+        allow_null=True, help_text="The results of its jobs; null while it runs, after a stop, and if unknown."
     )
     superseded = serializers.BooleanField(
-        help_text="true: its experiment was deleted, and a newer one has its id. Status does not tell of it any more."
+        help_text="true: its experiment was deleted, and a newer one has its id. get-runner-run-status does not "
+        "return such runs."
     )
 
     def to_representation(self, instance: RunnerRun) -> dict[str, Any]:
@@ -147,12 +157,12 @@ class StopStep(serializers.Serializer[Any]):
     action = serializers.CharField(help_text="Such as 'autosubmit stop' or 'signal TERM'.")
     outcome = serializers.CharField()
     seconds = serializers.FloatField()
-    ended = serializers.BooleanField(help_text="Whether the end of the run was seen then.")
+    ended = serializers.BooleanField(help_text="True if the end of the run was seen after this step.")
 
 
 class RunPage(serializers.Serializer[Any]):
     """Some runs, and where the next ones are."""
 
     results = RunSerializer(many=True)
-    next_cursor = serializers.CharField(allow_null=True, help_text="null: there are no more.")
-    next = serializers.CharField(allow_null=True, help_text="The same as a link, relative to this server.")
+    next_cursor = serializers.CharField(allow_null=True, help_text="null on the last page.")
+    next = serializers.CharField(allow_null=True, help_text="The same as a relative link.")

@@ -51,7 +51,7 @@ class RunView(ReadOnlyAPIView):
 
 
 class RunAbandon(CommandViewSet):
-    """Declare a run ended whose machine cannot be asked any more. Only a person can decide this."""
+    """Declare a run ended whose machine is gone for good. Only a person can decide this."""
 
     required_scope = TokenScope.MANAGE
     serializer_class = AbandonRunRequest
@@ -61,7 +61,7 @@ class RunAbandon(CommandViewSet):
     def abandon(self, request: Request, id: int) -> Response:
         authorize = partial(access.require_stop, request.user)
         run = runs.abandon_run(pk=id, audit=self.audit, authorize=authorize, **self.validated(request))
-        return Response({"message": f"Run {run.pk} of {run.expid} counts as ended now.", **run_fields(run)})
+        return Response({"message": f"Run {run.pk} of {run.expid} is now recorded as ended.", **run_fields(run)})
 
 
 class RunLogView(ReadOnlyAPIView):

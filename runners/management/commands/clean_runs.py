@@ -15,18 +15,18 @@ from runners.services.audit import audited, begin
 
 class Command(BaseCommand):
     help = (
-        "Remove the directories (with logs) of runs and operations that ended at least --days ago from their machines. "
-        "With --rows and --audit, rows of this database, too. Nothing of an active run is touched."
+        "Remove the directories (with logs) of runs and operations that ended at least --days ago from their "
+        "machines. --rows and --audit also delete rows of this database. Active runs are never changed."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--days", type=int, required=True, help="How long ago they must have ended.")
-        parser.add_argument("--dry-run", action="store_true", help="Say what would be done, and do nothing.")
+        parser.add_argument("--days", type=int, required=True, help="Minimum number of days since their end.")
+        parser.add_argument("--dry-run", action="store_true", help="Print what would be done, and do nothing.")
         parser.add_argument(
-            "--rows", action="store_true", help="Then also the rows: such runs are unknown afterwards. With them go "
-            "webhook messages of that age that are delivered or given up."
+            "--rows", action="store_true", help="Also delete their rows: these runs are unknown afterwards. Also "
+            "deletes webhook messages of this age that were delivered or given up."
         )  # fmt: skip
-        parser.add_argument("--audit", action="store_true", help="Also audit records of that age.")
+        parser.add_argument("--audit", action="store_true", help="Also delete audit records of this age.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["days"] < 0:
@@ -46,9 +46,9 @@ class Command(BaseCommand):
                 self.stderr.write(f"{machine.where}: {machine.problem}")
             text = f"{machine.where}: {machine.removed} directories {would}removed ({machine.kibibytes} KiB)"
             if machine.absent:
-                text += f", {machine.absent} were gone already"
+                text += f", {machine.absent} were already removed"
             if machine.kept:
-                text += f", {machine.kept} kept: their processes may live, or they cannot be removed"
+                text += f", {machine.kept} kept: their processes may still be alive, or they cannot be removed"
             self.stdout.write(text)
         if options["rows"]:
             for name, count in retention.delete_rows(before, dry_run=is_dry).items():
@@ -58,4 +58,4 @@ class Command(BaseCommand):
         if not is_dry:
             idempotency.clean()
         if problems := sum(1 for machine in machines if machine.problem):
-            raise CommandError(f"{problems} machine(s) could not be cleaned; what they hold is tried again next time.")
+            raise CommandError(f"{problems} machine(s) could not be cleaned. The next call retries them.")

@@ -16,17 +16,17 @@ from runners.services.machines.ssh import keys
 
 class Command(BaseCommand):
     help = (
-        "Make the service's SSH key pair (ed25519), keep the private half in RUNNERS_SSH_KEY_DIR (mode 0600), and "
-        "publish the public half in configuration/ssh-public-keys. Connections use it from then on."
+        "Create the service's SSH key pair (ed25519), store the private key in RUNNERS_SSH_KEY_DIR (mode 0600), and "
+        "publish the public key in configuration/ssh-public-keys. New connections use it."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--comment", help="the last word of the public line (default: autosubmit-runners@HOST)")
         how = parser.add_mutually_exclusive_group()
         how.add_argument(
-            "--replace", action="store_true", help="make a new pair; the old one stays in use beside it until --retire"
+            "--replace", action="store_true", help="create a new pair; the old one also stays in use until --retire"
         )
-        how.add_argument("--retire", action="store_true", help="delete the pair that --replace has kept")
+        how.add_argument("--retire", action="store_true", help="delete the old pair that --replace has kept")
         how.add_argument("--publish", action="store_true", help="only publish the existing pair (again)")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -46,7 +46,7 @@ class Command(BaseCommand):
         if options["retire"]:
             gone = keys.retire_previous()
             if gone is None:
-                raise CommandError("There is no previous pair to retire.")
+                raise CommandError("There is no old key pair to retire.")
             PublishedSSHKey.objects.filter(line=gone.line).delete()
             self.stdout.write(f"Retired: {gone.fingerprint}. It can be removed from every authorized_keys.")
             return f"retired {gone.fingerprint}"
@@ -64,11 +64,11 @@ class Command(BaseCommand):
     def _create(self, comment: str, *, replace: bool) -> keys.PublicKey:
         lost = keys.previous() if replace else None
         if lost:
-            raise CommandError(f"An earlier pair ({lost.fingerprint}) is still kept for rotation: use --retire first.")
+            raise CommandError(f"An old key pair ({lost.fingerprint}) is still in use: run --retire first.")
         try:
             return keys.create(comment=comment, replace=replace)
         except FileExistsError:
             raise CommandError(
-                f"There is a key pair already in {keys.directory()}. Use it (--publish), or make a new one beside "
-                "it with --replace."
+                f"There is already a key pair in {keys.directory()}. Publish it with --publish, or create a new one "
+                f"with --replace."
             ) from None

@@ -15,8 +15,8 @@ from runners.models.token import ApiToken, TokenScope
 
 class Command(BaseCommand):
     help = (
-        "Make an API token and print it. Only its hash is kept, so this is the one time that it can be seen. "
-        "The token alone goes to standard output."
+        "Create an API token and print it. Only its hash is stored, so it cannot be shown again. Only the token goes "
+        "to standard output."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -26,10 +26,12 @@ class Command(BaseCommand):
             "--days",
             type=int,
             default=settings.TOKEN_DAYS,
-            help="how long it is valid (default %(default)s); 0: without end",
+            help="days for which it is valid (default %(default)s); 0: no expiry",
         )
-        parser.add_argument("--name", default="", help="what it is for, such as the machine that uses it")
-        parser.add_argument("--create-user", action="store_true", help="make the user, without a password, if missing")
+        parser.add_argument("--name", default="", help="its purpose, such as the machine that uses it")
+        parser.add_argument(
+            "--create-user", action="store_true", help="create the user without a password if it does not exist"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["days"] < 0:
@@ -39,9 +41,9 @@ class Command(BaseCommand):
         if user is None and options["create_user"]:
             user = model.objects.create_user(username=options["user"])
         if user is None:
-            raise CommandError(f"There is no user '{options['user']}'. Add --create-user to make one.")
+            raise CommandError(f"User '{options['user']}' does not exist. Add --create-user to create it.")
         if not user.is_active:
-            raise CommandError(f"The account '{options['user']}' is switched off; its tokens would not be accepted.")
+            raise CommandError(f"The account '{options['user']}' is deactivated. Its tokens would not be accepted.")
         expiry = timedelta(days=options["days"]) if options["days"] else None
         token, text = ApiToken.issue(user=user, expiry=expiry, scope=options["scope"], name=options["name"][:100])
         until = f"until {token.expiry:%Y-%m-%d}" if token.expiry else "without end"

@@ -13,10 +13,13 @@ from runners.webhooks import delivery
 
 
 class Command(BaseCommand):
-    help = "Send the webhook messages that are due; once, or every --interval seconds. Any number may run at once."
+    help = (
+        "Send the webhook messages that are due, once or every --interval seconds. Several of these processes can run "
+        "concurrently."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--interval", type=float, help="Seconds between two looks; without it, look once.")
+        parser.add_argument("--interval", type=float, help="Seconds between two rounds; without it, one round.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         interval = options["interval"]

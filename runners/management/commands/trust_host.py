@@ -17,9 +17,9 @@ from runners.services.machines.own_account import own_account
 
 class Command(BaseCommand):
     help = (
-        "Show the host keys of a machine, each with its SHA256 fingerprint, and approve them. Compare the fingerprints "
-        "with the machine's own first (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), or say what to expect "
-        "with --fingerprint."
+        "Show the host keys of a machine, each with its SHA256 fingerprint, and approve them. First compare the "
+        "fingerprints with those on the machine (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), or give the "
+        "expected one with --fingerprint."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -32,8 +32,10 @@ class Command(BaseCommand):
             metavar="SHA256:...",
             help="approve exactly the key with this fingerprint, in place of a changed one; may be repeated",
         )
-        how.add_argument("--yes", action="store_true", help="approve what the machine shows, without asking")
-        how.add_argument("--forget", action="store_true", help="trust none of its approved keys any more")
+        how.add_argument(
+            "--yes", action="store_true", help="approve the keys that the machine presents, without asking"
+        )
+        how.add_argument("--forget", action="store_true", help="remove all approved keys of the machine")
         parser.add_argument("--replace", action="store_true", help="with --yes: also in place of changed keys")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -58,10 +60,10 @@ class Command(BaseCommand):
         name = host_keys.name_of(host, port)
         rows = list(TrustedHostKey.objects.filter(host=name))
         for row in rows:
-            self.stdout.write(f"Forgotten: {row.host} {row.key_type} {host_keys.fingerprint_of(row)}")
+            self.stdout.write(f"Removed: {row.host} {row.key_type} {host_keys.fingerprint_of(row)}")
             host_keys.forget(row, actor)
         if not rows:
-            self.stdout.write(f"No approved key of {name}.")
+            self.stdout.write(f"There is no approved key of {name}.")
 
     def _chosen(self, keys: list[ScannedKey], options: dict[str, Any]) -> list[ScannedKey]:
         """Return the keys to approve. Raises CommandError if they do not match the options, or the user declines."""
@@ -70,8 +72,8 @@ class Command(BaseCommand):
             missing = [text for text in expected if text not in [key.fingerprint for key in keys]]
             if missing:
                 raise CommandError(
-                    f"The machine shows no key with the fingerprint {missing[0]}. Nothing was approved: you may be "
-                    "talking to another machine."
+                    f"The machine has no key with the fingerprint {missing[0]}. Nothing was approved: this may be "
+                    f"another machine."
                 )
             return [key for key in keys if key.fingerprint in expected]
         open_keys = [key for key in keys if key.state in ("new", "changed")]
@@ -82,8 +84,8 @@ class Command(BaseCommand):
         if options["yes"]:
             if changed and not options["replace"]:
                 raise CommandError(
-                    f"The {changed[0].key_type} key has changed. Nothing was approved. If the machine was really given "
-                    "a new key, add --replace, or better --fingerprint with the one it should be."
+                    f"The {changed[0].key_type} key has changed. Nothing was approved. If the machine really has a "
+                    f"new key, add --replace, or better --fingerprint with the expected fingerprint."
                 )
             return open_keys
         if not sys.stdin.isatty():
@@ -98,7 +100,7 @@ def _described(key: ScannedKey) -> str:
     words = {
         "new": "not known yet",
         "trusted": "trusted already",
-        "changed": f"CHANGED, trusted is {key.trusted_fingerprint}",
+        "changed": f"CHANGED, {key.trusted_fingerprint} is trusted",
         "revoked": "REVOKED by a known_hosts file",
     }
     return f"{key.host} {key.key_type} {key.fingerprint}  ({words[key.state]})"

@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
-    help = "Ask the machines after all active runs and operations, once or every --interval seconds."
+    help = "Probe the machines of all active runs and operations, once or every --interval seconds."
     has_failed = False  # with a single look: it was not complete
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--interval", type=float, help="Seconds between two looks; without it, look once.")
+        parser.add_argument("--interval", type=float, help="Seconds between two rounds; without it, one round.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         interval = options["interval"]
@@ -37,7 +37,7 @@ class Command(BaseCommand):
             for step in (*once, *self.duties, delivery.deliver_due):
                 self.patiently(step)
             if self.has_failed:
-                raise CommandError("The look is not complete; see above.")
+                raise CommandError("The round is not complete, see above.")
             return
         heartbeat = health.Beat(health.WATCH, interval)
         stop = threading.Event()
@@ -59,10 +59,10 @@ class Command(BaseCommand):
         try:
             step()
         except (DatabaseError, InterfaceError) as error:  # the database may come back; the runs continue meanwhile
-            self.complain(f"The database cannot be asked now: {error}")
+            self.complain(f"The database is unavailable: {error}")
         except Exception:  # a bug; it must not stop the watch of all other runs
             self.has_failed = True
-            logger.exception("A look at the runs was broken off; the watch goes on.")
+            logger.exception("A round of the watch was aborted. The watch continues.")
 
     @property
     def duties(self) -> tuple[Callable[[], object], ...]:

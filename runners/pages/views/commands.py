@@ -214,11 +214,11 @@ class CreateExperiment(OneShotPage):
                     assert record.answer_body
                     expid, warnings = record.answer_body["expid"], []
                     audit.expid, audit.outcome, audit.detail = expid, "replayed", f"the answer of {record}"
-                    told = f"This form was sent before: it has created experiment {expid}."
+                    told = f"This form was already sent. It has created experiment {expid}."
         except IdempotencyInProgress as error:
             raise IdempotencyInProgress(
-                "This form was sent before, and what it asks for is under way. Send it again in some seconds to see "
-                "what became of it: nothing is created twice.",
+                "This form was already sent, and the experiment is being created. Send it again in some seconds to "
+                "see the result. Nothing is created twice.",
                 **error.facts,
             ) from None
         self.done(told, warnings)

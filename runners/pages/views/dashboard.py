@@ -65,7 +65,7 @@ class FindExperiment(PageView):
     """Redirect `?expid=` to the page of that experiment, even if the service never ran it."""
 
     template_name = "pages/no_experiment.html"
-    title = "No such experiment"
+    title = "Experiment not found"
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         expid = request.GET.get("expid", "").strip().lower()

@@ -41,10 +41,10 @@ STEPS = tuple(
 # The words for each tone of a run (the template filter `tone`), in the order of the legend.
 LEGEND = {
     "active": "active",
-    "unsure": "active, cannot tell now",
+    "unsure": "active, unreachable now",
     "completed": "completed",
     "stopped": "stopped on request",
-    "failed": "failed by itself",
+    "failed": "failed",
     "other": "ended otherwise: killed, lost, never started, declared ended",
 }
 

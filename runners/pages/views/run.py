@@ -75,9 +75,9 @@ class RunView(PageView):
     def _prohibition(self) -> str:
         """Return the reason why the person may not stop the run or cancel its jobs, in words; empty if they may."""
         if not self._enabled():
-            return "It cannot be stopped here: an admin has switched off starting and stopping for now."
+            return "It cannot be stopped here: an admin has disabled starting and stopping."
         if not access.user_may_stop(self.request.user, self.run):
-            return f"You may not stop it: the profile {self.run.profile_name} leaves that to others."
+            return f"You may not stop it: the profile {self.run.profile_name} allows this to other groups only."
         return ""
 
     def _can_cancel_jobs(self) -> bool:

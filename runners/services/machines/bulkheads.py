@@ -292,13 +292,13 @@ class Bulkheads:
             if self._has_no_room(lambda: self._commands_of(command.person) >= self.most_per_person):
                 mine = self._commands_of(command.person)
                 raise TooManyCommands(
-                    f"As many of your commands as one person may have at a time ({mine}) are still being carried out. "
-                    "Nothing was started. Try again when one of them has ended.",
+                    f"Too many concurrent commands of one person ({mine}). Nothing was started. Try again after one "
+                    f"of your commands has ended.",
                     retry_after=RETRY_AFTER_COMMANDS,
                 )
             if self._has_no_room(lambda: len(self._commands) >= self._most_commands_with(target)):
                 raise MachineBusy(
-                    f"This service carries out {len(self._commands)} commands now, as many as it may at a time, "
+                    f"This service executes {len(self._commands)} commands concurrently, which is its limit, "
                     f"{len(machine.commands)} of them on {where}. Nothing was started. Try again in "
                     f"{RETRY_AFTER_COMMANDS} s.",
                     **self._occupants(where, machine),
@@ -306,7 +306,7 @@ class Bulkheads:
                 )
         if len(machine.commands) >= self.most_per_account:
             raise MachineBusy(
-                f"{self._in_words(where, machine)}, as many as one account may have at a time. Nothing was started. "
+                f"{self._in_words(where, machine)}, which is the limit of one account. Nothing was started. "
                 f"Try again in {RETRY_AFTER_COMMANDS} s.",
                 **self._occupants(where, machine),
                 retry_after=RETRY_AFTER_COMMANDS,
@@ -320,7 +320,7 @@ class Bulkheads:
 
     def _silent(self, where: str, machine: Machine) -> MachineBusy:
         return MachineBusy(
-            f"{self._in_words(where, machine)}, and it gives no answer. Nothing was started. Try again in "
+            f"{self._in_words(where, machine)}, and it does not answer. Nothing was started. Try again in "
             f"{RETRY_AFTER_SILENCE} s.",
             **self._occupants(where, machine),
             retry_after=RETRY_AFTER_SILENCE,

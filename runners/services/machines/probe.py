@@ -164,7 +164,7 @@ def parse_probe(line: str) -> Probe:
     try:
         return _parse_probe(line)
     except Unreadable as error:
-        return cannot_tell(f"the run's directory holds something else than it should: {error}")
+        return cannot_tell(f"the run's directory has unexpected content: {error}")
 
 
 def _parse_probe(line: str) -> Probe:

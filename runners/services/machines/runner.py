@@ -51,7 +51,7 @@ from runners.services.machines.probe import (
 exchange_ended = Signal()
 # Exit codes at the deadline: of `timeout` and of our reader after a TERM, and after a KILL.
 AT_DEADLINE = (124, scripts.KILLED)
-NOT_ASKED = "Its machine was not asked: too many requests wait for it, or are carried out there."
+NOT_ASKED = "Its machine was not probed: too many requests wait for it, or are executed there."
 # Seconds after the deadline that the machine gets to end a command itself, before we stop waiting.
 CLIENT_GRACE = scripts.KILL_AFTER + 5
 
@@ -144,7 +144,7 @@ class Runner(RunnerRules, ABC):
         if not until and (exchange.status if code is None else code) in AT_DEADLINE and duration >= timeout:
             not_begun = "" if stdout.started else " " + self._not_evaluated(exchange, timeout)
             raise CommandTimedOut(
-                f"The command on {self.where} was ended after {timeout:g} s.{not_begun}",
+                f"The command on {self.where} timed out after {timeout:g} s and was ended.{not_begun}",
                 output=last_lines(stdout.data + b"\n" + stderr.data),
             )
         if not exchange.is_handed_over or (
@@ -153,16 +153,16 @@ class Runner(RunnerRules, ABC):
             raise RunnerUnreachable(self._not_evaluated(exchange, timeout))
         if code is None:
             if exchange.is_abandoned:
-                why = f"{self.where} has stopped answering while the command ran. It may go on there"
+                why = f"{self.where} has stopped answering during the command. The command may still run there"
             elif exchange.is_late:
-                why = f"{self.where} gave no answer within the deadline. The command is bounded there, too"
+                why = f"{self.where} did not answer before the timeout. The command has a timeout there, too"
             else:
                 why = (
-                    f"The connection to {self.where}, or the shell that was to report, was lost while the command ran; "
-                    "it may have gone on and ended there"
+                    f"The connection to {self.where}, or the reporting shell, was lost during the command. The "
+                    f"command may have continued there"
                 )
             raise OutcomeUnknown(
-                f"{why}. Check the experiment before you repeat it.",
+                f"{why}. Check the experiment before you retry the command.",
                 output=last_lines(stdout.data + b"\n" + stderr.data),
                 **({"host": self.config.target.host} if self.config.target.host else {}),
             )
@@ -231,8 +231,8 @@ class Runner(RunnerRules, ABC):
         answer = _lines(result)
         if answer.strip() == scripts.LATE:
             raise CommandTimedOut(
-                f"The environment on {self.where} was not ready within {timeout:g} s. The command may still begin: ask "
-                "for its status before you start it again.",
+                f"The environment on {self.where} was not ready within {timeout:g} s. The command may still start: "
+                f"check its status before you retry it.",
                 output=result.last_words,
             )
         try:
@@ -243,9 +243,9 @@ class Runner(RunnerRules, ABC):
             code, words = parse_failed_launch(answer, scripts.FAILED)
         except Unreadable as error:  # the program that answered may also have started the command
             raise OutcomeUnknown(
-                f"The answer of {self.where} to the launch is not valid ({error}). The shell that was to report was "
-                "ended, or there is a forced command or a wrapper around the account's shell. Whether the command was "
-                "started is not known: ask for its status before you start it again.",
+                f"The answer of {self.where} to the launch is not valid ({error}). The reporting shell was killed, or "
+                f"a forced command or a wrapper replaces the shell of the account. It is not known whether the "
+                f"command was started: check its status before you retry it.",
                 output=result.last_words,
             ) from error
         last_words = last_lines(words.encode() + b"\n" + result.stderr)
@@ -388,12 +388,12 @@ class Runner(RunnerRules, ABC):
         return result.stdout, len(result.stdout) < limit and not result.truncated
 
     def _answers(self, keys: Iterable[str], result: CommandResult) -> dict[str, Probe]:
-        return parse_probes(keys, _lines(result), f"{self.where} gave no answer: {result.last_words}")
+        return parse_probes(keys, _lines(result), f"{self.where} did not answer: {result.last_words}")
 
     def _not_valid(self, question: str, error: Unreadable, result: CommandResult) -> CommandFailed:
         return CommandFailed(
-            f"The answer of {self.where} {question} is not valid: {error}. Its last words: "
-            f"{result.last_words or 'no output'}",
+            f"The answer of {self.where} {question} is not valid: {error}."
+            f" Its last output: {result.last_words or 'no output'}",
             exit_code=result.exit_code,
             output=result.last_words,
         )

@@ -17,8 +17,9 @@ GUARDS = (
     "~/.config/fish/config.fish: status is-interactive; and exec ..."
 )
 REMEDY = (
-    "Nothing was executed. Log in to the account, and let its start-up files do what is for people (exec, exit, read, "
-    f"a menu, a long wait) in interactive shells only, with the guard of its shell: {GUARDS}."
+    "Nothing was executed. Log in to the account, "
+    f"and change its start-up files so that they do interactive things (exec, exit, read, a menu, a long wait) only "
+    f"in interactive shells, with the guard of its shell: {GUARDS}."
 )
 FORCED = (
     " If the server forces a command (ForceCommand in sshd_config, command= in authorized_keys), that has to execute "
@@ -60,17 +61,20 @@ def explain(where: str, exchange: Exchange, timeout: float, *, is_remote: bool) 
     remedy = REMEDY
     code = exchange.exit_code if exchange.exit_code is not None else exchange.status
     if is_echo:
-        what = f"something else than our shell reads the input on {where}: a start-up file starts a program{or_forced}"
+        what = (
+            f"another program reads the input instead of our shell on {where}: a start-up file starts a "
+            f"program{or_forced}"
+        )
     elif exchange.stdout.started:
-        what = f"the script did not arrive whole on {where}: a start-up file of the account reads standard input"
+        what = f"the script arrived incomplete on {where}: a start-up file of the account reads standard input"
     elif exchange.is_late or code == AT_DEADLINE:
-        what = f"the shell of the account on {where} did not begin within {timeout:g} s: a start-up file waits or reads"
+        what = f"the shell of the account on {where} did not start within {timeout:g} s: a start-up file waits or reads"
         what += or_forced
     elif code is None and not exchange.signal and not words:
-        what = f"the server closed the session on {where} before the shell of the account began"
+        what = f"the server closed the session on {where} before the shell of the account started"
         remedy = f"Probably it closes silent sessions (ChannelTimeout) and start-up files take long. {REMEDY}"
     elif code == scripts.OTHER_SHELL:
-        what = f"another shell has taken the place of ours on {where}: {REPLACED}{or_forced}"
+        what = f"another shell has replaced our shell on {where}: {REPLACED}{or_forced}"
     elif code == NOT_FOUND:
         what = f"the shell of the account on {where} does not find sh, bash or timeout"
         remedy = f"Probably a start-up file sets a PATH without /usr/bin and /bin{or_forced}. {REMEDY}"

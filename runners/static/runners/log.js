@@ -46,7 +46,7 @@ async function ask(query) {
     throw new Away("The service does not answer.");
   }
   if (response.redirected) throw new Away("You are signed out. Load this page again to sign in.");
-  if (response.status === 503) throw new Away("The service's database does not answer.");
+  if (response.status === 503) throw new Away("The service's database is unavailable.");
   if (!response.ok) throw new Away(`The service answers with an error (${response.status}).`);
   return response.json();
 }
@@ -73,7 +73,7 @@ async function look() {
   if (isAsking || isDone) return;
   clearTimeout(timer);
   if (!isFollowing && next !== null && next - first > KEPT) {
-    say("Paused while you read: Follow shows what came since."); // do not remove lines that the user reads
+    say("Paused while you scroll. Follow shows the new lines."); // do not remove lines that the user reads
     return;
   }
   if (document.hidden) return; // the event visibilitychange resumes the polls
@@ -92,7 +92,7 @@ async function look() {
       wait = quietLooks > 5 ? SLOW : QUICK;
       const isBehind = answer.html && answer.next < answer.size && answer.active;
       if (answer.note) say(answer.note);
-      else if (isDone) say("The run has ended; this is all.");
+      else if (isDone) say("The run has ended. This is the complete log.");
       else say(isBehind ? "Catching up…" : "Live");
       if (answer.html && answer.size - answer.next > 65536) wait = 50;
     }

@@ -38,11 +38,11 @@ function away(event) {
   isAsked = !isRepeated;
   const status = event.detail.xhr?.status;
   let words = "No answer from the service.";
-  if (status === 503) words = "The service's database does not answer.";
-  else if (status === 403) words = "The service has refused it: you may have been signed out. Load this page again.";
+  if (status === 503) words = "The service's database is unavailable.";
+  else if (status === 403) words = "The service rejected the request. You may be signed out. Load this page again.";
   else if (status) words = `The service answers with an error (${status}).`;
-  let rest = "Whether it was done cannot be told: look before you ask again.";
-  if (isRepeated) rest = `Shown is what was known at ${lastAnswer.toLocaleTimeString()}. Trying again…`;
+  let rest = "It is not known whether the command was executed. Check before you retry it.";
+  if (isRepeated) rest = `The page shows the state of ${lastAnswer.toLocaleTimeString()}. Retrying…`;
   else if (status >= 400 && status < 500) rest = "It was not done.";
   offline.textContent = `${words} ${rest}`;
   offline.hidden = false;

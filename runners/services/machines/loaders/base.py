@@ -75,7 +75,7 @@ class ModuleLoader(LoaderRules, ABC):
                 'root=$(readlink -m -- "$root") && root=${root%/} && '
                 'case $real/ in "$root"/*) inside=1; break ;; esac; done'
             )
-            words = f"{sentence} {path}, only what lies within {in_words(roots)} (links are followed)."
+            words = f"{sentence} {path}, only directories within {in_words(roots)} (links are followed)."
             lines += [f"{{ {look}; }}", or_say('[ -n "$inside" ]', words)]
         return lines
 

@@ -51,8 +51,8 @@ class CondaModuleLoader(ModuleLoader):
             validate_path(module)
         elif len(module) > MAX_NAME or not _NAME.fullmatch(module) or module in (".", ".."):
             raise ValidationError(
-                f"{shown(module)} is no conda environment: give a name of letters, digits and _ . + - with no - in "
-                "front, or an absolute path."
+                f"{shown(module)} is not a valid conda environment. Give a name of letters, digits and _ . + - "
+                f"without a leading -, or an absolute path."
             )
 
     @classmethod

@@ -33,7 +33,7 @@ class LmodModuleLoader(ModuleLoader):
         """Validate one environment module, `name` or `name/version`."""
         if len(module) > 255 or not _NAME.fullmatch(module):
             raise ValidationError(
-                f"{shown(module)} is no module: give name or name/version, made of letters, digits and "
+                f"{shown(module)} is not a valid module. Give name or name/version, with letters, digits and "
                 "_ . + : @ ~ = -, each part beginning with a letter, a digit or _ ."
             )
 

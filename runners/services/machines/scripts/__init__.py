@@ -70,8 +70,9 @@ _CONSTANTS: dict[str, Value] = {
     "EXPID_LOCK": EXPID_LOCK,
     "FAILED": FAILED,
     "FOREIGN": Shell(
-        f"{{ echo '~/{BASE} belongs to another account, or its mode cannot be changed: remove it, or give it to this "
-        f"account with mode 0700.' >&2; exit {NO_RUN_DIRECTORY}; }}"
+        f"{{ echo '~/{BASE} "
+        f"belongs to another account, or its mode cannot be changed. Remove it, or change its owner to this account "
+        f"and its mode to 0700.' >&2; exit {NO_RUN_DIRECTORY}; }}"
     ),
     "KILLED": KILLED,
     "LATE": LATE,

@@ -9,7 +9,7 @@ identity_pattern='^([A-Za-z0-9._-]+|[(]none[)]) [0-9A-Za-z-]+ [a-z_]+:[[][0-9]+[
 strange() {
   local name=${1:0:100}
   printf '%s unknown %s\n' "$key" \
-    "the run's directory holds something else than it should: ${name//[!A-Za-z0-9._:+-]/?}"
+    "the run's directory has unexpected content: ${name//[!A-Za-z0-9._:+-]/?}"
 }
 # Whether this is the boot and the namespace of an identity, so that its processes can be looked at.
 is_here() { [ $# -gt 0 ] && [ "$2" = "$boot" ] && [ "$3" = "$space" ]; }

@@ -123,7 +123,7 @@ def _show(
         return list(transport.auth_publickey(username, key))
     except paramiko.BadAuthenticationType as error:  # the server accepts no keys at all
         offered = ", ".join(error.allowed_types)
-        raise KeysRejected(f"It takes no public keys from {username}, only {offered}.") from error
+        raise KeysRejected(f"It does not accept public keys for {username}, only {offered}.") from error
     except paramiko.AuthenticationException as error:
         if time.monotonic() >= deadline:
             raise TimeoutError from error
@@ -229,7 +229,7 @@ def _certificate(name: str, problems: list[str]) -> list[PublicBlob]:
         text = bounded.within_file_timeout(("key", name), lambda: bounded.read_file(name)).decode()
         return [PublicBlob.from_string(text.strip())]
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it holds no certificate"
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it does not contain a certificate"
         problems.append(f"The certificate {name} cannot be used: {why}.")
         return []
 
@@ -250,11 +250,11 @@ def _from_file(name: str, problems: list[str]) -> list[paramiko.PKey]:
     except FileNotFoundError:
         raise
     except paramiko.PasswordRequiredException:
-        problems.append(f"The key {name} is protected by a passphrase: use an ssh-agent for it.")
+        problems.append(f"The key {name} is protected by a passphrase. Use an ssh-agent for it.")
     except OSError as error:
         problems.append(f"The key {name} cannot be read: {error.strerror or error}.")
     except (paramiko.SSHException, paramiko.pkey.UnknownKeyType, UnsupportedAlgorithm, ValueError):
-        problems.append(f"The file {name} holds no private key that this service can use (ed25519, ecdsa, rsa).")
+        problems.append(f"The file {name} does not contain a private key of a supported type (ed25519, ecdsa, rsa).")
     return []
 
 

@@ -47,7 +47,7 @@ class Certificate:
         try:
             certificate = load_ssh_public_identity(name + b" " + b64encode(blob))
             if not isinstance(certificate, SSHCertificate):
-                raise BadCertificate("is a plain key")
+                raise BadCertificate("is a key without a certificate")
             authority = key_bytes(certificate.signature_key())
         except (ValueError, IndexError, UnsupportedAlgorithm) as error:
             raise BadCertificate("cannot be read") from error
@@ -67,24 +67,24 @@ class Certificate:
         """
         certificate = self.certificate
         if certificate.type != SSHCertificateType.HOST:
-            raise BadCertificate("is one for users, not for hosts")
+            raise BadCertificate("is a user certificate, not a host certificate")
         if self.signature_algorithm in WEAK_SIGNATURES:
             raise BadCertificate(f"is signed with {self.signature_algorithm}, which is too weak")
         try:
             certificate.verify_cert_signature()
         except (InvalidSignature, ValueError, AssertionError) as error:
-            raise BadCertificate("has a signature that is not right") from error
+            raise BadCertificate("has an invalid signature") from error
         now = int(time.time())
         if now < certificate.valid_after:
             raise BadCertificate(f"is valid only from {_moment(certificate.valid_after)}")
         if now >= certificate.valid_before:
-            raise BadCertificate(f"has expired at {_moment(certificate.valid_before)}")
+            raise BadCertificate(f"expired at {_moment(certificate.valid_before)}")
         if certificate.critical_options:
-            raise BadCertificate("has critical options, which host certificates do not have")
+            raise BadCertificate("has critical options, which are not allowed in host certificates")
         names = [principal.decode("utf-8", "replace") for principal in certificate.valid_principals]
         if names and name.lower() not in names:
             shown = "".join(c for c in ", ".join(names)[:200] if c.isprintable())
-            raise BadCertificate(f"is for other names: {shown}")
+            raise BadCertificate(f"is valid for other names: {shown}")
 
 
 def key_bytes(key: SSHCertPublicKeyTypes) -> bytes:

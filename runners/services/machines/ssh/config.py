@@ -187,7 +187,7 @@ def _complaint(stderr: bytes) -> str:
     """Return the first line that ssh printed. It names file and line."""
     text = stderr[:4096].decode("utf-8", "replace")
     lines = ["".join(c for c in line if c.isprintable()).strip(" .")[:300] for line in text.splitlines()]
-    return next((line for line in lines if line), "`ssh -G` failed without a word")
+    return next((line for line in lines if line), "`ssh -G` failed without a message")
 
 
 def _options(said: list[tuple[str, str]], host: str) -> SSHHostOptions:
@@ -301,7 +301,7 @@ def _account() -> pwd.struct_passwd:
     try:
         return pwd.getpwuid(os.getuid())
     except KeyError as error:
-        raise ValueError(f"this machine knows no account with the number {os.getuid()}") from error
+        raise ValueError(f"this machine has no account with the user id {os.getuid()}") from error
 
 
 # --- The files, before ssh is asked ----------------------------------------------------------------------------------

@@ -109,9 +109,7 @@ def jump_targets(options: SSHHostOptions) -> list[SSHTarget]:
         these = [_hop(text.strip(), options) for text in jump.split(",")]
         hops = these + hops
         if len(hops) > MAX_JUMPS:
-            raise RunnerUnreachable(
-                f"The ProxyJump of {options.hostname} goes through more than {MAX_JUMPS} hosts, or in a circle."
-            )
+            raise RunnerUnreachable(f"The ProxyJump of {options.hostname} has more than {MAX_JUMPS} hosts, or a loop.")
         jump = options_of(these[0]).proxy_jump
     return hops
 
@@ -126,7 +124,7 @@ def _hop(text: str, options: SSHHostOptions) -> SSHTarget:
     host, colon, port = place.rpartition(":") if not place.endswith("]") else (place, "", "")
     host = (host if colon else place).strip("[]")
     if not host or (colon and not port.isdecimal()):
-        raise RunnerUnreachable(f"'{text}' in the ProxyJump of {options.hostname} is no [user@]host[:port].")
+        raise RunnerUnreachable(f"'{text}' in the ProxyJump of {options.hostname} is not a valid [user@]host[:port].")
     known = lookup(host)
     # As in OpenSSH, the User of the destination host does not apply to its jump hosts.
     port_number = int(port) if colon else known.port or DEFAULT_SSH_PORT
@@ -183,13 +181,13 @@ def _client(
     except authentication.NoKeys as error:
         client.close()
         raise AuthenticationFailed(
-            f"This service has no SSH key to show to {where}. Make one with `manage.py create_ssh_key`. {error}".strip()
+            f"This service has no SSH key for {where}. Create one with `manage.py create_ssh_key`. {error}".strip()
         ) from error
     except authentication.SecondFactor as error:
         client.close()
         raise AuthenticationFailed(
-            f"{where} takes the service's key and asks for a second factor ({plain(str(error))}), which a service "
-            "cannot give. Ask the machine's administrators to let this key in without one."
+            f"{where} accepts the service's key and asks for a second factor ({plain(str(error))}), which a service "
+            f"cannot provide. Ask the administrators of the machine to accept this key without a second factor."
         ) from error
     except authentication.AccountRefused as error:
         client.close()
@@ -200,7 +198,7 @@ def _client(
     except authentication.KeysRejected as error:
         client.close()
         raise AuthenticationFailed(
-            f"{where} refused the service's keys. Add one of its public keys (configuration/ssh-public-keys) to "
+            f"{where} rejected the service's keys. Add one of its public keys (configuration/ssh-public-keys) to "
             f"~/.ssh/authorized_keys of {ssh.user} there. {plain(str(error))}".strip()
         ) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
@@ -310,14 +308,17 @@ def is_hang_up(error: BaseException) -> bool:
 def reason(error: BaseException, seconds: float) -> str:
     """Return a sentence for users instead of a Python exception."""
     if is_hang_up(error):
-        return "the connection was closed during the greeting; the server may have too many newcomers"
+        return (
+            "the connection was closed during the SSH greeting; the server may have too many unauthenticated "
+            "connections (MaxStartups)"
+        )
     if isinstance(error, bounded.NameServerSilent):
         return str(error.strerror)
     # paramiko raises these texts when the greeting does not arrive in time.
     if isinstance(error, TimeoutError) or str(error) in ("No existing session", BANNER):
         return f"{NO_ANSWER} within {seconds:.0f} s"
     if isinstance(error, socket.gaierror):
-        return "its name is not known (DNS)"
+        return "its host name cannot be resolved (DNS)"
     if isinstance(error, authentication.Interrupted):
         return plain(str(error)).rstrip(".")
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError | ConnectionRefusedError):

@@ -96,8 +96,8 @@ class KnownHost:
         facts = {"host": self.name, "key_type": key.key_type, "fingerprint": key.fingerprint}
         if key in self.revoked:
             raise HostKeyChanged(
-                f"The host key of {self.name} ({key}) is marked @revoked in {self.revoked[key]}: somebody else "
-                "may have it. Nothing was sent. The machine needs a new host key.",
+                f"The host key of {self.name} ({key}) is marked @revoked in {self.revoked[key]}: another person may "
+                f"have it. Nothing was sent. The machine needs a new host key.",
                 **facts,
             )
         if key in self.trusted or (certificate and self._is_certified(key, certificate, facts)):
@@ -105,8 +105,9 @@ class KnownHost:
         if self.trusted:
             of_type = next((known for known in self.trusted if known.key_type == key.key_type), self.trusted[0])
             raise HostKeyChanged(
-                f"The host key of {self.name} has changed: it shows {key}, trusted is {of_type}. Nothing was sent. If "
-                "the machine was really given a new key, an admin has to replace the trusted one (admin pages, Trusted "
+                f"The host key of {self.name} has changed: the machine presents {key}, but {of_type} is trusted. "
+                f"Nothing was sent. If the machine really has a new key, an admin has to replace the trusted key"
+                " (admin pages, Trusted "
                 "host keys, or `manage.py trust_host`).",
                 trusted_fingerprint=of_type.fingerprint,
                 **facts,
@@ -133,8 +134,8 @@ class KnownHost:
             certificate.judge_host(self.host)
         except (BadCertificate, ValueError) as error:
             raise HostKeyChanged(
-                f"The host certificate of {self.name} ({key}) {error}. Nothing was sent. Whoever runs the machine has "
-                "to have a new certificate signed for it.",
+                f"The host certificate of {self.name} ({key}) {error}. Nothing was sent. The administrators of the "
+                f"machine have to sign a new certificate for it.",
                 **facts,
             ) from error
         return True

@@ -224,7 +224,7 @@ class ConnectionPool:
                     target.is_opening = True
                     return None
                 if deadline.exchange_deadline <= now:
-                    raise RunnerUnreachable(f"All connections to {ssh.host} stayed busy until the deadline.")
+                    raise RunnerUnreachable(f"All connections to {ssh.host} were busy until the timeout.")
                 if target.connections:  # they work, but are fully used by our own commands
                     deadline.restart()
                 elif not deadline.left:
@@ -282,8 +282,8 @@ class ConnectionPool:
             if time.monotonic() > self._warned + WARN_AGAIN:
                 self._warned = time.monotonic()
                 logger.warning(
-                    "All %s SSH connections of this process are open (RUNNERS_SSH_CONNECTIONS). For each new one the "
-                    "least recently used one is closed, so commands may need further logins.",
+                    "All %s SSH connections of this process are open (RUNNERS_SSH_CONNECTIONS). For each new "
+                    "connection, the least recently used one is closed, so commands may need more logins.",
                     most,
                 )
             if not self._close_least_recently_used():
@@ -382,12 +382,12 @@ def exec_on_channel(pool: Channels, ssh: SSHTarget, exchange: Exchange) -> None:
         exchange.restart()
     if exec_refused:
         raise RunnerUnreachable(
-            f"{ssh.host} refuses to execute a command. It may have reached its limit of processes or open files. "
-            "Nothing was started. Try again."
+            f"{ssh.host} rejected the execution of a command. It may have reached its limit of processes or open "
+            f"files. Nothing was started. Try again."
         )
     if not exchange.connect_deadline.left:
         raise no_answer(ssh)
-    raise RunnerUnreachable(f"The connection to {ssh.host} broke before the command was started. Try again.")
+    raise RunnerUnreachable(f"The connection to {ssh.host} was lost before the command was started. Try again.")
 
 
 def peer_of(channel: Channel) -> str:

@@ -20,7 +20,7 @@ from runners.services.machines.ssh.target import SSHTarget, machine_of
 
 def validate_port(value: int) -> None:
     if not 1 <= value <= 65535:
-        raise ValidationError(f"{shown(value)} is no port: give a number from 1 to 65535.")
+        raise ValidationError(f"{shown(value)} is not a valid port. Give a number from 1 to 65535.")
 
 
 HOST = Parameter(
@@ -40,7 +40,7 @@ PORT = Parameter(
     parse=parse_integer("port", 1, 65535),
     validate=validate_port,
     column="ssh_port",
-    description="22 if nobody says another.",
+    description="Default 22.",
     is_required=False,
     minimum=1,
     maximum=65535,
