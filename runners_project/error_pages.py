@@ -1,56 +1,26 @@
-"""The API's documents, and handlers of errors outside of any view. The pages for people are in runners/pages."""
+"""Handlers of errors outside of any view, for the API and the pages."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.middleware.csrf import REASON_BAD_ORIGIN
 from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.views import defaults
-from django.views.decorators.http import condition, require_safe
 
-from runners.api.openapi.document import document
 from runners.web.problems import (
     BAD_REQUEST,
     DATABASE_RETRY,
     DATABASE_UNAVAILABLE,
     NOT_FOUND,
     PROBLEM_CONTENT_TYPE,
-    PROBLEM_TYPES_BY_CODE,
     SERVER_ERROR,
     ProblemType,
     problem,
     problem_type_of,
 )
-
-
-@require_safe
-def errors(request: HttpRequest) -> HttpResponse:
-    """List every `code` of the API, from the table of errors. The `type` member of an error links here."""
-    problem_types = PROBLEM_TYPES_BY_CODE.values()
-    return render(
-        request,
-        "errors.html",
-        {"problem_types": sorted(problem_types, key=lambda problem_type: (problem_type.status, problem_type.code))},
-    )
-
-
-def _openapi(media: str, content_type: str) -> Callable[[HttpRequest], HttpResponse]:
-    """Return a view of the OpenAPI document. A client that has the current version (If-None-Match) gets 304."""
-
-    @require_safe
-    @condition(etag_func=lambda request: document(media).etag)
-    def view(request: HttpRequest) -> HttpResponse:
-        return HttpResponse(document(media).body, content_type=content_type)
-
-    return view
-
-
-openapi_json = _openapi("json", "application/json")
-openapi_yaml = _openapi("yaml", "application/yaml")
 
 
 def _wants_problem(request: HttpRequest) -> bool:

@@ -7,6 +7,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
+from runners.api.openapi import views as openapi
 from runners.web.login_throttling import throttle_login
 from runners_project import error_pages
 
@@ -18,9 +19,9 @@ urlpatterns = [
     path("admin/login/", throttle_login(admin.site.login)),
     path("admin/password_change/", throttle_login(admin.site.admin_view(admin.site.password_change))),
     path("admin/", admin.site.urls),
-    path("docs/errors", error_pages.errors, name="errors"),
-    path("openapi.json", error_pages.openapi_json, name="openapi"),
-    path("openapi.yaml", error_pages.openapi_yaml),
+    path("docs/errors", openapi.errors, name="errors"),
+    path("openapi.json", openapi.openapi_json, name="openapi"),
+    path("openapi.yaml", openapi.openapi_yaml),
     path(
         "docs",
         SpectacularSwaggerSplitView.as_view(url_name="openapi", authentication_classes=[], permission_classes=[]),

@@ -37,16 +37,16 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     if problem_type is None:
         return None
     headers: dict[str, str] = {}
-    facts: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
     errors: dict[str, list[str]] = {}
     if isinstance(exc, ours.RunnerServiceError):
-        detail, facts = exc.detail, dict(exc.facts)
+        detail, extra = exc.detail, dict(exc.facts)
         errors = getattr(exc, "errors", {})
         if run := getattr(exc, "run", None):
             user = context["request"].user
             detail = detail_for(user, exc)
-            facts |= {"run": run_fields(run)} if may_see(user, run) else {}
-        if seconds := facts.pop("retry_after", None):
+            extra |= {"run": run_fields(run)} if may_see(user, run) else {}
+        if seconds := extra.pop("retry_after", None):
             headers["Retry-After"] = str(seconds)
     elif isinstance(exc, InvalidProfile):
         errors = {PARAMS if path == PARAMS else f"{PARAMS}.{path}": texts for path, texts in exc.errors.items()}
@@ -74,7 +74,7 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
         headers["WWW-Authenticate"] = auth_header
     if len(errors) > MAX_ERRORS:
         errors = dict(list(errors.items())[:MAX_ERRORS])
-    body = problem(problem_type, detail, errors=errors, **facts)
+    body = problem(problem_type, detail, errors=errors, **extra)
     response = Response(body, status=problem_type.status, headers=headers, content_type=PROBLEM_CONTENT_TYPE)
     # Keep Django from logging a warning for each 4xx: rejected commands are in the audit, and every open page of the
     # GUI asks every 10 s for a status, also for that of an experiment that was never run.

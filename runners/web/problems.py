@@ -115,11 +115,11 @@ def problem_type_of(error: BaseException) -> ProblemType | None:
 
 
 def problem(
-    problem_type: ProblemType, detail: str, *, errors: dict[str, list[str]] | None = None, **facts: Any
+    problem_type: ProblemType, detail: str, *, errors: dict[str, list[str]] | None = None, **extra: Any
 ) -> dict[str, Any]:
-    """Return the body of an error response. `facts` are extra members; they never replace the standard members."""
+    """Return the body of an error response. `extra` are extra members; they never replace the standard members."""
     return {
-        **facts,
+        **extra,
         "type": f"/docs/errors#{problem_type.code}",
         "title": problem_type.title,
         "status": problem_type.status,
