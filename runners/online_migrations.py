@@ -40,6 +40,22 @@ class AddIndex(migrations.AddIndex):
         _drop(schema_editor, self.index.name)
 
 
+class RemoveIndex(migrations.RemoveIndex):
+    """`migrations.RemoveIndex`."""
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        if not _is_online(schema_editor):
+            return super().database_forwards(app_label, schema_editor, from_state, to_state)
+        _drop(schema_editor, str(self.name))
+
+    def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        if not _is_online(schema_editor):
+            return super().database_backwards(app_label, schema_editor, from_state, to_state)
+        model = to_state.apps.get_model(app_label, self.model_name)
+        index = to_state.models[app_label, self.model_name_lower].get_index_by_name(self.name)
+        _create(schema_editor, index.create_sql(model, schema_editor), index.name)
+
+
 class AddUniqueConstraint(migrations.AddConstraint):
     """`migrations.AddConstraint` for a UniqueConstraint with a condition, which is a unique index."""
 

@@ -136,7 +136,6 @@ class RunnerRun(DetachedCommand):
             models.Index(fields=["installation", "-id"], name="run_of_installation"),
             models.Index(fields=["started_by", "-id"], name="run_user_latest"),
             models.Index(fields=["host", "-id"], name="run_host_latest"),
-            models.Index(fields=["runner", "-id"], name="run_runner_latest"),
             models.Index(fields=["-created"], name="run_created"),
             models.Index(fields=["user", "-id"], name="run_account_latest"),
             models.Index(fields=["reason", "-id"], name="run_reason_latest"),

@@ -43,10 +43,10 @@ def find(
     `viewer`: the requesting user, who sees only the runs that `access.visible` allows.
 
     `beyond`: only runs that come after the run of this number in this order. `created_after` is inclusive,
-    `created_before` exclusive. Each filter has an index that ends in the number. So with one filter the first rows are
-    found at once, however many rows there are. For the same reason the times are first converted to ranges of numbers.
-    With several filters, the index of one finds the rows and the others are checked on each row: few matches among many
-    rows take longer.
+    `created_before` exclusive. Each filter but `runner` has an index that ends in the number. So with one filter the
+    first rows are found at once, however many rows there are. For the same reason the times are first converted to
+    ranges of numbers. With several filters, the index of one finds the rows and the others are checked on each row: few
+    matches among many rows take longer.
     """
     runs = access.visible(RunnerRun.objects.order_by("id" if oldest_first else "-id"), viewer)
     # The filters are ordered from the one that usually matches the fewest runs to the one that matches the most. The
