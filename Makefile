@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything works with python3 (3.11 or newer), make and a network of packages.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo test test-slurm test-versions test-browser screenshots lint format schema examples openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
+.PHONY: help install install-dev autosubmit run demo test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
 
 PYTHON ?= python3
 export PYTHON
@@ -73,6 +73,9 @@ examples: install-dev ## Record the examples of the OpenAPI document anew, from 
 	@tools/install-test-tools
 	@EXAMPLES_WRITE=1 $(BIN)/python -m pytest tests/api/test_examples.py
 	@$(MAKE) --no-print-directory schema
+
+cli-commands: install-dev ## Write the commands that the command-line client bundles: runners/cli/commands.json
+	@COMMANDS_WRITE=1 $(BIN)/python -m pytest -q tests/cli/test_catalog.py -k bundled_commands_are
 
 openapi-lint: ## Check openapi.yaml: the meta-schema of OpenAPI 3.1, Spectral, Redocly
 	@tools/sdk/install

@@ -14,8 +14,10 @@ import sys
 from collections.abc import Callable
 
 from runners.cli import commands
+from runners.cli.catalog import Command, add_arguments, bundled, list_commands, name_of, of_service
 from runners.cli.service import Exit, Problem, Service, put, say
 
+HTTP = ("http://", "https://")
 URL, TOKEN = "AUTOSUBMIT_RUNNERS_URL", "AUTOSUBMIT_RUNNERS_TOKEN"
 
 
@@ -25,22 +27,31 @@ def program_name() -> str:
     return "autosubmit-runners" if script == "autosubmit-runners" else "python3 -m runners.cli"
 
 
-def parser() -> argparse.ArgumentParser:
-    codes = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit)
-    top = argparse.ArgumentParser(
-        prog=program_name(),
-        description="Run Autosubmit experiments through an Autosubmit Runners service.",
-        epilog=f"Environment: {URL}, {TOKEN}. Exit codes: {codes}. More in docs/cli.md.",
-    )
-    top.add_argument("--url", default=os.environ.get(URL, ""), help=f"of the service; default ${URL}")
-    top.add_argument(
+def general() -> argparse.ArgumentParser:
+    """Return the parser of the options before the subcommand."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--url", default=os.environ.get(URL, ""), help=f"of the service; default ${URL}")
+    options.add_argument(
         "--timeout", type=float, default=600, help="timeout of one response in seconds (default %(default)g)"
     )
-    top.add_argument(
+    options.add_argument(
         "--patience",
         type=float,
         default=60,
         help="seconds for which requests are retried while the service does not answer (60)",
+    )
+    return options
+
+
+def parser(catalog: list[Command]) -> tuple[argparse.ArgumentParser, set[str]]:
+    """Return the parser and the names of its subcommands: those made by hand, and one for each command of `catalog`."""
+    codes = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit)
+    top = argparse.ArgumentParser(
+        prog=program_name(),
+        description="Run Autosubmit experiments through an Autosubmit Runners service.",
+        epilog=f"`commands` also lists those of your site. Environment: {URL}, {TOKEN}. Exit codes: {codes}. "
+        "More in docs/cli.md.",
+        parents=[general()],
     )
     every = argparse.ArgumentParser(add_help=False)
     every.add_argument("--json", action="store_true", help="print the complete response of the service")
@@ -116,37 +127,38 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--oldest-first", action="store_true")
     it.add_argument("--limit", type=positive, default=50, help="maximum number (default %(default)s)")
 
-    it = add("create", commands.create, "Create an experiment and print its id.", profiled, once, patient)
-    it.add_argument("--description", required=True)
-    for name in ("hpc", "copy", "git-repo", "git-branch", "config-path"):
-        it.add_argument(f"--{name}")
-    for name in ("minimal", "dummy", "operational", "testcase", "evaluation", "use-local-minimal"):
-        it.add_argument(f"--{name}", action="store_true")
-
-    it = add(
-        "create-job-list", commands.create_job_list, "Create the job list of an experiment.", profiled, once, patient
-    )
-    it.add_argument("expid")
-    for name in ("force", "check-wrapper", "update-version"):
-        it.add_argument(f"--{name}", action="store_true")
-
-    it = add("set-status", commands.set_status, "Change the status of jobs.", profiled, once, patient)
-    it.add_argument("expid")
-    it.add_argument(
-        "final_status",
-        metavar="STATUS",
-        help="READY, COMPLETED, WAITING, SUSPENDED, FAILED, ...; the installed Autosubmit decides",
-    )
-    it.add_argument("jobs", nargs="*", metavar="JOB", help="full job names, such as a001_SIM")
-    for name in ("chunks", "status", "type", "type-chunk", "type-chunk-split"):
-        it.add_argument(f"--filter-{name}")
-
     add("check", commands.check, "Test a profile step by step.", profiled)
-    return top
+    add("commands", list_commands, "List the commands of the service, those of your site included.")
+    for command in catalog:
+        if name_of(command) not in found.choices:
+            waits = (patient,) if command["is_long"] else ()
+            it = add(name_of(command), commands.execute, f"{command['summary']}.", profiled, once, *waits)
+            it.set_defaults(command=command)
+            add_arguments(it, command)
+    return top, set(found.choices)
 
 
-def tell_key(service: Service) -> None:
-    if service.was_sent:
+def parse(words: list[str]) -> argparse.Namespace:
+    """Parse the command line. If a subcommand is not known here, the service may have it: ask what it takes.
+
+    Raises Problem if the service does not answer.
+    """
+    top, names = parser(bundled())
+    options, rest = general().parse_known_args(words)
+    wanted = next((word for word in rest if not word.startswith("-")), "")
+    if wanted and wanted not in names and options.url.startswith(HTTP):
+        service = Service(options.url, os.environ.get(TOKEN, ""), timeout=options.timeout, patience=options.patience)
+        try:
+            top, _ = parser(of_service(service))
+        except (KeyError, TypeError, ValueError):
+            raise Problem(
+                Exit.UNREACHABLE, f"{options.url} describes its commands in a form that this program does not know."
+            ) from None
+    return top.parse_args(words)
+
+
+def tell_key(service: Service | None) -> None:
+    if service and service.was_sent:
         say(f"Retry the same command with --idempotency-key {service.key} to get its result.")
 
 
@@ -165,27 +177,29 @@ def positive(word: str) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the client and return its exit code."""
-    args = parser().parse_args(argv)
-    service = Service(
-        args.url,
-        os.environ.get(TOKEN, ""),
-        timeout=args.timeout,
-        patience=args.patience,
-        key=getattr(args, "idempotency_key", None),
-    )
+    words = sys.argv[1:] if argv is None else argv
+    service: Service | None = None
     try:
-        if not args.url.startswith(("http://", "https://")):
+        args = parse(words)
+        if not args.url.startswith(HTTP):
             raise Problem(
                 Exit.USAGE,
                 f"The address of the service is missing: set --url or {URL}, such as https://runners.example.org.",
             )
+        service = Service(
+            args.url,
+            os.environ.get(TOKEN, ""),
+            timeout=args.timeout,
+            patience=args.patience,
+            key=getattr(args, "idempotency_key", None),
+        )
         code: Exit = args.function(service, args)
         return int(code)
     except Problem as problem:
         say(f"error: {problem}")
         if problem.code == Exit.UNKNOWN:
             tell_key(service)
-        if args.json and problem.body:
+        if "--json" in words and problem.body:
             put(json.dumps(problem.body, indent=2))
         return int(problem.code)
     except KeyboardInterrupt:

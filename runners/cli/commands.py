@@ -15,6 +15,7 @@ from runners.cli.service import Exit, Problem, Service, exit_code_of, put, say
 
 LOG_POLL = 1.0  # seconds between two polls of a live log
 LOG_LIMIT = 262_144  # bytes of the log in one response
+PARAMETER = "parameter:"  # prefix of the names of a command's own parameters in the parsed arguments
 COLUMNS = ("runner_id", "expid", "status", "reason", "exit_code", "profile_name", "host", "started_by", "created")
 
 
@@ -132,31 +133,25 @@ def runs(service: Service, args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
-def create(service: Service, args: argparse.Namespace) -> Exit:
-    names = ("description", "hpc", "copy", "git_repo", "git_branch", "config_path")
-    flags = ("minimal", "dummy", "operational", "testcase", "evaluation", "use_local_minimal")
-    params = {name: getattr(args, name) for name in (*names, *flags) if getattr(args, name)}
-    made = long(service, "create-experiment", {**profile(args), "command_params": params}, args)
-    if not args.dry_run and not args.json:
-        put(made["expid"])
-    return Exit.OK
-
-
-def create_job_list(service: Service, args: argparse.Namespace) -> Exit:
-    params = {name: True for name in ("force", "check_wrapper", "update_version") if getattr(args, name)}
-    long(service, "create-job-list", {"expid": args.expid, **profile(args), "command_params": params}, args)
-    return Exit.OK
-
-
-def set_status(service: Service, args: argparse.Namespace) -> Exit:
-    params: dict[str, Any] = {"final_status": args.final_status}
-    names = ("filter_chunks", "filter_status", "filter_type", "filter_type_chunk", "filter_type_chunk_split")
-    params |= {name: getattr(args, name) for name in names if getattr(args, name)}
-    if args.jobs:
-        params["job_names_list"] = args.jobs
-    answer = long(service, "set-job-status", {"expid": args.expid, **profile(args), "command_params": params}, args)
-    if not args.dry_run and not args.json:
-        answer = answer.get("result") or answer  # the result of an operation
+def execute(service: Service, args: argparse.Namespace) -> Exit:
+    """Send a command of `catalog` and print its result: the id of a created experiment, or the changed jobs."""
+    command = args.command
+    body = profile(args)
+    if command["needs_expid"]:
+        body["expid"] = args.expid
+    if any(not parameter["in_body"] for parameter in command["parameters"]):
+        body["command_params"] = {}
+    for parameter in command["parameters"]:
+        value = getattr(args, PARAMETER + parameter["name"])
+        if value not in (None, False, []):
+            target = body if parameter["in_body"] else body["command_params"]
+            target[parameter["name"]] = value
+    answer = long(service, command, body, args)
+    if args.dry_run or args.json:
+        return Exit.OK
+    if not command["needs_expid"]:
+        put(answer["expid"])
+    if command["name"] == "set-job-status":
         for job, status in answer["changed"].items():
             put(f"{job} {status}")
         if answer["counts"]["changed"] > len(answer["changed"]):
@@ -164,9 +159,10 @@ def set_status(service: Service, args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
-def long(service: Service, name: str, body: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """Send a command that may outlast a connection, as an operation. Poll it; print and return its result."""
-    answer = service.command(name, body, Prefer="respond-async, wait=5")
+def long(service: Service, command: dict[str, Any], body: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Send a command; one that may outlast a connection, as an operation. Poll it; print and return its result."""
+    headers = {"Prefer": "respond-async, wait=5"} if command["is_long"] else {}
+    answer = service.command(command["name"], body, **headers)
     if args.dry_run:
         planned(answer, args)
         return answer

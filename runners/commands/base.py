@@ -34,7 +34,10 @@ class Action(StrEnum):
 class Page:
     """The texts of a command's page. `title` and `button` are imperatives. `done`: after success, with {expid}.
 
-    `intro`: what the command does and when it is possible.
+    `intro`: what the command does and when it is possible. `path`: of the page, below experiments/; empty: the name of
+    the command. `menu`: its word in the menu of all pages; empty: only the page of an experiment links it.
+    `next_command`: the name of the command whose page follows after success; empty: the page of the experiment follows.
+    `order`: menus and pages list commands by it.
     """
 
     title: str
@@ -42,6 +45,10 @@ class Page:
     button: str
     done: str = ""
     preview_button: str = "Preview"
+    path: str = ""
+    menu: str = ""
+    next_command: str = ""
+    order: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,6 +203,10 @@ class CreateExperiment(OneShotCommand):
         intro="Autosubmit chooses its id. Edit its configuration on the machine, then create its job list.",
         button="Create the experiment",
         done="Experiment {expid} was created. Create its job list next.",
+        order=1,
+        path="create",
+        menu="Create",
+        next_command="create-job-list",
     )
     summary = "Create an experiment"
     description = (

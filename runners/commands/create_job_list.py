@@ -64,6 +64,8 @@ class CreateJobList(OneShotCommand):
         intro="An experiment needs a job list before it can run. Create it again after a change of the configuration.",
         button="Create the job list",
         done="The job list of {expid} was created. The experiment can be run now.",
+        order=2,
+        path="job-list",
     )
     summary = "Create the job list of an experiment"
     description = (

@@ -266,6 +266,9 @@ class SetJobStatus(OneShotCommand):
         intro="Select the jobs. The filters are combined with AND. The experiment must not be running.",
         button="Set the status",
         preview_button="Preview the changes",
+        order=3,
+        path="set-status",
+        menu="Job status",
     )
     summary = "Change the status of jobs"
     description = (

@@ -31,6 +31,8 @@ class UpdateDescription(OneShotCommand):
         intro="Replaces the description of an experiment in Autosubmit. The experiment may be running.",
         button="Change the description",
         done="The description of {expid} was changed.",
+        order=4,
+        path="description",
     )
     summary = "Replace the description of an experiment"
     description = "Executes `autosubmit updatedescrip`. Also possible while the experiment runs."

@@ -5,7 +5,7 @@ A form converts its fields to the body of an API request, and assigns the serial
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django import forms
 from django.contrib.auth.models import User
@@ -16,10 +16,8 @@ from profiles.accounts import person_of
 from profiles.exceptions import InvalidProfile
 from profiles.forms import CHOOSE, EMPTY, open_parameter
 from profiles.models import RunnerProfile, UserSettings
-from runners.commands.create_experiment import CREATE_EXPERIMENT
-from runners.commands.create_job_list import CREATE_JOB_LIST
-from runners.commands.set_job_status import SET_JOB_STATUS, STATUSES
-from runners.commands.update_description import UPDATE_DESCRIPTION
+from runners.commands.base import Command
+from runners.commands.parameters import Choice, Flag, Parameter, Text, TextList
 from runners.exceptions import InvalidRequest, ProfileNotFound, RunnerServiceError
 from runners.pages.base import usable_profiles
 from runners.printable import quoted
@@ -36,19 +34,29 @@ class CommandForm(forms.Form):
     `validated`: the serializer's validated data, after `is_valid`. `profiles`: the profiles that the person may choose.
     """
 
-    serializer_class: ClassVar[type[requests.ProfiledSerializer]]
-    params: ClassVar[tuple[str, ...]] = ()  # the fields that go into `command_params`
-    more: ClassVar[tuple[str, ...]] = ()  # the fields that few people need
-
-    def __init__(self, request: HttpRequest, data: Any = None, initial: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        command: Command,
+        serializer_class: type[requests.ProfiledSerializer],
+        request: HttpRequest,
+        data: Any = None,
+        initial: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(data, initial=initial, label_suffix="")
+        self.command = command
+        self.serializer_class = serializer_class
+        self.params = [each.name for each in command.parameters if not each.in_body]  # they go into `command_params`
+        self.rare = [each.name for each in command.parameters if each.is_rare]
         self.request = request
         self.validated: dict[str, Any] = {}
         given = data if data is not None else initial or {}
-        self.profiles = usable_profiles(request.user, self.serializer_class.action)
+        self.profiles = usable_profiles(request.user, command.action)
         self.named = given.get("profile_name") or (self.profiles[0].name if len(self.profiles) == 1 else "")
         self.profile = next((profile for profile in self.profiles if profile.name == self.named), None)
         self._refusal: InvalidProfile | RunnerServiceError | None = None
+        if command.needs_expid:
+            self.fields["expid"] = expid_field()
+        self.fields |= {each.name: own_field(each) for each in command.parameters}
         for field in self.fields.values():
             field.error_messages["required"] = CHOOSE if isinstance(field, forms.ChoiceField) else EMPTY
         if self.profile:
@@ -86,16 +94,16 @@ class CommandForm(forms.Form):
 
     @property
     def own_fields(self) -> list[forms.BoundField]:
-        return [self[name] for name in self.fields if not name.startswith(PARAM) and name not in self.more]
+        return [self[name] for name in self.fields if not name.startswith(PARAM) and name not in self.rare]
 
     @property
     def more_fields(self) -> list[forms.BoundField]:
-        return [self[name] for name in self.more]
+        return [self[name] for name in self.rare]
 
     @property
     def has_more_errors(self) -> bool:
         """True if one of the folded fields has an error or a value."""
-        return any(self[name].errors or (self.is_bound and self[name].data) for name in self.more)
+        return any(self[name].errors or (self.is_bound and self[name].data) for name in self.rare)
 
     # --- judging ---
 
@@ -129,7 +137,7 @@ class CommandForm(forms.Form):
                 access.require(
                     self.request.user,
                     requests.enabled_profile(self.named, self.request.user),
-                    self.serializer_class.action,
+                    self.command.action,
                 )
                 raise ProfileNotFound(f"The profile {quoted(self.named)} has just changed. Try again.")
             if serializer.is_valid():
@@ -173,96 +181,38 @@ def preferred_username(user: Any) -> str:
     return row.preferred_username if row else ""
 
 
-# --- the commands -----------------------------------------------------------------------------------------------------
+# --- the fields of a command ------------------------------------------------------------------------------------------
+
+NO_HELP_FROM_BROWSERS = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
 
 
 def expid_field() -> forms.CharField:
-    attrs = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false", "placeholder": "a000"}
-    return forms.CharField(
-        label="Experiment", max_length=16, help_text="Its id, such as a000.", widget=forms.TextInput(attrs=attrs)
-    )
+    widget = forms.TextInput(attrs={**NO_HELP_FROM_BROWSERS, "placeholder": "a000"})
+    return forms.CharField(label="Experiment", max_length=16, help_text="Its id, such as a000.", widget=widget)
 
 
-def flag(label: str, help_text: str = "") -> forms.BooleanField:
-    return forms.BooleanField(label=label, required=False, help_text=help_text)
+class WordsField(forms.CharField):
+    """Several words, with blanks, commas or line ends between them. The value is a list."""
+
+    def to_python(self, value: Any) -> Any:
+        return (super().to_python(value) or "").replace(",", " ").split()
 
 
-def text(label: str, help_text: str = "", *, rows: int = 0, placeholder: str = "") -> forms.CharField:
-    """Return an optional text field. The serializer checks its limits."""
-    attrs: dict[str, Any] = {"spellcheck": "false", "placeholder": placeholder}
-    widget = forms.Textarea(attrs={**attrs, "rows": rows}) if rows else forms.TextInput(attrs=attrs)
-    return forms.CharField(label=label, required=False, help_text=help_text, widget=widget)
-
-
-class RunForm(CommandForm):
-    serializer_class = requests.RunExperimentRequest
-    expid = expid_field()
-
-
-class JobListForm(CommandForm):
-    serializer_class = requests.request_of(CREATE_JOB_LIST)
-    params = ("force", "check_wrapper", "update_version")
-    more = ("check_wrapper", "update_version")
-    expid = expid_field()
-    force = flag("Ignore the old job list", "For a damaged job list. All jobs are reset, with and without this option.")
-    check_wrapper = flag("Also check the wrappers")
-    update_version = flag(
-        "Change the experiment to this Autosubmit version", "For an experiment that was created with another version."
-    )
-
-
-class SetStatusForm(CommandForm):
-    serializer_class = requests.request_of(SET_JOB_STATUS)
-    params = (
-        *("final_status", "job_names_list", "filter_status", "filter_type", "filter_chunks", "filter_type_chunk"),
-        *("filter_type_chunk_split", "check_wrapper", "update_version"),
-    )
-    more = ("filter_chunks", "filter_type_chunk", "filter_type_chunk_split", "check_wrapper", "update_version")
-    expid = expid_field()
-    final_status = forms.ChoiceField(
-        label="New status",
-        choices=[("", "Choose…"), *((status, status) for status in STATUSES)],
-        help_text="Autosubmit does not accept other statuses.",
-    )
-    job_names_list = text("Jobs by name", "Full names, separated by blanks or lines.", rows=3, placeholder="a000_SIM")
-    filter_status = text("Jobs by status", "Jobs that have one of these statuses now.", placeholder="FAILED WAITING")
-    filter_type = text("Jobs by section", "The names of job sections; splits in brackets.", placeholder="DN [1-2], SIM")
-    filter_chunks = text("Jobs by chunk", placeholder="[ 20000101 [ fc0 [1-2] ] ]")
-    filter_type_chunk = text("Jobs by chunk and section", placeholder="[ 20000101 [ fc0 [1] ] ],SIM")
-    filter_type_chunk_split = text("Jobs by chunk, section and split", placeholder="[ 20000101 [ fc0 [1] ] ],SIM")
-    check_wrapper = flag("Also check the wrappers")
-    update_version = flag(
-        "Change the experiment to this Autosubmit version", "For an experiment that was created with another version."
-    )
-
-    def clean_job_names_list(self) -> list[str]:
-        return self.cleaned_data["job_names_list"].replace(",", " ").split()
-
-
-class CreateExperimentForm(CommandForm):
-    serializer_class = requests.request_of(CREATE_EXPERIMENT)
-    params = (
-        *("description", "hpc", "copy", "dummy", "minimal", "use_local_minimal", "git_repo", "git_branch"),
-        *("config_path", "operational", "testcase", "evaluation"),
-    )
-    more = params[3:]
-    description = forms.CharField(label="Description", widget=forms.Textarea(attrs={"rows": 2}), strip=False)
-    hpc = text("Platform", "Where its jobs run by default; empty: local. Autosubmit does not check the name here.")
-    copy = text("Copy of", "An experiment whose configuration is copied.", placeholder="a000")
-    dummy = flag("With example jobs", "Jobs that only sleep, for tests.")
-    minimal = flag("Minimal configuration", "One small file, minimal.yml.")
-    use_local_minimal = flag("With a local project", "With a minimal configuration: no git repository.")
-    git_repo = text("Git repository", "URL or path, without user and password.")
-    git_branch = text("Git branch")
-    config_path = text("Configuration in the repository", "The path of its configuration files.")
-    operational = flag("Operational", "The id begins with o.")
-    testcase = flag("Test case", "The id begins with t.")
-    evaluation = flag("Evaluation", "The id begins with e.")
-
-
-class DescriptionForm(CommandForm):
-    serializer_class = requests.request_of(UPDATE_DESCRIPTION)
-    expid = expid_field()
-    description = forms.CharField(
-        label="New description", required=False, strip=False, widget=forms.Textarea(attrs={"rows": 4})
-    )
+def own_field(parameter: Parameter) -> forms.Field:
+    """Return the form field of a command's parameter. The serializer checks its rules."""
+    common: dict[str, Any] = {
+        "label": parameter.label or parameter.name.replace("_", " ").capitalize(),
+        "help_text": parameter.hint,
+        "required": parameter.is_required and not (isinstance(parameter, Text) and parameter.allow_blank),
+    }
+    if isinstance(parameter, Flag):
+        return forms.BooleanField(**{**common, "required": False})
+    if isinstance(parameter, Choice):
+        return forms.ChoiceField(choices=[("", "Choose…"), *((word, word) for word in parameter.choices)], **common)
+    is_prose = isinstance(parameter, Text) and not parameter.pattern  # any text, exactly as it is typed
+    attrs = {} if is_prose else {"spellcheck": "false", "placeholder": parameter.placeholder}
+    rows = parameter.rows if isinstance(parameter, Text | TextList) else 0
+    common["widget"] = forms.Textarea(attrs={**attrs, "rows": rows}) if rows else forms.TextInput(attrs=attrs)
+    if isinstance(parameter, TextList):
+        return WordsField(**common)
+    return forms.CharField(strip=not is_prose, **common)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path, register_converter
 
 from runners.commands.parameters import EXPID_PATTERN
+from runners.commands.registry import one_shot_commands
 from runners.pages.views import commands, dashboard, history, run
 
 
@@ -34,11 +35,16 @@ urlpatterns = [
     path("runs/<int:pk>/stop", run.StopPage.as_view(), name="stop"),
     path("experiments", dashboard.FindExperiment.as_view(), name="find-experiment"),
     path("start", commands.StartRun.as_view(), name="start"),
-    path("experiments/create", commands.CreateExperiment.as_view(), name="create-experiment"),
-    path("experiments/job-list", commands.CreateJobList.as_view(), name="create-job-list"),
-    path("experiments/set-status", commands.SetJobStatus.as_view(), name="set-status"),
-    path("experiments/description", commands.UpdateDescription.as_view(), name="description"),
-    # An expid may be `create`. Then the paths above match first, and the experiment only lacks this overview page.
+    *(
+        path(
+            f"experiments/{command.page.path or command.name}",
+            commands.OneShotCommandPage.as_view(command=command),
+            name=command.name,
+        )
+        for command in one_shot_commands().values()
+    ),
+    # An expid may be `create`, or the path of another command. Then the paths above match first, and the experiment
+    # only lacks this overview page.
     path("experiments/<expid:expid>", dashboard.ExperimentPage.as_view(), name="experiment"),
     path("history", history.History.as_view(), name="history"),
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from runners.commands.base import Action, Command, OneShotCommand
 from runners.commands.parameters import Parameter
 from runners.commands.registry import COMMANDS, long_commands, one_shot_commands
 from runners.models import Operation
+from runners.pages.urls import urlpatterns
 from runners.pages.views.commands import CommandPage
 from runners.web.fields import field_of
 from runners.web.requests import request_of
@@ -51,15 +51,17 @@ def test_a_command_can_be_switched_and_is_in_the_filters_of_the_admin(command: C
 def test_a_command_has_a_path_an_operation_a_page_and_a_place_in_the_docs(command: Command) -> None:
     assert reverse(f"command-{command.name}")
     assert OPERATIONS[command.name.replace("-", "_")] == ("POST", f"/v4/runners/command/{command.name}")
-    assert command.name in ON_OTHER_PAGES or command in [view.command for view in pages(CommandPage)]
+    assert command.name in ON_OTHER_PAGES or command in commands_with_a_page()
     assert command.name in (ROOT / "docs" / "api.md").read_text()
 
 
-def pages(view: type[CommandPage]) -> Iterator[type[CommandPage]]:
-    for each in view.__subclasses__():
-        if hasattr(each, "form_class"):
-            yield each
-        yield from pages(each)
+def commands_with_a_page() -> list[Command]:
+    views = [pattern.callback for pattern in urlpatterns]
+    return [
+        view.view_initkwargs.get("command") or view.view_class.command
+        for view in views
+        if issubclass(view.view_class, CommandPage)
+    ]
 
 
 @EVERY

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
+from django.urls import reverse
+from django.utils.html import escape
 
 from profiles.models import EndpointToggle, RunnerProfile
+from runners.commands.base import OneShotCommand
+from runners.commands.registry import one_shot_commands
 from runners.models import AuditRecord, RunnerRun
 from runners.services import idempotency
 from tests.support.environments import StubAccount
@@ -164,3 +168,17 @@ def test_commands_of_pages_and_api_count_together(browser: Client, settings: Any
     assert row.stop_requested_at is None
     assert [record.outcome for record in AuditRecord.objects.order_by("-id")[:2]] == ["throttled"] * 2
     assert browser.get("/start").status_code == 200
+
+
+@pytest.mark.parametrize("command", one_shot_commands().values(), ids=str)
+def test_each_command_has_a_page_with_a_field_for_each_of_its_parameters(
+    browser: Client, command: OneShotCommand
+) -> None:
+    RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    page = browser.get(reverse(f"pages:{command.name}"), {"profile_name": "HERE", "expid": "a001"})
+    fields = page.context["form"].fields
+    assert [*fields] == (["expid"] if command.needs_expid else []) + [each.name for each in command.parameters]
+    for each in command.parameters:
+        assert escape(fields[each.name].label) in page.content.decode()
+    linked = reverse(f"pages:{command.name}") in browser.get("/experiments/a001").content.decode()
+    assert linked is bool(command.needs_expid or command.page.menu)

@@ -59,6 +59,7 @@ def unused(path: Path, count: Counter[str]) -> Iterator[str]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             members = {name for name in names_of(node.body) if is_single(name)}
+            members -= {f"get_{name}" for name in names_of(node.body)}  # of a SerializerMethodField
             if node.name in names or members:
                 cls = getattr(importlib.import_module(module), node.name)
                 if issubclass(cls, REGISTERED_BY_THEIR_BASE):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
@@ -15,12 +15,8 @@ from django.utils.functional import cached_property
 from django.utils.http import urlencode
 
 from profiles.models import EndpointToggle
-from runners.commands.base import Command, OneShotCommand
-from runners.commands.create_experiment import CREATE_EXPERIMENT
-from runners.commands.create_job_list import CREATE_JOB_LIST
+from runners.commands.base import Command, CommandOutcome, OneShotCommand
 from runners.commands.run_experiment import RUN_EXPERIMENT
-from runners.commands.set_job_status import SET_JOB_STATUS
-from runners.commands.update_description import UPDATE_DESCRIPTION
 from runners.exceptions import (
     AccountBusy,
     CommandFailed,
@@ -33,18 +29,10 @@ from runners.exceptions import (
 from runners.models import AuditRecord, RunnerRun
 from runners.models.operation import IdempotencyRecord
 from runners.pages.base import PageView
-from runners.pages.forms import (
-    PARAM,
-    CommandForm,
-    CreateExperimentForm,
-    DescriptionForm,
-    JobListForm,
-    RunForm,
-    SetStatusForm,
-)
+from runners.pages.forms import PARAM, CommandForm
 from runners.services import access, execute, idempotency, operations, starting
-from runners.services.execute import Plan
 from runners.services.operations import WAIT_GRACE
+from runners.web import requests
 from runners.web.audit import audit_command
 from runners.web.problems import error_context, with_retry_after
 
@@ -52,32 +40,30 @@ LAST_PARAMS = "page_params"  # key of the session: the last values of open param
 
 
 class CommandPage(PageView):
-    """The page of a command.
+    """The page of a command. `title`, `intro` and `button` are its `Page`.
 
     GET shows the form. POST has an `action`: `choose` (show the fields of another profile), `preview` or `do`.
-
     A preview leaves the audit record of a dry run in the API, and an invalid form that of an invalid request.
     """
 
     template_name = "pages/command.html"
-    form_class: ClassVar[type[CommandForm]]
-    command: ClassVar[Command]
-    is_once = False  # True: a form that is sent twice must execute the command only once
     preview_template = "pages/_plan.html"
+    command: Command = None  # type: ignore[assignment]  # `as_view` gives it
+    serializer_class: type[requests.ProfiledSerializer]
+    preview_name = ""  # the command's name in the audit, if the preview is more than a dry run
+    is_once = False  # True: a form that is sent twice must execute the command only once
 
-    def plan(self, data: dict[str, Any]) -> Plan:
-        """Return what the command would execute, from the validated data."""
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        return self.command.page.title
+
+    def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
+        """Return the context for the preview's template: `plan` and more. Raises RunnerServiceError."""
         raise NotImplementedError
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
         """Execute the command and return a redirect. Raises RunnerServiceError."""
         raise NotImplementedError
-
-    def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
-        """Return the context for the preview's template. Raises RunnerServiceError."""
-        plan = self.plan(data)
-        audit.argv, audit.outcome = plan.argv, "dry_run"
-        return {"plan": plan}
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return self._page(self._fresh(request.GET.dict()))
@@ -86,12 +72,12 @@ class CommandPage(PageView):
         action = request.POST.get("action")
         if action == "choose":
             return self._page(self._fresh(request.POST.dict()))
-        form = self.form_class(request, data=request.POST)
+        form = self._form(data=request.POST)
         is_preview = action == "preview"
-        command = (self._preview_name if is_preview else "") or self.command.name
+        name = is_preview and self.preview_name or self.command.name
         expid, profile_name = request.POST.get("expid", ""), request.POST.get("profile_name", "")
         try:
-            with audit_command(request, command, user=request.user, expid=expid, profile_name=profile_name) as audit:
+            with audit_command(request, name, user=request.user, expid=expid, profile_name=profile_name) as audit:
                 if not self._enabled():
                     raise EndpointDisabled(f"The {self.command.name} endpoint is currently disabled.")
                 if not form.is_valid():
@@ -105,15 +91,6 @@ class CommandPage(PageView):
             shown = error_context(error, request.user)
             return with_retry_after(self._page(form, error=shown, status=shown["status"]), shown)
 
-    @property
-    def title(self) -> str:  # type: ignore[override]
-        return self.command.page.title
-
-    @property
-    def _preview_name(self) -> str:
-        """The name of a preview in the audit, if it is more than a dry run."""
-        return self.command.preview_name if isinstance(self.command, OneShotCommand) else ""
-
     def _enabled(self) -> bool:
         return EndpointToggle.is_enabled(self.command.toggle.name)
 
@@ -122,13 +99,16 @@ class CommandPage(PageView):
         """The identifier of one filled-in form. It stays the same until the command of the form was executed."""
         return self.request.POST.get("once") or uuid4().hex
 
+    def _form(self, **given: Any) -> CommandForm:
+        return CommandForm(self.command, self.serializer_class, self.request, **given)
+
     def _fresh(self, given: dict[str, Any]) -> CommandForm:
         """Return an unbound form. Its open parameters get the values that the person used last with the profile."""
-        form = self.form_class(self.request, initial=given)
+        form = self._form(initial=given)
         if form.profile is None:
             return form
         last = self.request.session.get(LAST_PARAMS, {}).get(form.profile.name, {})
-        return self.form_class(self.request, initial={"profile_name": form.profile.name, **last, **given})
+        return self._form(initial={"profile_name": form.profile.name, **last, **given})
 
     def _remember(self, form: CommandForm) -> None:
         assert form.profile
@@ -156,16 +136,16 @@ def link(name: str, *args: Any, **query: str) -> str:
 
 
 class StartRun(CommandPage):
-    form_class = RunForm
-    command = RUN_EXPERIMENT
+    """The page that starts a run."""
 
-    def plan(self, data: dict[str, Any]) -> Plan:
-        return execute.plan_run(expid=data["expid"], config=data["config"])
+    command = RUN_EXPERIMENT
+    serializer_class = requests.RunExperimentRequest
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
+        plan = execute.plan_run(expid=data["expid"], config=data["config"])
+        audit.argv, audit.outcome = plan.argv, "dry_run"
         found = RunnerRun.objects.active().filter(expid=data["expid"], installation=data["config"].installation)
-        active = access.visible(found, self.request.user).first()
-        return {**super().preview(data, audit), "active": active}
+        return {"plan": plan, "active": access.visible(found, self.request.user).first()}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
         run = starting.run_experiment(
@@ -174,27 +154,50 @@ class StartRun(CommandPage):
         return redirect("pages:run", pk=run.pk)
 
 
-class OneShotPage(CommandPage):
-    """The page of a one-shot command."""
+def given(data: dict[str, Any]) -> dict[str, Any]:
+    """Select the arguments of `execute` from the validated data."""
+    return {"config": data["config"], "params": data["params"], "expid": data.get("expid", "")}
 
-    command: ClassVar[OneShotCommand]
 
-    def plan(self, data: dict[str, Any]) -> Plan:
-        return execute.plan(self.command, **_given(data))
+class OneShotCommandPage(CommandPage):
+    """The page of a command that is executed, ends, and tells its result. It needs nothing but the registry."""
+
+    command: OneShotCommand
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.serializer_class = requests.request_of(self.command)
+        self.is_once = not self.command.needs_expid
+        self.preview_name = self.command.preview_name
+        if self.preview_name:
+            self.preview_template = "pages/_changes.html"
+
+    def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
+        """Return the plan; if the command has a preview, also what Autosubmit on the machine says it would change."""
+        if not self.preview_name:
+            plan = execute.plan(self.command, **given(data))
+            audit.argv, audit.outcome = plan.argv, "dry_run"
+            return {"plan": plan}
+        outcome = execute.preview(self.command, audit=audit, **given(data))
+        plan = execute.plan(self.command, **given(data))
+        return {"plan": plan, "changes": outcome.changes, "warnings": outcome.warnings}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        outcome = execute.execute(self.command, audit=audit, **_given(data))
+        if self.is_once:
+            return self._execute_once(data, audit)
+        outcome = execute.execute(self.command, audit=audit, **given(data))
         self.done(self.command.page_message(outcome, data["params"]), outcome.warnings)
-        return redirect(link("pages:experiment", outcome.expid, profile_name=data["profile_name"]))
+        return self._next(outcome.expid, data)
 
+    def _next(self, expid: str, data: dict[str, Any]) -> HttpResponse:
+        """Redirect to the page of the command that usually comes next, or else to the page of the experiment."""
+        profile_name = data["profile_name"]
+        if following := self.command.page.next_command:
+            return redirect(link(f"pages:{following}", expid=expid, profile_name=profile_name))
+        return redirect(link("pages:experiment", expid, profile_name=profile_name))
 
-class CreateExperiment(OneShotPage):
-    form_class = CreateExperimentForm
-    command = CREATE_EXPERIMENT
-    is_once = True
-
-    def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
-        """Create the experiment. A form that is sent again (double click, reload, lost response) creates no second one:
+    def _execute_once(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
+        """Execute the command. A form that is sent again (double click, reload, lost response) creates nothing twice:
         it leads to the experiment that was created first.
 
         The key is a hash of the form's identifier and its fields, so a form with changed fields is a new request.
@@ -208,8 +211,9 @@ class CreateExperiment(OneShotPage):
                 caller=audit.actor, key=key, endpoint=self.command.name, request_hash=key
             ) as record:
                 if record.answer_status is None:
-                    expid, warnings = self._create(record, data, audit)
-                    told = self.command.page.done.format(expid=expid)
+                    outcome = self._operate(record, data, audit)
+                    expid, warnings = outcome.expid, outcome.warnings
+                    told = self.command.page_message(outcome, data["params"])
                 else:
                     assert record.answer_body
                     expid, warnings = record.answer_body["expid"], []
@@ -222,12 +226,12 @@ class CreateExperiment(OneShotPage):
                 **error.facts,
             ) from None
         self.done(told, warnings)
-        return redirect(link("pages:create-job-list", expid=expid, profile_name=data["profile_name"]))
+        return self._next(expid, data)
 
-    def _create(self, record: IdempotencyRecord, data: dict[str, Any], audit: AuditRecord) -> tuple[str, list[str]]:
-        """Create the experiment with an operation and wait for its end.
+    def _operate(self, record: IdempotencyRecord, data: dict[str, Any], audit: AuditRecord) -> CommandOutcome:
+        """Execute the command as an operation and wait for its end.
 
-        If this server dies meanwhile, the same form finds the operation. Returns the expid and the warnings.
+        If this server dies meanwhile, the same form finds the operation.
         """
         try:
             operation = idempotency.operation_of(record) or operations.start(
@@ -246,30 +250,4 @@ class CreateExperiment(OneShotPage):
             raise
         audit.expid = outcome.expid
         idempotency.answer(record, status=200, body={"expid": outcome.expid}, headers={})
-        return outcome.expid, outcome.warnings
-
-
-class CreateJobList(OneShotPage):
-    form_class = JobListForm
-    command = CREATE_JOB_LIST
-
-
-class SetJobStatus(OneShotPage):
-    form_class = SetStatusForm
-    command = SET_JOB_STATUS
-    preview_template = "pages/_changes.html"
-
-    def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
-        """Ask Autosubmit on the machine for the changes, without saving them. This takes about two seconds."""
-        outcome = execute.preview(self.command, audit=audit, **_given(data))
-        return {"plan": self.plan(data), "changes": outcome.changes, "warnings": outcome.warnings}
-
-
-class UpdateDescription(OneShotPage):
-    form_class = DescriptionForm
-    command = UPDATE_DESCRIPTION
-
-
-def _given(data: dict[str, Any]) -> dict[str, Any]:
-    """Select the arguments of `execute` from the validated data."""
-    return {"config": data["config"], "params": data["params"], "expid": data.get("expid", "")}
+        return outcome

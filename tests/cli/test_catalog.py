@@ -1,0 +1,146 @@
+"""The subcommands that the client makes of a description of the commands: the bundled one, and that of a service."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from profiles.extensions import own_entries
+from runners.cli.__main__ import main, parser
+from runners.cli.catalog import BY_HAND, MEMBERS, PARAMETER_MEMBERS, POSITIONAL, TAKEN, bundled, name_of
+from runners.cli.service import Exit
+from runners.commands.registry import COMMANDS
+from tests.support.paths import ROOT
+
+Parameter = dict[str, Any]
+Received = list[tuple[str, Any]]  # path and body
+
+
+def parameter(name: str, kind: str, **more: bool) -> Parameter:
+    return {"name": name, "kind": kind, "required": False, "in_body": False, "help": "100 % of it", **more}
+
+
+ARCHIVE: dict[str, Any] = {
+    "name": "archive",
+    "summary": "Pack an experiment",
+    "needs_expid": True,
+    "is_long": False,
+    "parameters": [
+        parameter("level", "words"),
+        parameter("clean", "flag"),
+        parameter("profile", "text", in_body=True),
+        parameter("tags", "texts", required=True),
+    ],
+}
+ANSWER = {"message": "Done.", "warnings": ["It is large."]}
+
+
+@contextmanager
+def service(commands: Any) -> Iterator[tuple[str, Received]]:
+    """Run a server that describes `commands` and accepts each command. Yield its URL and the requests it received."""
+    received: Received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer({"commands": commands})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            received.append((self.path.removeprefix("/v4/runners/command/"), body))
+            self.answer(ANSWER)
+
+        def answer(self, body: Any) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", received
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def run(url: str, line: str) -> int:
+    return main(["--url", url, "--patience", "0", *line.split()])
+
+
+@pytest.mark.django_db
+def test_the_bundled_commands_are_those_of_the_registry(client: Client, settings: Any) -> None:
+    """If this fails, run `make cli-commands`, which writes the file."""
+    settings.PROTECTION_LEVEL = "NONE"
+    described = client.get("/v4/runners/commands").json()["commands"]
+    own = {entry.name for entry in own_entries(COMMANDS.group)} - {*BY_HAND}
+    excerpt = [
+        {name: command[name] for name in MEMBERS}
+        | {"parameters": [{name: each[name] for name in PARAMETER_MEMBERS} for each in command["parameters"]]}
+        for command in described
+        if command["name"] in own
+    ]
+    if os.environ.get("COMMANDS_WRITE"):
+        (ROOT / "runners/cli/commands.json").write_text(json.dumps(excerpt, indent=1) + "\n")
+    assert bundled() == excerpt
+
+
+def test_each_bundled_command_has_a_subcommand_with_all_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    top, names = parser(bundled())
+    for command in bundled():
+        assert name_of(command) in names
+        with pytest.raises(SystemExit, match="0"):
+            top.parse_args([name_of(command), "--help"])
+        words = capsys.readouterr().out
+        for each in command["parameters"]:
+            assert each["name"] not in TAKEN
+            is_positional = each["name"] in POSITIONAL.get(command["name"], ())
+            assert (each["name"].upper() if is_positional else f"--{each['name'].replace('_', '-')}") in words
+
+
+def test_a_command_of_the_site_is_sent_as_the_service_describes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with service([*bundled(), ARCHIVE]) as (url, received):
+        line = "archive --profile HERE a001 --clean --command-profile big"
+        assert run(url, f"{line} --tags x y") == Exit.OK
+        with pytest.raises(SystemExit, match="2"):
+            run(url, line)  # tags are required
+        assert run(url, "commands") == Exit.OK
+    expected = {"profile_name": "HERE", "profile_params": {}, "expid": "a001", "profile": "big"}
+    assert received == [("archive", {**expected, "command_params": {"clean": True, "tags": ["x", "y"]}})]
+    printed = capsys.readouterr()
+    assert "archive" in printed.out
+    assert "Pack an experiment" in printed.out
+    assert "warning: It is large.\nDone.\n" in printed.err
+
+
+def test_a_command_that_the_service_does_not_have_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with service([ARCHIVE]) as (url, _), pytest.raises(SystemExit, match="2"):
+        run(url, "fly --profile HERE a001")
+    assert "invalid choice: 'fly'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "commands", [None, {}, [1], ["archive"], [{"name": "archive"}], [{**ARCHIVE, "parameters": 3}]]
+)
+def test_a_description_that_is_not_understood_is_an_error(commands: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with service(commands) as (url, received):
+        if commands == {}:  # no command at all
+            with pytest.raises(SystemExit, match="2"):
+                run(url, "archive a001")
+        else:
+            assert run(url, "archive a001") == Exit.UNREACHABLE
+            assert "describes its commands in a form" in capsys.readouterr().err
+    assert received == []
