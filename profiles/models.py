@@ -32,7 +32,7 @@ from profiles.limits import (
 from profiles.people import Person
 from profiles.rules import RUNNERS, loader_choices, runner_choices
 
-OPEN = "Leave empty to leave it open: requests then give it in profile_params."
+OPEN = "Empty: open, requests give it in profile_params."
 
 
 class RunnerProfile(models.Model):
@@ -41,12 +41,12 @@ class RunnerProfile(models.Model):
     name = models.CharField(
         max_length=validators.MAX_NAME,
         unique=True,
-        help_text="What requests give as profile_name: letters, digits and _ . - .",
+        help_text="The profile_name in requests: letters, digits and _ . - .",
     )
     enabled = models.BooleanField(
-        default=True, help_text="Off: nobody sees or uses the profile. Runs started with it go on and can be stopped."
+        default=True, help_text="Off: the profile is hidden and cannot be used. Its runs continue and can be stopped."
     )
-    description = models.TextField(blank=True, help_text="For people: what it is for, whom to ask.")
+    description = models.TextField(blank=True, help_text="For people: purpose and contact.")
     runner_type = models.CharField(
         max_length=16, blank=True, choices=runner_choices, help_text=f"How commands reach the machine. {OPEN}"
     )
@@ -55,7 +55,7 @@ class RunnerProfile(models.Model):
         max_length=16,
         blank=True,
         choices=loader_choices,
-        help_text=f"What prepares the environment in which Autosubmit is found. {OPEN}",
+        help_text=f"The module loader that prepares the environment of Autosubmit. {OPEN}",
     )
     modules = models.TextField(
         blank=True,
@@ -71,14 +71,14 @@ class RunnerProfile(models.Model):
         "SSH port",
         null=True,
         blank=True,
-        help_text="1 to 65535. Empty: requests may give it; otherwise it is the port in ~/.ssh/config, or 22.",
+        help_text="1 to 65535. Empty: open. Requests may give it; the default is the port in ~/.ssh/config, or 22.",
     )
     ssh_user = models.CharField(
         "SSH user",
         max_length=validators.MAX_USER,
         blank=True,
-        help_text="The account on that machine. Empty: requests may give it; otherwise it is the one in ~/.ssh/config, "
-        "and if there is none, requests have to give it.",
+        help_text="The account on this machine. Empty: open. Requests may give it; the default is the user in "
+        "~/.ssh/config. Without one, requests have to give it.",
     )
     other_parameters = models.JSONField(
         default=dict,
@@ -92,58 +92,58 @@ class RunnerProfile(models.Model):
         blank=True,
         default="",
         db_default="",  # an older server on the same database does not set this column
-        help_text="The Autosubmit database that the commands use, by a name that you choose. Profiles that use the "
-        "same database have the same name. An experiment runs once in an installation, whichever profile starts it. "
-        "{user} is the account that runs the commands and {host} its machine: write {user}@{host} when every "
-        "account has a database of its own. Empty: the installation 'default', one for all.",
+        help_text="A name for the Autosubmit database that the commands use. Profiles that use the same database need "
+        "the same name. An experiment can have one active run in an installation, whichever profile starts it. {user} "
+        "is replaced by the account that runs the commands and {host} by its machine: use {user}@{host} if every "
+        "account has its own database. Empty: the installation 'default', shared by all.",
     )
     run_groups = models.ManyToManyField(
         Group,
         blank=True,
         related_name="+",
         verbose_name="groups that may run",
-        help_text="Who may use the profile to run, create and describe experiments. Empty: everybody who may use the "
-        "service.",
+        help_text="Groups that may use the profile to run, create and describe experiments. Empty: everybody who may "
+        "use the service.",
     )
     stop_groups = models.ManyToManyField(
         Group,
         blank=True,
         related_name="+",
         verbose_name="groups that may stop",
-        help_text="Who may stop runs that were started with the profile. Empty: the groups that may run.",
+        help_text="Groups that may stop runs of the profile. Empty: the groups that may run.",
     )
     status_groups = models.ManyToManyField(
         Group,
         blank=True,
         related_name="+",
         verbose_name="groups that may set statuses",
-        help_text="Who may use the profile to set the status of jobs. Empty: the groups that may run.",
+        help_text="Groups that may use the profile to set the status of jobs. Empty: the groups that may run.",
     )
     view_groups = models.ManyToManyField(
         Group,
         blank=True,
         related_name="+",
         verbose_name="groups that may see",
-        help_text="Who sees runs that were started with the profile, and their logs; who started a run always sees it. "
+        help_text="Groups that see runs of the profile and their logs. The person who started a run always sees it. "
         "Empty: everybody who may use the service.",
     )
     allowed_hosts = models.TextField(
         "allowed SSH hosts",
         blank=True,
-        help_text="Patterns, one per line, such as *.example.com: what SSH.HOST may be when it is open. Empty: any.",
+        help_text="Allowed values of an open SSH.HOST: patterns, one per line, such as *.example.com. Empty: any.",
     )
     allowed_users = models.TextField(
         "allowed SSH users",
         blank=True,
-        help_text="Patterns, one per line: what SSH.USER may be when it is open. {username} is the name of the person "
-        "who asks, {accounts} the accounts that an admin has mapped to that person (Accounts of people); project_* is "
-        "for everybody. Empty: any account, so anybody can act as anybody.",
+        help_text="Allowed values of an open SSH.USER: patterns, one per line. {username} is the name of the person "
+        "who asks, {accounts} the accounts that an admin has mapped to this person (Accounts of people); project_* "
+        "applies to everybody. Empty: any account, so anybody can act as anybody.",
     )
     venv_roots = models.TextField(
         "directories of environments",
         blank=True,
-        help_text="Absolute paths, one per line: where an environment that is given by its path (VENV, and CONDA by "
-        "path) must lie when MODULES is open; links are followed on the machine. Empty: anywhere.",
+        help_text="Allowed directories of an environment that is given by its path (VENV, and CONDA by path) if "
+        "MODULES is open: absolute paths, one per line. Links are followed on the machine. Empty: any directory.",
     )
 
     class Meta:
@@ -339,9 +339,11 @@ class RunnerProfile(models.Model):
 class DeletedProfile(models.Model):
     """The view groups of a deleted profile. Without such a row, everybody sees the runs of the deleted profile."""
 
-    number = models.BigIntegerField(unique=True, help_text="What its runs hold as profile_id. Below 0: not known.")
+    number = models.BigIntegerField(unique=True, help_text="The profile_id of its runs. Below 0: not known.")
     name = models.CharField(max_length=validators.MAX_NAME)
-    view_groups = models.JSONField(default=list, help_text="The numbers of the groups. None: who started a run.")
+    view_groups = models.JSONField(
+        default=list, help_text="The numbers of the groups. Empty: only the person who started a run."
+    )
 
     class Meta:
         ordering = ["number"]
@@ -361,9 +363,7 @@ class EndpointToggle(models.Model):
     """The admin's switch of one command family. A family without a row is in the state that its Toggle starts in."""
 
     name = models.CharField(max_length=40, unique=True, choices=toggles.choices)
-    enabled = models.BooleanField(
-        default=True, help_text="Off: requests are answered 403, and today's GUI hides the controls."
-    )
+    enabled = models.BooleanField(default=True, help_text="Off: requests get 403, and today's GUI hides the controls.")
 
     class Meta:
         ordering = ["name"]
@@ -394,7 +394,9 @@ class PublishedSSHKey(models.Model):
         validators=[validators.validate_public_key],
         help_text="The line of a .pub file, such as 'ssh-ed25519 AAAA... autosubmit-runners'. Everybody may see it.",
     )
-    comment = models.CharField(max_length=200, blank=True, help_text="For admins only: where the private half is.")
+    comment = models.CharField(
+        max_length=200, blank=True, help_text="For admins only: the location of the private key."
+    )
 
     class Meta:
         ordering = ["id"]
@@ -451,7 +453,7 @@ class UserSettings(models.Model):
         max_length=128,
         blank=True,
         validators=[validators.validate_preferred_username],
-        help_text="Offered by the GUI where an SSH user is open.",
+        help_text="Suggested by the GUI for an open SSH user.",
     )
     created = models.DateTimeField(auto_now_add=True)
     modified = models.DateTimeField(auto_now=True)

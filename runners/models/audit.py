@@ -25,8 +25,10 @@ class AuditRecord(OfProfile):
     INTERRUPTED = "interrupted"
 
     created = models.DateTimeField(default=timezone.now)
-    actor = models.CharField(max_length=150, blank=True, help_text="Kept as text: it outlives the account.")
-    token = models.CharField(max_length=64, blank=True, help_text="The public part of the token used, if one was.")
+    actor = models.CharField(
+        max_length=150, blank=True, help_text="Stored as text, because the account may be deleted."
+    )
+    token = models.CharField(max_length=64, blank=True, help_text="The public part of the token, if one was used.")
     address = models.CharField(max_length=64, blank=True)
     endpoint = models.CharField(max_length=64)
     expid = models.CharField(max_length=16, blank=True)
@@ -45,13 +47,15 @@ class AuditRecord(OfProfile):
     # Both are null once the command has ended. They are nullable and have no default: the table has millions of rows,
     # and SQLite would copy it to add another kind of column.
     owner = models.CharField(
-        max_length=200, null=True, editable=False, help_text="Which process carries out the command (own_process)."
+        max_length=200, null=True, editable=False, help_text="The process that executes the command (own_process)."
     )
     owned_until = models.DateTimeField(
-        null=True, editable=False, help_text="After that the command cannot be under way any more."
+        null=True, editable=False, help_text="The command cannot be in progress after this time."
     )
 
-    request_id = models.CharField(max_length=64, null=True, editable=False, help_text="As in the answer and the log.")
+    request_id = models.CharField(
+        max_length=64, null=True, editable=False, help_text="The request id in the response and the log."
+    )
 
     class Meta:
         ordering = ["-id"]

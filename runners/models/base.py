@@ -67,28 +67,34 @@ class DetachedCommand(OfProfile):
         max_length=MAX_INSTALLATION,
         default=DEFAULT_INSTALLATION,
         db_default=DEFAULT_INSTALLATION,  # an older server on the same database does not set this column
-        help_text="The Autosubmit database that it uses, by the name that its profile had for it at the start.",
+        help_text="The name of its Autosubmit database in the profile at the start.",
     )
-    config = models.JSONField(help_text="The whole resolved configuration, as it was at the start.")
+    config = models.JSONField(help_text="The complete resolved configuration at the start.")
 
     status: models.Field[Any, Any]  # each model has choices of its own
-    exit_code = models.IntegerField(null=True, blank=True, help_text="Of the command; 128 + signal when one ended it.")
+    exit_code = models.IntegerField(
+        null=True, blank=True, help_text="Exit code of the command; 128 + signal if a signal ended it."
+    )
 
     pid = models.IntegerField(null=True, blank=True)
     identity = models.JSONField(null=True, blank=True, help_text="Host, boot id, pids and their start times.")
-    host = models.CharField(max_length=255, blank=True, help_text="The machine's own name once it has answered.")
+    host = models.CharField(
+        max_length=255, blank=True, help_text="The host name of the machine, after its first answer."
+    )
 
     created = models.DateTimeField(default=timezone.now)
     modified = models.DateTimeField(default=timezone.now, help_text="When the state last changed.")
     finished = models.DateTimeField(null=True, blank=True)
     confirmed_at = models.DateTimeField(null=True, blank=True, help_text="When the machine last confirmed the state.")
-    reachable = models.BooleanField(default=True, help_text="False: the last known state is shown, cannot tell now.")
-    unreachable_detail = models.TextField(blank=True, help_text="Why the machine could not tell.")
+    reachable = models.BooleanField(
+        default=True, help_text="False: the last known state, because the machine cannot be probed now."
+    )
+    unreachable_detail = models.TextField(blank=True, help_text="The reason why the last probe failed.")
     probing_until = models.DateTimeField(null=True, blank=True, editable=False)
 
     started_by = models.CharField(max_length=150, blank=True)
     cleaned_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="When clean_runs removed its directory, log included."
+        null=True, blank=True, editable=False, help_text="When clean_runs removed its directory with the log."
     )
 
     objects = DetachedCommandQuerySet.as_manager()

@@ -13,8 +13,8 @@ class SeenDatabase(models.Model):
 
     profile_id = models.BigIntegerField(help_text="The number of the profile. It may have been deleted.")
     user = models.CharField(max_length=MAX_USER, help_text="The account.")
-    ssh_host = models.CharField(max_length=MAX_HOST, blank=True, help_text="As the profile names it; empty for LOCAL.")
-    host = models.CharField(max_length=255, help_text="The machine, by its own name.")
+    ssh_host = models.CharField(max_length=MAX_HOST, blank=True, help_text="The host in the profile; empty for LOCAL.")
+    host = models.CharField(max_length=255, help_text="The host name of the machine.")
     location = models.CharField(
         max_length=MAX_PATH, help_text="A real path, or the address of a server without credentials."
     )

@@ -15,9 +15,9 @@ class OperationStatus(models.TextChoices):
 
     PENDING = "pending", "the machine has not confirmed the start yet"
     RUNNING = "running", "the command executes"
-    SUCCEEDED = "succeeded", "the command has done it"
-    FAILED = "failed", "the command says no, was ended at its deadline, or was never started"
-    UNKNOWN = "unknown", "its process is gone and it said neither yes nor no: look before you repeat it"
+    SUCCEEDED = "succeeded", "the command has succeeded"
+    FAILED = "failed", "the command failed, timed out, or was never started"
+    UNKNOWN = "unknown", "its process is gone without a result: check the experiment before you retry it"
 
 
 class Operation(DetachedCommand):
@@ -26,15 +26,17 @@ class Operation(DetachedCommand):
     ACTIVE_STATUS = OperationStatus.RUNNING
 
     kind = models.CharField(max_length=32, choices=operation_kinds, help_text="The command.")
-    expid = models.CharField(max_length=16, blank=True, help_text="Of create-experiment: empty until it is made.")
+    expid = models.CharField(
+        max_length=16, blank=True, help_text="For create-experiment: empty until the experiment is created."
+    )
     argv = models.JSONField(default=list)
-    timeout = models.PositiveIntegerField(help_text="Seconds after which the command is ended on its machine.")
+    timeout = models.PositiveIntegerField(help_text="Timeout of the command on its machine, in seconds.")
 
     status = models.CharField(max_length=16, choices=OperationStatus.choices, default=OperationStatus.RUNNING)
-    result = models.JSONField(null=True, blank=True, help_text="expid and warnings of a command that has done it.")
-    error = models.JSONField(null=True, blank=True, help_text="code, detail and facts of one that has not.")
+    result = models.JSONField(null=True, blank=True, help_text="expid and warnings of a command that has succeeded.")
+    error = models.JSONField(null=True, blank=True, help_text="code, detail and facts of a command that has failed.")
 
-    notes = models.JSONField(default=list, editable=False, help_text="Warnings that were known before the start.")
+    notes = models.JSONField(default=list, editable=False, help_text="Warnings from before the start.")
 
     class Meta:
         ordering = ["-id"]
@@ -69,14 +71,14 @@ class IdempotencyRecord(models.Model):
     has found.
     """
 
-    caller = models.CharField(max_length=150, blank=True, help_text="Empty: nobody was signed in.")
+    caller = models.CharField(max_length=150, blank=True, help_text="Empty: no signed-in person.")
     key = models.CharField(max_length=255)
     endpoint = models.CharField(max_length=64)
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of endpoint and body.")
     created = models.DateTimeField(default=timezone.now)
 
-    owner = models.CharField(max_length=200, blank=True, help_text="Which process answers it.")
-    owned_until = models.DateTimeField(default=timezone.now, help_text="After that nobody waits for it.")
+    owner = models.CharField(max_length=200, blank=True, help_text="The process that handles it.")
+    owned_until = models.DateTimeField(default=timezone.now, help_text="The end of its lease.")
 
     run_key = models.CharField(max_length=32)
     operation = models.OneToOneField(Operation, on_delete=models.SET_NULL, null=True, blank=True)

@@ -26,10 +26,10 @@ class RunReason(models.TextChoices):
 
     STOPPED = "stopped", "stopped on request"
     FAILED = "failed", "ended with an exit code other than 0"
-    KILLED = "killed", "ended by a signal that did not come from here"
-    LOST = "lost", "its process is gone and left no exit code (killed hard, or the machine was rebooted)"
+    KILLED = "killed", "ended by a signal that was not sent by this service"
+    LOST = "lost", "its process is gone without an exit code (killed by KILL, or the machine was rebooted)"
     NEVER_STARTED = "never_started", "the launch never reached the command"
-    ABANDONED = "abandoned", "declared ended by an admin while its machine could not be asked"
+    ABANDONED = "abandoned", "declared ended by an admin while its machine was unreachable"
 
 
 class RunnerRunQuerySet(DetachedCommandQuerySet["RunnerRun"]):
@@ -91,13 +91,15 @@ class RunnerRun(DetachedCommand):
     status = models.CharField(max_length=16, choices=RunStatus.choices, default=RunStatus.ACTIVE)
     reason = models.CharField(max_length=16, choices=RunReason.choices, blank=True)
     signal = models.CharField(max_length=32, blank=True, help_text="The signal that ended the command, if one did.")
-    detail = models.TextField(blank=True, help_text="Last words of a run that failed, or why it was declared ended.")
+    detail = models.TextField(
+        blank=True, help_text="Last lines of a run that failed, or the reason why it was declared ended."
+    )
 
     jobs = models.JSONField(
         null=True,
         blank=True,
         editable=False,
-        help_text="What became of its jobs: total (null: not known), failed, not_run, failed_jobs (50 names at most).",
+        help_text="The results of its jobs: total (null: not known), failed, not_run, failed_jobs (at most 50 names).",
     )
     superseded = models.BooleanField(
         default=False, editable=False, help_text="Its experiment was deleted: a newer one has the same id."
@@ -108,14 +110,14 @@ class RunnerRun(DetachedCommand):
     stopped_by = models.CharField(max_length=150, blank=True)
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     stop_steps = models.JSONField(
-        default=list, blank=True, editable=False, help_text="What the last stop has tried so far, as it happens."
+        default=list, blank=True, editable=False, help_text="The steps of the last stop so far."
     )
     stop_owner = models.CharField(
-        max_length=200, blank=True, editable=False, help_text="The process that carries out a stop now."
+        max_length=200, blank=True, editable=False, help_text="The process that executes a stop now."
     )
     stop_until = models.DateTimeField(null=True, blank=True, editable=False)
     cancel = models.JSONField(
-        null=True, blank=True, editable=False, help_text="What the last cancel of its jobs has brought."
+        null=True, blank=True, editable=False, help_text="The result of the last cancellation of its jobs."
     )
 
     objects = RunnerRunQuerySet.as_manager()  # type: ignore[misc]  # mypy sees no class variable here

@@ -27,7 +27,7 @@ class TokenScope(models.TextChoices):
 
     READ = "read", "read: status, logs and configuration"
     RUN = "run", "run: read, and the commands"
-    MANAGE = "manage", "manage: run, and declaring runs ended whose machine cannot be asked"
+    MANAGE = "manage", "manage: run, and declaring runs ended whose machine is gone for good"
 
 
 class ApiToken(models.Model):
@@ -38,7 +38,7 @@ class ApiToken(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="auth_token_set")
     created = models.DateTimeField(auto_now_add=True)
     expiry = models.DateTimeField(null=True, blank=True)
-    name = models.CharField(max_length=100, blank=True, help_text="What it is for, e.g. the machine that uses it.")
+    name = models.CharField(max_length=100, blank=True, help_text="Its purpose, e.g. the machine that uses it.")
     scope = models.CharField(max_length=8, choices=TokenScope.choices, default=TokenScope.RUN)
     last_used = models.DateTimeField(null=True, blank=True, editable=False)
 
@@ -65,7 +65,7 @@ class ApiToken(models.Model):
 class SignInAttempts(models.Model):
     """The times of the last password checks of one account or one address. See runners.services.sign_in."""
 
-    key = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of what is counted.")
+    key = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of the counted address or account.")
     times = models.JSONField(default=list, help_text="Seconds since 1970.")
     expires = models.DateTimeField(default=timezone.now, db_index=True)
 

@@ -75,7 +75,7 @@ class WebhookEvent(models.TextChoices):
 
     COMPLETED = "run.completed", "a run ended with exit code 0"
     TERMINATED = "run.terminated", "a run ended in any other way"
-    NEVER_STARTED = "run.never_started", "a run was asked for and its command never executed"
+    NEVER_STARTED = "run.never_started", "a run was requested and its command was never executed"
 
 
 def validate_events(value: Any) -> None:
@@ -97,13 +97,13 @@ class Webhook(models.Model):
         max_length=120,
         default=new_secret,
         validators=[validate_secret],
-        help_text="Give it to the receiver: messages are signed with it (Standard Webhooks).",
+        help_text="The receiver needs it to verify the messages (Standard Webhooks).",
     )
     events = models.JSONField(default=list, blank=True, validators=[validate_events], help_text="Empty: every event.")
     profile_names = models.JSONField(
         default=list, blank=True, validators=[validate_names], help_text="Empty: runs of every profile."
     )
-    enabled = models.BooleanField(default=True, help_text="Off: nothing is sent, and nothing new is kept to be sent.")
+    enabled = models.BooleanField(default=True, help_text="Off: no message is sent, and no new message is stored.")
     created = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

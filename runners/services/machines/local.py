@@ -40,7 +40,7 @@ class LocalRunner(Runner):
     """The machine on which this service runs, with the service's own account."""
 
     name = "LOCAL"
-    label = "LOCAL: the machine this service lives on"
+    label = "LOCAL: the machine of this service"
     is_local = True
     target_class = LocalTarget
 

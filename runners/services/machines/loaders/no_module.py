@@ -1,4 +1,4 @@
-"""NO_MODULE: the login environment as it is."""
+"""NO_MODULE: the unchanged login environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class NoModuleLoader(ModuleLoader):
     """The unchanged login environment: Autosubmit is already on PATH."""
 
     name = "NO_MODULE"
-    label = "NO_MODULE: the login environment as it is"
+    label = "NO_MODULE: the unchanged login environment"
     takes = "none"
 
     def prelude(self) -> list[str]:
