@@ -78,7 +78,7 @@ MIDDLEWARE = [
     "runners.web.middleware.BodyLimitMiddleware",
     "runners.web.compression.CompressionMiddleware",
     "runners.api.middleware.ApiPathMiddleware",
-    "runners.web.middleware.NoNul",
+    "runners.web.middleware.RejectNulMiddleware",
     "runners.web.middleware.ActingMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -87,7 +87,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "runners.web.middleware.PagePolicy",
+    "runners.web.middleware.ContentSecurityPolicyMiddleware",
 ]
 if CORS_ALLOWED_ORIGINS or CORS_ALLOW_ALL_ORIGINS:
     MIDDLEWARE.insert(2, "corsheaders.middleware.CorsMiddleware")

@@ -75,7 +75,7 @@ def _actor(request: HttpRequest) -> acting.Actor:
     return acting.Actor(name, getattr(token, "token_key", ""), address)
 
 
-class NoNul:
+class RejectNulMiddleware:
     """Answer 400 if the path or the query contains a NUL: PostgreSQL rejects such a text, and no name contains one.
 
     The API is excluded, because its serializers reject a NUL and name the parameter.
@@ -92,7 +92,7 @@ class NoNul:
         return self.get_response(request)
 
 
-class PagePolicy(CSPMiddleware):
+class ContentSecurityPolicyMiddleware(CSPMiddleware):
     """Add the Content-Security-Policy and forbid caching.
 
     The API is excluded: a browser never renders its JSON, and clients request the status a thousand times a second.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from typing import Any
 
@@ -11,7 +9,7 @@ from rest_framework import serializers
 
 from profiles.installations import MAX_INSTALLATION
 from profiles.rules import RUNNERS, loader_choices, runner_choices
-from runners.api.pagination import LARGEST_PAGE, PAGE
+from runners.api.pagination import LARGEST_PAGE_SIZE, PAGE_SIZE, number_of
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.services.representations import run_fields
 from runners.web.fields import ExpidField, StrictTextField
@@ -47,7 +45,7 @@ class RunsQuery(StrictSerializer):
     ordering = serializers.ChoiceField(
         choices=list(ORDERINGS), default="-created", help_text="-created: newest first. created: oldest first."
     )
-    page_size = serializers.IntegerField(min_value=1, max_value=LARGEST_PAGE, default=PAGE)
+    page_size = serializers.IntegerField(min_value=1, max_value=LARGEST_PAGE_SIZE, default=PAGE_SIZE)
     cursor = StrictTextField(
         required=False,
         max_length=64,
@@ -55,17 +53,7 @@ class RunsQuery(StrictSerializer):
     )
 
     def validate_cursor(self, value: str) -> int:
-        """Return the number of the run that the cursor holds."""
-        try:
-            text = base64.urlsafe_b64decode(value.encode("ascii") + b"==").decode("ascii")
-            found = re.fullmatch(r"run (\d{1,18})", text, re.ASCII)
-        except (binascii.Error, ValueError):
-            found = None
-        if not found:
-            raise serializers.ValidationError(
-                "Invalid cursor. Give the next_cursor of a page, unchanged, or leave it out."
-            )
-        return int(found[1])
+        return number_of(value)
 
 
 class AbandonRunRequest(StrictSerializer):
