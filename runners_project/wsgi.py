@@ -35,5 +35,5 @@ def serve_static(inner: WhiteNoise) -> WhiteNoise:
     return inner
 
 
-interrupted.settle_at_start()
+interrupted.mark_at_start()
 application = serve_static(WhiteNoise(django_application, max_age=3600))

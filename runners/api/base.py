@@ -21,7 +21,7 @@ from runners.api.throttling import CommandThrottle
 from runners.exceptions import EndpointDisabled
 from runners.models import AuditRecord
 from runners.models.token import ApiToken
-from runners.services.audit import as_known
+from runners.services.audit import as_outcome_unknown
 from runners.services.execute import Plan
 from runners.services.strangers import STRANGERS
 from runners.web.audit import audit_command, identify
@@ -115,7 +115,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             raise EndpointDisabled(f"The {self.command} endpoint is currently disabled.")
 
     def handle_exception(self, exc: Exception) -> Response:
-        response = super().handle_exception(as_known(exc, self.audit))
+        response = super().handle_exception(as_outcome_unknown(exc, self.audit))
         self.audit.outcome, self.audit.detail = response.data["code"], response.data["detail"]
         return response
 

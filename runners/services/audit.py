@@ -3,7 +3,7 @@
 A use case calls `begin` when it has decided to do something: this stores the record with the outcome `under_way`. The
 end of `audited` completes the record. A rejection before `begin` is stored as one complete record. A record that is
 never completed becomes `interrupted` as soon as it is certain that no process works on its command any more
-(`settle_all`).
+(`mark_interrupted`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 from django.db import DatabaseError, InterfaceError, connection
@@ -31,8 +31,8 @@ commands = logging.getLogger("runners.commands")  # one line per command, with i
 
 DETAIL_LIMIT = 2000  # characters
 # The record of a command that changes the configuration. The changes are stored in it (services/changes.py).
-HOLDER: ContextVar[AuditRecord | None] = ContextVar("holder", default=None)
-START_NOTHING = ("check-profile", "abandon-run")  # commands that are safe to retry
+RECORD_OF_CHANGES: ContextVar[AuditRecord | None] = ContextVar("record_of_changes", default=None)
+SAFE_TO_RETRY = ("check-profile", "abandon-run")  # commands that are safe to retry
 INTERRUPTED_DETAIL = (
     "The service ended, or lost its database, before the outcome was stored. The command may have been executed "
     "partly or completely."
@@ -48,15 +48,18 @@ def audited(
     address: str = "",
     expid: str = "",
     profile_name: str = "",
+    holds_changes: bool = False,
     is_listed: Callable[[AuditRecord], bool] = lambda record: True,
     worded: Callable[[RunnerServiceError], str] = str,
 ) -> Iterator[AuditRecord]:
     """Record a command: yield its record, which a use case fills in, and save it at the end with its outcome.
 
     Exceptions pass through; a lost database after `begin` becomes OutcomeUnknown. A caller that turns an exception into
-    an answer inside the block sets `outcome` and `detail` itself. `is_listed` is called at the end: if it returns
-    False, the record is counted elsewhere and not saved. `worded` returns the text of an error for the caller, who may
-    not see every run. A record that cannot be saved is logged and saved later; the answer does not fail because of it.
+    an answer inside the block sets `outcome` and `detail` itself. With `holds_changes`, the record holds the changes of
+    the configuration that the block makes: it is saved in the transaction of each change, and the changes get no
+    records of their own. `is_listed` is called at the end: if it returns False, the record is counted elsewhere and not
+    saved. `worded` returns the text of an error for the caller, who may not see every run. A record that cannot be
+    saved is logged and saved later; the answer does not fail because of it.
     """
     record = AuditRecord(
         endpoint=endpoint, actor=actor, token=token, address=address, expid=expid[:16], profile_name=profile_name[:100]
@@ -64,7 +67,8 @@ def audited(
     record.owner, record.request_id = own_process.owner(), request_id.current() or None
     start = time.monotonic()
     try:
-        yield record
+        with _holding_changes(record) if holds_changes else nullcontext():
+            yield record
     except RunnerServiceError as error:
         record.outcome, record.detail = error.code, worded(error)
         raise
@@ -72,7 +76,7 @@ def audited(
         record.outcome, record.detail = error.code, str(error)
         raise
     except LOST as error:
-        known = as_known(error, record)
+        known = as_outcome_unknown(error, record)
         record.outcome, record.detail = getattr(known, "code", "database_unavailable"), str(known)
         if known is error:
             raise
@@ -90,16 +94,12 @@ def audited(
 
 
 @contextmanager
-def holds_changes(record: AuditRecord) -> Iterator[None]:
-    """Let the record of a command hold the changes of the configuration that the block makes.
-
-    The record is saved in the transaction of each change. The changes get no records of their own.
-    """
-    token = HOLDER.set(record)
+def _holding_changes(record: AuditRecord) -> Iterator[None]:
+    token = RECORD_OF_CHANGES.set(record)
     try:
         yield
     finally:
-        HOLDER.reset(token)
+        RECORD_OF_CHANGES.reset(token)
 
 
 def begin(record: AuditRecord) -> None:
@@ -119,9 +119,9 @@ def begin(record: AuditRecord) -> None:
         record.outcome = outcome
 
 
-def as_known(error: Exception, record: AuditRecord) -> Exception:
+def as_outcome_unknown(error: Exception, record: AuditRecord) -> Exception:
     """Return the error for a command that lost its database: OutcomeUnknown if it had begun, else the same error."""
-    if record._state.adding or record.endpoint in START_NOTHING or not isinstance(error, LOST):
+    if record._state.adding or record.endpoint in SAFE_TO_RETRY or not isinstance(error, LOST):
         return error
     what = f"run {record.run_id}" if record.run_id else f"experiment {record.expid}" if record.expid else "the command"
     return OutcomeUnknown(
@@ -136,19 +136,19 @@ def is_under_way(record: AuditRecord) -> bool:
     return own_process.is_working(record.owner or "", record.owned_until)
 
 
-def settle_all() -> int:
+def mark_interrupted() -> int:
     """Mark commands as interrupted if their processes are certainly gone. Return how many.
 
     A process on this machine is inspected. A process that cannot be inspected from here (another node, another
     container) is certainly gone only when its lease has ended.
     """
-    settled = 0
+    marked = 0
     for record in AuditRecord.objects.filter(outcome=AuditRecord.UNDER_WAY).iterator():
         if not is_under_way(record):
             detail = f"{record.detail} {INTERRUPTED_DETAIL}".strip()
             unfinished = AuditRecord.objects.filter(pk=record.pk, outcome=AuditRecord.UNDER_WAY)
-            settled += unfinished.update(outcome=AuditRecord.INTERRUPTED, detail=detail)
-    return settled
+            marked += unfinished.update(outcome=AuditRecord.INTERRUPTED, detail=detail)
+    return marked
 
 
 # --- Saving ----------------------------------------------------------------------------------------------------------

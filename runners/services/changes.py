@@ -23,7 +23,7 @@ from profiles.models import RunnerProfile
 from runners import printable
 from runners.models import AuditRecord
 from runners.services import acting
-from runners.services.audit import DETAIL_LIMIT, HOLDER, begin
+from runners.services.audit import DETAIL_LIMIT, RECORD_OF_CHANGES, begin
 
 ENDPOINT = "change-configuration"
 NOT_CONFIGURATION = frozenset(
@@ -175,12 +175,12 @@ def _record(action: str, instance: Model, before: Values, after: Values) -> None
     before, after = _without_query(before), _without_query(after)
     kind, what = str(instance._meta.verbose_name), printable.line(str(instance), 200)
     change = {"action": action, "kind": kind, "object": what, "before": before, "after": after}
-    if (holder := HOLDER.get()) is not None:
-        holder.changes = [*(holder.changes or []), change]
-        if holder._state.adding:
-            begin(holder)
+    if (record_of_changes := RECORD_OF_CHANGES.get()) is not None:
+        record_of_changes.changes = [*(record_of_changes.changes or []), change]
+        if record_of_changes._state.adding:
+            begin(record_of_changes)
         else:
-            holder.save(update_fields=["changes"])
+            record_of_changes.save(update_fields=["changes"])
         return
     if acting.OF_REQUEST.get() is None and not settings.RUNNERS_AUDIT_WITHOUT_REQUEST:
         return

@@ -14,7 +14,7 @@ from django.db import transaction
 
 from runners.exceptions import InvalidRequest, RunnerUnreachable
 from runners.models import TrustedHostKey
-from runners.services.audit import audited, holds_changes
+from runners.services.audit import audited
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.ssh import connect as ssh_connect
 from runners.services.machines.ssh import known_hosts
@@ -123,7 +123,7 @@ def approve(scanned: ScannedKey, approved_by: str, *, address: str = "") -> Trus
 
     Raises InvalidRequest for a key that a known_hosts file revokes.
     """
-    with audited(endpoint="approve-host-key", actor=approved_by, address=address) as record, holds_changes(record):
+    with audited(endpoint="approve-host-key", actor=approved_by, address=address, holds_changes=True) as record:
         record.detail = f"{scanned.host} {scanned.key_type} {scanned.fingerprint}"
         if scanned.state == "revoked":
             raise InvalidRequest(
@@ -147,7 +147,7 @@ def forget(row: TrustedHostKey, forgotten_by: str, *, address: str = "") -> None
 
     Open connections stay open until they are idle.
     """
-    with audited(endpoint="forget-host-key", actor=forgotten_by, address=address) as record, holds_changes(record):
+    with audited(endpoint="forget-host-key", actor=forgotten_by, address=address, holds_changes=True) as record:
         record.detail = f"{row.host} {row.key_type} {fingerprint_of(row)}"
         row.delete()
 

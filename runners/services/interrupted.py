@@ -8,7 +8,6 @@ KILL, by a restart, by a worker that was ended at its graceful timeout.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from django.db import DatabaseError, InterfaceError, connection
 
@@ -28,7 +27,7 @@ def is_under_way(run: RunnerRun) -> bool:
     return own_process.is_working(run.stop_owner, run.stop_until)
 
 
-def settle(run: RunnerRun) -> None:
+def mark(run: RunnerRun) -> None:
     """If the run's stop was interrupted, store that: in its steps, in what is known of its jobs, in its audit record.
 
     If several processes see the interruption, exactly one stores it.
@@ -66,21 +65,21 @@ def settle(run: RunnerRun) -> None:
     run.refresh_from_db()
 
 
-def settle_at_start() -> None:
+def mark_at_start() -> None:
     """Mark the interrupted stops and commands of dead processes when a server process starts.
 
     The start does not fail if the database is not reachable.
     """
     try:
-        settle_all()
-        audit.settle_all()
+        mark_all()
+        audit.mark_interrupted()
     except (DatabaseError, InterfaceError) as error:
         logger.warning("Interrupted commands cannot be checked now: %s", error)
     finally:
         connection.close()
 
 
-def settle_all(runs: Iterable[RunnerRun] | None = None) -> None:
-    """Call `settle` for all `runs`; without `runs`, for all runs in the database that have a stop owner."""
-    for run in RunnerRun.objects.filter(stop_owner__gt="") if runs is None else runs:
-        settle(run)
+def mark_all() -> None:
+    """Call `mark` for all runs that have a stop owner."""
+    for run in RunnerRun.objects.filter(stop_owner__gt=""):
+        mark(run)

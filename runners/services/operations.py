@@ -133,7 +133,7 @@ def _launch(operation: Operation) -> None:
         return
     except (RunnerUnreachable, CommandFailed) as error:
         explained = loader.explain(error)
-        finish(operation, status=OperationStatus.FAILED, error=explained)
+        finish_operation(operation, status=OperationStatus.FAILED, error=explained)
         raise explained from error
     lifecycle.confirm_running(operation, identity)
 
@@ -228,7 +228,7 @@ def error_of(operation: Operation) -> RunnerServiceError | None:
 def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> None:
     """Judge an operation whose process has ended. While its log cannot be read, its status does not change."""
     if probe.answer == Probe.NEVER_STARTED:
-        finish(
+        finish_operation(
             operation,
             status=OperationStatus.FAILED,
             error=RunnerUnreachable(
@@ -244,7 +244,7 @@ def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> Non
         return
     command = command_of(operation)
     if command is None:
-        finish(
+        finish_operation(
             operation,
             status=OperationStatus.UNKNOWN,
             error=OutcomeUnknown(
@@ -260,7 +260,7 @@ def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> Non
     result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", duration, is_cut)
     if command.is_success(result.exit_code, result.text):
         done = _outcome(command, operation, result)
-        finish(
+        finish_operation(
             operation,
             status=OperationStatus.SUCCEEDED,
             expid=done.expid,
@@ -270,7 +270,7 @@ def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> Non
         )
     elif probe.answer != Probe.ENDED:
         why = "the machine was rebooted" if probe.answer == Probe.REBOOTED else "its process is gone"
-        finish(
+        finish_operation(
             operation,
             status=OperationStatus.UNKNOWN,
             error=OutcomeUnknown(
@@ -280,7 +280,7 @@ def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> Non
             ),
         )
     else:
-        finish(
+        finish_operation(
             operation,
             status=OperationStatus.FAILED,
             error=_failure(command, operation, runner, result),
@@ -314,7 +314,7 @@ def _failure(
     return execute.failure(command, operation.runner_config, operation.argv, result, expid=operation.expid)
 
 
-def finish(
+def finish_operation(
     operation: Operation,
     *,
     status: OperationStatus,

@@ -99,7 +99,7 @@ def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun
     run = lookup.last(expid, viewer, scope)
     if run is None:
         raise RunNotFound(f"Experiment {expid} was never run here.")
-    interrupted.settle(run)
+    interrupted.mark(run)
     probing.refresh_if_stale(run)
     return run
 

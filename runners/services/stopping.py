@@ -113,7 +113,7 @@ class Stop:
     @contextmanager
     def _owned(self) -> Iterator[None]:
         """Mark the run as owned by this stop, so that other processes know of it, until the stop has an outcome."""
-        interrupted.settle(self.run)
+        interrupted.mark(self.run)
         row = RunnerRun.objects.filter(pk=self.run.pk)
         seconds = settings.RUNNERS_CANCEL_TIMEOUT + 10 * settings.RUNNERS_PROBE_TIMEOUT
         until = timezone.now() + 2 * lifecycle.stop_window() + timedelta(seconds=seconds)

@@ -116,11 +116,11 @@ def test_a_record_is_interrupted_only_when_its_process_is_certainly_gone() -> No
     }
     for name, (owner, until) in owners.items():
         AuditRecord.objects.create(endpoint=name, outcome=AuditRecord.UNDER_WAY, owner=owner, owned_until=until)
-    assert audit.settle_all() == 2
-    assert audit.settle_all() == 0
+    assert audit.mark_interrupted() == 2
+    assert audit.mark_interrupted() == 0
     interrupted = set(AuditRecord.objects.filter(outcome="interrupted").values_list("endpoint", flat=True))
     assert interrupted == {"gone here", "elsewhere, for longer than any command takes"}
-    assert "stands" in AuditRecord.objects.filter(outcome="interrupted")[0].detail
+    assert "executed partly" in AuditRecord.objects.filter(outcome="interrupted")[0].detail
 
 
 def test_the_end_of_a_command_replaces_a_wrong_interruption() -> None:

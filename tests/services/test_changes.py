@@ -198,7 +198,7 @@ def test_deactivating_a_user_records_the_removed_tokens_and_accounts() -> None:
 
 # Calls that send no signals, and why they change no configuration.
 SILENT = {
-    ("profiles/admin/profile.py", "EndpointToggle.objects.bulk_create"),  # they state the default: enabled
+    ("profiles/admin/toggles.py", "EndpointToggle.objects.bulk_create"),  # they state the default: enabled
     ("runners/api/authentication.py", "ApiToken.objects.filter(pk=token.pk).update"),  # the time of the last use
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from profiles.models import PublishedSSHKey
-from runners.services.audit import audited, begin, holds_changes
+from runners.services.audit import audited, begin
 from runners.services.machines.own_account import own_account
 from runners.services.machines.ssh import keys
 
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         if not comment.isprintable() or len(comment) > 100:
             raise CommandError("--comment: give at most 100 printable characters.")
         actor = f"{own_account().pw_name} (create_ssh_key)"
-        with audited(endpoint="create-ssh-key", actor=actor) as record, holds_changes(record):
+        with audited(endpoint="create-ssh-key", actor=actor, holds_changes=True) as record:
             begin(record)
             try:
                 record.detail = self._do(comment, options)

@@ -67,7 +67,7 @@ class Command(BaseCommand):
     @property
     def duties(self) -> tuple[Callable[[], object], ...]:
         """Return the steps after each look."""
-        return interrupted.settle_all, audit.settle_all, idempotency.clean
+        return interrupted.mark_all, audit.mark_interrupted, idempotency.clean
 
     def count_unreadable(self) -> None:
         """Mark the look as failed if there are active rows with a configuration that cannot be read."""

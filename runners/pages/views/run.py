@@ -52,7 +52,7 @@ class RunView(PageView):
         super().setup(request, *args, **kwargs)
         if request.user.is_authenticated:
             self.run = visible_run(request, kwargs["pk"])
-            interrupted.settle(self.run)
+            interrupted.mark(self.run)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         run = self.run
