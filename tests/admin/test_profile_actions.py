@@ -280,7 +280,7 @@ def test_mistakes_are_shown_with_their_path_and_line(admin_client: Client) -> No
     text = EXAMPLE.read_text().replace("PORT: 22, USER", "PORT: 99999, USER").replace("LMOD", "LMODE", 1)
     html = send(admin_client, text).content.decode()
     words = text_of(html)
-    assert "2 mistakes: nothing was imported" in words
+    assert "2 errors: nothing was imported" in words
     assert "RUNNER_CONFIGURATION.PROFILES.CLUSTER.SSH.PORT line" in words
     assert "SSH: {HOST: autosubmit.example.com, PORT: 99999, USER: autosubmit_user}" in words  # the faulty line
     assert "Did you mean LMOD?" in words

@@ -165,7 +165,7 @@ def test_a_create_survives_a_server_that_is_killed(cli: Cli, app: AppServer, acc
     app.start()
     output, told = client.communicate(timeout=60 * PATIENCE)
     assert (client.returncode, output) == (Exit.OK, "a000\n"), told
-    assert "Trying again" in told
+    assert "Retrying" in told
     assert len(account.calls("expid")) == 1
 
 

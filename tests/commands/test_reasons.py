@@ -258,7 +258,7 @@ ENDED = (
 def test_jobs_that_were_not_run_are_counted_of_a_whole_log_that_ends_by_itself_only() -> None:
     killed = run_log.jobs(ENDED)
     assert killed and killed.not_run is None
-    broke_off = "The run was aborted, and 1 job that it had submitted may go on: a_B."
+    broke_off = "The run was aborted, and 1 job that it had submitted may still run: a_B."
     assert killed.sentence == f"1 of 4 jobs failed: a_A (1 attempt). {broke_off}"
     over = ENDED + b"Job a_B changed from RUNNING to COMPLETED\n\x1b[32mNo more jobs to run.\x1b[0m\n"
     whole, cut = run_log.jobs(over), run_log.jobs(over, is_whole=False)
@@ -269,7 +269,7 @@ def test_jobs_that_were_not_run_are_counted_of_a_whole_log_that_ends_by_itself_o
 def test_a_job_that_is_retried_has_not_failed() -> None:
     found = run_log.jobs(ENDED + b"Job: a_A submitted with job_id: 3\n")
     assert found and not found.failed
-    assert found.sentence == "The run was aborted, and 2 jobs that it had submitted may go on: a_A, a_B."
+    assert found.sentence == "The run was aborted, and 2 jobs that it had submitted may still run: a_A, a_B."
 
 
 def test_a_run_without_any_job_to_run_says_so() -> None:

@@ -100,7 +100,7 @@ def test_an_interrupted_cancel_is_not_a_success(run: RunnerRun, account: StubAcc
     assert outcome.cancellation
     assert outcome.cancellation.outcome == Outcome.UNKNOWN
     assert "timed out after 2 s" in outcome.cancellation.detail
-    assert any("may go on" in warning for warning in outcome.warnings)
+    assert any("may still run" in warning for warning in outcome.warnings)
     wait_for(lambda: not placeholders(account), what="the end of the placeholder")
 
 
@@ -123,7 +123,7 @@ def test_the_outcome_of_a_cancel_depends_on_the_type_of_the_platform(
     answer = faults.stop_run(EXPID, cancel_jobs=True)
     assert answer.cancellation
     assert (answer.cancellation.outcome, answer.message) == (outcome, message)
-    assert (f"{EXPID}_A may go on" in " ".join(answer.warnings)) is (outcome == "unknown")
+    assert (f"{EXPID}_A may still run" in " ".join(answer.warnings)) is (outcome == "unknown")
 
 
 @pytest.mark.parametrize(

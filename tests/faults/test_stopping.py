@@ -439,7 +439,7 @@ def test_start_up_files_that_block_login_shells_do_not_prevent_a_stop(
     at_login("exec cat\n")
     outcome = faults.stop_run(EXPID)
     assert actions(outcome) == [("autosubmit stop", False), ("signal INT", True)]
-    assert "left out" in outcome.steps[0]["outcome"]
+    assert "skipped" in outcome.steps[0]["outcome"]
     assert account.calls("stop") == []
     assert (outcome.run.reason, outcome.run.exit_code) == ("stopped", 88)
 

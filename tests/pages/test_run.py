@@ -126,7 +126,7 @@ def test_remaining_jobs_of_an_ended_run_can_be_cancelled_on_its_page(browser: Cl
     account.control("stop", JOBS="a001_SIM", PLATFORM="elsewhere")
     done = browser.post(f"/runs/{row.pk}/stop", {"cancel_jobs": "on"}, headers={"HX-Request": "true"}).content.decode()
     assert "Experiment a001 is not running, but its jobs may go on." in done
-    assert "a001_SIM may go on" in done
+    assert "a001_SIM may still run" in done
     assert "set-job-status with final_status READY" in done
     assert "Jobs: 1 cancellation requested, may still run" in browser.get(f"/runs/{row.pk}").content.decode()
     unsaved_run(status="TERMINATED", reason="stopped").save()  # a newer run of the same experiment

@@ -108,7 +108,7 @@ def test_a_stop_during_a_submission_warns_of_jobs_that_may_go_on(site: Site) -> 
     assert site.jobs(expid)
     for answer in (stopped, again):
         assert answer["cancel"]["outcome"] == "unknown"
-        assert any("may go on" in warning for warning in answer["warnings"])
+        assert any("may still run" in warning for warning in answer["warnings"])
 
 
 def test_a_killed_run_is_reported_and_the_next_run_takes_over_its_jobs(site: Site) -> None:

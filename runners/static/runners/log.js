@@ -81,7 +81,7 @@ async function look() {
   try {
     const answer = await ask(next === null ? {} : { from: next, style });
     if (answer.problem) {
-      say(`${answer.problem} Trying again…`, true);
+      say(`${answer.problem} Retrying…`, true);
       wait = answer.was_asked ? Math.min(Math.max(wait * 2, SLOW), LONGEST) : SLOW;
     } else {
       append(answer);
@@ -98,7 +98,7 @@ async function look() {
     }
   } catch (error) {
     if (!(error instanceof Away)) throw error;
-    say(`${error.message} Trying again…`, true);
+    say(`${error.message} Retrying…`, true);
     wait = Math.min(Math.max(wait * 1.5, QUICK), LONGEST);
   } finally {
     isAsking = false;
