@@ -26,6 +26,7 @@ from runners.commands.create_experiment import DEFAULT_HPC
 from runners.commands.registry import one_shot_commands
 from runners.models import AuditRecord, RunnerRun
 from tests.support.api import Api
+from tests.support.commands import smallest_body, switch_all_on
 from tests.support.environments import AutosubmitAccount, StubAccount, fake_conda
 from tests.support.servers import AppServer, SSHServer
 
@@ -124,6 +125,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "create-job-list": {**EXPID, "command_params": {"check_wrapper": False, "update_version": False, "force": False}},
     "update-experiment-description": {**EXPID, "description": "a text"},
 }
+BY_NAME = one_shot_commands()
+BODIES = {name: smallest_body(command) for name, command in BY_NAME.items()} | BODIES
 PROFILELESS = ("stop-experiment", "get-runner-run-status")
 STATUSES = (200, 400, 404, 409, 413, 502)
 Path_ = tuple[str, ...]
@@ -157,7 +160,8 @@ NORMALISED: dict[str, Callable[[str], str]] = {
     "filter_type_chunk": on_one_line,
     "filter_type_chunk_split": on_one_line,
 }
-OPTIONS = {each.name: each.option for command in one_shot_commands().values() for each in command.parameters}
+PARAMETERS = [parameter for command in BY_NAME.values() for parameter in command.parameters]
+OPTIONS = {parameter.name: parameter.option for parameter in PARAMETERS if parameter.option}
 DEFAULTS = {"hpc": DEFAULT_HPC}  # what Autosubmit gets when the field is empty
 
 
@@ -279,6 +283,7 @@ def make_range(api: Api, settings: Any, account: StubAccount, tripwire: Path, fi
     RunnerProfile.objects.create(name="P", module_loader_type="NO_MODULE", **fields)
     RunnerProfile.objects.create(name="OPEN", **fields)
     RunnerProfile.objects.create(name="ALL_OPEN")
+    switch_all_on()
     return Range(api, account, tripwire, "P")
 
 

@@ -14,11 +14,13 @@ from django.utils import timezone
 from profiles.models import RunnerProfile
 from runners.api.base import CommandViewSet
 from runners.api.commands.views import ExperimentCommands
+from runners.commands.registry import one_shot_commands
 from runners.exceptions import CommandFailed
 from runners.models import AuditRecord, RunnerRun
 from runners.services import audit, own_process
 from runners.services.machines.local import LocalRunner
 from tests.support.api import Api
+from tests.support.commands import smallest_body, switch_all_on
 from tests.support.environments import StubAccount
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,6 +42,12 @@ COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
     "check-profile": ("/v4/runners/profiles/LOCAL_1/check", {}),
     "abandon-run": ("/v4/runners/runs/{run}/abandon", {"reason": "The machine is gone."}),
 }
+# The commands whose smallest body is enough come first: no run is in their way then.
+COMMANDS = {
+    name: (name, {**smallest_body(command), **PROFILE})
+    for name, command in one_shot_commands().items()
+    if name not in COMMANDS
+} | COMMANDS
 
 
 @pytest.fixture
@@ -48,6 +56,7 @@ def api(client: Client, settings: Any, account: StubAccount) -> Api:
     settings.THROTTLE_COMMANDS = ""
     RunnerProfile.objects.create(name="LOCAL_1", runner_type="LOCAL", module_loader_type="NO_MODULE")
     account.experiment("a001")
+    switch_all_on()
     return Api(client)
 
 

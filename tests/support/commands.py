@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from profiles.models import EndpointToggle
+from profiles.toggles import toggles
 from runners.commands.base import OneShotCommand
 from runners.commands.create_experiment import CREATE_EXPERIMENT
 from runners.commands.create_job_list import CREATE_JOB_LIST
@@ -28,6 +30,20 @@ def create(expid: str, **flags: bool) -> list[str]:
 
 def expid_command(description: str = "x", **params: Any) -> list[str]:
     return CREATE_EXPERIMENT.argv("", {"description": description, **params})
+
+
+def switch_all_on() -> None:
+    """Switch on the commands that are off until an admin enables them."""
+    EndpointToggle.objects.bulk_create([EndpointToggle(name=name, enabled=True) for name in toggles()])
+
+
+def smallest_body(command: OneShotCommand) -> dict[str, Any]:
+    """Return a body that names an experiment and gives each parameter a harmless value, but no profile."""
+    harmless: dict[str, Any] = {"flag": False, "text": "a text", "texts": [], "words": None}
+    values = {each.name: harmless.get(each.kind, "READY") for each in command.parameters}
+    own = {each.name: values.pop(each.name) for each in command.parameters if each.in_body}
+    expid = {"expid": "a001"} if command.needs_expid else {}
+    return {**expid, **own, **({"command_params": values} if values else {})}
 
 
 def command_of(argv: list[str]) -> OneShotCommand:
