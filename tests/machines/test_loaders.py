@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,67 @@ def test_no_lmod_there(runner_type: str, make_sshd: Callable[..., SSHServer], tm
     result = run_loaded(RunnerConfig(runner_type, "LMOD", ("autosubmit",), ssh), ["autosubmit", "-v"])
     assert result.exit_code != 0
     assert "module: not found" in result.last_words
+
+
+# A stand-in for `module` of Environment Modules 3.2, which no Debian has: it evaluates what a program prints, so the
+# exit code of the program is lost. Source: init/bash and ModuleCmd_Load.c of 3.2.10.
+OLD_MODULES = """
+unset BASH_ENV
+module() { eval `"$HOME/modulecmd" bash $*`; }
+"""
+OLD_MODULECMD = """#!/bin/bash
+shift 2
+for name; do
+  case $name in
+    hello|hello/1.0|greeting) LOADEDMODULES=${LOADEDMODULES:+$LOADEDMODULES:}hello/1.0 ;;
+    *) echo "ModuleCmd_Load.c(213):ERROR:105: Unable to locate a modulefile for '$name'" >&2; code=1 ;;
+  esac
+done
+echo "LOADEDMODULES='$LOADEDMODULES'; export LOADEDMODULES"
+exit $code
+"""
+
+
+@pytest.fixture
+def old_modules(account: StubAccount) -> Iterator[None]:
+    profile, program = account.home / ".bash_profile", account.home / "modulecmd"
+    before = profile.read_text()
+    profile.write_text(OLD_MODULES + 'export PATH="$HOME/bin:$PATH"\n')
+    program.write_text(OLD_MODULECMD)
+    program.chmod(0o755)
+    yield
+    profile.write_text(before)
+    program.unlink()
+
+
+@pytest.mark.parametrize(
+    ("modules", "missing"),
+    [
+        (("hello",), ""),
+        (("hello/1.0",), ""),
+        (("greeting",), ""),  # another name of hello/1.0
+        (("nosuch",), "nosuch"),
+        (("hello", "nosuch"), "nosuch"),
+        (("nosuch", "hello"), "nosuch"),
+        (("hello/2.0",), "hello/2.0"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else value,
+)
+def test_a_module_that_did_not_load_stops_the_command_though_the_exit_code_is_0(
+    old_modules: None, config_of: Configs, account: StubAccount, modules: tuple[str, ...], missing: str
+) -> None:
+    base = config_of("LMOD")
+    config = RunnerConfig(base.runner_type, "LMOD", modules, base.target)
+    result = run_loaded(config, ["autosubmit", "-v"])
+    if not missing:
+        assert (result.exit_code, result.text) == (0, "4.1.17.1\n")
+        return
+    assert result.exit_code != 0
+    assert f"Unable to locate a modulefile for '{missing}'" in result.last_words
+    assert f"module: not loaded: {missing}" in result.last_words
+    assert account.calls() == []
+    with pytest.raises(CommandFailed, match="not loaded"):
+        launch(config, ["autosubmit", "-v"])
 
 
 @pytest.fixture(params=["CONDA"], ids=loader_id)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from django.core.exceptions import ValidationError
 
 from profiles.validators import shown
+from runners.services.machines import scripts
 from runners.services.machines.loaders.base import ModuleLoader, or_say
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@~=-]*(/[A-Za-z0-9_][A-Za-z0-9_.+:@~=-]*)*")
@@ -39,4 +40,8 @@ class LmodModuleLoader(ModuleLoader):
 
     def prelude(self) -> list[str]:
         missing = "module: not found in a login shell of this account; are environment modules (Lmod) installed here?"
-        return [or_say("type module >/dev/null 2>&1", missing), f"module load {shlex.join(self.modules)}"]
+        return [
+            or_say("type module >/dev/null 2>&1", missing),
+            f"module load {shlex.join(self.modules)}",
+            scripts.modules_loaded(self.modules),
+        ]

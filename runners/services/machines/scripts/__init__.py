@@ -331,3 +331,12 @@ def autosubmitrc(*, marker: str, limit: int) -> str:
     (BasicConfig.read). Commands run in our own directory, so that is searched before the home.
     """
     return _filled("autosubmitrc", marker=marker, limit=limit)
+
+
+def modules_loaded(modules: Sequence[str]) -> str:
+    """Return a shell list that fails, with a sentence on standard error, unless these environment modules are loaded.
+
+    Source: LOADEDMODULES in module(1) of Environment Modules and in Lmod's documentation; the exit code 0 in
+    `module() { eval `modulecmd bash $*`; }` of Environment Modules 3.2.
+    """
+    return _filled("modules_loaded", modules=modules)
