@@ -43,7 +43,8 @@ def paths() -> list[Path]:
     from rest_framework.exceptions import ValidationError as Refused
 
     from profiles import validators
-    from profiles.yaml.format import MAX_CHARACTERS, InvalidConfiguration, parse
+    from profiles.yaml.format import MAX_CHARACTERS, InvalidConfiguration
+    from profiles.yaml.reader import parse
     from runners.commands import output, run_log
     from runners.commands.create_experiment import CREATE_EXPERIMENT
     from runners.commands.parameters import Words

@@ -19,8 +19,9 @@ from django.template.response import TemplateResponse
 
 from profiles.models import EndpointToggle, RunnerProfile
 from profiles.validators import is_public_key
-from profiles.yaml.format import MAX_CHARACTERS, PROFILES, Configuration, InvalidConfiguration, Mistake, parse
+from profiles.yaml.format import MAX_CHARACTERS, PROFILES, Configuration, InvalidConfiguration, Mistake
 from profiles.yaml.importer import Change, Plan, import_configuration
+from profiles.yaml.reader import parse
 
 NEEDED = (  # an import writes all of these
     *("profiles.add_runnerprofile", "profiles.change_runnerprofile"),

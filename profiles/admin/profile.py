@@ -31,8 +31,9 @@ from profiles.admin.profile_form import (
 from profiles.limits import BOUND
 from profiles.models import RunnerProfile
 from profiles.rules import RUNNERS
-from profiles.yaml.format import Configuration, dump
+from profiles.yaml.format import Configuration
 from profiles.yaml.importer import export_configuration, settings_of
+from profiles.yaml.writer import dump
 
 if TYPE_CHECKING:
     ProfileAdmin = admin.ModelAdmin[RunnerProfile]

@@ -12,8 +12,9 @@ from profiles import parameters
 from profiles.models import OPEN, RunnerProfile
 from profiles.rules import MODULE_LOADERS, RUNNERS
 from profiles.validators import MAX_NAME, one_of
-from profiles.yaml.format import Configuration, dump
+from profiles.yaml.format import Configuration
 from profiles.yaml.importer import settings_of
+from profiles.yaml.writer import dump
 
 if TYPE_CHECKING:
     ProfileModelForm = forms.ModelForm[RunnerProfile]

@@ -15,8 +15,9 @@ from django.test import Client
 from django.urls import reverse
 
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
-from profiles.yaml.format import dump, parse
 from profiles.yaml.importer import export_configuration, import_configuration
+from profiles.yaml.reader import parse
+from profiles.yaml.writer import dump
 from runners.models import AuditRecord
 from tests.support.environments import StubAccount
 from tests.support.paths import ROOT

@@ -12,8 +12,10 @@ from django.core.exceptions import ValidationError
 from profiles.config import RunnerConfig
 from profiles.exceptions import ForbiddenParameter
 from profiles.models import RunnerProfile
-from profiles.yaml.format import InvalidConfiguration, dump, parse
+from profiles.yaml.format import InvalidConfiguration
 from profiles.yaml.importer import export_configuration, import_configuration
+from profiles.yaml.reader import parse
+from profiles.yaml.writer import dump
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -11,8 +11,10 @@ from django.core.management import CommandError, call_command
 
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
 from profiles.toggles import toggles
-from profiles.yaml.format import Configuration, InvalidConfiguration, dump, parse
+from profiles.yaml.format import Configuration, InvalidConfiguration
 from profiles.yaml.importer import export_configuration, import_configuration
+from profiles.yaml.reader import parse
+from profiles.yaml.writer import dump
 
 # The example of the documentation, with a section of the Autosubmit API whose tag only that API knows.
 EXAMPLE = """\

@@ -16,8 +16,10 @@ from profiles.accounts import person_of
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from profiles.models import AccountMap, RunnerProfile
 from profiles.people import Person
-from profiles.yaml.format import InvalidConfiguration, dump, parse
+from profiles.yaml.format import InvalidConfiguration
 from profiles.yaml.importer import export_configuration, import_configuration
+from profiles.yaml.reader import parse
+from profiles.yaml.writer import dump
 from runners.pages.forms import PARAM
 from tests.support.api import Api
 from tests.support.rows import api_of, open_profile

@@ -18,8 +18,10 @@ from django.utils import timezone
 
 from profiles.installations import MAX_INSTALLATION, installation_of, validate_installation
 from profiles.models import RunnerProfile
-from profiles.yaml.format import InvalidConfiguration, dump, parse
+from profiles.yaml.format import InvalidConfiguration
 from profiles.yaml.importer import export_configuration, import_configuration
+from profiles.yaml.reader import parse
+from profiles.yaml.writer import dump
 from runners.models import RunnerRun, SeenDatabase
 from runners.services import databases
 from runners.services.machines.local import LocalTarget

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from profiles.yaml.format import dump
 from profiles.yaml.importer import export_configuration
+from profiles.yaml.writer import dump
 from runners_project import private
 
 

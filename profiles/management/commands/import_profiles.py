@@ -10,8 +10,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import IntegrityError
 
 from profiles.validators import is_public_key
-from profiles.yaml.format import InvalidConfiguration, parse
+from profiles.yaml.format import InvalidConfiguration
 from profiles.yaml.importer import import_configuration
+from profiles.yaml.reader import parse
 
 
 class Command(BaseCommand):
