@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,8 @@ RUNNERS_AUDIT_WITHOUT_REQUEST = False
 
 # A file, as in production: an in-memory database is shared between threads with locks that nobody waits for.
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":  # noqa: F405
-    _NAME = f"autosubmit-runners-tests-{os.getpid()}.sqlite3"
+    # Random: each worker has a process namespace of its own, so workers of two test runs may have the same process id.
+    _NAME = f"autosubmit-runners-tests-{secrets.token_hex(8)}.sqlite3"
     DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / _NAME)}  # noqa: F405
 
 # Tests break a machine and mend it within milliseconds. The tests of the breaker have a pause.
