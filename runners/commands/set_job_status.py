@@ -142,7 +142,7 @@ UPDATE_VERSION = Flag(
     name="update_version",
     option="--update_version",
     help="Set the experiment's Autosubmit version to the one that runs the command.",
-    label="Change the experiment to this Autosubmit version",
+    label="Update the Autosubmit version",
     hint="For an experiment that was created with another version.",
     is_rare=True,
 )
