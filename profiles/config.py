@@ -2,48 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self, cast
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from profiles.rules import MODULE_LOADERS, RUNNERS
+from profiles.target import Target
 
 DEFAULT_INSTALLATION = "default"  # shared by all profiles that name none, so that no experiment runs twice
-
-
-class Target:
-    """Where a runner executes commands, and as which account. Each subclass is a frozen dataclass.
-
-    A subclass that is stored and sent as the member `section` of a configuration has one field for each of the
-    member's own members: `host` for `HOST`.
-    """
-
-    __slots__ = ()
-    section: ClassVar[str] = ""  # such as SSH; empty: no member of its own
-    user: str  # the account that runs the commands
-    host: str  # the machine as the configuration names it; empty: the machine on which this service runs
-
-    @property
-    def machine(self) -> str:
-        """The value of `{host}` in the name of an installation: the machine by its own name, in lower case."""
-        return self.host.lower()
-
-    def describe(self) -> str:
-        """Return the account and the machine, for messages."""
-        return f"{self.user}@{self.host}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the wire form, such as `{"SSH": {"HOST": ...}}`."""
-        if not self.section:
-            return {}
-        return {self.section: {item.name.upper(): getattr(self, item.name) for item in fields(self)}}  # type: ignore[arg-type]
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Return the target of a configuration that `as_dict` made. The values are not validated.
-
-        Raises KeyError or TypeError for other data.
-        """
-        if not cls.section:
-            return cls()
-        return cls(**{item.name: data[cls.section][item.name.upper()] for item in fields(cls)})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +33,6 @@ class RunnerConfig:
 
     def __post_init__(self) -> None:
         if cast("Target | None", self.target) is None:
-            from profiles.rules import RUNNERS  # circular: it imports Target
-
             object.__setattr__(self, "target", RUNNERS[self.runner_type].target_class())
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,8 +56,6 @@ class RunnerConfig:
         Raises AttributeError, KeyError, TypeError or ValueError for other data, and for a runner or loader that is no
         longer installed.
         """
-        from profiles.rules import MODULE_LOADERS, RUNNERS
-
         target_class = RUNNERS[data["RUNNER_TYPE"]].target_class
         others = {runner.target_class.section for runner in RUNNERS.values()} - {target_class.section}
         if not isinstance(data["MODULES"], list) or any(data.get(section) for section in others):

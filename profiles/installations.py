@@ -10,7 +10,8 @@ import re
 
 from django.core.exceptions import ValidationError
 
-from profiles.config import DEFAULT_INSTALLATION, Target
+from profiles.config import DEFAULT_INSTALLATION
+from profiles.target import Target
 from profiles.validators import MAX_HOST, MAX_USER, shown
 
 USER, HOST = "{user}", "{host}"

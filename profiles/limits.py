@@ -19,6 +19,7 @@ from django.core.exceptions import ValidationError
 from profiles import parameters, validators
 from profiles.config import RunnerConfig
 from profiles.exceptions import ForbiddenParameter
+from profiles.parameter import Values
 from profiles.people import Person
 from profiles.rules import MODULE_LOADERS, RUNNERS
 from profiles.validators import shown
@@ -69,7 +70,7 @@ def validate_user_patterns(items: Sequence[str]) -> None:
             )
 
 
-def is_anybody(fixed: parameters.Values, limits: Limits) -> bool:
+def is_anybody(fixed: Values, limits: Limits) -> bool:
     """Return True if every user of a profile can act as any account of its machine: SSH.USER is open and unlimited."""
     if not any(parameter.limit == parameters.USERS for parameter in parameters.open_ones(fixed)):
         return False
@@ -105,9 +106,7 @@ def validate_roots(items: Sequence[str]) -> None:
         validators.validate_path(item)
 
 
-def limit(
-    profile_name: str, config: RunnerConfig, fixed: parameters.Values, limits: Limits, person: Person
-) -> RunnerConfig:
+def limit(profile_name: str, config: RunnerConfig, fixed: Values, limits: Limits, person: Person) -> RunnerConfig:
     """Return the configuration if the person may use the values that the profile leaves open.
 
     Raises ForbiddenParameter. The machine checks the paths of environments against the roots in the returned
@@ -141,7 +140,7 @@ def _refusal(profile_name: str, value: str, patterns: Sequence[str]) -> str:
     return f"The profile {profile_name} does not allow {shown(value)}, only {in_words(patterns)}."
 
 
-def describe(requirements: list[parameters.Requirement], fixed: parameters.Values, limits: Limits) -> None:
+def describe(requirements: list[parameters.Requirement], fixed: Values, limits: Limits) -> None:
     """Add what `limit` allows to the requirements of a profile."""
     is_open = parameters.MODULE_LOADER_TYPE not in fixed
     may_be_path = is_open or parameters.loader_of(fixed).may_be_path

@@ -29,6 +29,7 @@ from profiles.limits import (
     validate_roots,
     validate_user_patterns,
 )
+from profiles.parameter import Parameter, Values
 from profiles.people import Person
 from profiles.rules import RUNNERS, loader_choices, runner_choices
 
@@ -165,12 +166,12 @@ class RunnerProfile(models.Model):
         loader = parameters.loader_of({parameters.MODULE_LOADER_TYPE: self.module_loader_type})
         return list(loader.split(filter(None, lines)))
 
-    def values(self) -> parameters.Values:
+    def values(self) -> Values:
         """Return the fixed values by parameter path. Open parameters are absent."""
         values = {path: self._value(parameter) for path, parameter in parameters.table().items()}
         return {path: value for path, value in values.items() if value not in (None, "", ())}
 
-    def _value(self, parameter: parameters.Parameter) -> Any:
+    def _value(self, parameter: Parameter) -> Any:
         if parameter.path == parameters.MODULES:
             return tuple(self.module_list)
         value = getattr(self, parameter.column) if parameter.column else self.other_parameters.get(parameter.path)
@@ -178,7 +179,7 @@ class RunnerProfile(models.Model):
             return value if value in parameter.choices() else None
         return value if isinstance(value, int if parameter.type == "integer" else str) else None
 
-    def set_values(self, values: parameters.Values) -> None:
+    def set_values(self, values: Values) -> None:
         """Set the fixed values, in the form of `values`. Absent parameters become open."""
         rows = parameters.table()
         for path, parameter in rows.items():

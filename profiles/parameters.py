@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypedDict
 
@@ -19,6 +18,7 @@ from django.core.exceptions import ValidationError
 
 from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
+from profiles.parameter import Errors, Parameter, Values, is_empty, parse_choice, parse_items, require
 from profiles.rules import MODULE_LOADERS, RUNNERS, LoaderRules
 from profiles.validators import kind, shown
 
@@ -26,9 +26,6 @@ RUNNER_TYPE, MODULE_LOADER_TYPE, MODULES = "RUNNER_TYPE", "MODULE_LOADER_TYPE", 
 TYPES = (RUNNER_TYPE, MODULE_LOADER_TYPE)  # the choices that decide which other parameters there are
 HOSTS, USERS, VENV_ROOTS = "HOSTS", "USERS", "VENV_ROOTS"  # the limits of open parameters, by their names in YAML
 MAX_UNKNOWN = 10  # unknown names listed in an answer; close matches for 100,000 names would take minutes
-
-Values = dict[str, Any]  # str, tuple[str, ...] (MODULES) or int, by path
-Errors = dict[str, list[str]]
 
 
 class Requirement(TypedDict, total=False):
@@ -51,115 +48,7 @@ class Requirement(TypedDict, total=False):
 # --- Parsing: shapes and types ---------------------------------------------------------------------------------------
 
 
-def parse_text(raw: object) -> str:
-    if not isinstance(raw, str):
-        raise ValidationError(f"Give a text, in quotes, not {kind(raw)}.")
-    return raw.strip()
-
-
-def parse_choice(names: Callable[[], list[str]]) -> Callable[[object], str]:
-    """Return a function that parses one of `names`, in any case."""
-
-    def parse(raw: object) -> str:
-        text = parse_text(raw)
-        known = names()
-        # upper() turns some other letters into ASCII ones, such as U+017F into S.
-        word = text.upper() if text.isascii() else ""
-        if word not in known:
-            near = difflib.get_close_matches(word[:60], known, n=1)
-            remedy = f"Did you mean {near[0]}?" if near else f"Choose {', '.join(known)}."
-            raise ValidationError(f"{shown(text)} is not known. {remedy}")
-        return word
-
-    return parse
-
-
-def parse_items(raw: object) -> tuple[str, ...]:
-    if isinstance(raw, str):
-        return (raw.strip(),)
-    if not isinstance(raw, list | tuple):
-        raise ValidationError(f"Give a text or a list of texts, not {kind(raw)}.")
-    items = [item for item in raw if not _is_empty(item)]
-    for item in items:
-        if not isinstance(item, str):
-            raise ValidationError(f"Give a list of texts, in quotes: {shown(item)} is {kind(item)}.")
-    return tuple(item.strip() for item in items)
-
-
-def parse_integer(what: str, minimum: int, maximum: int) -> Callable[[object], int]:
-    """Return a function that parses a whole number. `what` names it in errors; the range is not checked."""
-
-    def parse(raw: object) -> int:
-        if isinstance(raw, str):
-            text = raw.strip()
-            if not re.fullmatch(r"[0-9]{1,18}", text):
-                raise ValidationError(f"{shown(text)} is no {what}: give a number from {minimum} to {maximum}.")
-            return int(text)
-        if not isinstance(raw, int) or isinstance(raw, bool):
-            raise ValidationError(f"Give a whole number from {minimum} to {maximum}, not {shown(raw)}.")
-        return raw
-
-    return parse
-
-
-def _is_empty(raw: object) -> bool:
-    if isinstance(raw, str):
-        return not raw.strip()
-    if isinstance(raw, list | tuple):
-        return all(item is None or (isinstance(item, str) and not item.strip()) for item in raw)
-    return raw is None
-
-
 # --- The table -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter of a profile.
-
-    `parse` returns the value of a JSON or YAML value, `validate` checks it. Both raise ValidationError.
-    """
-
-    path: str  # in profile_params, such as SSH.PORT
-    label: str  # in forms
-    type: str = "string"  # as in Requirement
-    parse: Callable[[object], Any] = parse_text
-    validate: Callable[[Any], None] | None = None
-    column: str = ""  # the field of RunnerProfile; empty: the value is in its `other_parameters`
-    is_required: bool = True
-    missing: str = ""  # the begin of the error if it is required and missing
-    help: str = ""  # in requirements and forms
-    description: str = ""  # in the OpenAPI document, if it is not `help`
-    minimum: int = 0  # of an integer
-    maximum: int = 0
-    max_length: int = 0  # of a string
-    limit: str = ""  # HOSTS, USERS or VENV_ROOTS: the limit of RunnerProfile that holds for it
-    alias: str = ""  # another path that means the same
-
-    @property
-    def section(self) -> str:
-        """The first part of a path with two parts, such as SSH, else empty."""
-        return self.path.rpartition(".")[0]
-
-    @property
-    def member(self) -> str:
-        """The field of the target, such as `port`."""
-        return self.path.rpartition(".")[2].lower()
-
-    @property
-    def field_name(self) -> str:
-        """The name in forms and errors of RunnerProfile."""
-        return self.column or self.path
-
-    def choices(self) -> list[str]:
-        """Return the names of a choice."""
-        return list(RUNNERS) if self.path == RUNNER_TYPE else list(MODULE_LOADERS)
-
-    def read(self, mapping: Mapping[Any, Any], path: str) -> object:
-        """Return the value at `path` (its own, or its alias) of a nested mapping."""
-        section, _, name = path.rpartition(".")
-        inner = mapping.get(section) if section else mapping
-        return inner.get(name) if isinstance(inner, Mapping) else None
 
 
 CORE = (
@@ -168,6 +57,7 @@ CORE = (
         "How to reach the machine",
         "choice",
         parse=parse_choice(lambda: list(RUNNERS)),
+        choices=lambda: list(RUNNERS),
         column="runner_type",
     ),
     Parameter(
@@ -175,6 +65,7 @@ CORE = (
         "How to prepare the environment",
         "choice",
         parse=parse_choice(lambda: list(MODULE_LOADERS)),
+        choices=lambda: list(MODULE_LOADERS),
         column="module_loader_type",
     ),
     Parameter(MODULES, "Modules", "strings", parse=parse_items, column="modules", limit=VENV_ROOTS),
@@ -231,12 +122,12 @@ def parse(mapping: object) -> tuple[Values, Errors]:
         return values, {"": [f"Give an object, not {kind(mapping)}."]}
     for section, names in sections().items():
         given = mapping.get(section)
-        if not isinstance(given, Mapping) and not _is_empty(given):
+        if not isinstance(given, Mapping) and not is_empty(given):
             errors[section] = [f"Give an object with {', '.join(names)}, not {kind(given)}."]
     for parameter in table().values():
         for path in filter(None, (parameter.path, parameter.alias)):
             raw = parameter.read(mapping, path)
-            if _is_empty(raw):
+            if is_empty(raw):
                 continue
             try:
                 value = parameter.parse(raw)
@@ -373,13 +264,6 @@ def resolve(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
     if errors or target is None:
         raise InvalidProfile(errors)
     return RunnerConfig(values[RUNNER_TYPE], values[MODULE_LOADER_TYPE], values.get(MODULES, ()), target)
-
-
-def require(parameter: Parameter, sentence: str, values: Values, errors: Errors) -> None:
-    """Add an error for a missing parameter, unless it already has an error."""
-    path = parameter.path
-    if path not in values and path not in errors and parameter.alias not in errors:
-        errors[path] = [f"{sentence}: give {path} in profile_params."]
 
 
 def _as_text(value: object) -> str:

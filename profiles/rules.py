@@ -7,16 +7,14 @@ environment or reaches a machine. The registries find the classes through entry 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from django.core.exceptions import ValidationError
 
 from profiles import validators
-from profiles.config import Target
 from profiles.extensions import Registry
-
-if TYPE_CHECKING:  # profiles.parameters imports this module
-    from profiles.parameters import Errors, Parameter, Values
+from profiles.parameter import Errors, Parameter, Values, require
+from profiles.target import Target
 
 NAMES = "[A-Z][A-Z0-9_]{0,15}"  # they are stored in columns of 16 characters
 
@@ -86,8 +84,6 @@ class RunnerRules:
     @classmethod
     def resolve(cls, values: Values, errors: Errors) -> Target | None:
         """Return the target. None if there are errors; missing parameters are added to them."""
-        from profiles.parameters import require
-
         known = {**cls.defaults(values, errors), **values}
         for parameter in cls.parameters:
             if parameter.is_required:

@@ -10,6 +10,7 @@ from django.forms.models import model_to_dict
 
 from profiles import parameters
 from profiles.models import OPEN, RunnerProfile
+from profiles.parameter import Parameter
 from profiles.rules import MODULE_LOADERS, RUNNERS
 from profiles.validators import MAX_NAME, one_of
 from profiles.yaml.format import Configuration
@@ -57,7 +58,7 @@ class ProfileForm(ProfileModelForm):
         return self.cleaned_data
 
 
-def other_parameters() -> list[parameters.Parameter]:
+def other_parameters() -> list[Parameter]:
     """Return the parameters that have no column: those of runners that a site has added."""
     return [parameter for parameter in parameters.table().values() if not parameter.column]
 

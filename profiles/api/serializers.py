@@ -13,6 +13,7 @@ from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
 from profiles import parameters
+from profiles.parameter import Parameter
 from profiles.rules import loader_choices, runner_choices
 from profiles.toggles import toggles
 from profiles.validators import MAX_USER, validate_preferred_username
@@ -73,9 +74,7 @@ def section_serializer(section: str, *, is_request: bool) -> type[BaseSerializer
     return type(title, (serializers.Serializer,), {"__doc__": " ".join(sentences), "__module__": __name__, **members})
 
 
-def _member(
-    parameter: parameters.Parameter, help_text: str | None, is_request: bool
-) -> serializers.Field[Any, Any, Any, Any]:
+def _member(parameter: Parameter, help_text: str | None, is_request: bool) -> serializers.Field[Any, Any, Any, Any]:
     options: dict[str, Any] = {"required": False, "allow_null": is_request, "help_text": help_text}
     if parameter.type != "integer":
         return serializers.CharField(**options)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from profiles.limits import validate_patterns, validate_roots, validate_user_patterns
-from profiles.parameters import Values
+from profiles.parameter import Values
 
 ROOT = "RUNNER_CONFIGURATION"
 PROFILES, SSH_PUBLIC_KEYS, ENDPOINTS = "PROFILES", "SSH_PUBLIC_KEYS", "ENDPOINTS"

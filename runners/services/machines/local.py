@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
-from profiles.config import Target
-from profiles.parameters import Values
+from profiles.parameter import Values
+from profiles.target import Target
 from runners.exceptions import RunnerUnreachable
 from runners.services.machines.exchange import Exchange, pump_streams
 from runners.services.machines.own_account import own_account

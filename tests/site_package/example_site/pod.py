@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from django.core.exceptions import ValidationError
 
-from profiles.config import Target
-from profiles.parameters import Parameter, parse_integer
+from profiles.parameter import Parameter, parse_integer
+from profiles.target import Target
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.runner import Runner

@@ -8,7 +8,8 @@ from typing import cast
 
 from django.core.exceptions import ValidationError
 
-from profiles.parameters import HOSTS, USERS, Errors, Parameter, Values, parse_integer
+from profiles.parameter import Errors, Parameter, Values, parse_integer
+from profiles.parameters import HOSTS, USERS
 from profiles.validators import MAX_HOST, MAX_USER, shown, validate_host, validate_user
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import Runner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from profiles.config import Target
+from profiles.target import Target
 from runners.services.machines.ssh.config import DEFAULT_SSH_PORT, lookup
 
 
