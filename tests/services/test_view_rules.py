@@ -56,7 +56,7 @@ def test_users_outside_of_the_run_groups_neither_stop_nor_set_statuses(client: C
     for command, sent in (("stop-experiment", {"expid": "a001", "force": True}), ("set-job-status", status)):
         sent = {**sent, "dry_run": True}
         assert outsider.post(command, sent, expect=403)["code"] == "profile_forbidden", command
-        assert "Nothing was executed" in member.post(command, sent)["message"], command
+        assert "nothing was executed" in member.post(command, sent)["message"], command
 
 
 def test_profiles_are_listed_for_those_who_may_use_them(client: Client, ana: User, ben: User) -> None:
