@@ -124,6 +124,9 @@ def test_a_command_of_the_site_runs_with_its_loader_and_its_runner(app: AppServe
     assert (done.status, done.body["message"]) == (200, "Experiment a001 was archived.")
     assert account.calls("archive") == [["archive", "--noclean", "--", "a001"]]
     assert account.environments()[-1]["SPACK_LOADED"] == "autosubmit@4.1"
+    argv = ["-S", "-m", "runners.cli", "--url", app.url, "archive-experiment", "a001", "--profile", "SITE", "--dry-run"]
+    client = subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert "autosubmit archive -- a001" in client.stdout, client.stderr
     refused = app.post(
         f"{PREFIX}command/archive-experiment",
         {**body, "profile_name": "OPEN", "profile_params": {**PROFILE, "MODULES": "../x", "POD": {"NAME": "login-1"}}},
@@ -150,10 +153,11 @@ def test_a_run_in_the_sites_runner(app: AppServer, account: StubAccount) -> None
 def test_pages_and_admin_offer_them(app: AppServer) -> None:
     form, add, change = pages(
         app,
-        ("/start?profile_name=OPEN", None),
+        ("/experiments/archive-experiment?profile_name=OPEN", None),
         ("/admin/profiles/runnerprofile/add/", None),
         ("/admin/profiles/runnerprofile/2/change/", None),
     )
+    assert "Archive an experiment" in form
     assert "POD: a pod of the site&#x27;s cluster" in form
     assert "SPACK: packages of Spack, loaded in order" in form
     assert 'name="POD.NAME"' in add and "Zone of the pod" in add

@@ -181,7 +181,7 @@ def test_the_placeholders_are_the_account_and_the_real_name_of_the_machine(setti
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("{username}", "use {user}"),
+        ("{username}", "Use {user}"),
         ("{user}{user}", "each at most once"),
         ("{USER}", "{user} and {host}"),
         ("a b", "letters, digits"),
