@@ -36,8 +36,9 @@ from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import access, execute, logs, lookup, probing, runs, stopping
+from runners.services.machines import scripts
 from runners.services.machines.output import plain_text
-from runners.templatetags.formatting import exact_time, lasted, outcome, tone
+from runners.templatetags.formatting import directory, exact_time, lasted, outcome, tone
 from runners.web.audit import audit_command
 from runners.web.problems import error_context, with_retry_after
 
@@ -167,7 +168,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         if config is None:
             return f"not readable: {UNREADABLE}"
         plan = execute.plan_run(expid=run.expid, config=config)
-        return block(plan.script.replace(execute.RUN_DIRECTORY, f'"$HOME"/.autosubmit-runners/{run.key}'))
+        return block(plan.script.replace(execute.RUN_DIRECTORY, f'"$HOME"/{scripts.BASE}/{run.key}'))
 
     @admin.display(description="identity")
     def shown_identity(self, run: RunnerRun) -> SafeString:
@@ -176,7 +177,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
     @admin.display(description="directory")
     def directory(self, run: RunnerRun) -> str:
         removed = f" (removed {exact_time(run.cleaned_at)})" if run.cleaned_at else ""
-        return f"~/.autosubmit-runners/{run.key}{removed}"
+        return f"{directory(run)}{removed}"
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         """Return True if the user may refresh and end runs: the permission "change". Rows are never edited."""

@@ -12,8 +12,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from profiles.config import RunnerConfig
-from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
+from runners.models import AuditRecord, DetachedCommand, RunnerRun, RunReason, RunStatus
 from runners.services import interrupted
+from runners.services.machines import scripts
 from runners.web.problems import PROBLEM_TYPES, SERVER_ERROR
 
 register = template.Library()
@@ -152,3 +153,9 @@ def seconds(milliseconds: int) -> str:
 def add_number(value: float, more: float) -> str:
     """Add two numbers, for coordinates: Django's filter `add` only takes integers."""
     return f"{value + more:g}"
+
+
+@register.filter
+def directory(command: DetachedCommand) -> str:
+    """Return the directory of a run or operation on its machine."""
+    return f"~/{scripts.BASE}/{command.key}"
