@@ -31,6 +31,7 @@ from runners.services.machines import scripts
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
+from tests.support.commands import switch_all_on
 from tests.support.environments import StubAccount, find_lmod
 from tests.support.examples import OPERATIONS, Recorder, shapes
 from tests.support.processes import PATIENCE, wait_for
@@ -110,6 +111,7 @@ class World:
         where |= {"ssh_host": "127.0.0.1", "ssh_port": sshd.port}
         self.profile = RunnerProfile.objects.create(name=PROFILE, ssh_user=sshd.user, **where)
         RunnerProfile.objects.create(name=OPEN_PROFILE, **where)
+        switch_all_on()
         PublishedSSHKey.objects.create(line=sshd.client_key.with_suffix(".pub").read_text().strip())
         account.experiment("a000")  # the next one is a001
         home = "/home/autosubmit_user"

@@ -16,6 +16,7 @@ from runners.commands.registry import COMMANDS, long_commands, one_shot_commands
 from runners.models import Operation
 from runners.pages.urls import urlpatterns
 from runners.pages.views.commands import CommandPage
+from runners.services import operations
 from runners.web.fields import field_of
 from runners.web.requests import request_of
 from tests.support.examples import DOCUMENT, OPERATIONS
@@ -125,3 +126,8 @@ def test_toggles_that_share_a_name_are_equal() -> None:
     """Otherwise the state of a toggle without a row would depend on the order of the commands."""
     for command in COMMANDS.values():
         assert toggles()[command.toggle.name] == command.toggle
+
+
+def test_an_operation_whose_command_was_removed_still_has_an_answer() -> None:
+    operation = Operation(pk=1, kind="gone-command", expid="a001", result={"warnings": ["one"], "changes": None})
+    assert operations.body_of(operation) == {"message": "gone-command has succeeded.", "warnings": ["one"]}
