@@ -102,7 +102,7 @@ class Jobs:
             return told
         count = len(self.unseen)
         jobs = "1 job that it had submitted" if count == 1 else f"{count} jobs that it had submitted"
-        return f"{told} The run was aborted, and {jobs} may go on: {listed(self.unseen, count)}.".strip()
+        return f"{told} The run was aborted, and {jobs} may still run: {listed(self.unseen, count)}.".strip()
 
 
 def jobs_sentence(
