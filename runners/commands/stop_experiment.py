@@ -21,7 +21,7 @@ class StopExperiment(Command):
             name="force",
             option="--force",
             help="End it at once with KILL, without `autosubmit stop`.",
-            label="End it at once",
+            label="Kill it immediately",
             in_body=True,
         ),
         Flag(

@@ -177,7 +177,7 @@ def test_a_run_is_started_and_stopped_with_the_keyboard_alone(
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     page.get_by_role("link", name="Stop this run").press("Enter")
-    page.get_by_role("dialog").get_by_label("End it at once").press("Space")
+    page.get_by_role("dialog").get_by_label("Kill it immediately").press("Space")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#state")).to_contain_text("stopped by ada", timeout=20_000)
@@ -203,7 +203,7 @@ def test_a_slow_stop_can_be_turned_into_a_kill(
     keep(page, "run-kill", full=False)
     page.get_by_role("link", name="Kill it now").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_label("End it at once")).to_be_checked()
+    expect(dialog.get_by_label("Kill it immediately")).to_be_checked()
     dialog.get_by_role("button", name="Stop the run").click()
     expect(page.locator("#state")).to_contain_text("TERMINATED", timeout=15_000)  # long before the first stop times out
     expect(page.locator("#state")).to_contain_text("stopped by ada")
@@ -224,7 +224,7 @@ def test_everything_but_the_live_log_works_without_javascript(
     expect(page.locator("#state")).to_contain_text("ACTIVE")
     expect(page.locator(".log-section noscript p")).to_be_visible()
     page.get_by_role("link", name="Stop this run").click()
-    page.get_by_label("End it at once").check()
+    page.get_by_label("Kill it immediately").check()
     page.get_by_role("button", name="Stop the run").click()
     expect(page.locator("#state")).to_contain_text("TERMINATED")
 
