@@ -147,7 +147,7 @@ class Stop:
 
     def _unknown(self, what: str, why: str) -> OutcomeUnknown:
         return OutcomeUnknown(
-            f"{what}, but whether experiment {self.run.expid} has ended is not known now: {why.rstrip('.')}. Check "
+            f"{what}, but whether experiment {self.run.expid} has ended is not known now: {why.rstrip('.?')}. Check "
             f"its status later, and stop it again if it is ACTIVE.",
             steps=self.steps,
             run_id=self.run.pk,

@@ -170,7 +170,7 @@ def test_a_status_waits_for_two_seconds_at_most_and_the_answer_is_stored(
         shown = look()
         assert time.monotonic() - begin < 0.5 + 1
         assert shown.is_active and not shown.reachable
-        assert "has not answered yet" in shown.unreachable_detail
+        assert "has no answer yet" in shown.unreachable_detail
     stored = wait_for(lambda: (found := RunnerRun.objects.get(pk=run.pk)).confirmed_at and found, what="the answer")
     assert stored.reachable and stored.confirmed_at >= asked
 
@@ -292,7 +292,7 @@ def test_a_person_and_an_account_have_bounds_of_their_own(bounded: None, there: 
     try:
         with (
             BULKHEADS.command("stop-experiment", person="ana"),
-            pytest.raises(TooManyCommands, match="at a time \\(2\\)"),
+            pytest.raises(TooManyCommands, match="of one person \\(2\\)"),
         ):
             runner.execute("true", timeout=30)
         with BULKHEADS.command("run-experiment", person="ben", profile_name="THERE"):

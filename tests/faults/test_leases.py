@@ -85,7 +85,7 @@ def test_a_status_never_says_that_it_was_confirmed_when_it_was_not(
     found = runs.get_run(expid=EXPID, viewer=AnonymousUser())
     assert found.is_active
     assert not found.reachable  # only in this answer: the row does not say so
-    assert "has not answered yet" in found.unreachable_detail
+    assert "has no answer yet" in found.unreachable_detail
     assert RunnerRun.objects.get(pk=run.pk).reachable
     # The lease of a dead caller ends soon, and the next caller probes.
     wait_for(

@@ -82,11 +82,11 @@ def test_a_host_name_that_dns_cannot_contain_is_unreachable(host: str, account: 
     """Profiles and requests reject such names; `~/.ssh/config` and older rows may still contain one."""
     account.experiment(EXPID)
     config = config_of(SSHTarget(host, 22, "somebody"))
-    with pytest.raises(RunnerUnreachable, match="not known"):
+    with pytest.raises(RunnerUnreachable, match="cannot be resolved"):
         start_run(config)
     run = RunnerRun.objects.get()
     assert (run.status, run.reason) == ("TERMINATED", "never_started")
-    with pytest.raises(RunnerUnreachable, match="not known"):
+    with pytest.raises(RunnerUnreachable, match="cannot be resolved"):
         host_keys.scan(host)
 
 

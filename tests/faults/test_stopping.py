@@ -397,7 +397,7 @@ def test_a_machine_that_goes_away_during_a_stop_leaves_the_run_as_it_was(
     wait_for(lambda: account.calls("stop"), what="autosubmit stop")
     sshd.stop()
     # RunnerUnreachable would say that nothing was executed, but `autosubmit stop` was.
-    with pytest.raises(OutcomeUnknown, match="The stop had begun, but whether .* cannot be told now") as told:
+    with pytest.raises(OutcomeUnknown, match="The stop had begun, but whether .* is not known now") as told:
         answer.result(60 * PATIENCE)
     assert ".." not in told.value.detail
     # The error contains the completed steps, and no step looks as if it were still running.
@@ -453,7 +453,7 @@ def test_an_end_that_cannot_be_probed_is_unknown(account: StubAccount, sshd: SSH
     answer = in_background(lambda: faults.stop_run(EXPID, force=True))
     wait_for(lambda: not is_alive(run.identity["pid"]), what="the KILL")
     sshd.stop()
-    with pytest.raises(OutcomeUnknown, match="cannot be told now") as told:
+    with pytest.raises(OutcomeUnknown, match="is not known now") as told:
         answer.result(60 * PATIENCE)
     assert [(step["action"], step["ended"]) for step in told.value.facts["steps"]] == [("signal KILL", False)]
     assert stored(run)["status"] == "ACTIVE"
