@@ -31,7 +31,7 @@ class ToggleForm(forms.ModelForm):
 
 @admin.register(EndpointToggle)
 class EndpointToggleAdmin(ToggleAdmin):
-    """The four toggles. The list always has all of them; none can be added or deleted."""
+    """The toggles of the commands. The list always has all of them; none can be added or deleted."""
 
     list_display = ("name", "enabled", "covers", "history")
     list_editable = ("enabled",)

@@ -1,1 +1,1 @@
-"""Reach machines, prepare environments, run Autosubmit there, and tell the truth about it. Knows no HTTP."""
+"""The use cases: rows, commands and machines together. They know no HTTP. `machines/` below them knows no rows."""

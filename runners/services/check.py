@@ -1,7 +1,7 @@
 """Test a configuration step by step: what works, how long each step takes, and how to fix the first step that fails.
 
-The test uses the same code as commands (ssh_connect, Runner, ModuleLoader, scripts), but its own connections: a pooled
-connection would prove nothing about keys, and closing it would disturb others.
+The test uses the same code as commands (ssh/connect.py, Runner, ModuleLoader, scripts), but its own connections: a
+pooled connection would prove nothing about keys, and closing it would disturb others.
 """
 
 from __future__ import annotations

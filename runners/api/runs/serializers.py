@@ -132,7 +132,7 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
     )
 
     def to_representation(self, instance: RunnerRun) -> dict[str, Any]:
-        """Return the members without DRF's loop over 21 field objects, which costs more than the query of a status.
+        """Return the members without DRF's loop over the field objects, which costs more than the query of a status.
 
         Every client polls the status.
         """

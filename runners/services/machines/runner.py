@@ -1,4 +1,4 @@
-"""ConnectDeadline a machine: the base class `Runner`. `local.py` and `ssh/runner.py` have its implementations.
+"""Reach a machine: the base class `Runner`. `local.py` and `ssh/runner.py` have its implementations.
 
 A runner has one primitive, `execute`. Launching, probing, signalling and log reading are implemented once on top of it,
 with the scripts in `scripts/`, so LOCAL and SSH behave the same.

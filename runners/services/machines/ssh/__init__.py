@@ -1,0 +1,1 @@
+"""Reach a machine over SSH: configuration, host keys, authentication, connections and their pool."""

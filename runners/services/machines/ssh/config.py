@@ -1,4 +1,4 @@
-"""The options of OpenSSH's configuration for a host, as `ssh -G` prints them. `runners.services` makes the connections.
+"""The options of OpenSSH's configuration for a host, as `ssh -G` prints them. connect.py uses them.
 
 `ssh -G HOST` prints the options that ssh would use (ssh(1)). So Include, Match, tokens, several files and
 CanonicalizeHostname work as in ssh. The answer is cached until one of the files changes, at most CACHED_FOR seconds.

@@ -285,7 +285,7 @@ def open_socket(
 def identity_files(options: SSHHostOptions) -> list[str]:
     """Return the private keys to try, if the files exist: ours, then those that ssh would use.
 
-    The keys of an ssh-agent follow them (ssh_auth.py).
+    The keys of an ssh-agent follow them (authentication.py).
     """
     paths = [Path(name).expanduser() for name in (*settings.RUNNERS_SSH_KEYS, *options.identity_files)]
     at_configured = len(settings.RUNNERS_SSH_KEYS)
