@@ -137,10 +137,10 @@ def _fits(value: str, patterns: Sequence[str]) -> bool:
 def _refusal(profile_name: str, value: str, patterns: Sequence[str]) -> str:
     if not patterns:
         return f"The profile {profile_name} does not allow {shown(value)}: no account is mapped to you. Ask an admin."
-    return f"The profile {profile_name} does not allow {shown(value)}, only {in_words(patterns)}."
+    return f"The profile {profile_name} does not allow {shown(value)}, only {allowed_text(patterns)}."
 
 
-def describe(requirements: list[parameters.Requirement], fixed: Values, limits: Limits) -> None:
+def add_limits(requirements: list[parameters.Requirement], fixed: Values, limits: Limits) -> None:
     """Add what `limit` allows to the requirements of a profile."""
     is_open = parameters.MODULE_LOADER_TYPE not in fixed
     may_be_path = is_open or parameters.loader_of(fixed).may_be_path
@@ -153,7 +153,7 @@ def describe(requirements: list[parameters.Requirement], fixed: Values, limits: 
             item["allowed_patterns"] = list(allowed)
 
 
-def in_words(items: Sequence[str]) -> str:
+def allowed_text(items: Sequence[str]) -> str:
     """Return the allowed items as text for an error message: at most 10 of them."""
     more = f" and {len(items) - 10} more" if len(items) > 10 else ""
     return ", ".join(items[:10]) + more

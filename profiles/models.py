@@ -20,7 +20,7 @@ from profiles.installations import MAX_PATTERN, installation_of, possible_instal
 from profiles.limits import (
     BOUND,
     Limits,
-    describe,
+    add_limits,
     is_anybody,
     limit,
     lines,
@@ -333,7 +333,7 @@ class RunnerProfile(models.Model):
         """Return the parameters that a request may or must give, with the values that an admin allows."""
         fixed = self.values()
         open_ones = parameters.requirements(fixed)
-        describe(open_ones, fixed, self.limits)
+        add_limits(open_ones, fixed, self.limits)
         return open_ones
 
 

@@ -39,7 +39,7 @@ class Requirement(TypedDict, total=False):
     minimum: int
     maximum: int
     max_length: int
-    allowed_patterns: list[str]  # these and allowed_roots: see profiles.limits.describe
+    allowed_patterns: list[str]  # these and allowed_roots: see profiles.limits.add_limits
     allowed_roots: list[str]
     default: int | str
     help: str

@@ -20,7 +20,7 @@ from django.template.response import TemplateResponse
 from profiles.models import EndpointToggle, RunnerProfile
 from profiles.validators import is_public_key
 from profiles.yaml.format import MAX_CHARACTERS, PROFILES, Configuration, InvalidConfiguration, Mistake
-from profiles.yaml.importer import Change, Plan, import_configuration
+from profiles.yaml.importer import Change, ImportPlan, import_configuration
 from profiles.yaml.reader import parse
 
 NEEDED = (  # an import writes all of these
@@ -93,7 +93,7 @@ class Part:
         return self.changes
 
 
-def parts_of(plan: Plan, configuration: Configuration) -> list[Part]:
+def parts_of(plan: ImportPlan, configuration: Configuration) -> list[Part]:
     """Group the changes of a plan by profile or section. `change.path` becomes relative to its part."""
     known = {*(configuration.profiles or {}), *RunnerProfile.objects.values_list("name", flat=True)}
     parts: dict[str, Part] = {}

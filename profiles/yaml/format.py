@@ -25,7 +25,7 @@ MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 100
 TOO_DEEP = "Not valid YAML: nested too deeply."
 MAX_MEMBERS = 2_000  # profiles, keys, people: each is compared with a row
-MAX_ERRORS = 100
+MAX_MISTAKES = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from profiles.yaml.format import (
     ProfileSettings,
 )
 
-GROUPS = "GROUPS"  # not a section of the YAML: the groups that ACCESS names and an import creates
+NEW_GROUPS = "GROUPS"  # not a section of the YAML: the groups that ACCESS names and an import creates
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Change:
 
 
 @dataclass(slots=True)
-class Plan:
+class ImportPlan:
     """What an import changes.
 
     `kept`: what the text does not name and stays, because the import does not prune. `warnings`: warnings for an admin
@@ -87,7 +87,7 @@ class Plan:
         return bool(self.changes)
 
 
-def import_configuration(configuration: Configuration, *, prune: bool = False, dry_run: bool = False) -> Plan:
+def import_configuration(configuration: Configuration, *, prune: bool = False, dry_run: bool = False) -> ImportPlan:
     """Make the rows match the configuration, all or nothing. Raises InvalidConfiguration.
 
     Sections that the configuration does not have (`None`) stay as they are, even with `prune`. A dry run writes
@@ -117,8 +117,8 @@ def settings_of(row: RunnerProfile) -> ProfileSettings:
     return ProfileSettings(row.values(), row.enabled, row.description, row.access(), _limits(row), row.installation)
 
 
-def _plan(configuration: Configuration, *, prune: bool) -> Plan:
-    plan = Plan()
+def _plan(configuration: Configuration, *, prune: bool) -> ImportPlan:
+    plan = ImportPlan()
     mistakes: list[Mistake] = []
     if configuration.profiles is not None:
         _plan_profiles(plan, configuration.profiles, prune, mistakes)
@@ -133,7 +133,7 @@ def _plan(configuration: Configuration, *, prune: bool) -> Plan:
     return plan
 
 
-def _plan_profiles(plan: Plan, wanted: dict[str, ProfileSettings], prune: bool, mistakes: list[Mistake]) -> None:
+def _plan_profiles(plan: ImportPlan, wanted: dict[str, ProfileSettings], prune: bool, mistakes: list[Mistake]) -> None:
     rows = {row.name: row for row in RunnerProfile.objects.select_for_update()}
     groups = {group.name: group for group in Group.objects.all()}
     for name, settings in wanted.items():
@@ -186,8 +186,8 @@ def _changed(row: RunnerProfile, path: str, settings: ProfileSettings) -> list[C
     for section, had, wants in ((ACCESS, row.access(), settings.access), (LIMITS, _limits(row), settings.limits)):
         found += [(f"{section}.{key}", had[key], items, _list) for key, items in (wants or {}).items()]
     return [
-        Change("change", f"{path}.{key}", in_words(before), in_words(after), row=row)
-        for key, before, after, in_words in found
+        Change("change", f"{path}.{key}", shown(before), shown(after), row=row)
+        for key, before, after, shown in found
         if before != after
     ]
 
@@ -206,12 +206,12 @@ def _fields(settings: ProfileSettings) -> tuple[tuple[str, str], ...]:
     return tuple(said)
 
 
-def _plan_groups(plan: Plan, access: dict[str, tuple[str, ...]], groups: dict[str, Group]) -> None:
+def _plan_groups(plan: ImportPlan, access: dict[str, tuple[str, ...]], groups: dict[str, Group]) -> None:
     """Plan the missing groups, without members. A missing group must not open a profile to everybody."""
     for name in {name: None for names in access.values() for name in names}:
         if name not in groups:
             groups[name] = group = Group(name=name)
-            plan.changes.append(Change("add", GROUPS, after=f"{name}, without members", row=group))
+            plan.changes.append(Change("add", NEW_GROUPS, after=f"{name}, without members", row=group))
             plan._steps.append(group.save)
 
 
@@ -232,7 +232,7 @@ def _list(items: tuple[str, ...]) -> str:
     return ", ".join(items) or "(any)"
 
 
-def _plan_keys(plan: Plan, wanted: tuple[str, ...], prune: bool) -> None:
+def _plan_keys(plan: ImportPlan, wanted: tuple[str, ...], prune: bool) -> None:
     rows = {row.line: row for row in PublishedSSHKey.objects.select_for_update()}
     for line in wanted:
         if not rows.pop(line, None):
@@ -243,7 +243,7 @@ def _plan_keys(plan: Plan, wanted: tuple[str, ...], prune: bool) -> None:
         _plan_removal(plan, Change("remove", SSH_PUBLIC_KEYS, before=str(row), row=row), row.delete, prune)
 
 
-def _plan_accounts(plan: Plan, wanted: dict[str, tuple[str, ...]], prune: bool) -> None:
+def _plan_accounts(plan: ImportPlan, wanted: dict[str, tuple[str, ...]], prune: bool) -> None:
     rows = {row.person: row for row in AccountMap.objects.select_for_update()}
     for person, accounts in wanted.items():
         row = rows.pop(person, None)
@@ -259,7 +259,7 @@ def _plan_accounts(plan: Plan, wanted: dict[str, tuple[str, ...]], prune: bool) 
         _plan_removal(plan, gone, row.delete, prune)
 
 
-def _plan_endpoints(plan: Plan, wanted: dict[str, bool]) -> None:
+def _plan_endpoints(plan: ImportPlan, wanted: dict[str, bool]) -> None:
     """Plan the toggles. Nothing is pruned: a toggle without a row has the state that it starts in."""
     rows = {row.name: row for row in EndpointToggle.objects.select_for_update()}
     for name, enabled in wanted.items():
@@ -271,7 +271,7 @@ def _plan_endpoints(plan: Plan, wanted: dict[str, bool]) -> None:
             plan._steps.append(row.save)
 
 
-def _plan_removal(plan: Plan, change: Change, delete: Callable[[], object], prune: bool) -> None:
+def _plan_removal(plan: ImportPlan, change: Change, delete: Callable[[], object], prune: bool) -> None:
     if prune:
         plan.changes.append(change)
         plan._steps.append(delete)

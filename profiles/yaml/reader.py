@@ -26,9 +26,9 @@ from profiles.yaml.format import (
     LIMITS,
     MAX_CHARACTERS,
     MAX_DEPTH,
-    MAX_ERRORS,
     MAX_GROUP_NAME,
     MAX_MEMBERS,
+    MAX_MISTAKES,
     MAX_PERSON,
     PROFILES,
     ROOT,
@@ -52,7 +52,7 @@ def parse(text: str) -> Configuration:
     reader = _Reader(lines, mistakes)
     configuration = reader.configuration(section)
     if reader.mistakes:
-        raise InvalidConfiguration(sorted(reader.mistakes, key=lambda m: m.line or 0)[:MAX_ERRORS])
+        raise InvalidConfiguration(sorted(reader.mistakes, key=lambda m: m.line or 0)[:MAX_MISTAKES])
     return configuration
 
 
@@ -225,7 +225,7 @@ class _Reader:
             label = f"{path}.{name if isinstance(name, str) and len(name) <= 100 else shown(name)}"
             if not isinstance(name, str):
                 self.wrong(label, "Put the name in quotes.")
-            elif names is not None and name not in names and len(self.mistakes) >= MAX_ERRORS:
+            elif names is not None and name not in names and len(self.mistakes) >= MAX_MISTAKES:
                 self.wrong(label, "Unknown name.")  # close matches for thousands would take minutes
             elif names is not None and name not in names:
                 near = difflib.get_close_matches(name[:60].upper(), list(names), n=1)

@@ -34,7 +34,7 @@ from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.target import SSHTarget
 from runners.web.audit import audit_command
 
-TEMPLATES = "admin/profiles/runnerprofile/"
+TEMPLATE_FOLDER = "admin/profiles/runnerprofile/"
 
 
 class CheckForm(forms.Form):
@@ -78,7 +78,7 @@ def check_page(model_admin: RunnerProfileAdmin, request: HttpRequest, pk: int) -
         "form": form,
     }
     if not form.is_valid():
-        return TemplateResponse(request, f"{TEMPLATES}check.html", context)
+        return TemplateResponse(request, f"{TEMPLATE_FOLDER}check.html", context)
     return stream(request, profile, form, context)
 
 
@@ -88,7 +88,7 @@ RunnerProfileAdmin.pages["check"] = check_page
 def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, context: dict[str, Any]) -> HttpResponseBase:
     """Stream the page, piece by piece as the stages are done. No script is needed: browsers show what has arrived."""
     mark = secrets.token_hex(8)
-    page = render_to_string(f"{TEMPLATES}check.html", {**context, "mark": mark, "config": form.config}, request)
+    page = render_to_string(f"{TEMPLATE_FOLDER}check.html", {**context, "mark": mark, "config": form.config}, request)
     head, between, tail = page.split(mark)
 
     def pieces() -> Iterator[str]:
@@ -100,19 +100,19 @@ def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, contex
                 begin(audit)
                 for stage in check_profile(form.config, RunnerProfile.objects.all()):
                     stages.append(stage)
-                    yield render_to_string(f"{TEMPLATES}_stage.html", facts_of(stage, profile, form.config))
+                    yield render_to_string(f"{TEMPLATE_FOLDER}_stage.html", facts_of(stage, profile, form.config))
                     if len(stages) < len(STAGES):
                         yield _waiting(list(STAGES)[len(stages)])
             except RunnerUnreachable as error:  # too many requests occupy the machine; the response has already begun
                 audit.outcome, audit.detail = error.code, error.detail
                 stage = Stage("resolve", False, 0, "The check was not started.", error.detail)
                 stages.append(stage)
-                yield render_to_string(f"{TEMPLATES}_stage.html", facts_of(stage, profile, form.config))
+                yield render_to_string(f"{TEMPLATE_FOLDER}_stage.html", facts_of(stage, profile, form.config))
             failed = [stage for stage in stages if stage.ok is False]
             audit.detail = f"failed: {', '.join(stage.name for stage in failed)}" if failed else ""
         milliseconds = sum(stage.milliseconds for stage in stages)
         verdict = {"failed": failed, "seconds": f"{milliseconds / 1000:.1f}"}
-        yield between + render_to_string(f"{TEMPLATES}_verdict.html", verdict) + tail
+        yield between + render_to_string(f"{TEMPLATE_FOLDER}_verdict.html", verdict) + tail
 
     response = StreamingHttpResponse(pieces())
     response["X-Accel-Buffering"] = "no"  # nginx would buffer the whole response
@@ -121,7 +121,7 @@ def stream(request: HttpRequest, profile: RunnerProfile, form: CheckForm, contex
 
 
 def _waiting(name: str) -> str:
-    return render_to_string(f"{TEMPLATES}_stage.html", {"waiting": STAGES[name]})
+    return render_to_string(f"{TEMPLATE_FOLDER}_stage.html", {"waiting": STAGES[name]})
 
 
 def facts_of(stage: Stage, profile: RunnerProfile, config: RunnerConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not valid JSON")
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the members of a JSON object. Raises ValueError for a duplicate key, because parsers disagree on which
     value counts: two readers of the body would see two different requests.
     """
@@ -41,7 +41,7 @@ class StrictJSONParser(BaseParser):
         if len(body) > limit:
             raise TooLarge(f"The body has more than {limit} bytes.")
         try:
-            data = json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_twins)
+            data = json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_without_duplicates)
             if b"\\u" in body:  # only an escape can give a lone surrogate; files, shells and databases reject those
                 json.dumps(data, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:

@@ -169,10 +169,10 @@ def cancel(expid: str, runner: Runner) -> Cancellation:
         return Cancellation(failure=failure, is_unknown=True)
     except OutcomeUnknown as error:
         return Cancellation(failure=f"It is not known which jobs were cancelled: {error.detail}", is_unknown=True)
-    return judged(expid, runner, result)
+    return cancellation_of(expid, runner, result)
 
 
-def judged(expid: str, runner: Runner, result: CommandResult) -> Cancellation:
+def cancellation_of(expid: str, runner: Runner, result: CommandResult) -> Cancellation:
     """Return what the output of a cancel means. This may ask the machine for the types of the platforms."""
     text = result.text
     if result.exit_code == scripts.BUSY:

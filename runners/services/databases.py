@@ -167,7 +167,7 @@ def _name(profile: RunnerProfile | None) -> str:
     return profile.name.lower() if profile else DEFAULT_INSTALLATION
 
 
-def judged(runner: Runner, profiles: Iterable[RunnerProfile]) -> tuple[Database | None, list[str]]:
+def compare(runner: Runner, profiles: Iterable[RunnerProfile]) -> tuple[Database | None, list[str]]:
     """Read the database of the runner's account, store it, and compare it with the others."""
     try:
         database = read(runner)

@@ -18,7 +18,7 @@ from runners.services.machines.probe import Probe
 
 # Run numbers follow the order of insertion, but `created` is from the clock of the process that inserts. This is how
 # much the two orders can differ (a database that makes writers wait, clocks of several servers).
-CLOCK_SLACK = timedelta(minutes=10)
+ORDER_SLACK = timedelta(minutes=10)
 FIRST_MOMENT, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
@@ -64,11 +64,11 @@ def find(
     runs = runs.filter(**{f"checked_{name}" if name in others else name: value for name, value in given.items()})
     by_time = RunnerRun.objects.order_by("-created").values_list("id", flat=True)
     if created_after:
-        surely = max(created_after, FIRST_MOMENT + CLOCK_SLACK) - CLOCK_SLACK
+        surely = max(created_after, FIRST_MOMENT + ORDER_SLACK) - ORDER_SLACK
         earlier = by_time.filter(created__lt=surely).first()
         runs = runs.filter(moment__gte=created_after, id__gt=earlier or 0)
     if created_before:
-        surely = min(created_before, LAST_MOMENT - CLOCK_SLACK) + CLOCK_SLACK
+        surely = min(created_before, LAST_MOMENT - ORDER_SLACK) + ORDER_SLACK
         later = by_time.reverse().filter(created__gt=surely).first()
         runs = runs.filter(moment__lt=created_before)
         runs = runs.filter(id__lt=later) if later else runs

@@ -167,10 +167,10 @@ class Stop:
         except RunnerServiceError as error:
             before, left, outcome = [], None, f"not known: {error.detail}"
         if left is None or left:
-            outcome = outcome if left is None else f"still there after a KILL: {leftovers.in_words(left)}"
+            outcome = outcome if left is None else f"still there after a KILL: {leftovers.summary(left)}"
             self.warnings.append(f"Processes of the run may still be alive on {self.runner.where}: {outcome}")
         elif before:
-            outcome = f"ended: {leftovers.in_words(before)}"
+            outcome = f"ended: {leftovers.summary(before)}"
         else:
             return True
         seconds = round(time.monotonic() - start, 1)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from profiles.config import RunnerConfig
 from runners.exceptions import AlreadyRunning, NotRunning, RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services.cancelling import Outcome, judged
+from runners.services.cancelling import Outcome, cancellation_of
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.runner import CommandResult
 from tests.support import faults
@@ -275,7 +275,7 @@ def placeholders(account: StubAccount) -> list[int]:
 def test_whatever_a_cancel_prints_is_told_bounded_and_printable(lines: list[str]) -> None:
     for code in (0, 1):
         result = CommandResult(code, "\n".join(lines).encode(errors="replace"), b"", 1.0)
-        answer = judged(EXPID, Deaf(RunnerConfig("LOCAL", "NO_MODULE", ())), result)
+        answer = cancellation_of(EXPID, Deaf(RunnerConfig("LOCAL", "NO_MODULE", ())), result)
         told = [answer.detail, *answer.warnings, *answer.as_dict()["jobs"]]
         assert all(each.replace("\n", "").replace("\t", "").isprintable() and len(each) < 6000 for each in told)
         assert not answer.is_complete or not code

@@ -362,7 +362,7 @@ def use_database(account: StubAccount, path: Path | str, **more: str) -> None:
 def judged(profile: str) -> tuple[str, str]:
     """Return the database and the remedy that the connection test reports."""
     runner = get_runner(RunnerProfile.objects.get(name=profile).resolve({}))
-    database, conflicts = databases.judged(runner, RunnerProfile.objects.all())
+    database, conflicts = databases.compare(runner, RunnerProfile.objects.all())
     return str(database), " ".join(conflicts)
 
 

@@ -25,7 +25,7 @@ THINNEST = 4  # least width of a bar, so that a run of seconds is visible in a p
 LABEL_LENGTH = 20  # characters
 
 RUNS = 500
-GROUPS = 60
+MAX_GROUPS = 60
 SPANS = {"1": "1 day", "7": "7 days", "30": "30 days", "90": "90 days"}
 GROUPINGS: dict[str, tuple[str, Callable[[RunnerRun], str]]] = {
     "experiment": ("experiment", lambda run: experiment_of(run)),
@@ -67,7 +67,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Timeline:
     """The layout of the drawing. `start` and `end` are the times at its left and right edge."""
 
     start: datetime
@@ -90,7 +90,7 @@ def experiment_of(run: RunnerRun) -> str:
 
 def draw(
     runs: Iterable[RunnerRun], *, group: Callable[[RunnerRun], str], start: datetime | None = None
-) -> Picture | None:
+) -> Timeline | None:
     """Lay out runs between `start` and now. Return None if there are no runs.
 
     If `start` is None, the picture begins with the first run. Runs of a group that overlap in time get separate lanes.
@@ -127,7 +127,7 @@ def draw(
         y += height
     drawn = {tone(run) for run in ordered}
     legend = [(name, words) for name, words in LEGEND.items() if name in drawn]
-    return Picture(first, now, y, rows, bars, _ticks(first, now, x_of), legend)
+    return Timeline(first, now, y, rows, bars, _ticks(first, now, x_of), legend)
 
 
 def _ticks(start: datetime, end: datetime, x_of: Callable[[datetime], float]) -> list[tuple[float, str]]:
@@ -171,7 +171,7 @@ class History(PageView):
         names: set[str] = set()
         for run in newest(start, self.request.user, expid=expid):
             names.add(group(run))
-            if len(names) > GROUPS:
+            if len(names) > MAX_GROUPS:
                 break
             runs.append(run)
         return super().get_context_data(
@@ -183,6 +183,6 @@ class History(PageView):
             groupings={name: words for name, (words, _) in GROUPINGS.items()},
             spans=SPANS,
             runs=runs,
-            is_cut=len(runs) == RUNS or len(names) > GROUPS,
+            is_cut=len(runs) == RUNS or len(names) > MAX_GROUPS,
             picture=draw(runs, group=group, start=start),
         )

@@ -43,7 +43,7 @@ def visible_run(request: HttpRequest, pk: int) -> RunnerRun:
     return get_object_or_404(access.visible(RunnerRun.objects.all(), request.user), pk=pk)
 
 
-class RunView(PageView):
+class RunBaseView(PageView):
     """A page, or a part of a page, about the run whose number is in the path."""
 
     run: RunnerRun
@@ -61,12 +61,12 @@ class RunView(PageView):
             **kwargs,
             run=run,
             phase=phase(run),
-            hindrance=self._hindrance(),
+            why_no_stop=self._why_no_stop(),
             can_cancel_jobs=self._can_cancel_jobs(),
             is_being_stopped=is_being_stopped(run),
         )
 
-    def _hindrance(self) -> str:
+    def _why_no_stop(self) -> str:
         """Return the reason why the person cannot stop the run, in words; empty if the person can stop it."""
         if not self.run.is_active:
             return "It has ended."
@@ -90,7 +90,7 @@ class RunView(PageView):
         return EndpointToggle.is_enabled(STOP_EXPERIMENT.toggle.name)
 
 
-class RunPage(RunView):
+class RunDetailPage(RunBaseView):
     template_name = "pages/run.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def newer(run: RunnerRun) -> QuerySet[RunnerRun]:
     return RunnerRun.objects.filter(expid=run.expid, installation=run.installation, pk__gt=run.pk)
 
 
-class StateFragment(RunView):
+class StateFragment(RunBaseView):
     """The state at the top of the page. The event `runChanged` tells the rest of the page that it is stale."""
 
     template_name = "pages/_run_state.html"
@@ -124,14 +124,14 @@ class StateFragment(RunView):
         return response
 
 
-class DetailsFragment(RunPage):
+class DetailsFragment(RunDetailPage):
     """The details below the log, together with the buttons at the top."""
 
     template_name = "pages/_run_details.html"
     extra_context = {"is_partial": True}
 
 
-class RefreshRun(RunView):
+class RefreshRun(RunBaseView):
     """Ask the machine of this run, and store the new state in the row."""
 
     http_method_names = ["post"]
@@ -141,7 +141,7 @@ class RefreshRun(RunView):
         return HttpResponse(status=204)
 
 
-class StopPage(RunView):
+class StopPage(RunBaseView):
     """Confirm and execute a stop. GET is a page that asks for the confirmation, for browsers without JavaScript; with
     JavaScript, a dialog of the run's page asks.
 
@@ -184,7 +184,7 @@ class StopPage(RunView):
         return redirect("pages:run", pk=pk)
 
 
-class LogChunkView(RunView):
+class LogChunkView(RunBaseView):
     """A piece of the log as JSON, for log.js.
 
     `?from=OFFSET&style=...` returns the part from that offset, `?before=OFFSET` the part before it, and without both,

@@ -306,7 +306,7 @@ class Bulkheads:
                 )
         if len(machine.commands) >= self.most_per_account:
             raise MachineBusy(
-                f"{self._in_words(where, machine)}, which is the limit of one account. Nothing was started. "
+                f"{self._occupants_text(where, machine)}, which is the limit of one account. Nothing was started. "
                 f"Try again in {RETRY_AFTER_COMMANDS} s.",
                 **self._occupants(where, machine),
                 retry_after=RETRY_AFTER_COMMANDS,
@@ -320,13 +320,13 @@ class Bulkheads:
 
     def _silent(self, where: str, machine: Machine) -> MachineBusy:
         return MachineBusy(
-            f"{self._in_words(where, machine)}, and it does not answer. Nothing was started. Try again in "
+            f"{self._occupants_text(where, machine)}, and it does not answer. Nothing was started. Try again in "
             f"{RETRY_AFTER_SILENCE} s.",
             **self._occupants(where, machine),
             retry_after=RETRY_AFTER_SILENCE,
         )
 
-    def _in_words(self, where: str, machine: Machine) -> str:
+    def _occupants_text(self, where: str, machine: Machine) -> str:
         """Say who occupies a machine. Other people and their profiles are only counted."""
         facts = self._occupants(where, machine)
         count = facts["requests"]

@@ -96,7 +96,7 @@ def _helpers(found: list[Leftover]) -> list[Leftover]:
     return [each for each in found if not each.is_job]
 
 
-def in_words(found: Sequence[Leftover]) -> str:
+def summary(found: Sequence[Leftover]) -> str:
     """Name the first SHOWN processes and count the others."""
     names = ", ".join(map(str, found[:SHOWN]))
     return names + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")

@@ -66,8 +66,8 @@ document.addEventListener("runChanged", () => {
   for (const element of document.querySelectorAll("[data-while-active]")) element.remove();
 });
 
-// Formats a duration like the template filter in_words.
-function inWords(seconds) {
+// Formats a duration like `duration` in templatetags/formatting.py.
+function durationText(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const two = (large, name, small, smallName) => {
     const rest = Math.floor((whole % large) / small);
@@ -86,7 +86,7 @@ setInterval(() => {
     element.dataset.age ??= String(parse(element.textContent));
     const passed = (Date.now() - Number(element.dataset.seen)) / 1000;
     const age = Number(element.dataset.age);
-    const words = `${inWords(age + passed)} ago`;
+    const words = `${durationText(age + passed)} ago`;
     if (element.textContent !== words) element.textContent = words;
   }
 }, 1000);

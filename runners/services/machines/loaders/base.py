@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 
-from profiles.limits import in_words
+from profiles.limits import allowed_text
 from profiles.rules import LoaderRules
 from runners.exceptions import ProfileForbidden, RunnerServiceError
 from runners.services.machines import scripts
@@ -75,11 +75,11 @@ class ModuleLoader(LoaderRules, ABC):
                 'root=$(readlink -m -- "$root") && root=${root%/} && '
                 'case $real/ in "$root"/*) inside=1; break ;; esac; done'
             )
-            words = f"{sentence} {path}, only directories within {in_words(roots)} (links are followed)."
+            words = f"{sentence} {path}, only directories within {allowed_text(roots)} (links are followed)."
             lines += [f"{{ {look}; }}", or_say('[ -n "$inside" ]', words)]
         return lines
 
-    def judged(self, path: str) -> str:
+    def checked_path(self, path: str) -> str:
         """Return the shell word for the path that `within_roots` has checked.
 
         With roots this is the resolved path in `$real`, so that changing a symlink after the check has no effect.

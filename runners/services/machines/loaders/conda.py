@@ -62,7 +62,7 @@ class CondaModuleLoader(ModuleLoader):
     def prelude(self) -> list[str]:
         (environment,) = self.modules
         is_path = self.is_path(self.modules)
-        word = self.judged(environment) if is_path else shlex.quote(environment)
+        word = self.checked_path(environment) if is_path else shlex.quote(environment)
         own = f"{word}/../../bin/conda " if is_path else ""  # ROOT/envs/NAME belongs to the conda at ROOT
         candidates = own + " ".join(f"{root}/bin/conda" for root in CONDA_ROOTS)
         missing = "conda: not found by CONDA_EXE, on PATH, or in the usual places; nor is micromamba"

@@ -29,7 +29,7 @@ class VenvModuleLoader(ModuleLoader):
 
     def prelude(self) -> list[str]:
         (path,) = self.modules
-        root = self.judged(path)
+        root = self.checked_path(path)
         by_path = f'VIRTUAL_ENV={root} && PATH="$VIRTUAL_ENV/bin:$PATH" && export VIRTUAL_ENV PATH'
         return [
             *self.within_roots(path),
