@@ -248,7 +248,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         if request.method == "POST" and form.is_valid():
             authorize = partial(access.require_stop_of, request.user, run)
             try:
-                with audit_command(request, "stop-experiment", user=request.user, expid=run.expid) as audit:
+                with audit_command(request, STOP_EXPERIMENT.name, user=request.user, expid=run.expid) as audit:
                     stopped = stopping.stop_experiment(
                         expid=run.expid,
                         audit=audit,

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 from django.utils import timezone
 
+from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
 from runners.models import DetachedCommand, RunnerRun, RunStatus, new_run_key
 from runners.models.operation import IdempotencyRecord, Operation
@@ -27,7 +28,7 @@ from runners.services import own_process, probing
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 2  # seconds
-STOP = "stop-experiment"  # the endpoint whose records point to a run that existed before the request
+STOP = STOP_EXPERIMENT.name  # the endpoint whose records point to a run that existed before the request
 ATTEMPTS = 3  # of a claim: the record may be deleted between the failed insert and the read
 
 

@@ -11,6 +11,7 @@ import logging
 
 from django.db import DatabaseError, InterfaceError, connection
 
+from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.models import AuditRecord, RunnerRun
 from runners.services import audit, own_process
 from runners.services.cancelling import Cancellation
@@ -54,7 +55,7 @@ def mark(run: RunnerRun) -> None:
         if not begun.update(outcome=AuditRecord.INTERRUPTED, detail=detail):
             AuditRecord.objects.create(  # of a stop that an earlier version of the service began
                 actor=run.stopped_by,
-                endpoint="stop-experiment",
+                endpoint=STOP_EXPERIMENT.name,
                 profile_name=run.profile_name,
                 profile_id=run.profile_id,
                 expid=run.expid,

@@ -156,9 +156,9 @@ class StopPage(RunBaseView):
         force, cancel_jobs = "force" in request.POST, "cancel_jobs" in request.POST
         context: dict[str, Any] = {"run": self.run}
         try:
-            with audit_command(request, "stop-experiment", user=request.user, expid=self.run.expid) as audit:
+            with audit_command(request, STOP_EXPERIMENT.name, user=request.user, expid=self.run.expid) as audit:
                 if not self._enabled():
-                    raise EndpointDisabled("The stop-experiment endpoint is currently disabled.")
+                    raise EndpointDisabled(f"The {STOP_EXPERIMENT.name} endpoint is currently disabled.")
                 outcome = stopping.stop_experiment(
                     expid=self.run.expid,
                     audit=audit,
