@@ -1,4 +1,4 @@
-# `make` shows what there is. Everything works with python3 (3.11 or newer), make and a network of packages.
+# `make` lists the targets. They need python3 (3.11 or newer), make, and access to the package registries.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev autosubmit run demo test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
-# Management commands that need no data: a made-up key, no database of yours.
+# For management commands that need no data: a key of no value, and a database in memory.
 CHECK_ENV := SECRET_KEY=only-for-checks-signs-nothing-of-value DATABASE_URL=sqlite:///:memory:
 # What to test: make test TESTS="tests/machines/test_runners.py -k conda"
 TESTS ?= tests
@@ -51,7 +51,7 @@ test-versions: install-dev ## Every command on every version of Autosubmit (VERS
 test-browser: ## Only the tests in a real browser; screenshots are in .artifacts
 	@$(MAKE) --no-print-directory test TESTS=tests/browser
 
-screenshots: test-browser ## Make the pictures of docs/images anew
+screenshots: test-browser ## Update the pictures of docs/images
 	@mkdir -p docs/images
 	@for pair in light-dashboard:dashboard run-stopping:run dark-history:history phone-dashboard:phone \
 	    admin-check:admin-check admin-import:admin-import admin-runs:admin-runs; do \
@@ -69,7 +69,7 @@ schema: install ## Write openapi.yaml; fails on a warning, and in CI when the co
 	$(CHECK_ENV) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file openapi.yaml
 	@[ -z "$$CI" ] || git diff --exit-code --stat openapi.yaml
 
-examples: install-dev ## Record the examples of the OpenAPI document anew, from answers of the service
+examples: install-dev ## Record the examples of the OpenAPI document from responses of the service
 	@tools/install-test-tools
 	@EXAMPLES_WRITE=1 $(BIN)/python -m pytest tests/api/test_examples.py
 	@$(MAKE) --no-print-directory schema

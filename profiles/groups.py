@@ -25,7 +25,7 @@ def profiles_that_need(group: Group) -> list[RunnerProfile]:
 
 
 @receiver(pre_delete, sender=Group)
-def refuse(sender: type[Group], instance: Group, **kwargs: Any) -> None:
+def reject_deletion(sender: type[Group], instance: Group, **kwargs: Any) -> None:
     """Raise ProtectedError if the group is the only one of an action of a profile."""
     if needed := profiles_that_need(instance):
         names = ", ".join(profile.name for profile in needed)

@@ -32,7 +32,7 @@ def validate_unlike_others(name: str, *, pk: int = 0) -> None:
 
 
 @receiver(pre_save)
-def refuse_lookalikes(sender: type, instance: Any, raw: bool = False, **kwargs: Any) -> None:
+def reject_lookalikes(sender: type, instance: Any, raw: bool = False, **kwargs: Any) -> None:
     """Validate the name of every account that is created or renamed, in whatever way. Raises ValidationError."""
     if raw or sender is not get_user_model():
         return
@@ -45,14 +45,14 @@ def refuse_lookalikes(sender: type, instance: Any, raw: bool = False, **kwargs: 
 
 
 @receiver(post_save)
-def forget_the_mapping_of_who_is_switched_off(sender: type, instance: Any, **kwargs: Any) -> None:
+def forget_mapping_of_inactive_user(sender: type, instance: Any, **kwargs: Any) -> None:
     """Delete the account map of an inactive user. Tokens and sessions: runners.services.people."""
     if sender is get_user_model() and not instance.is_active:
         forget_mapping(instance.username)
 
 
 @receiver(post_delete, sender=get_user_model())  # without a sender every model's rows would be deleted one by one
-def forget_the_mapping_of_who_is_deleted(sender: type, instance: Any, **kwargs: Any) -> None:
+def forget_mapping_of_deleted_user(sender: type, instance: Any, **kwargs: Any) -> None:
     """Delete the account map of a deleted user, because somebody else may get the name."""
     forget_mapping(instance.username)
 

@@ -1,4 +1,4 @@
-"""The YAML format: its names, its limits, and the settings that a text stands for. No rows and no files here."""
+"""The YAML format: its names, its limits, and the settings that a text contains. No rows and no files here."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class WebhookForm(WebhookModelForm):
 @admin.register(Webhook)
 class WebhookAdmin(admin.ModelAdmin):
     form = WebhookForm
-    list_display = ("name", "enabled", "url", "hears", "waiting", "given_up", "messages_link")
+    list_display = ("name", "enabled", "url", "subscription", "waiting", "given_up", "messages_link")
     list_filter = ("enabled",)
     search_fields = ("name", "url")
     fieldsets = (
@@ -88,8 +88,8 @@ class WebhookAdmin(admin.ModelAdmin):
             given_up_count=Count("deliveries", filter=undone & Q(deliveries__next_attempt=None)),
         )  # fmt: skip
 
-    @admin.display(description="hears")
-    def hears(self, hook: Webhook) -> str:
+    @admin.display(description="events")
+    def subscription(self, hook: Webhook) -> str:
         return f"{', '.join(hook.events) or 'every event'} of {', '.join(hook.profile_names) or 'every profile'}"
 
     @admin.display(description="waiting")

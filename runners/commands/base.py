@@ -91,14 +91,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """The command changed nothing, because another one of its kind is under way. `seconds`: when to try again."""
+    """The command changed nothing, because another one of its kind is executing. `seconds`: after which to retry."""
 
     sentence: str
     seconds: int
 
 
 class WouldFail(Exception):
-    """A question before a command shows that the command would fail alike. It was `argv`, with this `result`."""
+    """A check before a command shows that the command would fail in the same way. `argv`, `result`: of the check."""
 
     def __init__(self, argv: list[str], result: CommandResult) -> None:
         super().__init__(argv)
@@ -139,7 +139,7 @@ class OneShotCommand(Command):
     members: ClassVar[tuple[Member, ...]] = ()  # of the answer, beside message and warnings
     answer_name: ClassVar[str] = ""  # the schema of the answer in the OpenAPI document, for commands with `members`
     answer_text: ClassVar[str] = ""
-    may_be_busy: ClassVar[bool] = False  # `busy` may tell that another one was under way
+    may_be_busy: ClassVar[bool] = False  # `busy` may return that another one was executing
     has_notes: ClassVar[bool] = False  # `notes` asks the machine, also for a dry run
     notes_unknown: ClassVar[str] = ""  # the note of a dry run whose machine could not be reached
     preview_name: ClassVar[str] = ""  # the name of a preview in the audit log; empty: it has none
@@ -189,7 +189,7 @@ class OneShotCommand(Command):
     def outcome(
         self, runner: Runner, expid: str, argv: list[str], result: CommandResult, notes: Sequence[str] = ()
     ) -> CommandOutcome:
-        """Return the outcome of a success, or of a preview. `notes`: what was found before."""
+        """Return the outcome of a success, or of a preview. `notes`: the warnings that `notes` returned before."""
         return CommandOutcome(expid, [*notes, *output.warnings(result.stdout)])
 
     def message_of(self, outcome: CommandOutcome) -> str:
@@ -240,7 +240,7 @@ class OneShotCommand(Command):
         return None
 
     def busy(self, argv: Sequence[str], exit_code: int, where: str) -> Busy | None:
-        """Return why the command was not executed, if another one was under way. `where`: the name of the machine."""
+        """Return Busy if the command was not executed because another one was. `where`: the name of the machine."""
         return None
 
     def refusal(self, argv: Sequence[str], found: Complaint) -> Refusal | None:

@@ -266,7 +266,7 @@ class CreateExperiment(OneShotCommand):
         return None
 
     def busy(self, argv: Sequence[str], exit_code: int, where: str) -> Busy | None:
-        """Return that an expid has waited in vain for another one, so that nothing was created."""
+        """Return Busy if this `expid` has waited for another one until its timeout: then nothing was created."""
         if exit_code != LOCK_BUSY:
             return None
         return Busy(

@@ -105,7 +105,7 @@ class CommandForm(forms.Form):
         """True if one of the folded fields has an error or a value."""
         return any(self[name].errors or (self.is_bound and self[name].data) for name in self.rare)
 
-    # --- judging ---
+    # --- validation ---
 
     def body(self) -> dict[str, Any]:
         """Return the body of the equivalent API request."""

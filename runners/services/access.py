@@ -83,7 +83,7 @@ def hidden_profiles(user: Any) -> list[int]:
 
 
 def visibility(user: Any) -> Hashable:
-    """Return a key that is equal for users who see the same runs. What was made for one may be shown to the other."""
+    """Return a key that is equal for users who see the same runs, so that they can share cached content."""
     hidden = hidden_profiles(user)
     return (frozenset(hidden), user.get_username()) if hidden else ()
 

@@ -1,4 +1,4 @@
-"""Who acts now, for records made by code that gets no actor from its caller."""
+"""The actor of the current request or process, for records of code that gets no actor from its caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs belong to the same experiment as a command, and whether one of them is in its way."""
+"""Which runs belong to the same experiment as a command, and whether one of them prevents it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def require_idle(*, expid: str, config: RunnerConfig) -> None:
     """Raise AlreadyRunning if a run of this service holds the experiment.
 
     Autosubmit itself would answer only after 10 to 20 s. The machine of the run has to confirm it first, so a run that
-    has just ended does not block the command. If the machine cannot be asked, nothing is raised, and the command itself
-    tells.
+    has just ended does not block the command. If the machine is unreachable, nothing is raised: the command itself then
+    finds out.
     """
     run = run_in_the_way(expid, config)
     if run is None:

@@ -1,6 +1,6 @@
-"""Commands that run detached from their request. They are launched like runs, and any process can judge them later.
+"""Commands that run detached from their request. They are launched like runs, and any process can find their outcome.
 
-The output that means success or failure is the same as for an attended command (`runners/commands/`). It is read from
+Success and failure have the same output as for a command inside a request (`runners/commands/`). It is read from
 the log in the operation's directory after the operation's process has ended.
 """
 
@@ -88,8 +88,8 @@ def start(
 
     The row is inserted before anything starts; `on_insert` runs in the transaction that inserts it. Raises
     AlreadyRunning, RunnerUnreachable, CommandFailed or ProfileForbidden if the command certainly did not start. If it
-    is unknown whether it started, the row is returned, and the next look at it finds out. `is_patient`: no request
-    waits for the command, so it may wait longer for others of its kind.
+    is unknown whether it started, the row is returned, and the next probe finds out. `is_patient`: no request waits
+    for the command, so it may wait longer for others of its kind.
     """
     argv = audit.argv = command.argv(expid, params, is_detached=is_patient)
     get_runner(config).admit()
@@ -119,7 +119,7 @@ def start(
 def _launch(operation: Operation) -> None:
     config = operation.runner_config
     bounded = ["timeout", f"--kill-after={scripts.KILL_AFTER}", str(operation.timeout), *operation.argv]
-    # Attended commands run in the parent directory. Detached commands run there, too, so that both use the same locks.
+    # Commands inside a request run in the parent directory. Run there, too, so that both use the same locks.
     command = f"cd .. && exec {shlex.join(bounded)}"
     loader = get_module_loader(config)
     try:
@@ -176,7 +176,7 @@ def wait(operation: Operation, *, seconds: float) -> None:
 
 
 def outcome(operation: Operation) -> CommandOutcome:
-    """Return the outcome of a finished operation. Raises the error that the attended command would have raised."""
+    """Return the outcome of a finished operation. Raises the error that the command itself would have raised."""
     if operation.result is not None:
         warnings, changes = _stored_result(operation)
         return CommandOutcome(operation.expid, warnings, changes)

@@ -40,9 +40,9 @@ def is_working(name: str, until: datetime | None) -> bool:
 
 
 def lease() -> timedelta:
-    """Return the longest time that one request can take.
+    """Return twice the longest time that one request can take, and at least SHORTEST_LEASE.
 
-    After that nobody works on the request, even if its process lives.
+    After that, the request counts as abandoned, even if its process lives.
     """
     longest = settings.RUNNERS_COMMAND_TIMEOUT + settings.RUNNERS_LAUNCH_TIMEOUT + settings.RUNNERS_STOP_TIMEOUT
     longest += settings.RUNNERS_CANCEL_TIMEOUT

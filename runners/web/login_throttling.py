@@ -45,7 +45,7 @@ def throttle_login(view: View) -> View:
         if request.method != "POST":
             return view(request, *args, **kwargs)
         account = account_of(request)
-        with _judging(account) as may:
+        with _checking(account) as may:
             address = client_address(request)
             wait = may and (
                 seconds_to_wait("address", address, settings.THROTTLE_FAILED_LOGINS)
@@ -59,7 +59,7 @@ def throttle_login(view: View) -> View:
 
 
 @contextmanager
-def _judging(account: str) -> Any:
+def _checking(account: str) -> Any:
     """Yield True if one more password may be checked now. Each check takes half a second of a core, by design.
 
     At most one check per account and RUNNERS_LOGINS_IN_FLIGHT checks in all are made concurrently in a process.

@@ -132,11 +132,11 @@ def test_bytes_that_are_no_certificate(site: Site) -> None:
     site.sign("-h", "-n", "127.0.0.1")
     blob = site.host_key.with_name("host_key-cert.pub").read_bytes().split()[1]
     good = b64decode(blob)
-    Certificate.from_blob(good).judge_host("127.0.0.1")
+    Certificate.from_blob(good).check_host("127.0.0.1")
     for changed in (b"", good[:-1], good[:40], good + b"x", b"\x00\x00\x00\x04abcd", b"\xff" * 100, good * 2):
         with pytest.raises(BadCertificate):
             Certificate.from_blob(changed)
     for place in range(4, len(good)):
         spoilt = good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]
         with pytest.raises(BadCertificate):
-            Certificate.from_blob(spoilt).judge_host("127.0.0.1")
+            Certificate.from_blob(spoilt).check_host("127.0.0.1")

@@ -1,5 +1,5 @@
-// The form of a profile: shows the fields that matter for the chosen runner and loader, and what the profile stands for.
-// Without it all fields are there, and the rules are the server's anyway.
+// The form of a profile: shows the fields that apply to the chosen runner and loader, and a preview of the profile.
+// Without JavaScript all fields are shown. The server checks all rules in either case.
 "use strict";
 
 (() => {
@@ -11,12 +11,12 @@
     if (!form || !place || !form.elements.runner_type) return; // a page without fields to change
     const value = (name) => (form.elements[name] ? form.elements[name].value.trim() : "");
 
-    // What the runners and loaders say of themselves: see rules_of_form in profiles/admin/profile_form.py.
+    // The rules of the runners and loaders: see rules_of_form in profiles/admin/profile_form.py.
     const rules = JSON.parse(place.dataset.rules);
     const ANY = { takes: "many", mayBePath: true }; // a loader that is not chosen yet
     const loader = () => rules.loaders[value("module_loader_type")] || ANY;
 
-    // Which fields matter. One that does not is not sent, so it is stored as empty.
+    // Return which fields apply. A field that does not apply is disabled: browsers do not send it, so it is stored as empty.
     function matters() {
       const found = { modules: loader().takes !== "none" };
       const taken = rules.runners[value("runner_type")];
@@ -24,7 +24,7 @@
       return found;
     }
 
-    // Limits matter while what they limit is open. One that holds something stays visible: nothing is lost unseen.
+    // A limit applies while a field that it limits is empty. A limit with a value stays visible, so nobody loses it unnoticed.
     function limitsMatter() {
       const found = { venv_roots: loader().mayBePath && !value("modules") };
       const isShown = matters();
@@ -45,7 +45,7 @@
       }
       for (const [name, isShown] of Object.entries(limitsMatter())) show(name, isShown || value(name) !== "");
       form.elements.modules.rows = loader().takes === "one" ? 1 : 3;
-      // A heading with nothing below it is no help.
+      // Hide a section that shows no field.
       for (const fieldset of form.querySelectorAll("fieldset.module")) {
         const rows = [...fieldset.querySelectorAll(".form-row")];
         fieldset.hidden = rows.length > 0 && rows.every((row) => row.hidden);
@@ -59,10 +59,10 @@
       let html;
       try {
         const response = await fetch(place.dataset.url, { method: "POST", body: new FormData(form) });
-        if (!response.ok || response.redirected) return; // signed out meanwhile: saving will say so
+        if (!response.ok || response.redirected) return; // the session has ended: the next save shows the login
         html = await response.text();
       } catch (error) {
-        if (error instanceof TypeError) return; // no connection now; the next change asks again
+        if (error instanceof TypeError) return; // no connection: the next change sends the request again
         throw error;
       }
       if (number === asked) place.innerHTML = html;

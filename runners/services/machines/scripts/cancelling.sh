@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Another cancel of the same jobs is awaited.
+# Wait for another cancel of the same jobs.
 while busy=$(@first_match@); [ -n "$busy" ]; do
   grep -qsazx @PLACEHOLDER@ "/proc/$busy/cmdline" || break
   sleep 0.5

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 . probe.sh
-# Without an exit code, check the process, because a run that was declared ended may live. After `starting` there is no
-# process.
+# Without an exit code, check the process, because a run that was declared ended may still execute. A run that is
+# `starting` has no process.
 clean() {
   key=$1 dir=$base/$1 size=0
   [ -d "$dir" ] || { printf '%s absent 0\n' "$key"; return; }

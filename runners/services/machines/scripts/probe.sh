@@ -11,10 +11,10 @@ strange() {
   printf '%s unknown %s\n' "$key" \
     "the run's directory has unexpected content: ${name//[!A-Za-z0-9._:+-]/?}"
 }
-# Whether this is the boot and the namespace of an identity, so that its processes can be looked at.
+# Whether this is the boot and the namespace of an identity, so that its processes can be inspected.
 is_here() { [ $# -gt 0 ] && [ "$2" = "$boot" ] && [ "$3" = "$space" ]; }
-# The supervisor renames `running` to `ended.*` once, after the command has ended. Other names beside it say nothing.
-# Fails when there is no end; `odd` is then a name that is there instead.
+# The supervisor renames `running` to `ended.*` once, after the command has ended. Other names prove nothing.
+# Fails if there is no end; `odd` is then the unexpected name, or empty.
 ended() {
   odd=
   set -- "$dir"/ended.*
@@ -33,8 +33,8 @@ ended() {
   esac
   printf '%s ended %s %s\n' "$key" "$name" "$interrupted"
 }
-# Set `identity` to the words of the file; to nothing while it is being written, and when it was claimed. Fails when it
-# is something else.
+# Set `identity` to the words of the file; to nothing while the file is being written, or if it was claimed. Fails if the
+# file has other content.
 read_identity() {
   identity=()
   [ -e "$dir/identity" ] || return 0
@@ -45,7 +45,7 @@ read_identity() {
   identity=()
   return $code
 }
-# Take the place of the identity, which is created once; then no launch of this key can start.
+# Create the identity file as claimed. It is created only once, so no launch of this key can start afterwards.
 claim() {
   # shellcheck disable=SC2174 # only the deepest directory is ours
   [ -d "$dir" ] || { mkdir -p -m 700 "$base"; mkdir -m 700 "$dir" 2>/dev/null; }
@@ -60,7 +60,7 @@ probe() {
   # While the command itself lives, the run is running, whatever its directory holds.
   if is_here "$@" && alive "$4" "$5"; then printf '%s running %s\n' "$key" "$*"; return; fi
   ended && return
-  # While the supervisor lives, it has the end yet to write.
+  # While the supervisor lives, it may still write the end.
   if [ -n "$odd" ] && ! { is_here "$@" && alive "$6" "$7"; }; then strange "$odd"; return; fi
   [ $code -eq 0 ] || { strange identity; return; }
   if [ $# -eq 0 ]; then

@@ -59,7 +59,7 @@ class Certificate:
         algorithm = Message(Message(signature).get_string()).get_string()
         return cls(certificate, authority, bytes(algorithm).decode("ascii", "replace"))
 
-    def judge_host(self, name: str) -> None:
+    def check_host(self, name: str) -> None:
         """Raise BadCertificate unless the certificate is valid for the host `name` (without a port) now.
 
         As measured with OpenSSH 9.2: the names of a certificate have no wildcards, and a certificate without names is

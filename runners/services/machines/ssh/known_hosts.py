@@ -131,7 +131,7 @@ class KnownHost:
                 raise BadCertificate(f"is signed by {authority}, which {self.revoked[authority]} marks @revoked")
             if authority not in self.authorities:
                 return False
-            certificate.judge_host(self.host)
+            certificate.check_host(self.host)
         except (BadCertificate, ValueError) as error:
             raise HostKeyChanged(
                 f"The host certificate of {self.name} ({key}) {error}. Nothing was sent. The administrators of the "
