@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from django.conf import settings
 
 from tests.support.paths import ROOT
@@ -22,6 +26,21 @@ LINKS = [
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for target in re.findall(r"\]\((?!https?:|#|/)([^)#\s]+)", document.read_text())
 ]
+
+
+PARSERS: dict[str, Callable[[str], object]] = {"yaml": yaml.safe_load, "toml": tomllib.loads, "json": json.loads}
+BLOCKS = [
+    pytest.param(language, text, id=f"{document.name}-{number}")
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for number, (language, text) in enumerate(
+        re.findall(r"^```(yaml|toml|json)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+    )
+]
+
+
+@pytest.mark.parametrize(("language", "text"), BLOCKS)
+def test_a_block_of_code_can_be_parsed(language: str, text: str) -> None:
+    assert PARSERS[language](text)
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
