@@ -115,5 +115,5 @@ ci: ## What CI runs
 	@bash .ci/run
 
 clean: ## Remove what the other targets made, the demo's data included
-	rm -rf .venv .tools .demo sdk .pytest_cache .mypy_cache .ruff_cache staticfiles
+	rm -rf .venv .tools .demo sdk .pytest_cache .mypy_cache .ruff_cache .import_linter_cache staticfiles
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

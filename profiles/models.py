@@ -296,8 +296,6 @@ class RunnerProfile(models.Model):
         overwrite fixed ones. Raises ForbiddenParameter for values that an admin does not allow.
         """
         fixed = self.values()
-        from profiles.people import Person  # circular: it imports AccountMap from this module
-
         config = parameters.resolve(self.name, fixed, profile_params)
         if RUNNERS[config.runner_type].is_local and not settings.RUNNERS_ALLOW_LOCAL:
             raise ForbiddenParameter({parameters.RUNNER_TYPE: ["This service does not allow LOCAL commands."]})

@@ -25,7 +25,7 @@ class RunnersConfig(AppConfig):
         from runners.models import Operation, RunnerRun
         from runners.services import (
             changes,
-            database,
+            db_connection,
             host_keys,
             lifecycle,
             operations,
@@ -36,7 +36,7 @@ class RunnersConfig(AppConfig):
         RUNNERS.load()
         MODULE_LOADERS.load()
         changes.connect()
-        database.connect()
+        db_connection.connect()
         host_keys.connect()
         lifecycle.FINISH_FROM_PROBE |= {
             RunnerRun: run_end.finish_from_probe,

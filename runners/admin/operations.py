@@ -11,8 +11,7 @@ from django.utils.safestring import SafeString
 
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, as_json, badge, block, short
 from runners.commands.registry import operation_kinds
-from runners.models import Operation
-from runners.models.operation import OperationStatus
+from runners.models import Operation, OperationStatus
 from runners.templatetags.formatting import duration, exact_time
 
 TONES = {"pending": "active", "running": "active", "succeeded": "completed", "failed": "failed", "unknown": "unsure"}

@@ -17,8 +17,7 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.safestring import SafeString
 
 from runners.admin.base import badge, short
-from runners.models import ApiToken
-from runners.models.token import TokenScope
+from runners.models import ApiToken, TokenScope
 
 if TYPE_CHECKING:
     TokenForm = forms.ModelForm[ApiToken]

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST
 
 from profiles.models import RunnerProfile
 from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, short
-from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
+from runners.models import Webhook, WebhookDelivery, WebhookEvent
 from runners.services import outbox
 from runners.templatetags.formatting import exact_time
 

@@ -19,8 +19,7 @@ from runners.api.authentication import is_open
 from runners.api.permissions import ScopeAllowed
 from runners.api.throttling import CommandThrottle
 from runners.exceptions import EndpointDisabled
-from runners.models import AuditRecord
-from runners.models.token import ApiToken
+from runners.models import ApiToken, AuditRecord
 from runners.services.audit import as_outcome_unknown
 from runners.services.execute import Plan
 from runners.services.strangers import STRANGERS

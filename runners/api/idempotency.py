@@ -12,8 +12,7 @@ from rest_framework.response import Response
 
 from runners.api.long_commands import LongCommandViewSet, Preference
 from runners.exceptions import InvalidRequest, NotRunning, RunnerServiceError, StoppedDuringLaunch
-from runners.models import RunReason
-from runners.models.operation import IdempotencyRecord
+from runners.models import IdempotencyRecord, RunReason
 from runners.services import idempotency
 from runners.services.audit import begin
 from runners.services.cancelling import NOT_REQUESTED

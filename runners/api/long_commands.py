@@ -15,7 +15,7 @@ from rest_framework.reverse import reverse
 from runners.api.base import CommandViewSet
 from runners.api.operations.serializers import OperationSerializer
 from runners.commands.base import OneShotCommand
-from runners.models.operation import IdempotencyRecord, Operation
+from runners.models import IdempotencyRecord, Operation
 from runners.services import execute, idempotency, operations
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.operations import WAIT_GRACE

@@ -8,7 +8,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from runners.api.authentication import is_open, required_scope
-from runners.models.token import ApiToken, TokenScope
+from runners.models import ApiToken, TokenScope
 
 if TYPE_CHECKING:  # a circular import otherwise: DRF's views read the settings, which name this module
     from rest_framework.views import APIView

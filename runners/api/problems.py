@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from runners.api.runs.serializers import RunSerializer, StopStep
-from runners.models.operation import Operation
+from runners.models import Operation
 from runners.services import operations
 from runners.web.problems import problem, problem_type_of
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from runners.models.token import ApiToken
+from runners.models import ApiToken
 from runners.web.throttling import seconds_to_wait, sender_of
 
 if TYPE_CHECKING:  # a circular import otherwise: DRF's views read the settings, which name this module

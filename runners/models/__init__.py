@@ -18,3 +18,4 @@ from runners.models.token import SignInAttempts as SignInAttempts
 from runners.models.token import TokenScope as TokenScope
 from runners.models.webhook import Webhook as Webhook
 from runners.models.webhook import WebhookDelivery as WebhookDelivery
+from runners.models.webhook import WebhookEvent as WebhookEvent

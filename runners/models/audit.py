@@ -75,9 +75,3 @@ class AuditRecord(OfProfile):
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.expid} by {self.actor or 'nobody'}: {self.outcome}"
-
-
-from runners.models.database import SeenDatabase as SeenDatabase  # noqa: E402
-from runners.models.health import Heartbeat as Heartbeat  # noqa: E402
-from runners.models.operation import IdempotencyRecord as IdempotencyRecord  # noqa: E402
-from runners.models.operation import Operation as Operation  # noqa: E402

@@ -23,7 +23,7 @@ from profiles.exceptions import InvalidProfile
 from runners.exceptions import OutcomeUnknown, RunnerServiceError
 from runners.models import AuditRecord
 from runners.services import own_process
-from runners.services.database import LOST, drop_lost_connection
+from runners.services.db_connection import LOST, drop_lost_connection
 from runners_project import request_id
 
 logger = logging.getLogger(__name__)

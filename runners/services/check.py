@@ -31,7 +31,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import new_run_key
-from runners.services import databases
+from runners.services import autosubmit_databases
 from runners.services.machines import answers, scripts
 from runners.services.machines.breaker import BREAKER, Target
 from runners.services.machines.bulkheads import BULKHEADS
@@ -376,7 +376,7 @@ def _installation(runner: Runner, profiles: Iterable[RunnerProfile]) -> Outcome:
         return Outcome(False, found.text, remedy)
     if result.exit_code in (126, 127):
         return _refusal(result, "Autosubmit has to be on PATH in the prepared environment.")
-    database, conflicts = databases.compare(runner, profiles)
+    database, conflicts = autosubmit_databases.compare(runner, profiles)
     where = f" of the installation '{runner.config.installation}': {database}" if database else ""
     return Outcome(True, f"Autosubmit finds its configuration and its database{where}.", " ".join(conflicts))
 

@@ -16,7 +16,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from runners.models.health import Heartbeat
+from runners.models import Heartbeat
 from runners.services import outbox, own_process
 
 WATCH = "watch_runs"

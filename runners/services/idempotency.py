@@ -21,8 +21,7 @@ from django.utils import timezone
 
 from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
-from runners.models import DetachedCommand, RunnerRun, RunStatus, new_run_key
-from runners.models.operation import IdempotencyRecord, Operation
+from runners.models import DetachedCommand, IdempotencyRecord, Operation, RunnerRun, RunStatus, new_run_key
 from runners.services import own_process, probing
 
 logger = logging.getLogger(__name__)

@@ -39,12 +39,11 @@ from runners.exceptions import (
     RunnerUnreachable,
     TooManyCommands,
 )
-from runners.models import AuditRecord, new_run_key
-from runners.models.operation import Operation, OperationStatus
+from runners.models import AuditRecord, Operation, OperationStatus, new_run_key
 from runners.services import access, execute, lifecycle, probing
 from runners.services.active_runs import forget_earlier_runs, require_idle
 from runners.services.audit import begin
-from runners.services.database import LOST, drop_lost_connection
+from runners.services.db_connection import LOST, drop_lost_connection
 from runners.services.execute import notes_of
 from runners.services.machines import scripts
 from runners.services.machines.probe import LogChunk, Probe

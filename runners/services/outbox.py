@@ -13,8 +13,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from runners.commands import run_log
-from runners.models import RunnerRun, RunReason, RunStatus
-from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
+from runners.models import RunnerRun, RunReason, RunStatus, Webhook, WebhookDelivery, WebhookEvent
 from runners.services.representations import iso_time, run_fields
 
 

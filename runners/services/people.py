@@ -14,7 +14,7 @@ from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils import timezone
 
-from runners.models.token import ApiToken
+from runners.models import ApiToken
 
 
 @receiver(post_save)

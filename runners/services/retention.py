@@ -19,8 +19,7 @@ from django.utils import timezone
 
 from runners import printable
 from runners.exceptions import RunnerServiceError
-from runners.models import AuditRecord, DetachedCommand, Operation, RunnerRun
-from runners.models.webhook import WebhookDelivery
+from runners.models import AuditRecord, DetachedCommand, Operation, RunnerRun, WebhookDelivery
 from runners.services import lifecycle
 from runners.services.machines import answers, scripts
 from runners.services.machines.registry import get_runner

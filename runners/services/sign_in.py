@@ -10,7 +10,7 @@ from math import ceil
 from django.db import transaction
 from django.utils import timezone
 
-from runners.models.token import SignInAttempts
+from runners.models import SignInAttempts
 from runners.services.strangers import rate_of
 
 

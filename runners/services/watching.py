@@ -11,8 +11,7 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connection
 
-from runners.models import DetachedCommand, RunnerRun
-from runners.models.operation import Operation
+from runners.models import DetachedCommand, Operation, RunnerRun
 from runners.services import lifecycle, probing
 
 logger = logging.getLogger(__name__)

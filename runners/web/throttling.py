@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.http import HttpRequest
 
-from runners.models.token import ApiToken
+from runners.models import ApiToken
 from runners.services.strangers import rate_of
 from runners.web.client_address import client_address
 

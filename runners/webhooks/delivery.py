@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 from django.utils import timezone
 
-from runners.models.webhook import WebhookDelivery
+from runners.models import WebhookDelivery
 from runners.services import outbox
 from runners.webhooks.http import TIMEOUT, NotSent, Response, post
 from runners.webhooks.signing import sign

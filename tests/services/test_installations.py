@@ -23,7 +23,7 @@ from profiles.yaml.importer import export_configuration, import_configuration
 from profiles.yaml.reader import parse
 from profiles.yaml.writer import dump
 from runners.models import RunnerRun, SeenDatabase
-from runners.services import databases
+from runners.services import autosubmit_databases
 from runners.services.machines.local import LocalTarget
 from runners.services.machines.own_account import own_account
 from runners.services.machines.registry import get_runner
@@ -362,7 +362,7 @@ def use_database(account: StubAccount, path: Path | str, **more: str) -> None:
 def judged(profile: str) -> tuple[str, str]:
     """Return the database and the remedy that the connection test reports."""
     runner = get_runner(RunnerProfile.objects.get(name=profile).resolve({}))
-    database, conflicts = databases.compare(runner, RunnerProfile.objects.all())
+    database, conflicts = autosubmit_databases.compare(runner, RunnerProfile.objects.all())
     return str(database), " ".join(conflicts)
 
 
@@ -429,7 +429,7 @@ def test_the_connection_test_compares_databases_with_installations(
 def test_a_configuration_without_a_database_is_not_an_error(account: StubAccount, text: str | bytes) -> None:
     file = account.home / ".autosubmitrc"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert databases.read(get_runner(account.config())) is None
+    assert autosubmit_databases.read(get_runner(account.config())) is None
 
 
 @pytest.mark.usefixtures("rc_files")
@@ -437,5 +437,5 @@ def test_a_database_server_is_shown_without_its_password(account: StubAccount) -
     use_database(
         account, "/a", backend="postgres", connection_url="postgresql://ana:se%cret@DB.example.com/as?password=x"
     )
-    found = databases.read(get_runner(account.config()))
+    found = autosubmit_databases.read(get_runner(account.config()))
     assert str(found) == "postgres://db.example.com:5432/as"

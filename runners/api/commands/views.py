@@ -17,8 +17,7 @@ from runners.commands.base import Command, OneShotCommand
 from runners.commands.registry import COMMANDS, one_shot_commands
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
-from runners.models import RunnerRun
-from runners.models.token import TokenScope
+from runners.models import RunnerRun, TokenScope
 from runners.services import access, execute, idempotency, runs, starting, stopping
 from runners.services.cancelling import NOT_REQUESTED
 from runners.services.representations import run_fields

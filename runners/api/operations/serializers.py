@@ -10,7 +10,7 @@ from profiles.api.serializers import IsoTimeField
 from runners.api.commands.responses import member_field
 from runners.api.problems import Problem
 from runners.commands.registry import long_commands, operation_kinds
-from runners.models.operation import Operation, OperationStatus
+from runners.models import Operation, OperationStatus
 from runners.services import operations
 
 

@@ -13,7 +13,7 @@ from runners.api.logs import LogQuery, log_answer
 from runners.api.pagination import cursor_of, next_link
 from runners.api.runs import schema
 from runners.api.runs.serializers import AbandonRunRequest, RunsQuery
-from runners.models.token import TokenScope
+from runners.models import TokenScope
 from runners.services import access, runs
 from runners.services.representations import run_fields
 

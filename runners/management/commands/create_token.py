@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
-from runners.models.token import ApiToken, TokenScope
+from runners.models import ApiToken, TokenScope
 
 
 class Command(BaseCommand):

@@ -13,8 +13,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
-from runners.models import DetachedCommand, RunnerRun
-from runners.models.operation import Operation
+from runners.models import DetachedCommand, Operation, RunnerRun
 from runners.services import audit, health, idempotency, interrupted, lifecycle
 from runners.services.watching import Watch
 from runners.webhooks import delivery

@@ -26,8 +26,7 @@ from runners.exceptions import (
     InvalidRequest,
     RunnerServiceError,
 )
-from runners.models import AuditRecord, RunnerRun
-from runners.models.operation import IdempotencyRecord
+from runners.models import AuditRecord, IdempotencyRecord, RunnerRun
 from runners.pages.base import PageView
 from runners.pages.forms import PARAM, CommandForm
 from runners.services import access, execute, idempotency, operations, starting

@@ -21,7 +21,7 @@ from profiles.installations import HOST, USER, installation_of
 from profiles.models import RunnerProfile
 from profiles.validators import MAX_PATH
 from runners.exceptions import RunnerServiceError
-from runners.models.database import SeenDatabase
+from runners.models import SeenDatabase
 from runners.services.machines import answers, scripts
 from runners.services.machines.local import LocalTarget
 from runners.services.machines.registry import get_module_loader
