@@ -1,6 +1,6 @@
-"""What a module loader and a runner say of themselves: names, texts, and the rules for the parameters they take.
+"""What each module loader and runner class states: names, texts, and the rules for the parameters that it takes.
 
-`runners.services.machines` implements them: a class of there is a subclass of one here, and adds how it prepares an
+`runners.services.machines` implements them: each class there is a subclass of one here, and adds how it prepares an
 environment or reaches a machine. The registries find the classes through entry points, so this module imports none.
 """
 

@@ -160,7 +160,7 @@ def execute(service: Service, args: argparse.Namespace) -> Exit:
 
 
 def long(service: Service, command: dict[str, Any], body: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """Send a command; one that may outlast a connection, as an operation. Poll it; print and return its result."""
+    """Send a command, as an operation if it is long, and poll the operation. Print and return the result."""
     headers = {"Prefer": "respond-async, wait=5"} if command["is_long"] else {}
     answer = service.command(command["name"], body, **headers)
     if args.dry_run:

@@ -478,7 +478,7 @@ def sections_of(filter_type: str) -> list[str]:
 
 
 def sections_left_out(found: Changes, sections: Iterable[str]) -> list[str]:
-    """Return the sections of which a setstatus has certainly selected no job, although it selected other jobs.
+    """Return the sections that a setstatus has certainly ignored: it selected none of their jobs, but other jobs.
 
     4.1.17.1 leaves out sections without splits if another section has splits.
     """

@@ -24,8 +24,8 @@ def new_run_key() -> str:
 class OfProfile(models.Model):
     """Base of rows that were made with a profile. `profile_id` decides who may see and stop; the name is for people.
 
-    `profile_id` is the primary key of the profile: it survives a rename and is never reused. A new row without it gets
-    that of the profile that has the name now.
+    `profile_id` is the primary key of the profile: it survives a rename and is never reused. If a new row has only a
+    name, it gets the key of the profile that has this name now.
     """
 
     profile_name = models.CharField(max_length=100, blank=True)

@@ -148,7 +148,7 @@ def stopped_run(record: IdempotencyRecord) -> RunnerRun | None:
 
 
 def never_started(row: DetachedCommand | None) -> bool:
-    """Return True if a key has no run or operation, or one that certainly never began, so that it may start again."""
+    """Return True if a key has no run or operation, or one that certainly never began. Then a retry may start one."""
     return row is None or row.never_started
 
 

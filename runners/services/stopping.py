@@ -55,8 +55,8 @@ class Stop:
     """One request to stop one run. `execute` returns its steps after a probe has seen the end of the run.
 
     `cancellation`: with `cancel_jobs`, the result for the jobs. `had_ended`: the run had already ended.
-    Once something was sent, every error that `execute` raises has the steps so far as the fact `steps`. From then on,
-    an unreachable machine raises OutcomeUnknown, because RunnerUnreachable means that nothing was executed.
+    After something was sent, every error of `execute` has the fact `steps`: the steps that were taken. An unreachable
+    machine then raises OutcomeUnknown, because RunnerUnreachable means that nothing was executed.
     """
 
     def __init__(self, run: RunnerRun, audit: AuditRecord, *, force: bool, cancel_jobs: bool) -> None:

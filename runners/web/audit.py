@@ -34,7 +34,7 @@ def audit_command(
 
     `user` is the person who is signed in. The command then counts for the person's rate limit here: raises
     TooManyRequests. The API passes no `user`: it reads credentials later, calls `identify`, and lets DRF count.
-    `is_listed` is that of `services.audit.audited`.
+    `is_listed`: as in `services.audit.audited`.
     """
     worded = partial(detail_for, user) if user else str  # other people can read the record on the experiment's page
     address = client_address(request)[:AUDIT_LIMIT]

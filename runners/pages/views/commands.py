@@ -42,7 +42,7 @@ class CommandPage(PageView):
     """The page of a command. `title`, `intro` and `button` are its `Page`.
 
     GET shows the form. POST has an `action`: `choose` (show the fields of another profile), `preview` or `do`.
-    A preview leaves the audit record of a dry run in the API, and an invalid form that of an invalid request.
+    A preview is audited like a dry run of the API, and an invalid form like an invalid request.
     """
 
     template_name = "pages/command.html"
