@@ -46,7 +46,7 @@ def reject_lookalikes(sender: type, instance: Any, raw: bool = False, **kwargs: 
 
 @receiver(post_save)
 def forget_mapping_of_inactive_user(sender: type, instance: Any, **kwargs: Any) -> None:
-    """Delete the account map of an inactive user. Tokens and sessions: runners.services.people."""
+    """Delete the account map of an inactive user. Tokens and sessions: runners.services.deactivation."""
     if sender is get_user_model() and not instance.is_active:
         forget_mapping(instance.username)
 

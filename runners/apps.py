@@ -26,10 +26,10 @@ class RunnersConfig(AppConfig):
         from runners.services import (
             changes,
             db_connection,
+            deactivation,  # noqa: F401  # its receiver
             host_keys,
             lifecycle,
             operations,
-            people,  # noqa: F401  # its receiver
             run_end,
         )
 

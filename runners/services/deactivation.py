@@ -18,7 +18,7 @@ from runners.models import ApiToken
 
 
 @receiver(post_save)
-def take_from_who_is_switched_off(sender: type, instance: Any, created: bool = False, **kwargs: Any) -> None:
+def end_access_of_inactive_user(sender: type, instance: Any, created: bool = False, **kwargs: Any) -> None:
     if sender is get_user_model() and not created and not instance.is_active:
         ApiToken.objects.filter(user=instance).delete()
         end_sessions(instance)
