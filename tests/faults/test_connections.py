@@ -72,7 +72,7 @@ def test_no_more_than_the_bound_while_all_of_them_are_busy(
     folder.mkdir()
     most = ssh.CONNECTIONS_PER_TARGET * ssh.CHANNELS_PER_CONNECTION
     count = most + 8
-    script = f"touch {folder}/$$; until [ -e {account.home}/go ]; do sleep 0.1; done"
+    script = f"touch {folder}/$$; until [ -e {account.home}/go ]; do sleep 0.5; done"
     outcome = in_background(lambda: at_once(get_runner(sshd.config()), script, count))
     try:
         wait_for(lambda: len(list(folder.iterdir())) == most, 40, what="as many as fit")
