@@ -26,6 +26,11 @@ def ben() -> User:
 
 
 @pytest.fixture
+def protected(settings: Any) -> None:
+    settings.PROTECTION_LEVEL = "ALL"
+
+
+@pytest.fixture
 def world(client: Client, settings: Any, account: StubAccount) -> World:
     settings.PROTECTION_LEVEL = "ALL"
     settings.THROTTLE_COMMANDS = ""

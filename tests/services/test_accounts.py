@@ -22,9 +22,9 @@ from profiles.yaml.reader import parse
 from profiles.yaml.writer import dump
 from runners.pages.forms import PARAM
 from tests.support.api import Api
-from tests.support.rows import api_of, open_profile
+from tests.support.rows import CREATE, api_of, creation_by, open_profile
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("protected")]
 
 EXAMPLE = """
 RUNNER_CONFIGURATION:
@@ -35,22 +35,6 @@ RUNNER_CONFIGURATION:
       MODULES: autosubmit
       SSH: {HOST: autosubmit.example.com, PORT: 22}
 """
-CREATE = "create-experiment"
-
-
-def body(user: str) -> dict[str, Any]:
-    params = {"description": "by somebody", "git_repo": "https://git.example.org/evil.git"}
-    return {
-        "profile_name": "P",
-        "profile_params": {"SSH": {"USER": user}},
-        "command_params": params,
-        "dry_run": True,
-    }
-
-
-@pytest.fixture(autouse=True)
-def _protected(settings: Any) -> None:
-    settings.PROTECTION_LEVEL = "ALL"
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------
@@ -61,14 +45,14 @@ def test_a_bound_profile_rejects_accounts_of_other_users(client: Client, ana: Us
     AccountMap.objects.create(person="ana", accounts="bsc01\nbsc02")
     mine = api_of(client, ana)
     for account in ("ana", "bsc01", "bsc02"):
-        mine.post(CREATE, body(account))
+        mine.post(CREATE, creation_by(account))
     for account in ("ben", "bsc03", "root", "Ana", "{username}", "{accounts}", "*", "an?", "ana "):
-        answer = mine.post(CREATE, body(account), expect=(400, 403) if account != "ana " else 200)
+        answer = mine.post(CREATE, creation_by(account), expect=(400, 403) if account != "ana " else 200)
         assert account == "ana " or answer["code"] in ("profile_forbidden", "invalid_profile")
     theirs = api_of(client, ben)
-    theirs.post(CREATE, body("ben"))
+    theirs.post(CREATE, creation_by("ben"))
     for account in ("ana", "bsc01"):
-        assert theirs.post(CREATE, body(account), expect=403)["code"] == "profile_forbidden"
+        assert theirs.post(CREATE, creation_by(account), expect=403)["code"] == "profile_forbidden"
 
 
 def test_the_page_binds_accounts_like_the_api(client: Client, ana: User) -> None:
@@ -83,7 +67,7 @@ def test_the_page_binds_accounts_like_the_api(client: Client, ana: User) -> None
 def test_an_anonymous_user_has_no_account(client: Client, settings: Any) -> None:
     settings.PROTECTION_LEVEL = "NONE"
     open_profile(allowed_users="{username}\n{accounts}")
-    answer = Api(client).post(CREATE, body("ana"), expect=403)
+    answer = Api(client).post(CREATE, creation_by("ana"), expect=403)
     assert "no account is mapped to you" in answer["detail"]
 
 

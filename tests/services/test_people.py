@@ -17,25 +17,7 @@ from runners.models import ApiToken, RunnerRun
 from tests.support.api import Api
 from tests.support.rows import api_of
 
-pytestmark = pytest.mark.django_db
-
-
-CREATE = "create-experiment"
-
-
-def body(user: str) -> dict[str, Any]:
-    params = {"description": "by somebody", "git_repo": "https://git.example.org/evil.git"}
-    return {
-        "profile_name": "P",
-        "profile_params": {"SSH": {"USER": user}},
-        "command_params": params,
-        "dry_run": True,
-    }
-
-
-@pytest.fixture(autouse=True)
-def _protected(settings: Any) -> None:
-    settings.PROTECTION_LEVEL = "ALL"
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("protected")]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

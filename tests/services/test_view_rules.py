@@ -22,25 +22,7 @@ from runners.models.operation import Operation
 from runners.services import access
 from tests.support.rows import api_of, open_profile
 
-pytestmark = pytest.mark.django_db
-
-
-CREATE = "create-experiment"
-
-
-def body(user: str) -> dict[str, Any]:
-    params = {"description": "by somebody", "git_repo": "https://git.example.org/evil.git"}
-    return {
-        "profile_name": "P",
-        "profile_params": {"SSH": {"USER": user}},
-        "command_params": params,
-        "dry_run": True,
-    }
-
-
-@pytest.fixture(autouse=True)
-def _protected(settings: Any) -> None:
-    settings.PROTECTION_LEVEL = "ALL"
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("protected")]
 
 
 def test_users_outside_of_the_run_groups_neither_stop_nor_set_statuses(client: Client, ana: User, ben: User) -> None:

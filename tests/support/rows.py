@@ -16,6 +16,18 @@ from tests.support.api import Api
 
 CONFIG = RunnerConfig("LOCAL", "NO_MODULE").as_dict()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CREATE = "create-experiment"
+
+
+def creation_by(user: str) -> dict[str, Any]:
+    """Return the body of a dry run of CREATE with the profile P, as the account `user`."""
+    params = {"description": "by somebody", "git_repo": "https://git.example.org/evil.git"}
+    return {
+        "profile_name": "P",
+        "profile_params": {"SSH": {"USER": user}},
+        "command_params": params,
+        "dry_run": True,
+    }
 
 
 def staff(*permissions: str) -> Client:

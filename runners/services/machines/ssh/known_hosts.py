@@ -177,7 +177,13 @@ def name_of(options: SSHHostOptions, port: int) -> str:
 
 
 ApprovedKeys = Callable[[Sequence[str]], Iterable[tuple[str, str]]]
-_approved_keys: ApprovedKeys = lambda names: ()  # noqa: E731
+
+
+def _no_approved_keys(names: Sequence[str]) -> Iterable[tuple[str, str]]:
+    return ()
+
+
+_approved_keys: ApprovedKeys = _no_approved_keys
 
 
 def provide_approved_keys(provider: ApprovedKeys) -> None:
