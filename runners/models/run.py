@@ -88,6 +88,16 @@ class RunnerRun(DetachedCommand):
     module_loader = models.CharField(max_length=16, choices=loader_choices)
     modules = models.TextField(blank=True, help_text="One per line.")
 
+    command_params = models.JSONField(
+        null=True, blank=True, editable=False, help_text="The options of `autosubmit run` that were given; null: none."
+    )
+    previous_run = models.BigIntegerField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="The number of the run that this one continues. That row may have been deleted.",
+    )
+
     status = models.CharField(max_length=16, choices=RunStatus.choices, default=RunStatus.ACTIVE)
     reason = models.CharField(max_length=16, choices=RunReason.choices, blank=True)
     signal = models.CharField(max_length=32, blank=True, help_text="The signal that ended the command, if one did.")

@@ -41,4 +41,6 @@ def run_fields(run: RunnerRun) -> dict[str, Any]:
         "explanation": run.detail,
         "jobs": run.jobs,
         "superseded": run.superseded,
+        "command_params": run.command_params or {},
+        "previous_run": run.previous_run,
     }

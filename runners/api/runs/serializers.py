@@ -130,6 +130,14 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
         help_text="true: its experiment was deleted, and a newer one has its id. get-runner-run-status does not "
         "return such runs."
     )
+    command_params = serializers.DictField(
+        child=serializers.JSONField(), help_text="The options of run-experiment that were given; often empty."
+    )
+    previous_run = serializers.IntegerField(
+        allow_null=True,
+        help_text="The number of the run that this one continues; null: it was started on its own. That run may have "
+        "been deleted.",
+    )
 
     def to_representation(self, instance: RunnerRun) -> dict[str, Any]:
         """Return the members without DRF's loop over the field objects, which costs more than the query of a status.
