@@ -1,4 +1,4 @@
-"""Webhooks: the receivers of messages about ended runs, and the outbox of these messages."""
+"""Webhooks: the receivers of messages about runs and operations, and the outbox of these messages."""
 
 from __future__ import annotations
 
@@ -71,11 +71,14 @@ def validate_target(value: str) -> None:
 
 
 class WebhookEvent(models.TextChoices):
-    """The events. Every run that ends causes exactly one of them."""
+    """The events. Every run that ends causes exactly one of the first three."""
 
     COMPLETED = "run.completed", "a run ended with exit code 0"
     TERMINATED = "run.terminated", "a run ended in any other way"
     NEVER_STARTED = "run.never_started", "a run was requested and its command was never executed"
+    SILENT = "run.silent", "a run has had no output for a time, or its log has passed a size"
+    RESTARTED = "run.restarted", "a run was started again, or could not be"
+    OPERATION_FAILED = "operation.failed", "an operation failed, or its outcome is unknown"
 
 
 def validate_events(value: Any) -> None:
@@ -121,7 +124,7 @@ class Webhook(models.Model):
 
 
 class WebhookDelivery(models.Model):
-    """One message to one receiver, written together with the end of its run.
+    """One message to one receiver, written in the transaction of what it tells.
 
     `next_attempt`: the earliest time of the next attempt; null if there is none (delivered, or given up). A process
     that delivers first moves it into the future, so it is also the lease.
@@ -149,7 +152,13 @@ class WebhookDelivery(models.Model):
     class Meta:
         ordering = ["-id"]
         verbose_name_plural = "webhook deliveries"
-        constraints = [models.UniqueConstraint(fields=["webhook", "run"], name="one_delivery_per_webhook_and_run")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["webhook", "run", "event"],
+                condition=Q(run__isnull=False),  # so it is an index, which a migration can build without a lock
+                name="one_delivery_per_webhook_run_event",
+            )
+        ]
         indexes = [
             models.Index(F("next_attempt"), condition=Q(next_attempt__isnull=False), name="delivery_due"),
             models.Index(fields=["webhook", "-id"], name="delivery_webhook_latest"),

@@ -40,7 +40,7 @@ from runners.exceptions import (
     TooManyCommands,
 )
 from runners.models import AuditRecord, Operation, OperationStatus, new_run_key
-from runners.services import access, execute, lifecycle, probing
+from runners.services import access, execute, lifecycle, outbox, probing
 from runners.services.active_runs import forget_earlier_runs, require_idle
 from runners.services.audit import begin
 from runners.services.db_connection import LOST, drop_lost_connection
@@ -336,11 +336,15 @@ def finish_operation(
         if not isinstance(error, AccountBusy):
             facts.pop("retry_after", None)  # it is the remaining time of a remembered failure, so it would be stale
         stored = {"code": error.code, "detail": error.detail, "facts": facts | members}
-    return operation.finish(
-        status=status,
-        expid=expid or operation.expid,
-        result=result,
-        error=stored,
-        exit_code=exit_code,
-        finished=finished,
-    )
+    with transaction.atomic():
+        is_first = operation.finish(
+            status=status,
+            expid=expid or operation.expid,
+            result=result,
+            error=stored,
+            exit_code=exit_code,
+            finished=finished,
+        )
+        if is_first and status != OperationStatus.SUCCEEDED:
+            outbox.operation_failed(operation)
+    return is_first

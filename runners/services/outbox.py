@@ -1,7 +1,8 @@
-"""The outbox of the webhooks: messages about ended runs are rows here, until they are delivered.
+"""The outbox of the webhooks: messages about runs and operations are rows here, until they are delivered.
 
-`run_ended` only inserts rows, in the transaction that ends the run. So no message is lost, no message is sent for a run
-that has not ended, and no receiver can disturb a run. `runners.webhooks.delivery` sends the messages.
+The functions only insert rows, in the transaction that ends the run, or changes it in another way. So no message is
+lost, no message is sent for something that did not happen, and no receiver can disturb a run.
+`runners.webhooks.delivery` sends the messages.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from runners.commands import run_log
-from runners.models import RunnerRun, RunReason, RunStatus, Webhook, WebhookDelivery, WebhookEvent
+from runners.models import Operation, RunnerRun, RunReason, RunStatus, Webhook, WebhookDelivery, WebhookEvent
 from runners.services.representations import iso_time, run_fields
 
 
@@ -22,14 +23,60 @@ def run_ended(run: RunnerRun) -> None:
 
     Without receivers this costs one small query.
     """
-    event = event_of(run)
+    _insert(run, event_of(run), {}, is_repeatable=False)
+
+
+def tell(run: RunnerRun, event: WebhookEvent, **more: Any) -> None:
+    """Insert the messages about a run that goes on, inside the transaction that stores what has happened.
+
+    Each receiver gets each event of a run at most once: later calls insert nothing. `more`: further members of `data`,
+    as JSON types, without any text of a log.
+    """
+    _insert(run, event, more, is_repeatable=True)
+
+
+def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any], *, is_repeatable: bool) -> None:
     hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
     if hooks:
         run.refresh_from_db()  # other processes may have changed the row, e.g. stored who requested the stop
-        payload = {"type": event, "timestamp": iso_time(run.modified), "data": message_fields(run)}
+        payload = _payload(event, run.modified, message_fields(run) | more)
         WebhookDelivery.objects.bulk_create(
-            WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks
+            (WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks),
+            ignore_conflicts=is_repeatable,
         )
+
+
+def operation_failed(operation: Operation) -> None:
+    """Insert the messages about an operation that failed. Called inside the transaction that ends it."""
+    event = WebhookEvent.OPERATION_FAILED
+    hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, operation.profile_name)]
+    if hooks:
+        payload = _payload(event, operation.modified, operation_fields(operation))
+        WebhookDelivery.objects.bulk_create(
+            WebhookDelivery(webhook=hook, event=event, payload=payload) for hook in hooks
+        )
+
+
+def _payload(event: WebhookEvent, when: datetime, data: dict[str, Any]) -> dict[str, Any]:
+    return {"type": event, "timestamp": iso_time(when), "data": data}
+
+
+def operation_fields(operation: Operation) -> dict[str, Any]:
+    """Return the fields of an operation for receivers. They contain no text of a machine."""
+    error = operation.error if isinstance(operation.error, dict) else {}
+    return {
+        "operation_id": operation.pk,
+        "kind": operation.kind,
+        "status": operation.status,
+        "code": str(error.get("code", "")),
+        "expid": operation.expid,
+        "profile_name": operation.profile_name,
+        "installation": operation.installation,
+        "started_by": operation.started_by,
+        "created": iso_time(operation.created),
+        "finished": iso_time(operation.finished),
+        "exit_code": operation.exit_code,
+    }
 
 
 def message_fields(run: RunnerRun) -> dict[str, Any]:

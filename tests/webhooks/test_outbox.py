@@ -12,9 +12,9 @@ from django.db import IntegrityError, connection
 
 from profiles.config import RunnerConfig
 from runners.exceptions import CommandFailed
-from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
-from runners.models.webhook import WebhookDelivery
-from runners.services import lifecycle, outbox, starting
+from runners.models import AuditRecord, Operation, OperationStatus, RunnerRun, RunReason, RunStatus
+from runners.models.webhook import WebhookDelivery, WebhookEvent
+from runners.services import lifecycle, operations, outbox, starting
 from runners.webhooks import delivery as webhooks
 from tests.support.environments import StubAccount
 from tests.support.webhooks import Receiver, active_run, ended_run, hook
@@ -100,6 +100,33 @@ def test_an_end_that_several_processes_see_is_stored_once(receiver: Receiver) ->
     with ThreadPoolExecutor(6) as pool:
         assert sorted(pool.map(finish, copies)) == [False] * 5 + [True]
     assert WebhookDelivery.objects.count() == 1
+
+
+def test_an_event_of_a_run_that_goes_on_is_told_once(receiver: Receiver) -> None:
+    hook(receiver)
+    run = active_run()
+    for minutes in (10, 20):
+        outbox.tell(run, WebhookEvent.SILENT, silent_minutes=minutes)
+    outbox.tell(run, WebhookEvent.RESTARTED)
+    lifecycle.finish_run(run, reason="", exit_code=0)
+    stored = list(WebhookDelivery.objects.order_by("id"))
+    assert [each.event for each in stored] == ["run.silent", "run.restarted", "run.completed"]
+    assert stored[0].payload["data"]["silent_minutes"] == 10
+
+
+@pytest.mark.parametrize("status", [OperationStatus.FAILED, OperationStatus.UNKNOWN])
+def test_a_failed_operation_is_told_without_the_text_of_a_machine(receiver: Receiver, status: OperationStatus) -> None:
+    hook(receiver)
+    hook(receiver, "runs only", events=["run.terminated"])
+    config = RunnerConfig("LOCAL", "NO_MODULE").as_dict()
+    operation = Operation.objects.create(kind="create-job-list", expid="a001", config=config, timeout=60)
+    error = CommandFailed("password=hunter2", output="hunter2")
+    assert operations.finish_operation(operation, status=status, error=error)
+    assert not operations.finish_operation(operation, status=status, error=error)
+    payload = WebhookDelivery.objects.get().payload
+    assert payload["type"] == "operation.failed"
+    assert payload["data"].items() >= {"kind": "create-job-list", "expid": "a001", "code": "command_failed"}.items()
+    assert "hunter2" not in str(payload)
 
 
 def test_the_end_and_its_message_are_stored_together_or_not_at_all(receiver: Receiver) -> None:
