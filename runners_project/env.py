@@ -55,6 +55,17 @@ def envsecret(name: str, *, published: str = "", what: str = "") -> str:
     return text
 
 
+def envtoken(name: str) -> str:
+    """Return a token that other programs send to the service, or "" if the variable is not set.
+
+    Raises ImproperlyConfigured if it is easy to guess.
+    """
+    text = envstr(name)
+    if text and (why := weakness(text)):
+        raise ImproperlyConfigured(f"{name} {why}: a person who guesses it can use it. {MAKE_ANOTHER}.")
+    return text
+
+
 def envmask(name: str, default: int) -> int:
     """Return a umask that is given in octal, such as 027."""
     text = envstr(name)

@@ -1,33 +1,39 @@
-"""/livez, /readyz and /version, for load balancers and monitoring. This layer comes before the other ones.
+"""/livez, /readyz, /version and /metrics, for load balancers and monitoring. This layer comes before the other ones.
 
 A load balancer calls a node by its address, over HTTP and without credentials. So these paths ignore ALLOWED_HOSTS, the
-redirect to HTTPS and the protection level. Their answers contain no names.
+redirect to HTTPS and the protection level. Their answers contain no names. /metrics needs METRICS_TOKEN.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from typing import Any
 
-from django.http import HttpRequest, HttpResponseNotAllowed, JsonResponse
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.http.response import HttpResponseBase
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from runners.services import health
+from runners.services import health, monitoring
 from runners_project import __version__
 
 
 class HealthMiddleware:
-    """Middleware that answers the three paths itself."""
+    """Middleware that answers the four paths itself."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         answer = ANSWERS.get(request.path_info)
-        if answer is None:
+        is_metrics = request.path_info == "/metrics" and bool(settings.METRICS_TOKEN)
+        if answer is None and not is_metrics:
             return self.get_response(request)
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
+        if answer is None:
+            return metrics(request)
         status, body = answer()
         return JsonResponse(body, status=status, headers={"Cache-Control": "no-store"})
 
@@ -45,6 +51,16 @@ def readyz() -> tuple[int, dict[str, Any]]:
 
 def version() -> tuple[int, dict[str, Any]]:
     return 200, {"version": __version__}
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Return the metrics of all processes in the text format of Prometheus, or 401 without METRICS_TOKEN."""
+    given = request.META.get("HTTP_AUTHORIZATION", "").encode()
+    if not hmac.compare_digest(given, f"Bearer {settings.METRICS_TOKEN}".encode()):
+        return HttpResponse(
+            "Send METRICS_TOKEN as a bearer token.\n", "text/plain", 401, headers={"WWW-Authenticate": "Bearer"}
+        )
+    return HttpResponse(monitoring.exposition(), CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})
 
 
 ANSWERS = {"/livez": livez, "/readyz": readyz, "/version": version}

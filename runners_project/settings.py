@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from runners_project.env import (
     envrate,
     envsecret,
     envstr,
+    envtoken,
 )
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -74,6 +76,7 @@ CORS_PREFLIGHT_MAX_AGE = 600
 # Each layer slows down every request: get-runner-run-status must answer more than 1100 times a second on two cores.
 MIDDLEWARE = [
     "runners_project.request_id.RequestIdMiddleware",
+    "runners_project.metrics.MetricsMiddleware",
     "runners_project.health.HealthMiddleware",
     "runners.web.middleware.BodyLimitMiddleware",
     "runners.web.compression.CompressionMiddleware",
@@ -340,6 +343,14 @@ LOGGING: dict[str, Any] = {
         "paramiko.transport": {"level": "CRITICAL"},
     },
 }
+
+# /metrics for Prometheus (docs/operations.md). prometheus_client reads the second variable itself.
+METRICS_TOKEN = envtoken("METRICS_TOKEN")
+if METRICS_TOKEN and not DEBUG and not os.access(envstr("PROMETHEUS_MULTIPROC_DIR", "/unset"), os.W_OK | os.X_OK):
+    raise ImproperlyConfigured(
+        "METRICS_TOKEN is set, but PROMETHEUS_MULTIPROC_DIR does not name a directory that the service can write to. "
+        "Its processes add up their metrics there: create an empty directory at each start of the service."
+    )
 
 # Record changes of the configuration outside of a request with the Unix account. Only the tests disable this.
 RUNNERS_AUDIT_WITHOUT_REQUEST = True

@@ -24,7 +24,7 @@ from runners.exceptions import OutcomeUnknown, RunnerServiceError
 from runners.models import AuditRecord
 from runners.services import own_process
 from runners.services.db_connection import LOST, drop_lost_connection
-from runners_project import request_id
+from runners_project import metrics, request_id
 
 logger = logging.getLogger(__name__)
 commands = logging.getLogger("runners.commands")  # one line per command, with its outcome
@@ -85,7 +85,10 @@ def audited(
         record.outcome = "error"
         raise
     finally:
-        record.duration_ms = round((time.monotonic() - start) * 1000)
+        duration = time.monotonic() - start
+        record.duration_ms = round(duration * 1000)
+        metrics.COMMANDS.labels(record.endpoint, record.outcome).inc()
+        metrics.COMMAND_SECONDS.labels(record.endpoint).observe(duration)
         record.detail = record.detail[:DETAIL_LIMIT]
         record.owner = record.owned_until = None
         if is_listed(record):

@@ -10,12 +10,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from runners.commands import run_log
 from runners.models import Operation, RunnerRun, RunReason, RunStatus, Webhook, WebhookDelivery, WebhookEvent
 from runners.services.representations import iso_time, run_fields
+from runners_project import metrics
 
 
 def run_ended(run: RunnerRun) -> None:
@@ -23,6 +25,7 @@ def run_ended(run: RunnerRun) -> None:
 
     Without receivers this costs one small query.
     """
+    transaction.on_commit(metrics.RUNS_ENDED.labels(run.status, run.reason).inc)
     _insert(run, event_of(run), {}, is_repeatable=False)
 
 

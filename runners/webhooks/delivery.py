@@ -21,6 +21,7 @@ from runners.models import WebhookDelivery
 from runners.services import outbox
 from runners.webhooks.http import TIMEOUT, NotSent, Response, post
 from runners.webhooks.signing import sign
+from runners_project import metrics
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ def _attempt(delivery: WebhookDelivery) -> Round:
         last_status=response.status if response else None,
         last_error=error,
     )
+    metrics.WEBHOOK_ATTEMPTS.labels("delivered" if is_done else "given_up" if is_last else "retried").inc()
     if is_done:
         log.info("Webhook %s: %s delivered in %s ms", hook.name, delivery.message_id, milliseconds)
         return Round(delivered=1)

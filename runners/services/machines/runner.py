@@ -46,6 +46,7 @@ from runners.services.machines.probe import (
     parse_log,
     parse_probes,
 )
+from runners_project import metrics
 
 # Sent by `Runner.execute` after each wait for a machine, which may have taken minutes, also if it failed.
 exchange_ended = Signal()
@@ -132,14 +133,17 @@ class Runner(RunnerRules, ABC):
         limit = None if until else timeout
         argv = scripts.bootstrap(len(payload), marker=marker, login=login, timeout=limit)
         start = time.monotonic()
+        outcome = "unreachable"
         exchange = Exchange(
             argv, payload, stdin, marker, settings.RUNNERS_OUTPUT_LIMIT, start + timeout + CLIENT_GRACE, until
         )
         try:
             self._admitted_exchange(exchange, timeout, login=login)
+            outcome = "unknown" if exchange.exit_code is None else "answered"
         finally:
+            duration = time.monotonic() - start
+            metrics.MACHINE_SECONDS.labels(self.name, outcome).observe(duration)
             exchange_ended.send(type(self))
-        duration = time.monotonic() - start
         stdout, stderr, code = exchange.stdout, exchange.stderr, exchange.exit_code
         if not until and (exchange.status if code is None else code) in AT_DEADLINE and duration >= timeout:
             not_begun = "" if stdout.started else " " + self._not_evaluated(exchange, timeout)
