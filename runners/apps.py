@@ -30,6 +30,7 @@ class RunnersConfig(AppConfig):
             host_keys,
             lifecycle,
             operations,
+            profile_readiness,
             run_end,
         )
 
@@ -38,6 +39,7 @@ class RunnersConfig(AppConfig):
         changes.connect()
         db_connection.connect()
         host_keys.connect()
+        profile_readiness.connect_finder()
         lifecycle.FINISH_FROM_PROBE |= {
             RunnerRun: run_end.finish_from_probe,
             Operation: operations.finish_from_probe,

@@ -30,6 +30,7 @@ from profiles.admin.profile_form import (
 )
 from profiles.limits import BOUND
 from profiles.models import RunnerProfile
+from profiles.readiness import missing_of, summary
 from profiles.rules import RUNNERS
 from profiles.yaml.format import Configuration
 from profiles.yaml.importer import export_configuration, settings_of
@@ -45,7 +46,7 @@ OPEN = "(open)"
 
 @admin.register(RunnerProfile)
 class RunnerProfileAdmin(ProfileAdmin):
-    list_display = ("name", "enabled", "target", "acts_as", "environment", "still_open")
+    list_display = ("name", "enabled", "target", "acts_as", "environment", "still_open", "still_needs")
     list_filter = ("enabled", "runner_type", "module_loader_type")
     search_fields = ("name", "description", "modules", "ssh_host", "ssh_user")
     search_help_text = "Name, description, modules, SSH host or user"
@@ -151,6 +152,7 @@ class RunnerProfileAdmin(ProfileAdmin):
             "preview": preview(profile) if profile else None,
             "preview_url": reverse("admin:profiles_runnerprofile_preview", args=[profile.pk] if profile else []),
             "rules": json.dumps(rules_of_form()),
+            "missing": missing_of(profile) if profile else [],
         }
         if profile and self.has_change_permission(request, profile):
             for name in self.pages:
@@ -229,6 +231,11 @@ class RunnerProfileAdmin(ProfileAdmin):
             for item in profile.requirements()
             if item["required"] or item.get("required_when")
         )
+
+    @admin.display(description="still needs")
+    def still_needs(self, profile: RunnerProfile) -> str:
+        """Return what is missing before commands can succeed. The page of the profile says how to add it."""
+        return summary(missing_of(profile))
 
     @admin.action(description="Duplicate the selected profile", permissions=["add"])
     def duplicate(self, request: HttpRequest, queryset: QuerySet[RunnerProfile]) -> HttpResponseBase | None:

@@ -9,6 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import IntegrityError
 
+from profiles.models import RunnerProfile
+from profiles.readiness import missing_of
 from profiles.validators import is_public_key
 from profiles.yaml.format import InvalidConfiguration
 from profiles.yaml.importer import import_configuration
@@ -18,7 +20,8 @@ from profiles.yaml.reader import parse
 class Command(BaseCommand):
     help = (
         "Imports profiles, published SSH keys and endpoint toggles from RUNNER_CONFIGURATION in a YAML file. "
-        "All or nothing; importing the same file again changes nothing."
+        "All or nothing; importing the same file again changes nothing. Then it names what each of these profiles still "
+        "needs, such as a trusted host key, with the command or the admin page that adds it."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -60,6 +63,16 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"Added {plan.count('add')}, changed {plan.count('change')}, removed {plan.count('remove')}."
             )
+        if not options["dry_run"]:
+            self._say_what_is_missing(list(configuration.profiles or ()))
+
+    def _say_what_is_missing(self, names: list[str]) -> None:
+        for row in RunnerProfile.objects.filter(name__in=names):
+            missing = missing_of(row)
+            if missing:
+                self.stderr.write(f"Profile {row.name} still needs:")
+            for each in missing:
+                self.stderr.write(f"  {each}")
 
 
 def read(name: str) -> str:
