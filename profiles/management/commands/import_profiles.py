@@ -20,8 +20,8 @@ from profiles.yaml.reader import parse
 class Command(BaseCommand):
     help = (
         "Imports profiles, published SSH keys and endpoint toggles from RUNNER_CONFIGURATION in a YAML file. "
-        "All or nothing; importing the same file again changes nothing. Then it names what each of these profiles still "
-        "needs, such as a trusted host key, with the command or the admin page that adds it."
+        "All or nothing; importing the same file again changes nothing. Then it names what each of the profiles "
+        "still needs, such as a trusted host key, with the command or the admin page that adds it."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
