@@ -18,10 +18,10 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## Install the service into .venv
-	@tools/make-venv .venv .installed -e .
+	@tools/make-venv .venv .installed -e .[server]
 
 install-dev: ## Install the tools of developers, too
-	@tools/make-venv .venv .installed-dev -r requirements-dev.txt -e .
+	@tools/make-venv .venv .installed-dev -r requirements-dev.txt -e .[server]
 
 autosubmit: ## Install the real Autosubmit into a virtual environment of its own, .tools/autosubmit
 	@tools/autosubmit-venv

@@ -29,7 +29,10 @@ from runners_project.env import (
     envtoken,
 )
 
-BASE_DIR = Path(__file__).resolve().parent.parent
+PACKAGE_DIR = Path(__file__).resolve().parent
+# Where the default database and the collected static files are: the checkout, or the working directory of an installed
+# package, whose own directory must not change.
+BASE_DIR = PACKAGE_DIR.parent if (PACKAGE_DIR.parent / "manage.py").is_file() else Path.cwd()
 
 # --- Django ----------------------------------------------------------------------------------------------------------
 
@@ -101,7 +104,7 @@ WSGI_APPLICATION = "runners_project.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [PACKAGE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
