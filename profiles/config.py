@@ -20,6 +20,7 @@ class RunnerConfig:
     `venv_roots`: an environment given as a path in `modules` must lie within one of these directories. Its real path on
     the machine counts. Empty: anywhere.
     `installation`: the name of the Autosubmit database that the commands use (`profiles.installations`).
+    `silent_after`: seconds without output after which a run is marked as silent. 0: never.
     `profile_id`: the primary key of the profile. The snapshot omits it, because each row has a column for it.
     """
 
@@ -29,6 +30,7 @@ class RunnerConfig:
     target: Target = None  # type: ignore[assignment]  # __post_init__ sets it
     venv_roots: tuple[str, ...] = ()
     installation: str = DEFAULT_INSTALLATION
+    silent_after: int = 0
     profile_id: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -47,6 +49,8 @@ class RunnerConfig:
             data["VENV_ROOTS"] = list(self.venv_roots)
         if self.installation != DEFAULT_INSTALLATION:
             data["INSTALLATION"] = self.installation
+        if self.silent_after:
+            data["SILENT_AFTER"] = self.silent_after
         return data
 
     @classmethod
@@ -67,4 +71,5 @@ class RunnerConfig:
             target=target_class.from_dict(data),
             venv_roots=tuple(data.get("VENV_ROOTS", ())),
             installation=data.get("INSTALLATION", DEFAULT_INSTALLATION),
+            silent_after=data.get("SILENT_AFTER", 0),
         )

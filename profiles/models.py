@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator
 from django.db import models
 from django.utils.functional import classproperty
 
@@ -97,6 +98,15 @@ class RunnerProfile(models.Model):
         "the same name. An experiment can have one active run in an installation, whichever profile starts it. {user} "
         "is replaced by the account that runs the commands and {host} by its machine: use {user}@{host} if every "
         "account has its own database. Empty: the installation 'default', shared by all.",
+    )
+    silent_after = models.PositiveIntegerField(
+        "silent after (seconds)",
+        default=0,
+        db_default=0,  # an older server on the same database does not set this column
+        blank=True,
+        validators=[MaxValueValidator(validators.MAX_SILENT_AFTER)],
+        help_text="A run that prints nothing for this many seconds is marked as silent, and webhooks tell it once. "
+        "Runs keep the value of their start. 0: off.",
     )
     run_groups = models.ManyToManyField(
         Group,
@@ -301,7 +311,7 @@ class RunnerProfile(models.Model):
             raise ForbiddenParameter({parameters.RUNNER_TYPE: ["This service does not allow LOCAL commands."]})
         config = limit(self.name, config, fixed, self.limits, person or Person())
         installation = installation_of(self.installation, config.target)
-        return replace(config, installation=installation, profile_id=self.pk)
+        return replace(config, installation=installation, silent_after=self.silent_after, profile_id=self.pk)
 
     def installations(self) -> re.Pattern[str]:
         """Return a pattern of the full names of all installations that the profile can give, for any request."""
@@ -325,6 +335,8 @@ class RunnerProfile(models.Model):
                 (wire.setdefault(section, {}) if section else wire)[name] = value
         if self.installation:
             wire["INSTALLATION"] = self.installation
+        if self.silent_after:
+            wire["SILENT_AFTER"] = self.silent_after
         return wire
 
     def requirements(self) -> list[parameters.Requirement]:

@@ -21,6 +21,7 @@ MAX_HOST = 253  # the longest DNS name; its labels have at most 63 characters
 MAX_USER = 64
 MAX_PATH = 1024
 MAX_MODULES = 50
+MAX_SILENT_AFTER = 366 * 86400  # seconds
 MAX_KEY = 2500  # characters: an 8192-bit RSA key has 1400; PostgreSQL indexes at most 2704 bytes
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")

@@ -385,6 +385,8 @@ RUNNERS_CANCEL_TIMEOUT = envfloat("RUNNERS_CANCEL_TIMEOUT", 180)
 RUNNERS_TERM_WAIT = envfloat("RUNNERS_TERM_WAIT", 10)
 RUNNERS_KILL_WAIT = envfloat("RUNNERS_KILL_WAIT", 10)
 RUNNERS_OUTPUT_LIMIT = envint("RUNNERS_OUTPUT_LIMIT", 1024 * 1024)  # bytes
+# Bytes; a run whose log is longer is marked, and webhooks tell it once. 0: never.
+RUNNERS_LOG_SIZE_LIMIT = envint("RUNNERS_LOG_SIZE_LIMIT", 1024**3, least=0, most=2**63 - 1)
 RUNNERS_KNOWN_HOSTS = envstr("RUNNERS_KNOWN_HOSTS")  # a file, in addition to ~/.ssh/known_hosts
 # The file for `ssh -F`. Empty: ~/.ssh/config and /etc/ssh/ssh_config, as ssh reads them.
 RUNNERS_SSH_CONFIG = envstr("RUNNERS_SSH_CONFIG")

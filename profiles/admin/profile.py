@@ -82,6 +82,13 @@ class RunnerProfileAdmin(ProfileAdmin):
             },
         ),
         (
+            "Watch",
+            {
+                "fields": ("silent_after",),
+                "description": "A run may hang without output, for example if a machine or a file system hangs.",
+            },
+        ),
+        (
             "Who may",
             {
                 "fields": ("run_groups", "stop_groups", "status_groups", "view_groups"),

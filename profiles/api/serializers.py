@@ -112,6 +112,10 @@ class ProfileSerializer(SectionsMixin, BaseSerializer):
         required=False,
         help_text="The Autosubmit database that it uses, by its name; absent: the installation 'default'.",
     )
+    SILENT_AFTER = serializers.IntegerField(
+        required=False,
+        help_text="Seconds without output after which its runs are marked as silent; absent: off.",
+    )
 
 
 class ProfileMapSerializer(BaseSerializer):

@@ -14,6 +14,7 @@ ACCOUNTS = "ACCOUNTS"  # ours: the accounts of each person
 # Our additions to the parameters of a profile. They are exported only if they are not empty and not at their default.
 ENABLED, DESCRIPTION, ACCESS, LIMITS = "ENABLED", "DESCRIPTION", "ACCESS", "LIMITS"
 INSTALLATION = "INSTALLATION"
+SILENT_AFTER = "SILENT_AFTER"
 GROUPS = ("RUN_GROUPS", "STOP_GROUPS", "STATUS_GROUPS", "VIEW_GROUPS")
 LIMIT_RULES: dict[str, Callable[[Sequence[str]], None]] = {
     "HOSTS": validate_patterns,
@@ -54,7 +55,7 @@ class ProfileSettings:
     """One profile. None: the text does not have this member, so an existing row keeps its value.
 
     `access` has every name of GROUPS, each with sorted names of groups. Empty: everybody. `limits` has every name of
-    LIMIT_RULES. Empty: everything. An empty `installation` is the default one.
+    LIMIT_RULES. Empty: everything. An empty `installation` is the default one. `silent_after`: seconds; 0: off.
     """
 
     values: Values
@@ -63,6 +64,7 @@ class ProfileSettings:
     access: dict[str, tuple[str, ...]] | None = None
     limits: dict[str, tuple[str, ...]] | None = None
     installation: str | None = None
+    silent_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from profiles.yaml.format import (
     LIMITS,
     PROFILES,
     ROOT,
+    SILENT_AFTER,
     SSH_PUBLIC_KEYS,
     Configuration,
     InvalidConfiguration,
@@ -114,7 +115,9 @@ def export_configuration() -> Configuration:
 
 def settings_of(row: RunnerProfile) -> ProfileSettings:
     """Return one profile as settings of the YAML."""
-    return ProfileSettings(row.values(), row.enabled, row.description, row.access(), _limits(row), row.installation)
+    return ProfileSettings(
+        row.values(), row.enabled, row.description, row.access(), _limits(row), row.installation, row.silent_after
+    )
 
 
 def _plan(configuration: Configuration, *, prune: bool) -> ImportPlan:
@@ -154,6 +157,7 @@ def _plan_profiles(plan: ImportPlan, wanted: dict[str, ProfileSettings], prune: 
         row.enabled = row.enabled if settings.enabled is None else settings.enabled
         row.description = row.description if settings.description is None else settings.description
         row.installation = row.installation if settings.installation is None else settings.installation
+        row.silent_after = row.silent_after if settings.silent_after is None else settings.silent_after
         try:
             row.full_clean()
         except ValidationError as error:  # rules that need the row, not only the text
@@ -183,6 +187,8 @@ def _changed(row: RunnerProfile, path: str, settings: ProfileSettings) -> list[C
         found.append((DESCRIPTION, row.description, settings.description, repr))
     if settings.installation is not None:
         found.append((INSTALLATION, row.installation, settings.installation, _installation))
+    if settings.silent_after is not None:
+        found.append((SILENT_AFTER, row.silent_after, settings.silent_after, _text))
     for section, had, wants in ((ACCESS, row.access(), settings.access), (LIMITS, _limits(row), settings.limits)):
         found += [(f"{section}.{key}", had[key], items, _list) for key, items in (wants or {}).items()]
     return [
@@ -201,6 +207,8 @@ def _fields(settings: ProfileSettings) -> tuple[tuple[str, str], ...]:
         said.append((DESCRIPTION, repr(settings.description)))
     if settings.installation:
         said.append((INSTALLATION, settings.installation))
+    if settings.silent_after:
+        said.append((SILENT_AFTER, _text(settings.silent_after)))
     for section, members in ((ACCESS, settings.access), (LIMITS, settings.limits)):
         said += [(f"{section}.{key}", _list(items)) for key, items in (members or {}).items() if items]
     return tuple(said)

@@ -32,6 +32,7 @@ from profiles.yaml.format import (
     MAX_PERSON,
     PROFILES,
     ROOT,
+    SILENT_AFTER,
     SSH_PUBLIC_KEYS,
     TOO_DEEP,
     Configuration,
@@ -246,7 +247,7 @@ class _Reader:
         members = dict(value or {})
         enabled, description = members.pop(ENABLED, None), members.pop(DESCRIPTION, None)
         access, limits = self.access(members, path), self.limits(members, path)
-        installation = self.installation(members, path)
+        installation, silent_after = self.installation(members, path), self.silent_after(members, path)
         if enabled is not None and not isinstance(enabled, bool):
             self.wrong(f"{path}.{ENABLED}", f"Give true or false, not {shown(enabled)}.")
         if description is not None and not isinstance(description, str):
@@ -256,7 +257,7 @@ class _Reader:
             values[parameters.MODULES] = parameters.loader_of(values).split(values[parameters.MODULES])
         for part, texts in {**parameters.validate(values), **errors}.items():
             self.wrong(f"{path}.{part}", " ".join(texts))
-        return ProfileSettings(values, enabled, description, access, limits, installation)
+        return ProfileSettings(values, enabled, description, access, limits, installation, silent_after)
 
     def installation(self, members: dict[str, Any], path: str) -> str | None:
         """Remove INSTALLATION from the profile's members and return its value."""
@@ -272,6 +273,15 @@ class _Reader:
             self.wrong(f"{path}.{INSTALLATION}", " ".join(error.messages))
             return None
         return given.strip()
+
+    def silent_after(self, members: dict[str, Any], path: str) -> int | None:
+        """Remove SILENT_AFTER from the profile's members and return its value."""
+        given = members.pop(SILENT_AFTER, None)
+        most = validators.MAX_SILENT_AFTER
+        if given is None or (isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= most):
+            return given
+        self.wrong(f"{path}.{SILENT_AFTER}", f"Give whole seconds from 0 (off) to {most}, not {shown(given)}.")
+        return None
 
     def access(self, members: dict[str, Any], path: str) -> dict[str, tuple[str, ...]] | None:
         """Remove ACCESS from the profile's members and return its value."""

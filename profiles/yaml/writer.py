@@ -17,6 +17,7 @@ from profiles.yaml.format import (
     LIMITS,
     PROFILES,
     ROOT,
+    SILENT_AFTER,
     SSH_PUBLIC_KEYS,
     Configuration,
     ProfileSettings,
@@ -49,6 +50,8 @@ def _profile_tree(profile: ProfileSettings) -> dict[str, Any]:
         tree[DESCRIPTION] = profile.description
     if profile.installation:
         tree[INSTALLATION] = profile.installation
+    if profile.silent_after:
+        tree[SILENT_AFTER] = profile.silent_after
     for section, members in ((ACCESS, profile.access), (LIMITS, profile.limits)):
         if said := {name: list(items) for name, items in (members or {}).items() if items}:
             tree[section] = said

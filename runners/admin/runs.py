@@ -54,6 +54,8 @@ class StatusFilter(ChoiceFilter):
     meanings = {
         **{status.value: (status.value, Q(status=status.value)) for status in RunStatus},
         "unreachable": ("ACTIVE, cannot tell", Q(status=RunStatus.ACTIVE, reachable=False)),
+        "silent": ("ACTIVE, silent", Q(silent_since__isnull=False)),
+        "log_too_large": ("with a very large log", Q(log_too_large=True)),
     }
 
 
@@ -97,10 +99,11 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         ("When", {"fields": ("began", "ended", "length", "last_known", "started_by", "stopped_by", "stop_asked")}),
         ("Where", {"fields": ("profile_name", "where", "configuration", "script")}),
         ("On its machine", {"fields": ("pid", "shown_identity", "directory", "reachable", "unreachable_detail")}),
+        ("Output", {"fields": ("last_output_at", "silent_since", "log_size", "log_too_large")}),
     )
     readonly_fields = (
         *("state", "words", "began", "ended", "length", "last_known", "stop_asked", "where", "configuration", "script"),
-        *("shown_identity", "directory"),
+        *("shown_identity", "directory", "last_output_at", "silent_since", "log_size", "log_too_large"),
     )
 
     class Media:

@@ -124,6 +124,11 @@ def parser(catalog: list[Command]) -> tuple[argparse.ArgumentParser, set[str]]:
         ("created-before", "ISO 8601"),
     ):
         it.add_argument(f"--{name}", help=words)
+    for name, words in (
+        ("silent", "that print nothing for longer than their profile allows"),
+        ("log-too-large", "whose log has passed the limit of the service"),
+    ):
+        it.add_argument(f"--{name}", action="store_const", const="true", help=words)
     it.add_argument("--oldest-first", action="store_true")
     it.add_argument("--limit", type=positive, default=50, help="maximum number (default %(default)s)")
 

@@ -113,6 +113,8 @@ def runs(service: Service, args: argparse.Namespace) -> Exit:
         "runner",
         "host",
         "started_by",
+        "silent",
+        "log_too_large",
         "created_after",
         "created_before",
     )

@@ -111,6 +111,26 @@ class RunnerRun(DetachedCommand):
         editable=False,
         help_text="The results of its jobs: total (null: not known), failed, not_run, failed_jobs (at most 50 names).",
     )
+    log_size = models.BigIntegerField(null=True, blank=True, editable=False, help_text="Bytes, at the last probe.")
+    last_output_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When it last printed something. Null: not known, or never."
+    )
+    silent_since = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="Set while it runs and prints nothing for longer than its profile allows: its last output.",
+    )
+    log_too_large = models.BooleanField(
+        default=False, db_default=False, editable=False, help_text="Its log has passed RUNNERS_LOG_SIZE_LIMIT."
+    )
+    progress = models.JSONField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="Its jobs at the last look: total, done, failed, running; and the stamp of the job list.",
+    )
+
     superseded = models.BooleanField(
         default=False, editable=False, help_text="Its experiment was deleted: a newer one has the same id."
     )
@@ -152,6 +172,8 @@ class RunnerRun(DetachedCommand):
             models.Index(fields=["user", "-id"], name="run_account_latest"),
             models.Index(fields=["reason", "-id"], name="run_reason_latest"),
             models.Index(fields=["-finished", "-id"], name="run_finished"),
+            models.Index(fields=["-id"], condition=Q(silent_since__isnull=False), name="run_silent"),
+            models.Index(fields=["-id"], condition=Q(log_too_large=True), name="run_log_too_large"),
             models.Index(fields=["stop_owner"], condition=Q(stop_owner__gt=""), name="run_being_stopped"),
         ]
 

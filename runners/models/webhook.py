@@ -76,7 +76,8 @@ class WebhookEvent(models.TextChoices):
     COMPLETED = "run.completed", "a run ended with exit code 0"
     TERMINATED = "run.terminated", "a run ended in any other way"
     NEVER_STARTED = "run.never_started", "a run was requested and its command was never executed"
-    SILENT = "run.silent", "a run has had no output for a time, or its log has passed a size"
+    SILENT = "run.silent", "a run prints nothing for longer than its profile allows"
+    LOG_TOO_LARGE = "run.log_too_large", "the log of a run has passed the limit of the service"
     RESTARTED = "run.restarted", "a run was started again, or could not be"
     OPERATION_FAILED = "operation.failed", "an operation failed, or its outcome is unknown"
 
@@ -155,8 +156,10 @@ class WebhookDelivery(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["webhook", "run", "event"],
-                condition=Q(run__isnull=False),  # so it is an index, which a migration can build without a lock
-                name="one_delivery_per_webhook_run_event",
+                # A run may be silent several times. A condition also makes it an index, which a migration can build
+                # without a lock.
+                condition=Q(run__isnull=False) & ~Q(event="run.silent"),
+                name="one_delivery_unless_silent",
             )
         ]
         indexes = [

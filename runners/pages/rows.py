@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from runners.models import RunnerRun
+from runners.services.representations import progress_fields
 from runners.templatetags import formatting as words
 
 KEPT = 4096  # cached rows, about 800 bytes each
@@ -23,6 +24,16 @@ KEPT = 4096  # cached rows, about 800 bytes each
 # while the row does not. Stored data cannot contain a placeholder, because templates escape every `<`.
 AGE = "<!--age {}-->"
 _AGES = re.compile(r"<!--age (-?[0-9]{1,15})-->")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The counts of a run's jobs. The rest of `total` waits, or is queued."""
+
+    total: int
+    done: int
+    failed: int
+    running: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,9 @@ class Row:
     unreachable_detail: str
     is_confirmed: bool
     confirmed_at: datetime | None
+    progress: Progress | None
+    silent_since: datetime | None
+    log_too_large: bool
 
 
 def row_of(run: RunnerRun, *, lasted: str = "") -> Row:
@@ -72,7 +86,16 @@ def row_of(run: RunnerRun, *, lasted: str = "") -> Row:
         unreachable_detail="" if run.reachable else run.unreachable_detail,
         is_confirmed=run.confirmed_at is not None,
         confirmed_at=None if is_recent else run.confirmed_at,
+        progress=progress_of(run),
+        silent_since=run.silent_since,
+        log_too_large=run.log_too_large,
     )
+
+
+def progress_of(run: RunnerRun) -> Progress | None:
+    """Return the counts of a run's jobs at the last look; None if they are not known."""
+    found = progress_fields(run)
+    return Progress(**found) if found else None
 
 
 def recent() -> timedelta:

@@ -59,8 +59,9 @@ def finish_run(
     detail: str = "",
     unless_stopped: bool = False,
     jobs: dict[str, Any] | None = None,
+    **columns: object,
 ) -> bool:
-    """End a run: COMPLETED if `reason` is empty, else TERMINATED.
+    """End a run: COMPLETED if `reason` is empty, else TERMINATED. `columns`: what else to store with the end.
 
     Return False if another process ended the run first. With `unless_stopped`, also return False if somebody has asked
     to stop the run: then the stop ends it.
@@ -76,6 +77,7 @@ def finish_run(
             among=RunnerRun.objects.filter(stop_requested_at=None) if unless_stopped else None,
             detail=detail,
             jobs=jobs,
+            **columns | {"silent_since": None},
         )
         if is_first:
             outbox.run_ended(run)

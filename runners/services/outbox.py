@@ -32,8 +32,8 @@ def run_ended(run: RunnerRun) -> None:
 def tell(run: RunnerRun, event: WebhookEvent, **more: Any) -> None:
     """Insert the messages about a run that goes on, inside the transaction that stores what has happened.
 
-    Each receiver gets each event of a run at most once: later calls insert nothing. `more`: further members of `data`,
-    as JSON types, without any text of a log.
+    Each receiver gets each event of a run at most once: later calls insert nothing. The exception is SILENT, whose
+    caller counts the silences. `more`: further members of `data`, as JSON types, without any text of a log.
     """
     _insert(run, event, more, is_repeatable=True)
 
@@ -42,7 +42,8 @@ def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any], *, is_rep
     hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
     if hooks:
         run.refresh_from_db()  # other processes may have changed the row, e.g. stored who requested the stop
-        payload = _payload(event, run.modified, message_fields(run) | more)
+        when = timezone.now() if run.is_active else run.modified
+        payload = _payload(event, when, message_fields(run) | more)
         WebhookDelivery.objects.bulk_create(
             (WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks),
             ignore_conflicts=is_repeatable,

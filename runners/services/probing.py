@@ -12,17 +12,19 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from runners.exceptions import RunnerUnreachable
 from runners.models import DetachedCommand
-from runners.services import background, leases, lifecycle
+from runners.services import background, leases, lifecycle, run_output
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.probe import Probe, cannot_tell
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 MACHINES_AT_ONCE = 8
 ROWS_AT_ONCE = 2000  # rows that one round trip probes: their answers stay below RUNNERS_OUTPUT_LIMIT
+CHANGED_AT_ONCE = 200  # rows with new output that one statement updates
 ENDS_AT_ONCE = 8  # ends of one machine's runs that are stored concurrently; its connections have room for more
 # Bounds the threads of this process, for all machines, that store ends concurrently. Each has a database connection.
 _HELPERS = threading.BoundedSemaphore(16)
@@ -261,7 +264,7 @@ def _apply_all(
 ) -> list[Probe]:
     """Apply the answers of one machine to its rows."""
     as_known = [run for run in runs if answers[run.key].answer == Probe.RUNNING and run.identity]
-    _confirm_all(as_known, asked)
+    _confirm_all(as_known, answers, asked)
     silent = [run for run in runs if answers[run.key].answer == Probe.CANNOT_TELL and answers[run.key].was_asked]
     _cannot_tell_all(silent, answers)
     together = {run.pk for run in as_known} | {run.pk for run in silent}
@@ -311,9 +314,22 @@ def _cannot_be_read(run: DetachedCommand, detail: str) -> Probe:
     return answer
 
 
-def _confirm_all(runs: Sequence[DetachedCommand], asked: datetime) -> None:
-    """Confirm any number of running rows in one statement, as `apply` does for one row."""
-    _set_all(runs, confirmed_at=asked, reachable=True, unreachable_detail="", probing_until=None)
+def _confirm_all(runs: Sequence[DetachedCommand], answers: dict[str, Probe], asked: datetime) -> None:
+    """Confirm any number of running rows, as `apply` does for one row, and store the states of their logs.
+
+    This takes one statement for the rows whose log has not changed, one for up to CHANGED_AT_ONCE others, and a
+    transaction for each row that is marked.
+    """
+    confirmed = {"confirmed_at": asked, "reachable": True, "unreachable_detail": "", "probing_until": None}
+    changed = [(run, run_output.changes(run, answers[run.key].log, asked)) for run in runs]
+    _set_all([run for run, changes in changed if not changes], **confirmed)
+    changed = [(run, changes) for run, changes in changed if changes]
+    if len(changed) == 1:
+        _set_all([changed[0][0]], **confirmed, **changed[0][1])
+    else:
+        _set_each([(run, confirmed | changes) for run, changes in changed])
+    for run in runs:
+        run_output.mark(run, answers[run.key].log, asked)
 
 
 def _cannot_tell_all(runs: Sequence[DetachedCommand], answers: dict[str, Probe]) -> None:
@@ -326,16 +342,41 @@ def _cannot_tell_all(runs: Sequence[DetachedCommand], answers: dict[str, Probe])
         _set_all(group, reachable=False, unreachable_detail=detail, probing_until=until)
 
 
+def _set_each(changed: Sequence[tuple[DetachedCommand, dict[str, Any]]]) -> None:
+    """Do the same as `update_active` for many rows, each with its own changes, in few statements."""
+    if not changed:
+        return
+    columns = sorted({name for _, changes in changed for name in changes})
+    wanted = [copy(run) for run, _ in changed]
+    for row, (_, changes) in zip(wanted, changed, strict=True):
+        for name, value in changes.items():
+            setattr(row, name, value)
+    updated = type(wanted[0]).objects.active().bulk_update(wanted, columns, batch_size=CHANGED_AT_ONCE)
+    is_all = updated == len(wanted)
+    still_active = None if is_all else set(_active(wanted).values_list("pk", flat=True))
+    for run, changes in changed:
+        _set_or_reload(run, changes, still_active)
+
+
 def _set_all(runs: Sequence[DetachedCommand], **changes: Any) -> None:
     """Do the same as `update_active` in one statement, for rows that all get the same changes."""
     if not runs:
         return
-    active = type(runs[0]).objects.active().filter(pk__in=[run.pk for run in runs])
+    active = _active(runs)
     is_all = active.update(**changes) == len(runs)
     still_active = None if is_all else set(active.values_list("pk", flat=True))
     for run in runs:
-        if still_active is not None and run.pk not in still_active:
-            run.refresh_from_db()  # another process has ended it meanwhile
-            continue
-        for name, value in changes.items():
-            setattr(run, name, value)
+        _set_or_reload(run, changes, still_active)
+
+
+def _active(runs: Sequence[DetachedCommand]) -> QuerySet[Any]:
+    return type(runs[0]).objects.active().filter(pk__in=[run.pk for run in runs])
+
+
+def _set_or_reload(run: DetachedCommand, changes: dict[str, Any], still_active: set[int] | None) -> None:
+    """Let the object match its row. `still_active`: the numbers of the updated rows; None: all were updated."""
+    if still_active is not None and run.pk not in still_active:
+        run.refresh_from_db()  # another process has ended it meanwhile
+        return
+    for name, value in changes.items():
+        setattr(run, name, value)

@@ -13,6 +13,13 @@ def iso_time(value: datetime | None) -> str | None:
     return value.isoformat(timespec="seconds") if value else None
 
 
+def progress_fields(run: RunnerRun) -> dict[str, int] | None:
+    """Return the counts of the jobs at the last look; None if they are not known."""
+    if not run.progress:
+        return None
+    return {name: run.progress[name] for name in ("total", "done", "failed", "running")}
+
+
 def run_fields(run: RunnerRun) -> dict[str, Any]:
     """Return the members of `RunSerializer` (a test compares them). The first nine are those of the Autosubmit API."""
     return {
@@ -43,4 +50,9 @@ def run_fields(run: RunnerRun) -> dict[str, Any]:
         "superseded": run.superseded,
         "command_params": run.command_params or {},
         "previous_run": run.previous_run,
+        "progress": progress_fields(run),
+        "last_output_at": iso_time(run.last_output_at),
+        "log_size": run.log_size,
+        "silent_since": iso_time(run.silent_since),
+        "log_too_large": run.log_too_large,
     }

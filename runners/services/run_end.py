@@ -12,7 +12,7 @@ from runners import printable
 from runners.commands import remedies, run_log
 from runners.exceptions import CommandFailed, RunnerServiceError
 from runners.models import RunnerRun, RunReason
-from runners.services import lifecycle
+from runners.services import lifecycle, run_output
 from runners.services.machines.output import plain_text
 from runners.services.machines.probe import Probe
 from runners.services.machines.runner import Runner
@@ -81,6 +81,7 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         finished=finished,
         detail=detail,
         jobs=_counts(jobs),
+        **run_output.at_end(run, probe.log),
     )
 
 

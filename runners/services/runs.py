@@ -32,6 +32,8 @@ def find(
     host: str = "",
     user: str = "",
     started_by: str = "",
+    silent: bool | None = None,
+    log_too_large: bool | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     oldest_first: bool = False,
@@ -62,6 +64,11 @@ def find(
         moment=Coalesce("created", "created"), **{f"checked_{each}": Coalesce(each, each) for each in others}
     )
     runs = runs.filter(**{f"checked_{name}" if name in others else name: value for name, value in given.items()})
+    # Few runs have a mark, and each mark has an index of its runs.
+    if silent is not None:
+        runs = runs.filter(silent_since__isnull=not silent)
+    if log_too_large is not None:
+        runs = runs.filter(log_too_large=log_too_large)
     by_time = RunnerRun.objects.order_by("-created").values_list("id", flat=True)
     if created_after:
         surely = max(created_after, FIRST_MOMENT + ORDER_SLACK) - ORDER_SLACK

@@ -17,7 +17,7 @@ from runners.services import retention
 from runners.services.machines import answers, probe
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.output import last_lines, plain_text
-from runners.services.machines.probe import Identity, Probe
+from runners.services.machines.probe import Identity, LogState, Probe
 from tests.support.hostile_answers import IDENTITY, KEY, PROBE_LINES, answers_like, bytes_like, hostile, mutated
 
 READY = "ready"
@@ -102,6 +102,30 @@ def test_two_answers_about_one_run_are_invalid() -> None:
         "missing": Probe.CANNOT_TELL,
     }
     assert read["missing"].detail == "silence"
+
+
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        ("1700000100 {}/log 2048 1700000000", LogState(2048, 100)),
+        ("1700000100 {}/log 2048 1700000200", LogState(2048, 0)),  # the clock of the file server is ahead
+        ("12 {}/log 2048 1700000000", LogState(2048, None)),
+        ("1700000100 {}/log 2048 -1", None),
+        ("1700000100 {}/log -1 1700000000", None),
+        ("1700000100 {}/log 99999999999999999999 1700000000", None),
+        ("1700000100 {} 2048 1700000000 1", None),
+        ("1700000100 {}/log 2048", None),
+        (f"1700000100 {{}}/log {'9' * 5000} 1700000000", None),
+    ],
+)
+def test_the_state_of_a_log_is_read_or_left_out(words: str, state: LogState | None) -> None:
+    (read,) = probe.parse_probes([KEY], f"{KEY} starting\nlog {words.format(KEY)}\n", "silence").values()
+    assert (read.answer, read.log) == (Probe.STARTING, state)
+
+
+def test_two_states_of_one_log_are_left_out() -> None:
+    lines = f"{KEY} starting\n" + f"log 1700000100 {KEY}/log 2048 1700000000\n" * 2
+    assert probe.parse_probes([KEY], lines, "silence")[KEY] == Probe(Probe.STARTING)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ PROBE_LINES = [
     f"{KEY} never_started",
     f"{KEY} unknown cannot write into /home/x/.autosubmit-runners",
 ]
+LOG_LINES = [f"log 1700000100 {KEY}/log 2048 1700000000", f"log 1700000100 {KEY}/log 0 1700000200"]
 WORDS = [
     *("", "-", "0", "1", "-1", "2", "+2", "1_0", "256", "nan", "inf", "-inf", "1e9", "0x10", "١", "²", "NaN", "True"),
     *("2147483648", "4294967296", "9223372036854775807", "9223372036854775808", "9" * 5000, "-" + "9" * 5000),
@@ -43,7 +44,7 @@ WORDS = [
     f"\n{KEY} ended 0.-.1700000000 -\n",
     f"\r{KEY} ended 0.-.1700000000 -\r",
 ]
-piece = st.one_of(st.sampled_from(WORDS), st.text(max_size=20), st.sampled_from(PROBE_LINES))
+piece = st.one_of(st.sampled_from(WORDS), st.text(max_size=20), st.sampled_from(PROBE_LINES + LOG_LINES))
 
 
 @st.composite

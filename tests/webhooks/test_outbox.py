@@ -105,13 +105,14 @@ def test_an_end_that_several_processes_see_is_stored_once(receiver: Receiver) ->
 def test_an_event_of_a_run_that_goes_on_is_told_once(receiver: Receiver) -> None:
     hook(receiver)
     run = active_run()
-    for minutes in (10, 20):
-        outbox.tell(run, WebhookEvent.SILENT, silent_minutes=minutes)
-    outbox.tell(run, WebhookEvent.RESTARTED)
+    for attempts in (1, 2):
+        outbox.tell(run, WebhookEvent.RESTARTED, attempts=attempts)
+    for _ in range(2):  # it may be silent several times
+        outbox.tell(run, WebhookEvent.SILENT)
     lifecycle.finish_run(run, reason="", exit_code=0)
     stored = list(WebhookDelivery.objects.order_by("id"))
-    assert [each.event for each in stored] == ["run.silent", "run.restarted", "run.completed"]
-    assert stored[0].payload["data"]["silent_minutes"] == 10
+    assert [each.event for each in stored] == ["run.restarted", "run.silent", "run.silent", "run.completed"]
+    assert stored[0].payload["data"]["attempts"] == 1
 
 
 @pytest.mark.parametrize("status", [OperationStatus.FAILED, OperationStatus.UNKNOWN])

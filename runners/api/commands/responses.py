@@ -192,6 +192,9 @@ class PlannedProfile(SectionsMixin, serializers.Serializer[Any]):
         required=False,
         help_text="Allowed directories: the environment has to be in one of them.",
     )
+    SILENT_AFTER = serializers.IntegerField(
+        required=False, help_text="Seconds without output after which the run would be marked as silent."
+    )
 
 
 class PlanAnswer(serializers.Serializer[Any]):

@@ -27,6 +27,15 @@ class MomentField(serializers.DateTimeField):
         return super().to_internal_value(value)
 
 
+class QueryFlag(serializers.BooleanField):
+    """`true` or `false` in a query. DRF's own field takes many more words."""
+
+    default_error_messages = {"invalid": "Give true or false."}
+    TRUE_VALUES = {"true"}
+    FALSE_VALUES = {"false"}
+    NULL_VALUES: set[Any] = set()
+
+
 class RunsQuery(StrictSerializer):
     """Filters are named as the members that they look at; several are combined with AND."""
 
@@ -40,6 +49,13 @@ class RunsQuery(StrictSerializer):
     host = StrictTextField(required=False, max_length=255, help_text="Runs on the machine with this host name.")
     user = StrictTextField(required=False, max_length=100, help_text="Runs of this account of a machine.")
     started_by = StrictTextField(required=False, max_length=150, help_text="Runs that this person has started.")
+    silent = QueryFlag(
+        required=False,
+        help_text="true: runs that print nothing for longer than their profile allows; false: the others.",
+    )
+    log_too_large = QueryFlag(
+        required=False, help_text="true: runs whose log has passed the limit of this service; false: the others."
+    )
     created_after = MomentField(required=False, help_text="Runs created at or after this time.")
     created_before = MomentField(required=False, help_text="Runs created before this time.")
     ordering = serializers.ChoiceField(
@@ -81,6 +97,15 @@ class JobsOfRun(serializers.Serializer[Any]):
     at_least = serializers.BooleanField(
         required=False, help_text="true: only the end of the long log was read, and more jobs may have failed."
     )
+
+
+class ProgressOfRun(serializers.Serializer[Any]):
+    """The jobs of the run's experiment, as Autosubmit's own files count them."""
+
+    total = serializers.IntegerField(help_text="All jobs of the experiment.")
+    done = serializers.IntegerField(help_text="COMPLETED and SKIPPED jobs.")
+    failed = serializers.IntegerField(help_text="FAILED jobs.")
+    running = serializers.IntegerField(help_text="RUNNING jobs. The rest waits, or is queued.")
 
 
 class RunSerializer(serializers.Serializer[RunnerRun]):
@@ -138,6 +163,20 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
         help_text="The number of the run that this one continues; null: it was started on its own. That run may have "
         "been deleted.",
     )
+    progress = ProgressOfRun(allow_null=True, help_text="Its jobs at the last look at the machine; null: not known.")
+    last_output_at = serializers.DateTimeField(
+        allow_null=True,
+        help_text="When it last printed something, as seen by the last probe; null: nothing yet, or not known.",
+    )
+    log_size = serializers.IntegerField(
+        allow_null=True, help_text="The bytes of its log at the last probe; null: not known."
+    )
+    silent_since = serializers.DateTimeField(
+        allow_null=True,
+        help_text="Set while it runs and prints nothing for longer than SILENT_AFTER of its profile: the time of its "
+        "last output, or of its start.",
+    )
+    log_too_large = serializers.BooleanField(help_text="true: its log has passed the limit of this service.")
 
     def to_representation(self, instance: RunnerRun) -> dict[str, Any]:
         """Return the members without DRF's loop over the field objects, which costs more than the query of a status.

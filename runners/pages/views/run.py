@@ -19,6 +19,7 @@ from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import EndpointDisabled, LogNotFound, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
+from runners.pages import rows
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import LoginRequiredMixin, PageView, is_partial
 from runners.services import access, interrupted, logs, lookup, probing, stopping
@@ -61,6 +62,7 @@ class RunBaseView(PageView):
             **kwargs,
             run=run,
             phase=phase(run),
+            progress=rows.progress_of(run),
             why_no_stop=self._why_no_stop(),
             can_cancel_jobs=self._can_cancel_jobs(),
             is_being_stopped=is_being_stopped(run),

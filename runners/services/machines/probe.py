@@ -7,7 +7,7 @@ parsers of a probe return `Probe.CANNOT_TELL` instead.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from runners import printable
@@ -71,6 +71,14 @@ class ProbeTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class LogState:
+    """A log's size in bytes, and the seconds since its last change by the machine's clock. None: not known."""
+
+    size: int
+    age: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The machine's answer about a run. Only `cannot_tell` means that the state of the run is unknown."""
 
@@ -92,6 +100,7 @@ class Probe:
     retry_after: int = 0  # seconds before the machine is asked again, if it could not be reached
     node: str = ""  # the machine that answered, if it is not the one on which the run was started
     was_asked: bool = True  # False: this process did not ask, because too many requests wait for the machine
+    log: LogState | None = None  # None: there is no log, or its state cannot be read
 
     @property
     def is_over(self) -> bool:
@@ -141,13 +150,19 @@ def parse_probes(keys: Iterable[str], output: str, silence: str) -> dict[str, Pr
     """Parse the lines of the probe script and return one answer for each key.
 
     `silence`: the detail of the answer for a key without a line. Lines of other keys are ignored. A key with several
-    lines gets the answer `cannot_tell`.
+    lines gets the answer `cannot_tell`. A log's state that is not valid is left out, because the state of the run does
+    not depend on it.
     """
     found: dict[str, list[str]] = {key: [] for key in keys}
+    logs: dict[str, list[LogState | None]] = {key: [] for key in found}
     for line in output.split("\n"):
         key = line.split(" ", 1)[0]
         if key in found:
             found[key].append(line)
+        elif key == "log":
+            key, state = _parse_log_state(line)
+            if key in logs:
+                logs[key].append(state)
     answered = {}
     for key, lines in found.items():
         if not lines:
@@ -155,8 +170,24 @@ def parse_probes(keys: Iterable[str], output: str, silence: str) -> dict[str, Pr
         elif len(lines) > 1:
             answered[key] = cannot_tell("the machine gave several answers about one run")
         else:
-            answered[key] = parse_probe(lines[0])
+            state = logs[key][0] if len(logs[key]) == 1 else None
+            answered[key] = replace(parse_probe(lines[0]), log=state)
     return answered
+
+
+def _parse_log_state(line: str) -> tuple[str, LogState | None]:
+    """Parse a line `log <clock> <key>/log <bytes> <changed>`. Return the key, and None if the rest is not valid."""
+    words = line.split(" ") if len(line) <= printable.LINE_LIMIT else []
+    if len(words) != 5:
+        return "", None
+    key = words[2].removesuffix("/log")
+    try:
+        clock, changed = answers.epoch(words[1]), answers.epoch(words[4])
+        # The clock of a file server may be ahead of the machine's.
+        age = None if clock is None or changed is None else max(0, clock - changed)
+        return key, LogState(answers.size(words[3]), age)
+    except Unreadable:
+        return key, None
 
 
 def parse_probe(line: str) -> Probe:

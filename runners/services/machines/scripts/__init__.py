@@ -193,9 +193,13 @@ def probe(targets: Iterable[tuple[str, bool, Sequence[str]]]) -> str:
     `running IDENTITY`, `gone IDENTITY`, `rebooted IDENTITY`, `elsewhere HOST`, `starting`, `never_started`,
     `unknown WHY`. With `claim`, the script creates a missing identity file, so that a later launch of this key fails.
     Only then does it answer never_started.
+
+    Then it prints a line for each log that exists: `log <clock> <key>/log <bytes> <time of the last change>`, both
+    times by the clocks of the machine, in epoch seconds.
     """
+    targets = list(targets)
     calls = [join(["probe", key, "claim" if claim else "look", *identity]) for key, claim, identity in targets]
-    return "\n".join([_filled("probe"), *calls, ""])
+    return "\n".join([_filled("probe"), *calls, join(["logs", *(key for key, _, _ in targets)]), ""])
 
 
 def signal(key: str, identity: Sequence[str], name: str, *, spare_jobs_of: str = "") -> str:

@@ -81,4 +81,13 @@ probe() {
     printf '%s elsewhere %s\n' "$key" "$host"
   fi
 }
+# Print the size and the last change of each run's log, with this machine's clock: `log CLOCK KEY/log SIZE CHANGED`, in
+# bytes and epoch seconds. One external program serves all runs.
+logs() {
+  local key now files=()
+  for key; do [ -f "$base/$key/log" ] && files+=("$key/log"); done
+  [ ${#files[@]} -gt 0 ] || return 0
+  printf -v now '%(%s)T' -1
+  (cd "$base" && exec stat -L -c "log $now %n %s %Y" -- "${files[@]}") 2>/dev/null
+}
 base=$HOME/@BASE@
