@@ -9,6 +9,8 @@ RunnerServiceError
 ├─ ExperimentNotFound        Autosubmit does not know an experiment of this name there
 ├─ RunNotFound               this service never ran the experiment
 ├─ LogNotFound               the run's directory does not have a log (any more)
+├─ JobsNotFound              the experiment or its job list does not exist on the machine
+├─ JobsUnreadable            the machine cannot read the job list
 ├─ OperationNotFound
 ├─ IdempotencyKeyReused      another request came with this Idempotency-Key before
 ├─ IdempotencyInProgress     the first request with this Idempotency-Key is still under way
@@ -99,6 +101,16 @@ class RunNotFound(RunnerServiceError):
 
 class LogNotFound(RunnerServiceError):
     code = "log_not_found"
+
+
+class JobsNotFound(RunnerServiceError):
+    code = "jobs_not_found"
+
+
+class JobsUnreadable(RunnerServiceError):
+    """The job list is damaged or too large, or nothing on the machine can read it."""
+
+    code = "jobs_unreadable"
 
 
 class OperationNotFound(RunnerServiceError):

@@ -58,6 +58,11 @@ class LogPage:
             data = data[:cut] if cut or start + len(data) >= self.size else data
         return LogPage(start, self.size, self.ended, data)
 
+    def from_whole_character(self) -> LogPage:
+        """Return the page without the rest of a character at its beginning, which began before the page."""
+        cut = _continuation(self.data) if self.offset else 0
+        return LogPage(self.offset + cut, self.size, self.ended, self.data[cut:])
+
     def whole_characters(self) -> LogPage:
         """Return the page without an incomplete character at its end. The next page begins with this character.
 
@@ -88,11 +93,8 @@ def read(row: DetachedCommand, *, offset: int = 0, limit: int, tail: int | None 
             raise
     if chunk is None:
         raise LogNotFound("The log does not exist: nothing was started, or its directory was removed from the machine.")
-    start, data = chunk.offset, chunk.data
-    if tail is not None and start:
-        cut = _continuation(data)
-        start, data = start + cut, data[cut:]
-    return LogPage(start, chunk.size, was_over and start + len(data) >= chunk.size, data)
+    page = LogPage(chunk.offset, chunk.size, was_over and chunk.next_offset >= chunk.size, chunk.data)
+    return page if tail is None else page.from_whole_character()
 
 
 def read_lines(row: DetachedCommand, *, offset: int | None = None, before: int | None = None) -> LogPage:

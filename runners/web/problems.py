@@ -55,6 +55,8 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
     ours.ExperimentNotFound: ProblemType(404, "experiment_not_found", "Autosubmit does not know this experiment there"),
     ours.RunNotFound: ProblemType(404, "run_not_found", "The experiment was never run here"),
     ours.LogNotFound: ProblemType(404, "log_not_found", "The log does not exist or was deleted"),
+    ours.JobsNotFound: ProblemType(404, "jobs_not_found", "The experiment has no job list on the machine"),
+    ours.JobsUnreadable: ProblemType(502, "jobs_unreadable", "The machine cannot read the job list"),
     ours.OperationNotFound: ProblemType(404, "operation_not_found", "Operation not found"),
     ours.IdempotencyInProgress: ProblemType(
         409, "idempotency_in_progress", "The first request with this Idempotency-Key is in progress"

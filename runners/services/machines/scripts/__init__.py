@@ -12,22 +12,28 @@ A run's directory `~/.autosubmit-runners/<key>/` (mode 0700) holds:
     identity     one line, see `Identity` in probe.py; created by the supervisor before the command may execute, or
                  by a probe after the launch deadline (it then holds "claimed"): the first of the two wins the race
     log          standard output and error of the command
-    begun        an empty file, created after the prelude has succeeded, right before the command starts
+    begun        created after the prelude has succeeded, right before the command starts; it holds the value of
+                 AUTOSUBMIT_CONFIGURATION in the command's environment
     running      an empty file; at the end it is renamed to ended.<exit code>.<signal name or ->.<epoch seconds>
 """
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from shlex import join, quote
+from typing import Any
 
 BASE = ".autosubmit-runners"
 RUN_KEY_VARIABLE = "AUTOSUBMIT_RUNNERS_KEY"  # in the environment of a run's processes, so that a stop finds them all
 EXPID_LOCK = "expid.lock"  # in the base directory, for create-experiment
+JOBS = "#jobs"  # the first word of a line about the jobs of an experiment
+PYTHONS = ("/usr/bin/python3", "/usr/libexec/platform-python", "python3")  # the second one is that of Red Hat 8
 READY = "ready"  # the last line of a launch that succeeded
 FAILED = "failed"  # the first word of a launch that certainly has not started its command; the exit code follows
 LATE = "late"  # the first line of a launch that timed out and whose command may still start
@@ -307,6 +313,52 @@ def read_log(key: str, *, offset: int, limit: int) -> str:
     A negative offset counts from the end. Exit code NO_LOG: the log does not exist or is not a regular file.
     """
     return _filled("read_log", key=key, offset=offset, limit=limit)
+
+
+@cache
+def _read_jobs() -> str:
+    """Return the Python code that reads job lists: without comments, docstrings and annotations, for Python 3.6.
+
+    It is sent with each request, so it is made short.
+    """
+    tree = ast.parse((_FOLDER / "read_jobs.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    hints = ("__future__", "typing")
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module in hints)]
+    return re.sub(r"(?m)^ +", lambda found: " " * (len(found[0]) // 4), ast.unparse(tree))
+
+
+def jobs(request: Mapping[str, Any], *, environment: bool = False, seconds: int = 0) -> Shell:
+    """Return the script that reads an experiment's jobs with Python 3. It changes nothing and starts no Autosubmit.
+
+    `request`: what `main` of read_jobs.py expects. The script prints lines `#jobs KEY {json}`, and after the line of a
+    log at most `limit` bytes of it. The JSON has a member `problem`, a word, if there is no answer. `environment`:
+    prefer the Python of the environment that is loaded. `seconds`: end the reading then; 0: the caller has a timeout.
+    """
+    return _filled(
+        "jobs",
+        pythons=PYTHONS[::-1] if environment else PYTHONS,
+        bounded=("timeout", "-k", "1", str(seconds)) if seconds else ("env",),
+        code=_read_jobs(),
+        request=json.dumps({**request, "mark": JOBS}, separators=(",", ":")),
+        mark=JOBS,
+    )
+
+
+def job_counts(wanted: Iterable[tuple[str, str, str]], *, names: int = 0, seconds: int = 5) -> str:
+    """Return the part of a script that prints the counts of runs' jobs: a line `#jobs KEY {json}` for each run.
+
+    Each of `wanted` is a run's key, its expid, and the stamp of the counts that are known, or an empty text. `names`:
+    how many names of failed jobs. Append the part to a probe: it ends itself, and fails silently.
+    """
+    request = {"ask": "counts", "experiments": [list(each) for each in wanted], "names": names}
+    return jobs(request, seconds=seconds)
 
 
 def job_list_size(expid: str) -> str:
