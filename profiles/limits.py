@@ -74,6 +74,9 @@ def is_anybody(fixed: Values, limits: Limits) -> bool:
     """Return True if every user of a profile can act as any account of its machine: SSH.USER is open and unlimited."""
     if not any(parameter.limit == parameters.USERS for parameter in parameters.open_ones(fixed)):
         return False
+    runner = RUNNERS.get(fixed.get(parameters.RUNNER_TYPE, ""))
+    if runner and runner.requires_mapping(fixed):
+        return False
     return not limits.users or any(map(_fits_anything, limits.users))
 
 
@@ -81,6 +84,19 @@ def _fits_anything(pattern: str) -> bool:
     """Return True if a pattern has only wildcards, such as * or [a-z]*."""
     wildcards = _SETS.sub("", pattern)
     return bool(wildcards) and not set(wildcards) - set("*?")
+
+
+def is_mapped(account: str, limits: Limits, person: Person) -> bool:
+    """Return True if an admin has mapped this very account to the person.
+
+    The mapping is a row of *Accounts of people*, or `{username}` among the users of a profile, alone or within a name.
+    Patterns with wildcards map no account to anybody. An admin needs a mapping, too.
+    """
+    if not person.username or not account:
+        return False
+    if any(USERNAME in each and each.replace(USERNAME, person.username) == account for each in limits.users):
+        return True
+    return account in person.accounts()
 
 
 def accounts_for(patterns: Sequence[str], person: Person) -> list[str]:
@@ -123,6 +139,12 @@ def limit(profile_name: str, config: RunnerConfig, fixed: Values, limits: Limits
             users = accounts_for(limits.users, person)
             if not _fits(config.target.user, users):
                 errors[parameter.path] = [_refusal(profile_name, config.target.user, users)]
+    if config.target.uses_person and not errors:
+        is_own = is_mapped(config.target.user, limits, person)
+        config = replace(config, target=config.target.for_person(person.username if is_own else ""))
+        if config.target.lacks_person:
+            path = next(each.path for each in parameters.table().values() if each.limit == parameters.USERS)
+            errors[path] = [_no_mapping(profile_name, config.target.user, person)]
     if errors:
         raise ForbiddenParameter(errors)
     if parameters.MODULES in fixed or not MODULE_LOADERS[config.module_loader_type].is_path(config.modules):
@@ -138,6 +160,16 @@ def _refusal(profile_name: str, value: str, patterns: Sequence[str]) -> str:
     if not patterns:
         return f"The profile {profile_name} does not allow {shown(value)}: no account is mapped to you. Ask an admin."
     return f"The profile {profile_name} does not allow {shown(value)}, only {allowed_text(patterns)}."
+
+
+def _no_mapping(profile_name: str, account: str, person: Person) -> str:
+    why = f"The profile {profile_name} logs in with a certificate for one person and one account"
+    if not person.username:
+        return f"{why}, and nobody is signed in. Sign in, or use another profile."
+    return (
+        f"{why}, and the account {shown(account)} is not mapped to you. Ask an admin to add it to your accounts "
+        f"(Accounts of people in the admin), or use an account of yours."
+    )
 
 
 def add_limits(requirements: list[parameters.Requirement], fixed: Values, limits: Limits) -> None:

@@ -98,6 +98,7 @@ class Parameter:
     choices: Callable[[], list[str]] = list  # of a choice
     limit: str = ""  # HOSTS, USERS or VENV_ROOTS: the limit of RunnerProfile that holds for it
     alias: str = ""  # another path that means the same
+    is_open: bool = True  # a request may give it if the profile does not; False: only a profile sets it
 
     @property
     def section(self) -> str:

@@ -85,12 +85,12 @@ def runners_with(parameter: Parameter) -> list[str]:
 
 
 def open_ones(fixed: Values) -> list[Parameter]:
-    """Return the parameters that are not fixed and that a runner takes which is fixed, or may be chosen."""
+    """Return the parameters that a request may give, and that a runner takes which is fixed, or may be chosen."""
     runner = fixed.get(RUNNER_TYPE)
     return [
         parameter
         for parameter in table().values()
-        if parameter.path not in fixed and (not runner or runner in runners_with(parameter))
+        if parameter.is_open and parameter.path not in fixed and (not runner or runner in runners_with(parameter))
     ]
 
 
@@ -235,6 +235,10 @@ def resolve(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
     fixed, given = ({**each, MODULES: loader.split(each.get(MODULES, ()))} for each in (fixed, given))
     fixed, given = ({path: value for path, value in each.items() if value != ()} for each in (fixed, given))
     for path, value in given.items():
+        if path not in fixed and not table()[path].is_open:
+            errors.setdefault(path, []).append(
+                f"Only a profile sets {path}, not a request: leave it out, or use another profile."
+            )
         if path in fixed and fixed[path] != value:
             fact = f"The profile {profile_name} fixes {path} to {_as_text(fixed[path])}"
             errors.setdefault(path, []).append(f"{fact}: leave it out, or use another profile.")

@@ -93,6 +93,11 @@ class RunnerRules:
         return cls.target_class(**{parameter.member: known[parameter.path] for parameter in cls.parameters})
 
     @classmethod
+    def requires_mapping(cls, values: Values) -> bool:
+        """Return True if only a person with a mapping to the account may use a profile with these fixed values."""
+        return False
+
+    @classmethod
     def account(cls, values: Values) -> tuple[str, str]:
         """Return the account and the machine (as `Target.machine`) that fixed values determine; empty: not known."""
         return "", ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from typing import Any, ClassVar, Self
 
 
@@ -27,11 +27,32 @@ class Target:
         """Return the account and the machine, for messages."""
         return f"{self.user}@{self.host}"
 
+    @property
+    def place(self) -> Target:
+        """The target without the way to log in: equal for all targets in the same account of the same machine."""
+        return self
+
+    @property
+    def uses_person(self) -> bool:
+        """True if the machine is told for whom the service logs in. The account has to be mapped to this person."""
+        return False
+
+    @property
+    def lacks_person(self) -> bool:
+        """True if nobody can log in with this target, because it needs a person and has none."""
+        return False
+
+    def for_person(self, person: str) -> Self:
+        """Return the target for a person who has a mapping to its account. `person`: empty if nobody has one."""
+        return self
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the wire form, such as `{"SSH": {"HOST": ...}}`."""
+        """Return the wire form, such as `{"SSH": {"HOST": ...}}`, without the members that have their default."""
         if not self.section:
             return {}
-        return {self.section: {item.name.upper(): getattr(self, item.name) for item in fields(self)}}  # type: ignore[arg-type]
+        values = {item.name.upper(): getattr(self, item.name) for item in _stored(self)}
+        defaults = {item.name.upper(): item.default for item in _stored(self)}
+        return {self.section: {name: value for name, value in values.items() if value != defaults[name]}}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -41,4 +62,11 @@ class Target:
         """
         if not cls.section:
             return cls()
-        return cls(**{item.name: data[cls.section][item.name.upper()] for item in fields(cls)})  # type: ignore[arg-type]
+        given = data[cls.section]
+        names = [item.name for item in _stored(cls) if item.default is MISSING or item.name.upper() in given]
+        return cls(**{name: given[name.upper()] for name in names})
+
+
+def _stored(target: Target | type[Target]) -> list[Field[Any]]:
+    """Return the fields that a configuration stores: all but those with the metadata `is_stored` False."""
+    return [item for item in fields(target) if item.metadata.get("is_stored", True)]  # type: ignore[arg-type]

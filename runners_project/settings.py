@@ -392,7 +392,9 @@ RUNNERS_KNOWN_HOSTS = envstr("RUNNERS_KNOWN_HOSTS")  # a file, in addition to ~/
 RUNNERS_SSH_CONFIG = envstr("RUNNERS_SSH_CONFIG")
 RUNNERS_SSH_MATCH_EXEC = envbool("RUNNERS_SSH_MATCH_EXEC", False)  # allow `Match exec` to run its command here
 RUNNERS_SSH_KEYS = envlist("RUNNERS_SSH_KEYS")
-RUNNERS_SSH_KEY_DIR = envstr("RUNNERS_SSH_KEY_DIR", "~/.autosubmit-runners/ssh")  # used by create_ssh_key
+RUNNERS_SSH_KEY_DIR = envstr("RUNNERS_SSH_KEY_DIR", "~/.autosubmit-runners/ssh")  # of its own key and its user CA
+RUNNERS_SSH_CERTIFICATE_LIFETIME = envint("RUNNERS_SSH_CERTIFICATE_LIFETIME", 300, least=60, most=3600)  # seconds
+RUNNERS_SSH_CERTIFICATE_SOURCES = [str(network) for network in envnetworks("RUNNERS_SSH_CERTIFICATE_SOURCES")]
 # The umask of LOCAL commands; the service itself has 077 (runners_project/private.py).
 RUNNERS_LOCAL_UMASK = envmask("RUNNERS_LOCAL_UMASK", private.ACCOUNT_UMASK)
 # Limits that no profile can widen: where environments given by a path must lie, and whether LOCAL commands are allowed.

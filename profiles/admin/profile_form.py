@@ -59,19 +59,24 @@ class ProfileForm(ProfileModelForm):
 
 
 def other_parameters() -> list[Parameter]:
-    """Return the parameters that have no column: those of runners that a site has added."""
+    """Return the parameters that have no column, such as those of runners that a site has added."""
     return [parameter for parameter in parameters.table().values() if not parameter.column]
 
 
 def form_class() -> type[ProfileForm]:
     """Return the form with a field for each of `other_parameters`. A field has the path of its parameter as name."""
-    fields: dict[str, Any] = {
-        parameter.path: forms.CharField(
-            label=parameter.label, required=False, help_text=f"{parameter.help} {OPEN}".strip()
-        )
-        for parameter in other_parameters()
-    }
+    fields: dict[str, Any] = {parameter.path: _field_of(parameter) for parameter in other_parameters()}
     return type("ProfileForm", (ProfileForm,), fields) if fields else ProfileForm
+
+
+def _field_of(parameter: Parameter) -> forms.Field:
+    helps = [f"{parameter.help.rstrip('.')}." if parameter.help else "", OPEN if parameter.is_open else ""]
+    options: dict[str, Any] = {"label": parameter.label, "required": False, "help_text": " ".join(filter(None, helps))}
+    if parameter.type == "choice":
+        return forms.ChoiceField(
+            choices=[("", "---------"), *((name, name) for name in parameter.choices())], **options
+        )
+    return forms.CharField(**options)
 
 
 def rules_of_form() -> dict[str, Any]:

@@ -55,7 +55,9 @@ def section_serializer(section: str, *, is_request: bool) -> type[BaseSerializer
 
     It only describes the section in the OpenAPI document: `profiles.parameters` parses and validates the values.
     """
-    rows = [each for each in parameters.table().values() if each.section == section]
+    rows = [
+        each for each in parameters.table().values() if each.section == section and (each.is_open or not is_request)
+    ]
     sentences = ["How to reach the machine."] if is_request else [f"Where {section} profiles connect."]
     members: dict[str, Any] = {}
     for each in rows:

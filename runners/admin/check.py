@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from django import forms
@@ -20,12 +21,12 @@ from django.urls import reverse
 from django.utils.cache import add_never_cache_headers
 
 from profiles import parameters
+from profiles.accounts import person_of
 from profiles.admin.profile import RunnerProfileAdmin
 from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
 from profiles.forms import open_parameter
 from profiles.models import RunnerProfile
-from profiles.people import Person
 from runners.exceptions import RunnerUnreachable
 from runners.services.audit import begin
 from runners.services.check import STAGES, Stage, check_profile
@@ -42,9 +43,10 @@ class CheckForm(forms.Form):
 
     config: RunnerConfig
 
-    def __init__(self, profile: RunnerProfile, data: Any = None) -> None:
+    def __init__(self, profile: RunnerProfile, user: Any, data: Any = None) -> None:
         super().__init__(data, label_suffix="")
         self.profile = profile
+        self.person = replace(person_of(user), is_admin=True)
         for item in profile.requirements():
             field = open_parameter(item, profile)
             # Whether it is required depends on the other fields. `resolve` checks that, with a better message.
@@ -53,7 +55,7 @@ class CheckForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         try:
-            self.config = self.profile.resolve(parameters.nested(self.cleaned_data), Person(is_admin=True))
+            self.config = self.profile.resolve(parameters.nested(self.cleaned_data), self.person)
         except InvalidProfile as error:
             for name, texts in error.errors.items():
                 field = name if name in self.fields else None
@@ -69,7 +71,7 @@ def check_page(model_admin: RunnerProfileAdmin, request: HttpRequest, pk: int) -
     profile = get_object_or_404(RunnerProfile, pk=pk)
     if not model_admin.has_change_permission(request, profile):
         raise PermissionDenied
-    form = CheckForm(profile, request.POST if request.method == "POST" else None)
+    form = CheckForm(profile, request.user, request.POST if request.method == "POST" else None)
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar
 
@@ -117,8 +118,12 @@ class DetachedCommand(OfProfile):
 
     @property
     def runner_config(self) -> RunnerConfig:
-        """Return the stored configuration. Raises AttributeError, KeyError, TypeError, ValueError."""
-        return RunnerConfig.from_dict(self.config)
+        """Return the stored configuration, for the person who started the command.
+
+        Raises AttributeError, KeyError, TypeError, ValueError.
+        """
+        config = RunnerConfig.from_dict(self.config)
+        return replace(config, target=config.target.for_person(self.started_by))
 
     def duration(self, now: datetime | None = None) -> float:
         """Return the seconds from the request to the end, or until now."""

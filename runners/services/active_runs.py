@@ -11,7 +11,6 @@ from runners.exceptions import AlreadyRunning
 from runners.models import RunnerRun, RunStatus
 from runners.services import access, lifecycle, probing
 from runners.services.machines.probe import Probe
-from runners.services.machines.registry import get_runner
 
 
 def require_idle(*, expid: str, config: RunnerConfig) -> None:
@@ -53,11 +52,17 @@ def is_same_environment(run: RunnerRun, config: RunnerConfig) -> bool:
     """Return True if a run has the same account, machine and environment, whatever the name of its installation."""
     if not lifecycle.is_readable(run):
         return False
-    return replace(lifecycle.runner_of(run).config, installation=config.installation) == config
+    its = lifecycle.runner_of(run).config
+    return replace(its, installation=config.installation, target=its.target.place) == replace(
+        config, target=config.target.place
+    )
 
 
 def is_same_target(run: RunnerRun, config: RunnerConfig) -> bool:
-    return get_runner(config).target in lifecycle.by_target([run])
+    if not lifecycle.is_readable(run):
+        return False
+    its = lifecycle.runner_of(run).config
+    return (its.runner_type, its.target.place) == (config.runner_type, config.target.place)
 
 
 def in_use(run: RunnerRun) -> str:

@@ -198,7 +198,8 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
         failure = _failed("connect", start, error, remedy)
     reached("authenticate")
     details = {"connect": f"{ssh.host}:{ssh.port} answers.", "host_key": "Its host key is trusted."}
-    details["authenticate"] = f"Logged in as {ssh.user}."
+    is_named = clients is not None and connect.has_certificate(clients)
+    details["authenticate"] = f"Logged in as {ssh.user}{f' with a certificate for {ssh.person}' if is_named else ''}."
     try:
         for name in NETWORK[1:]:
             if failure and failure.name == name:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,11 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from profiles.accounts import accounts_of
+from profiles.config import RunnerConfig
+from profiles.limits import Limits, is_mapped
+from profiles.models import RunnerProfile
+from profiles.people import Person
 from runners.exceptions import RunnerUnreachable
 from runners.models import DetachedCommand, RunnerRun, RunStatus
 from runners.services import outbox
@@ -135,14 +141,30 @@ def by_target(runs: Iterable[DetachedCommand]) -> dict[tuple[str, ...], list[Det
 
 
 def runner_of(run: DetachedCommand) -> Runner:
-    """Return the runner for a row's machine. Raises RunnerUnreachable if the stored configuration cannot be read."""
+    """Return the runner for a row's machine. Raises RunnerUnreachable if the stored configuration cannot be read.
+
+    If the service logs in for the person who started the command, it may do so until the command has ended, also if
+    the person's mapping was removed. After the end the person needs a mapping again.
+    """
     try:
-        return get_runner(run.runner_config)
+        config = run.runner_config
+        if config.target.uses_person and not run.is_active and not is_still_mapped(run, config):
+            config = replace(config, target=config.target.for_person(""))
+        return get_runner(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunnerUnreachable(
             f"The stored configuration of {run} cannot be read ({type(error).__name__}), so its machine is not known. "
             f"An admin has to repair or abandon the run."
         ) from error
+
+
+def is_still_mapped(run: DetachedCommand, config: RunnerConfig) -> bool:
+    """Return True if the account of the command is mapped to the person who started it."""
+    name = run.started_by
+    profile = RunnerProfile.objects.filter(pk=run.profile_id).first() if run.profile_id else None
+    return is_mapped(
+        config.target.user, profile.limits if profile else Limits(), Person(name, lambda: accounts_of(name))
+    )
 
 
 def is_readable(run: DetachedCommand) -> bool:

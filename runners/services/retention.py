@@ -22,12 +22,12 @@ from runners.exceptions import RunnerServiceError
 from runners.models import AuditRecord, DetachedCommand, Operation, RunnerRun, WebhookDelivery
 from runners.services import lifecycle
 from runners.services.machines import answers, scripts
-from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
 
 ROWS_AT_ONCE = 10_000  # rows in memory, and directories in one round trip
 KIBIBYTES_MOST = 2**43  # 8 EiB, the size of the largest file
 DELETE_AT_ONCE = 500  # rows in one statement, so that other writers are not blocked for long
+COLUMNS = ("key", "config", "identity", "status", "started_by", "profile_id")
 _KEY = re.compile(r"[0-9a-f]{32}")
 MODELS: tuple[type[DetachedCommand], ...] = (RunnerRun, Operation)
 
@@ -56,7 +56,7 @@ def clean_directories(before: datetime, *, dry_run: bool = False) -> list[Cleane
     for model in MODELS:
         for rows in _batches(model.objects.ended_before(before).filter(cleaned_at=None)):
             for target, group in lifecycle.by_target(rows).items():
-                runner = get_runner(group[0].runner_config)
+                runner = lifecycle.runner_of(group[0])
                 done = machines.setdefault(target, Cleaned(runner.where))
                 if not done.problem:
                     _clean(runner, group, done, dry_run=dry_run)
@@ -82,7 +82,7 @@ def delete_audit(before: datetime, *, dry_run: bool = False) -> int:
 
 def _batches(rows: QuerySet[Any]) -> Iterator[list[Any]]:
     last = 0
-    while batch := list(rows.filter(pk__gt=last).order_by("pk").only("key", "config", "identity")[:ROWS_AT_ONCE]):
+    while batch := list(rows.filter(pk__gt=last).order_by("pk").only(*COLUMNS)[:ROWS_AT_ONCE]):
         last = batch[-1].pk
         yield batch
 

@@ -103,7 +103,7 @@ class Runner(RunnerRules, ABC):
 
     @property
     def target(self) -> tuple[str, ...]:
-        """A key that is equal for runners that reach the same account of the same machine.
+        """A key that is equal for runners that reach the same account of the same machine with the same credentials.
 
         With it, one round trip serves many runs.
         """

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,21 @@ class SecondFactor(paramiko.AuthenticationException):
 class Client(paramiko.SSHClient):
     """A client whose authentication ends by `deadline` (of `time.monotonic`)."""
 
-    def __init__(self, deadline: float, options: SSHHostOptions) -> None:
-        """`options` define the ssh-agent, the certificates and which keys may be used."""
+    def __init__(self, deadline: float, options: SSHHostOptions, signed: Sequence[paramiko.PKey] = ()) -> None:
+        """`options` define the ssh-agent, the certificates and which keys may be used.
+
+        `signed`: keys with certificates of the user CA, which are offered first.
+        """
         super().__init__()
         self.deadline = deadline
         self.options = options
+        self.signed = signed
+        self.accepted: paramiko.PKey | None = None
+
+    @property
+    def has_certificate(self) -> bool:
+        """Return True if the server has accepted a certificate of the user CA."""
+        return any(key is self.accepted for key in self.signed)
 
     def _auth(  # called by `connect`
         self,
@@ -72,21 +83,26 @@ class Client(paramiko.SSHClient):
     ) -> None:
         transport = self.get_transport()
         assert transport
-        authenticate(transport, username, key_filenames, self.options, self.deadline)
+        self.accepted = authenticate(transport, username, key_filenames, self.options, self.deadline, self.signed)
 
 
 def authenticate(
-    transport: paramiko.Transport, username: str, files: list[str], options: SSHHostOptions, deadline: float
-) -> None:
-    """Offer the keys of `files` and of the ssh-agent, each certificate and key once, until one is accepted.
+    transport: paramiko.Transport,
+    username: str,
+    files: list[str],
+    options: SSHHostOptions,
+    deadline: float,
+    signed: Sequence[paramiko.PKey] = (),
+) -> paramiko.PKey:
+    """Offer `signed`, the keys of `files` and of the ssh-agent, each certificate and key once, until one is accepted.
 
-    Raises KeysRejected, AccountRefused, NoKeys, Interrupted, SecondFactor, TimeoutError.
+    Return the accepted one. Raises KeysRejected, AccountRefused, NoKeys, Interrupted, SecondFactor, TimeoutError.
     """
     agent = Agent(agent_path(options), deadline)
     shown: set[bytes] = set()
     problems: list[str] = []
     try:
-        for key in _keys(files, options, agent, problems):
+        for key in chain(signed, _keys(files, options, agent, problems)):
             offered = offered_bytes(key)
             if offered in shown or not _is_accepted(key, options):  # servers count rejected keys
                 continue
@@ -96,7 +112,7 @@ def authenticate(
                 continue
             if more:
                 raise SecondFactor(", ".join(more))
-            return
+            return key
     except (TimeoutError, Interrupted) as error:
         if agent.problem:  # the agent did not sign in time
             raise Interrupted(agent.problem) from error
@@ -195,25 +211,38 @@ def _keys(files: list[str], options: SSHHostOptions, agent: Agent, problems: lis
             found = _from_file(name, problems)
         for key in found:
             of_files.add(key.asbytes())
-            yield from _with_certificates(key, certificates)
+            yield from _with_certificates(key, certificates, problems)
         if options.identities_only:
             of_files |= _public_half(name)
     for key in agent.get_keys():
         if not options.identities_only or key.asbytes() in of_files:
-            yield from _with_certificates(key, certificates)
+            yield from _with_certificates(key, certificates, problems)
 
 
-def _with_certificates(key: Any, certificates: list[PublicBlob]) -> Iterator[Any]:
+def _with_certificates(key: Any, certificates: list[PublicBlob], problems: list[str]) -> Iterator[Any]:
     """Yield the key with its own certificate, with each of `certificates` that belongs to it, and without one.
 
-    A server that rejects an expired certificate may still accept the key.
+    A server that rejects an expired certificate may still accept the key. Its clock decides, so a certificate that has
+    expired by ours is offered, too.
     """
     own = [key.public_blob] if key.public_blob else []
     for blob in [*own, *(blob for blob in certificates if _is_of(blob, key))]:
         key.public_blob = blob
         yield key
+        if words := _why_not_valid(blob):
+            problems.append(words)
     key.public_blob = None
     yield key
+
+
+def _why_not_valid(blob: PublicBlob) -> str:
+    """Return a sentence if a certificate is not valid now, else an empty text. A wrong signature is not noticed."""
+    try:
+        certificate = Certificate.from_blob(blob.key_blob)
+        certificate.check_time()
+    except BadCertificate as error:
+        return f"The certificate {one_line(blob.comment or '')} {error}: renew it.".replace("  ", " ")
+    return ""
 
 
 def _is_of(blob: PublicBlob, key: paramiko.PKey) -> bool:

@@ -74,11 +74,7 @@ class Certificate:
             certificate.verify_cert_signature()
         except (InvalidSignature, ValueError, AssertionError) as error:
             raise BadCertificate("has an invalid signature") from error
-        now = int(time.time())
-        if now < certificate.valid_after:
-            raise BadCertificate(f"is valid only from {_moment(certificate.valid_after)}")
-        if now >= certificate.valid_before:
-            raise BadCertificate(f"expired at {_moment(certificate.valid_before)}")
+        self.check_time()
         if certificate.critical_options:
             raise BadCertificate("has critical options, which are not allowed in host certificates")
         names = [principal.decode("utf-8", "replace") for principal in certificate.valid_principals]
@@ -86,11 +82,20 @@ class Certificate:
             shown = "".join(c for c in ", ".join(names)[:200] if c.isprintable())
             raise BadCertificate(f"is valid for other names: {shown}")
 
+    def check_time(self) -> None:
+        """Raise BadCertificate unless the certificate is valid now."""
+        now = int(time.time())
+        if now < self.certificate.valid_after:
+            raise BadCertificate(f"is valid only from {moment(self.certificate.valid_after)}")
+        if now >= self.certificate.valid_before:
+            raise BadCertificate(f"expired at {moment(self.certificate.valid_before)}")
+
 
 def key_bytes(key: SSHCertPublicKeyTypes) -> bytes:
     """Return a public key as SSH sends it."""
     return b64decode(key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
 
 
-def _moment(seconds: int) -> str:
+def moment(seconds: int) -> str:
+    """Return a time, in seconds since 1970, as text in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(min(seconds, 253402300799)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import random
 import socket
@@ -17,11 +18,15 @@ from django.conf import settings
 
 from runners.exceptions import AuthenticationFailed, RunnerServiceError, RunnerUnreachable
 from runners.services.machines.output import last_lines
-from runners.services.machines.ssh import authentication, keys, known_hosts
+from runners.services.machines.ssh import authentication, keys, known_hosts, user_authority
+from runners.services.machines.ssh.certificates import moment
 from runners.services.machines.ssh.config import DEFAULT_SSH_PORT, SSHHostOptions, lookup
 from runners.services.machines.ssh.paramiko_fixes import Transport
-from runners.services.machines.ssh.target import SSHTarget
+from runners.services.machines.ssh.target import CERTIFICATE, SSHTarget
+from runners.services.machines.ssh.user_authority import UserCertificate
 from runners_project import bounded
+
+logger = logging.getLogger(__name__)
 
 KEEPALIVE = 20  # seconds
 MAX_JUMPS = 4
@@ -40,6 +45,9 @@ Reached = Callable[[str], None]  # called with "connect" and "host_key" as soon 
 
 def connect(ssh: SSHTarget, deadline: float, reached: Reached = lambda stage: None) -> list[paramiko.SSHClient]:
     """Return authenticated connections to the jump hosts, if `~/.ssh/config` names any, and last the one to `ssh`.
+
+    Jump hosts are reached with the service's keys, whatever `ssh.authentication` says: a certificate of the user CA
+    forbids the forwarding that a jump host has to do.
 
     `reached` is called with each stage that the last connection reaches.
     Raises RunnerUnreachable, HostKeyUnknown, HostKeyChanged, AuthenticationFailed.
@@ -98,6 +106,12 @@ def close(clients: list[paramiko.SSHClient]) -> None:
         client.close()
 
 
+def has_certificate(clients: list[paramiko.SSHClient]) -> bool:
+    """Return True if the machine, the last of the connections of `connect`, accepted a certificate of the user CA."""
+    client = clients[-1]
+    return isinstance(client, authentication.Client) and client.has_certificate
+
+
 def jump_targets(options: SSHHostOptions) -> list[SSHTarget]:
     """Return the hops of a ProxyJump, `[user@]host[:port]` separated by commas, each completed from `~/.ssh/config`.
 
@@ -152,8 +166,11 @@ def _client(
 ) -> paramiko.SSHClient:
     hostname = options.hostname or ssh.host
     where = f"{ssh.user}@{ssh.host}:{ssh.port}"
+    signed, no_certificate = _certificates_for(ssh, where)
+    if ssh.authentication == CERTIFICATE:
+        options = replace(options, identity_agent="none", certificate_files=())
     known = known_hosts.load(options, ssh.port)
-    client = authentication.Client(deadline, options)
+    client = authentication.Client(deadline, options, [certificate.key for certificate in signed])
     client.set_missing_host_key_policy(_Verify(known, reached))
     if options.connect_timeout:
         deadline = min(deadline, time.monotonic() + options.connect_timeout)
@@ -168,7 +185,7 @@ def _client(
             port=ssh.port,
             username=ssh.user,
             sock=sock,
-            key_filename=identity_files(options),  # type: ignore[arg-type]  # its documentation says list, too
+            key_filename=[] if ssh.authentication == CERTIFICATE else identity_files(options),  # type: ignore[arg-type]  # its documentation says list, too
             timeout=left,
             banner_timeout=left,
             auth_timeout=left,
@@ -185,9 +202,10 @@ def _client(
         ) from error
     except authentication.SecondFactor as error:
         client.close()
+        what = "certificate" if ssh.authentication == CERTIFICATE else "key"
         raise AuthenticationFailed(
-            f"{where} accepts the service's key and asks for a second factor ({plain(str(error))}), which a service "
-            f"cannot provide. Ask the administrators of the machine to accept this key without a second factor."
+            f"{where} accepts the service's {what} and asks for a second factor ({plain(str(error))}), which a service "
+            f"cannot provide. Ask the administrators of the machine to accept this {what} without a second factor."
         ) from error
     except authentication.AccountRefused as error:
         client.close()
@@ -197,10 +215,8 @@ def _client(
         ) from error
     except authentication.KeysRejected as error:
         client.close()
-        raise AuthenticationFailed(
-            f"{where} rejected the service's keys. Add one of its public keys (configuration/ssh-public-keys) to "
-            f"~/.ssh/authorized_keys of {ssh.user} there. {plain(str(error))}".strip()
-        ) from error
+        words = f"{_refusal(ssh, where, signed, no_certificate)} {plain(str(error))}"
+        raise AuthenticationFailed(words.strip()) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         client.close()
         is_late = time.monotonic() >= deadline and not isinstance(
@@ -219,6 +235,59 @@ def _client(
     transport.set_keepalive(KEEPALIVE)
     transport.rest()
     return client
+
+
+def _certificates_for(ssh: SSHTarget, where: str) -> tuple[list[UserCertificate], str]:
+    """Return new certificates for a connection, or none and a sentence that says why, if the keys may be used instead.
+
+    Both are empty for a target that uses no certificates. Raises AuthenticationFailed if it uses nothing else.
+    """
+    if not ssh.uses_person:
+        return [], ""
+    if ssh.lacks_person:
+        raise AuthenticationFailed(
+            f"{where} is reached with a certificate for one person, and the account {ssh.user} is not mapped to the "
+            f"person who started this. An admin can add it (Accounts of people in the admin)."
+        )
+    try:
+        signed = user_authority.sign(ssh.person, ssh.user)
+    except user_authority.AuthorityUnusable as error:
+        if ssh.authentication == CERTIFICATE:
+            raise AuthenticationFailed(
+                f"{where} is reached with a certificate, which cannot be made. {error}"
+            ) from error
+        return [], str(error)
+    for certificate in signed:
+        logger.info(
+            "Signed a certificate for %s: key id %s, serial %d, valid until %s, CA %s",
+            where,
+            certificate.key_id,
+            certificate.serial,
+            moment(certificate.valid_before),
+            certificate.authority.fingerprint,
+        )
+    return signed, ""
+
+
+def _refusal(ssh: SSHTarget, where: str, signed: list[UserCertificate], no_certificate: str) -> str:
+    """Return the error for a server that accepted neither certificate nor key, with the remedy for each."""
+    keys_remedy = (
+        f"Add one of its public keys (configuration/ssh-public-keys) to ~/.ssh/authorized_keys of {ssh.user} there."
+    )
+    if not signed:
+        return f"{where} rejected the service's keys. {keys_remedy} {no_certificate}".strip()
+    first = signed[0]
+    lines = " or ".join(f"'{certificate.authority.line}'" for certificate in signed)
+    remedy = (
+        f"Check there, with the log of sshd: the file of TrustedUserCAKeys has the line {lines}; "
+        f"AuthorizedPrincipalsFile, if it is used, lists {ssh.user}; the clock is right, because the certificate is "
+        f"valid from {moment(first.valid_after)} to {moment(first.valid_before)}; RevokedKeys does not revoke it; and "
+        f"RUNNERS_SSH_CERTIFICATE_SOURCES, if it is set, has the service's address."
+    )
+    what = f"the certificate for {ssh.person} (key id {first.key_id}, serial {first.serial})"
+    if ssh.authentication == CERTIFICATE:
+        return f"{where} rejected {what}. {remedy}"
+    return f"{where} rejected {what} and the service's keys. {remedy} Or use the service's key: {keys_remedy}"
 
 
 def _transport_for(known: known_hosts.KnownHost, options: SSHHostOptions) -> Any:

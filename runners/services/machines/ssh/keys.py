@@ -1,8 +1,8 @@
-"""The service's own SSH key pair, and the previous one during a key rotation.
+"""The service's own SSH key pairs: its key, and the user CA, each with the previous one during a rotation.
 
-The keys are in RUNNERS_SSH_KEY_DIR: `id_ed25519` and `id_ed25519.previous` (mode 0600, in a directory of mode 0700).
-The public halves are next to them, with the suffix `.pub`. Every connection may use both keys, so a new key can be
-distributed before the old one is withdrawn.
+The keys are in RUNNERS_SSH_KEY_DIR: `id_ed25519`, `user_ca`, `id_ed25519.previous` and `user_ca.previous` (mode 0600,
+in a directory of mode 0700). The public halves are next to them, with the suffix `.pub`. Every connection may use both
+keys, so a new key can be distributed before the old one is withdrawn. user_authority.py signs with the user CA.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from runners.services.machines.ssh.known_hosts import HostKey
 from runners_project.private import make_directory
 
 NAME = "id_ed25519"
-PREVIOUS = "id_ed25519.previous"
+USER_CA = "user_ca"
+PREVIOUS = ".previous"  # suffix of the pair that a rotation replaces
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """The public half: `line` as in authorized_keys."""
+    """The public half: `line` as in authorized_keys and in the file of TrustedUserCAKeys."""
 
     path: Path
     line: str
@@ -38,20 +39,20 @@ def directory() -> Path:
     return Path(settings.RUNNERS_SSH_KEY_DIR).expanduser()
 
 
-def private_keys() -> list[Path]:
-    """Return the paths of the service's private keys, the current one first. The files may not exist."""
-    return [directory() / NAME, directory() / PREVIOUS]
+def private_keys(name: str = NAME) -> list[Path]:
+    """Return the paths of private keys, the current one first. `name`: NAME or USER_CA. The files may not exist."""
+    return [directory() / name, directory() / (name + PREVIOUS)]
 
 
-def current() -> PublicKey | None:
-    return _public(directory() / NAME)
+def current(name: str = NAME) -> PublicKey | None:
+    return _public(directory() / name)
 
 
-def previous() -> PublicKey | None:
-    return _public(directory() / PREVIOUS)
+def previous(name: str = NAME) -> PublicKey | None:
+    return _public(directory() / (name + PREVIOUS))
 
 
-def create(*, comment: str, replace: bool = False) -> PublicKey:
+def create(name: str = NAME, *, comment: str, replace: bool = False) -> PublicKey:
     """Create an ed25519 key pair. With `replace` the current pair becomes the previous one, which is overwritten.
 
     Raises FileExistsError if a pair exists and `replace` is not given; OSError if it cannot be written.
@@ -63,20 +64,20 @@ def create(*, comment: str, replace: bool = False) -> PublicKey:
     )
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     line = f"{public.decode()} {comment}"
-    if replace and (folder / NAME).exists():
+    if replace and (folder / name).exists():
         for suffix in (".pub", ""):  # rename the private half last: until then, nothing was replaced
-            os.replace(folder / (NAME + suffix), folder / (PREVIOUS + suffix))
-    _write_new(folder / NAME, secret, 0o600)
-    (folder / f"{NAME}.pub").unlink(missing_ok=True)
-    _write_new(folder / f"{NAME}.pub", f"{line}\n".encode(), 0o644)
-    return PublicKey(folder / NAME, line)
+            os.replace(folder / (name + suffix), folder / (name + PREVIOUS + suffix))
+    _write_new(folder / name, secret, 0o600)
+    (folder / f"{name}.pub").unlink(missing_ok=True)
+    _write_new(folder / f"{name}.pub", f"{line}\n".encode(), 0o644)
+    return PublicKey(folder / name, line)
 
 
-def retire_previous() -> PublicKey | None:
+def retire_previous(name: str = NAME) -> PublicKey | None:
     """Delete the previous pair at the end of a rotation. Return its public half; None if there was no previous pair."""
-    gone = previous()
+    gone = previous(name)
     for suffix in ("", ".pub"):
-        (directory() / (PREVIOUS + suffix)).unlink(missing_ok=True)
+        (directory() / (name + PREVIOUS + suffix)).unlink(missing_ok=True)
     return gone
 
 

@@ -27,7 +27,12 @@ MOST_WAYS = 8  # addresses of an alias that are tried
 class NodeTarget(SSHTarget):
     """One node behind the alias `host`. The connection goes to `address`; options and host keys are the alias's."""
 
-    address: str
+    address: str = ""
+
+
+def at_address(alias: SSHTarget, address: str) -> NodeTarget:
+    """Return the target of a node that is reached as its alias is: with the same port, account and authentication."""
+    return NodeTarget(alias.host, alias.port, alias.user, alias.authentication, alias.person, address)
 
 
 class Nodes:
@@ -70,7 +75,7 @@ class Nodes:
                 if way != known:
                     yield way
         if name := name_in_domain(options.hostname, node):
-            named = SSHTarget(name, alias.port, alias.user)
+            named = SSHTarget(name, alias.port, alias.user, alias.authentication, alias.person)
             keys = known_hosts.load(connect.options_of(named), named.port)
             if named != known and (keys.trusted or keys.authorities):
                 yield named
@@ -81,7 +86,7 @@ def _addresses(alias: SSHTarget, options: SSHHostOptions, deadline: float) -> li
         found = bounded.resolve(options.hostname, alias.port, deadline)
         wanted = connect.FAMILIES.get(options.address_family)
         addresses = [str(address[0]) for family, address in found if wanted in (None, family)]
-        return [NodeTarget(alias.host, alias.port, alias.user, address) for address in addresses[:MOST_WAYS]]
+        return [at_address(alias, address) for address in addresses[:MOST_WAYS]]
     return []
 
 

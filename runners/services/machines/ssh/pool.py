@@ -1,9 +1,9 @@
 """SSH connections: opened on first use, shared, kept alive, closed when idle. Host keys are always verified.
 
 There is one pool per process. It is thread safe and fork safe (a child starts with an empty pool). Connections are per
-(host, port, user). The number of channels per connection stays below sshd's default `MaxSessions 10`. Concurrent
-callers that need the same new connection share one attempt, because sshd drops unauthenticated connections beyond
-`MaxStartups`.
+target: host, port, account, and, with certificates, the person for whom the service logs in. The number of channels per
+connection stays below sshd's default `MaxSessions 10`. Concurrent callers that need the same new connection share one
+attempt, because sshd drops unauthenticated connections beyond `MaxStartups`.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Connection:
     opened: float = field(default_factory=time.monotonic)
     used: float = field(default_factory=time.monotonic)
     is_discarded: bool = False  # no longer in the pool; its last user closes it
+    oldest: float = OLDEST  # seconds after which it gets no new commands
 
     @property
     def is_alive(self) -> bool:
@@ -78,7 +79,7 @@ class Connection:
 
 @dataclass(eq=False)
 class Target:
-    """The connections to one (host, port, user), and whether a thread is opening another one."""
+    """The connections to one SSHTarget, and whether a thread is opening another one."""
 
     condition: threading.Condition = field(default_factory=threading.Condition)
     users: int = 0  # threads that use it now; without users and connections it is removed
@@ -213,7 +214,7 @@ class ConnectionPool:
                 for dead in [c for c in target.connections if not c.is_alive]:
                     target.connections.remove(dead)
                     dead.close()  # its jump hosts may well be alive
-                self._discard(target, [c for c in target.connections if now - c.opened > OLDEST])
+                self._discard(target, [c for c in target.connections if now - c.opened > c.oldest])
                 usable = [c for c in target.connections if c.channels < target.limit]
                 if usable:
                     connection = min(usable, key=lambda c: c.channels)
@@ -239,6 +240,8 @@ class ConnectionPool:
             self._make_room()
             *jumps, client = connect.connect(ssh, deadline.end)
             connection = Connection(client, jumps, channels=1)
+            if ssh.uses_person:  # so a revoked certificate is not used for longer than one that was stolen
+                connection.oldest = min(OLDEST, settings.RUNNERS_SSH_CERTIFICATE_LIFETIME)
             with target.condition:
                 target.connections.append(connection)
         except RunnerServiceError as error:

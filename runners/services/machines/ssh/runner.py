@@ -8,15 +8,15 @@ from typing import cast
 
 from django.core.exceptions import ValidationError
 
-from profiles.parameter import Errors, Parameter, Values, parse_integer
+from profiles.parameter import Errors, Parameter, Values, parse_choice, parse_integer
 from profiles.parameters import HOSTS, USERS
 from profiles.validators import MAX_HOST, MAX_USER, shown, validate_host, validate_user
 from runners.services.machines.exchange import Exchange
 from runners.services.machines.runner import Runner
 from runners.services.machines.ssh.config import DEFAULT_SSH_PORT, lookup
-from runners.services.machines.ssh.nodes import NODES, NodeTarget
+from runners.services.machines.ssh.nodes import NODES, NodeTarget, at_address
 from runners.services.machines.ssh.pool import POOL, exec_on_channel
-from runners.services.machines.ssh.target import SSHTarget, machine_of
+from runners.services.machines.ssh.target import BOTH, CERTIFICATE, KEY, SSHTarget, machine_of
 
 
 def validate_port(value: int) -> None:
@@ -57,6 +57,18 @@ USER = Parameter(
     limit=USERS,
     alias="SSH.USERNAME",
 )
+WAYS = (KEY, CERTIFICATE, BOTH)
+AUTHENTICATION = Parameter(
+    "SSH.AUTHENTICATION",
+    "How to log in",
+    "choice",
+    parse=parse_choice(lambda: list(WAYS)),
+    choices=lambda: list(WAYS),
+    help="KEY: the service's keys. CERTIFICATE: a certificate of some minutes for the person who asks, who needs a "
+    "mapping to the account. BOTH: the certificate for people with a mapping, then the keys. Default KEY",
+    is_required=False,
+    is_open=False,  # a request must not choose the credentials that it uses
+)
 
 
 class SSHRunner(Runner):
@@ -65,12 +77,12 @@ class SSHRunner(Runner):
     name = "SSH"
     label = "SSH: another machine"
     target_class = SSHTarget
-    parameters = (HOST, PORT, USER)
+    parameters = (HOST, PORT, USER, AUTHENTICATION)
 
     @classmethod
     def defaults(cls, values: Values, errors: Errors) -> Values:
         """Return the port and the user of `~/.ssh/config`, for a host that is given."""
-        found: Values = {PORT.path: DEFAULT_SSH_PORT}
+        found: Values = {PORT.path: DEFAULT_SSH_PORT, AUTHENTICATION.path: KEY}
         host = values.get(HOST.path)
         if host is None or HOST.path in errors:
             return found
@@ -82,6 +94,10 @@ class SSHRunner(Runner):
         if options.user:
             found[USER.path] = options.user
         return found
+
+    @classmethod
+    def requires_mapping(cls, values: Values) -> bool:
+        return values.get(AUTHENTICATION.path) == CERTIFICATE
 
     @classmethod
     def account(cls, values: Values) -> tuple[str, str]:
@@ -98,6 +114,12 @@ class SSHRunner(Runner):
         node = f" (node {self.ssh.address})" if isinstance(self.ssh, NodeTarget) else ""
         return f"{self.ssh.user}@{self.ssh.host}:{self.ssh.port}{node}"
 
+    @property
+    def target(self) -> tuple[str, ...]:
+        """As in `Runner`. Runs of different people are separate if the service logs in for each person."""
+        ssh = self.ssh
+        return (*super().target, ssh.authentication, ssh.person) if ssh.uses_person else super().target
+
     def exchange(self, exchange: Exchange) -> None:
         exec_on_channel(POOL, self.ssh, exchange)
 
@@ -111,7 +133,7 @@ class SSHRunner(Runner):
 
     def learn_node(self, node: str, address: str) -> None:
         if address and not isinstance(self.ssh, NodeTarget):
-            NODES.learn(self.ssh, node, NodeTarget(self.ssh.host, self.ssh.port, self.ssh.user, address))
+            NODES.learn(self.ssh, node, at_address(self.ssh, address))
 
     def learn_way(self, node: str, way: Runner) -> None:
         NODES.learn(self.ssh, node, cast("SSHTarget", way.config.target))
