@@ -1,7 +1,7 @@
 # `make` lists the targets. They need python3 (3.11 or newer), make, and access to the package registries.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
+.PHONY: help install install-dev autosubmit run demo test deploy-test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
 
 PYTHON ?= python3
 export PYTHON
@@ -37,6 +37,10 @@ test: install-dev autosubmit ## Install what the tests need (Debian packages as 
 	@tools/conda
 	@tools/sdk/install
 	@tools/run-tests $(TESTS)
+
+deploy-test: install-dev ## Install the wheel with PostgreSQL, nginx and TLS as deploy/ does, and run the main job through it
+	@tools/install-test-tools
+	@$(BIN)/python -m pytest tests/project/test_package.py
 
 test-slurm: install-dev autosubmit ## Run workflows on a real Slurm of one node (as root; installs Slurm and MariaDB, starts no service)
 	@tools/install-test-tools tools/test-tools.txt tools/slurm-packages.txt
