@@ -170,7 +170,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         config = config_of(run)
         if config is None:
             return f"not readable: {UNREADABLE}"
-        plan = execute.plan_run(expid=run.expid, config=config)
+        plan = execute.plan_run(expid=run.expid, config=config, params=run.command_params)
         return block(plan.script.replace(execute.RUN_DIRECTORY, f'"$HOME"/{scripts.BASE}/{run.key}'))
 
     @admin.display(description="identity")

@@ -96,6 +96,10 @@ def parser(catalog: list[Command]) -> tuple[argparse.ArgumentParser, set[str]]:
     it.add_argument("expid")
     it.add_argument("--wait", action="store_true", help="wait for its end; the exit code shows the result")
     it.add_argument("--follow", action="store_true", help="wait, and print its log")
+    it.add_argument("--start-time", metavar="TIME", help="wait until 'YYYY-MM-DD HH:MM:SS', by the machine's clock")
+    it.add_argument("--start-after", metavar="EXPID", help="wait until this other experiment has completed")
+    it.add_argument("--run-only-members", metavar="MEMBERS", help="run only these members, such as 'fc0 fc1'")
+    it.add_argument("--update-version", action="store_true", help="set the experiment's Autosubmit version first")
 
     it = add("stop", commands.stop, "Stop an experiment, and wait for its end.", scoped, once)
     it.add_argument("expid")

@@ -16,11 +16,14 @@ from runners.cli.service import Exit, Problem, Service, exit_code_of, put, say
 LOG_POLL = 1.0  # seconds between two polls of a live log
 LOG_LIMIT = 262_144  # bytes of the log in one response
 PARAMETER = "parameter:"  # prefix of the names of a command's own parameters in the parsed arguments
+RUN_OPTIONS = ("start_time", "start_after", "run_only_members", "update_version")
 COLUMNS = ("runner_id", "expid", "status", "reason", "exit_code", "profile_name", "host", "started_by", "created")
 
 
 def run(service: Service, args: argparse.Namespace) -> Exit:
-    started = service.command("run-experiment", {"expid": args.expid, **profile(args)})
+    options = {name: getattr(args, name) for name in RUN_OPTIONS if getattr(args, name)}
+    body = {"expid": args.expid, **profile(args)} | ({"command_params": options} if options else {})
+    started = service.command("run-experiment", body)
     if args.dry_run:
         return planned(started, args)
     say(started["message"])

@@ -127,6 +127,16 @@ class Command(ABC):
     def __str__(self) -> str:
         return self.name
 
+    def options(self, params: Params) -> list[str]:
+        """Return the options of the given parameters, in the order of `parameters`."""
+        return [word for each in self.parameters if each.option for word in each.options(params.get(each.name))]
+
+    def validate(self, params: Params) -> None:  # noqa: B027  (most commands have no such rules)
+        """Check the rules between parameters. Raises InvalidParams."""
+
+    def validate_for(self, expid: str, params: Params) -> None:  # noqa: B027
+        """Check the rules between parameters and the experiment. Raises InvalidParams."""
+
 
 class OneShotCommand(Command):
     """A command that is executed, ends, and tells its result by its output.
@@ -158,16 +168,6 @@ class OneShotCommand(Command):
     def preview_argv(self, expid: str, params: Params) -> list[str]:
         """Return the command that tells what `argv` would change, and saves nothing. Only with `preview_name`."""
         raise NotImplementedError
-
-    def options(self, params: Params) -> list[str]:
-        """Return the options of the given parameters, in the order of `parameters`."""
-        return [word for each in self.parameters if each.option for word in each.options(params.get(each.name))]
-
-    def validate(self, params: Params) -> None:
-        """Check the rules between parameters. Raises InvalidParams."""
-
-    def validate_for(self, expid: str, params: Params) -> None:
-        """Check the rules between parameters and the experiment. Raises InvalidParams."""
 
     def notes(self, runner: Runner, expid: str, params: Params, *, is_done: bool) -> list[str]:
         """Return warnings that have to be found before the command is executed.

@@ -33,7 +33,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import AuditRecord, RunnerRun
-from runners.services import lifecycle
+from runners.services import lifecycle, run_options
 from runners.services.active_runs import forget_earlier_runs, in_use, require_idle, run_in_the_way
 from runners.services.audit import begin
 from runners.services.machines import scripts
@@ -131,12 +131,25 @@ def plan(command: OneShotCommand, *, config: RunnerConfig, params: Params, expid
     return replace(_plan(config, command.argv(expid, params)), warnings=warnings)
 
 
-def plan_run(*, expid: str, config: RunnerConfig) -> Plan:
+def plan_run(*, expid: str, config: RunnerConfig, params: Params | None = None) -> Plan:
     """Return the plan for a run. This does not check whether the experiment is running already."""
-    argv = RUN_EXPERIMENT.argv(expid)
+    argv = RUN_EXPERIMENT.argv(expid, params)
     steps = get_module_loader(config).steps(argv)
     text = " && ".join([scripts.surroundings(RUN_DIRECTORY), *steps, f"exec {shlex.join(argv)}"])
     return Plan(config.as_dict(), get_runner(config).where, argv, text, detached=True)
+
+
+def check_run(*, expid: str, config: RunnerConfig, params: Params) -> Plan:
+    """Return `plan_run`, after the machine was asked whether it can obey the options, if there are such options.
+
+    Raises InvalidRequest. If the machine cannot be reached, a warning says so.
+    """
+    found = plan_run(expid=expid, config=config, params=params)
+    try:
+        run_options.require_valid(get_runner(config), expid, params)
+    except RunnerUnreachable as error:
+        return replace(found, warnings=[f"The options were not checked on the machine. {error.detail}"])
+    return found
 
 
 def plan_stop(*, run: RunnerRun, force: bool = False, cancel_jobs: bool = False) -> Plan:

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
+from runners.commands.parameters import Params
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.exceptions import (
     AlreadyRunning,
@@ -18,30 +19,57 @@ from runners.exceptions import (
     StoppedDuringLaunch,
 )
 from runners.models import AuditRecord, RunnerRun, RunReason, new_run_key
-from runners.services import access, interrupted, lifecycle, probing
+from runners.services import access, interrupted, lifecycle, probing, run_options
 from runners.services.active_runs import is_same_environment, is_same_target
 from runners.services.audit import begin
 from runners.services.machines.registry import get_module_loader, get_runner
 
 
 def run_experiment(
-    *, expid: str, config: RunnerConfig, profile_name: str, audit: AuditRecord, key: str = ""
+    *,
+    expid: str,
+    config: RunnerConfig,
+    profile_name: str,
+    audit: AuditRecord,
+    key: str = "",
+    params: Params | None = None,
+    previous_run: int | None = None,
 ) -> RunnerRun:
     """Start `autosubmit run` detached. Returns the ACTIVE run once the command executes.
 
     `key`: name of the run directory. A caller that passes its own key can find the run by it, even if this call fails.
+    `params`: options of `autosubmit run`. `previous_run`: the number of the run that this one continues.
 
-    Raises AlreadyRunning; StoppedDuringLaunch if somebody stops the run meanwhile; RunnerUnreachable or CommandFailed
-    if the run certainly did not start; OutcomeUnknown or CommandTimedOut if it may have started. In the last case the
-    run stays ACTIVE, and the next probe tells whether it started.
+    Raises InvalidRequest if the machine cannot obey an option; AlreadyRunning; StoppedDuringLaunch if somebody stops
+    the run meanwhile; RunnerUnreachable or CommandFailed if the run certainly did not start; OutcomeUnknown or
+    CommandTimedOut if it may have started. In the last case the run stays ACTIVE, and the next probe tells whether it
+    started.
     """
-    argv = RUN_EXPERIMENT.argv(expid)
+    params = params or {}
+    argv = RUN_EXPERIMENT.argv(expid, params)
     audit.argv = argv
     _require_no_cancel(expid, config.installation)
     _require_not_renamed(expid, config)
     runner = get_runner(config)
     runner.admit()
-    run = _insert(expid, config, profile_name, audit, key or new_run_key())
+    run_options.require_valid(runner, expid, params)
+    run = RunnerRun(
+        key=key or new_run_key(),
+        expid=expid,
+        installation=config.installation,
+        profile_name=profile_name,
+        profile_id=config.profile_id,
+        config=config.as_dict(),
+        runner=config.runner_type,
+        module_loader=config.module_loader_type,
+        modules="\n".join(config.modules),
+        host=config.target.host,
+        user=config.target.user,
+        started_by=audit.actor,
+        command_params=RUN_EXPERIMENT.given(params) or None,
+        previous_run=previous_run,
+    )
+    _insert(run, config, audit)
     loader = get_module_loader(config)
     try:
         identity = runner.launch(
@@ -103,36 +131,22 @@ def _require_not_stopped(run: RunnerRun) -> None:
     )
 
 
-def _insert(expid: str, config: RunnerConfig, profile_name: str, audit: AuditRecord, key: str) -> RunnerRun:
+def _insert(run: RunnerRun, config: RunnerConfig, audit: AuditRecord) -> None:
     """Insert the row before anything starts, and its audit record in the same transaction.
 
     The database allows one ACTIVE run per installation and expid. So the insert of a second request fails here, which
     raises AlreadyRunning.
     """
-    run = RunnerRun(
-        key=key,
-        expid=expid,
-        installation=config.installation,
-        profile_name=profile_name,
-        profile_id=config.profile_id,
-        config=config.as_dict(),
-        runner=config.runner_type,
-        module_loader=config.module_loader_type,
-        modules="\n".join(config.modules),
-        host=config.target.host,
-        user=config.target.user,
-        started_by=audit.actor,
-    )
     for is_last in (False, True):
         try:
             with transaction.atomic():
                 run.save(force_insert=True)
                 audit.run_id = run.pk
                 begin(audit)
-            return run
+            return
         except IntegrityError:
             audit.run_id = None
-            active = RunnerRun.objects.active().filter(expid=expid, installation=config.installation).first()
+            active = RunnerRun.objects.active().filter(expid=run.expid, installation=run.installation).first()
             if active is None:  # it ended between the insert and this query
                 if is_last:
                     raise

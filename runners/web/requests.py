@@ -19,7 +19,7 @@ from profiles.api.serializers import ModulesField, SectionsMixin
 from profiles.models import RunnerProfile
 from profiles.rules import MODULE_LOADERS, RUNNERS
 from profiles.validators import one_of
-from runners.commands.base import OneShotCommand
+from runners.commands.base import Command
 from runners.commands.parameters import InvalidParams
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
@@ -127,13 +127,6 @@ class ProfiledSerializer(StrictSerializer):
         return attrs
 
 
-class RunExperimentRequest(ProfiledSerializer):
-    __doc__ = RUN_EXPERIMENT.request_text
-
-    expid = ExpidField()
-    command_params = NoParamsField()
-
-
 class WhichRun(StrictSerializer):
     """Which experiment, where several installations may have one of this id.
 
@@ -180,7 +173,7 @@ class StopExperimentRequest(WhichRun):
 class ParamsSerializer(StrictSerializer):
     """The `command_params` of a command."""
 
-    command: ClassVar[OneShotCommand]
+    command: ClassVar[Command]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -191,9 +184,9 @@ class ParamsSerializer(StrictSerializer):
 
 
 class CommandRequest(ProfiledSerializer):
-    """The request of a one-shot command. `params` in the validated data has the values of all its parameters."""
+    """The request of a command with a profile. `params` in the validated data has the values of its parameters."""
 
-    command: ClassVar[OneShotCommand]
+    command: ClassVar[Command]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Add `config` and `params`. Raises the errors of ProfiledSerializer."""
@@ -208,7 +201,7 @@ class CommandRequest(ProfiledSerializer):
 
 
 @cache
-def request_of(command: OneShotCommand) -> type[CommandRequest]:
+def request_of(command: Command) -> type[CommandRequest]:
     """Return the serializer of a command's request body, made of its parameters."""
     members: dict[str, Any] = {"expid": ExpidField()} if command.needs_expid else {}
     members |= {each.name: field_of(each) for each in command.parameters if each.in_body}
@@ -217,7 +210,7 @@ def request_of(command: OneShotCommand) -> type[CommandRequest]:
     return type(f"{_camel(command)}Request", (CommandRequest,), {**members, **more, "__module__": __name__})
 
 
-def _params_field(command: OneShotCommand) -> serializers.Field[Any, Any, Any, Any]:
+def _params_field(command: Command) -> serializers.Field[Any, Any, Any, Any]:
     parameters = [each for each in command.parameters if not each.in_body]
     if not parameters:
         return NoParamsField()
@@ -229,6 +222,9 @@ def _params_field(command: OneShotCommand) -> serializers.Field[Any, Any, Any, A
     return made(required=False, allow_null=True)
 
 
-def _camel(command: OneShotCommand) -> str:
+def _camel(command: Command) -> str:
     """Return the name of a command as the name of a class: SetJobStatus."""
     return command.name.title().replace("-", "")
+
+
+RunExperimentRequest = request_of(RUN_EXPERIMENT)

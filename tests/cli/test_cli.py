@@ -72,6 +72,10 @@ def test_the_main_job(cli: Cli, account: StubAccount) -> None:
     assert "Experiment a000 started successfully." in cli.told
     assert cli("status", expid) == "COMPLETED\n"
     assert "Run successful" in cli("log", expid)
+    planned = cli("run", *HERE, expid, "--run-only-members", "fc0 fc1", "--update-version", "--dry-run")
+    assert f"run {expid} '--run_only_members=fc0 fc1' --update_version" in planned
+    cli("run", *HERE, expid, "--start-time", "2020-01-01 00:00", expect=Exit.USAGE)
+    assert "has passed on" in cli.told
     cli("set-status", *HERE, expid, "READY", f"{expid}_SIM")
     assert [call[0] for call in account.calls()] == ["expid", "setstatus", "create", "run", "setstatus"]
     number, *rest = cli("runs", "--expid", expid).split("\n")[1].split()

@@ -182,3 +182,20 @@ def test_each_command_has_a_page_with_a_field_for_each_of_its_parameters(
         assert escape(fields[each.name].label) in page.content.decode()
     linked = reverse(f"pages:{command.name}") in browser.get("/experiments/a001").content.decode()
     assert linked is bool(command.needs_expid or command.page.menu)
+
+
+def test_the_form_of_a_run_has_the_options_of_a_run(browser: Client, account: StubAccount) -> None:
+    RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    account.experiment("a001")
+    form = {"profile_name": "HERE", "expid": "a001", "run_only_members": "fc0 fc1", "update_version": "on"}
+    page = browser.post("/start", {**form, "action": "preview"}).content.decode()
+    assert "--run_only_members=fc0 fc1" in page and "--update_version" in page
+    refused = browser.post("/start", {**form, "start_time": "8 o'clock", "action": "do"})
+    assert refused.status_code == 422 and "use YYYY-MM-DD HH:MM:SS" in refused.content.decode()
+    refused = browser.post("/start", {**form, "start_time": "2020-01-01 00:00:00", "action": "do"})
+    assert refused.status_code == 400 and "has passed on" in refused.content.decode()
+    assert not RunnerRun.objects.exists()
+    browser.post("/start", {**form, "action": "do"})
+    run = RunnerRun.objects.get()
+    assert run.command_params == {"run_only_members": ["fc0", "fc1"], "update_version": True}
+    assert "--update_version" in browser.get(f"/runs/{run.pk}").content.decode()

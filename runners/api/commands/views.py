@@ -46,13 +46,14 @@ class ExperimentCommands(IdempotentViewSet):
     def run_experiment(self, request: Request) -> Response:
         data = self.validated(request)
         if data["dry_run"]:
-            return self.planned(execute.plan_run(expid=data["expid"], config=data["config"]))
+            return self.planned(execute.check_run(expid=data["expid"], config=data["config"], params=data["params"]))
         run = starting.run_experiment(
             expid=data["expid"],
             config=data["config"],
             profile_name=data["profile_name"],
             audit=self.audit,
             key=self.record.run_key if self.record else "",
+            params=data["params"],
         )
         return Response({"message": f"Experiment {run.expid} started successfully.", **run_fields(run)})
 

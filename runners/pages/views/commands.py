@@ -141,14 +141,18 @@ class StartRun(CommandPage):
     serializer_class = requests.RunExperimentRequest
 
     def preview(self, data: dict[str, Any], audit: AuditRecord) -> dict[str, Any]:
-        plan = execute.plan_run(expid=data["expid"], config=data["config"])
+        plan = execute.check_run(expid=data["expid"], config=data["config"], params=data["params"])
         audit.argv, audit.outcome = plan.argv, "dry_run"
         found = RunnerRun.objects.active().filter(expid=data["expid"], installation=data["config"].installation)
         return {"plan": plan, "active": access.visible(found, self.request.user).first()}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:
         run = starting.run_experiment(
-            expid=data["expid"], config=data["config"], profile_name=data["profile_name"], audit=audit
+            expid=data["expid"],
+            config=data["config"],
+            profile_name=data["profile_name"],
+            audit=audit,
+            params=data["params"],
         )
         return redirect("pages:run", pk=run.pk)
 

@@ -101,7 +101,7 @@ class RunDetailPage(RunBaseView):
 
 def details(run: RunnerRun, user: Any) -> dict[str, Any]:
     return {
-        "argv": RUN_EXPERIMENT.argv(run.expid),
+        "argv": RUN_EXPERIMENT.argv(run.expid, run.command_params),
         "audit": AuditRecord.objects.filter(run_id=run.pk).order_by("id")[:100],
         "newer": access.visible(newer(run), user).order_by("-id").first(),
     }

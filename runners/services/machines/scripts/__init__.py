@@ -370,6 +370,15 @@ def job_list_size(expid: str) -> str:
     return _filled("job_list_size", expid=expid)
 
 
+def run_options(expid: str, other: str) -> str:
+    """Return the script that prints what the options of a run need to be checked.
+
+    `clock 2026-11-26T08:00:00+0100`: the time of the machine. With `other`, an experiment to wait for, also `other
+    found`, `other missing`, or `other never-ran` (it has no history), if the directory of the experiments is known.
+    """
+    return _filled("run_options", expid=expid, other=other)
+
+
 def clean(targets: Iterable[tuple[str, Sequence[str]]], *, dry_run: bool) -> str:
     """Return the script that removes the directories of ended runs. It prints a line for each run: `KEY ANSWER KIB`.
 
