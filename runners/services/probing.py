@@ -273,7 +273,7 @@ def _apply_all(
 
 
 def _apply_each(runs: Sequence[DetachedCommand], runner: Runner, answers: dict[str, Probe], asked: datetime) -> None:
-    """Call `apply` for each row, several concurrently: the end of a run needs up to three reads of its log.
+    """Call `apply` for each row, several concurrently: the end of a run needs a read of its log.
 
     If an answer cannot be stored, replace it in `answers`.
     """

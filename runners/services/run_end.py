@@ -14,8 +14,9 @@ from runners.exceptions import CommandFailed, RunnerServiceError
 from runners.models import RunnerRun, RunReason
 from runners.services import lifecycle, run_output
 from runners.services.machines.output import plain_text
-from runners.services.machines.probe import Probe
+from runners.services.machines.probe import EndOfRun, Probe
 from runners.services.machines.runner import Runner
+from runners.services.machines.scripts import Shell
 
 END_OF_LOG = 16_384  # bytes at the end of a log; Autosubmit reports there that it is done, or where it was interrupted
 MAX_FAILED_NAMES = 50  # failed jobs whose names are kept with a run
@@ -34,14 +35,17 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
     is_stopped = _ended_by_a_stop(run, finished)
     if probe.answer == Probe.ENDED:
         is_completed, is_interrupted = probe.exit_code == 0, probe.interrupted
-        if is_completed or is_stopped:
-            try:
-                log = end_of_log(run, runner)
-            except CommandFailed:  # something else is in place of the log, so it proves nothing
-                log = ""
-            except RunnerServiceError as error:  # the next probe reads the log
+        try:
+            end = _read_end(run, runner)
+        except CommandFailed:  # something else is in place of the log, so it proves nothing
+            end = EndOfRun()
+        except RunnerServiceError as error:
+            if is_completed or is_stopped:  # the next probe reads the log
                 lifecycle.mark_unreachable(run, error.detail)
                 return
+            end = EndOfRun()
+        if is_completed or is_stopped:
+            log = plain_text(end.tail)
             if is_stopped:
                 is_completed = run_log.is_run_complete(log)
             elif run_log.is_run_interrupted(log):
@@ -56,14 +60,14 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         else:
             reason = RunReason.KILLED if probe.signal else RunReason.FAILED
         if reason != RunReason.STOPPED:  # after a stop, nobody expects all jobs to be done
-            jobs = _jobs(run, runner)
+            jobs = run_log.jobs(end.lines, is_whole=end.is_whole)
         if (
             reason
             and (probe.exit_code or reason == RunReason.FAILED)
             and not is_interrupted
             and not (is_stopped and probe.signal)
         ):
-            detail = _reason(run, runner, jobs)
+            detail = _reason(end, jobs)
         if reason != RunReason.STOPPED:
             detail = printable.text("\n".join(part for part in (jobs.sentence if jobs else "", detail) if part))
     elif probe.answer == Probe.NEVER_STARTED:
@@ -85,15 +89,16 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
     )
 
 
-def _jobs(run: RunnerRun, runner: Runner) -> run_log.Jobs | None:
-    """Return the outcome of the run's jobs. None if it cannot be read: the end of the run is stored without it."""
-    try:
-        lines, is_whole = runner.grep_log(
-            run.key, run_log.JOB_LINES, repeated=run_log.REPEATED_LINES, timeout=settings.RUNNERS_PROBE_TIMEOUT
-        )
-    except RunnerServiceError:
-        return None
-    return run_log.jobs(lines, is_whole=is_whole)
+def _read_end(run: RunnerRun, runner: Runner) -> EndOfRun:
+    """Read what explains the end, with one round trip. Raises the errors of `Runner.read_end`."""
+    return runner.read_end(
+        run.key,
+        run_log.JOB_LINES,
+        repeated=run_log.REPEATED_LINES,
+        tail=END_OF_LOG,
+        jobs=Shell(""),
+        timeout=settings.RUNNERS_PROBE_TIMEOUT,
+    )
 
 
 def _counts(jobs: run_log.Jobs | None) -> dict[str, Any] | None:
@@ -127,14 +132,8 @@ def end_of_log(run: RunnerRun, runner: Runner) -> str:
     return plain_text(chunk.data) if chunk else ""
 
 
-def _reason(run: RunnerRun, runner: Runner, jobs: run_log.Jobs | None) -> str:
-    """Return Autosubmit's reason for the end of a failed run, or else its last words. Empty if neither can be read."""
-    try:
-        chunk = runner.read_log(run.key, offset=-END_OF_LOG, limit=END_OF_LOG, timeout=settings.RUNNERS_PROBE_TIMEOUT)
-    except RunnerServiceError:
-        return ""
-    if chunk is None:
-        return ""
-    found = run_log.reason_of_run(chunk.data, has_failed_jobs=bool(jobs and jobs.failed))
+def _reason(end: EndOfRun, jobs: run_log.Jobs | None) -> str:
+    """Return Autosubmit's reason for the end of a failed run, or else its last words. Empty if neither is known."""
+    found = run_log.reason_of_run(end.tail, has_failed_jobs=bool(jobs and jobs.failed))
     remedy = remedies.remedy(found)
     return f"{found}\n{remedy}" if remedy else found

@@ -321,3 +321,36 @@ def test_masking_is_linear(piece: str) -> None:
     start = time.process_time()
     printable.without_credentials(text)
     assert time.process_time() - start < 5
+
+
+END = b"job a done\n\n#m 0\n#jobs k {}\n\n#m\n10 4\nabcdef"
+
+
+@pytest.mark.parametrize(
+    ("answer", "lines", "is_whole"),
+    [
+        (END, b"job a done\n", True),
+        (END.replace(b"#m 0", b"#m 1"), b"job a done\n", True),
+        (END.replace(b"#m 0", b"#m 124"), b"", False),  # the search took too long
+        (b"x" * 20 + b"\n#m 0\n\n#m\n10 4\nabcdef", b"x" * 20, False),
+    ],
+)
+def test_the_end_of_a_run_is_read(answer: bytes, lines: bytes, is_whole: bool) -> None:
+    read = probe.parse_end(answer, mark="#m", lines=20, tail=6, has_log=True)
+    assert (read.lines, read.is_whole, read.tail) == (lines, is_whole, b"abcdef")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"job a done\n\n#m 0\n",
+        END + b"\n#m\n",
+        END.replace(b"#m 0", b"#m x"),
+        END.replace(b"10 4", b"10 5"),
+        END + b"g",
+    ],
+)
+def test_an_invalid_end_of_a_run_is_rejected(answer: bytes) -> None:
+    with pytest.raises(Unreadable):
+        probe.parse_end(answer, mark="#m", lines=20, tail=6, has_log=True)

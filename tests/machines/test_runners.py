@@ -24,6 +24,7 @@ from runners.exceptions import (
 from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
+from runners.services.machines.scripts import Shell
 from tests.support.contract import HOSTILE, TIMEOUT, Configs, commands_with, launch, probe
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, is_alive, kill_all, wait_for
@@ -281,8 +282,11 @@ def test_the_last_of_repeated_lines_is_returned(runner: Runner, account: StubAcc
     folder.mkdir(parents=True)
     counts = "".join(f"{n} of 9 left\nChecking\n" for n in range(50_000))
     (folder / "log").write_text(f"job a_\u00c9 done\n{counts}job b done\n1 of 9 left\n2 of 9 left\n")
-    found, is_whole = runner.grep_log("r1", "done|left", repeated="left", timeout=TIMEOUT)
-    assert found.decode() == "job a_\u00c9 done\n49999 of 9 left\njob b done\n2 of 9 left\n" and is_whole
+    end = runner.read_end("r1", "done|left", repeated="left", tail=20, jobs=Shell("echo of the jobs"), timeout=TIMEOUT)
+    assert end.lines.decode() == "job a_\u00c9 done\n49999 of 9 left\njob b done\n2 of 9 left\n" and end.is_whole
+    log = (folder / "log").read_bytes()
+    assert end.log and (end.tail, end.log.size) == (log[-20:], len(log))
+    assert end.jobs == "of the jobs\n"
 
 
 def test_lines_beyond_the_limit_are_reported_as_missing(runner: Runner, account: StubAccount, settings: Any) -> None:
@@ -290,5 +294,10 @@ def test_lines_beyond_the_limit_are_reported_as_missing(runner: Runner, account:
     folder = account.home / ".autosubmit-runners" / "r1"
     folder.mkdir(parents=True)
     (folder / "log").write_text("".join(f"job {n} done\n" for n in range(1000)))
-    found, is_whole = runner.grep_log("r1", "done", repeated="left", timeout=TIMEOUT)
-    assert found.endswith(b"job 999 done\n") and len(found) == 4096 and not is_whole
+    end = runner.read_end("r1", "done", repeated="left", tail=10, jobs=Shell(":"), timeout=TIMEOUT)
+    assert end.lines.endswith(b"job 999 done\n") and len(end.lines) == 4096 * 5 // 8 and not end.is_whole
+
+
+def test_the_end_of_a_run_without_a_log_is_empty(runner: Runner) -> None:
+    end = runner.read_end("r2", "done", repeated="left", tail=10, jobs=Shell("echo of the jobs"), timeout=TIMEOUT)
+    assert (end.lines, end.log, end.jobs) == (b"", None, "of the jobs\n")

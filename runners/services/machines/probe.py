@@ -120,6 +120,24 @@ class LogChunk:
         return self.offset + len(self.data)
 
 
+@dataclass(frozen=True, slots=True)
+class EndOfRun:
+    """What explains the end of a run.
+
+    `lines`: those of its log that were searched for. `is_whole`: these are all of them, else only the last ones, or
+    none. `log`: the end of the log; None: there is no log. `jobs`: what the script part about the jobs printed.
+    """
+
+    lines: bytes = field(default=b"", repr=False)
+    is_whole: bool = False
+    log: LogChunk | None = None
+    jobs: str = field(default="", repr=False)
+
+    @property
+    def tail(self) -> bytes:
+        return self.log.data if self.log else b""
+
+
 def cannot_tell(detail: str, *, retry_after: int = 0, was_asked: bool = True, node: str = "") -> Probe:
     return Probe(
         Probe.CANNOT_TELL, detail=printable.text(detail), retry_after=retry_after, was_asked=was_asked, node=node
@@ -250,3 +268,16 @@ def parse_log(output: bytes, *, offset: int, limit: int) -> LogChunk:
     if len(data) > limit:
         raise Unreadable(f"at most {limit} bytes of the log", f"{len(data)} bytes")
     return LogChunk(offset=start, size=size, data=data[: max(0, size - start)])
+
+
+def parse_end(output: bytes, *, mark: str, lines: int, tail: int, has_log: bool) -> EndOfRun:
+    """Parse the answer of `scripts.read_end` to a request with these limits. Raises Unreadable."""
+    parts = output.split(f"\n{mark}".encode())
+    if len(parts) != 3:
+        raise Unreadable("three parts", f"{len(parts)} parts")
+    found, middle, end = parts
+    code, _, jobs = middle.removeprefix(b" ").partition(b"\n")
+    is_whole = answers.exit_code(code[:3].decode("ascii", "replace")) in (0, 1) and len(found) < lines
+    log = parse_log(end.removeprefix(b"\n"), offset=-tail, limit=tail) if has_log else None
+    # A search that was ended has the first lines, and what matters is at the end.
+    return EndOfRun(found if is_whole or len(found) == lines else b"", is_whole, log, jobs.decode("utf-8", "replace"))

@@ -35,11 +35,13 @@ from runners.services.machines.bulkheads import BULKHEADS, Wait
 from runners.services.machines.exchange import ConnectDeadline, Exchange
 from runners.services.machines.output import last_lines, plain_text
 from runners.services.machines.probe import (
+    EndOfRun,
     Identity,
     LogChunk,
     Probe,
     ProbeTarget,
     cannot_tell,
+    parse_end,
     parse_failed_launch,
     parse_first_match,
     parse_launch,
@@ -380,16 +382,29 @@ class Runner(RunnerRules, ABC):
         except Unreadable as error:
             raise self._not_valid("to the request for the log", error, result) from error
 
-    def grep_log(self, key: str, pattern: str, *, repeated: str, timeout: float) -> tuple[bytes, bool]:
-        """Return the lines of the run's log that match `pattern` (a `grep -E` pattern), and whether they are complete.
+    def read_end(
+        self, key: str, pattern: str, *, repeated: str, tail: int, jobs: scripts.Shell, timeout: float
+    ) -> EndOfRun:
+        """Return all that explains the end of a run, with one round trip.
 
-        The machine searches the whole log. Only the last RUNNERS_OUTPUT_LIMIT bytes of the matching lines are kept. Of
-        consecutive lines that contain `repeated`, only the last one is returned. The result is empty if there is no
-        log. Raises the errors of `execute`.
+        The machine searches the whole log for `pattern` (a `grep -E` pattern), but not longer than half of `timeout`.
+        Most of RUNNERS_OUTPUT_LIMIT is for the last matching lines. Of consecutive lines that contain `repeated`, only
+        the last one is returned. `tail`: bytes at the end of the log. `jobs`: a script part whose output is returned.
+        Raises CommandFailed if the machine cannot read the log, and the errors of `execute`.
         """
-        limit = settings.RUNNERS_OUTPUT_LIMIT
-        result = self.execute(scripts.grep_log(key, pattern, repeated=repeated, limit=limit), timeout=timeout)
-        return result.stdout, len(result.stdout) < limit and not result.truncated
+        mark = f"#{secrets.token_hex(16)}"
+        part = settings.RUNNERS_OUTPUT_LIMIT // 8
+        tail, lines = min(tail, part), settings.RUNNERS_OUTPUT_LIMIT - 3 * part
+        seconds = max(1, round(timeout / 2))
+        script = scripts.read_end(
+            key, pattern, repeated=repeated, seconds=seconds, lines=lines, tail=tail, jobs=jobs, mark=mark
+        )
+        result = self.execute(script, timeout=timeout)
+        has_log = result.exit_code != scripts.NO_LOG
+        try:
+            return parse_end(result.stdout, mark=mark, lines=lines, tail=tail, has_log=has_log)
+        except Unreadable as error:
+            raise self._not_valid("to the request for the end of the log", error, result) from error
 
     def _answers(self, keys: Iterable[str], result: CommandResult) -> dict[str, Probe]:
         return parse_probes(keys, _lines(result), f"{self.where} did not answer: {result.last_words}")

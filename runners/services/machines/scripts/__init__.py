@@ -39,7 +39,7 @@ FAILED = "failed"  # the first word of a launch that certainly has not started i
 LATE = "late"  # the first line of a launch that timed out and whose command may still start
 # Exit codes of a launch that failed.
 PRELUDE_FAILED, NO_LOGIN_SHELL, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 73, 74
-NO_LOG = 66  # exit code of `read_log` and `grep_log`
+NO_LOG = 66  # exit code of `read_log` and `read_end`
 PLACEHOLDER = "placeholder-of-autosubmit-runners"  # an argument of the process that `cancelling` makes
 BUSY = 76  # exit code of `cancelling`: a process runs the experiment
 KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
@@ -298,13 +298,28 @@ def leftovers(
     )
 
 
-def grep_log(key: str, pattern: str, *, repeated: str, limit: int) -> str:
-    """Return the script that prints the log lines that match an extended regular expression: their last `limit` bytes.
+def read_end(
+    key: str, pattern: str, *, repeated: str, seconds: int, lines: int, tail: int, jobs: Shell, mark: str
+) -> str:
+    """Return the script that reads all that explains the end of a run, in three parts.
 
-    Of consecutive lines that contain the text `repeated`, it prints only the last one.
-    Exit code NO_LOG: the log does not exist or is not a regular file.
+    First the log lines that match an extended regular expression: their last `lines` bytes. Of consecutive lines that
+    contain the text `repeated`, it prints only the last one. `seconds` end the search. Then `<mark> <exit code>`: 0 or
+    1 if the whole log was searched. Then what the script part `jobs` prints, and `<mark>`. The third part is that of
+    `read_log` for the last `tail` bytes. Exit code NO_LOG: the log does not exist or is not a regular file.
     """
-    return _filled("grep_log", key=key, pattern=pattern, repeated=repeated, limit=limit)
+    return _filled(
+        "read_end",
+        key=key,
+        pattern=pattern,
+        repeated=repeated,
+        seconds=seconds,
+        lines=lines,
+        jobs=jobs,
+        mark=mark,
+        offset=-tail,
+        limit=tail,
+    )
 
 
 def read_log(key: str, *, offset: int, limit: int) -> str:
