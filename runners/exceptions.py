@@ -15,6 +15,7 @@ RunnerServiceError
 ├─ IdempotencyKeyReused      another request came with this Idempotency-Key before
 ├─ IdempotencyInProgress     the first request with this Idempotency-Key is still under way
 ├─ AlreadyRunning            carries the active run, if this service has started it
+│  └─ ForeignRun             a process of the account runs the experiment, and this service has not started it
 ├─ NotRunning                carries the last run
 ├─ AmbiguousRun              several installations run an experiment of this id, and the request does not name one
 ├─ StillReachable            the machine answers, so the run may not be abandoned
@@ -33,6 +34,7 @@ RunnerServiceError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from runners import printable
@@ -135,6 +137,27 @@ class AlreadyRunning(RunnerServiceError):
     def __init__(self, detail: str, run: Any = None, **facts: Any) -> None:
         super().__init__(detail, **facts)
         self.run = run
+
+
+class ForeignRun(AlreadyRunning):
+    """Processes of the account run the experiment, and this service has not started them. Nothing was started.
+
+    `processes`: `ForeignProcess` objects, at least one, the oldest first. Fact: `foreign`, the members of the first.
+    `run`: None, or the last run of this service that the request found instead.
+    """
+
+    code = "foreign_run"
+
+    def __init__(self, expid: str, where: str, processes: Sequence[Any], run: Any = None) -> None:
+        first = processes[0]
+        more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""
+        super().__init__(
+            f"Experiment {expid} is already running on {where}: {first}{more}. This service has not started it: "
+            f"{first.command}. Wait for its end, or end it with stop-experiment and foreign: true.",
+            run=run,
+            foreign=first.as_dict(),
+        )
+        self.processes = list(processes)
 
 
 class NotRunning(RunnerServiceError):

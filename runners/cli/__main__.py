@@ -105,6 +105,7 @@ def parser(catalog: list[Command]) -> tuple[argparse.ArgumentParser, set[str]]:
     it.add_argument("expid")
     it.add_argument("--force", action="store_true", help="end it at once (KILL)")
     it.add_argument("--cancel-jobs", action="store_true", help="also cancel the jobs that it has submitted")
+    it.add_argument("--foreign", action="store_true", help="end a run that this service has not started")
 
     it = add("status", commands.status, "The state of an experiment's last run, or of a run.", scoped, patient)
     it.add_argument("what", metavar="EXPID|RUN")

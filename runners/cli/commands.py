@@ -37,7 +37,7 @@ def run(service: Service, args: argparse.Namespace) -> Exit:
 
 def stop(service: Service, args: argparse.Namespace) -> Exit:
     flags = {"force": args.force, "cancel_jobs": args.cancel_jobs, "dry_run": args.dry_run}
-    body = {"expid": args.expid, **scope(args), **flags}
+    body = {"expid": args.expid, **scope(args), **flags, **({"foreign": True} if args.foreign else {})}
     stopped = service.command("stop-experiment", body)
     if args.dry_run:
         return planned(stopped, args)
@@ -48,7 +48,10 @@ def stop(service: Service, args: argparse.Namespace) -> Exit:
         say(stopped["cancel"]["detail"])
     for warning in stopped["warnings"]:
         say(f"warning: {warning}")
-    show_run(stopped, args)
+    if "runner_id" in stopped:
+        show_run(stopped, args)
+    elif args.json:  # a run that the service has not started has no state there
+        put(json.dumps(stopped, indent=2))
     return {"unknown": Exit.UNKNOWN, "not_cancelled": Exit.FAILED}.get(stopped["cancel"]["outcome"], Exit.OK)
 
 

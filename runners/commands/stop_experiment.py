@@ -32,6 +32,13 @@ class StopExperiment(Command):
             "last run has left.",
             in_body=True,
         ),
+        Flag(
+            name="foreign",
+            label="Also a run that this service has not started",
+            help="End a run of the experiment that this service has not started, such as one that was started by hand. "
+            "It is searched with the profile, or in the account of the last run of this service.",
+            in_body=True,
+        ),
     )
     page = Page(title="Stop the run", intro="Ends the run and waits until its end was seen.", button="Stop")
     summary = "Stop an experiment"
@@ -42,7 +49,9 @@ class StopExperiment(Command):
         "the run, within RUNNERS_CANCEL_TIMEOUT, and `cancel` and `warnings` have the result. If the experiment is "
         "not running, `cancel_jobs` cancels the jobs that the last run has left. If several installations run an "
         "experiment with this id, `profile_name` is required: otherwise the response is 409 `ambiguous`, and nothing "
-        "is stopped."
+        "is stopped. A live `autosubmit run` of the account that this service has not started is never stopped "
+        "unasked: the response is then 409 `foreign_run` with its pid. With `foreign` it is ended by INT, TERM and "
+        "KILL (with `force` by KILL at once), each sent only if the process is still the same."
     )
     request_text = "Which experiment, and how hard. The run itself knows its machine."
 
@@ -53,7 +62,7 @@ class StopExperiment(Command):
         and 3.14 have no such command.
         """
         flags = {"force": force, "cancel_jobs": cancel_jobs}
-        return ["autosubmit", "stop", *(each.option for each in self.parameters if flags[each.name]), expid]
+        return ["autosubmit", "stop", *(each.option for each in self.parameters if flags.get(each.name)), expid]
 
 
 STOP_EXPERIMENT = StopExperiment()

@@ -135,6 +135,10 @@ class DetachedCommand(OfProfile):
             for column in found._meta.concrete_fields:
                 setattr(self, column.attname, getattr(found, column.attname))
 
+    def reload(self) -> None:
+        """Load the stored row. If the row was deleted, this object stays as it is."""
+        self.load(type(self)._default_manager.filter(pk=self.pk).first())
+
     def update_active(self, among: models.QuerySet[Any] | None = None, **changes: object) -> bool:
         """Update the row if its command is still active (and the row is in `among`). Otherwise reload it.
 
@@ -146,7 +150,7 @@ class DetachedCommand(OfProfile):
             for name, value in changes.items():
                 setattr(self, name, value)
         else:
-            self.refresh_from_db()
+            self.reload()
         return done
 
     def finish(

@@ -180,6 +180,12 @@ class RunnerRun(DetachedCommand):
     def __str__(self) -> str:
         return f"run {self.pk} of {self.expid} ({self.status})"
 
+    def reload(self) -> None:
+        """Load the stored row. A row that was deleted, because its launch was rejected, counts as never started."""
+        super().reload()
+        if self.is_active and not RunnerRun.objects.filter(pk=self.pk).exists():
+            self.status, self.reason = RunStatus.TERMINATED, RunReason.NEVER_STARTED
+
     @property
     def never_started(self) -> bool:
         return self.reason == RunReason.NEVER_STARTED

@@ -6,7 +6,7 @@ from django.urls import path, register_converter
 
 from runners.commands.parameters import EXPID_PATTERN
 from runners.commands.registry import one_shot_commands
-from runners.pages.views import commands, dashboard, history, run
+from runners.pages.views import commands, dashboard, foreign, history, run
 
 
 class ExpidConverter:
@@ -46,5 +46,6 @@ urlpatterns = [
     # An expid may be `create`, or the path of another command. Then the paths above match first, and the experiment
     # only lacks this overview page.
     path("experiments/<expid:expid>", dashboard.ExperimentPage.as_view(), name="experiment"),
+    path("experiments/<expid:expid>/stop-foreign", foreign.StopForeignRun.as_view(), name="stop-foreign"),
     path("history", history.History.as_view(), name="history"),
 ]

@@ -12,7 +12,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 from profiles.models import DeletedProfile, RunnerProfile, groups_of
 from runners.commands.base import Action as Action
 from runners.exceptions import NotRunning, ProfileForbidden, RunnerServiceError
-from runners.models import AuditRecord, DetachedCommand, RunnerRun
+from runners.models import AuditRecord, DetachedCommand, RunnerRun, SeenForeignRun
 
 Row = TypeVar("Row", bound=Model)
 
@@ -111,7 +111,7 @@ def _hidden(profiles: list[int], user: Any, starter: str) -> Q:
     return rows & ~Q(**{starter: user.get_username()}) if user.is_authenticated else rows
 
 
-def may_see(user: Any, row: DetachedCommand) -> bool:
+def may_see(user: Any, row: DetachedCommand | SeenForeignRun) -> bool:
     """Return True if `user` may see the row. The same as `visible`, for one row."""
     if row.profile_id is None or row.profile_id not in view_rules():
         return True

@@ -33,7 +33,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import AuditRecord, RunnerRun
-from runners.services import lifecycle, run_options
+from runners.services import foreign_runs, lifecycle, run_options
 from runners.services.active_runs import forget_earlier_runs, in_use, require_idle, run_in_the_way
 from runners.services.audit import begin
 from runners.services.machines import scripts
@@ -159,6 +159,12 @@ def plan_stop(*, run: RunnerRun, force: bool = False, cancel_jobs: bool = False)
     """
     argv = STOP_EXPERIMENT.argv(run.expid, force=force, cancel_jobs=cancel_jobs)
     return _plan(lifecycle.runner_of(run).config, argv)
+
+
+def plan_foreign_stop(*, expid: str, place: foreign_runs.Place, force: bool = False) -> Plan:
+    """Return the plan for the first step of a stop of a run that this service has not started. Asks the machine."""
+    argv = foreign_runs.plan_argv(foreign_runs.find(expid, place)[0], force=force)
+    return Plan(place.config.as_dict(), get_runner(place.config).where, argv, shlex.join(argv))
 
 
 def _plan(config: RunnerConfig, argv: list[str]) -> Plan:

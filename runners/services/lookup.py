@@ -29,6 +29,10 @@ class Scope:
     profile_id: int | None
     installations: re.Pattern[str]
 
+    def matches(self, row: Any) -> bool:
+        """Return True if a row, which has a profile and an installation, is in this scope."""
+        return row.profile_id == (self.profile_id or 0) or bool(self.installations.fullmatch(row.installation))
+
     def filter(self, runs: QuerySet[RunnerRun]) -> QuerySet[RunnerRun]:
         fitting = [name for name in _installations(runs) if self.installations.fullmatch(name)]
         return runs.filter(Q(installation__in=fitting) | Q(profile_id=self.profile_id or 0))

@@ -376,7 +376,7 @@ def _active(runs: Sequence[DetachedCommand]) -> QuerySet[Any]:
 def _set_or_reload(run: DetachedCommand, changes: dict[str, Any], still_active: set[int] | None) -> None:
     """Let the object match its row. `still_active`: the numbers of the updated rows; None: all were updated."""
     if still_active is not None and run.pk not in still_active:
-        run.refresh_from_db()  # another process has ended it meanwhile
+        run.reload()  # another process has ended it meanwhile
         return
     for name, value in changes.items():
         setattr(run, name, value)

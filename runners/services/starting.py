@@ -6,6 +6,7 @@ import shlex
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from runners.commands.parameters import Params
@@ -14,12 +15,13 @@ from runners.exceptions import (
     AlreadyRunning,
     CommandFailed,
     CommandTimedOut,
+    ForeignRun,
     OutcomeUnknown,
     RunnerUnreachable,
     StoppedDuringLaunch,
 )
-from runners.models import AuditRecord, RunnerRun, RunReason, new_run_key
-from runners.services import access, interrupted, lifecycle, probing, run_options
+from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
+from runners.services import access, foreign_runs, interrupted, lifecycle, probing, run_options
 from runners.services.active_runs import is_same_environment, is_same_target
 from runners.services.audit import begin
 from runners.services.machines.registry import get_module_loader, get_runner
@@ -40,10 +42,10 @@ def run_experiment(
     `key`: name of the run directory. A caller that passes its own key can find the run by it, even if this call fails.
     `params`: options of `autosubmit run`. `previous_run`: the number of the run that this one continues.
 
-    Raises InvalidRequest if the machine cannot obey an option; AlreadyRunning; StoppedDuringLaunch if somebody stops
-    the run meanwhile; RunnerUnreachable or CommandFailed if the run certainly did not start; OutcomeUnknown or
-    CommandTimedOut if it may have started. In the last case the run stays ACTIVE, and the next probe tells whether it
-    started.
+    Raises InvalidRequest if the machine cannot obey an option; AlreadyRunning (ForeignRun if another process of the
+    account runs the experiment); StoppedDuringLaunch if somebody stops the run meanwhile; RunnerUnreachable or
+    CommandFailed if the run certainly did not start; OutcomeUnknown or CommandTimedOut if it may have started. In the
+    last case the run stays ACTIVE, and the next probe tells whether it started.
     """
     params = params or {}
     argv = RUN_EXPERIMENT.argv(expid, params)
@@ -73,8 +75,16 @@ def run_experiment(
     loader = get_module_loader(config)
     try:
         identity = runner.launch(
-            run.key, f"exec {shlex.join(argv)}", prelude=loader.steps(argv), timeout=settings.RUNNERS_LAUNCH_TIMEOUT
+            run.key,
+            f"exec {shlex.join(argv)}",
+            prelude=loader.steps(argv),
+            timeout=settings.RUNNERS_LAUNCH_TIMEOUT,
+            unless_runs=foreign_runs.search_of(expid, config, but=run),
         )
+    except ForeignRun as error:
+        _withdraw(run, audit, error)
+        foreign_runs.remember(expid, config, profile_name, error.processes)
+        raise
     except (RunnerUnreachable, CommandFailed) as error:
         lifecycle.finish_run(run, reason=RunReason.NEVER_STARTED, detail=error.detail, unless_stopped=True)
         _require_not_stopped(run)
@@ -88,6 +98,22 @@ def run_experiment(
     if run.reason == RunReason.STOPPED:
         _require_not_stopped(run)
     return run
+
+
+def _withdraw(run: RunnerRun, audit: AuditRecord, error: ForeignRun) -> None:
+    """Remove the row of a launch that the machine has rejected: the run of another process is no run of this service.
+
+    If somebody has asked to stop the run meanwhile, the row is kept as never started, because the stop needs it.
+    """
+    with transaction.atomic():
+        mine = RunnerRun.objects.active().filter(pk=run.pk, stop_requested_at=None, stop_owner="")
+        is_mine = mine.update(status=RunStatus.TERMINATED, reason=RunReason.NEVER_STARTED, finished=timezone.now())
+        if is_mine:
+            RunnerRun.objects.filter(pk=run.pk).delete()
+            audit.run_id = None
+    if not is_mine:
+        lifecycle.finish_run(run, reason=RunReason.NEVER_STARTED, detail=error.detail, unless_stopped=True)
+        _require_not_stopped(run)
 
 
 def _require_no_cancel(expid: str, installation: str) -> None:

@@ -34,7 +34,7 @@ from runners.exceptions import (
     StopNotConfirmed,
 )
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import access, interrupted, lifecycle, lookup, own_process, probing, run_end
+from runners.services import access, foreign_runs, interrupted, lifecycle, lookup, own_process, probing, run_end
 from runners.services.audit import begin
 from runners.services.cancelling import Cancellation, cancel
 from runners.services.lookup import Scope
@@ -384,11 +384,29 @@ class StopOutcome:
     warnings: list[str] = field(default_factory=list)
 
 
-def run_to_stop(*, expid: str, viewer: Any, cancel_jobs: bool = False, scope: Scope | None = None) -> RunnerRun:
+def run_to_stop(
+    *,
+    expid: str,
+    viewer: Any,
+    cancel_jobs: bool = False,
+    scope: Scope | None = None,
+    place: foreign_runs.Place | None = None,
+) -> RunnerRun:
     """Return the run to stop: the active one or, with `cancel_jobs`, the last one (`lookup.to_stop`).
 
-    Raises RunNotFound, NotRunning, AmbiguousRun.
+    Raises RunNotFound, NotRunning, AmbiguousRun. Raises ForeignRun instead of the first two if the machine of `place`,
+    or else of the last run, sees a run that this service has not started.
     """
+    try:
+        return _run_to_stop(expid, viewer, cancel_jobs, scope)
+    except (RunNotFound, NotRunning) as error:
+        last = getattr(error, "run", None)
+        if found := place or (last and foreign_runs.place_of_run(last, viewer)):
+            foreign_runs.require_none(expid, found)
+        raise
+
+
+def _run_to_stop(expid: str, viewer: Any, cancel_jobs: bool, scope: Scope | None) -> RunnerRun:
     run = lookup.to_stop(expid, viewer, scope)
     if run is None:
         raise RunNotFound(f"Experiment {expid} was never run here.")
@@ -407,6 +425,7 @@ def stop_experiment(
     audit: AuditRecord,
     viewer: Any,
     scope: Scope | None = None,
+    place: foreign_runs.Place | None = None,
     force: bool = False,
     cancel_jobs: bool = False,
     authorize: Callable[[RunnerRun], None] = lambda run: None,
@@ -417,9 +436,10 @@ def stop_experiment(
     taken only while the identity matches, and each is verified. `force` sends KILL at once. `cancel_jobs` then cancels
     the experiment's jobs; if nothing runs, it cancels the jobs of the last run. A run that has just ended by itself is
     not a failure. `authorize` gets the run that would be stopped and raises if the caller may not stop it.
-    Raises RunNotFound, NotRunning, AmbiguousRun, RunnerUnreachable (state unchanged), StopNotConfirmed.
+    `place`: as in `run_to_stop`.
+    Raises RunNotFound, NotRunning, ForeignRun, AmbiguousRun, RunnerUnreachable (state unchanged), StopNotConfirmed.
     """
-    run = run_to_stop(expid=expid, viewer=viewer, cancel_jobs=cancel_jobs, scope=scope)
+    run = run_to_stop(expid=expid, viewer=viewer, cancel_jobs=cancel_jobs, scope=scope, place=place)
     audit.of_run(run)
     authorize(run)
     stop = Stop(run, audit, force=force, cancel_jobs=cancel_jobs)

@@ -65,6 +65,7 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
         422, "idempotency_key_reused", "This Idempotency-Key was used for another request"
     ),
     ours.AlreadyRunning: ProblemType(409, "already_running", "The experiment is running"),
+    ours.ForeignRun: ProblemType(409, "foreign_run", "A process that this service has not started runs the experiment"),
     ours.NotRunning: ProblemType(409, "not_running", "The experiment is not running"),
     ours.AmbiguousRun: ProblemType(409, "ambiguous", "Several installations run an experiment with this id"),
     ours.StoppedDuringLaunch: ProblemType(

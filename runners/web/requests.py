@@ -16,6 +16,7 @@ from rest_framework import serializers
 
 from profiles.accounts import person_of
 from profiles.api.serializers import ModulesField, SectionsMixin
+from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from profiles.models import RunnerProfile
 from profiles.rules import MODULE_LOADERS, RUNNERS
 from profiles.validators import one_of
@@ -23,9 +24,9 @@ from runners.commands.base import Command
 from runners.commands.parameters import InvalidParams
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
-from runners.exceptions import ProfileNotFound
+from runners.exceptions import ProfileForbidden, ProfileNotFound
 from runners.printable import quoted
-from runners.services import access, lookup
+from runners.services import access, foreign_runs, lookup
 from runners.web.fields import (
     MAX_NAMED,
     ExpidField,
@@ -163,8 +164,27 @@ class RunStatusRequest(WhichRun):
 class StopExperimentRequest(WhichRun):
     __doc__ = STOP_EXPERIMENT.request_text
 
-    force, cancel_jobs = map(field_of, STOP_EXPERIMENT.parameters)
+    force, cancel_jobs, foreign = map(field_of, STOP_EXPERIMENT.parameters)
     dry_run = FlagField(help_text=DRY_RUN)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Add `place`: where to look for a run that this service has not started; None if that is not known.
+
+        With `foreign`, raises ProfileForbidden and InvalidProfile if the profile cannot be used.
+        """
+        name, params = attrs["profile_name"], attrs["profile_params"]
+        attrs = super().validate(attrs)
+        attrs["place"] = None
+        if name is not None:
+            user = self.context["viewer"]
+            try:
+                profile = enabled_profile(name, user)
+                access.require(user, profile, access.Action.STOP)
+                attrs["place"] = foreign_runs.Place(profile.resolve(params, person_of(user)), name)
+            except (InvalidProfile, ForbiddenParameter, ProfileForbidden, ProfileNotFound):
+                if attrs["foreign"]:
+                    raise
+        return attrs
 
 
 # --- from the registry ------------------------------------------------------------------------------------------------

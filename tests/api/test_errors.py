@@ -49,6 +49,7 @@ PROMISED = {
     "jobs_not_found": 404,
     "method_not_allowed": 405,
     "already_running": 409,
+    "foreign_run": 409,
     "not_running": 409,
     "still_reachable": 409,
     "stopped_during_launch": 409,

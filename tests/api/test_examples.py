@@ -10,6 +10,7 @@ import copy
 import fcntl
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from runners.services.machines.ssh.pool import POOL
 from tests.support.commands import switch_all_on
 from tests.support.environments import StubAccount, find_lmod
 from tests.support.examples import OPERATIONS, Recorder, shapes
-from tests.support.processes import PATIENCE, wait_for
+from tests.support.processes import PATIENCE, die_with_parent, wait_for
 from tests.support.requirements import need
 from tests.support.servers import SSHServer
 
@@ -160,6 +161,27 @@ class World:
             profile.write_text(before)
             began.unlink(missing_ok=True)
             self.account.control(stub or "nothing")
+
+    @contextmanager
+    def by_hand(self) -> Iterator[None]:
+        """Run a001 without the service."""
+        self.account.control("run", SLEEP=600)
+        calls = len(self.account.calls("run"))
+        process = subprocess.Popen(
+            [str(self.account.programs / "autosubmit"), "run", "a001"],
+            env={"HOME": str(self.account.home), "PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+        wait_for(lambda: len(self.account.calls("run")) > calls, what="the run")
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
 
     @contextmanager
     def meanwhile(self, operation: str, body: Any, *, keep: bool = False, **options: Any) -> Iterator[None]:
@@ -289,6 +311,9 @@ def main_job(world: World) -> None:
     ask("stop_experiment", {**EXPID, "dry_run": True}, example="Plan")
     ask("stop_experiment", EXPID)
     world.each(("stop_experiment", "abandon_run"), "not_running")
+    with world.by_hand():
+        world.each(("run_experiment", "stop_experiment"), "foreign_run")
+        ask("stop_experiment", {**EXPID, "foreign": True}, example="Foreign")
     ask("list_runs", query="?expid=a001")
     ask("get_run_log", id=world.run)
 

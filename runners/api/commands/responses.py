@@ -69,6 +69,43 @@ class RunStoppedAnswer(RunSerializer):
     )
 
 
+class ForeignRunSerializer(serializers.Serializer[Any]):
+    """A process that runs an experiment and that this service has not started."""
+
+    pid = serializers.IntegerField()
+    since = serializers.DateTimeField(allow_null=True, help_text="When it started, by the machine's clock.")
+    host = serializers.CharField(help_text="The host name of the machine.")
+    command = serializers.CharField(help_text="Its command line, at most 200 characters.")
+
+
+class SeenForeignRunSerializer(ForeignRunSerializer):
+    """The foreign run that was last seen for an experiment. It may have ended since then."""
+
+    user = serializers.CharField(allow_blank=True, help_text="The account.")
+    seen_at = serializers.DateTimeField(help_text="When a run or a stop was requested and found it.")
+
+
+class RunStatusAnswer(RunSerializer):
+    """The last run of an experiment."""
+
+    foreign = SeenForeignRunSerializer(
+        required=False,
+        help_text="Only if a run that this service has not started was seen after this run. The status itself does not "
+        "search for one.",
+    )
+
+
+class ForeignStoppedAnswer(serializers.Serializer[Any]):
+    """The answer to a stop with `foreign`: the process, what was done to end it, and what became of its jobs."""
+
+    message = serializers.CharField()
+    expid = serializers.CharField()
+    foreign = ForeignRunSerializer()
+    steps = StopStep(many=True, help_text="The steps, in order.")
+    cancel = CancelAnswer()
+    warnings = serializers.ListField(child=serializers.CharField(), help_text="What may still run.")
+
+
 class CommandAnswer(serializers.Serializer[Any]):
     message = serializers.CharField()
     warnings = serializers.ListField(

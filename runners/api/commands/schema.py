@@ -17,15 +17,16 @@ from drf_spectacular.utils import (
 
 from runners.api.commands.responses import (
     CommandsAnswer,
+    ForeignStoppedAnswer,
     PlanAnswer,
     RunStartedAnswer,
+    RunStatusAnswer,
     RunStoppedAnswer,
     answer_of,
 )
 from runners.api.idempotency import KEY_PATTERN
 from runners.api.openapi.describe import BODY, BUSY, COMMON, ON_MACHINE, READING, problems, reading
 from runners.api.operations.serializers import OperationSerializer
-from runners.api.runs.serializers import RunSerializer
 from runners.commands.base import Command, OneShotCommand
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
@@ -106,14 +107,21 @@ def operation(
 
 
 def command(
-    operation_id: str, summary: str, description: str, *, answer: Any, codes: tuple[str, ...], **rest: Any
+    operation_id: str,
+    summary: str,
+    description: str,
+    *,
+    answer: Any,
+    codes: tuple[str, ...],
+    other: tuple[Any, ...] = (),
+    **rest: Any,
 ) -> Any:
-    """Describe an operation that obeys `dry_run` and `Idempotency-Key`."""
+    """Describe an operation that obeys `dry_run` and `Idempotency-Key`. `other`: further answers beside `answer`."""
     return operation(
         operation_id,
         summary,
         description,
-        answer=PolymorphicProxySerializer(f"{answer.__name__}OrPlan", [PlanAnswer, answer], None),
+        answer=PolymorphicProxySerializer(f"{answer.__name__}OrPlan", [PlanAnswer, answer, *other], None),
         codes=(*codes, "idempotency_in_progress", "idempotency_key_reused"),
         **{"parameters": [IDEMPOTENCY_KEY, REPLAYED, IN_PROGRESS], **rest},
     )
@@ -158,14 +166,15 @@ run_experiment = of_command(
     RUN_EXPERIMENT,
     request=RunExperimentRequest,
     answer=RunStartedAnswer,
-    codes=(*WITH_PROFILE, "already_running", "stopped_during_launch"),
+    codes=(*WITH_PROFILE, "already_running", "foreign_run", "stopped_during_launch"),
 )
 
 stop_experiment = of_command(
     STOP_EXPERIMENT,
     request=StopExperimentRequest,
     answer=RunStoppedAnswer,
-    codes=("endpoint_disabled", "run_not_found", "not_running", "runner_unreachable")
+    other=(ForeignStoppedAnswer,),
+    codes=("endpoint_disabled", "run_not_found", "not_running", "foreign_run", "runner_unreachable")
     + ("outcome_unknown", "stop_not_confirmed", "ambiguous", *WHICH_RUN, *BUSY),
 )
 
@@ -185,7 +194,7 @@ get_runner_run_status = operation(
     "machine, unless it was just probed. While the machine is unreachable, the response has the last known state with "
     "`reachable: false`.",
     request=RunStatusRequest,
-    answer=RunSerializer,
+    answer=RunStatusAnswer,
     codes=("run_not_found", *WHICH_RUN),
     common=(*READING, *BODY),
     tag="runs",

@@ -17,8 +17,9 @@ from runners.commands.base import Command, OneShotCommand
 from runners.commands.registry import COMMANDS, one_shot_commands
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
+from runners.exceptions import RunNotFound
 from runners.models import RunnerRun, TokenScope
-from runners.services import access, execute, idempotency, runs, starting, stopping
+from runners.services import access, execute, foreign_runs, idempotency, runs, starting, stopping
 from runners.services.cancelling import NOT_REQUESTED
 from runners.services.representations import run_fields
 from runners.web.requests import RunExperimentRequest, RunStatusRequest, StopExperimentRequest, request_of
@@ -61,6 +62,8 @@ class ExperimentCommands(IdempotentViewSet):
     @command(STOP_EXPERIMENT, StopExperimentRequest)
     def stop_experiment(self, request: Request) -> Response:
         data = self.validated(request)
+        if data.pop("foreign"):
+            return self._stop_foreign(request, data)
 
         def authorize(run: RunnerRun) -> None:
             access.require_stop(request.user, run)
@@ -68,12 +71,23 @@ class ExperimentCommands(IdempotentViewSet):
                 idempotency.bind_run(self.record, run)
 
         if data.pop("dry_run"):
-            where = {name: data.pop(name) for name in ("expid", "scope")}
+            where = {name: data.pop(name) for name in ("expid", "scope", "place")}
             run = stopping.run_to_stop(**where, viewer=request.user, cancel_jobs=data["cancel_jobs"])
             authorize(run)
             return self.planned(execute.plan_stop(run=run, **data))
         outcome = stopping.stop_experiment(**data, viewer=request.user, audit=self.audit, authorize=authorize)
         return Response(stopped_answer(outcome))
+
+    def _stop_foreign(self, request: Request, data: dict[str, Any]) -> Response:
+        """Stop a run that this service has not started."""
+        expid = data["expid"]
+        place = foreign_runs.place_to_stop(expid, request.user, data["scope"], data["place"])
+        if data["dry_run"]:
+            return self.planned(execute.plan_foreign_stop(expid=expid, place=place, force=data["force"]))
+        outcome = foreign_runs.stop(
+            expid=expid, place=place, audit=self.audit, force=data["force"], cancel_jobs=data["cancel_jobs"]
+        )
+        return Response(outcome.as_dict())
 
 
 def _add(found: OneShotCommand) -> None:
@@ -124,4 +138,12 @@ class RunStatusView(ReadOnlyAPIView):
         user = viewer(request)
         body = RunStatusRequest(data=request.data, context={"viewer": user})
         body.is_valid(raise_exception=True)
-        return Response(run_fields(runs.get_run(**body.validated_data, viewer=user)))
+        expid, scope = body.validated_data["expid"], body.validated_data["scope"]
+        try:
+            run = runs.get_run(expid=expid, scope=scope, viewer=user)
+        except RunNotFound as error:
+            if seen := foreign_runs.seen(expid, user, scope=scope):
+                error.facts["foreign"] = seen
+            raise
+        seen = foreign_runs.seen(expid, user, run=run)
+        return Response(run_fields(run) | ({"foreign": seen} if seen else {}))

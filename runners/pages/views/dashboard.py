@@ -17,7 +17,7 @@ from runners.models import AuditRecord, RunnerRun
 from runners.pages import run_lists
 from runners.pages.base import LoginRequiredMixin, PageView
 from runners.pages.views import history
-from runners.services import access, health
+from runners.services import access, foreign_runs, health
 from runners.web import compression
 
 
@@ -91,6 +91,7 @@ class ExperimentPage(PageView):
         return super().get_context_data(
             **kwargs,
             runs=runs,
+            foreign=foreign_runs.last_seen(expid, user),
             # The linked pages of commands start with the profile that was used last.
             profile=self.request.GET.get("profile_name") or (runs[0].profile_name if runs else ""),
             active=next((run for run in runs if run.is_active), None) if len(installations) == 1 else None,

@@ -22,13 +22,14 @@ from profiles.rules import RunnerRules
 from runners.exceptions import (
     CommandFailed,
     CommandTimedOut,
+    ForeignRun,
     MachineBusy,
     OutcomeUnknown,
     RunnerUnreachable,
     TooManyCommands,
 )
 from runners.printable import TEXT_LIMIT
-from runners.services.machines import scripts, startup
+from runners.services.machines import foreign, scripts, startup
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.bulkheads import BULKHEADS, Wait
@@ -222,17 +223,29 @@ class Runner(RunnerRules, ABC):
     def _not_evaluated(self, exchange: Exchange, timeout: float) -> str:
         return startup.explain(self.where, exchange, timeout, is_remote=bool(self.config.target.host))
 
-    def launch(self, key: str, command: str, *, timeout: float, prelude: Sequence[str] = ()) -> Identity:
+    def launch(
+        self,
+        key: str,
+        command: str,
+        *,
+        timeout: float,
+        prelude: Sequence[str] = (),
+        unless_runs: foreign.Search | None = None,
+    ) -> Identity:
         """Start a command detached, in the run directory `key`, and return its identity.
 
         `prelude` lines run first, in the same login shell; the call waits for them but not for the command.
         Raises CommandFailed, with the end of the output, if the launch script reports that the prelude failed or that
         the run directory cannot be created. Raises RunnerUnreachable if it reports that start-up files have replaced
-        the login shell. In both cases the command certainly did not start. After OutcomeUnknown (the connection or the
+        the login shell. Raises ForeignRun if another process runs the experiment of `unless_runs`. In these cases the
+        command certainly did not start. After OutcomeUnknown (the connection or the
         reporting shell was lost, or the answer is not valid) or CommandTimedOut (the prelude still runs) the command
         may still start; probe `key` to find out. Otherwise raises the errors of `execute`.
         """
-        script = scripts.launch(key, command, prelude=prelude, timeout=timeout)
+        search = unless_runs or foreign.Search("")
+        script = scripts.launch(
+            key, command, prelude=prelude, timeout=timeout, unless_runs=search.expid, known=search.known
+        )
         result = self.execute(script, timeout=timeout, until=scripts.READY)
         answer = _lines(result)
         if answer.strip() == scripts.LATE:
@@ -247,6 +260,8 @@ class Runner(RunnerRules, ABC):
                 self.learn_node(identity.host, result.peer)
                 return identity
             code, words = parse_failed_launch(answer, scripts.FAILED)
+            if code == scripts.FOREIGN_RUN:
+                raise ForeignRun(search.expid, self.where, foreign.parse_lines(words))
         except Unreadable as error:  # the program that answered may also have started the command
             raise OutcomeUnknown(
                 f"The answer of {self.where} to the launch is not valid ({error}). The reporting shell was killed, or "

@@ -38,7 +38,7 @@ READY = "ready"  # the last line of a launch that succeeded
 FAILED = "failed"  # the first word of a launch that certainly has not started its command; the exit code follows
 LATE = "late"  # the first line of a launch that timed out and whose command may still start
 # Exit codes of a launch that failed.
-PRELUDE_FAILED, NO_LOGIN_SHELL, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 73, 74
+PRELUDE_FAILED, NO_LOGIN_SHELL, FOREIGN_RUN, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 72, 73, 74
 NO_LOG = 66  # exit code of `read_log` and `read_end`
 PLACEHOLDER = "placeholder-of-autosubmit-runners"  # an argument of the process that `cancelling` makes
 BUSY = 76  # exit code of `cancelling`: a process runs the experiment
@@ -80,6 +80,7 @@ _CONSTANTS: dict[str, Value] = {
         f"belongs to another account, or its mode cannot be changed. Remove it, or change its owner to this account "
         f"and its mode to 0700.' >&2; exit {NO_RUN_DIRECTORY}; }}"
     ),
+    "FOREIGN_RUN": FOREIGN_RUN,
     "KILLED": KILLED,
     "LATE": LATE,
     "NO_LOG": NO_LOG,
@@ -167,7 +168,15 @@ def surroundings(directory: str = _BASE_DIRECTORY) -> str:
     return "{ " + "; ".join([*parts, _filled("user_names", "; ")]) + "; }"
 
 
-def launch(key: str, command: str, *, timeout: float, prelude: Sequence[str] = ()) -> str:
+def launch(
+    key: str,
+    command: str,
+    *,
+    timeout: float,
+    prelude: Sequence[str] = (),
+    unless_runs: str = "",
+    known: Sequence[str] = (),
+) -> str:
     """Return the script that starts `command` detached and reports its identity.
 
     `mkdir` of the run directory fails if it exists, so one key is launched at most once, even if this script arrives
@@ -175,10 +184,12 @@ def launch(key: str, command: str, *, timeout: float, prelude: Sequence[str] = (
 
     The script prints one of these answers:
     - the identity and `ready`: the prelude has succeeded and the command is about to execute
-    - `failed CODE` and then the end of the log: the command certainly was not and will not be started
+    - `failed CODE` and then the end of the log: the command certainly was not and will not be started. With code 72,
+      the lines of `foreign_look` follow instead: `unless_runs` is an expid, and another process of the account runs it
     - `late`: the prelude takes longer than `timeout` seconds
     After any other answer it is unknown whether the command was started. Codes: 70 the prelude failed, 71 start-up
-    files replaced or ended the login shell, 73 no run directory, 74 cannot write.
+    files replaced or ended the login shell, 72 another process runs the experiment, 73 no run directory, 74 cannot
+    write.
     """
     steps = " && ".join([surroundings(f'"$HOME"/{BASE}/{quote(key)}'), *prelude])
     text = str(_filled("command", key=key, steps=Shell(steps), command=Shell(command)))
@@ -189,7 +200,32 @@ def launch(key: str, command: str, *, timeout: float, prelude: Sequence[str] = (
         shell=str(_filled("command_shell", "; ")),
         timeout=f"{timeout:g}",
         whole_seconds=math.ceil(timeout),
+        expid=unless_runs,
+        known=" ".join(known),
     )
+
+
+def foreign_look(expid: str, known: Sequence[str]) -> str:
+    """Return the script that prints a line for each `autosubmit run EXPID` of the account, and then `end`.
+
+    A line is `foreign HOST BOOT NAMESPACE PID START SINCE COMMAND LINE`. START: clock ticks since boot. SINCE: epoch
+    seconds. Processes in `known` (words `PID.START`, or the key of a run) are left out, and so are those with another
+    home directory, wrapper scripts around a found process, and its forks. At most 10 lines.
+    Source: the arguments of `autosubmit run` in 3.14 to 4.1, measured; proc(5).
+    """
+    return _filled("foreign_look", expid=expid, known=" ".join(known))
+
+
+def foreign_signal(expid: str, process: Sequence[str], name: str = "") -> str:
+    """Return the script that sends a signal to a process that `foreign_look` has found, and prints what it is then.
+
+    `process`: host, boot id, namespace, pid and start time. The signal is sent only if the process is the same, of this
+    account, and still has the arguments of `autosubmit run EXPID`. TERM and KILL are also sent to the processes below
+    it, except jobs of the local platform. Empty `name`: no signal. Answers: `alive`, `gone`, `changed` (other
+    arguments), `elsewhere HOST`.
+    """
+    host, boot, space, pid, start = process
+    return _filled("foreign_signal", expid=expid, host=host, boot=boot, space=space, pid=pid, start=start, name=name)
 
 
 def probe(targets: Iterable[tuple[str, bool, Sequence[str]]]) -> str:

@@ -10,11 +10,16 @@ IFS= read -r -d '' status </proc/self/status
 failed() { printf '@FAILED@ %s\n' "$1"; [ "$1" -ne @PRELUDE_FAILED@ ] || tail -c 4096 "$dir/log"; exit "$1"; }
 is_ready() { printf '%s\n' "$found" @READY@; exit; }
 is_late() { echo @LATE@; exit 124; }
+. machine.sh
+. left.sh
+. foreign.sh
+expid=@expid@ known=@known@ foreign=
+[ -z "$expid" ] || foreign_runs
+[ -z "$foreign" ] || { printf '@FAILED@ @FOREIGN_RUN@\n%s' "$foreign"; exit @FOREIGN_RUN@; }
 base=$HOME/@BASE@; dir=$base/@key@; text=@text@
 # shellcheck disable=SC2174 # only the deepest directory is ours
 [ -d "$base" ] || mkdir -p -m 700 "$base" || failed @NO_RUN_DIRECTORY@
 [ -O "$base" ] || { echo @FAILED@ @NO_RUN_DIRECTORY@; @FOREIGN@; }
-. machine.sh
 . process.sh
 . supervisor.sh
 found= shell=
