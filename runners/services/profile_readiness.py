@@ -16,16 +16,18 @@ from django.contrib.auth.models import User
 from django.db.models import Count, Q
 
 from profiles import parameters, readiness, validators
-from profiles.limits import ACCOUNTS, USERNAME
+from profiles.accounts import accounts_of
+from profiles.limits import ACCOUNTS, USERNAME, is_mapped
 from profiles.models import AccountMap, PublishedSSHKey, RunnerProfile
 from profiles.parameter import Values
+from profiles.people import Person
 from profiles.readiness import Missing, Page
 from profiles.rules import MODULE_LOADERS, RUNNERS
 from runners.exceptions import RunnerServiceError
-from runners.services.machines.ssh import authentication, connect, keys, known_hosts
+from runners.services.machines.ssh import authentication, connect, keys, known_hosts, user_authority
 from runners.services.machines.ssh.config import DEFAULT_SSH_PORT
-from runners.services.machines.ssh.runner import HOST, PORT, USER, SSHRunner
-from runners.services.machines.ssh.target import SSHTarget
+from runners.services.machines.ssh.runner import AUTHENTICATION, HOST, PORT, USER, SSHRunner
+from runners.services.machines.ssh.target import CERTIFICATE, KEY, SSHTarget
 from runners_project import bounded
 
 MOST_HOSTS = 20  # host names of an open SSH.HOST that are looked up
@@ -48,7 +50,7 @@ def missing_of(profile: RunnerProfile) -> list[Missing]:
     page = Page("The profile", "admin:profiles_runnerprofile_change", (profile.pk,))
     found = [*_runner(profile, values, page)]
     if _may_use_ssh(profile, values):
-        found += [*_hosts(profile, values), *_service_key(), *_accounts(profile, values, page)]
+        found += [*_hosts(profile, values), *_credentials(values), *_accounts(profile, values, page)]
     return [*found, *_environment(profile, values, page), *_people(profile, page)]
 
 
@@ -109,6 +111,15 @@ def _host(target: SSHTarget, profile: RunnerProfile, seen: set[str]) -> Iterator
         )
 
 
+def _credentials(values: Values) -> Iterator[Missing]:
+    """Yield what is missing of the service's key and of the user CA, whichever the profile uses."""
+    way = values.get(AUTHENTICATION.path, KEY)
+    if way != CERTIFICATE:
+        yield from _service_key()
+    if way != KEY and not user_authority.authorities():
+        yield Missing("user CA", "The service has no user CA to sign certificates with.", "manage.py create_ssh_ca")
+
+
 def _service_key() -> Iterator[Missing]:
     """Yield what is missing of the service's key. A key of ~/.ssh/config or of an ssh-agent also lets in."""
     own = keys.current()
@@ -133,24 +144,38 @@ def _has_other_key() -> bool:
 def _accounts(profile: RunnerProfile, values: Values, page: Page) -> Iterator[Missing]:
     """Yield what is missing to say whose account a request uses."""
     if USER.path in values:
+        if values.get(AUTHENTICATION.path) == CERTIFICATE:
+            account = values[USER.path]
+            people = [Person(name, partial(accounts_of, name)) for name in _people_of(profile)]
+            yield from _unmapped(
+                [person.username for person in people if not is_mapped(account, profile.limits, person)], account
+            )
         return
     if profile.is_anybody:
         detail = "SSH.USER is open for every account: nothing binds it to the person who makes the request."
         yield Missing("account binding", detail, f"manage.py bind_profile {profile.name}", page)
         return
     users = profile.limits.users
-    if ACCOUNTS not in users or any(USERNAME in pattern for pattern in users):
+    needs_map = ACCOUNTS in users or values.get(AUTHENTICATION.path) == CERTIFICATE
+    if not needs_map or any(USERNAME in pattern for pattern in users):
         return
     mapped = {validators.canonical(name) for name in AccountMap.objects.values_list("person", flat=True)}
     names = [name for name in _people_of(profile) if validators.canonical(name) not in mapped]
     if names:
+        yield from _unmapped(names)
+    elif not mapped:
+        yield Missing("account mapping", "No account is mapped to any person.", page=ACCOUNTS_PAGE)
+
+
+def _unmapped(names: list[str], account: str = "") -> Iterator[Missing]:
+    """Yield what is missing if these people have no mapping to the account; empty: to any account."""
+    if names:
         shown = ", ".join(names[:SHOWN_NAMES]) + (
             f" and {len(names) - SHOWN_NAMES} more" if names[SHOWN_NAMES:] else ""
         )
-        detail = f"No account is mapped to {shown}, who may use the profile. ACCOUNTS in the YAML maps several at once."
+        which = f"The account {account} is not" if account else "No account is"
+        detail = f"{which} mapped to {shown}, who may use the profile. ACCOUNTS in the YAML maps several at once."
         yield Missing("account mapping", detail, page=ACCOUNTS_PAGE)
-    elif not mapped:
-        yield Missing("account mapping", "No account is mapped to any person.", page=ACCOUNTS_PAGE)
 
 
 def _people_of(profile: RunnerProfile) -> list[str]:

@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
+from profiles import parameters
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
 from profiles.toggles import toggles
 
@@ -105,7 +106,8 @@ def test_the_form_explains_every_field(browser: Client) -> None:
     text = text_of(page(browser, "runnerprofile_add"))
     fields = (RunnerProfile.FIELDS, RunnerProfile.ACCESS, RunnerProfile.LIMITS)
     for name in ("name", "enabled", "description", *(name for part in fields for name in part.values())):
-        help_text = RunnerProfile._meta.get_field(name).help_text
+        without_column = parameters.table().get(name)
+        help_text = without_column.help if without_column else RunnerProfile._meta.get_field(name).help_text
         assert help_text
         assert text_of(help_text)[:40] in text.replace("&#x27;", "'"), name
 

@@ -161,3 +161,22 @@ def test_a_service_with_a_key_has_it_without_publishing_being_asked_for_twice(tm
     PublishedSSHKey.objects.create(line=f"{' '.join(key.line.split()[:2])} another-comment")
     imported(tmp_path)
     assert "key" not in needs("MN5").replace("host key", "")
+
+
+def test_a_profile_with_certificates_needs_the_user_ca_and_mappings_instead_of_a_key(tmp_path: Path) -> None:
+    User.objects.create_user("ana")
+    text = """
+RUNNER_CONFIGURATION:
+  PROFILES:
+    FIXED: {RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE, SSH: {HOST: mn5, USER: acct, AUTHENTICATION: CERTIFICATE}}
+    OPEN: {RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE, SSH: {HOST: mn5, AUTHENTICATION: CERTIFICATE}}
+    BOTH: {RUNNER_TYPE: SSH, MODULE_LOADER_TYPE: NO_MODULE, SSH: {HOST: mn5, USER: acct, AUTHENTICATION: BOTH}}
+"""
+    said = imported(tmp_path, text)
+    assert "manage.py create_ssh_ca" in said
+    assert "The account acct is not mapped to ana" in said
+    assert needs("FIXED") == needs("OPEN") == "host key, user CA, account mapping"
+    assert needs("BOTH") == "host key, service key, user CA"
+    call_command("create_ssh_ca", stdout=io.StringIO(), stderr=io.StringIO())
+    AccountMap.objects.create(person="ana", accounts="acct")
+    assert needs("FIXED") == needs("OPEN") == "host key"
