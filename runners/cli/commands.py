@@ -265,7 +265,11 @@ def sentence(found: dict[str, Any]) -> str:
         words += f" ({found['reason']}{code})"
         if found["explanation"]:
             words += f"\n{found['explanation']}"
-    elif not found["reachable"]:
+    elif found.get("progress"):
+        counts = found["progress"]
+        words += f": {counts['done']} of {counts['total']} jobs done, {counts['running']} running"
+        words += f", {counts['failed']} failed" if counts["failed"] else ""
+    if found["status"] == "ACTIVE" and not found["reachable"]:
         words += f" (last known state): {found['unreachable_detail']}"
     return words
 

@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from runners.exceptions import RunnerUnreachable
 from runners.models import DetachedCommand
-from runners.services import background, leases, lifecycle, run_output
+from runners.services import background, leases, lifecycle, run_output, run_progress
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.probe import Probe, cannot_tell
@@ -246,15 +246,17 @@ def _answers_of(runner: Runner, runs: Sequence[DetachedCommand]) -> dict[str, Pr
 
     Rows whose stored identity cannot be read are not probed: it is unknown which process they mean.
     """
-    targets, answers = [], {}
+    targets, answers, known = [], {}, []
     for run in runs:
         try:
             targets.append(lifecycle.target_of(run))
+            known.append(run)
         except Unreadable as error:
             answers[run.key] = cannot_tell(f"The stored identity of this row cannot be read: {error}")
             if run.unreachable_detail != answers[run.key].detail:  # log it once
                 logger.error("%s cannot be probed: %s", run, error)
     if targets:
+        targets = run_progress.with_jobs(targets, known)
         answers |= runner.probe(targets, timeout=settings.RUNNERS_PROBE_TIMEOUT)
     return answers
 
@@ -315,13 +317,16 @@ def _cannot_be_read(run: DetachedCommand, detail: str) -> Probe:
 
 
 def _confirm_all(runs: Sequence[DetachedCommand], answers: dict[str, Probe], asked: datetime) -> None:
-    """Confirm any number of running rows, as `apply` does for one row, and store the states of their logs.
+    """Confirm any number of running rows, as `apply` does for one row, and store the states of their logs and jobs.
 
-    This takes one statement for the rows whose log has not changed, one for up to CHANGED_AT_ONCE others, and a
+    This takes one statement for the rows for which nothing has changed, one for up to CHANGED_AT_ONCE others, and a
     transaction for each row that is marked.
     """
     confirmed = {"confirmed_at": asked, "reachable": True, "unreachable_detail": "", "probing_until": None}
-    changed = [(run, run_output.changes(run, answers[run.key].log, asked)) for run in runs]
+    changed = [
+        (run, run_output.changes(run, answers[run.key].log, asked) | run_progress.changes(run, answers[run.key].jobs))
+        for run in runs
+    ]
     _set_all([run for run, changes in changed if not changes], **confirmed)
     changed = [(run, changes) for run, changes in changed if changes]
     if len(changed) == 1:

@@ -7,17 +7,21 @@ from typing import Any
 
 from runners.models import RunnerRun
 
+COUNTS = ("total", "done", "failed", "running")  # of `progress`
+
 
 def iso_time(value: datetime | None) -> str | None:
     """Format a time as ISO 8601 with offset, in whole seconds."""
     return value.isoformat(timespec="seconds") if value else None
 
 
-def progress_fields(run: RunnerRun) -> dict[str, int] | None:
+def progress_fields(run: RunnerRun) -> dict[str, Any] | None:
     """Return the counts of the jobs at the last look; None if they are not known."""
-    if not run.progress:
+    stored = run.progress if isinstance(run.progress, dict) else {}
+    values = [stored.get(name) for name in COUNTS]
+    if not all(isinstance(value, int) for value in values):  # not known, or somebody has changed the row
         return None
-    return {name: run.progress[name] for name in ("total", "done", "failed", "running")}
+    return dict(zip(COUNTS, values, strict=True))
 
 
 def run_fields(run: RunnerRun) -> dict[str, Any]:

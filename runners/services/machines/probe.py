@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from runners import printable
-from runners.services.machines import answers
+from runners.services.machines import answers, scripts
 from runners.services.machines.answers import Unreadable
 
 LOG_HEADER_LIMIT = 64  # bytes of the line before a log: two numbers of at most 19 digits
@@ -63,11 +63,16 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ProbeTarget:
-    """A run to probe. `claim`: its launch can no longer be in progress, so no trace means that it never started."""
+    """A run to probe. `claim`: its launch can no longer be in progress, so no trace means that it never started.
+
+    `expid`: the experiment whose jobs to count; empty: none. `stamp`: that of the counts that are known, or empty.
+    """
 
     key: str
     identity: Identity | None = None
     claim: bool = False
+    expid: str = ""
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ class Probe:
     node: str = ""  # the machine that answered, if it is not the one on which the run was started
     was_asked: bool = True  # False: this process did not ask, because too many requests wait for the machine
     log: LogState | None = None  # None: there is no log, or its state cannot be read
+    jobs: str = ""  # the line about the run's jobs, for `machines.jobs.parse_counts`; empty: not asked, or not known
 
     @property
     def is_over(self) -> bool:
@@ -173,6 +179,7 @@ def parse_probes(keys: Iterable[str], output: str, silence: str) -> dict[str, Pr
     """
     found: dict[str, list[str]] = {key: [] for key in keys}
     logs: dict[str, list[LogState | None]] = {key: [] for key in found}
+    jobs: dict[str, str] = {}
     for line in output.split("\n"):
         key = line.split(" ", 1)[0]
         if key in found:
@@ -181,6 +188,8 @@ def parse_probes(keys: Iterable[str], output: str, silence: str) -> dict[str, Pr
             key, state = _parse_log_state(line)
             if key in logs:
                 logs[key].append(state)
+        elif key == scripts.JOBS:
+            jobs[line[len(key) + 1 :].split(" ", 1)[0]] = line
     answered = {}
     for key, lines in found.items():
         if not lines:
@@ -189,7 +198,7 @@ def parse_probes(keys: Iterable[str], output: str, silence: str) -> dict[str, Pr
             answered[key] = cannot_tell("the machine gave several answers about one run")
         else:
             state = logs[key][0] if len(logs[key]) == 1 else None
-            answered[key] = replace(parse_probe(lines[0]), log=state)
+            answered[key] = replace(parse_probe(lines[0]), log=state, jobs=jobs.get(key, ""))
     return answered
 
 
