@@ -1,7 +1,7 @@
 # `make` lists the targets. They need python3 (3.11 or newer), make, and access to the package registries.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo test deploy-test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
+.PHONY: help install install-dev autosubmit run demo docs test deploy-test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
 
 PYTHON ?= python3
 export PYTHON
@@ -96,8 +96,12 @@ lock: install-dev ## Pin what deployments install, with hashes: requirements.loc
 migrations: install ## Fail when a model changed and its migration is missing
 	@tools/lint migrations
 
-readme: install autosubmit ## Run the README's commands against a server
+docs: install-dev ## Build the documents as a site into guide/; a running service shows it at /docs/guide/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+readme: install autosubmit ## Run the commands of the README and of the guide for scripts, each against a new server
 	@tools/check-readme README.md
+	@tools/check-readme docs/guides/script.md
 
 reference: ## Install the Autosubmit API 4.2.0, to compare with, into .tools/autosubmit-api
 	@tools/autosubmit-api-venv

@@ -308,6 +308,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+GUIDE_ROOT = BASE_DIR / "guide"  # the documents as a site, which `make docs` builds
 # Static files are public, and a web server of another account may serve them, so they do not follow the umask.
 FILE_UPLOAD_PERMISSIONS = 0o644
 FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755

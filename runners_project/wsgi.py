@@ -19,12 +19,15 @@ from whitenoise import WhiteNoise  # noqa: E402
 
 from runners.services import interrupted  # noqa: E402
 from runners.services.machines.bulkheads import BULKHEADS  # noqa: E402
+from runners_project import guide  # noqa: E402
 
 BULKHEADS.serve()
 
 
 def serve_static(inner: WhiteNoise) -> WhiteNoise:
-    """Add the static files from STATIC_ROOT. The fallback before collectstatic is the directories of the packages."""
+    """Add the guide, and the static files from STATIC_ROOT. Before collectstatic, those of the packages are used."""
+    if settings.GUIDE_ROOT.is_dir():
+        inner.add_files(str(settings.GUIDE_ROOT), prefix=guide.PREFIX)
     prefix = f"/{settings.STATIC_URL.strip('/')}/"
     if settings.STATIC_ROOT.is_dir():
         inner.add_files(str(settings.STATIC_ROOT), prefix=prefix)
@@ -36,4 +39,6 @@ def serve_static(inner: WhiteNoise) -> WhiteNoise:
 
 
 interrupted.mark_at_start()
-application = serve_static(WhiteNoise(django_application, max_age=3600))
+application = serve_static(
+    WhiteNoise(django_application, max_age=3600, index_file=True, add_headers_function=guide.add_headers)
+)
