@@ -19,6 +19,7 @@ from runners import printable
 from runners.commands import output
 from runners.commands.output import Complaint, UsageError
 from runners.commands.parameters import Parameter, Params
+from runners.services.machines import scripts
 from runners.services.machines.runner import CommandResult, Runner
 
 
@@ -37,7 +38,7 @@ class Page:
     `intro`: what the command does and when it is possible. `path`: of the page, below experiments/; empty: the name of
     the command. `menu`: its word in the menu of all pages; empty: only the page of an experiment links it.
     `next_command`: the name of the command whose page follows after success; empty: the page of the experiment follows.
-    `order`: menus and pages list commands by it.
+    `order`: menus and pages list commands by it. `preview_note`: what to know about a preview of changes.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Page:
     button: str
     done: str = ""
     preview_button: str = "Preview"
+    preview_note: str = ""
     path: str = ""
     menu: str = ""
     next_command: str = ""
@@ -116,6 +118,7 @@ class Command(ABC):
     needs_expid: ClassVar[bool] = True  # False: it has no experiment yet, because it creates one
     needs_profile: ClassVar[bool] = True  # False: it concerns a run, which knows its machine
     needs_idle: ClassVar[bool] = False  # the experiment must not be running
+    holds_lock: ClassVar[bool] = False  # Autosubmit does not lock the experiment for it, so the service does
     is_long: ClassVar[bool] = False  # may outlast a connection, so it can run as an operation
     page: ClassVar[Page]
     # For the OpenAPI document: the operation, and the schemas of the request body and of its `command_params`.
@@ -136,6 +139,10 @@ class Command(ABC):
 
     def validate_for(self, expid: str, params: Params) -> None:  # noqa: B027
         """Check the rules between parameters and the experiment. Raises InvalidParams."""
+
+    def checks(self, expid: str) -> list[str]:
+        """Return shell lists that have to succeed on the machine right before the command, in its environment."""
+        return [scripts.hold_lock(expid, locked=f"{output.LOCKED}.")] if self.holds_lock else []
 
 
 class OneShotCommand(Command):

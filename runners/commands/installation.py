@@ -13,6 +13,10 @@ from runners.services.machines.registry import get_module_loader
 from runners.services.machines.runner import CommandResult, Runner
 
 _VERSION = re.compile(r"^([0-9]{1,4}\.[0-9]{1,4}[0-9A-Za-z.+-]{0,40})\s*$", re.MULTILINE)
+_ARCHIVED = re.compile(
+    r"(Experiment [a-z0-9]{4,16} does not exist: it is archived in [0-9]{4}/[a-z0-9]{4,16}\.tar(?:\.gz)?\. "
+    r"unarchive-experiment brings it back\.)"
+)
 NO_EXPERIMENT = "zzzzzzzzzz"  # a name that Autosubmit's counter of experiments does not reach
 # A pickled empty list (3.14, 4.0) or dictionary (4.1.12 and newer) has 4 to 9 bytes, one job has more than 100.
 EMPTY_JOB_LIST = 16
@@ -50,6 +54,21 @@ def installed_version(runner: Runner) -> str:
     except RunnerServiceError:
         return ""
     return "" if result.exit_code else version_in(result.all_text)
+
+
+def archived_in(text: str) -> str:
+    """Return the sentence of `scripts.not_archived` in an output; empty if the experiment is not archived."""
+    found = _ARCHIVED.search(text)
+    return found[1] if found else ""
+
+
+def archived_sentence(runner: Runner, expid: str) -> str:
+    """Return a sentence that says where an experiment is archived; empty if it is not, or the machine cannot tell."""
+    try:
+        result = runner.execute(scripts.not_archived(expid), timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    except RunnerServiceError:
+        return ""
+    return archived_in(result.text)
 
 
 def has_empty_job_list(runner: Runner, expid: str) -> bool:

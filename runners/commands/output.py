@@ -49,7 +49,7 @@ _HARMLESS = re.compile(
     r"Failed to set last Autosubmit command, using fallback|Arguments provided: |This is the experiment: "
 )
 _UNKNOWN_ARGUMENT = "this version of Autosubmit does not know one of the arguments: it only printed its usage"
-_LOCKED = "Another Autosubmit instance using the experiment"
+LOCKED = "Another Autosubmit instance using the experiment"
 _USAGE_ERROR = re.compile(r"^(?:autosubmit(?: [a-z]{1,40})?: )?error: (.{1,2000})", re.MULTILINE)
 _LONG_OPTION = re.compile(r"--[A-Za-z_]{1,40}")
 _LINE_START = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ )?(?:\[WARNING\] )?"
@@ -152,9 +152,9 @@ def complaint(stdout: bytes, stderr: bytes = b"") -> Complaint | None:
     """
     found = messages(stdout)
     critical = [message for message in found if message.tag == "CRITICAL"]
-    locked = next((message for message in found if message.lines[0].startswith(_LOCKED)), None)
+    locked = next((message for message in found if message.lines[0].startswith(LOCKED)), None)
     if locked:
-        return Complaint(_LOCKED + ".", raw=_LOCKED)
+        return Complaint(LOCKED + ".", raw=LOCKED)
     traces = [message for message in found if message.lines[0].startswith("Trace:")]
     if critical:
         reason, details = _of_critical(critical, traces)
@@ -274,7 +274,7 @@ def reason_of(stdout: bytes, stderr: bytes = b"") -> str:
 
 def is_locked(found: Complaint) -> bool:
     """Return True if another Autosubmit process, such as a run, holds the experiment."""
-    return found.raw.startswith(_LOCKED)
+    return found.raw.startswith(LOCKED)
 
 
 def is_experiment_missing(found: Complaint) -> bool:

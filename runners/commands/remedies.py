@@ -12,8 +12,8 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"which is not the running Autosubmit version"),
-        "Send `update_version: true` in command_params of set-job-status or create-job-list: the experiment then uses "
-        "the running version.",
+        "Send `update_version: true` in command_params of a command that has it, such as set-job-status or "
+        "create-job-list: the experiment then uses the running version.",
     ),
     (
         re.compile(r"while generating a new experiment in the db: *\Z"),  # up to 4.1.12
@@ -41,6 +41,27 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"File contains no section headers|autosubmitrc.{0,40}line: \d"),
         "Correct the .autosubmitrc of the account; `autosubmit configure` creates a new one.",
+    ),
+    (
+        re.compile(r"can't be recovered due being [0-9]+ active jobs|Couldn't restore the job_list or packages"),
+        "Jobs of the experiment are probably still submitted, queuing or running. Wait for their end, or send "
+        "`force: true` in command_params of recover-experiment: they are then cancelled on their platforms. If the "
+        "experiment has no job list, create it with create-job-list.",
+    ),
+    (
+        re.compile(
+            r"You can use --offline and -f to avoid cancelling jobs|Couldn't connect to platform .{1,100} during"
+        ),
+        "A platform cannot be reached. Send `offline: true` in command_params of recover-experiment to recover without "
+        "it: nothing is cancelled there.",
+    ),
+    (
+        re.compile(r"Experiment [a-z0-9]+ is not archived"),
+        "If it was archived with `uncompressed`, unarchive it with `uncompressed`, too.",
+    ),
+    (
+        re.compile(r"Ensure no processes are running in the experiment directory"),
+        "A process of the account still uses the experiment, such as a run that was started by hand. Stop it first.",
     ),
     (
         re.compile(r"couldn't load the workflow graph|Please run autosubmit create first"),

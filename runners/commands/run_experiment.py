@@ -20,6 +20,7 @@ from runners.commands.parameters import (
 )
 from runners.commands.set_job_status import UPDATE_VERSION
 from runners.printable import quoted
+from runners.services.machines import scripts
 
 RUNNER_RUN = Toggle("RUNNER_RUN", "runner-run")  # also of stop-experiment
 LONGEST_WAIT = timedelta(days=366)  # for start_time: a typing error in the year would make the run wait for decades
@@ -127,6 +128,10 @@ class RunExperiment(Command):
     def params_of_restart(self, given: Params) -> dict[str, Any]:
         """Return the options of a run that continues one with the options `given`: what that one waited for is over."""
         return {name: value for name, value in given.items() if name not in ("start_time", "start_after")}
+
+    def checks(self, expid: str) -> list[str]:
+        """An archived experiment has no directory: Autosubmit would say that it does not exist."""
+        return [scripts.not_archived(expid)]
 
 
 RUN_EXPERIMENT = RunExperiment()

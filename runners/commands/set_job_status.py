@@ -266,6 +266,8 @@ class SetJobStatus(OneShotCommand):
         intro="Select the jobs. The filters are combined with AND. The experiment must not be running.",
         button="Set the status",
         preview_button="Preview the changes",
+        preview_note="When it saves, it also moves other jobs from READY back to WAITING. The next run determines "
+        "again which of them are ready.",
         order=3,
         path="set-status",
         menu="Job status",

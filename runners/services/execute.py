@@ -8,6 +8,7 @@ same commands detached.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from runners.commands import output
 from runners.commands.base import CommandOutcome, OneShotCommand, WouldFail
-from runners.commands.installation import installed_version
+from runners.commands.installation import archived_sentence, installed_version
 from runners.commands.output import UsageError
 from runners.commands.parameters import Params
 from runners.commands.remedies import remedy
@@ -58,7 +59,7 @@ def execute(
     start = timezone.now()
     _prepare(command, expid, config, audit)
     notes = notes_of(command, expid=expid, config=config, params=params, is_done=True)
-    result = _execute(config, argv, audit)
+    result = _execute(command, expid, config, argv, audit)
     if not command.is_success(result.exit_code, result.text):
         raise failure(command, config, argv, result, expid=expid)
     outcome = outcome_of(command, config, argv, result, expid=expid, notes=notes)
@@ -74,7 +75,7 @@ def preview(
     """Ask Autosubmit what `execute` would change; nothing is saved. Raises the errors of `execute`."""
     argv = command.preview_argv(expid, params)
     _prepare(command, expid, config, audit)
-    result = _execute(config, argv, audit)
+    result = _execute(command, expid, config, argv, audit)
     if not command.is_preview_success(result.exit_code, result.text):
         raise failure(command, config, argv, result, expid=expid)
     return outcome_of(command, config, argv, result, expid=expid)
@@ -87,10 +88,12 @@ def _prepare(command: OneShotCommand, expid: str, config: RunnerConfig, audit: A
         require_idle(expid=expid, config=config)
 
 
-def _execute(config: RunnerConfig, argv: list[str], audit: AuditRecord) -> CommandResult:
+def _execute(
+    command: OneShotCommand, expid: str, config: RunnerConfig, argv: list[str], audit: AuditRecord
+) -> CommandResult:
     audit.argv = argv
     begin(audit)
-    text = get_module_loader(config).wrap(argv)
+    text = get_module_loader(config).wrap(argv, command.checks(expid))
     return get_runner(config).execute(text, login=True, timeout=settings.RUNNERS_COMMAND_TIMEOUT)
 
 
@@ -116,25 +119,28 @@ class Plan:
         return asdict(self)
 
 
-def plan(command: OneShotCommand, *, config: RunnerConfig, params: Params, expid: str = "") -> Plan:
+def plan(
+    command: OneShotCommand, *, config: RunnerConfig, params: Params, expid: str = "", with_notes: bool = True
+) -> Plan:
     """Return what `execute` would do. Nothing is executed or written.
 
-    Only a command with notes asks the machine, for the warnings. Raises AlreadyRunning and the errors of `notes_of`.
+    Only a command with notes asks the machine, for the warnings; not without `with_notes`. Raises AlreadyRunning and
+    the errors of `notes_of`.
     """
     warnings: list[str] = []
-    if command.has_notes:
+    if command.has_notes and with_notes:
         require_idle(expid=expid, config=config)
         try:
             warnings = notes_of(command, expid=expid, config=config, params=params, is_done=False)
         except RunnerUnreachable as error:
             warnings = [f"{command.notes_unknown} {error.detail}"]
-    return replace(_plan(config, command.argv(expid, params)), warnings=warnings)
+    return replace(_plan(config, command.argv(expid, params), command.checks(expid)), warnings=warnings)
 
 
 def plan_run(*, expid: str, config: RunnerConfig, params: Params | None = None) -> Plan:
     """Return the plan for a run. This does not check whether the experiment is running already."""
     argv = RUN_EXPERIMENT.argv(expid, params)
-    steps = get_module_loader(config).steps(argv)
+    steps = [*get_module_loader(config).steps(argv), *RUN_EXPERIMENT.checks(expid)]
     text = " && ".join([scripts.surroundings(RUN_DIRECTORY), *steps, f"exec {shlex.join(argv)}"])
     return Plan(config.as_dict(), get_runner(config).where, argv, text, detached=True)
 
@@ -167,8 +173,8 @@ def plan_foreign_stop(*, expid: str, place: foreign_runs.Place, force: bool = Fa
     return Plan(place.config.as_dict(), get_runner(place.config).where, argv, shlex.join(argv))
 
 
-def _plan(config: RunnerConfig, argv: list[str]) -> Plan:
-    return Plan(config.as_dict(), get_runner(config).where, argv, get_module_loader(config).wrap(argv))
+def _plan(config: RunnerConfig, argv: list[str], checks: Sequence[str] = ()) -> Plan:
+    return Plan(config.as_dict(), get_runner(config).where, argv, get_module_loader(config).wrap(argv, checks))
 
 
 # --- the result -------------------------------------------------------------------------------------------------------
@@ -239,7 +245,11 @@ def failure(
             detail = f"{' or '.join(paths)}: Autosubmit on {runner.where} {what}: {refusal.sentence}"
             return InvalidRequest(detail, {path: [refusal.sentence] for path in paths}, **facts)
         if command.needs_expid and output.is_experiment_missing(found):
-            return ExperimentNotFound(f"Autosubmit on {runner.where} does not know the experiment {expid}.", **facts)
+            return ExperimentNotFound(
+                archived_sentence(runner, expid)
+                or f"Autosubmit on {runner.where} does not know the experiment {expid}.",
+                **facts,
+            )
     words = output.reason_of(result.stdout, result.stderr) or "no output"
     advice = remedy(words)
     error = CommandFailed(

@@ -111,20 +111,21 @@ def start(
     with transaction.atomic():
         operation.save(force_insert=True)
         on_insert(operation)
-    _launch(operation)
+    _launch(operation, command)
     return operation
 
 
-def _launch(operation: Operation) -> None:
+def _launch(operation: Operation, command: OneShotCommand) -> None:
     config = operation.runner_config
     bounded = ["timeout", f"--kill-after={scripts.KILL_AFTER}", str(operation.timeout), *operation.argv]
     # Commands inside a request run in the parent directory. Run there, too, so that both use the same locks.
-    command = f"cd .. && exec {shlex.join(bounded)}"
+    checks = command.checks(operation.expid)
+    text = " && ".join(["cd ..", *checks, f"exec {shlex.join(bounded)}"])
     loader = get_module_loader(config)
     try:
         identity = get_runner(config).launch(
             operation.key,
-            command,
+            text,
             prelude=loader.steps(operation.argv),
             timeout=settings.RUNNERS_LAUNCH_TIMEOUT,
         )

@@ -9,12 +9,14 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
+from runners.commands.installation import archived_in
 from runners.commands.parameters import Params
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.exceptions import (
     AlreadyRunning,
     CommandFailed,
     CommandTimedOut,
+    ExperimentNotFound,
     ForeignRun,
     OutcomeUnknown,
     RunnerUnreachable,
@@ -77,7 +79,7 @@ def run_experiment(
         identity = runner.launch(
             run.key,
             f"exec {shlex.join(argv)}",
-            prelude=loader.steps(argv),
+            prelude=[*loader.steps(argv), *RUN_EXPERIMENT.checks(expid)],
             timeout=settings.RUNNERS_LAUNCH_TIMEOUT,
             unless_runs=foreign_runs.search_of(expid, config, but=run),
         )
@@ -86,9 +88,10 @@ def run_experiment(
         foreign_runs.remember(expid, config, profile_name, error.processes)
         raise
     except (RunnerUnreachable, CommandFailed) as error:
-        lifecycle.finish_run(run, reason=RunReason.NEVER_STARTED, detail=error.detail, unless_stopped=True)
+        archived = archived_in(str(error.facts.get("output", "")))
+        lifecycle.finish_run(run, reason=RunReason.NEVER_STARTED, detail=archived or error.detail, unless_stopped=True)
         _require_not_stopped(run)
-        raise loader.explain(error) from error
+        raise (ExperimentNotFound(archived) if archived else loader.explain(error)) from error
     except (OutcomeUnknown, CommandTimedOut) as error:
         run.refresh_from_db()
         _require_not_stopped(run)

@@ -215,9 +215,16 @@ class CommandRequest(ProfiledSerializer):
         try:
             self.command.validate_for(attrs.get("expid", ""), params)
         except InvalidParams as error:
-            raise serializers.ValidationError({"command_params": error.errors}) from None
+            raise serializers.ValidationError(self._placed(error.errors)) from None
         attrs = super().validate(attrs)
         return {**attrs, "params": params}
+
+    def _placed(self, errors: dict[str, str]) -> dict[str, Any]:
+        """Return the errors at the members of the request that they concern."""
+        own = {each.name for each in self.command.parameters if each.in_body}
+        nested = {name: text for name, text in errors.items() if name not in own}
+        placed: dict[str, Any] = {name: text for name, text in errors.items() if name in own}
+        return placed | ({"command_params": nested} if nested else {})
 
 
 @cache

@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from django.db import OperationalError, connection, connections
 from django.test import Client
 
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
+from profiles.toggles import toggles
 from runners.api.openapi.examples import recorded
 from runners.models import RunnerRun, new_run_key
 from runners.models.token import ApiToken
@@ -44,6 +46,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 PROFILE, OPEN_PROFILE = "MY_RUNNER_PROFILE_1", "MY_RUNNER_PROFILE_2_CUSTOM_USERNAME"
 EXPID = {"expid": "a001"}
 WITH = {"profile_name": PROFILE}
+ARCHIVABLE, ARCHIVED, DELETABLE = "a100", "a101", "a102"  # what archive, unarchive and delete are sent for
 REASON = {"reason": "The machine was taken out of service."}
 COMPLETED = {"final_status": "COMPLETED", "job_names_list": ["a001_LOCAL_SETUP"]}
 FIRST = {"description": "A first one", "dummy": True, "hpc": "local"}
@@ -57,13 +60,24 @@ BODIES: dict[str, dict[str, Any]] = {
     "create_experiment": {**WITH, "command_params": FIRST},
     "create_job_list": {**EXPID, **WITH},
     "update_experiment_description": {**EXPID, **WITH, "description": "A better name"},
+    "recover_experiment": {**EXPID, **WITH, "command_params": {"all": True}},
+    "refresh_experiment": {**EXPID, **WITH},
+    "inspect_experiment": {**EXPID, **WITH},
+    "archive_experiment": {**WITH, "expid": ARCHIVABLE},
+    "unarchive_experiment": {**WITH, "expid": ARCHIVED},
+    "delete_experiment": {**WITH, "expid": DELETABLE, "confirm_expid": DELETABLE},
     "abandon_run": REASON,
     "check_profile": {"profile_params": {}},
     "set_preferred_username": {"preferred_username": "abc012345"},
 }
 LONG = ("set_job_status", "create_experiment", "create_job_list")
 SHORT = ("run_experiment", "update_experiment_description")
-PROFILED = (*SHORT, *LONG)
+# They share their code with LONG, so what takes seconds is recorded for LONG only (UNRECORDED).
+MAINTENANCE = (
+    *("recover_experiment", "refresh_experiment", "inspect_experiment"),
+    *("archive_experiment", "unarchive_experiment", "delete_experiment"),
+)
+PROFILED = (*SHORT, *LONG, *MAINTENANCE)
 COMMANDS = (*PROFILED, "stop_experiment")
 WHICH_RUN = ("get_runner_run_status", "stop_experiment")
 LOGS = ("get_run_log", "get_operation_log")
@@ -73,6 +87,9 @@ STUB = {  # the Autosubmit command of each operation
     "create_job_list": "create",
     "update_experiment_description": "updatedescrip",
 }
+MAINTENANCE_STUB = dict(
+    zip(MAINTENANCE, ("recovery", "refresh", "inspect", "archive", "unarchive", "delete"), strict=True)
+)
 
 # One mistake, a body or a query, for each operation that can reject its input.
 MISTAKES: dict[str, dict[str, Any] | str] = {
@@ -83,6 +100,12 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "create_experiment": {**WITH, "command_params": {**FIRST, "operational": True, "testcase": True}},
     "create_job_list": {**EXPID, **WITH, "command_params": {"forced": True}},
     "update_experiment_description": {**EXPID, **WITH},
+    "recover_experiment": {**EXPID, **WITH, "command_params": {"filter_status": ["FAILED", "READY"]}},
+    "refresh_experiment": {**EXPID, **WITH, "command_params": {"force": True}},
+    "inspect_experiment": {**EXPID, **WITH, "command_params": {"quick": 1}},
+    "archive_experiment": {**EXPID, **WITH, "command_params": {"compress": True}},
+    "unarchive_experiment": {**WITH, "expid": "2026/a101"},
+    "delete_experiment": {**WITH, "expid": DELETABLE, "confirm_expid": "a103"},
     "abandon_run": {},
     "check_profile": {"profile_param": {}},
     "set_preferred_username": {"preferred_username": ""},
@@ -118,11 +141,28 @@ class World:
         home = "/home/autosubmit_user"
         self.recorder = Recorder(client, {str(account.home): home, str(account.programs): f"{home}/bin"})
         self.manage = self.recorder.headers = self.tokens["manage"]
-        self.ask = self.recorder.ask
         self.another = copy.copy(self.recorder)  # for a second thread, with its own client
         self.another.client = Client(raise_request_exception=False)
         self.run = 0  # the number of the last run
         self.operation = 0
+
+    def ask(self, operation: str, *args: Any, **options: Any) -> Any:
+        """Send the operation and record its response."""
+        self.restore()
+        return self.recorder.ask(operation, *args, **options)
+
+    def restore(self) -> None:
+        """Make the experiments and the archive again that an operation may have removed."""
+        root = self.account.home / "autosubmit"
+        for expid in (ARCHIVABLE, DELETABLE):
+            if not (root / expid).exists():
+                self.account.experiment(expid)
+        archive = root / "2026" / f"{ARCHIVED}.tar.gz"
+        if not archive.exists():
+            shutil.rmtree(root / ARCHIVED, ignore_errors=True)
+            archive.parent.mkdir(exist_ok=True)
+            with tarfile.open(archive, "w:gz"):
+                pass
 
     def each(self, operations: Iterable[str], expect: str, *bodies: Any, **options: Any) -> None:
         """Send each operation with its own body, or with the given one. Each must give the response `expect`."""
@@ -242,8 +282,7 @@ def nothing_there(world: World) -> None:
 
 
 def rules_of_an_admin(world: World) -> None:
-    EndpointToggle.objects.update_or_create(name="RUNNER_RUN", defaults={"enabled": False})
-    for toggle in ("SET_JOB_STATUS", "CREATE_EXPERIMENT", "UPDATE_EXPERIMENT_DETAILS"):
+    for toggle in toggles():
         EndpointToggle.objects.update_or_create(name=toggle, defaults={"enabled": False})
     world.each(COMMANDS, "endpoint_disabled")
     EndpointToggle.objects.update(enabled=True)
@@ -289,15 +328,19 @@ def main_job(world: World) -> None:
     """Create, change, run and stop a001, with a plan of each (`dry_run`)."""
     account, ask = world.account, world.ask
     ask("check_profile", BODIES["check_profile"])
-    for operation in ("create_experiment", "create_job_list", "set_job_status", "update_experiment_description"):
+    ready = ("create_experiment", "create_job_list", "set_job_status", "update_experiment_description", *MAINTENANCE)
+    for operation in ready:
         ask(operation, BODIES[operation])
         ask(operation, {**BODIES[operation], "dry_run": True}, example="Plan")
+    ask("run_experiment", {**WITH, "expid": ARCHIVED}, expect="experiment_not_found")
     account.control("run", SLEEP=600)
     world.run = ask("run_experiment", BODIES["run_experiment"])["runner_id"]
     ask("run_experiment", {**BODIES["run_experiment"], "dry_run": True}, example="Plan")
     ask("get_runner_run_status", EXPID)
     ask("get_run", id=world.run)
-    world.each(("run_experiment", "set_job_status", "create_job_list"), "already_running")
+    world.each(("run_experiment", "set_job_status", "create_job_list", *MAINTENANCE[:3]), "already_running")
+    world.each(("archive_experiment",), "already_running", {**EXPID, **WITH})
+    world.each(("delete_experiment",), "already_running", {**EXPID, **WITH, "confirm_expid": "a001"})
     world.each(("abandon_run",), "still_reachable")
     group = Group.objects.get()
     world.profile.stop_groups.add(group)
@@ -346,13 +389,18 @@ def repeated(world: World) -> None:
             wait_for(called, 20, what=f"the command of {operation}")
             world.ask(operation, body, expect="idempotency_in_progress", headers=key)
         world.ask(operation, {**body, "dry_run": False}, expect="idempotency_key_reused", headers=key)
+    for operation in MAINTENANCE:
+        body = BODIES[operation]
+        key = {**world.manage, "Idempotency-Key": f"key-of-{operation}"}
+        world.ask(operation, body, headers=key, keep=False)
+        world.ask(operation, {**body, "dry_run": False}, expect="idempotency_key_reused", headers=key)
 
 
 # --- Commands that fail -----------------------------------------------------------------------------------------------
 
 
 def failures(world: World) -> None:
-    for operation, stub in STUB.items():
+    for operation, stub in (STUB | MAINTENANCE_STUB).items():
         if "expid" in BODIES[operation]:
             world.account.control(stub, FAIL="Experiment does not exist", ECODE=7012, EXIT=100)
             world.each((operation,), "experiment_not_found")

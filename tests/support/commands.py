@@ -6,9 +6,14 @@ from typing import Any
 
 from profiles.models import EndpointToggle
 from profiles.toggles import toggles
+from runners.commands.archive_experiment import ARCHIVE_EXPERIMENT, UNARCHIVE_EXPERIMENT
 from runners.commands.base import OneShotCommand
 from runners.commands.create_experiment import CREATE_EXPERIMENT
 from runners.commands.create_job_list import CREATE_JOB_LIST
+from runners.commands.delete_experiment import DELETE_EXPERIMENT
+from runners.commands.inspect_experiment import INSPECT_EXPERIMENT
+from runners.commands.recover_experiment import RECOVER_EXPERIMENT
+from runners.commands.refresh_experiment import REFRESH_EXPERIMENT
 from runners.commands.set_job_status import SET_JOB_STATUS
 from runners.commands.update_description import UPDATE_DESCRIPTION
 
@@ -17,6 +22,12 @@ BY_WORD = {
     "expid": CREATE_EXPERIMENT,
     "create": CREATE_JOB_LIST,
     "updatedescrip": UPDATE_DESCRIPTION,
+    "recovery": RECOVER_EXPERIMENT,
+    "refresh": REFRESH_EXPERIMENT,
+    "inspect": INSPECT_EXPERIMENT,
+    "archive": ARCHIVE_EXPERIMENT,
+    "unarchive": UNARCHIVE_EXPERIMENT,
+    "delete": DELETE_EXPERIMENT,
 }
 
 

@@ -30,6 +30,14 @@ UNRECORDED: dict[str, set[str]] = {
     "stop_experiment": {"stop_not_confirmed", "outcome_unknown"},
     "get_run_log": {"command_timed_out", "outcome_unknown"},
     "get_operation_log": {"command_timed_out", "outcome_unknown"},
+    # The code of all one-shot commands is the same; these take seconds and are recorded for the older ones.
+    **dict.fromkeys(
+        (
+            *("recover_experiment", "refresh_experiment", "inspect_experiment"),
+            *("archive_experiment", "unarchive_experiment", "delete_experiment"),
+        ),
+        {"idempotency_in_progress", "outcome_unknown"},
+    ),
 }
 BEGAN, ENDED = "2026-01-20T09:30:00+00:00", "2026-01-20T09:42:10+00:00"
 
@@ -159,7 +167,7 @@ class Recorder:
 
     def write(self) -> None:
         text = json.dumps(self.sorted(), indent=1, ensure_ascii=False)
-        for secret in (str(ROOT), "/tmp/", "127.0.0.1", socket.gethostname()):
+        for secret in (str(ROOT), "/tmp/pytest", "127.0.0.1", socket.gethostname()):
             assert secret not in text, f"a recorded answer shows {secret}"
         FILE.write_text(text + "\n")
         FILE.chmod(0o644)  # the service's umask lets nobody else read what it writes

@@ -166,7 +166,7 @@ run_experiment = of_command(
     RUN_EXPERIMENT,
     request=RunExperimentRequest,
     answer=RunStartedAnswer,
-    codes=(*WITH_PROFILE, "already_running", "foreign_run", "stopped_during_launch"),
+    codes=(*(*WITH_PROFILE, "experiment_not_found", "already_running", "foreign_run", "stopped_during_launch"),),
 )
 
 stop_experiment = of_command(

@@ -182,7 +182,7 @@ class OneShotCommandPage(CommandPage):
             audit.argv, audit.outcome = plan.argv, "dry_run"
             return {"plan": plan}
         outcome = execute.preview(self.command, audit=audit, **given(data))
-        plan = execute.plan(self.command, **given(data))
+        plan = execute.plan(self.command, **given(data), with_notes=False)
         return {"plan": plan, "changes": outcome.changes, "warnings": outcome.warnings}
 
     def execute(self, data: dict[str, Any], audit: AuditRecord) -> HttpResponse:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from profiles.limits import allowed_text
 from profiles.rules import LoaderRules
@@ -55,9 +56,12 @@ class ModuleLoader(LoaderRules, ABC):
         # Third-party activation scripts may read unset variables and return exit codes other than 0.
         return ["set +eu", *self.prelude(), *found]
 
-    def wrap(self, argv: list[str]) -> str:
-        """Return the script that executes `argv`, each item as one quoted word, in the prepared environment."""
-        return " && ".join([scripts.surroundings(), *self.steps(argv), f"exec {shlex.join(argv)}"])
+    def wrap(self, argv: list[str], checks: Sequence[str] = ()) -> str:
+        """Return the script that executes `argv`, each item as one quoted word, in the prepared environment.
+
+        `checks`: shell lists that have to succeed before it.
+        """
+        return " && ".join([scripts.surroundings(), *self.steps(argv), *checks, f"exec {shlex.join(argv)}"])
 
     def within_roots(self, path: str) -> list[str]:
         """Return lines that fail unless `path` is within the roots, after all symlinks are resolved.

@@ -415,7 +415,7 @@ def job_counts(wanted: Iterable[tuple[str, str, str]], *, names: int = 0, second
 def job_list_size(expid: str) -> str:
     """Return the script that prints the size in bytes of an experiment's job list (`pkl/job_list_EXPID.pkl`).
 
-    It prints nothing if the file is not found. Experiments are in the `path` of `[local]` in ~/.autosubmitrc, else in
+    It prints nothing if the file is not found. Experiments are in the `path` of `[local]` in .autosubmitrc, else in
     ~/autosubmit. Source: `autosubmit configure` of 3.14 to 4.1.
     """
     return _filled("job_list_size", expid=expid)
@@ -428,6 +428,28 @@ def run_options(expid: str, other: str) -> str:
     found`, `other missing`, or `other never-ran` (it has no history), if the directory of the experiments is known.
     """
     return _filled("run_options", expid=expid, other=other)
+
+
+def hold_lock(expid: str, *, locked: str) -> str:
+    """Return a shell list that takes Autosubmit's lock of an experiment for the command that the same shell executes.
+
+    It fails with the sentence `locked` if another process holds the lock. An experiment without a lock file is not
+    running. Source: `run`, `create` and `setstatus` of 4.0.105 to 4.1.17.1 lock `tmp/autosubmit.lock` with flock(2).
+    """
+    return _filled("hold_lock", expid=expid, locked=locked)
+
+
+def not_archived(expid: str) -> str:
+    """Return a shell list that fails with a sentence if the experiment is archived.
+
+    Source: `autosubmit archive` of 4.0.105 to 4.1.17.1 writes YEAR/EXPID.tar.gz or .tar beside the experiments.
+    """
+    return _filled("not_archived", expid=expid)
+
+
+def no_directory(expid: str) -> str:
+    """Return a shell list that fails with a sentence if the experiment has a directory."""
+    return _filled("no_directory", expid=expid)
 
 
 def clean(targets: Iterable[tuple[str, Sequence[str]]], *, dry_run: bool) -> str:
