@@ -88,6 +88,17 @@ def test_an_expired_certificate_does_not_keep_a_good_key_from_being_used(site: S
     assert greet(site.sshd) == "hello"
 
 
+def test_an_expired_certificate_is_named_where_nothing_else_helps(site: Site, tmp_path: Path) -> None:
+    key = make_key(tmp_path / "key", "ed25519")
+    site.sign(key, "-V", "-2h:-1h")
+    site.configure(f"IdentityFile {key}", "IdentitiesOnly yes")
+    with pytest.raises(AuthenticationFailed, match=r"The certificate .*expired at 20\d\d-.* UTC: renew it"):
+        greet(site.sshd)
+    site.sign(key, "-V", "+1h:+2h")
+    with pytest.raises(AuthenticationFailed, match=r"The certificate .*is valid only from 20\d\d-.* UTC: renew it"):
+        greet(site.sshd)
+
+
 def test_only_accepted_algorithms_are_used(site: Site, tmp_path: Path) -> None:
     key = site.sshd.client_key
     site.configure(f"IdentityFile {key}", "PubkeyAcceptedAlgorithms rsa-sha2-512")

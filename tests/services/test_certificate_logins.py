@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.management import call_command
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from profiles.accounts import person_of
@@ -142,6 +143,16 @@ def test_the_api_tells_the_remedy(client: Client, ana: User) -> None:
     answer = api_of(client, ana).post("create-experiment", body, expect=403)
     assert answer["code"] == "profile_forbidden"
     assert "is not mapped to you" in str(answer)
+
+
+def test_the_page_tells_the_remedy(client: Client, ana: User) -> None:
+    profile(ssh_user="acct")
+    client.force_login(ana)
+    form = {"profile_name": "P", "action": "preview", "description": "x"}
+    page = client.post(reverse("pages:create-experiment"), form)
+    assert page.status_code == 422
+    assert "is not mapped to you" in page.content.decode()
+    assert "How to log in" not in page.content.decode()
 
 
 # --- while a run goes on ----------------------------------------------------------------------------------------------
