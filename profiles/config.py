@@ -21,6 +21,8 @@ class RunnerConfig:
     the machine counts. Empty: anywhere.
     `installation`: the name of the Autosubmit database that the commands use (`profiles.installations`).
     `silent_after`: seconds without output after which a run is marked as silent. 0: never.
+    `run_directory`: the directory on the machine that has the account's directory of runs; empty: its home. It says
+    only where a run's files are, so configurations that differ in it are equal.
     `profile_id`: the primary key of the profile. The snapshot omits it, because each row has a column for it.
     """
 
@@ -31,6 +33,7 @@ class RunnerConfig:
     venv_roots: tuple[str, ...] = ()
     installation: str = DEFAULT_INSTALLATION
     silent_after: int = 0
+    run_directory: str = field(default="", compare=False)
     profile_id: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -51,6 +54,8 @@ class RunnerConfig:
             data["INSTALLATION"] = self.installation
         if self.silent_after:
             data["SILENT_AFTER"] = self.silent_after
+        if self.run_directory:
+            data["RUN_DIRECTORY"] = self.run_directory
         return data
 
     @classmethod
@@ -64,6 +69,8 @@ class RunnerConfig:
         others = {runner.target_class.section for runner in RUNNERS.values()} - {target_class.section}
         if not isinstance(data["MODULES"], list) or any(data.get(section) for section in others):
             raise ValueError("MODULES is no list, or the target does not fit RUNNER_TYPE")
+        if not isinstance(run_directory := data.get("RUN_DIRECTORY", ""), str):
+            raise ValueError("RUN_DIRECTORY is no text")
         return cls(
             runner_type=data["RUNNER_TYPE"],
             module_loader_type=MODULE_LOADERS[data["MODULE_LOADER_TYPE"]].name,
@@ -72,4 +79,5 @@ class RunnerConfig:
             venv_roots=tuple(data.get("VENV_ROOTS", ())),
             installation=data.get("INSTALLATION", DEFAULT_INSTALLATION),
             silent_after=data.get("SILENT_AFTER", 0),
+            run_directory=run_directory,
         )

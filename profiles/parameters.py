@@ -20,9 +20,10 @@ from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
 from profiles.parameter import Errors, Parameter, Values, is_empty, parse_choice, parse_items, require
 from profiles.rules import MODULE_LOADERS, RUNNERS, LoaderRules
-from profiles.validators import kind, shown
+from profiles.validators import MAX_PATH, kind, shown, validate_path
 
 RUNNER_TYPE, MODULE_LOADER_TYPE, MODULES = "RUNNER_TYPE", "MODULE_LOADER_TYPE", "MODULES"
+RUN_DIRECTORY = "RUN_DIRECTORY"
 TYPES = (RUNNER_TYPE, MODULE_LOADER_TYPE)  # the choices that decide which other parameters there are
 HOSTS, USERS, VENV_ROOTS = "HOSTS", "USERS", "VENV_ROOTS"  # the limits of open parameters, by their names in YAML
 MAX_UNKNOWN = 10  # unknown names listed in an answer; close matches for 100,000 names would take minutes
@@ -69,6 +70,17 @@ CORE = (
         column="module_loader_type",
     ),
     Parameter(MODULES, "Modules", "strings", parse=parse_items, column="modules", limit=VENV_ROOTS),
+    Parameter(
+        RUN_DIRECTORY,
+        "Directory of runs",
+        validate=validate_path,
+        is_required=False,
+        help="An absolute path on the machine, such as /scratch, in which each account gets a directory of its own for "
+        "logs and exit codes, with mode 0700. It must exist, and be the same on all nodes of a login alias. Give all "
+        "profiles of an account the same. Empty: the home directory.",
+        max_length=MAX_PATH,
+        is_open=False,
+    ),
 )
 
 
@@ -202,7 +214,7 @@ def validate(values: Values) -> Errors:
     errors: Errors = {}
     runner = values.get(RUNNER_TYPE)
     rows = table()
-    for parameter in [*(each for each in rows.values() if each.section), rows[MODULES]]:
+    for parameter in [*(each for each in rows.values() if each.section or each.validate), rows[MODULES]]:
         path = parameter.path
         if path not in values:
             continue
@@ -267,7 +279,13 @@ def resolve(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
         require(rows[MODULES], f"{loader.name} needs {loader.what}", values, errors)
     if errors or target is None:
         raise InvalidProfile(errors)
-    return RunnerConfig(values[RUNNER_TYPE], values[MODULE_LOADER_TYPE], values.get(MODULES, ()), target)
+    return RunnerConfig(
+        values[RUNNER_TYPE],
+        values[MODULE_LOADER_TYPE],
+        values.get(MODULES, ()),
+        target,
+        run_directory=values.get(RUN_DIRECTORY, ""),
+    )
 
 
 def _as_text(value: object) -> str:

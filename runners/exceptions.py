@@ -28,6 +28,7 @@ RunnerServiceError
 │  └─ TooManyCommands        too many commands of this person are being carried out
 ├─ OutcomeUnknown            the connection was lost after the command may have started
 ├─ CommandFailed             the command ran and failed: exit code and its last lines
+│  └─ RunDirectoryUnusable   the directory of runs is missing, full or not the account's; nothing was started
 ├─ CommandTimedOut           it was ended at its deadline
 └─ StopNotConfirmed          every step of a stop was tried, and the run is still alive
 """
@@ -249,6 +250,12 @@ class CommandFailed(RunnerServiceError):
     """Facts: `exit_code` (int or None) and `output` (its last lines, colour codes removed)."""
 
     code = "command_failed"
+
+
+class RunDirectoryUnusable(CommandFailed):
+    """The directory of runs on the machine cannot be made or written to, so nothing was started."""
+
+    code = "run_directory_unusable"
 
 
 class CommandTimedOut(RunnerServiceError):

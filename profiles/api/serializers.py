@@ -118,6 +118,10 @@ class ProfileSerializer(SectionsMixin, BaseSerializer):
         required=False,
         help_text="Seconds without output after which its runs are marked as silent; absent: off.",
     )
+    RUN_DIRECTORY = serializers.CharField(
+        required=False,
+        help_text="The directory on the machine that has the directory of runs of each account; absent: the home.",
+    )
 
 
 class ProfileMapSerializer(BaseSerializer):

@@ -36,7 +36,6 @@ from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import access, execute, logs, lookup, probing, runs, stopping
-from runners.services.machines import scripts
 from runners.services.machines.output import plain_text
 from runners.templatetags.formatting import directory, exact_time, lasted, outcome, tone
 from runners.web.audit import audit_command
@@ -170,8 +169,8 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         config = config_of(run)
         if config is None:
             return f"not readable: {UNREADABLE}"
-        plan = execute.plan_run(expid=run.expid, config=config, params=run.command_params)
-        return block(plan.script.replace(execute.RUN_DIRECTORY, f'"$HOME"/{scripts.BASE}/{run.key}'))
+        plan = execute.plan_run(expid=run.expid, config=config, params=run.command_params, key=run.key)
+        return block(plan.script)
 
     @admin.display(description="identity")
     def shown_identity(self, run: RunnerRun) -> SafeString:

@@ -389,7 +389,7 @@ def _in_root(lines: list[str]) -> str:
 
 def _run_directory(runner: Runner) -> Outcome:
     script = f"""
-base=$HOME/{scripts.BASE}; code=0
+base={scripts.base_directory(runner.config.run_directory)}; code=0
 mkdir -p -m 700 "$base" && dir=$(mktemp -d "$base/check.XXXXXX") || exit 73
 {{ printf '%4096s' x >"$dir/new" && mv "$dir/new" "$dir/file" && [ "$(stat -c %s "$dir/file")" = 4096 ]; }} || code=74
 rm -rf "$dir"
@@ -399,13 +399,14 @@ exit $code
 """
     result = runner.execute(script, timeout=settings.RUNNERS_PROBE_TIMEOUT)
     if result.exit_code:
+        place = runner.config.run_directory or f"~/{scripts.BASE}"
         return _refusal(
             result,
-            f"~/{scripts.BASE} has to be a directory that the account can write to. Check its owner, the quota and "
-            f"the free space of the home directory.",
+            f"{place} has to be a directory that the account can write to. Check its owner, its quota and its free "
+            f"space. An admin can set RUN_DIRECTORY of the profile to another place.",
         )
     told = result.text.strip().split("\n")[-2:]
-    if len(told) != 2 or not told[1].endswith(f"/{scripts.BASE}"):
+    if len(told) != 2 or not told[1].startswith("/"):
         return _refusal(result, "A forced command or a wrapper runs instead of bash. It has to execute our script.")
     try:
         free = f", {answers.size(told[0]) / 2**20:.1f} GiB free"
@@ -460,4 +461,5 @@ def _judged(probe: Probe, user: str) -> Outcome:
 
 def _remove(runner: Runner, key: str, identity: Identity) -> None:
     runner.signal(key, identity, "KILL", timeout=settings.RUNNERS_PROBE_TIMEOUT)
-    runner.execute(f'rm -rf "$HOME/{scripts.BASE}/{key}"', timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    base = scripts.base_directory(runner.config.run_directory)
+    runner.execute(f"rm -rf {base}/{key}", timeout=settings.RUNNERS_PROBE_TIMEOUT)

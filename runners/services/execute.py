@@ -41,7 +41,7 @@ from runners.services.machines import scripts
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.runner import CommandResult
 
-RUN_DIRECTORY = f'"$HOME"/{scripts.BASE}/RUN'  # each run gets its own directory, whose name nobody can guess
+RUN = "RUN"  # in plans: each run gets its own directory, whose name nobody can guess
 
 
 # --- inside the request -----------------------------------------------------------------------------------------------
@@ -137,11 +137,15 @@ def plan(
     return replace(_plan(config, command.argv(expid, params), command.checks(expid)), warnings=warnings)
 
 
-def plan_run(*, expid: str, config: RunnerConfig, params: Params | None = None) -> Plan:
-    """Return the plan for a run. This does not check whether the experiment is running already."""
+def plan_run(*, expid: str, config: RunnerConfig, params: Params | None = None, key: str = RUN) -> Plan:
+    """Return the plan for a run. This does not check whether the experiment is running already.
+
+    `key`: the name of the run's directory.
+    """
     argv = RUN_EXPERIMENT.argv(expid, params)
     steps = [*get_module_loader(config).steps(argv), *RUN_EXPERIMENT.checks(expid)]
-    text = " && ".join([scripts.surroundings(RUN_DIRECTORY), *steps, f"exec {shlex.join(argv)}"])
+    directory = f"{scripts.base_directory(config.run_directory)}/{key}"
+    text = " && ".join([scripts.surroundings(directory), *steps, f"exec {shlex.join(argv)}"])
     return Plan(config.as_dict(), get_runner(config).where, argv, text, detached=True)
 
 

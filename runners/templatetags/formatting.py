@@ -158,4 +158,5 @@ def add_number(value: float, more: float) -> str:
 @register.filter
 def directory(command: DetachedCommand) -> str:
     """Return the directory of a run or operation on its machine."""
-    return f"~/{scripts.BASE}/{command.key}"
+    base = command.config.get("RUN_DIRECTORY") if isinstance(command.config, dict) else None
+    return f"{base}/autosubmit-runners-UID/{command.key}" if base else f"~/{scripts.BASE}/{command.key}"

@@ -85,6 +85,9 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
     ours.TooManyCommands: ProblemType(503, "too_many_commands", "Too many concurrent commands of one person"),
     ours.OutcomeUnknown: ProblemType(502, "outcome_unknown", "The connection was lost during the command"),
     ours.CommandFailed: ProblemType(502, "command_failed", "The command ran and failed"),
+    ours.RunDirectoryUnusable: ProblemType(
+        502, "run_directory_unusable", "The directory of runs on the machine cannot be used; nothing was started"
+    ),
     ours.CommandTimedOut: ProblemType(504, "command_timed_out", "The command timed out"),
     ours.StopNotConfirmed: ProblemType(504, "stop_not_confirmed", "The run is still alive after all steps of the stop"),
     drf.ValidationError: ProblemType(400, "invalid_request", "A member of the request is invalid"),

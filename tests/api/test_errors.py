@@ -68,6 +68,7 @@ PROMISED = {
     "outcome_unknown": 502,
     "command_failed": 502,
     "jobs_unreadable": 502,
+    "run_directory_unusable": 502,
     "database_unavailable": 503,
     "machine_busy": 503,
     "account_busy": 503,

@@ -27,7 +27,7 @@ from django.test import Client
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
 from profiles.toggles import toggles
 from runners.api.openapi.examples import recorded
-from runners.models import RunnerRun, new_run_key
+from runners.models import Operation, RunnerRun, new_run_key
 from runners.models.token import ApiToken
 from runners.services import log_cache
 from runners.services.machines import scripts
@@ -449,6 +449,16 @@ def machines(world: World) -> None:
             log_cache.forget()
             world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
 
+    world.profile.other_parameters = {"RUN_DIRECTORY": "/scratch/not-mounted"}
+    world.profile.save()
+    rows = [*RunnerRun.objects.all(), *Operation.objects.all()]
+    for row in rows:
+        type(row).objects.filter(pk=row.pk).update(config={**row.config, **world.profile.other_parameters})
+    refuse("run_directory_unusable")
+    for row in rows:
+        type(row).objects.filter(pk=row.pk).update(config=row.config)
+    world.profile.other_parameters = {}
+    world.profile.save()
     trusted = sshd.known_hosts.read_text()
     sshd.forget_host_key()
     refuse("host_key_unknown")

@@ -446,3 +446,20 @@ class TestDescribes:
         assert found["SSH.HOST"]["required_when"] == {"RUNNER_TYPE": ["SSH"]}
         assert found["MODULES"]["required_when"] == {"MODULE_LOADER_TYPE": ["CONDA", "VENV", "LMOD"]}
         assert profile(runner_type="LOCAL", module_loader_type="NO_MODULE").requirements() == []
+
+
+def test_only_a_profile_gives_the_directory_of_runs() -> None:
+    profile = RunnerProfile(name="p", runner_type="LOCAL", module_loader_type="NO_MODULE")
+    with pytest.raises(InvalidProfile) as error:
+        profile.resolve({"RUN_DIRECTORY": "/scratch"})
+    assert error.value.errors == {"RUN_DIRECTORY": ["Only a profile sets RUN_DIRECTORY, not a request: leave it out, or use another profile."]}
+    assert profile.resolve({}).run_directory == ""
+    profile.set_values({**profile.values(), "RUN_DIRECTORY": "/scratch"})
+    profile.clean()
+    config = profile.resolve({})
+    assert config.run_directory == "/scratch"
+    assert RunnerConfig.from_dict(config.as_dict()).run_directory == "/scratch"
+    assert "RUN_DIRECTORY" not in [item["parameter"] for item in RunnerProfile(name="open").requirements()]
+    profile.set_values({**profile.values(), "RUN_DIRECTORY": "scratch"})
+    with pytest.raises(ValidationError, match="not an absolute path"):
+        profile.clean()

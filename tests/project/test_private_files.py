@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from runners.exceptions import CommandFailed
+from runners.exceptions import RunDirectoryUnusable
 from runners.models.webhook import new_secret, validate_secret
 from runners.services.machines import scripts
 from runners.services.machines.local import LocalRunner
@@ -209,10 +209,10 @@ def test_a_directory_of_runs_that_another_account_owns_is_refused(runner: Runner
     base.mkdir(exist_ok=True)
     os.chown(base, NOBODY, NOBODY)
     try:
-        result = runner.execute(f"{scripts.surroundings()} && echo executed", timeout=20)
-        assert (result.exit_code, result.text) == (73, "")
-        assert "belongs to another account" in result.last_words and "Remove it" in result.last_words
-        with pytest.raises(CommandFailed, match="belongs to another account"):
+        with pytest.raises(RunDirectoryUnusable, match=r"belongs to another account.*Remove it") as error:
+            runner.execute(f"{scripts.surroundings()} && echo executed", timeout=20)
+        assert "executed" not in error.value.facts["output"]
+        with pytest.raises(RunDirectoryUnusable, match="belongs to another account"):
             runner.launch(key := uuid.uuid4().hex, "exec sleep 60", timeout=30)
         assert not (base / key).exists()
     finally:

@@ -13,7 +13,7 @@ from runners.api.problems import Problem
 from runners.web.problems import PROBLEM_CONTENT_TYPE, PROBLEM_TYPES_BY_CODE
 
 LOG_ERRORS: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
-LOG_ERRORS += ("outcome_unknown", "command_timed_out", "machine_busy")
+LOG_ERRORS += ("outcome_unknown", "command_timed_out", "run_directory_unusable", "machine_busy")
 
 
 def reading(
@@ -71,7 +71,7 @@ BODY = ("invalid_request", "invalid_json", "length_required", "too_large", "unsu
 COMMON = (*READING, *BODY, "permission_denied")  # of operations that may change something
 ON_MACHINE: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
 BUSY: tuple[str, ...] = ("machine_busy", "too_many_commands")  # 503: no machine was asked
-ON_MACHINE += ("outcome_unknown", "command_failed", "command_timed_out", *BUSY)
+ON_MACHINE += ("outcome_unknown", "command_failed", "run_directory_unusable", "command_timed_out", *BUSY)
 
 
 def explained(*codes: str) -> dict[int, str]:

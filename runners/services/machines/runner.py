@@ -25,6 +25,7 @@ from runners.exceptions import (
     ForeignRun,
     MachineBusy,
     OutcomeUnknown,
+    RunDirectoryUnusable,
     RunnerUnreachable,
     TooManyCommands,
 )
@@ -132,6 +133,8 @@ class Runner(RunnerRules, ABC):
         Raises RunnerUnreachable (certainly not started), CommandTimedOut (ended on the machine at the deadline),
         OutcomeUnknown.
         """
+        if self.config.run_directory:
+            script = scripts.in_run_directory(script, self.config.run_directory)
         payload = scripts.encoded(script)
         marker = f"autosubmit-runners-{secrets.token_hex(8)}"
         limit = None if until else timeout
@@ -174,8 +177,30 @@ class Runner(RunnerRules, ABC):
                 output=last_lines(stdout.data + b"\n" + stderr.data),
                 **({"host": self.config.target.host} if self.config.target.host else {}),
             )
+        if code in (scripts.NO_RUN_DIRECTORY, scripts.CANNOT_WRITE):
+            self._check_run_directory(code, stderr.data)
         truncated = stdout.truncated or stderr.truncated
         return CommandResult(code, stdout.data, stderr.data, duration, truncated, exchange.peer)
+
+    def _check_run_directory(self, code: int, stderr: bytes) -> None:
+        """Raise RunDirectoryUnusable if one of our scripts says so. A command may end with the same exit code."""
+        words, found, _ = stderr.rpartition(scripts.UNUSABLE.encode())
+        if not found:
+            return
+        said = last_lines(words)
+        if self.config.run_directory:
+            remedy = f"Ask an admin to check RUN_DIRECTORY of the profile, {self.config.run_directory}."
+        else:
+            remedy = (
+                f"Check that the home directory of the account exists, is mounted and writable, and has free space and "
+                f"quota for ~/{scripts.BASE}. Or an admin sets RUN_DIRECTORY of the profile to another place."
+            )
+        raise RunDirectoryUnusable(
+            f"The directory of runs on {self.where} cannot be used: {said or 'no reason given'} Nothing was started. "
+            f"{remedy}",
+            exit_code=code,
+            output=said,
+        )
 
     def _admitted_exchange(self, exchange: Exchange, timeout: float, *, login: bool) -> None:
         """Run the exchange if the breaker and the bulkheads admit it. Raise an error if the machine did not answer."""
@@ -309,7 +334,7 @@ class Runner(RunnerRules, ABC):
         except (MachineBusy, TooManyCommands) as error:  # says nothing about the machine
             retry_after = error.facts["retry_after"]
             return {target.key: cannot_tell(NOT_ASKED, retry_after=retry_after, was_asked=False) for target in targets}
-        except (RunnerUnreachable, OutcomeUnknown, CommandTimedOut) as error:
+        except (RunnerUnreachable, OutcomeUnknown, CommandTimedOut, RunDirectoryUnusable) as error:
             retry_after = error.facts.get("retry_after", 0)
             return {target.key: cannot_tell(error.detail, retry_after=retry_after) for target in targets}
         answers = self._answers((target.key for target in targets), result)

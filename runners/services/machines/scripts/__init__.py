@@ -7,7 +7,7 @@ that file. Comments, blank lines and indentation are not sent: a comment must ha
 The scripts need bash 4.2, coreutils (`timeout`, `env`, `head`, `tail`, `stat`, `mkdir`, `mv`, `chmod`, `id`), grep and
 awk, as every Linux cluster has.
 
-A run's directory `~/.autosubmit-runners/<key>/` (mode 0700) holds:
+A run's directory `~/.autosubmit-runners/<key>/` (mode 0700; elsewhere if the profile has RUN_DIRECTORY) holds:
     command.sh   what is executed
     identity     one line, see `Identity` in probe.py; created by the supervisor before the command may execute, or
                  by a probe after the launch deadline (it then holds "claimed"): the first of the two wins the race
@@ -39,6 +39,7 @@ FAILED = "failed"  # the first word of a launch that certainly has not started i
 LATE = "late"  # the first line of a launch that timed out and whose command may still start
 # Exit codes of a launch that failed.
 PRELUDE_FAILED, NO_LOGIN_SHELL, FOREIGN_RUN, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 72, 73, 74
+UNUSABLE = "autosubmit-runners-unusable"  # the last line on standard error if the base directory cannot be used
 NO_LOG = 66  # exit code of `read_log` and `read_end`
 PLACEHOLDER = "placeholder-of-autosubmit-runners"  # an argument of the process that `cancelling` makes
 BUSY = 76  # exit code of `cancelling`: a process runs the experiment
@@ -65,10 +66,11 @@ class Shell(str):
 
 Value = str | int | Sequence[str]
 
-_BASE_DIRECTORY = Shell(f'"$HOME"/{BASE}')
+# `run_directory.sh` sets the variable.
+_BASE_DIRECTORY = Shell(f'"${{autosubmit_runners_base:-$HOME/{BASE}}}"')
 # Constants may stand inside of words and quotes, so none of them needs quotes.
 _CONSTANTS: dict[str, Value] = {
-    "BASE": BASE,
+    "BASE_DIRECTORY": _BASE_DIRECTORY,
     "BUSY": BUSY,
     "CANNOT_WRITE": CANNOT_WRITE,
     "CUT_SHORT": CUT_SHORT,
@@ -76,9 +78,8 @@ _CONSTANTS: dict[str, Value] = {
     "EXPID_LOCK": EXPID_LOCK,
     "FAILED": FAILED,
     "FOREIGN": Shell(
-        f"{{ echo '~/{BASE} "
-        f"belongs to another account, or its mode cannot be changed. Remove it, or change its owner to this account "
-        f"and its mode to 0700.' >&2; exit {NO_RUN_DIRECTORY}; }}"
+        f"{{ echo {_BASE_DIRECTORY} 'belongs to another account, or its mode cannot be changed. Remove it, or change "
+        f"its owner to this account and its mode to 0700.' >&2; echo {UNUSABLE} >&2; exit {NO_RUN_DIRECTORY}; }}"
     ),
     "FOREIGN_RUN": FOREIGN_RUN,
     "KILLED": KILLED,
@@ -92,6 +93,7 @@ _CONSTANTS: dict[str, Value] = {
     "READY": READY,
     "RUN_KEY_VARIABLE": RUN_KEY_VARIABLE,
     "UNREAD": UNREAD,
+    "UNUSABLE": UNUSABLE,
 }
 
 
@@ -120,6 +122,19 @@ def _filled(name: str, separator: str = "\n", /, **values: Value) -> Shell:
     known = _CONSTANTS | values
     text = separator.join(_lines(name))
     return Shell(_PLACEHOLDER.sub(lambda found: _shell_word(known[found[1]]), text))
+
+
+def base_directory(run_directory: str = "") -> str:
+    """Return the shell word for the directory of all runs of an account. `run_directory`: empty for the home."""
+    return f'{quote(run_directory)}/autosubmit-runners-"$EUID"' if run_directory else f'"$HOME"/{BASE}'
+
+
+def in_run_directory(script: str, run_directory: str) -> str:
+    """Return the script with the base directory below `run_directory` instead of the home.
+
+    It ends with NO_RUN_DIRECTORY, and `failed` and this code on standard output, if that place is not safe.
+    """
+    return _filled("run_directory", directory=run_directory) + "\n" + script
 
 
 def encoded(script: str) -> bytes:
@@ -191,7 +206,7 @@ def launch(
     files replaced or ended the login shell, 72 another process runs the experiment, 73 no run directory, 74 cannot
     write.
     """
-    steps = " && ".join([surroundings(f'"$HOME"/{BASE}/{quote(key)}'), *prelude])
+    steps = " && ".join([surroundings('"$1"'), *prelude])
     text = str(_filled("command", key=key, steps=Shell(steps), command=Shell(command)))
     return _filled(
         "launch",

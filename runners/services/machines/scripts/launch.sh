@@ -7,7 +7,14 @@ IFS= read -r -d '' status </proc/self/status
   printf -v script 'tell=%q; trap -- "$tell" EXIT\n%s' "$tell" "${script:?}" &&
   exec env --default-signal=HUP,INT,QUIT,TERM bash --norc -p -c "$script"
 
-failed() { printf '@FAILED@ %s\n' "$1"; [ "$1" -ne @PRELUDE_FAILED@ ] || tail -c 4096 "$dir/log"; exit "$1"; }
+failed() {
+  printf '@FAILED@ %s\n' "$1"
+  case $1 in
+    @PRELUDE_FAILED@) tail -c 4096 "$dir/log" ;;
+    @NO_RUN_DIRECTORY@|@CANNOT_WRITE@) echo @UNUSABLE@ >&2 ;;
+  esac
+  exit "$1"
+}
 is_ready() { printf '%s\n' "$found" @READY@; exit; }
 is_late() { echo @LATE@; exit 124; }
 . machine.sh
@@ -16,9 +23,8 @@ is_late() { echo @LATE@; exit 124; }
 expid=@expid@ known=@known@ foreign=
 [ -z "$expid" ] || foreign_runs
 [ -z "$foreign" ] || { printf '@FAILED@ @FOREIGN_RUN@\n%s' "$foreign"; exit @FOREIGN_RUN@; }
-base=$HOME/@BASE@; dir=$base/@key@; text=@text@
-# shellcheck disable=SC2174 # only the deepest directory is ours
-[ -d "$base" ] || mkdir -p -m 700 "$base" || failed @NO_RUN_DIRECTORY@
+base=@BASE_DIRECTORY@; dir=$base/@key@; text=@text@
+[ -d "$base" ] || mkdir -m 700 "$base" || failed @NO_RUN_DIRECTORY@
 [ -O "$base" ] || { echo @FAILED@ @NO_RUN_DIRECTORY@; @FOREIGN@; }
 . process.sh
 . supervisor.sh

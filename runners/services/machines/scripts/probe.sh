@@ -47,11 +47,12 @@ read_identity() {
 }
 # Create the identity file as claimed. It is created only once, so no launch of this key can start afterwards.
 claim() {
-  # shellcheck disable=SC2174 # only the deepest directory is ours
-  [ -d "$dir" ] || { mkdir -p -m 700 "$base"; mkdir -m 700 "$dir" 2>/dev/null; }
+  [ -d "$dir" ] || { [ -d "$base" ] || mkdir -m 700 "$base"; mkdir -m 700 "$dir"; } 2>/dev/null
   (set -C; echo claimed >"$dir/identity") 2>/dev/null
   [ -e "$dir/identity" ]
 }
+# A home directory that is not mounted has the exit codes of the runs. They may come back with it.
+is_absent() { printf '%s unknown %s\n' "$key" "the process has ended, and the directory with its exit code is missing: ${base%/*}"; }
 odd_or() { if [ -n "$odd" ]; then strange "$odd"; else printf '%s\n' "$key $*"; fi; }
 probe() {
   key=$1 dir=$base/$1; claim=$2; shift 2
@@ -74,7 +75,9 @@ probe() {
   fi
   if is_here "$@"; then
     if alive "$4" "$5" || alive "$6" "$7"; then printf '%s running %s\n' "$key" "$*"; return; fi
-    ended || odd_or gone "$@"
+    ended && return
+    [ -d "${base%/*}" ] || { is_absent; return; }
+    odd_or gone "$@"
   elif [ "$1" = "$host" ] && [ "$2" != "$boot" ]; then
     printf '%s rebooted %s\n' "$key" "$*"
   else
@@ -90,4 +93,4 @@ logs() {
   printf -v now '%(%s)T' -1
   (cd "$base" && exec stat -L -c "log $now %n %s %Y" -- "${files[@]}") 2>/dev/null
 }
-base=$HOME/@BASE@
+base=@BASE_DIRECTORY@

@@ -1,2 +1,2 @@
 # shellcheck shell=bash
-cd @directory@ 2>/dev/null || { mkdir -p -m 700 @directory@ && cd @directory@; } || exit @NO_RUN_DIRECTORY@
+cd @directory@ 2>/dev/null || { mkdir -m 700 @directory@ && cd @directory@; } || { echo @UNUSABLE@ >&2; exit @NO_RUN_DIRECTORY@; }

@@ -1,0 +1,232 @@
+"""Homes that are missing, full, read-only or slow, and the directory of runs at another place (RUN_DIRECTORY)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runners.exceptions import RunDirectoryUnusable
+from runners.services.machines import scripts
+from runners.services.machines.probe import Probe, ProbeTarget
+from runners.services.machines.registry import get_module_loader, get_runner
+from runners.services.machines.runner import Runner
+from tests.support.environments import StubAccount
+from tests.support.processes import wait_for
+
+TIMEOUT = 30
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which only root may do")
+NOBODY = 65534
+
+
+@contextmanager
+def mounted(place: Path, options: str) -> Iterator[None]:
+    """Mount a small file system over a directory."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A directory that every account may write to, as /scratch."""
+    place = tmp_path / "scratch"
+    place.mkdir()
+    place.chmod(0o1777)
+    return place
+
+
+@pytest.fixture
+def base(scratch: Path) -> Path:
+    """The directory of runs of this account in it."""
+    return scratch / f"autosubmit-runners-{os.geteuid()}"
+
+
+def at(runner: Runner, directory: Path) -> Runner:
+    return get_runner(replace(runner.config, run_directory=str(directory)))
+
+
+def launch(runner: Runner, command: str = "exec sleep 60") -> str:
+    key = uuid.uuid4().hex
+    runner.launch(key, command, timeout=TIMEOUT)
+    return key
+
+
+def probe(runner: Runner, key: str) -> Probe:
+    return runner.probe([ProbeTarget(key)], timeout=TIMEOUT)[key]
+
+
+def ended(runner: Runner, key: str) -> Probe:
+    wait_for(lambda: probe(runner, key).answer == Probe.ENDED, what="the end of the run")
+    return probe(runner, key)
+
+
+# --- elsewhere --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_elsewhere_needs_nothing_in_the_home(
+    runner: Runner, account: StubAccount, scratch: Path, base: Path
+) -> None:
+    there = at(runner, scratch)
+    key = launch(there, "echo said; pwd; exit 3")
+    answer = ended(there, key)
+    assert answer.exit_code == 3
+    log = there.read_log(key, offset=0, limit=1000, timeout=TIMEOUT)
+    assert log and log.data.decode() == f"said\n{base}/{key}\n"
+    assert there.grep_log(key, "sai", repeated="~", timeout=TIMEOUT) == (b"said\n", True)
+    assert stat.S_IMODE(base.stat().st_mode) == stat.S_IMODE((base / key).stat().st_mode) == 0o700
+    assert not (account.home / scripts.BASE / key).exists()
+    result = there.execute(get_module_loader(there.config).wrap(["pwd"]), login=True, timeout=TIMEOUT)
+    assert result.text == f"{base}\n"
+
+
+def test_a_run_elsewhere_is_signalled_and_removed_there(runner: Runner, scratch: Path, base: Path) -> None:
+    there = at(runner, scratch)
+    key = launch(there)
+    answer = probe(there, key)
+    assert answer.answer == Probe.RUNNING and answer.identity
+    there.signal(key, answer.identity, "KILL", timeout=TIMEOUT)
+    assert ended(there, key).signal == "KILL"
+    done = there.execute(scripts.clean([(key, answer.identity.words)], dry_run=False), timeout=TIMEOUT)
+    assert done.text.startswith(f"{key} removed ")
+    assert not (base / key).exists()
+
+
+def link(base: Path, scratch: Path) -> str:
+    (scratch / "target").mkdir()
+    base.symlink_to(scratch / "target")
+    return "is a link, or belongs to another account"
+
+
+def dangling_link(base: Path, scratch: Path) -> str:
+    base.symlink_to(scratch / "nowhere")
+    return "is a link, or belongs to another account"
+
+
+def foreign(base: Path, scratch: Path) -> str:
+    base.mkdir()
+    os.chown(base, NOBODY, NOBODY)
+    return "is a link, or belongs to another account"
+
+
+def without_sticky_bit(base: Path, scratch: Path) -> str:
+    scratch.chmod(0o777)
+    return r"sticky bit \(chmod \+t\)"
+
+
+def missing(base: Path, scratch: Path) -> str:
+    scratch.rmdir()
+    return "is not a directory on this machine"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [link, dangling_link, pytest.param(foreign, marks=as_root), without_sticky_bit, missing],
+    ids=lambda spoil: spoil.__name__,
+)
+def test_a_place_that_is_not_safe_is_refused_by_everything(
+    runner: Runner, scratch: Path, base: Path, spoil: Callable[[Path, Path], str]
+) -> None:
+    words = spoil(base, scratch)
+    there = at(runner, scratch)
+    key = uuid.uuid4().hex
+    with pytest.raises(RunDirectoryUnusable, match=words) as error:
+        there.launch(key, "exec sleep 60", timeout=TIMEOUT)
+    assert "Nothing was started" in error.value.detail and "RUN_DIRECTORY of the profile" in error.value.detail
+    with pytest.raises(RunDirectoryUnusable, match=words):
+        there.execute(get_module_loader(there.config).wrap(["pwd"]), login=True, timeout=TIMEOUT)
+    with pytest.raises(RunDirectoryUnusable, match=words):
+        there.read_log(key, offset=0, limit=10, timeout=TIMEOUT)
+    answer = probe(there, key)
+    assert answer.answer == Probe.CANNOT_TELL and "cannot be used" in answer.detail
+    assert not list(scratch.rglob(key)) if scratch.exists() else True
+
+
+# --- homes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(account: StubAccount) -> Path:
+    """The directory of runs in the home, empty."""
+    place = account.home / scripts.BASE
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700)
+    return place
+
+
+@contextmanager
+def full(runs: Path) -> Iterator[None]:
+    with mounted(runs, "size=4096,mode=700"):
+        (runs / "data").write_bytes(bytes(4096))
+        yield
+
+
+@contextmanager
+def read_only(runs: Path) -> Iterator[None]:
+    with mounted(runs, "ro,mode=700"):
+        yield
+
+
+@contextmanager
+def unmounted(runs: Path) -> Iterator[None]:
+    """Take the home away, as a file server does that is not mounted."""
+    home = runs.parent
+    away = home.with_name("away")
+    home.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(home)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        pytest.param(full, "No space left on device", marks=as_root),
+        pytest.param(read_only, "Read-only file system", marks=as_root),
+        (unmounted, "No such file or directory"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_home_that_cannot_be_used_is_named_with_what_to_do(
+    runner: Runner, runs: Path, scratch: Path, spoil: Callable[[Path], AbstractContextManager[None]], words: str
+) -> None:
+    with spoil(runs):
+        with pytest.raises(RunDirectoryUnusable, match=words) as error:
+            launch(runner)
+        for part in ("Nothing was started", "free space and quota for ~/.autosubmit-runners", "RUN_DIRECTORY"):
+            assert part in error.value.detail
+        assert launch(at(runner, scratch))  # the other place needs no home
+    assert launch(runner)
+
+
+def test_without_a_home_an_ended_run_is_not_called_killed_and_its_log_is_not_called_empty(
+    runner: Runner, runs: Path
+) -> None:
+    key = launch(runner, "exec sleep 60")
+    identity = probe(runner, key).identity
+    assert identity
+    target = ProbeTarget(key, identity)
+
+    def answer() -> Probe:
+        return runner.probe([target], timeout=TIMEOUT)[key]
+
+    with unmounted(runs):
+        assert answer().answer == Probe.RUNNING
+        with pytest.raises(RunDirectoryUnusable, match="is missing"):
+            runner.read_log(key, offset=0, limit=10, timeout=TIMEOUT)
+        os.kill(identity.pid, signal.SIGTERM)
+        wait_for(lambda: answer().answer == Probe.CANNOT_TELL, what="the end of command and supervisor")
+        assert "the directory with its exit code is missing" in answer().detail
+    assert (answer().answer, answer().signal) == (Probe.ENDED, "TERM")
