@@ -1,4 +1,7 @@
-"""Host keys: scan a machine, compare its keys, approve them. Keys are never typed in or edited."""
+"""Host keys: scan a machine, compare its keys, approve them. Keys of machines are never typed in or edited.
+
+An authority of host certificates has no machine to scan, so an admin pastes its public key.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ from django.urls import URLPattern, path
 from profiles import validators
 from profiles.models import RunnerProfile
 from runners.admin.base import ReadOnlyAdmin
-from runners.exceptions import RunnerServiceError
+from runners.exceptions import InvalidRequest, RunnerServiceError
 from runners.models import TrustedHostKey
 from runners.services import host_keys
 from runners.services.host_keys import ScannedKey, fingerprint_of
+from runners.services.machines.ssh.known_hosts import HostKey
 from runners.templatetags.formatting import exact_time
 from runners.web.client_address import AUDIT_LIMIT, client_address
 
@@ -39,12 +43,42 @@ class ScanForm(forms.Form):
     )
 
 
+class AuthorityForm(forms.Form):
+    """The form of an authority. `found`, after `is_valid`: its key."""
+
+    found: HostKey
+    hosts = forms.CharField(
+        max_length=host_keys.MAX_PATTERNS_TEXT,
+        help_text="Real host names with * and ?, separated by commas, such as *.hpc.example.org,login.example.org.",
+        widget=forms.TextInput(attrs={"size": 60, "spellcheck": "false", "autocapitalize": "off"}),
+    )
+    key = forms.CharField(
+        label="Public key",
+        max_length=validators.MAX_KEY,
+        help_text="The line of the authority's .pub file.",
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        data = dict(self.cleaned_data)
+        try:
+            if "hosts" in data:
+                data["hosts"] = host_keys.hosts_of_authority(data["hosts"])
+            if "key" in data:
+                self.found = host_keys.authority_of(data["key"])
+        except InvalidRequest as error:
+            for name, texts in error.errors.items():
+                self.add_error(name, texts)
+        return data
+
+
 @admin.register(TrustedHostKey)
 class TrustedHostKeyAdmin(ReadOnlyAdmin):
-    list_display = ("host", "key_type", "fingerprint", "approved_by", "approved")
+    list_display = ("host", "key_type", "is_authority", "fingerprint", "approved_by", "approved")
+    list_filter = ("is_authority",)
     search_fields = ("host__icontains", "approved_by__exact")
     search_help_text = "Part of the host name, person who approved it"
-    fields = ("host", "key_type", "fingerprint", "key", "approved_by", "approved")
+    fields = ("host", "key_type", "is_authority", "fingerprint", "key", "approved_by", "approved")
     readonly_fields = ("fingerprint", "approved")
 
     @admin.display(description="fingerprint")
@@ -71,8 +105,12 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
         return request.user.has_perm("runners.add_trustedhostkey")
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.scan)
-        return [path("scan/", view, name="runners_trustedhostkey_scan"), *super().get_urls()]
+        view = self.admin_site.admin_view
+        return [
+            path("scan/", view(self.scan), name="runners_trustedhostkey_scan"),
+            path("authority/", view(self.authority), name="runners_trustedhostkey_authority"),
+            *super().get_urls(),
+        ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         context = {"may_scan": self.has_scan_permission(request), "title": "Approved host keys"}
@@ -112,6 +150,27 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
             except RunnerServiceError as error:
                 context["error"] = error.detail
         return TemplateResponse(request, "admin/runners/trustedhostkey/scan.html", context)
+
+    def authority(self, request: HttpRequest) -> HttpResponse:
+        """Show the fingerprint of an authority of host certificates. `approve` holds the fingerprint to trust."""
+        if not self.has_scan_permission(request):
+            raise PermissionDenied
+        form = AuthorityForm(request.POST if request.method == "POST" else None)
+        context: dict[str, Any] = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": "Approve an authority of host certificates",
+            "form": form,
+        }
+        if form.is_valid():
+            if request.POST.get("approve") == form.found.fingerprint:
+                row = host_keys.approve_authority(
+                    form.cleaned_data["hosts"], form.found, request.user.get_username(), address=address_of(request)
+                )
+                self.message_user(request, f"Approved: {row.host} {form.found}", messages.SUCCESS)
+                return redirect("admin:runners_trustedhostkey_changelist")
+            context["found"] = form.found
+        return TemplateResponse(request, "admin/runners/trustedhostkey/authority.html", context)
 
     def _approve(self, request: HttpRequest, keys: list[ScannedKey], wanted: list[str]) -> bool:
         """Approve the wanted keys. Return False and approve none if the machine does not show all of them any more."""

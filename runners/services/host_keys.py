@@ -1,8 +1,12 @@
-"""Scan the keys that a host shows, and approve or forget them. known_hosts.py decides which keys are trusted."""
+"""Scan the keys that a host shows, and approve or forget them, and authorities of host certificates.
+
+known_hosts.py decides which keys are trusted.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -12,6 +16,7 @@ import paramiko
 from django.conf import settings
 from django.db import transaction
 
+from runners import printable
 from runners.exceptions import InvalidRequest, RunnerUnreachable
 from runners.models import TrustedHostKey
 from runners.services.audit import audited
@@ -130,36 +135,112 @@ def approve(scanned: ScannedKey, approved_by: str, *, address: str = "") -> Trus
                 f"{record.detail} is marked @revoked in a known_hosts file of the service and cannot be trusted."
             )
         with transaction.atomic():
-            old = TrustedHostKey.objects.filter(host=scanned.host, key_type=scanned.key_type).first()
+            old = TrustedHostKey.objects.filter(
+                host=scanned.host, key_type=scanned.key_type, is_authority=False
+            ).first()
             if old and old.key != scanned.key:
                 record.detail += f", replaces {fingerprint_of(old)}"
             row, _ = TrustedHostKey.objects.update_or_create(
                 host=scanned.host,
                 key_type=scanned.key_type,
+                is_authority=False,
                 defaults={"key": scanned.key, "approved_by": approved_by},
             )
         BREAKER.forget()  # machines that were rejected because of their keys may be contacted at once
         return row
 
 
+MAX_PATTERNS_TEXT = 255  # characters: the column
+AUTHORITY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
+_PATTERN = re.compile(r"!?[A-Za-z0-9_.:*?-]+|!?\[[A-Za-z0-9_.:*?-]+\]:[0-9*?]+")
+
+
+def authority_of(line: str) -> HostKey:
+    """Return the key of a `.pub` file (`TYPE BASE64 COMMENT`). Raises InvalidRequest for anything else."""
+    words = line.split()
+    remedy = "Give the line of the authority's .pub file, such as 'ssh-ed25519 AAAA... host-ca'."
+    if "PRIVATE KEY" in line:
+        raise _invalid("key", f"This is a private key. Keep it secret. {remedy}")
+    if len(words) < 2 or words[0] not in AUTHORITY_TYPES:
+        raise _invalid("key", f"This is not a public key of a type that may sign host certificates. {remedy}")
+    try:
+        key = HostKey.from_base64(words[1])
+        paramiko.PKey.from_type_string(key.key_type, key.blob)
+    except (ValueError, UnicodeDecodeError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
+        raise _invalid("key", f"This is not a valid public key. {remedy}") from error
+    if key.key_type != words[0]:
+        raise _invalid("key", f"The key is of the type {key.key_type}, not {words[0]}. {remedy}")
+    return key
+
+
+def hosts_of_authority(text: str) -> str:
+    """Return the host patterns of an authority in the form of known_hosts files. Raises InvalidRequest.
+
+    A pattern of wildcards only is rejected: such an authority could speak for every machine, jump hosts included.
+    """
+    items = [item.strip().lower() for item in text.split(",") if item.strip()]
+    remedy = "Give names with * and ?, separated by commas, such as *.hpc.example.org,login.example.org."
+    if not items or len(",".join(items)) > MAX_PATTERNS_TEXT:
+        raise _invalid("hosts", f"Give 1 to {MAX_PATTERNS_TEXT} characters. {remedy}")
+    for item in items:
+        if not _PATTERN.fullmatch(item):
+            raise _invalid("hosts", f"{printable.quoted(item)} is not a valid pattern of host names. {remedy}")
+        if not set(item) - set("!*?.:[]"):
+            raise _invalid("hosts", f"{printable.quoted(item)} fits every host. {remedy}")
+    if all(item.startswith("!") for item in items):
+        raise _invalid("hosts", f"These patterns only exclude hosts. {remedy}")
+    return ",".join(items)
+
+
+def _invalid(field: str, sentence: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: {sentence}", {field: [sentence]})
+
+
+def approve_authority(hosts: str, key: HostKey, approved_by: str, *, address: str = "") -> TrustedHostKey:
+    """Trust host certificates that `key` has signed for hosts that match `hosts`. This creates an audit record.
+
+    As for a line with `@cert-authority`, a certificate must name the host and be valid now, and keys that known_hosts
+    files revoke stay revoked. Raises InvalidRequest for patterns that are not valid.
+    """
+    hosts = hosts_of_authority(hosts)
+    with audited(endpoint="approve-host-authority", actor=approved_by, address=address, holds_changes=True) as record:
+        record.detail = f"{hosts} {key}"
+        row, _ = TrustedHostKey.objects.get_or_create(
+            host=hosts,
+            key_type=key.key_type,
+            key=key.base64,
+            is_authority=True,
+            defaults={"approved_by": approved_by},
+        )
+        BREAKER.forget()
+        return row
+
+
 def forget(row: TrustedHostKey, forgotten_by: str, *, address: str = "") -> None:
-    """Stop trusting an approved key (a known_hosts file may still list it). This creates an audit record.
+    """Stop trusting an approved key or authority (a file may still list it). This creates an audit record.
 
     Open connections stay open until they are idle.
     """
-    with audited(endpoint="forget-host-key", actor=forgotten_by, address=address, holds_changes=True) as record:
+    endpoint = "forget-host-authority" if row.is_authority else "forget-host-key"
+    with audited(endpoint=endpoint, actor=forgotten_by, address=address, holds_changes=True) as record:
         record.detail = f"{row.host} {row.key_type} {fingerprint_of(row)}"
         row.delete()
 
 
 def approved_keys(names: Sequence[str]) -> Iterable[tuple[str, str]]:
     """Return (name, key in base64) for each approved key of these hosts. See `known_hosts.provide_approved_keys`."""
-    return TrustedHostKey.objects.filter(host__in=names).order_by("pk").values_list("host", "key")
+    rows = TrustedHostKey.objects.filter(host__in=names, is_authority=False)
+    return rows.order_by("pk").values_list("host", "key")
+
+
+def approved_authorities() -> Iterable[tuple[str, str]]:
+    """Return (patterns, key in base64) for each approved authority."""
+    return TrustedHostKey.objects.filter(is_authority=True).order_by("pk").values_list("host", "key")
 
 
 def connect() -> None:
     """Let SSH connections trust the approved keys. Called when the application is ready."""
-    known_hosts.provide_approved_keys(approved_keys)
+    known_hosts.provide_approved_keys(approved_keys, approved_authorities)
 
 
 def name_of(host: str, port: int | None = None) -> str:

@@ -62,6 +62,7 @@ class SSHHostOptions:
     host_key_alias: str = ""
     user_known_hosts_files: tuple[str, ...] = ()
     global_known_hosts_files: tuple[str, ...] = ()
+    revoked_host_keys: tuple[str, ...] = ()
     host_key_algorithms: tuple[str, ...] = ()
     pubkey_accepted_algorithms: tuple[str, ...] = ()
     connect_timeout: int | None = None  # seconds
@@ -244,6 +245,9 @@ def _options(said: list[tuple[str, str]], host: str) -> SSHHostOptions:
         host_key_alias=one.get("hostkeyalias", ""),
         user_known_hosts_files=_paths(one.get("userknownhostsfile", "")),
         global_known_hosts_files=_paths(one.get("globalknownhostsfile", "")),
+        revoked_host_keys=tuple(
+            _at_home(value) for value in (one.get("revokedhostkeys"),) if value and value != "none"
+        ),
         host_key_algorithms=_listed(one.get("hostkeyalgorithms")),
         pubkey_accepted_algorithms=_listed(one.get("pubkeyacceptedalgorithms")),
         connect_timeout=_number(one.get("connecttimeout"), 24 * 3600),
@@ -258,7 +262,6 @@ def _options(said: list[tuple[str, str]], host: str) -> SSHHostOptions:
 # another machine.
 UNSUPPORTED = (
     ("proxycommand", "ProxyCommand", "Use ProxyJump, or `ProxyCommand none` for this host."),
-    ("revokedhostkeys", "RevokedHostKeys", "Mark the keys @revoked in a known_hosts file instead."),
     ("bindinterface", "BindInterface", "Use BindAddress instead."),
 )
 

@@ -22,6 +22,7 @@ import paramiko
 from django.conf import settings
 
 from runners.exceptions import HostKeyChanged, HostKeyUnknown, RunnerUnreachable
+from runners.services.machines.ssh import revoked_keys
 from runners.services.machines.ssh.certificates import RSA_SIGNATURES, SUFFIX, BadCertificate, Certificate
 from runners.services.machines.ssh.config import DEFAULT_SSH_PORT, SSHHostOptions
 from runners_project import bounded
@@ -78,7 +79,7 @@ class KnownHost:
     """The trusted and revoked keys of one host.
 
     `host` is its name without a port. `authorities` are the keys that may sign its certificates (`@cert-authority`).
-    `revoked` maps revoked keys to the file that revokes them.
+    `revoked` maps revoked keys to the file that revokes them. `revoked_files`: RevokedHostKeys of the configuration.
     """
 
     name: str
@@ -86,6 +87,7 @@ class KnownHost:
     trusted: tuple[HostKey, ...]
     authorities: tuple[HostKey, ...]
     revoked: dict[HostKey, str]
+    revoked_files: tuple[str, ...] = ()
 
     def verify(self, key: HostKey, certificate: bytes | None = None) -> None:
         """Check the key that a server has proved to have, and the certificate for that key, if the server showed one.
@@ -100,6 +102,7 @@ class KnownHost:
                 f"have it. Nothing was sent. The machine needs a new host key.",
                 **facts,
             )
+        self._check_revoked_files(key, certificate, facts)
         if key in self.trusted or (certificate and self._is_certified(key, certificate, facts)):
             return
         if self.trusted:
@@ -118,6 +121,28 @@ class KnownHost:
             "the service's known_hosts.",
             **facts,
         )
+
+    def _check_revoked_files(self, key: HostKey, certificate: bytes | None, facts: dict[str, str]) -> None:
+        """Raise HostKeyChanged if a file of RevokedHostKeys revokes the key, the certificate or its authority.
+
+        As with ssh, no host is trusted while such a file is missing or cannot be read.
+        """
+        for file in self.revoked_files:
+            try:
+                is_revoked = revoked_keys.is_revoked(file, key.blob, certificate)
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                raise HostKeyChanged(
+                    f"The host key of {self.name} ({key}) cannot be compared with RevokedHostKeys {file}: {why}. "
+                    f"Nothing was sent. Correct that file, or the line in the service's SSH configuration.",
+                    **facts,
+                ) from error
+            if is_revoked:
+                raise HostKeyChanged(
+                    f"The host key of {self.name} ({key}), or its certificate, is revoked by {file} (RevokedHostKeys): "
+                    f"another person may have it. Nothing was sent. The machine needs a new host key.",
+                    **facts,
+                )
 
     def _is_certified(self, key: HostKey, blob: bytes, facts: dict[str, str]) -> bool:
         """Return True if a trusted authority has signed the certificate, False if the authority is unknown.
@@ -177,22 +202,25 @@ def name_of(options: SSHHostOptions, port: int) -> str:
 
 
 ApprovedKeys = Callable[[Sequence[str]], Iterable[tuple[str, str]]]
+ApprovedAuthorities = Callable[[], Iterable[tuple[str, str]]]
 
 
-def _no_approved_keys(names: Sequence[str]) -> Iterable[tuple[str, str]]:
+def _no_approved_keys(names: Sequence[str] = ()) -> Iterable[tuple[str, str]]:
     return ()
 
 
 _approved_keys: ApprovedKeys = _no_approved_keys
+_approved_authorities: ApprovedAuthorities = _no_approved_keys
 
 
-def provide_approved_keys(provider: ApprovedKeys) -> None:
-    """Set who knows the keys that an admin has approved; this module knows no rows.
+def provide_approved_keys(keys: ApprovedKeys, authorities: ApprovedAuthorities) -> None:
+    """Set who knows the keys and the authorities that an admin has approved; this module knows no rows.
 
-    `provider` gets names as in known_hosts files, and returns (name, key in base64) for each key of these.
+    `keys` gets names as in known_hosts files, and returns (name, key in base64) for each key of these. `authorities`
+    returns (patterns of names, key in base64) for each authority.
     """
-    global _approved_keys
-    _approved_keys = provider
+    global _approved_keys, _approved_authorities
+    _approved_keys, _approved_authorities = keys, authorities
 
 
 def load(options: SSHHostOptions, port: int) -> KnownHost:
@@ -207,10 +235,12 @@ def load(options: SSHHostOptions, port: int) -> KnownHost:
     names = (name,) if options.host_key_alias else tuple(dict.fromkeys((name, plain)))
     files = (*options.user_known_hosts_files, settings.RUNNERS_KNOWN_HOSTS, *options.global_known_hosts_files)
     lines = [line for file in files if file for line in _read(file, names)]
+    lines += _authorities(names)
     approved = list(_approved(names))
     trusted, authorities = next(filter(any, (_keys_for(each, approved, lines) for each in names)), ((), ()))
     revoked = {line.key: line.file for line in lines if line.marker == "@revoked"}
-    return KnownHost(name, options.host_key_alias.lower() or plain, trusted, authorities, revoked)
+    host = options.host_key_alias.lower() or plain
+    return KnownHost(name, host, trusted, authorities, revoked, options.revoked_host_keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +268,14 @@ def _approved(names: Sequence[str]) -> Iterator[tuple[str, HostKey]]:
     for name, text in _approved_keys(names):
         with suppress(ValueError):  # an invalid key matches no key
             yield name, HostKey.from_base64(text)
+
+
+def _authorities(names: tuple[str, ...]) -> Iterator[_Line]:
+    """Yield the authorities that an admin has approved for any of `names`, as lines of a known_hosts file."""
+    for patterns, text in _approved_authorities():
+        if matching := tuple(name for name in names if _is_for(patterns, name)):
+            with suppress(ValueError):  # an invalid key matches no key
+                yield _Line(matching, "@cert-authority", HostKey.from_base64(text), "")
 
 
 def _read(file: str, names: tuple[str, ...]) -> list[_Line]:
