@@ -452,7 +452,9 @@ def test_only_a_profile_gives_the_directory_of_runs() -> None:
     profile = RunnerProfile(name="p", runner_type="LOCAL", module_loader_type="NO_MODULE")
     with pytest.raises(InvalidProfile) as error:
         profile.resolve({"RUN_DIRECTORY": "/scratch"})
-    assert error.value.errors == {"RUN_DIRECTORY": ["Only a profile sets RUN_DIRECTORY, not a request: leave it out, or use another profile."]}
+    assert error.value.errors == {
+        "RUN_DIRECTORY": ["Only a profile sets RUN_DIRECTORY, not a request: leave it out, or use another profile."]
+    }
     assert profile.resolve({}).run_directory == ""
     profile.set_values({**profile.values(), "RUN_DIRECTORY": "/scratch"})
     profile.clean()
