@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from runners import printable
 from runners.commands import remedies, run_log
-from runners.exceptions import CommandFailed, RunnerServiceError
+from runners.exceptions import CommandFailed, RunDirectoryUnusable, RunnerServiceError
 from runners.models import RunnerRun, RunReason
 from runners.services import lifecycle, run_output
 from runners.services.machines.output import plain_text
@@ -37,10 +37,11 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         is_completed, is_interrupted = probe.exit_code == 0, probe.interrupted
         try:
             end = _read_end(run, runner)
-        except CommandFailed:  # something else is in place of the log, so it proves nothing
-            end = EndOfRun()
         except RunnerServiceError as error:
-            if is_completed or is_stopped:  # the next probe reads the log
+            # After CommandFailed something else is in place of the log, so it proves nothing. A home that has just gone
+            # may come back.
+            is_lost = isinstance(error, CommandFailed) and not isinstance(error, RunDirectoryUnusable)
+            if (is_completed or is_stopped) and not is_lost:  # the next probe reads the log
                 lifecycle.mark_unreachable(run, error.detail)
                 return
             end = EndOfRun()
