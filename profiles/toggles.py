@@ -1,4 +1,4 @@
-"""The toggles: an admin's switches of commands. The registry of commands defines them."""
+"""The toggles: an admin's switches of commands. The registry of commands defines most of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ class Toggle:
     is_enabled: bool = True
 
 
+EDIT_CONFIGURATION = Toggle("EDIT_CONFIGURATION", "Edit the configuration files of experiments", is_enabled=False)
+# What is no command of Autosubmit: the toggle, and the names in the audit log of what it switches.
+OWN_TOGGLES = {EDIT_CONFIGURATION: ("write-configuration", "restore-configuration")}
+
+
 class Switched(Protocol):
     """What this module has to know of a command."""
 
@@ -37,7 +42,8 @@ COMMANDS: Registry[Switched] = Registry(
 
 def toggles() -> dict[str, Toggle]:
     """Return all toggles by name, in the order of their first commands."""
-    return {command.toggle.name: command.toggle for command in COMMANDS.values()}
+    found = {command.toggle.name: command.toggle for command in COMMANDS.values()}
+    return found | {toggle.name: toggle for toggle in OWN_TOGGLES}
 
 
 def choices() -> list[tuple[str, str]]:
@@ -47,4 +53,5 @@ def choices() -> list[tuple[str, str]]:
 
 def commands_of(name: str) -> list[str]:
     """Return the names of the commands that a toggle switches."""
-    return [command.name for command in COMMANDS.values() if command.toggle.name == name]
+    own = [each for toggle, names in OWN_TOGGLES.items() if toggle.name == name for each in names]
+    return own or [command.name for command in COMMANDS.values() if command.toggle.name == name]

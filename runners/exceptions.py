@@ -8,6 +8,10 @@ RunnerServiceError
 ├─ ProfileNotFound
 ├─ ExperimentNotFound        Autosubmit does not know an experiment of this name there
 ├─ RunNotFound               this service never ran the experiment
+├─ FileNotFound              the experiment has no such configuration file, or no such version of it
+├─ FileRejected              the file is a link, too large, no text, or belongs to another account
+├─ PreconditionRequired      a write without the digest of the content that it replaces
+├─ PreconditionFailed        the file has changed since it was read
 ├─ LogNotFound               the run's directory does not have a log (any more)
 ├─ JobsNotFound              the experiment or its job list does not exist on the machine
 ├─ JobsUnreadable            the machine cannot read the job list
@@ -100,6 +104,24 @@ class ExperimentNotFound(RunnerServiceError):
 
 class RunNotFound(RunnerServiceError):
     code = "run_not_found"
+
+
+class FileNotFound(RunnerServiceError):
+    code = "file_not_found"
+
+
+class FileRejected(RunnerServiceError):
+    code = "file_rejected"
+
+
+class PreconditionRequired(RunnerServiceError):
+    code = "precondition_required"
+
+
+class PreconditionFailed(RunnerServiceError):
+    """Fact: `etag`, of the present content."""
+
+    code = "precondition_failed"
 
 
 class LogNotFound(RunnerServiceError):

@@ -271,6 +271,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         {"name": "commands", "description": "Create, run, stop and change experiments."},
         {"name": "runs", "description": "The state of runs."},
         {"name": "operations", "description": "Long commands that continue without their request."},
+        {"name": "experiments", "description": "The files of experiments on their machines."},
         {"name": "configuration", "description": "The configuration by admins."},
         {"name": "user settings", "description": "The settings of a person."},
     ],

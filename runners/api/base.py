@@ -45,10 +45,10 @@ class ReadOnlyAPIView(APIView):
 
 
 class CommandViewSet(viewsets.GenericViewSet[Any]):
-    """A set of commands. Each command is one POST and one use case.
+    """A set of commands. Each command is one request with a method of `audited` and one use case.
 
-    Every POST leaves an audit record, whatever its outcome, except requests without valid credentials beyond the rate
-    of STRANGERS. The order of the checks: credentials, scope, toggle, rate, body, use case.
+    Every such request leaves an audit record, whatever its outcome, except requests without valid credentials beyond
+    the rate of STRANGERS. The order of the checks: credentials, scope, toggle, rate, body, use case.
 
     `command` is the command's name on the wire. `endpoint` is the name of the toggle that can disable it; empty: always
     enabled.
@@ -61,11 +61,12 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
 
     command: str = ""
     endpoint: str = ""
+    audited: tuple[str, ...] = ("POST",)
     audit: AuditRecord
     body_error: exceptions.APIException | None = None
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.method != "POST":  # the answer is 405, or 401: not a command, so there is no audit record
+        if request.method not in self.audited:  # not a command, so there is no audit record
             self.audit = AuditRecord(endpoint=self.command)
             return super().dispatch(request, *args, **kwargs)
         address = client_address(request)
@@ -110,7 +111,8 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
             self.body_error, body = error, {}
         identify(self.audit, expid=body.get("expid"), profile_name=body.get("profile_name"))
         super().check_permissions(request)
-        if self.endpoint and not EndpointToggle.is_enabled(self.endpoint):
+        is_switched = self.endpoint and (request.method in self.audited or request.method not in self.allowed_methods)
+        if is_switched and not EndpointToggle.is_enabled(self.endpoint):
             raise EndpointDisabled(f"The {self.command} endpoint is currently disabled.")
 
     def handle_exception(self, exc: Exception) -> Response:

@@ -7,6 +7,7 @@ from rest_framework.routers import SimpleRouter
 
 from profiles.api.urls import user_settings_urlpatterns
 from runners.api.commands.views import CommandsView, ExperimentCommands, RunStatusView
+from runners.api.configuration_files import views as files
 from runners.api.operations import views as operations
 from runners.api.profiles import views as profiles
 from runners.api.runs import views as runs
@@ -24,6 +25,22 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runners/runs/<int:id>", runs.RunView.as_view(), name="api-run"),
     path("runners/runs/<int:id>/abandon", runs.RunAbandon.as_view({"post": "abandon"}), name="api-run-abandon"),
     path("runners/runs/<int:id>/log", runs.RunLogView.as_view(), name="api-run-log"),
+    path("runners/experiments/<str:expid>/config", files.ConfigurationFilesView.as_view(), name="api-config"),
+    path(
+        "runners/experiments/<str:expid>/config/file",
+        files.ConfigurationFile.as_view({"get": "read", "put": "write"}),
+        name="api-config-file",
+    ),
+    path(
+        "runners/experiments/<str:expid>/config/file/versions",
+        files.ConfigurationVersionsView.as_view(),
+        name="api-config-versions",
+    ),
+    path(
+        "runners/experiments/<str:expid>/config/file/restore",
+        files.RestoreConfigurationFile.as_view({"post": "restore"}),
+        name="api-config-restore",
+    ),
     path("runners/operations/<int:id>", operations.OperationView.as_view(), name="api-operation"),
     path("runners/operations/<int:id>/log", operations.OperationLogView.as_view(), name="api-operation-log"),
     path(

@@ -6,7 +6,7 @@ from django.urls import path, register_converter
 
 from runners.commands.parameters import EXPID_PATTERN
 from runners.commands.registry import one_shot_commands
-from runners.pages.views import commands, dashboard, foreign, history, run
+from runners.pages.views import commands, configuration, dashboard, foreign, history, run
 
 
 class ExpidConverter:
@@ -47,5 +47,11 @@ urlpatterns = [
     # only lacks this overview page.
     path("experiments/<expid:expid>", dashboard.ExperimentPage.as_view(), name="experiment"),
     path("experiments/<expid:expid>/stop-foreign", foreign.StopForeignRun.as_view(), name="stop-foreign"),
+    path("experiments/<expid:expid>/config", configuration.ConfigurationPage.as_view(), name="configuration"),
+    path(
+        "experiments/<expid:expid>/config/file",
+        configuration.ConfigurationFilePage.as_view(),
+        name="configuration-file",
+    ),
     path("history", history.History.as_view(), name="history"),
 ]

@@ -54,6 +54,12 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
     ours.ProfileNotFound: ProblemType(404, "profile_not_found", "Profile not found"),
     ours.ExperimentNotFound: ProblemType(404, "experiment_not_found", "Autosubmit does not know this experiment there"),
     ours.RunNotFound: ProblemType(404, "run_not_found", "The experiment was never run here"),
+    ours.FileNotFound: ProblemType(404, "file_not_found", "The configuration file or its version does not exist"),
+    ours.FileRejected: ProblemType(
+        422, "file_rejected", "The file is a link, too large, no text, or of another account"
+    ),
+    ours.PreconditionRequired: ProblemType(428, "precondition_required", "The header If-Match is missing"),
+    ours.PreconditionFailed: ProblemType(412, "precondition_failed", "The file has changed since it was read"),
     ours.LogNotFound: ProblemType(404, "log_not_found", "The log does not exist or was deleted"),
     ours.JobsNotFound: ProblemType(404, "jobs_not_found", "The experiment has no job list on the machine"),
     ours.JobsUnreadable: ProblemType(502, "jobs_unreadable", "The machine cannot read the job list"),

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +52,7 @@ ARCHIVABLE, ARCHIVED, DELETABLE = "a100", "a101", "a102"  # what archive, unarch
 REASON = {"reason": "The machine was taken out of service."}
 COMPLETED = {"final_status": "COMPLETED", "job_names_list": ["a001_LOCAL_SETUP"]}
 FIRST = {"description": "A first one", "dummy": True, "hpc": "local"}
+FILE, NEW_FILE = "EXPERIMENT:\n  MEMBERS: fc0\n", "EXPERIMENT:\n  MEMBERS: fc0 fc1\n"
 
 # A body that each operation accepts. The README has the same bodies.
 BODIES: dict[str, dict[str, Any]] = {
@@ -69,7 +72,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "abandon_run": REASON,
     "check_profile": {"profile_params": {}},
     "set_preferred_username": {"preferred_username": "abc012345"},
+    "write_configuration_file": {"content": NEW_FILE},
+    "restore_configuration_file": {"version": "20260120T093000.123456Z-0123456789abcdef"},
 }
+FILES = ("list_configuration_files", "read_configuration_file", "list_configuration_versions")
+CHANGES = ("write_configuration_file", "restore_configuration_file")
+QUERIES = dict.fromkeys((*FILES[1:], *CHANGES), "?profile_name={}&path={}")
+QUERIES["list_configuration_files"] = "?profile_name={}"
 LONG = ("set_job_status", "create_experiment", "create_job_list")
 SHORT = ("run_experiment", "update_experiment_description")
 # They share their code with LONG, so what takes seconds is recorded for LONG only (UNRECORDED).
@@ -112,7 +121,20 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "list_runs": "?status=RUNNING",
     "get_run_log": "?tail=4000&offset=0",
     "get_operation_log": "?encoding=utf-8",
+    "list_configuration_files": "?profile=MY_RUNNER_PROFILE_1",
+    "read_configuration_file": f"?profile_name={PROFILE}&path=../a002/conf/jobs_a002.yml",
+    "list_configuration_versions": f"?profile_name={PROFILE}",
+    "write_configuration_file": {"content": "EXPERIMENT:\n  MEMBERS: [fc0\n"},
+    "restore_configuration_file": {},
 }
+
+
+def query_of(operation: str, profile: str = PROFILE, path: str = "jobs_a001.yml") -> str:
+    return QUERIES.get(operation, "").format(profile, path)
+
+
+def if_match(content: str) -> dict[str, str]:
+    return {"If-Match": f'"{hashlib.sha256(content.encode()).hexdigest()}"'}
 
 
 class World:
@@ -164,11 +186,14 @@ class World:
             with tarfile.open(archive, "w:gz"):
                 pass
 
-    def each(self, operations: Iterable[str], expect: str, *bodies: Any, **options: Any) -> None:
+    def each(self, operations: Iterable[str], expect: str | int, *bodies: Any, **options: Any) -> None:
         """Send each operation with its own body, or with the given one. Each must give the response `expect`."""
         for operation in operations:
             body = bodies[0] if bodies else BODIES.get(operation)
-            self.ask(operation, body, expect=expect, **{"id": self.number(operation), **options})
+            given: dict[str, Any] = {"id": self.number(operation), "query": query_of(operation)}
+            if operation in CHANGES:
+                given["headers"] = if_match(FILE)
+            self.ask(operation, body, expect=expect, **{**given, **options})
 
     def number(self, operation: str) -> int:
         """Return the number of the run or operation that this operation reads."""
@@ -224,6 +249,24 @@ class World:
             process.wait()
 
     @contextmanager
+    def slow_python(self) -> Iterator[Callable[[], bool]]:
+        """Make the account's python3 take 3 s. The yielded function returns True once it has begun."""
+        began, folder = self.account.home / "began", self.account.home / "slow"
+        profile = self.account.home / ".bash_profile"
+        before = profile.read_text()
+        folder.mkdir(exist_ok=True)
+        (folder / "python3").write_text(f'#!/bin/bash\ntouch ~/began; sleep 3; exec {sys.executable} "$@"\n')
+        (folder / "python3").chmod(0o700)
+        profile.write_text(f"{before}PATH=$HOME/slow:$PATH\n")
+        began.unlink(missing_ok=True)
+        try:
+            yield began.exists
+        finally:
+            profile.write_text(before)
+            began.unlink(missing_ok=True)
+            shutil.rmtree(folder)
+
+    @contextmanager
     def meanwhile(self, operation: str, body: Any, *, keep: bool = False, **options: Any) -> Iterator[None]:
         """Send the request in a separate thread while the block runs, then wait for the response."""
 
@@ -246,7 +289,7 @@ def credentials(world: World) -> None:
     world.each(OPERATIONS, "not_authenticated", headers={"Authorization": ""})
     world.each(OPERATIONS, "invalid_credentials", headers={"Authorization": "Bearer asr_of_nobody"})
     changing = [name for name in BODIES if name != "get_runner_run_status"]
-    world.each(changing, "permission_denied", headers=world.tokens["read"])
+    world.each((*changing, *FILES), "permission_denied", headers=world.tokens["read"])
     world.settings.PROTECTION_LEVEL = "NONE"
     world.each(("get_preferred_username", "set_preferred_username"), "not_found", headers={"Authorization": ""})
     world.settings.PROTECTION_LEVEL = "ALL"
@@ -254,7 +297,9 @@ def credentials(world: World) -> None:
 
 def mistakes(world: World) -> None:
     for operation, wrong in MISTAKES.items():
-        request = {"query": wrong} if isinstance(wrong, str) else {"body": wrong}
+        request: Any = {"query": wrong} if isinstance(wrong, str) else {"body": wrong, "query": query_of(operation)}
+        if operation in CHANGES:
+            request["headers"] = if_match(FILE)
         world.ask(operation, expect="invalid_request", **request)
     world.each(BODIES, "invalid_json", b'{"expid": a001}')
     world.each(BODIES, "unsupported_media_type", b"expid=a001", content_type="text/plain")
@@ -273,6 +318,10 @@ def mistakes(world: World) -> None:
     world.ask("check_profile", {}, expect="invalid_profile", name=OPEN_PROFILE)
     world.ask("check_profile", {}, expect="profile_not_found", name="MY_RUNNER_PROFILE")
     world.ask("get_profile_requirements", expect="profile_not_found", name="MY_RUNNER_PROFILE")
+    for operation in (*FILES, *CHANGES):
+        for profile, code in ((OPEN_PROFILE, "invalid_profile"), ("MY_RUNNER_PROFILE", "profile_not_found")):
+            world.ask(operation, BODIES.get(operation), expect=code, query=query_of(operation, profile))
+    world.each(CHANGES, "precondition_required", headers={})
 
 
 def nothing_there(world: World) -> None:
@@ -284,12 +333,12 @@ def nothing_there(world: World) -> None:
 def rules_of_an_admin(world: World) -> None:
     for toggle in toggles():
         EndpointToggle.objects.update_or_create(name=toggle, defaults={"enabled": False})
-    world.each(COMMANDS, "endpoint_disabled")
+    world.each((*COMMANDS, *CHANGES), "endpoint_disabled")
     EndpointToggle.objects.update(enabled=True)
     group = Group.objects.create(name="modellers")
     world.profile.run_groups.add(group)
     world.profile.status_groups.add(group)
-    world.each((*PROFILED, "check_profile"), "profile_forbidden")
+    world.each((*PROFILED, "check_profile", *FILES, *CHANGES), "profile_forbidden")
     RunnerProfile.objects.filter(name=OPEN_PROFILE).update(allowed_users="{username}")
     params = {"profile_name": OPEN_PROFILE, "profile_params": {"SSH": {"USER": "another"}}}
     world.ask("get_runner_run_status", {**EXPID, **params}, expect="profile_forbidden")
@@ -338,7 +387,7 @@ def main_job(world: World) -> None:
     ask("run_experiment", {**BODIES["run_experiment"], "dry_run": True}, example="Plan")
     ask("get_runner_run_status", EXPID)
     ask("get_run", id=world.run)
-    world.each(("run_experiment", "set_job_status", "create_job_list", *MAINTENANCE[:3]), "already_running")
+    world.each(("run_experiment", "set_job_status", "create_job_list", *MAINTENANCE[:3], *CHANGES), "already_running")
     world.each(("archive_experiment",), "already_running", {**EXPID, **WITH})
     world.each(("delete_experiment",), "already_running", {**EXPID, **WITH, "confirm_expid": "a001"})
     world.each(("abandon_run",), "still_reachable")
@@ -359,6 +408,32 @@ def main_job(world: World) -> None:
         ask("stop_experiment", {**EXPID, "foreign": True}, example="Foreign")
     ask("list_runs", query="?expid=a001")
     ask("get_run_log", id=world.run)
+
+
+def files(world: World) -> None:
+    """List, read, change and restore a configuration file of a001."""
+    conf = world.account.home / "autosubmit" / "a001" / "conf"
+    world.each((*FILES, *CHANGES), "experiment_not_found", expid="a999")
+    for kind, code in (("missing", "file_not_found"), ("link", "file_rejected")):
+        if kind == "link":
+            conf.symlink_to("/etc")
+        else:
+            conf.rename(conf.with_name("away"))
+        world.each((*FILES, *CHANGES), code)
+    conf.unlink()
+    conf.with_name("away").rename(conf)
+    (conf / "jobs_a001.yml").write_text(FILE)
+    world.each(FILES, 200, keep=False)
+    world.each(
+        ("write_configuration_file",), 200, {**BODIES["write_configuration_file"], "dry_run": True}, example="Dry run"
+    )
+    world.each(("write_configuration_file", *FILES), 200)
+    version = world.ask(FILES[2], query=query_of(FILES[2]), keep=False)["versions"][0]["version"]
+    world.each(("write_configuration_file",), "precondition_failed")
+    world.each(("restore_configuration_file",), "precondition_failed", {"version": version})
+    body = {"version": version, "dry_run": True}
+    world.each(("restore_configuration_file",), 200, body, headers=if_match(NEW_FILE), example="Dry run")
+    world.each(("restore_configuration_file",), 200, {"version": version}, headers=if_match(NEW_FILE))
 
 
 def background(world: World) -> None:
@@ -423,9 +498,25 @@ def failures(world: World) -> None:
         world.each(("run_experiment",), "command_timed_out")
     world.account.kill()
     world.ask("get_runner_run_status", EXPID, keep=False)
+    for operation in (*FILES, *CHANGES):
+        with (
+            world.slow_python() as called,
+            world.meanwhile(
+                operation,
+                BODIES.get(operation),
+                expect="outcome_unknown",
+                keep=True,
+                query=query_of(operation),
+                headers=if_match(FILE) if operation in CHANGES else None,
+            ),
+        ):
+            wait_for(called, 20, what=f"the program of {operation}")
+            world.sshd.drop_connections()
+    with world.setting("RUNNERS_LAUNCH_TIMEOUT", 1), world.slow_python():
+        world.each((*FILES, "restore_configuration_file"), "command_timed_out")
     world.profile.modules = "autosubmit/3.15.17"
     world.profile.save()
-    world.each(("run_experiment",), "command_failed")
+    world.each(("run_experiment", *FILES, *CHANGES), "command_failed")
     world.profile.modules = "autosubmit"
     world.profile.save()
 
@@ -448,6 +539,9 @@ def machines(world: World) -> None:
             POOL.close()
             log_cache.forget()
             world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
+        for operation in (*FILES, *CHANGES):
+            POOL.close()
+            world.each((operation,), code, expid="a002")
 
     world.profile.other_parameters = {"RUN_DIRECTORY": "/scratch/not-mounted"}
     world.profile.save()
@@ -499,11 +593,11 @@ def busy(world: World) -> None:
                 BULKHEADS.command("run-experiment", person=person, profile_name=PROFILE),
             ):
                 runner.admit()
-                for operation in (*COMMANDS, "check_profile"):
+                for operation in (*COMMANDS, "check_profile", *CHANGES):
                     world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
         with BULKHEADS.waiting(runner.target, runner.where) as wait:
             wait.start -= 60  # a minute without a response
-            world.each(LOGS, "machine_busy")
+            world.each((*LOGS, *FILES), "machine_busy")
     finally:
         BULKHEADS.threads = 0
     folder = world.account.home / ".autosubmit-runners"
@@ -527,6 +621,7 @@ SCENES: tuple[Callable[[World], None], ...] = (
     limits,
     configuration,
     main_job,
+    files,
     background,
     repeated,
     failures,

@@ -307,7 +307,8 @@ class TestExport:
 
     def test_the_empty_database(self) -> None:
         text = command("export_profiles")
-        assert parse(text) == Configuration(profiles={}, ssh_public_keys=(), endpoints=dict.fromkeys(toggles(), True))
+        states = {name: toggle.is_enabled for name, toggle in toggles().items()}
+        assert parse(text) == Configuration(profiles={}, ssh_public_keys=(), endpoints=states)
 
     def test_is_deterministic(self) -> None:
         import_configuration(parse(EXAMPLE))

@@ -382,12 +382,12 @@ def read_log(key: str, *, offset: int, limit: int) -> str:
 
 
 @cache
-def _read_jobs() -> str:
-    """Return the Python code that reads job lists: without comments, docstrings and annotations, for Python 3.6.
+def _python(name: str) -> str:
+    """Return the code of a Python script: without comments, docstrings and annotations, for Python 3.6.
 
     It is sent with each request, so it is made short.
     """
-    tree = ast.parse((_FOLDER / "read_jobs.py").read_text(encoding="utf-8"))
+    tree = ast.parse((_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
@@ -411,7 +411,7 @@ def jobs(request: Mapping[str, Any], *, environment: bool = False, seconds: int 
         "jobs",
         pythons=PYTHONS[::-1] if environment else PYTHONS,
         bounded=("timeout", "-k", "1", str(seconds)) if seconds else ("env",),
-        code=_read_jobs(),
+        code=_python("read_jobs"),
         request=json.dumps({**request, "mark": JOBS}, separators=(",", ":")),
         mark=JOBS,
     )
@@ -493,3 +493,12 @@ def modules_loaded(modules: Sequence[str]) -> str:
     `module() { eval `modulecmd bash $*`; }` of Environment Modules 3.2.
     """
     return _filled("modules_loaded", modules=modules)
+
+
+def configuration_files(request: Mapping[str, object]) -> list[str]:
+    """Return the argv that lists, reads or replaces the configuration files of an experiment: configuration_files.py.
+
+    The argv is executed in the environment of the profile, because Autosubmit finds its experiments by variables of
+    this environment. The program needs Python 3.6 there, as Autosubmit itself does.
+    """
+    return ["python3", "-I", "-c", _python("configuration_files"), json.dumps(request)]
