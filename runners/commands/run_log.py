@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from runners import printable
 from runners.commands import output
 from runners.commands.output import NAMES_LIMIT, has_line, last_words, listed
+from runners.services.machines.output import plain_text
 
+ERROR_LINES = 6  # of a failed job
+_TRACE = re.compile(r"\++ |as_exit_handler$")
+ERROR_WIDTH = 200  # characters of such a line
 _SUBMITTING = re.compile(r'^ *File "[^"\n]*", line \d+, in \w*submit\w*', re.MULTILINE)
 
 
@@ -117,6 +121,33 @@ def jobs_sentence(
     if not_run:
         parts.append(f"{_of(not_run, total)} {'was' if not_run == 1 else 'were'} not run.")
     return " ".join(parts)
+
+
+def rest_sentence(by_status: Mapping[str, int], *, is_over: bool) -> str:
+    """Return "The rest: 2 WAITING for failed jobs, 1 SUSPENDED." or the like; empty if all jobs are done or failed.
+
+    `is_over`: the run ended by itself, because no job was left that it could run. Then a job that is WAITING depends on
+    a job that will not complete.
+    """
+    rest = {status: count for status, count in by_status.items() if status not in ("COMPLETED", "SKIPPED", "FAILED")}
+    blocking = [status.lower() for status in ("FAILED", "SUSPENDED", "HELD") if by_status.get(status)]
+    parts = []
+    for status, count in rest.items():
+        is_blocked = status == "WAITING" and is_over and blocking and rest.keys() <= {"WAITING", "SUSPENDED", "HELD"}
+        parts.append(f"{count} {status}" + (f" for {' or '.join(blocking)} jobs" if is_blocked else ""))
+    return f"The rest: {', '.join(parts)}." if parts else ""
+
+
+def error_lines(name: str, text: str) -> str:
+    """Return the last lines of a failed job's error log, below the job's name; empty if there are none.
+
+    `text`: the end of the log as it is on the machine. Autosubmit executes shell jobs with `set -xv`, and 4.1.17 has an
+    exit handler: their traces are left out, unless there is nothing else.
+    """
+    lines = [line for line in plain_text(text.encode("utf-8", "replace")).split("\n") if line.strip()]
+    told = [line for line in lines if not _TRACE.match(line)] or lines
+    kept = [printable.line(line.rstrip(), ERROR_WIDTH) for line in told[-ERROR_LINES:]]
+    return "\n".join([f"The last lines of {name}:", *(f"  {line}" for line in kept)]) if kept else ""
 
 
 def _of(count: int, total: int | None) -> str:

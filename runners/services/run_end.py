@@ -12,13 +12,16 @@ from runners import printable
 from runners.commands import remedies, run_log
 from runners.exceptions import CommandFailed, RunDirectoryUnusable, RunnerServiceError
 from runners.models import RunnerRun, RunReason
-from runners.services import lifecycle, run_output
+from runners.services import lifecycle, run_output, run_progress
+from runners.services.machines import scripts
+from runners.services.machines.jobs import FAILURE_LIMIT, MOST_FAILURES, Failure, JobCounts, parse_failures
 from runners.services.machines.output import plain_text
 from runners.services.machines.probe import EndOfRun, Probe
 from runners.services.machines.runner import Runner
-from runners.services.machines.scripts import Shell
 
 END_OF_LOG = 16_384  # bytes at the end of a log; Autosubmit reports there that it is done, or where it was interrupted
+JOBS_SECONDS = 5  # for reading the job list and the error logs of failed jobs
+LATE_JOB_LIST = 60  # seconds between the end of a run and the last change of its job list; file servers have own clocks
 MAX_FAILED_NAMES = 50  # failed jobs whose names are kept with a run
 
 
@@ -31,6 +34,7 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
     """
     detail = ""
     jobs: run_log.Jobs | None = None
+    known: tuple[JobCounts, tuple[Failure, ...]] | None = None
     finished = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     is_stopped = _ended_by_a_stop(run, finished)
     if probe.answer == Probe.ENDED:
@@ -45,6 +49,7 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
                 lifecycle.mark_unreachable(run, error.detail)
                 return
             end = EndOfRun()
+        known = _job_list(run, end, probe)
         if is_completed or is_stopped:
             log = plain_text(end.tail)
             if is_stopped:
@@ -70,7 +75,8 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         ):
             detail = _reason(end, jobs)
         if reason != RunReason.STOPPED:
-            detail = printable.text("\n".join(part for part in (jobs.sentence if jobs else "", detail) if part))
+            parts = [jobs.sentence if jobs else "", detail, *_about_jobs(run, jobs, known)]
+            detail = printable.text("\n".join(filter(None, parts)))
     elif probe.answer == Probe.NEVER_STARTED:
         reason = RunReason.STOPPED if is_stopped else RunReason.NEVER_STARTED
         detail = "The run does not exist on the machine: the service died or lost the connection before the launch."
@@ -78,6 +84,9 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         is_rebooted = probe.answer == Probe.REBOOTED
         reason = RunReason.STOPPED if is_stopped and not is_rebooted else RunReason.LOST
         detail = "The machine was rebooted." if is_rebooted else "Its process is gone without an exit code."
+    columns = run_output.at_end(run, probe.log)
+    if known:
+        columns["progress"] = run_progress.as_stored(known[0])
     lifecycle.finish_run(
         run,
         reason=reason,
@@ -86,7 +95,7 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         finished=finished,
         detail=detail,
         jobs=_counts(jobs),
-        **run_output.at_end(run, probe.log),
+        **columns,
     )
 
 
@@ -97,9 +106,37 @@ def _read_end(run: RunnerRun, runner: Runner) -> EndOfRun:
         run_log.JOB_LINES,
         repeated=run_log.REPEATED_LINES,
         tail=END_OF_LOG,
-        jobs=Shell(""),
+        jobs=scripts.job_failures(
+            run.key, "" if run.superseded else run.expid, names=MOST_FAILURES, limit=FAILURE_LIMIT, seconds=JOBS_SECONDS
+        ),
         timeout=settings.RUNNERS_PROBE_TIMEOUT,
     )
+
+
+def _job_list(run: RunnerRun, end: EndOfRun, probe: Probe) -> tuple[JobCounts, tuple[Failure, ...]] | None:
+    """Return what the job list told about the jobs and the failed ones; None if it is not known.
+
+    A job list that was written long after the end tells nothing about this run.
+    """
+    found = parse_failures(end.jobs, run.key)
+    is_later = found and probe.finished and found[0].written > probe.finished + LATE_JOB_LIST
+    return None if is_later else found
+
+
+def _about_jobs(
+    run: RunnerRun, jobs: run_log.Jobs | None, known: tuple[JobCounts, tuple[Failure, ...]] | None
+) -> list[str]:
+    """Return what kept jobs from running, and the last error lines of failed jobs."""
+    if known is None:
+        return []
+    counts, failures = known
+    told = []
+    if counts.failed and not (jobs and jobs.failed):  # the log of this run does not name them
+        told.append(run_log.jobs_sentence(counts.total, counts.failed, counts.failed_jobs, None))
+    is_over = jobs is not None and jobs.not_run is not None and not (run.command_params or {}).get("run_only_members")
+    told.append(run_log.rest_sentence(counts.by_status, is_over=is_over))
+    of_this_run = [failure for failure in failures if jobs and failure.name in jobs.failed]
+    return told + [run_log.error_lines(failure.name, failure.text) for failure in of_this_run or failures]
 
 
 def _counts(jobs: run_log.Jobs | None) -> dict[str, Any] | None:

@@ -104,12 +104,15 @@ def test_a_stopped_run_is_terminated_and_says_by_what(client: Client) -> None:
 
 
 def test_a_run_whose_job_fails_is_terminated_with_its_exit_code(client: Client) -> None:
-    expid = client.create("exit 3")
+    expid = client.create("echo 'the restart file is missing' >&2; exit 3")
     client.with_profile("run-experiment", expid=expid)
     ended = client.ended(expid)
     assert (ended["status"], ended["reason"], ended["exit_code"]) == ("TERMINATED", "failed", 1)
     assert ended["explanation"].startswith(f"1 of 1 job failed: {expid}_ONE (1 attempt).")
     assert "maximum retrials" in ended["explanation"]
+    assert f"The last lines of {expid}_ONE:\n" in ended["explanation"]
+    assert "the restart file is missing" in ended["explanation"]
+    assert ended["progress"] == {"total": 1, "done": 0, "failed": 1, "running": 0}
     assert ended["jobs"] == {"total": 1, "failed": 1, "not_run": 0, "failed_jobs": [f"{expid}_ONE"]}
 
 
@@ -151,7 +154,10 @@ def test_unfinished_jobs_and_discarded_progress_are_reported(client: Client) -> 
     client.with_profile("run-experiment", expid=expid)
     assert client.with_profile("set-job-status", 409, expid=expid, command_params=suspend)["code"] == "already_running"
     ended = client.ended(expid)
-    assert (ended["status"], ended["explanation"]) == ("COMPLETED", "1 of 2 jobs was not run.")
+    assert (ended["status"], ended["explanation"]) == (
+        "COMPLETED",
+        "1 of 2 jobs was not run.\nThe rest: 1 SUSPENDED.",
+    )
     assert ended["jobs"] == {"total": 2, "failed": 0, "not_run": 1, "failed_jobs": []}
     plan = client.with_profile("create-job-list", expid=expid, dry_run=True)
     assert (

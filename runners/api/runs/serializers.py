@@ -146,7 +146,8 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
     explanation = serializers.CharField(
         allow_blank=True,
         help_text="Explanation of the end: the failed jobs, the number of jobs that were not run, Autosubmit's reason "
-        "or its last lines; or the reason why it was declared ended.",
+        "or its last lines, what the rest of the jobs waits for, and the last lines of the error logs of failed jobs; "
+        "or the reason why it was declared ended.",
     )
     jobs = JobsOfRun(
         allow_null=True, help_text="The results of its jobs; null while it runs, after a stop, and if unknown."

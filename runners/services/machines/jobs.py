@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +37,8 @@ DONE = ("COMPLETED", "SKIPPED")
 ORDERINGS = ("name", "status", "section", "date", "member", "chunk", "platform")
 MOST_JOBS = 200_000
 MOST_FAILED = 50  # names of failed jobs
+MOST_FAILURES = 5  # failed jobs whose error logs are read
+FAILURE_LIMIT = 2000  # bytes of such a log
 MOST_ATTEMPTS = 50
 MOST_TEXT = 255  # characters
 LINE_LIMIT = 1024  # bytes of the line before a log
@@ -78,9 +80,22 @@ class JobCounts:
         return self.by_status.get("RUNNING", 0)
 
     @property
+    def written(self) -> float:
+        """The time of the last change of the job list, in epoch seconds by the clock of its file system."""
+        return int(self.stamp.partition(".")[0]) / 1e9
+
+    @property
     def left(self) -> int:
         """The number of jobs that a run would still start or wait for: neither done nor failed."""
         return self.total - self.done - self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed job, and the end of its last error log, as it is on the machine. Empty: not known, or nothing."""
+
+    name: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +199,17 @@ def parse_counts(output: str, keys: Collection[str]) -> dict[str, JobCounts | No
     return found
 
 
+def parse_failures(output: str, key: str) -> tuple[JobCounts, tuple[Failure, ...]] | None:
+    """Parse the line of `scripts.job_failures` for the run `key`. None: it is not known, or the answer is not valid."""
+    begin = f"{scripts.JOBS} {key} "
+    lines = [line.removeprefix(begin) for line in output.split("\n") if line.startswith(begin)]
+    try:
+        answer = _object(lines[0] if len(lines) == 1 else "")
+        return _counts(answer), tuple(_failure(each) for each in _list(answer, "failures", MOST_FAILURES))
+    except (Problem, Unreadable):
+        return None
+
+
 def parse_page(output: str, query: JobQuery) -> JobPage:
     """Parse the answer of `scripts.jobs` to a request for a page. Raises Problem, Unreadable."""
     answer = _object(_only_line(output))
@@ -246,6 +272,15 @@ def _counts(answer: Mapping[str, Any]) -> JobCounts:
     if not isinstance(stamp, str) or not _STAMP.fullmatch(stamp):
         raise Unreadable("a stamp", str(stamp))
     return JobCounts(total, counts, tuple(_name(name) for name in names), stamp)
+
+
+def _failure(answer: Any) -> Failure:
+    if not isinstance(answer, dict):
+        raise Unreadable("a failed job", str(answer))
+    text = answer.get("text")
+    if not isinstance(text, str) or len(text) > FAILURE_LIMIT:
+        raise Unreadable(f"a text of at most {FAILURE_LIMIT} characters", str(text)[:100])
+    return Failure(_name(answer.get("name")), text)
 
 
 def _job(answer: Any) -> Job:

@@ -427,6 +427,16 @@ def job_counts(wanted: Iterable[tuple[str, str, str]], *, names: int = 0, second
     return jobs(request, seconds=seconds)
 
 
+def job_failures(key: str, expid: str, *, names: int, limit: int, seconds: int = 5) -> Shell:
+    """Return the part of a script that prints a line `#jobs KEY {json}` about the jobs of a run that has ended.
+
+    The line has the counts, and for the first `names` failed jobs the last `limit` bytes of their error logs. The part
+    ends itself, and fails silently.
+    """
+    request = {"ask": "failures", "expid": expid, "key": key, "jobs": names, "limit": limit}
+    return jobs(request, seconds=seconds)
+
+
 def job_list_size(expid: str) -> str:
     """Return the script that prints the size in bytes of an experiment's job list (`pkl/job_list_EXPID.pkl`).
 

@@ -472,6 +472,37 @@ def answer_page(request: dict[str, Any], write: Any) -> None:
     write(experiment.key, found)
 
 
+def answer_failures(request: dict[str, Any], write: Any) -> None:
+    """Write the counts, and the end of the last error log of some of the failed jobs; without one, of the output."""
+    experiment = Experiment(request)
+    jobs, stamp = experiment.jobs()
+    found = _counts(jobs, stamp, MOST_NAMES)
+    failed = [job for job in jobs if _status(job) == "FAILED"][: request["jobs"]]
+    rows = _attempts(experiment.database, [_name(job) for job in failed]) or {}
+    found["failures"] = [_failure(experiment, job, rows.get(_name(job), ()), request["limit"]) for job in failed]
+    write(experiment.key, found)
+
+
+def _failure(experiment: Experiment, job: dict[str, Any], rows: Any, limit: int) -> dict[str, Any]:
+    attempts = _all_attempts(job, "FAILED", rows)
+    text = ""
+    for stream in ("err", "out"):
+        file = attempts[-1][stream] if attempts else None
+        try:
+            log = _open_log(experiment, _name(job), file, stream, True)
+        except (OSError, Problem):
+            continue
+        begin = max(0, os.fstat(log).st_size - limit)
+        os.lseek(log, begin, os.SEEK_SET)
+        text = os.read(log, limit).decode("utf-8", "replace")
+        os.close(log)
+        if begin:  # an incomplete word may be the end of an address with a password
+            text = text.partition("\n" if "\n" in text else " ")[2]
+        if text.strip():
+            break
+    return {"name": _name(job), "text": text}
+
+
 def answer_log(request: dict[str, Any], write: Any) -> None:
     experiment = Experiment(request)
     name, stream = request["name"], request["stream"]
@@ -525,7 +556,7 @@ def _open_log(experiment: Experiment, name: str, file: str | None, stream: str, 
     raise Problem("no_log", "The machine does not have this log (yet).")
 
 
-ANSWERS = {"counts": answer_counts, "page": answer_page, "log": answer_log}
+ANSWERS = {"counts": answer_counts, "page": answer_page, "log": answer_log, "failures": answer_failures}
 
 
 def main(request: dict[str, Any]) -> None:
