@@ -3,7 +3,7 @@
 rc=; root=$HOME/autosubmit; section=
 if [ -n "$AUTOSUBMIT_CONFIGURATION" ] && [ -e "$AUTOSUBMIT_CONFIGURATION" ]; then rc=$AUTOSUBMIT_CONFIGURATION
 else
-  for each in "$HOME/@BASE@/.autosubmitrc" "$HOME/.autosubmitrc" /etc/autosubmitrc /etc/.autosubmitrc; do
+  for each in @BASE_DIRECTORY@/.autosubmitrc "$HOME/.autosubmitrc" /etc/autosubmitrc /etc/.autosubmitrc; do
     if [ -e "$each" ]; then rc=$each; break; fi
   done
 fi
