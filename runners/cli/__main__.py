@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from runners.cli import commands
+from runners.cli import commands, configuration
 from runners.cli.catalog import Command, add_arguments, bundled, list_commands, name_of, of_service
 from runners.cli.service import Exit, Problem, Service, put, say
 
@@ -136,6 +136,9 @@ def parser(catalog: list[Command]) -> tuple[argparse.ArgumentParser, set[str]]:
         it.add_argument(f"--{name}", action="store_const", const="true", help=words)
     it.add_argument("--oldest-first", action="store_true")
     it.add_argument("--limit", type=positive, default=50, help="maximum number (default %(default)s)")
+
+    it = found.add_parser("config", help="Read and change the configuration files of an experiment.")
+    configuration.add_actions(it, [every, profiled])
 
     add("check", commands.check, "Test a profile step by step.", profiled)
     add("commands", list_commands, "List the commands of the service, those of your site included.")

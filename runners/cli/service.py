@@ -26,7 +26,7 @@ class Exit(enum.IntEnum):
     NOT_THERE = 3  # the run, experiment, profile or log does not exist, or the experiment is not running
     UNREACHABLE = 4  # the service, or the machine behind it, cannot be reached; nothing was executed
     REFUSED = 5  # credentials, permissions, or an endpoint that is switched off
-    CONFLICT = 6  # already running
+    CONFLICT = 6  # already running, or the file has changed
     UNKNOWN = 7  # the command may have been executed, but its outcome is unknown: retry with its key, or check first
     ACTIVE = 8  # `status` without --watch: the run is active
     INTERRUPTED = 130  # Ctrl-C
@@ -47,8 +47,10 @@ BY_STATUS = {
     403: Exit.REFUSED,
     404: Exit.NOT_THERE,
     409: Exit.CONFLICT,
+    412: Exit.CONFLICT,
     413: Exit.USAGE,
     422: Exit.USAGE,
+    428: Exit.USAGE,
 }
 
 
@@ -120,6 +122,9 @@ class Service:
 
     def post(self, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
         return self._ask("POST", path, body, headers)
+
+    def send(self, method: str, path: str, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        return self._ask(method, path, body, headers)
 
     def command(self, name: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
         """Send a command. It has an Idempotency-Key, so the service executes it only once, even after retries."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -322,3 +323,37 @@ def test_the_token_does_not_follow_a_redirect() -> None:
     ):
         Cli(url, "asr_secret")("--patience", "0", "runs", expect=Exit.UNREACHABLE)
     assert seen == []
+
+
+def test_configuration_files_are_read_changed_edited_and_restored(
+    cli: Cli, app: AppServer, account: StubAccount, tmp_path: Path
+) -> None:
+    text = "A: 1  # ümlaut\r\nB: 2"
+    account.experiment("a001")
+    file = account.home / "autosubmit" / "a001" / "conf" / "jobs_a001.yml"
+    file.write_bytes(text.encode())
+    where = (*HERE, "a001", "jobs_a001.yml")
+    assert cli("config", "list", *HERE, "a001").split("\n")[1].startswith("jobs_a001.yml")
+    assert cli("config", "get", *where, "--json")
+    local = tmp_path / "new.yml"
+    local.write_bytes(text.replace("1", "3").encode())
+    assert "+A: 3" in cli("config", "diff", *where, str(local), expect=Exit.FAILED)
+    cli("config", "put", *where, str(local), expect=Exit.REFUSED)
+    switch = "EndpointToggle.objects.update_or_create(name='EDIT_CONFIGURATION', defaults={'enabled': True})"
+    app.manage("shell", "-c", f"from profiles.models import EndpointToggle; {switch}")
+    assert "+A: 3" in cli("config", "put", *where, str(local), "--dry-run")
+    assert file.read_bytes() == text.encode()
+    etag = json.loads(cli("config", "get", *where, "--json"))["etag"]
+    cli("config", "put", *where, str(local), "--etag", etag)
+    assert file.read_bytes() == local.read_bytes()
+    cli("config", "put", *where, str(local), "--etag", etag, expect=Exit.CONFLICT)
+    local.write_text("A: [")
+    cli("config", "put", *where, str(local), expect=Exit.USAGE)
+    assert "line 1, column 1" in cli.told
+    cli.env["EDITOR"] = "sed -i s/3/4/"
+    assert "+A: 4" in cli("config", "edit", *where)
+    assert file.read_bytes() == text.replace("1", "4").encode()
+    assert "Nothing was changed." in (cli("config", "edit", *where) or cli.told)
+    first = cli("config", "versions", *where).split("\n")[2].split()[0]
+    cli("config", "restore", *where, first)
+    assert file.read_bytes() == text.encode()
