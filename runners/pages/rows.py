@@ -34,6 +34,7 @@ class Progress:
     done: int
     failed: int
     running: int
+    failed_jobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def row_of(run: RunnerRun, *, lasted: str = "") -> Row:
 def progress_of(run: RunnerRun) -> Progress | None:
     """Return the counts of a run's jobs at the last look; None if they are not known."""
     found = progress_fields(run)
-    return Progress(**found) if found else None
+    return Progress(**found | {"failed_jobs": tuple(found["failed_jobs"])}) if found else None
 
 
 def recent() -> timedelta:

@@ -21,7 +21,9 @@ def progress_fields(run: RunnerRun) -> dict[str, Any] | None:
     values = [stored.get(name) for name in COUNTS]
     if not all(isinstance(value, int) for value in values):  # not known, or somebody has changed the row
         return None
-    return dict(zip(COUNTS, values, strict=True))
+    names = stored.get("failed_jobs")
+    known = names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+    return {**dict(zip(COUNTS, values, strict=True)), "failed_jobs": known}
 
 
 def run_fields(run: RunnerRun) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def as_stored(counts: JobCounts) -> dict[str, Any]:
         "done": counts.done,
         "failed": counts.failed,
         "running": counts.running,
+        "failed_jobs": list(counts.failed_jobs),
         "stamp": counts.stamp,
     }
 

@@ -112,7 +112,10 @@ def test_a_run_whose_job_fails_is_terminated_with_its_exit_code(client: Client) 
     assert "maximum retrials" in ended["explanation"]
     assert f"The last lines of {expid}_ONE:\n" in ended["explanation"]
     assert "the restart file is missing" in ended["explanation"]
-    assert ended["progress"] == {"total": 1, "done": 0, "failed": 1, "running": 0}
+    assert ended["progress"] == {
+        **{"total": 1, "done": 0, "failed": 1, "running": 0},
+        "failed_jobs": [f"{expid}_ONE"],
+    }
     assert ended["jobs"] == {"total": 1, "failed": 1, "not_run": 0, "failed_jobs": [f"{expid}_ONE"]}
 
 

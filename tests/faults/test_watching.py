@@ -100,7 +100,7 @@ def test_hundreds_of_runs_cost_one_round_trip_per_machine(
 ) -> None:
     """Watch two machines over SSH and this machine."""
     looks = tmp_path / "looks"  # counts LOCAL round trips: each LOCAL command goes through `timeout`
-    stand_before(tmp_path / "bin", "timeout", when="", before=f"echo >>{looks}\n")
+    stand_before(tmp_path / "bin", "timeout", when="--norc", before=f"echo >>{looks}\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     machines = [make_sshd(account.home), make_sshd(account.home)]
     both = tmp_path / "known_hosts"

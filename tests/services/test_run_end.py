@@ -77,7 +77,10 @@ def test_the_explanation_has_the_last_error_lines_of_failed_jobs_and_what_the_re
         "  no such file \ufffd\ufffd",
     ]
     assert "SILENT" not in run.detail  # the log of this run does not say that it failed now
-    assert run.progress and run_fields(run)["progress"] == {"total": 5, "done": 1, "failed": 2, "running": 0}
+    assert run.progress and run_fields(run)["progress"] == {
+        **{"total": 5, "done": 1, "failed": 2, "running": 0},
+        "failed_jobs": ["a001_BAD", "a001_SILENT"],
+    }
     told = outbox.message_fields(run)
     assert told["progress"] == run_fields(run)["progress"]
     assert told["explanation"] == "1 of 4 jobs failed: a001_BAD. 2 of 4 jobs were not run."  # no text of a log
@@ -141,7 +144,10 @@ def test_a_stop_has_no_failed_jobs_in_its_explanation(
     os.kill(run.pid, signal.SIGINT)
     end_of(run)
     assert (run.reason, run.detail) == ("stopped", "")
-    assert run_fields(run)["progress"] == {"total": 1, "done": 0, "failed": 1, "running": 0}
+    assert run_fields(run)["progress"] == {
+        **{"total": 1, "done": 0, "failed": 1, "running": 0},
+        "failed_jobs": ["a001_BAD"],
+    }
 
 
 def test_the_end_of_a_run_takes_one_exchange_besides_the_probe(

@@ -224,7 +224,7 @@ def test_the_list_has_filters_for_the_marks(client: Client, settings: Any) -> No
 def test_pages_show_the_marks(client: Client) -> None:
     client.force_login(User.objects.create_user("ana"))
     hour = timezone.now() - timedelta(hours=1)
-    progress = {"total": 10, "done": 4, "failed": 1, "running": 2, "stamp": "1"}
+    progress = {"total": 10, "done": 4, "failed": 1, "running": 2, "stamp": "1", "failed_jobs": ["a_X"]}
     run = saved_run(silent_since=hour, last_output_at=hour, log_size=3 * 2**30, log_too_large=True, progress=progress)
     saved_run("a001")
     for path in ("/", f"/runs/{run.pk}", f"/runs/{run.pk}/state"):
@@ -233,6 +233,7 @@ def test_pages_show_the_marks(client: Client) -> None:
         assert "very large" in text
         assert '<progress class="jobs" max="10" value="4"' in text
         assert "4 of 10 jobs done, 2 running" in text and "1 failed" in text
+        assert ("failed: a_X" in text) == (path != "/")
     assert text.count("3.0\xa0GB") == 1
     page = client.get("/").content.decode()
     assert (page.count("no output since"), page.count("<progress")) == (1, 1)

@@ -68,9 +68,9 @@ def test_a_probe_counts_the_jobs(make_running: Callable[..., RunnerRun], account
     run = make_running()
     assert look(run) is None  # there is no job list
     write(account.home, "a001", JOBS)
-    assert look(run) == {"total": 4, "done": 1, "failed": 1, "running": 1}
+    assert look(run) == {"total": 4, "done": 1, "failed": 1, "running": 1, "failed_jobs": ["a001_BAD"]}
     write(account.home, "a001", [job("a001_INI", "COMPLETED"), job("a001_SIM", "SKIPPED"), job("a001_END", "QUEUING")])
-    assert look(run) == {"total": 3, "done": 2, "failed": 0, "running": 0}
+    assert look(run) == {"total": 3, "done": 2, "failed": 0, "running": 0, "failed_jobs": []}
 
 
 def test_an_unchanged_job_list_is_not_read_again(
@@ -133,4 +133,4 @@ def test_an_invalid_row_has_no_progress_and_is_mended(
     run.save()
     assert run_fields(run)["progress"] is None
     write(account.home, "a001", JOBS)
-    assert look(run) == {"total": 4, "done": 1, "failed": 1, "running": 1}
+    assert look(run) == {"total": 4, "done": 1, "failed": 1, "running": 1, "failed_jobs": ["a001_BAD"]}

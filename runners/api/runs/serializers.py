@@ -106,6 +106,10 @@ class ProgressOfRun(serializers.Serializer[Any]):
     done = serializers.IntegerField(help_text="COMPLETED and SKIPPED jobs.")
     failed = serializers.IntegerField(help_text="FAILED jobs.")
     running = serializers.IntegerField(help_text="RUNNING jobs. The rest waits, or is queued.")
+    failed_jobs = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Names of FAILED jobs: at most 10 while it runs, at most 50 when it has ended.",
+    )
 
 
 class RunSerializer(serializers.Serializer[RunnerRun]):

@@ -58,6 +58,7 @@ exchange_ended = Signal()
 AT_DEADLINE = (124, scripts.KILLED)
 NOT_ASKED = "Its machine was not probed: too many requests wait for it, or are executed there."
 JOBS_SECONDS = 2  # of a probe, for counting jobs
+FAILED_NAMES = 10  # of each run, in a probe
 # Seconds after the deadline that the machine gets to end a command itself, before we stop waiting.
 CLIENT_GRACE = scripts.KILL_AFTER + 5
 
@@ -328,7 +329,7 @@ class Runner(RunnerRules, ABC):
     def _probe(self, targets: Sequence[ProbeTarget], *, timeout: float) -> dict[str, Probe]:
         script = scripts.probe((t.key, t.claim, t.identity.words if t.identity else ()) for t in targets)
         if wanted := [(target.key, target.expid, target.stamp) for target in targets if target.expid]:
-            script += scripts.job_counts(wanted, seconds=JOBS_SECONDS)
+            script += scripts.job_counts(wanted, names=FAILED_NAMES, seconds=JOBS_SECONDS)
         try:
             result = self.execute(script, timeout=timeout)
         except (MachineBusy, TooManyCommands) as error:  # says nothing about the machine
