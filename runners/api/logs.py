@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpResponse
@@ -11,8 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from runners.models import DetachedCommand
-from runners.services import logs
+from runners.services.logs import LogPage
 from runners.web.requests import StrictSerializer
 
 LOG_BYTES, MOST_LOG_BYTES, FEWEST_LOG_BYTES = 65_536, 1_000_000, 16
@@ -69,10 +69,13 @@ class LogChunkAnswer(serializers.Serializer[Any]):
     )
 
 
-def log_answer(request: Request, row: DetachedCommand, query: dict[str, Any]) -> HttpResponseBase:
-    """Return a part of a log: JSON, or the raw bytes for a client that accepts text/plain but not JSON."""
+def log_answer(request: Request, query: dict[str, Any], read: Callable[..., LogPage]) -> HttpResponseBase:
+    """Return a part of a log: JSON, or the raw bytes for a client that accepts text/plain but not JSON.
+
+    `read` takes the rest of a LogQuery: `offset`, `limit`, `tail`.
+    """
     encoding = query.pop("encoding")
-    page = logs.read(row, **query)
+    page = read(**query)
     accepted = request.headers.get("Accept", "")
     if "text/plain" in accepted and "application/json" not in accepted:
         headers = {

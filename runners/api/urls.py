@@ -8,6 +8,7 @@ from rest_framework.routers import SimpleRouter
 from profiles.api.urls import user_settings_urlpatterns
 from runners.api.commands.views import CommandsView, ExperimentCommands, RunStatusView
 from runners.api.configuration_files import views as files
+from runners.api.jobs import views as jobs
 from runners.api.operations import views as operations
 from runners.api.profiles import views as profiles
 from runners.api.runs import views as runs
@@ -41,6 +42,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
         files.RestoreConfigurationFile.as_view({"post": "restore"}),
         name="api-config-restore",
     ),
+    path("runners/runs/<int:id>/jobs", jobs.RunJobsView.as_view(), name="api-run-jobs"),
+    path("runners/runs/<int:id>/jobs/<str:name>/log", jobs.JobLogView.as_view(), name="api-job-log"),
+    path("runners/experiments/<str:expid>/jobs", jobs.ExperimentJobsView.as_view(), name="api-experiment-jobs"),
     path("runners/operations/<int:id>", operations.OperationView.as_view(), name="api-operation"),
     path("runners/operations/<int:id>/log", operations.OperationLogView.as_view(), name="api-operation-log"),
     path(

@@ -6,7 +6,7 @@ from django.urls import path, register_converter
 
 from runners.commands.parameters import EXPID_PATTERN
 from runners.commands.registry import one_shot_commands
-from runners.pages.views import commands, configuration, dashboard, foreign, history, run
+from runners.pages.views import commands, configuration, dashboard, foreign, history, jobs, run
 
 
 class ExpidConverter:
@@ -32,6 +32,8 @@ urlpatterns = [
     path("runs/<int:pk>/refresh", run.RefreshRun.as_view(), name="run-refresh"),
     path("runs/<int:pk>/log", run.LogChunkView.as_view(), name="run-log"),
     path("runs/<int:pk>/log/download", run.Download.as_view(), name="run-download"),
+    path("runs/<int:pk>/jobs", jobs.RunJobs.as_view(), name="run-jobs"),
+    path("runs/<int:pk>/jobs/<str:name>/log", jobs.JobLog.as_view(), name="job-log"),
     path("runs/<int:pk>/stop", run.StopPage.as_view(), name="stop"),
     path("experiments", dashboard.FindExperiment.as_view(), name="find-experiment"),
     path("start", commands.StartRun.as_view(), name="start"),

@@ -145,6 +145,15 @@ def require(user: Any, profile: RunnerProfile, action: Action) -> None:
         )
 
 
+def require_view(user: Any, profile: RunnerProfile) -> None:
+    """Raise ProfileForbidden unless `user` sees the runs of the profile."""
+    if profile.pk in hidden_profiles(user):
+        raise ProfileForbidden(
+            f"You may not see the experiments of the profile {profile.name}: only certain groups may do this. Ask an "
+            f"admin to add you to one of them."
+        )
+
+
 def user_may_stop(user: Any, run: RunnerRun) -> bool:
     """Return True if `user` may see the run and its profile, disabled or not, now allows `user` to stop it.
 

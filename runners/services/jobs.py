@@ -56,6 +56,10 @@ def counts_of(run: RunnerRun) -> JobCounts:
 
     Raises JobsNotFound, JobsUnreadable, and the errors of `Runner.execute`.
     """
+    with _lock:
+        asked, answer = _answers.get((lifecycle.runner_of(run).target, ("counts", run.key)), (0.0, None))
+    if isinstance(answer, JobCounts) and time.monotonic() - asked < settings.RUNNERS_STATUS_FRESHNESS:
+        return answer
     return page_of(run, JobQuery(limit=0)).counts
 
 
@@ -107,7 +111,10 @@ def _page(runner: Runner, expid: str, query: JobQuery, *, key: str) -> JobPage:
 
     def ask() -> JobPage:
         if key:
-            return _ask(runner, request, lambda result: jobs.parse_page(_text(result), query))
+            begin = time.monotonic()
+            found = _ask(runner, request, lambda result: jobs.parse_page(_text(result), query))
+            _keep(_answers, (runner.target, ("counts", key)), (begin, found.counts), KEPT_ANSWERS)
+            return found
         with _lock:
             place = _places.get(profile)
         found = _ask(

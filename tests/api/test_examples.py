@@ -31,11 +31,12 @@ from profiles.toggles import toggles
 from runners.api.openapi.examples import recorded
 from runners.models import Operation, RunnerRun, new_run_key
 from runners.models.token import ApiToken
-from runners.services import log_cache
+from runners.services import jobs, log_cache
 from runners.services.machines import scripts
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh.pool import POOL
+from tests.support import job_lists
 from tests.support.commands import switch_all_on
 from tests.support.environments import StubAccount, find_lmod
 from tests.support.examples import OPERATIONS, Recorder, shapes
@@ -78,7 +79,7 @@ BODIES: dict[str, dict[str, Any]] = {
 FILES = ("list_configuration_files", "read_configuration_file", "list_configuration_versions")
 CHANGES = ("write_configuration_file", "restore_configuration_file")
 QUERIES = dict.fromkeys((*FILES[1:], *CHANGES), "?profile_name={}&path={}")
-QUERIES["list_configuration_files"] = "?profile_name={}"
+QUERIES["list_configuration_files"] = QUERIES["get_experiment_jobs"] = "?profile_name={}"
 LONG = ("set_job_status", "create_experiment", "create_job_list")
 SHORT = ("run_experiment", "update_experiment_description")
 # They share their code with LONG, so what takes seconds is recorded for LONG only (UNRECORDED).
@@ -90,6 +91,9 @@ PROFILED = (*SHORT, *LONG, *MAINTENANCE)
 COMMANDS = (*PROFILED, "stop_experiment")
 WHICH_RUN = ("get_runner_run_status", "stop_experiment")
 LOGS = ("get_run_log", "get_operation_log")
+JOB = "a001_20000101_fc0_1_SIM"
+OF_RUN_JOBS = ("get_run_jobs", "get_job_log")
+JOBS = (*OF_RUN_JOBS, "get_experiment_jobs")
 STUB = {  # the Autosubmit command of each operation
     "set_job_status": "setstatus",
     "create_experiment": "expid",
@@ -126,6 +130,9 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "list_configuration_versions": f"?profile_name={PROFILE}",
     "write_configuration_file": {"content": "EXPERIMENT:\n  MEMBERS: [fc0\n"},
     "restore_configuration_file": {},
+    "get_run_jobs": "?status=DONE",
+    "get_experiment_jobs": "?status=FAILED",
+    "get_job_log": "?stream=log",
 }
 
 
@@ -193,6 +200,8 @@ class World:
             given: dict[str, Any] = {"id": self.number(operation), "query": query_of(operation)}
             if operation in CHANGES:
                 given["headers"] = if_match(FILE)
+            if operation == "get_job_log":
+                given["name"] = JOB
             self.ask(operation, body, expect=expect, **{**given, **options})
 
     def number(self, operation: str) -> int:
@@ -289,7 +298,7 @@ def credentials(world: World) -> None:
     world.each(OPERATIONS, "not_authenticated", headers={"Authorization": ""})
     world.each(OPERATIONS, "invalid_credentials", headers={"Authorization": "Bearer asr_of_nobody"})
     changing = [name for name in BODIES if name != "get_runner_run_status"]
-    world.each((*changing, *FILES), "permission_denied", headers=world.tokens["read"])
+    world.each((*changing, *FILES, "get_experiment_jobs"), "permission_denied", headers=world.tokens["read"])
     world.settings.PROTECTION_LEVEL = "NONE"
     world.each(("get_preferred_username", "set_preferred_username"), "not_found", headers={"Authorization": ""})
     world.settings.PROTECTION_LEVEL = "ALL"
@@ -322,10 +331,12 @@ def mistakes(world: World) -> None:
         for profile, code in ((OPEN_PROFILE, "invalid_profile"), ("MY_RUNNER_PROFILE", "profile_not_found")):
             world.ask(operation, BODIES.get(operation), expect=code, query=query_of(operation, profile))
     world.each(CHANGES, "precondition_required", headers={})
+    world.ask("get_experiment_jobs", expect="profile_not_found", query="?profile_name=MY_RUNNER_PROFILE")
+    world.ask("get_experiment_jobs", expect="invalid_profile", query=f"?profile_name={OPEN_PROFILE}")
 
 
 def nothing_there(world: World) -> None:
-    names = ("get_runner_run_status", "stop_experiment", "get_run", "abandon_run", "get_run_log")
+    names = ("get_runner_run_status", "stop_experiment", "get_run", "abandon_run", "get_run_log", *OF_RUN_JOBS)
     world.each(names, "run_not_found")
     world.each(("get_operation", "get_operation_log"), "operation_not_found")
 
@@ -338,7 +349,7 @@ def rules_of_an_admin(world: World) -> None:
     group = Group.objects.create(name="modellers")
     world.profile.run_groups.add(group)
     world.profile.status_groups.add(group)
-    world.each((*PROFILED, "check_profile", *FILES, *CHANGES), "profile_forbidden")
+    world.each((*PROFILED, "check_profile", *FILES, *CHANGES, "get_experiment_jobs"), "profile_forbidden")
     RunnerProfile.objects.filter(name=OPEN_PROFILE).update(allowed_users="{username}")
     params = {"profile_name": OPEN_PROFILE, "profile_params": {"SSH": {"USER": "another"}}}
     world.ask("get_runner_run_status", {**EXPID, **params}, expect="profile_forbidden")
@@ -436,6 +447,24 @@ def files(world: World) -> None:
     world.each(("restore_configuration_file",), 200, {"version": version}, headers=if_match(NEW_FILE))
 
 
+def jobs_of_a001(world: World) -> None:
+    home, name = world.account.home, JOB
+    world.each(JOBS, "jobs_not_found")
+    jobs.forget()
+    job_lists.write_bytes(home, "a001", b"garbage")
+    world.each(JOBS, "jobs_unreadable")
+    jobs.forget()
+    given = {"date": job_lists.day("20000101"), "member": "fc0", "chunk": 1}
+    setup = job_lists.job("a001_LOCAL_SETUP", "COMPLETED", section="LOCAL_SETUP", id=4711)
+    job_lists.write(home, "a001", [setup, job_lists.job(name, "FAILED", id=101, **given)])
+    job_lists.history(home, "a001", [job_lists.row("a001_LOCAL_SETUP", job_id=4711), job_lists.row(name, 1)])
+    world.each((JOBS[1],), "log_not_found")
+    jobs.forget()
+    job_lists.write_log(home, "a001", f"{name}.1.err", b"slurmstepd: error: Detected 1 oom_kill event\n")
+    for operation in JOBS:
+        world.ask(operation, id=world.run, name=name, query=query_of(operation))
+
+
 def background(world: World) -> None:
     """`Prefer: respond-async`, and the operations that it makes."""
     for operation in LONG:
@@ -528,7 +557,7 @@ def machines(world: World) -> None:
     """Each way in which a machine is not accessible, for each operation that contacts a machine. a001 runs there."""
     world.account.control("run", SLEEP=600)
     world.run = world.ask("run_experiment", BODIES["run_experiment"], keep=False)["runner_id"]
-    asking = (*PROFILED, "stop_experiment", *LOGS)
+    asking = (*PROFILED, "stop_experiment", *LOGS, *JOBS)
     elsewhere = {"run_experiment": {**BODIES["run_experiment"], "expid": "a002"}}
     sshd = world.sshd
 
@@ -538,6 +567,7 @@ def machines(world: World) -> None:
             code = "runner_unreachable" if operation == "stop_experiment" else cause
             POOL.close()
             log_cache.forget()
+            jobs.forget()
             world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
         for operation in (*FILES, *CHANGES):
             POOL.close()
@@ -597,7 +627,8 @@ def busy(world: World) -> None:
                     world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
         with BULKHEADS.waiting(runner.target, runner.where) as wait:
             wait.start -= 60  # a minute without a response
-            world.each((*LOGS, *FILES), "machine_busy")
+            jobs.forget()
+            world.each((*LOGS, *JOBS, *FILES), "machine_busy")
     finally:
         BULKHEADS.threads = 0
     folder = world.account.home / ".autosubmit-runners"
@@ -622,6 +653,7 @@ SCENES: tuple[Callable[[World], None], ...] = (
     configuration,
     main_job,
     files,
+    jobs_of_a001,
     background,
     repeated,
     failures,

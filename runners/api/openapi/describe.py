@@ -50,16 +50,24 @@ _LOG_HEADERS = [
 ]
 
 
-def log(operation_id: str, summary: str, not_found: str, tag: str) -> Any:
+def log(
+    operation_id: str,
+    summary: str,
+    not_found: tuple[str, ...],
+    tag: str,
+    *,
+    query: Any = LogQuery,
+    text: str = "The output of the command, standard output and error together.",
+) -> Any:
     return reading(
         operation_id,
         summary,
-        "The output of the command, standard output and error together. Begin with `offset=0` or `tail`, and continue "
-        "with `offset=next_offset` until `ended` is true. `Accept: text/plain` returns the exact bytes.",
+        f"{text} Begin with `offset=0` or `tail`, and continue with `offset=next_offset` until `ended` is true. "
+        "`Accept: text/plain` returns the exact bytes.",
         answer=LogChunkAnswer,
-        codes=("invalid_request", not_found, "log_not_found", *LOG_ERRORS),
+        codes=("invalid_request", *not_found, "log_not_found", *LOG_ERRORS),
         tag=tag,
-        query=LogQuery,
+        query=query,
         more={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR)},
         headers=_LOG_HEADERS,
     )

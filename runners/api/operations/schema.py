@@ -8,7 +8,7 @@ from drf_spectacular.utils import OpenApiParameter
 from runners.api.openapi.describe import log, reading
 from runners.api.operations.serializers import OperationSerializer
 
-get_operation_log = log("get_operation_log", "The log of an operation", "operation_not_found", "operations")
+get_operation_log = log("get_operation_log", "The log of an operation", ("operation_not_found",), "operations")
 get_operation = reading(
     "get_operation",
     "One operation by its number",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,7 +13,7 @@ from runners.api.logs import LogQuery, log_answer
 from runners.api.long_commands import RETRY_AFTER
 from runners.api.operations import schema
 from runners.api.operations.serializers import OperationSerializer
-from runners.services import operations
+from runners.services import logs, operations
 
 
 class OperationView(ReadOnlyAPIView):
@@ -26,4 +28,4 @@ class OperationLogView(ReadOnlyAPIView):
     @schema.get_operation_log
     def get(self, request: Request, id: int) -> HttpResponseBase:
         _, query = query_of(request, LogQuery)
-        return log_answer(request, operations.get(pk=id, viewer=viewer(request)), query)
+        return log_answer(request, query, partial(logs.read, operations.get(pk=id, viewer=viewer(request))))

@@ -43,4 +43,4 @@ abandon_run = extend_schema(
 )
 
 
-get_run_log = log("get_run_log", "The log of a run", "run_not_found", "runs")
+get_run_log = log("get_run_log", "The log of a run", ("run_not_found",), "runs")

@@ -14,7 +14,7 @@ from runners.api.pagination import cursor_of, next_link
 from runners.api.runs import schema
 from runners.api.runs.serializers import AbandonRunRequest, RunsQuery
 from runners.models import TokenScope
-from runners.services import access, runs
+from runners.services import access, logs, runs
 from runners.services.representations import run_fields
 
 
@@ -68,4 +68,4 @@ class RunLogView(ReadOnlyAPIView):
     @schema.get_run_log
     def get(self, request: Request, id: int) -> HttpResponseBase:
         _, query = query_of(request, LogQuery)
-        return log_answer(request, runs.get(pk=id, viewer=viewer(request)), query)
+        return log_answer(request, query, partial(logs.read, runs.get(pk=id, viewer=viewer(request))))

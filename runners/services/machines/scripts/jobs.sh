@@ -4,7 +4,7 @@
 (
   for python in @pythons@; do
     command -v "$python" >/dev/null 2>&1 || continue
-    @bounded@ "$python" -I -S -c @code@ @request@ </dev/null 2>/dev/null && exit
+    @bounded@ "$python" -I -S -c @code@ @request@ @BASE_DIRECTORY@ </dev/null 2>/dev/null && exit
     [ $? -lt 124 ] || exit # it was too slow: another Python would be so, too
   done
   printf '%s - {"problem":"no_python"}\n' @mark@

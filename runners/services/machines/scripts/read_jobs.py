@@ -140,13 +140,13 @@ def _open(path: str, folder: int | None = None) -> int:
     return file
 
 
-def _configuration(key: str) -> dict[tuple[str, str], str]:
+def _configuration(base: str, key: str) -> dict[tuple[str, str], str]:
     """Return the values of Autosubmit's configuration file by (section, key).
 
-    `key`: that of a run of the experiment, or empty. Its directory tells which file the environment of the run named.
+    `base`: the directory of all runs, in which Autosubmit's commands are executed. `key`: that of a run of the
+    experiment, or empty. Its directory tells which file the environment of the run named.
     """
     home = os.path.expanduser("~")
-    base = os.path.join(home, ".autosubmit-runners")
     files = [os.environ.get("AUTOSUBMIT_CONFIGURATION") or ""]
     if key:
         try:
@@ -184,7 +184,7 @@ class Experiment:
         place: Any = request.get("place") or ("", "")
         self.root, data = place
         if not self.root:
-            configuration = _configuration(self.key)
+            configuration = _configuration(request["base"], self.key)
             self.root = configuration.get(("local", "path")) or os.path.join(os.path.expanduser("~"), "autosubmit")
             data = configuration.get(("historicdb", "path"))
         self.data = data or os.path.join(self.root, "metadata", "data")
@@ -588,4 +588,4 @@ def main(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(dict(json.loads(sys.argv[1]), base=sys.argv[2]))
