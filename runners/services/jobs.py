@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar, cast
 
 from django.conf import settings
@@ -61,27 +61,6 @@ def counts_of(run: RunnerRun) -> JobCounts:
     if isinstance(answer, JobCounts) and time.monotonic() - asked < settings.RUNNERS_STATUS_FRESHNESS:
         return answer
     return page_of(run, JobQuery(limit=0)).counts
-
-
-def read_counts(runs: Sequence[RunnerRun]) -> dict[str, JobCounts]:
-    """Return the counts of the jobs of runs of one account, with one round trip, by the runs' keys; nothing is cached.
-
-    A run whose job list does not exist or cannot be read is missing. Raises the errors of `Runner.execute`.
-    """
-    keys = [run.key for run in runs]
-    wanted = [[run.key, run.expid, ""] for run in runs]
-
-    def parse(result: CommandResult) -> dict[str, JobCounts]:
-        text = _text(result)
-        if f"{scripts.JOBS} - " in text:
-            jobs.parse_page(text, JobQuery())  # raises the problem
-        return {key: counts for key, counts in jobs.parse_counts(text, keys).items() if counts}
-
-    try:
-        request = {"ask": "counts", "experiments": wanted, "names": jobs.MOST_FAILED}
-        return _ask(lifecycle.runner_of(runs[0]), request, parse)
-    except (JobsNotFound, JobsUnreadable):
-        return {}
 
 
 def page_of(run: RunnerRun, query: JobQuery) -> JobPage:

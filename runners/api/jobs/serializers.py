@@ -40,8 +40,12 @@ class JobsQuery(StrictSerializer):
     section = StrictTextField(required=False, max_length=MOST_TEXT, help_text="Jobs of exactly this section.")
     member = StrictTextField(required=False, max_length=MOST_TEXT, help_text="Jobs of exactly this member.")
     date = StrictTextField(required=False, max_length=MOST_TEXT, help_text="Jobs of this start date, as 20000101.")
-    chunk = serializers.IntegerField(min_value=1, max_value=LARGEST_NUMBER, required=False)
-    split = serializers.IntegerField(min_value=1, max_value=LARGEST_NUMBER, required=False)
+    chunk = serializers.IntegerField(
+        min_value=1, max_value=LARGEST_NUMBER, required=False, help_text="Jobs of this chunk."
+    )
+    split = serializers.IntegerField(
+        min_value=1, max_value=LARGEST_NUMBER, required=False, help_text="Jobs of this split."
+    )
     platform = StrictTextField(required=False, max_length=MOST_TEXT, help_text="Jobs on exactly this platform.")
     name = StrictTextField(
         required=False, max_length=MOST_TEXT, help_text="Jobs whose name contains this text, in any case."
@@ -88,10 +92,10 @@ class JobLogQuery(LogQuery):
 class AttemptAnswer(serializers.Serializer[Any]):
     """One submission of a job. A member that Autosubmit has not recorded (yet) is null."""
 
-    number = serializers.IntegerField(help_text="From 1; the parameter `attempt` of the job's log.")
-    status = serializers.CharField(allow_null=True)
-    submitted = serializers.DateTimeField(allow_null=True)
-    started = serializers.DateTimeField(allow_null=True)
+    number = serializers.IntegerField(help_text="Its number, from 1: the parameter `attempt` of the job's log.")
+    status = serializers.CharField(allow_null=True, help_text="The status that Autosubmit recorded.")
+    submitted = serializers.DateTimeField(allow_null=True, help_text="When it was submitted.")
+    started = serializers.DateTimeField(allow_null=True, help_text="When it began to run.")
     finished = serializers.DateTimeField(allow_null=True, help_text="As Autosubmit records it: see docs/jobs.md.")
     remote_id = serializers.IntegerField(allow_null=True, help_text="The id that the platform gave it.")
     out = serializers.CharField(allow_null=True, help_text="The name of the log of standard output.")
@@ -101,27 +105,33 @@ class AttemptAnswer(serializers.Serializer[Any]):
 class JobAnswer(serializers.Serializer[Any]):
     """A job of the experiment. `submitted` to `err` are those of its last attempt. What is not known is null."""
 
-    name = serializers.CharField()
-    section = serializers.CharField(allow_null=True)
+    name = serializers.CharField(help_text="The name of the job.")
+    section = serializers.CharField(allow_null=True, help_text="The section, as SIM.")
     date = serializers.CharField(allow_null=True, help_text="The start date, as 20000101.")
-    member = serializers.CharField(allow_null=True)
-    chunk = serializers.IntegerField(allow_null=True)
-    split = serializers.IntegerField(allow_null=True)
-    status = serializers.ChoiceField(choices=STATUSES)
-    platform = serializers.CharField(allow_null=True)
-    remote_id = serializers.IntegerField(allow_null=True, source="last.remote_id")
-    submitted = serializers.DateTimeField(allow_null=True, source="last.submitted")
-    started = serializers.DateTimeField(allow_null=True, source="last.started")
-    finished = serializers.DateTimeField(allow_null=True, source="last.finished")
-    out = serializers.CharField(allow_null=True, source="last.out")
-    err = serializers.CharField(allow_null=True, source="last.err")
+    member = serializers.CharField(allow_null=True, help_text="The member of the ensemble.")
+    chunk = serializers.IntegerField(allow_null=True, help_text="The number of the chunk.")
+    split = serializers.IntegerField(allow_null=True, help_text="The number of the split.")
+    status = serializers.ChoiceField(choices=STATUSES, help_text="Its status in the job list.")
+    platform = serializers.CharField(
+        allow_null=True, help_text="The platform of the job, by its name in the configuration."
+    )
+    remote_id = serializers.IntegerField(
+        allow_null=True, source="last.remote_id", help_text="The id that the platform gave it."
+    )
+    submitted = serializers.DateTimeField(allow_null=True, source="last.submitted", help_text="When it was submitted.")
+    started = serializers.DateTimeField(allow_null=True, source="last.started", help_text="When it began to run.")
+    finished = serializers.DateTimeField(
+        allow_null=True, source="last.finished", help_text="As Autosubmit records it; null before, and if not known."
+    )
+    out = serializers.CharField(allow_null=True, source="last.out", help_text="The name of the log of standard output.")
+    err = serializers.CharField(allow_null=True, source="last.err", help_text="The name of the log of standard error.")
     attempts = AttemptAnswer(many=True, help_text="Oldest first, at most 50.")
 
 
 class JobsAnswer(serializers.Serializer[Any]):
     """Counts of all jobs of the experiment, as they are now, and some of the jobs that match the filters."""
 
-    expid = serializers.CharField()
+    expid = serializers.CharField(help_text="The experiment.")
     total = serializers.IntegerField(help_text="All jobs of the experiment.")
     counts = serializers.DictField(
         child=serializers.IntegerField(), help_text="How many jobs have each status; only statuses that a job has."
@@ -133,6 +143,6 @@ class JobsAnswer(serializers.Serializer[Any]):
     attempts_known = serializers.BooleanField(
         help_text="false: Autosubmit's history of attempts cannot be read, so only the last attempt may be known."
     )
-    results = JobAnswer(many=True)
+    results = JobAnswer(many=True, help_text="The jobs of this page.")
     next_cursor = serializers.CharField(allow_null=True, help_text="null on the last page.")
     next = serializers.CharField(allow_null=True, help_text="The same as a relative link.")

@@ -11,6 +11,7 @@ from typing import Any
 from runners.api.openapi.describe import COMMON, READING, explained
 from runners.api.openapi.examples import recorded
 from runners.services.cancelling import JobOutcome
+from runners.services.machines.jobs import ORDERINGS
 from runners.web.problems import PROBLEM_CONTENT_TYPE
 
 Document = dict[str, Any]
@@ -42,11 +43,14 @@ ENUM_WORDS: dict[str, dict[str, str]] = {
     "RunReason": {"": "NOT_TERMINATED"},
     "CancelOutcome": {"": "NOT_REQUESTED"},
     "RunOrdering": {"-created": "NEWEST_FIRST", "created": "OLDEST_FIRST"},
+    "JobOrdering": {f"-{name}": f"{name.upper()}_DESCENDING" for name in ORDERINGS},
 }
 # Enumerations that occur only in queries or as values of mappings. There drf-spectacular gives them no name.
 UNNAMED_ENUMS = {
     "RunOrdering": ["-created", "created"],
     "LogEncoding": ["text", "base64"],
+    "JobOrdering": [*ORDERINGS, *(f"-{name}" for name in ORDERINGS)],
+    "JobLogStream": ["err", "out"],
     "JobCancelOutcome": [outcome.value for outcome in JobOutcome],
 }
 
