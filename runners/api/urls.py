@@ -25,6 +25,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runners/runs", runs.RunsView.as_view(), name="api-runs"),
     path("runners/runs/<int:id>", runs.RunView.as_view(), name="api-run"),
     path("runners/runs/<int:id>/abandon", runs.RunAbandon.as_view({"post": "abandon"}), name="api-run-abandon"),
+    path(
+        "runners/runs/<int:id>/cancel-restart", runs.RunCancelRestart.as_view({"post": "cancel"}), name="api-run-cancel"
+    ),
     path("runners/runs/<int:id>/log", runs.RunLogView.as_view(), name="api-run-log"),
     path("runners/experiments/<str:expid>/config", files.ConfigurationFilesView.as_view(), name="api-config"),
     path(

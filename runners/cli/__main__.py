@@ -100,6 +100,10 @@ def parser(catalog: list[Command]) -> tuple[argparse.ArgumentParser, set[str]]:
     it.add_argument("--start-after", metavar="EXPID", help="wait until this other experiment has completed")
     it.add_argument("--run-only-members", metavar="MEMBERS", help="run only these members, such as 'fc0 fc1'")
     it.add_argument("--update-version", action="store_true", help="set the experiment's Autosubmit version first")
+    it.add_argument(
+        "--restart-on", metavar="CAUSES", help="start it again after 'lost' (a reboot), 'platform', or both"
+    )
+    it.add_argument("--restart-attempts", type=positive, metavar="N", help="restarts at most (default 3)")
 
     it = add("stop", commands.stop, "Stop an experiment, and wait for its end.", scoped, once)
     it.add_argument("expid")

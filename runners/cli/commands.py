@@ -23,6 +23,13 @@ COLUMNS = ("runner_id", "expid", "status", "reason", "exit_code", "profile_name"
 def run(service: Service, args: argparse.Namespace) -> Exit:
     options = {name: getattr(args, name) for name in RUN_OPTIONS if getattr(args, name)}
     body = {"expid": args.expid, **profile(args)} | ({"command_params": options} if options else {})
+    if args.restart_on:
+        restart: dict[str, Any] = {"on": args.restart_on.replace(",", " ").split()}
+        if args.restart_attempts:
+            restart["attempts"] = args.restart_attempts
+        body["restart"] = restart
+    elif args.restart_attempts:
+        raise Problem(Exit.USAGE, "--restart-attempts also needs --restart-on.")
     started = service.command("run-experiment", body)
     if args.dry_run:
         return planned(started, args)

@@ -38,6 +38,37 @@ def was_submitting(log: str) -> bool:
     return bool(found) and "KeyboardInterrupt" in traceback and _SUBMITTING.search(traceback) is not None
 
 
+# The complaints with which Autosubmit gives up because of a platform, and what else the log then contains.
+# Source: 4.0.105 to 4.1.17.1, `test_and_restore_platforms`, the main loop of `run`, `ParamikoPlatform`.
+_PLATFORM_COMPLAINTS = (
+    (re.compile("Issues while checking the connectivity of platforms"), re.compile("Connection Unsuccessful to host")),
+    (re.compile("Encounter too much errors during running time"), re.compile("(?i)connect|platform|ssh|sftp|EOFError")),
+    (re.compile("Couldn't establish a connection to the specified host"), re.compile("")),
+    (re.compile("(Can't|Can not|Cannot) create ssh or sftp connection"), re.compile("")),
+)
+_LOST_CONNECTION = re.compile(
+    r"^(?:EOFError|ConnectionResetError|ConnectionRefusedError|BrokenPipeError|TimeoutError|socket\.timeout|OSError: "
+    r"Socket is closed|paramiko\.ssh_exception\.(?:SSHException|NoValidConnectionsError|ChannelException))\b",
+    re.MULTILINE,
+)
+
+
+def has_platform_failed(log: bytes) -> bool:
+    """Return True if the end of a log shows that Autosubmit gave up because it could not reach a platform.
+
+    It shows this by its complaint, or by a traceback through paramiko that ends with a lost connection. Failed jobs, or
+    a complaint about the configuration or the keys of a platform, are other reasons: a restart does not help.
+    """
+    text = plain_text(log)
+    if has_run_failed(text):
+        return False
+    found = output.complaint(log)
+    if found and any(head.search(found.raw) and more.search(text) for head, more in _PLATFORM_COMPLAINTS):
+        return True
+    _, is_there, traceback = text.rpartition("Traceback (most recent call last)")
+    return bool(is_there) and "paramiko" in traceback and _LOST_CONNECTION.search(traceback) is not None
+
+
 _JOBS_FAILED = "Some jobs have failed and reached maximum retrials"
 
 

@@ -98,6 +98,25 @@ class RunnerRun(DetachedCommand):
         help_text="The number of the run that this one continues. That row may have been deleted.",
     )
 
+    restart = models.JSONField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When it is to be started again: on (lost, platform) and attempts. null: never.",
+    )
+    restarts = models.PositiveSmallIntegerField(
+        default=0, db_default=0, editable=False, help_text="How many automatic restarts have led to this run."
+    )
+    restart_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When it is to be started again; null: no restart is pending."
+    )
+    restart_key = models.CharField(
+        max_length=32, blank=True, default="", db_default="", editable=False, help_text="The key of the run to start."
+    )
+    restart_detail = models.TextField(
+        blank=True, default="", db_default="", editable=False, help_text="What became of the restart."
+    )
+
     status = models.CharField(max_length=16, choices=RunStatus.choices, default=RunStatus.ACTIVE)
     reason = models.CharField(max_length=16, choices=RunReason.choices, blank=True)
     signal = models.CharField(max_length=32, blank=True, help_text="The signal that ended the command, if one did.")
@@ -174,6 +193,7 @@ class RunnerRun(DetachedCommand):
             models.Index(fields=["-finished", "-id"], name="run_finished"),
             models.Index(fields=["-id"], condition=Q(silent_since__isnull=False), name="run_silent"),
             models.Index(fields=["-id"], condition=Q(log_too_large=True), name="run_log_too_large"),
+            models.Index(fields=["restart_at"], condition=Q(restart_at__isnull=False), name="run_restart_due"),
             models.Index(fields=["stop_owner"], condition=Q(stop_owner__gt=""), name="run_being_stopped"),
         ]
 

@@ -6,7 +6,7 @@ from django.urls import path, register_converter
 
 from runners.commands.parameters import EXPID_PATTERN
 from runners.commands.registry import one_shot_commands
-from runners.pages.views import commands, configuration, dashboard, foreign, history, jobs, run
+from runners.pages.views import commands, configuration, dashboard, foreign, history, jobs, restart, run
 
 
 class ExpidConverter:
@@ -35,8 +35,9 @@ urlpatterns = [
     path("runs/<int:pk>/jobs", jobs.RunJobs.as_view(), name="run-jobs"),
     path("runs/<int:pk>/jobs/<str:name>/log", jobs.JobLog.as_view(), name="job-log"),
     path("runs/<int:pk>/stop", run.StopPage.as_view(), name="stop"),
+    path("runs/<int:pk>/cancel-restart", restart.CancelRestart.as_view(), name="cancel-restart"),
     path("experiments", dashboard.FindExperiment.as_view(), name="find-experiment"),
-    path("start", commands.StartRun.as_view(), name="start"),
+    path("start", commands.StartRun.as_view(form_class=restart.StartForm), name="start"),
     *(
         path(
             f"experiments/{command.page.path or command.name}",

@@ -50,6 +50,11 @@ def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any], *, is_rep
         )
 
 
+def forget(run: RunnerRun) -> None:
+    """Remove the messages about a run that are not delivered yet. Called inside the transaction that deletes it."""
+    WebhookDelivery.objects.filter(run=run, delivered_at=None).delete()
+
+
 def operation_failed(operation: Operation) -> None:
     """Insert the messages about an operation that failed. Called inside the transaction that ends it."""
     event = WebhookEvent.OPERATION_FAILED

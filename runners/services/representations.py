@@ -26,6 +26,19 @@ def progress_fields(run: RunnerRun) -> dict[str, Any] | None:
     return {**dict(zip(COUNTS, values, strict=True)), "failed_jobs": known}
 
 
+def restart_fields(run: RunnerRun) -> dict[str, Any] | None:
+    """Return the member `restart` of a run; None if it is never started again."""
+    if not isinstance(run.restart, dict):
+        return None
+    return {
+        "on": run.restart.get("on", []),
+        "attempts": run.restart.get("attempts", 0),
+        "used": run.restarts,
+        "next_at": iso_time(run.restart_at),
+        "detail": run.restart_detail,
+    }
+
+
 def run_fields(run: RunnerRun) -> dict[str, Any]:
     """Return the members of `RunSerializer` (a test compares them). The first nine are those of the Autosubmit API."""
     return {
@@ -56,6 +69,7 @@ def run_fields(run: RunnerRun) -> dict[str, Any]:
         "superseded": run.superseded,
         "command_params": run.command_params or {},
         "previous_run": run.previous_run,
+        "restart": restart_fields(run),
         "progress": progress_fields(run),
         "last_output_at": iso_time(run.last_output_at),
         "log_size": run.log_size,

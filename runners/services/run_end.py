@@ -12,7 +12,7 @@ from runners import printable
 from runners.commands import remedies, run_log
 from runners.exceptions import CommandFailed, RunDirectoryUnusable, RunnerServiceError
 from runners.models import RunnerRun, RunReason
-from runners.services import lifecycle, run_output, run_progress
+from runners.services import lifecycle, restart_plans, run_output, run_progress
 from runners.services.machines import scripts
 from runners.services.machines.jobs import FAILURE_LIMIT, MOST_FAILURES, Failure, JobCounts, parse_failures
 from runners.services.machines.output import plain_text
@@ -37,6 +37,7 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
     known: tuple[JobCounts, tuple[Failure, ...]] | None = None
     finished = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
     is_stopped = _ended_by_a_stop(run, finished)
+    cause = ""  # that a restart can wait for
     if probe.answer == Probe.ENDED:
         is_completed, is_interrupted = probe.exit_code == 0, probe.interrupted
         try:
@@ -65,6 +66,8 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
             reason = RunReason.STOPPED
         else:
             reason = RunReason.KILLED if probe.signal else RunReason.FAILED
+        if reason == RunReason.FAILED and run_log.has_platform_failed(end.tail):
+            cause = restart_plans.PLATFORM
         if reason != RunReason.STOPPED:  # after a stop, nobody expects all jobs to be done
             jobs = run_log.jobs(end.lines, is_whole=end.is_whole)
         if (
@@ -79,10 +82,12 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
             detail = printable.text("\n".join(filter(None, parts)))
     elif probe.answer == Probe.NEVER_STARTED:
         reason = RunReason.STOPPED if is_stopped else RunReason.NEVER_STARTED
+        cause = RunReason.NEVER_STARTED
         detail = "The run does not exist on the machine: the service died or lost the connection before the launch."
     else:
         is_rebooted = probe.answer == Probe.REBOOTED
         reason = RunReason.STOPPED if is_stopped and not is_rebooted else RunReason.LOST
+        cause = restart_plans.LOST if is_rebooted else ""  # without a reboot, something of the run may still live
         detail = "The machine was rebooted." if is_rebooted else "Its process is gone without an exit code."
     columns = run_output.at_end(run, probe.log)
     if known:
@@ -96,6 +101,7 @@ def finish_from_probe(run: RunnerRun, runner: Runner, probe: Probe) -> None:
         detail=detail,
         jobs=_counts(jobs),
         **columns,
+        **restart_plans.columns_at_end(run, cause),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -23,7 +25,7 @@ from runners.exceptions import (
     StoppedDuringLaunch,
 )
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
-from runners.services import access, foreign_runs, interrupted, lifecycle, probing, run_options
+from runners.services import access, foreign_runs, interrupted, lifecycle, outbox, probing, run_options
 from runners.services.active_runs import is_same_environment, is_same_target
 from runners.services.audit import begin
 from runners.services.machines.registry import get_module_loader, get_runner
@@ -38,11 +40,16 @@ def run_experiment(
     key: str = "",
     params: Params | None = None,
     previous_run: int | None = None,
+    restart: dict[str, Any] | None = None,
+    restarts: int = 0,
+    on_insert: Callable[[RunnerRun], None] = lambda run: None,
 ) -> RunnerRun:
     """Start `autosubmit run` detached. Returns the ACTIVE run once the command executes.
 
     `key`: name of the run directory. A caller that passes its own key can find the run by it, even if this call fails.
     `params`: options of `autosubmit run`. `previous_run`: the number of the run that this one continues.
+    `restart`: when to start it again (restart_plans.py). `restarts`: how many restarts have led to it. `on_insert` is
+    called in the transaction that inserts the run; if it raises, nothing is inserted or started.
 
     Raises InvalidRequest if the machine cannot obey an option; AlreadyRunning (ForeignRun if another process of the
     account runs the experiment); StoppedDuringLaunch if somebody stops the run meanwhile; RunnerUnreachable or
@@ -72,8 +79,10 @@ def run_experiment(
         started_by=audit.actor,
         command_params=RUN_EXPERIMENT.given(params) or None,
         previous_run=previous_run,
+        restart=restart,
+        restarts=restarts,
     )
-    _insert(run, config, audit)
+    _insert(run, config, audit, on_insert)
     loader = get_module_loader(config)
     try:
         identity = runner.launch(
@@ -112,6 +121,7 @@ def _withdraw(run: RunnerRun, audit: AuditRecord, error: ForeignRun) -> None:
         mine = RunnerRun.objects.active().filter(pk=run.pk, stop_requested_at=None, stop_owner="")
         is_mine = mine.update(status=RunStatus.TERMINATED, reason=RunReason.NEVER_STARTED, finished=timezone.now())
         if is_mine:
+            outbox.forget(run)
             RunnerRun.objects.filter(pk=run.pk).delete()
             audit.run_id = None
     if not is_mine:
@@ -160,7 +170,7 @@ def _require_not_stopped(run: RunnerRun) -> None:
     )
 
 
-def _insert(run: RunnerRun, config: RunnerConfig, audit: AuditRecord) -> None:
+def _insert(run: RunnerRun, config: RunnerConfig, audit: AuditRecord, on_insert: Callable[[RunnerRun], None]) -> None:
     """Insert the row before anything starts, and its audit record in the same transaction.
 
     The database allows one ACTIVE run per installation and expid. So the insert of a second request fails here, which
@@ -170,6 +180,7 @@ def _insert(run: RunnerRun, config: RunnerConfig, audit: AuditRecord) -> None:
         try:
             with transaction.atomic():
                 run.save(force_insert=True)
+                on_insert(run)
                 audit.run_id = run.pk
                 begin(audit)
             return

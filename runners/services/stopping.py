@@ -34,7 +34,17 @@ from runners.exceptions import (
     StopNotConfirmed,
 )
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import access, foreign_runs, interrupted, lifecycle, lookup, own_process, probing, run_end
+from runners.services import (
+    access,
+    foreign_runs,
+    interrupted,
+    lifecycle,
+    lookup,
+    own_process,
+    probing,
+    restart_plans,
+    run_end,
+)
 from runners.services.audit import begin
 from runners.services.cancelling import Cancellation, cancel
 from runners.services.lookup import Scope
@@ -410,7 +420,7 @@ def _run_to_stop(expid: str, viewer: Any, cancel_jobs: bool, scope: Scope | None
     run = lookup.to_stop(expid, viewer, scope)
     if run is None:
         raise RunNotFound(f"Experiment {expid} was never run here.")
-    if not run.is_active and not cancel_jobs:
+    if not run.is_active and not cancel_jobs and not restart_plans.is_pending(run):
         raise NotRunning(
             f"Experiment {expid} is not running: its last run ({access.described(run)}) is {run.status}. To cancel "
             "jobs that it has left on their platforms, send cancel_jobs.",
@@ -434,19 +444,25 @@ def stop_experiment(
 
     The steps are `autosubmit stop` with a time bound, then TERM, then KILL to the run's own processes. Each step is
     taken only while the identity matches, and each is verified. `force` sends KILL at once. `cancel_jobs` then cancels
-    the experiment's jobs; if nothing runs, it cancels the jobs of the last run. A run that has just ended by itself is
-    not a failure. `authorize` gets the run that would be stopped and raises if the caller may not stop it.
-    `place`: as in `run_to_stop`.
+    the experiment's jobs; if nothing runs, it cancels the jobs of the last run. A pending restart is cancelled. A run
+    that has just ended by itself is not a failure. `authorize` gets the run that would be stopped and raises if the
+    caller may not stop it. `place`: as in `run_to_stop`.
     Raises RunNotFound, NotRunning, ForeignRun, AmbiguousRun, RunnerUnreachable (state unchanged), StopNotConfirmed.
     """
     run = run_to_stop(expid=expid, viewer=viewer, cancel_jobs=cancel_jobs, scope=scope, place=place)
     audit.of_run(run)
     authorize(run)
+    if restart_plans.is_pending(run) and restart_plans.cancel(run, audit) and not cancel_jobs:
+        return StopOutcome(run, f"The restart of experiment {run.expid} was cancelled.")
+    if not run.is_active and not cancel_jobs:  # it has just been started again
+        raise NotRunning(f"Run {run.pk} of {run.expid} has ended, and was just started again.", run=run)
     stop = Stop(run, audit, force=force, cancel_jobs=cancel_jobs)
     BULKHEADS.admit(stop.runner.target, stop.runner.where)
     begin(audit)
     was_active = run.is_active
     steps = stop.execute() if was_active else stop.cancel_after_the_end()
+    if restart_plans.is_pending(run):  # it had ended before the stop was requested
+        restart_plans.cancel(run, audit)
     cancellation = stop.cancellation
     warnings = [*(cancellation.warnings if cancellation else ()), *stop.warnings]
     message = _stop_message(run, stop, was_active)

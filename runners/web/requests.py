@@ -26,7 +26,7 @@ from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import ProfileForbidden, ProfileNotFound
 from runners.printable import quoted
-from runners.services import access, foreign_runs, lookup
+from runners.services import access, foreign_runs, lookup, restart_plans
 from runners.web.fields import (
     MAX_NAMED,
     ExpidField,
@@ -254,4 +254,33 @@ def _camel(command: Command) -> str:
     return command.name.title().replace("-", "")
 
 
-RunExperimentRequest = request_of(RUN_EXPERIMENT)
+class RestartRequest(StrictSerializer):
+    """When the run is to be started again automatically, as the same person and with the same configuration."""
+
+    on = serializers.ListField(
+        child=serializers.ChoiceField(choices=list(restart_plans.CAUSES.items())),
+        allow_empty=False,
+        max_length=len(restart_plans.CAUSES),
+        help_text="lost: the machine was rebooted during the run and answers again. platform: Autosubmit gave up "
+        "because it could not reach a platform.",
+    )
+    attempts = serializers.IntegerField(
+        min_value=1,
+        max_value=restart_plans.MOST_ATTEMPTS,
+        default=restart_plans.DEFAULT_ATTEMPTS,
+        help_text="How many restarts there may be, one after the other.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Sort the causes and remove duplicates."""
+        return {**attrs, "on": sorted(set(attrs["on"]))}
+
+
+class RunExperimentRequest(request_of(RUN_EXPERIMENT)):  # type: ignore[misc]
+    __doc__ = RUN_EXPERIMENT.request_text
+
+    restart = RestartRequest(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Add `restart`, None if the run is never started again."""
+        return {"restart": None, **super().validate(attrs)}

@@ -31,7 +31,7 @@ from profiles.toggles import toggles
 from runners.api.openapi.examples import recorded
 from runners.models import Operation, RunnerRun, new_run_key
 from runners.models.token import ApiToken
-from runners.services import jobs, log_cache
+from runners.services import jobs, log_cache, restart_plans
 from runners.services.machines import scripts
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.registry import get_runner
@@ -71,6 +71,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "unarchive_experiment": {**WITH, "expid": ARCHIVED},
     "delete_experiment": {**WITH, "expid": DELETABLE, "confirm_expid": DELETABLE},
     "abandon_run": REASON,
+    "cancel_restart": {},
     "check_profile": {"profile_params": {}},
     "set_preferred_username": {"preferred_username": "abc012345"},
     "write_configuration_file": {"content": NEW_FILE},
@@ -120,6 +121,7 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "unarchive_experiment": {**WITH, "expid": "2026/a101"},
     "delete_experiment": {**WITH, "expid": DELETABLE, "confirm_expid": "a103"},
     "abandon_run": {},
+    "cancel_restart": {"reason": "It is not needed."},
     "check_profile": {"profile_param": {}},
     "set_preferred_username": {"preferred_username": ""},
     "list_runs": "?status=RUNNING",
@@ -336,7 +338,8 @@ def mistakes(world: World) -> None:
 
 
 def nothing_there(world: World) -> None:
-    names = ("get_runner_run_status", "stop_experiment", "get_run", "abandon_run", "get_run_log", *OF_RUN_JOBS)
+    names = ("get_runner_run_status", "stop_experiment", "get_run", "abandon_run", "cancel_restart", "get_run_log")
+    names += OF_RUN_JOBS
     world.each(names, "run_not_found")
     world.each(("get_operation", "get_operation_log"), "operation_not_found")
 
@@ -404,7 +407,7 @@ def main_job(world: World) -> None:
     world.each(("abandon_run",), "still_reachable")
     group = Group.objects.get()
     world.profile.stop_groups.add(group)
-    world.each(("stop_experiment", "abandon_run"), "profile_forbidden")
+    world.each(("stop_experiment", "abandon_run", "cancel_restart"), "profile_forbidden")
     world.profile.stop_groups.clear()
     other = RunnerRun.objects.get(pk=world.run)
     other.pk, other.key, other.installation = None, new_run_key(), "another"
@@ -413,7 +416,9 @@ def main_job(world: World) -> None:
     other.delete()
     ask("stop_experiment", {**EXPID, "dry_run": True}, example="Plan")
     ask("stop_experiment", EXPID)
-    world.each(("stop_experiment", "abandon_run"), "not_running")
+    world.each(("stop_experiment", "abandon_run", "cancel_restart"), "not_running")
+    RunnerRun.objects.filter(pk=world.run).update(restart={"on": ["lost"], "attempts": 3}, **restart_plans.pending(0))
+    ask("cancel_restart", {}, id=world.run)
     with world.by_hand():
         world.each(("run_experiment", "stop_experiment"), "foreign_run")
         ask("stop_experiment", {**EXPID, "foreign": True}, example="Foreign")

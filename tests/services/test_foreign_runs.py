@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,9 +331,9 @@ def test_a_process_that_has_changed_gets_no_signal(
     runner = get_runner(account.config())
     (found,) = foreign.look(runner, foreign.Search(expid))
     assert foreign.signal(runner, found, "other", "KILL") == foreign.Answer.CHANGED
-    reused = foreign.ForeignProcess(*found.words[:3], found.pid, found.start - 1, None, "")
+    reused = replace(found, start=found.start - 1)
     assert foreign.signal(runner, reused, expid, "KILL") == foreign.Answer.GONE
-    elsewhere = foreign.ForeignProcess(found.host, found.boot_id, "pid:[1]", found.pid, found.start, None, "")
+    elsewhere = replace(found, pid_namespace="pid:[1]")
     with pytest.raises(OutcomeUnknown):
         foreign.signal(runner, elsewhere, expid, "KILL")
     assert by_hand.poll() is None
@@ -367,7 +368,8 @@ def test_a_real_run_is_found_and_ended(
     body = api.post("run-experiment", {"expid": expid, **PROFILE}, expect=409)
     assert (body["code"], body["foreign"]["pid"]) == ("foreign_run", process.pid)
     body = api.post("stop-experiment", {"expid": expid, "foreign": True, **PROFILE})
-    assert [step["action"] for step in body["steps"]] == ["signal INT"], body
+    assert body["steps"][0]["action"] == "signal INT"  # a TERM follows if a busy machine needs too long
+    assert body["steps"][-1]["ended"]
     assert process.wait(10) is not None
     run = api.post("run-experiment", {"expid": expid, **PROFILE})
     assert run["status"] == "ACTIVE"

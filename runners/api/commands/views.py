@@ -55,6 +55,7 @@ class ExperimentCommands(IdempotentViewSet):
             audit=self.audit,
             key=self.record.run_key if self.record else "",
             params=data["params"],
+            restart=data["restart"],
         )
         return Response({"message": f"Experiment {run.expid} started successfully.", **run_fields(run)})
 

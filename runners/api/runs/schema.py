@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema
 
 from runners.api.commands.responses import RunStartedAnswer
 from runners.api.openapi.describe import COMMON, log, problems, reading
-from runners.api.runs.serializers import AbandonRunRequest, RunPage, RunSerializer, RunsQuery
+from runners.api.runs.serializers import AbandonRunRequest, CancelRestartRequest, RunPage, RunSerializer, RunsQuery
 
 list_runs = reading(
     "list_runs",
@@ -40,6 +40,17 @@ abandon_run = extend_schema(
         200: RunStartedAnswer,
         **problems(*COMMON, "profile_forbidden", "run_not_found", "not_running", "still_reachable"),
     },
+)
+
+
+cancel_restart = extend_schema(
+    operation_id="cancel_restart",
+    summary="Cancel the pending restart of a run",
+    description="The run is not started again. 409 `not_running` if no restart is pending (any more). stop-experiment "
+    "does the same if the experiment is not running.",
+    tags=["runs"],
+    request=CancelRestartRequest,
+    responses={200: RunStartedAnswer, **problems(*COMMON, "profile_forbidden", "run_not_found", "not_running")},
 )
 
 

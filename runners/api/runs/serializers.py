@@ -12,6 +12,7 @@ from profiles.rules import RUNNERS, loader_choices, runner_choices
 from runners.api.pagination import LARGEST_PAGE_SIZE, PAGE_SIZE, number_of
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.services.representations import run_fields
+from runners.services.restart_plans import CAUSES
 from runners.web.fields import ExpidField, StrictTextField
 from runners.web.requests import StrictSerializer
 
@@ -80,6 +81,10 @@ class AbandonRunRequest(StrictSerializer):
     )
 
 
+class CancelRestartRequest(StrictSerializer):
+    """It has no members: an empty object."""
+
+
 REASONS = [("", "not TERMINATED"), *RunReason.choices]
 
 
@@ -109,6 +114,23 @@ class ProgressOfRun(serializers.Serializer[Any]):
     failed_jobs = serializers.ListField(
         child=serializers.CharField(),
         help_text="Names of FAILED jobs: at most 10 while it runs, at most 50 when it has ended.",
+    )
+
+
+class RestartOfRun(serializers.Serializer[Any]):
+    """When a run is started again automatically, and what has become of it."""
+
+    on = serializers.ListField(
+        child=serializers.ChoiceField(choices=list(CAUSES)), help_text="The ends after which it is started again."
+    )
+    attempts = serializers.IntegerField(help_text="How many restarts there may be, one after the other.")
+    used = serializers.IntegerField(help_text="How many automatic restarts have led to this run.")
+    next_at = serializers.DateTimeField(
+        allow_null=True, help_text="When it is started again, or tried again. null: no restart is pending."
+    )
+    detail = serializers.CharField(
+        allow_blank=True,
+        help_text="What has become of the restart, or why it has to wait. Empty while none was needed.",
     )
 
 
@@ -168,6 +190,7 @@ class RunSerializer(serializers.Serializer[RunnerRun]):
         help_text="The number of the run that this one continues; null: it was started on its own. That run may have "
         "been deleted.",
     )
+    restart = RestartOfRun(allow_null=True, help_text="null: it is never started again automatically.")
     progress = ProgressOfRun(allow_null=True, help_text="Its jobs at the last look at the machine; null: not known.")
     last_output_at = serializers.DateTimeField(
         allow_null=True,

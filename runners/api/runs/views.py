@@ -12,9 +12,9 @@ from runners.api.base import CommandViewSet, ReadOnlyAPIView, query_of, viewer
 from runners.api.logs import LogQuery, log_answer
 from runners.api.pagination import cursor_of, next_link
 from runners.api.runs import schema
-from runners.api.runs.serializers import AbandonRunRequest, RunsQuery
+from runners.api.runs.serializers import AbandonRunRequest, CancelRestartRequest, RunsQuery
 from runners.models import TokenScope
-from runners.services import access, logs, runs
+from runners.services import access, logs, restart_plans, runs
 from runners.services.representations import run_fields
 
 
@@ -62,6 +62,20 @@ class RunAbandon(CommandViewSet):
         authorize = partial(access.require_stop, request.user)
         run = runs.abandon_run(pk=id, audit=self.audit, authorize=authorize, **self.validated(request))
         return Response({"message": f"Run {run.pk} of {run.expid} is now recorded as ended.", **run_fields(run)})
+
+
+class RunCancelRestart(CommandViewSet):
+    """Cancel the pending restart of a run that has ended."""
+
+    serializer_class = CancelRestartRequest
+    command = "cancel-restart"
+
+    @schema.cancel_restart
+    def cancel(self, request: Request, id: int) -> Response:
+        self.validated(request)
+        authorize = partial(access.require_stop, request.user)
+        run = restart_plans.cancel_restart(pk=id, audit=self.audit, authorize=authorize)
+        return Response({"message": f"The restart of run {run.pk} of {run.expid} was cancelled.", **run_fields(run)})
 
 
 class RunLogView(ReadOnlyAPIView):

@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from runners.models import DetachedCommand, Operation, RunnerRun
-from runners.services import audit, health, idempotency, interrupted, lifecycle
+from runners.services import audit, health, idempotency, interrupted, lifecycle, restarting
 from runners.services.watching import Watch
 from runners.webhooks import delivery
 
@@ -33,7 +33,8 @@ class Command(BaseCommand):
         watch = Watch(self.report, self.stdout.write, self.complain)
         if interval is None:
             once: list[Callable[[], object]] = [watch.look, partial(watch.close, cancel=False), self.count_unreadable]
-            for step in (*once, *self.duties, delivery.deliver_due):
+            once += [*self.duties, partial(restarting.restart_due, self.say), delivery.deliver_due]
+            for step in once:
                 self.patiently(step)
             if self.has_failed:
                 raise CommandError("The round is not complete, see above.")
@@ -45,6 +46,10 @@ class Command(BaseCommand):
         self.stdout.write(f"Watching active runs every {interval:g} s.")
         # In a thread, so that a receiver that does not answer cannot delay the watch of runs.
         threading.Thread(target=delivery.deliver_until, args=(stop, interval), name="webhooks", daemon=True).start()
+        # In a thread, too, so that a launch on a slow machine cannot delay the watch of other machines.
+        threading.Thread(
+            target=restarting.restart_until, args=(stop, interval, self.say), name="restarts", daemon=True
+        ).start()
         while not stop.is_set():
             for step in (heartbeat.beat, watch.look, *self.duties):
                 self.patiently(step)
@@ -73,6 +78,9 @@ class Command(BaseCommand):
         rows: list[DetachedCommand] = [*RunnerRun.objects.active(), *Operation.objects.active()]
         if not all(map(lifecycle.is_readable, rows)):
             self.has_failed = True
+
+    def say(self, words: str) -> None:
+        self.stdout.write(words)
 
     def complain(self, words: str) -> None:
         self.has_failed = True

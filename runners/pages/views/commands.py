@@ -49,6 +49,7 @@ class CommandPage(PageView):
     preview_template = "pages/_plan.html"
     command: Command = None  # type: ignore[assignment]  # `as_view` gives it
     serializer_class: type[requests.ProfiledSerializer]
+    form_class: type[CommandForm] = CommandForm
     preview_name = ""  # the command's name in the audit, if the preview is more than a dry run
     is_once = False  # True: a form that is sent twice must execute the command only once
 
@@ -99,7 +100,7 @@ class CommandPage(PageView):
         return self.request.POST.get("once") or uuid4().hex
 
     def _form(self, **given: Any) -> CommandForm:
-        return CommandForm(self.command, self.serializer_class, self.request, **given)
+        return self.form_class(self.command, self.serializer_class, self.request, **given)
 
     def _fresh(self, given: dict[str, Any]) -> CommandForm:
         """Return an unbound form. Its open parameters get the values that the person used last with the profile."""
@@ -153,6 +154,7 @@ class StartRun(CommandPage):
             profile_name=data["profile_name"],
             audit=audit,
             params=data["params"],
+            restart=data["restart"],
         )
         return redirect("pages:run", pk=run.pk)
 

@@ -55,6 +55,8 @@ def look(runner: Runner, run: Run, *, helpers: str = "", jobs: str = "") -> list
     """
     script = scripts.leftovers(run.keys, run.identity.words, run.expid, group=run.group, helpers=helpers, jobs=jobs)
     lines = runner.execute(script, timeout=settings.RUNNERS_PROBE_TIMEOUT).text.splitlines()
+    if lines == ["rebooted"]:
+        return []
     if "end" not in lines[-1:]:
         where = f"{run.identity.host}, a node of {runner.where}"
         raise OutcomeUnknown(f"What is left of the run on {where}, cannot be told: another machine answered, or none.")

@@ -332,11 +332,12 @@ def leftovers(
     A process belongs to the run if its environment has one of the `keys`. With `group`, which is meant for the moments
     after the end, the members of the command's process group belong to it, too: Autosubmit's log recovery overwrites
     its environment with a title. A group keeps its number while it has members. So if the leader is gone, members that
-    started after the leader belong to this run. On another machine or after a reboot the script prints only
-    `elsewhere`.
+    started after the leader belong to this run. After a reboot the script prints only `rebooted`, on another machine
+    only `elsewhere`.
     """
     return _filled(
         "leftovers",
+        host=identity[0],
         patterns=[word for key in keys for word in ("-e", f"{RUN_KEY_VARIABLE}={key}")],
         boot=identity[1],
         space=identity[2],

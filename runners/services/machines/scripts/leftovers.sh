@@ -19,6 +19,8 @@ if [ @boot@ = "$boot" ] && [ @space@ = "$space" ]; then
   fi
   for pid in $found; do left "$pid"; done
   echo end
+elif [ @host@ = "$host" ] && [ @boot@ != "$boot" ]; then
+  echo rebooted
 else
   echo elsewhere
 fi
