@@ -253,6 +253,7 @@ class World:
             preexec_fn=die_with_parent,
         )
         wait_for(lambda: len(self.account.calls("run")) > calls, what="the run")
+        self.recorder.replace[f"process {process.pid}"] = "process 4711"
         try:
             yield
         finally:
