@@ -43,7 +43,7 @@ from runners.services.machines.runner import CommandResult, Runner
 from runners.services.machines.ssh import connect
 from runners.services.machines.ssh.paramiko_fixes import GONE, Channel
 from runners.services.machines.ssh.pool import exec_on_channel, open_session
-from runners.services.machines.ssh.runner import SSHRunner
+from runners.services.machines.ssh.runner import SSHRunner, login_of
 from runners.services.machines.ssh.target import SSHTarget
 from runners_project import bounded
 
@@ -174,8 +174,8 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
         times[name] = time.monotonic()
 
     try:
-        where = f"{ssh.user}@{ssh.host}:{ssh.port}"
-        with BREAKER.attempt(target), BULKHEADS.waiting(target, where) as wait:
+        where, login = f"{ssh.user}@{ssh.host}:{ssh.port}", login_of(target, ssh)
+        with BREAKER.attempt(login), BULKHEADS.waiting(target, where) as wait:
             seconds = settings.RUNNERS_CONNECT_TIMEOUT
             try:
                 limit = seconds if wait.patience is None else min(seconds, wait.patience)
@@ -185,7 +185,7 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
                     raise BULKHEADS.busy(target, where) from error  # other callers may wait longer
                 raise
             BULKHEADS.heard(target, wait)
-            BREAKER.answered(target)
+            BREAKER.answered(login)
     except (HostKeyUnknown, HostKeyChanged) as error:
         failure = _failed("host_key", times.get("connect", start), error)
     except AuthenticationFailed as error:

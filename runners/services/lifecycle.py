@@ -126,7 +126,7 @@ def is_fresh(run: DetachedCommand) -> bool:
 
 
 def by_target(runs: Iterable[DetachedCommand]) -> dict[tuple[str, ...], list[DetachedCommand]]:
-    """Group runs by machine, account and RUN_DIRECTORY, if there is one: one script has one directory of runs.
+    """Group runs by `Runner.login` and RUN_DIRECTORY, if there is one: one script has one directory of runs.
 
     Runs without a readable configuration are logged and left out.
     """
@@ -135,7 +135,7 @@ def by_target(runs: Iterable[DetachedCommand]) -> dict[tuple[str, ...], list[Det
         try:
             runner = runner_of(run)
             directory = runner.config.run_directory
-            target = (*runner.target, directory) if directory else runner.target
+            target = (*runner.login, directory) if directory else runner.login
         except RunnerUnreachable as error:  # somebody has written into the table; other runs must not be affected
             if run.is_active and run.unreachable_detail != error.detail:  # log it once
                 logger.error("%s", error.detail)

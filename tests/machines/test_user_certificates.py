@@ -6,7 +6,9 @@ import logging
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +21,7 @@ from django.core.management import CommandError, call_command
 from profiles.config import RunnerConfig
 from runners.exceptions import AuthenticationFailed
 from runners.models import AuditRecord
+from runners.services.machines.breaker import BREAKER
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh import connect, keys, user_authority
 from runners.services.machines.ssh.certificates import Certificate
@@ -223,8 +226,37 @@ def test_connections_are_per_person_and_account(site: Site) -> None:
         assert site.greet(person, new=False) == "hello"
     assert sorted(name for name, _ in site.logins()) == ["autosubmit-runners:ana", "autosubmit-runners:ben"]
     assert POOL.count() == 2
-    runners = [get_runner(RunnerConfig("SSH", "NO_MODULE", (), site.target(person))) for person in ("ana", "ben")]
-    assert runners[0].target != runners[1].target, "a rejected certificate would be remembered for another person"
+
+
+def test_a_rejected_certificate_is_remembered_for_its_person_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.RUNNERS_RETRY_PAUSE = settings.RUNNERS_RETRY_PAUSE_LONGEST = 600
+    BREAKER.forget()
+    with monkeypatch.context() as patch:
+        sign_otherwise(patch, account="somebody")
+        with pytest.raises(AuthenticationFailed):
+            site.greet("ana")
+    with pytest.raises(AuthenticationFailed):
+        site.greet("ana")
+    assert site.greet("ben") == "hello"
+    assert site.sshd.log.read_text().count("name is not a listed principal") == 1
+    assert "autosubmit-runners:ana" not in dict(site.logins()), "ana was not to be tried again"
+    BREAKER.forget()
+    assert site.greet("ana") == "hello"
+
+
+def test_concurrent_commands_of_people_never_share_a_connection(site: Site) -> None:
+    people = [f"person{number}" for number in range(4)] * 4
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda person: site.greet(person, new=False), people)) == ["hello"] * len(people)
+    names = [name for name, _ in site.logins()]
+    assert set(names) == {f"autosubmit-runners:{person}" for person in people}
+    sessions = Counter(
+        re.findall(r"Starting session: command for \S+ from 127.0.0.1 port (\d+)", site.sshd.log.read_text())
+    )
+    assert sum(sessions.values()) == len(people)
+    assert len(sessions) == len(names)
 
 
 def test_a_connection_gets_no_new_commands_after_the_lifetime_of_its_certificate(

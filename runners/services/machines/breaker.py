@@ -1,9 +1,9 @@
 """The circuit breaker: a machine that has just failed to answer is not contacted again for some seconds.
 
-Each process remembers the failures that it has seen itself, per account of a machine (`Runner.target`). While the
-breaker of a target is open (the pause after a failure), every attempt gets the same error at once. After the pause it
-is half-open: one attempt goes through, and the others still get the error until that attempt has succeeded, which
-closes the breaker. Each further failure doubles the pause (RUNNERS_RETRY_PAUSE, RUNNERS_RETRY_PAUSE_LONGEST).
+Each process remembers the failures that it has seen itself, per account of a machine and credentials (`Runner.login`).
+While the breaker of a target is open (the pause after a failure), every attempt gets the same error at once. After the
+pause it is half-open: one attempt goes through, and the others still get the error until that attempt has succeeded,
+which closes the breaker. Each further failure doubles the pause (RUNNERS_RETRY_PAUSE, RUNNERS_RETRY_PAUSE_LONGEST).
 """
 
 from __future__ import annotations

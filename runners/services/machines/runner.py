@@ -109,11 +109,16 @@ class Runner(RunnerRules, ABC):
 
     @property
     def target(self) -> tuple[str, ...]:
-        """A key that is equal for runners that reach the same account of the same machine with the same credentials.
-
-        With it, one round trip serves many runs.
-        """
+        """A key that is equal for runners that reach the same account of the same machine."""
         return (self.name, self.where)
+
+    @property
+    def login(self) -> tuple[str, ...]:
+        """A key that is equal for runners that reach the same target with the same credentials.
+
+        One round trip serves all runs with the same key, and they share the memory of a failure.
+        """
+        return self.target
 
     @abstractmethod
     def exchange(self, exchange: Exchange) -> None:
@@ -205,7 +210,7 @@ class Runner(RunnerRules, ABC):
 
     def _admitted_exchange(self, exchange: Exchange, timeout: float, *, login: bool) -> None:
         """Run the exchange if the breaker and the bulkheads admit it. Raise an error if the machine did not answer."""
-        with BREAKER.attempt(self.target), BULKHEADS.waiting(self.target, self.where) as wait:
+        with BREAKER.attempt(self.login), BULKHEADS.waiting(self.target, self.where) as wait:
             exchange.on_answer = partial(self._answered, wait)
             exchange.connect_deadline = ConnectDeadline(exchange.deadline, wait.patience)
             exchange.should_abandon = partial(self._should_abandon, wait) if wait.holds_thread else None
@@ -234,17 +239,17 @@ class Runner(RunnerRules, ABC):
         Raises the remembered error if the machine has just failed to answer (RunnerUnreachable and its subclasses),
         MachineBusy and TooManyCommands.
         """
-        if known := BREAKER.known(self.target):
+        if known := BREAKER.known(self.login):
             raise known
         BULKHEADS.admit(self.target, self.where)
 
     def _should_abandon(self, wait: Wait) -> bool:
         """Return True if the machine hangs and this thread exceeds the number of threads that may wait for it."""
-        known = BREAKER.known(self.target)
+        known = BREAKER.known(self.login)
         return known is not None and known.is_silence and BULKHEADS.is_beyond_share(self.target, wait)
 
     def _answered(self, wait: Wait) -> None:
-        BREAKER.answered(self.target)
+        BREAKER.answered(self.login)
         BULKHEADS.heard(self.target, wait)
 
     def _not_evaluated(self, exchange: Exchange, timeout: float) -> str:

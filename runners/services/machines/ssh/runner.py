@@ -71,6 +71,11 @@ AUTHENTICATION = Parameter(
 )
 
 
+def login_of(target: tuple[str, ...], ssh: SSHTarget) -> tuple[str, ...]:
+    """Return `Runner.login`. Logins for different people are separate."""
+    return (*target, ssh.authentication, ssh.person) if ssh.uses_person else target
+
+
 class SSHRunner(Runner):
     """Another machine, over a pooled SSH connection. `config.target` may be a NodeTarget: one node behind an alias."""
 
@@ -115,10 +120,8 @@ class SSHRunner(Runner):
         return f"{self.ssh.user}@{self.ssh.host}:{self.ssh.port}{node}"
 
     @property
-    def target(self) -> tuple[str, ...]:
-        """As in `Runner`. Runs of different people are separate if the service logs in for each person."""
-        ssh = self.ssh
-        return (*super().target, ssh.authentication, ssh.person) if ssh.uses_person else super().target
+    def login(self) -> tuple[str, ...]:
+        return login_of(self.target, self.ssh)
 
     def exchange(self, exchange: Exchange) -> None:
         exec_on_channel(POOL, self.ssh, exchange)
