@@ -21,6 +21,7 @@ RunnerServiceError
 ├─ AlreadyRunning            carries the active run, if this service has started it
 │  └─ ForeignRun             a process of the account runs the experiment, and this service has not started it
 ├─ NotRunning                carries the last run
+├─ NothingToRun              the job list has no job that a run would start
 ├─ AmbiguousRun              several installations run an experiment of this id, and the request does not name one
 ├─ StillReachable            the machine answers, so the run may not be abandoned
 ├─ RunnerUnreachable         no connection; nothing was started
@@ -191,6 +192,12 @@ class NotRunning(RunnerServiceError):
     def __init__(self, detail: str, run: Any, **facts: Any) -> None:
         super().__init__(detail, **facts)
         self.run = run
+
+
+class NothingToRun(RunnerServiceError):
+    """The job list has no job that a run would start. Fact: `counts`, the jobs by status, and their `total`."""
+
+    code = "nothing_to_run"
 
 
 class AmbiguousRun(RunnerServiceError):

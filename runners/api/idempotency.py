@@ -68,7 +68,8 @@ class IdempotentViewSet(LongCommandViewSet):
             caller=self.audit.actor,
             key=key,
             endpoint=self.command,
-            request_hash=idempotency.hash_of(self.command, _members(request)),
+            # The path may name a run.
+            request_hash=idempotency.hash_of(self.command, {**_members(request), **self.kwargs}),
         ) as record:
             if record.answer_status is not None:
                 return self._replayed(record, record.answer_status)

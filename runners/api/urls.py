@@ -11,6 +11,7 @@ from runners.api.configuration_files import views as files
 from runners.api.jobs import views as jobs
 from runners.api.operations import views as operations
 from runners.api.profiles import views as profiles
+from runners.api.run_again.views import RunAgainView
 from runners.api.runs import views as runs
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
@@ -48,6 +49,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runners/runs/<int:id>/jobs", jobs.RunJobsView.as_view(), name="api-run-jobs"),
     path("runners/runs/<int:id>/jobs/<str:name>/log", jobs.JobLogView.as_view(), name="api-job-log"),
     path("runners/experiments/<str:expid>/jobs", jobs.ExperimentJobsView.as_view(), name="api-experiment-jobs"),
+    path("runners/runs/<int:id>/run-again", RunAgainView.as_view({"post": "run_again"}), name="api-run-again"),
     path("runners/operations/<int:id>", operations.OperationView.as_view(), name="api-operation"),
     path("runners/operations/<int:id>/log", operations.OperationLogView.as_view(), name="api-operation-log"),
     path(

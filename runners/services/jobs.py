@@ -240,6 +240,13 @@ def _keep(kept: OrderedDict[Hashable, Any], key: Hashable, value: Any, most: int
             kept.popitem(last=False)
 
 
+def drop_answers(runner: Runner) -> None:
+    """Forget what is known of the jobs of an account, after a command has changed some."""
+    with _lock:
+        for key in [key for key in _answers if isinstance(key, tuple) and key[0] == runner.target]:
+            del _answers[key]
+
+
 def forget() -> None:
     """Clear what this process remembers, for tests that change a job list."""
     with _lock:

@@ -1,7 +1,7 @@
 """Check the options of a run on its machine, before anything starts.
 
-Autosubmit itself does not reject a start time in the past, or an experiment to wait for that does not exist: it starts
-the run at once (measured, docs/autosubmit-versions.md).
+Autosubmit itself does not reject a start time that is malformed or has passed: it starts the run at once. For an
+experiment to wait for that does not exist, the run fails after its start (docs/autosubmit-versions.md).
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def require_valid(runner: Runner, expid: str, params: Params) -> None:
         _require_future(runner, start, text)
     found = _OTHER.search(text)
     if other and found and found[1] != "found":
-        why = "does not exist" if found[1] == "missing" else "has never run"
+        why = "does not exist" if found[1] == "missing" else "has no history: no job list was created, and it never ran"
         raise _invalid(
             "start_after",
-            f"Experiment {other} {why} on {runner.where}, so Autosubmit would not wait for it. Give an experiment that "
+            f"Experiment {other} on {runner.where} {why}, so Autosubmit cannot wait for it. Give an experiment that "
             f"runs or has run there, in the same installation.",
         )
 

@@ -73,6 +73,7 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
     ours.AlreadyRunning: ProblemType(409, "already_running", "The experiment is running"),
     ours.ForeignRun: ProblemType(409, "foreign_run", "A process that this service has not started runs the experiment"),
     ours.NotRunning: ProblemType(409, "not_running", "The experiment is not running"),
+    ours.NothingToRun: ProblemType(409, "nothing_to_run", "The job list has nothing left to run"),
     ours.AmbiguousRun: ProblemType(409, "ambiguous", "Several installations run an experiment with this id"),
     ours.StoppedDuringLaunch: ProblemType(
         409, "stopped_during_launch", "The run was stopped while it was being started"

@@ -232,21 +232,27 @@ def request_of(command: Command) -> type[CommandRequest]:
     """Return the serializer of a command's request body, made of its parameters."""
     members: dict[str, Any] = {"expid": ExpidField()} if command.needs_expid else {}
     members |= {each.name: field_of(each) for each in command.parameters if each.in_body}
-    members["command_params"] = _params_field(command)
+    members["command_params"] = params_field(command)
     more = {"command": command, "action": command.action, "__doc__": command.request_text}
     return type(f"{_camel(command)}Request", (CommandRequest,), {**members, **more, "__module__": __name__})
 
 
-def _params_field(command: Command) -> serializers.Field[Any, Any, Any, Any]:
+def params_field(command: Command) -> serializers.Field[Any, Any, Any, Any]:
+    """Return the field `command_params` of a command."""
     parameters = [each for each in command.parameters if not each.in_body]
     if not parameters:
         return NoParamsField()
-    members = {each.name: field_of(each) for each in parameters}
-    more = {"command": command, "__doc__": command.params_text, "__module__": __name__}
-    made = type(f"{_camel(command)}ParamsSerializer", (ParamsSerializer,), {**members, **more})
+    made = _params_of(command)
     if any(each.is_required for each in parameters):
         return made()
     return made(required=False, allow_null=True)
+
+
+@cache
+def _params_of(command: Command) -> type[ParamsSerializer]:
+    members = {each.name: field_of(each) for each in command.parameters if not each.in_body}
+    more = {"command": command, "__doc__": command.params_text, "__module__": __name__}
+    return type(f"{_camel(command)}ParamsSerializer", (ParamsSerializer,), {**members, **more})
 
 
 def _camel(command: Command) -> str:

@@ -72,6 +72,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "delete_experiment": {**WITH, "expid": DELETABLE, "confirm_expid": DELETABLE},
     "abandon_run": REASON,
     "cancel_restart": {},
+    "run_again": {"first": "failed_to_waiting"},
     "check_profile": {"profile_params": {}},
     "set_preferred_username": {"preferred_username": "abc012345"},
     "write_configuration_file": {"content": NEW_FILE},
@@ -105,6 +106,8 @@ MAINTENANCE_STUB = dict(
     zip(MAINTENANCE, ("recovery", "refresh", "inspect", "archive", "unarchive", "delete"), strict=True)
 )
 
+FIRST_STEP = {"run_again": "setstatus"}  # the Autosubmit command of its first step
+
 # One mistake, a body or a query, for each operation that can reject its input.
 MISTAKES: dict[str, dict[str, Any] | str] = {
     "run_experiment": {**WITH, "expid": "A001"},
@@ -122,6 +125,7 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "delete_experiment": {**WITH, "expid": DELETABLE, "confirm_expid": "a103"},
     "abandon_run": {},
     "cancel_restart": {"reason": "It is not needed."},
+    "run_again": {"first": "everything"},
     "check_profile": {"profile_param": {}},
     "set_preferred_username": {"preferred_username": ""},
     "list_runs": "?status=RUNNING",
@@ -175,6 +179,7 @@ class World:
         self.another = copy.copy(self.recorder)  # for a second thread, with its own client
         self.another.client = Client(raise_request_exception=False)
         self.run = 0  # the number of the last run
+        self.ended = 0  # the number of a run that has ended
         self.operation = 0
 
     def ask(self, operation: str, *args: Any, **options: Any) -> Any:
@@ -208,6 +213,8 @@ class World:
 
     def number(self, operation: str) -> int:
         """Return the number of the run or operation that this operation reads."""
+        if operation == "run_again":
+            return self.ended or 4711
         return (self.operation if operation.startswith("get_operation") else self.run) or 4711
 
     @contextmanager
@@ -341,6 +348,7 @@ def mistakes(world: World) -> None:
 def nothing_there(world: World) -> None:
     names = ("get_runner_run_status", "stop_experiment", "get_run", "abandon_run", "cancel_restart", "get_run_log")
     names += OF_RUN_JOBS
+    names += ("run_again",)
     world.each(names, "run_not_found")
     world.each(("get_operation", "get_operation_log"), "operation_not_found")
 
@@ -348,7 +356,7 @@ def nothing_there(world: World) -> None:
 def rules_of_an_admin(world: World) -> None:
     for toggle in toggles():
         EndpointToggle.objects.update_or_create(name=toggle, defaults={"enabled": False})
-    world.each((*COMMANDS, *CHANGES), "endpoint_disabled")
+    world.each((*COMMANDS, *CHANGES, "run_again"), "endpoint_disabled")
     EndpointToggle.objects.update(enabled=True)
     group = Group.objects.create(name="modellers")
     world.profile.run_groups.add(group)
@@ -471,6 +479,35 @@ def jobs_of_a001(world: World) -> None:
         world.ask(operation, id=world.run, name=name, query=query_of(operation))
 
 
+def again(world: World) -> None:
+    """Run a001 again, after its failed jobs were set to WAITING."""
+    body = BODIES["run_again"]
+    world.ended = world.run
+    ended, profiles = RunnerRun.objects.filter(pk=world.ended), RunnerProfile.objects.filter(name=PROFILE)
+    ended.update(superseded=True)
+    world.each(("run_again",), "experiment_not_found")
+    ended.update(superseded=False)
+    profiles.update(enabled=False)
+    world.each(("run_again",), "profile_not_found")
+    profiles.update(enabled=True, ssh_user="another")
+    world.each(("run_again",), "invalid_profile")
+    profiles.update(ssh_user=world.profile.ssh_user)
+    group = Group.objects.get()
+    world.profile.status_groups.add(group)
+    world.each(("run_again",), "profile_forbidden")
+    world.profile.status_groups.clear()
+    jobs.forget()
+    job_list = job_lists.write(world.account.home, "a001", [job_lists.job("a001_SIM", "COMPLETED")])
+    world.each(("run_again",), "nothing_to_run")
+    job_list.unlink()
+    jobs.forget()
+    world.ask("run_again", {**body, "dry_run": True}, example="Plan", id=world.ended)
+    run = world.ask("run_again", body, id=world.ended)["runner_id"]
+    world.ask("run_again", body, expect="already_running", id=run)
+    world.account.kill()
+    world.ask("get_runner_run_status", EXPID, keep=False)  # detects that the run has ended
+
+
 def background(world: World) -> None:
     """`Prefer: respond-async`, and the operations that it makes."""
     for operation in LONG:
@@ -492,13 +529,16 @@ def background(world: World) -> None:
 
 def repeated(world: World) -> None:
     """Send the `Idempotency-Key` of a request that is in progress, and that of a different request."""
-    for operation in (*STUB, "run_experiment", "stop_experiment"):
+    stubs = STUB | FIRST_STEP
+    for operation in (*STUB, "run_experiment", "stop_experiment", *FIRST_STEP):
         body = BODIES[operation]
-        key = {**world.manage, "Idempotency-Key": f"key-of-{operation}"}
-        with world.slow(STUB.get(operation, "")) as called, world.meanwhile(operation, body, headers=key):
+        options = {"headers": {**world.manage, "Idempotency-Key": f"key-of-{operation}"}, "id": world.number(operation)}
+        with world.slow(stubs.get(operation, "")) as called, world.meanwhile(operation, body, **options):
             wait_for(called, 20, what=f"the command of {operation}")
-            world.ask(operation, body, expect="idempotency_in_progress", headers=key)
-        world.ask(operation, {**body, "dry_run": False}, expect="idempotency_key_reused", headers=key)
+            world.ask(operation, body, expect="idempotency_in_progress", **options)
+        world.ask(operation, {**body, "dry_run": False}, expect="idempotency_key_reused", **options)
+    world.account.kill()
+    world.ask("get_runner_run_status", EXPID, keep=False)
     for operation in MAINTENANCE:
         body = BODIES[operation]
         key = {**world.manage, "Idempotency-Key": f"key-of-{operation}"}
@@ -510,7 +550,8 @@ def repeated(world: World) -> None:
 
 
 def failures(world: World) -> None:
-    for operation, stub in (STUB | MAINTENANCE_STUB).items():
+    stubs = STUB | FIRST_STEP
+    for operation, stub in (stubs | MAINTENANCE_STUB).items():
         if "expid" in BODIES[operation]:
             world.account.control(stub, FAIL="Experiment does not exist", ECODE=7012, EXIT=100)
             world.each((operation,), "experiment_not_found")
@@ -520,10 +561,11 @@ def failures(world: World) -> None:
         with world.setting("RUNNERS_COMMAND_TIMEOUT", 1):
             world.each((operation,), "command_timed_out")
         world.account.control(stub)
-    for operation in (*STUB, "run_experiment"):
+    for operation in (*stubs, "run_experiment"):
+        options = {"expect": "outcome_unknown", "keep": True, "id": world.number(operation)}
         with (
-            world.slow(STUB.get(operation, "")) as called,
-            world.meanwhile(operation, BODIES[operation], expect="outcome_unknown", keep=True),
+            world.slow(stubs.get(operation, "")) as called,
+            world.meanwhile(operation, BODIES[operation], **options),
         ):
             wait_for(called, 20, what=f"the command of {operation}")
             world.sshd.drop_connections()
@@ -564,6 +606,7 @@ def machines(world: World) -> None:
     world.account.control("run", SLEEP=600)
     world.run = world.ask("run_experiment", BODIES["run_experiment"], keep=False)["runner_id"]
     asking = (*PROFILED, "stop_experiment", *LOGS, *JOBS)
+    asking = (*PROFILED, "stop_experiment", *LOGS, "run_again")
     elsewhere = {"run_experiment": {**BODIES["run_experiment"], "expid": "a002"}}
     sshd = world.sshd
 
@@ -629,7 +672,7 @@ def busy(world: World) -> None:
                 BULKHEADS.command("run-experiment", person=person, profile_name=PROFILE),
             ):
                 runner.admit()
-                for operation in (*COMMANDS, "check_profile", *CHANGES):
+                for operation in (*COMMANDS, "check_profile", *CHANGES, "run_again"):
                     world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
         with BULKHEADS.waiting(runner.target, runner.where) as wait:
             wait.start -= 60  # a minute without a response
@@ -660,6 +703,7 @@ SCENES: tuple[Callable[[World], None], ...] = (
     main_job,
     files,
     jobs_of_a001,
+    again,
     background,
     repeated,
     failures,

@@ -27,6 +27,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {  # id -> method, path
 # Codes that an operation can give, and that nothing can bring about there on purpose and in time.
 UNRECORDED: dict[str, set[str]] = {
     "run_experiment": {"stopped_during_launch"},
+    "run_again": {"stopped_during_launch"},
     "stop_experiment": {"stop_not_confirmed", "outcome_unknown"},
     "get_run_log": {"command_timed_out", "outcome_unknown"},
     "get_operation_log": {"command_timed_out", "outcome_unknown"},
@@ -48,7 +49,7 @@ BEGAN, ENDED = "2026-01-20T09:30:00+00:00", "2026-01-20T09:42:10+00:00"
 BY_NAME: dict[str, Any] = {
     **dict.fromkeys(("created", "submitted", "started"), BEGAN),
     **dict.fromkeys(("modified", "finished", "confirmed_at"), ENDED),
-    **dict.fromkeys(("runner_id", "run_id"), 17),
+    **dict.fromkeys(("runner_id", "run_id", "previous_run"), 17),
     "operation_id": 5,
     "pid": 4711,
     "host": "login1",
