@@ -35,6 +35,7 @@ run: install autosubmit ## Start a server with the demo's data and an admin logi
 test: install-dev autosubmit ## Install what the tests need (Debian packages as root or with sudo) and run them
 	@tools/install-test-tools
 	@tools/conda
+	@tools/environment-modules
 	@tools/sdk/install
 	@tools/run-tests $(TESTS)
 

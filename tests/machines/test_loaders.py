@@ -15,7 +15,8 @@ from runners.exceptions import (
 )
 from tests.support.contract import HOSTILE, Configs, launch, run_loaded
 from tests.support.environments import StubAccount, conda_kind, loader_id
-from tests.support.servers import SSHServer
+from tests.support.requirements import need
+from tests.support.servers import ROOT, SSHServer
 
 pytestmark = pytest.mark.django_db
 Conda = Callable[[str], RunnerConfig]
@@ -105,12 +106,13 @@ def test_no_lmod_there(runner_type: str, make_sshd: Callable[..., SSHServer], tm
     assert "module: not found" in result.last_words
 
 
-# A stand-in for `module` of Environment Modules 3.2, which no Debian has: it evaluates what a program prints, so the
-# exit code of the program is lost. Source: init/bash and ModuleCmd_Load.c of 3.2.10.
-OLD_MODULES = """
-unset BASH_ENV
-module() { eval `"$HOME/modulecmd" bash $*`; }
-"""
+# --- Environment Modules: real ones where tools/environment-modules could make them -----------------------------------
+
+MODULES = ROOT / ".tools" / "environment-modules"
+REAL_MODULECMD = MODULES / "4.6" / "libexec" / "modulecmd-compat"
+# `module` of 3.2 evaluates what a program prints, so the exit code of the program is lost. Source: init/bash of 3.2.10.
+OLD_MODULES = "unset BASH_ENV\nmodule() { eval `'%s' bash $*`; }\nexport LOADEDMODULES=\n"
+# A stand-in for that program. Source: ModuleCmd_Load.c of 3.2.10.
 OLD_MODULECMD = """#!/bin/bash
 shift 2
 for name; do
@@ -124,16 +126,30 @@ exit $code
 """
 
 
-@pytest.fixture
-def old_modules(account: StubAccount) -> Iterator[None]:
-    profile, program = account.home / ".bash_profile", account.home / "modulecmd"
-    before = profile.read_text()
-    profile.write_text(OLD_MODULES + 'export PATH="$HOME/bin:$PATH"\n')
+@pytest.fixture(params=["5", "4.6", f"3.2-{'real' if REAL_MODULECMD.exists() else 'stand-in'}"])
+def environment_modules(request: pytest.FixtureRequest, account: StubAccount) -> Iterator[str]:
+    """The account has this version of Environment Modules instead of Lmod, with `hello/1.0`, also named `greeting`."""
+    version = str(request.param)
+    profile, folder = account.home / ".bash_profile", account.home / "old-modules"
+    hello = folder / "modulefiles" / "hello" / "1.0"
+    hello.parent.mkdir(parents=True)
+    hello.write_text("#%Module1.0\nsetenv HELLO yes\n")
+    rc = account.home / ".modulerc"
+    rc.write_text("#%Module1.0\nmodule-alias greeting hello/1.0\n")
+    program = folder / "modulecmd"
     program.write_text(OLD_MODULECMD)
     program.chmod(0o755)
-    yield
+    if version.startswith("3.2"):
+        init = OLD_MODULES % (REAL_MODULECMD if version.endswith("real") else program)
+    else:
+        need((MODULES / version).exists(), f"Environment Modules {version}")
+        init = f"unset -f module ml; unset BASH_ENV MODULESHOME LOADEDMODULES\n. '{MODULES}/{version}/init/bash'\n"
+    before = profile.read_text()
+    profile.write_text(f"{init}export MODULEPATH='{folder}/modulefiles'\nexport PATH=\"$HOME/bin:$PATH\"\n")
+    yield version
     profile.write_text(before)
-    program.unlink()
+    rc.unlink()
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(
@@ -149,21 +165,24 @@ def old_modules(account: StubAccount) -> Iterator[None]:
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else value,
 )
-def test_a_module_that_did_not_load_stops_the_command_though_the_exit_code_is_0(
-    old_modules: None, config_of: Configs, account: StubAccount, modules: tuple[str, ...], missing: str
+def test_a_module_that_did_not_load_stops_the_command_with_each_environment_modules(
+    environment_modules: str, config_of: Configs, account: StubAccount, modules: tuple[str, ...], missing: str
 ) -> None:
+    """`module load` of 3.2 returns 0 also if a module is missing."""
     base = config_of("LMOD")
     config = RunnerConfig(base.runner_type, "LMOD", modules, base.target)
     result = run_loaded(config, ["autosubmit", "-v"])
     if not missing:
-        assert (result.exit_code, result.text) == (0, "4.1.17.1\n")
+        assert (result.exit_code, result.text) == (0, "4.1.17.1\n"), result.last_words
         return
     assert result.exit_code != 0
     assert f"Unable to locate a modulefile for '{missing}'" in result.last_words
-    assert f"module: not loaded: {missing}" in result.last_words
+    if environment_modules.startswith("3.2"):
+        assert f"module: not loaded: {missing}" in result.last_words
     assert account.calls() == []
-    with pytest.raises(CommandFailed, match="not loaded"):
+    with pytest.raises(CommandFailed, match="Unable to locate"):
         launch(config, ["autosubmit", "-v"])
+    assert account.calls() == []
 
 
 @pytest.fixture(params=["CONDA"], ids=loader_id)
