@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from runners.cli import commands, configuration
+from runners.cli import commands, configuration, jobs
 from runners.cli.catalog import Command, add_arguments, bundled, list_commands, name_of, of_service
 from runners.cli.service import Exit, Problem, Service, put, say
 
@@ -119,6 +119,31 @@ def parser(catalog: list[Command]) -> tuple[argparse.ArgumentParser, set[str]]:
     it.add_argument("what", metavar="EXPID|RUN")
     it.add_argument("--follow", action="store_true", help="wait for the end of the run; the exit code shows the result")
     it.add_argument("--tail", type=int, metavar="BYTES", help="print the last BYTES bytes first (16 to 1000000)")
+
+    it = add("jobs", jobs.jobs, "The jobs of an experiment, as they are now.", scoped)
+    it.add_argument("what", metavar="EXPID|RUN")
+    for name, words in (
+        ("status", "jobs with one of these statuses, separated by commas, such as FAILED,RUNNING"),
+        ("section", "jobs of this section"),
+        ("member", "jobs of this member"),
+        ("date", "jobs of this start date, as 20000101"),
+        ("chunk", "jobs of this chunk"),
+        ("split", "jobs of this split"),
+        ("platform", "jobs on this platform"),
+        ("name", "jobs with this text in their name"),
+        ("ordering", "name, status, section, date, member, chunk or platform; with - in front in reverse"),
+    ):
+        it.add_argument(f"--{name}", help=words)
+    it.add_argument("--limit", type=positive, default=100, help="maximum number (default %(default)s)")
+    it.add_argument("--counts", action="store_true", help="print how many jobs have each status, and no jobs")
+
+    it = add("job-log", jobs.job_log, "The log of a job: its standard error, or its standard output.", scoped)
+    it.add_argument("what", metavar="EXPID|RUN")
+    it.add_argument("job", metavar="JOB", help="the name of the job")
+    it.add_argument("--stream", choices=("err", "out"), default="err", help="err (default) or out")
+    it.add_argument("--attempt", type=positive, help="number of the attempt (default: the last one)")
+    it.add_argument("--tail", type=positive, metavar="BYTES", help="print only its end")
+    it.add_argument("--follow", action="store_true", help="print until the job has ended")
 
     it = add("runs", commands.runs, "List runs, newest first.")
     for name, words in (

@@ -100,10 +100,10 @@ def log(service: Service, args: argparse.Namespace) -> Exit:
     return code_of(service.get(f"runs/{number}")) if args.follow else Exit.OK
 
 
-def follow(service: Service, path: str, offset: int, *, live: bool = True) -> None:
+def follow(service: Service, path: str, offset: int, *, live: bool = True, **query: Any) -> None:
     """Write a log from `offset` to its present end; with `live`, until the run has ended and its log is complete."""
     while True:
-        chunk = service.get(path, offset=offset, limit=LOG_LIMIT, encoding="base64")
+        chunk = service.get(path, offset=offset, limit=LOG_LIMIT, encoding="base64", **query)
         write(chunk)
         offset = chunk["next_offset"]
         if chunk["ended"] or (offset >= chunk["size"] and not live):
