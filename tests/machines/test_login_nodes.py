@@ -7,8 +7,11 @@ node's silence.
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,7 @@ from runners_project import bounded
 from tests.support.environments import StubAccount
 from tests.support.faults import EXPID, look, sessions, start_run, stop_run, stored
 from tests.support.processes import wait_for
+from tests.support.requirements import need
 from tests.support.servers import SSHServer
 
 pytestmark = [
@@ -39,7 +43,12 @@ NAMESPACES = ("--uts", "--pid", "--mount", "--fork", "--mount-proc", "--kill-chi
 
 
 class Cluster:
-    """The nodes behind NAME. `order`: the addresses that the name resolves to, the next one first."""
+    """The nodes behind NAME. `order`: the addresses that the name resolves to, the next one first.
+
+    `alternates`: each resolution leads to the next node, as with DNS round robin.
+    """
+
+    alternates = False
 
     def __init__(self, servers: list[SSHServer]) -> None:
         self.servers = servers
@@ -57,6 +66,8 @@ class Cluster:
 
     def resolve(self, host: str, port: int) -> list[Any]:
         if host == NAME:
+            if self.alternates:
+                self.order = [*self.order[1:], self.order[0]]
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.order]
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
@@ -70,17 +81,22 @@ def make_cluster(
     monkeypatch.setattr(lifecycle, "RETRY_UNREACHABLE", 0.1)
     monkeypatch.setattr("runners.services.machines.ssh.runner.NODES", Nodes())
     servers: list[SSHServer] = []
+    networks: list[str] = []
 
-    def make(*homes: Path) -> Cluster:
+    def make(*homes: Path, with_networks: bool = False) -> Cluster:
         for number, home in enumerate(homes, start=1):
             folder = tmp_path / f"node{number}"
             port = servers[0].port if servers else 0
-            server = SSHServer(folder, home=home, address=f"127.0.0.{number + 1}", port=port)
+            address, inside = f"127.0.0.{number + 1}", []
+            if with_networks:
+                address = add_network(networks)
+                inside = ["ip", "netns", "exec", networks[-1]]
+            server = SSHServer(folder, home=home, address=address, port=port)
             boot = folder / "boot_id"
             boot.write_text(f"{number * 11111111}-2222-3333-4444-555555555555\n")
             words = f"mount --make-rprivate / && echo login{number} >/proc/sys/kernel/hostname"
             words += f" && mount --bind {boot} /proc/sys/kernel/random/boot_id"
-            server.prefix = ["unshare", *NAMESPACES, "sh", "-c", f'{words} && exec "$@"', "sh"]
+            server.prefix = [*inside, "unshare", *NAMESPACES, "sh", "-c", f'{words} && exec "$@"', "sh"]
             server.start()
             servers.append(server)
         cluster = Cluster(servers)
@@ -98,6 +114,27 @@ def make_cluster(
     for server in servers:
         os.kill(server.process_id, signal.SIGKILL)  # `unshare` ends its child with itself, but not at a TERM
         server.stop()
+    for name in networks:
+        subprocess.run(["ip", "netns", "delete", name], check=True, timeout=30)
+
+
+def add_network(networks: list[str]) -> str:
+    """Make a network namespace, joined to this one by a pair of virtual interfaces. Return the address in it."""
+    name = f"node{secrets.token_hex(4)}"
+    subnet = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}"
+    outer, inner, place = f"o{name[4:]}", f"i{name[4:]}", 4 * secrets.randbelow(64)
+    networks.append(name)
+    for words in (
+        f"netns add {name}",
+        f"link add {outer} type veth peer name {inner} netns {name}",
+        f"address add {subnet}.{place + 1}/30 dev {outer}",
+        f"link set {outer} up",
+        f"-n {name} address add {subnet}.{place + 2}/30 dev {inner}",
+        f"-n {name} link set {inner} up",
+        f"-n {name} link set lo up",
+    ):
+        subprocess.run(["ip", *words.split()], check=True, timeout=30)
+    return f"{subnet}.{place + 2}"
 
 
 def test_a_run_is_found_and_stopped_on_its_node_while_the_alias_leads_to_another_one(
@@ -114,6 +151,26 @@ def test_a_run_is_found_and_stopped_on_its_node_while_the_alias_leads_to_another
     assert outcome.run.reason == "stopped"
     assert [(step["action"], step["outcome"]) for step in outcome.steps][:1] == [("autosubmit stop", "exit code 0")]
     assert outcome.steps[0]["ended"]
+
+
+def test_two_nodes_with_networks_of_their_own_behind_a_name_that_alternates(
+    make_cluster: Callable[..., Cluster], account: StubAccount
+) -> None:
+    """Neither node sees the processes or the network of the other one. They share the home."""
+    need(shutil.which("ip"), "iproute2")
+    cluster = make_cluster(account.home, account.home, with_networks=True)
+    run = start_run(cluster.config)
+    cluster.alternates = True
+    led_to = set()
+    for _ in range(6):
+        POOL.discard(cluster.ssh)
+        shown = look()
+        led_to.add(cluster.order[0])
+        assert (shown.status, shown.reachable, shown.unreachable_detail) == ("ACTIVE", True, "")
+    assert led_to == {server.address for server in cluster.servers}
+    POOL.discard(cluster.ssh)
+    assert log_cache.read(run, offset=0, limit=100)
+    assert stop_run(force=True).run.reason == "stopped"
 
 
 def test_a_service_that_has_restarted_finds_the_node_by_the_addresses_of_the_alias(
