@@ -129,6 +129,10 @@ class LogNotFound(RunnerServiceError):
     code = "log_not_found"
 
 
+class ScriptNotFound(RunnerServiceError):
+    code = "script_not_found"
+
+
 class JobsNotFound(RunnerServiceError):
     code = "jobs_not_found"
 

@@ -8,6 +8,7 @@ from rest_framework.routers import SimpleRouter
 from profiles.api.urls import user_settings_urlpatterns
 from runners.api.commands.views import CommandsView, ExperimentCommands, RunStatusView
 from runners.api.configuration_files import views as files
+from runners.api.job_scripts.views import JobScriptsView, JobScriptView
 from runners.api.jobs import views as jobs
 from runners.api.operations import views as operations
 from runners.api.profiles import views as profiles
@@ -50,6 +51,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runners/runs/<int:id>/jobs/<str:name>/log", jobs.JobLogView.as_view(), name="api-job-log"),
     path("runners/experiments/<str:expid>/jobs", jobs.ExperimentJobsView.as_view(), name="api-experiment-jobs"),
     path("runners/runs/<int:id>/run-again", RunAgainView.as_view({"post": "run_again"}), name="api-run-again"),
+    path("runners/experiments/<str:expid>/scripts", JobScriptsView.as_view(), name="api-job-scripts"),
+    path("runners/experiments/<str:expid>/scripts/<str:name>", JobScriptView.as_view(), name="api-job-script"),
     path("runners/operations/<int:id>", operations.OperationView.as_view(), name="api-operation"),
     path("runners/operations/<int:id>/log", operations.OperationLogView.as_view(), name="api-operation-log"),
     path(

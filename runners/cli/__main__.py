@@ -166,6 +166,10 @@ def parser(catalog: list[Command]) -> tuple[argparse.ArgumentParser, set[str]]:
     it.add_argument("--oldest-first", action="store_true")
     it.add_argument("--limit", type=positive, default=50, help="maximum number (default %(default)s)")
 
+    it = add("scripts", commands.scripts, "List the generated scripts of an experiment's jobs, or print one.", profiled)
+    it.add_argument("expid")
+    it.add_argument("name", nargs="?", help="print this script, such as a001_SIM.cmd")
+
     it = found.add_parser("config", help="Read and change the configuration files of an experiment.")
     configuration.add_actions(it, [every, profiled])
 

@@ -117,6 +117,28 @@ def write(chunk: dict[str, Any]) -> None:
     sys.stdout.buffer.flush()
 
 
+def scripts(service: Service, args: argparse.Namespace) -> Exit:
+    """List the generated scripts of an experiment, or print one of them."""
+    path = f"experiments/{urllib.parse.quote(args.expid, safe='')}/scripts"
+    query: dict[str, Any] = {"profile_name": profile(args)["profile_name"]}
+    if args.name:
+        path += f"/{urllib.parse.quote(args.name, safe='')}"
+        part = service.get(path, **query)
+        sys.stdout.write(part["text"])
+        while not part["ended"]:
+            part = service.get(path, **query, offset=part["next_offset"])
+            sys.stdout.write(part["text"])
+        return Exit.OK
+    cursor = None
+    while True:
+        page = service.get(path, **query, cursor=cursor)
+        for each in page["results"]:
+            put(json.dumps(each) if args.json else each["name"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return Exit.OK
+
+
 def runs(service: Service, args: argparse.Namespace) -> Exit:
     names = (
         "expid",

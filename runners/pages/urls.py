@@ -6,7 +6,7 @@ from django.urls import path, register_converter
 
 from runners.commands.parameters import EXPID_PATTERN
 from runners.commands.registry import one_shot_commands
-from runners.pages.views import commands, configuration, dashboard, foreign, history, jobs, restart, run
+from runners.pages.views import commands, configuration, dashboard, foreign, history, job_scripts, jobs, restart, run
 
 
 class ExpidConverter:
@@ -48,6 +48,8 @@ urlpatterns = [
     ),
     # An expid may be `create`, or the path of another command. Then the paths above match first, and the experiment
     # only lacks this overview page.
+    path("experiments/<expid:expid>/scripts", job_scripts.JobScriptsPage.as_view(), name="job-scripts"),
+    path("experiments/<expid:expid>/scripts/<str:name>", job_scripts.JobScriptPage.as_view(), name="job-script"),
     path("experiments/<expid:expid>", dashboard.ExperimentPage.as_view(), name="experiment"),
     path("experiments/<expid:expid>/stop-foreign", foreign.StopForeignRun.as_view(), name="stop-foreign"),
     path("experiments/<expid:expid>/config", configuration.ConfigurationPage.as_view(), name="configuration"),

@@ -61,6 +61,7 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
     ours.PreconditionRequired: ProblemType(428, "precondition_required", "The header If-Match is missing"),
     ours.PreconditionFailed: ProblemType(412, "precondition_failed", "The file has changed since it was read"),
     ours.LogNotFound: ProblemType(404, "log_not_found", "The log does not exist or was deleted"),
+    ours.ScriptNotFound: ProblemType(404, "script_not_found", "The job script was not generated"),
     ours.JobsNotFound: ProblemType(404, "jobs_not_found", "The experiment has no job list on the machine"),
     ours.JobsUnreadable: ProblemType(502, "jobs_unreadable", "The machine cannot read the job list"),
     ours.OperationNotFound: ProblemType(404, "operation_not_found", "Operation not found"),

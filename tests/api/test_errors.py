@@ -46,6 +46,7 @@ PROMISED = {
     "run_not_found": 404,
     "log_not_found": 404,
     "operation_not_found": 404,
+    "script_not_found": 404,
     "jobs_not_found": 404,
     "file_not_found": 404,
     "method_not_allowed": 405,

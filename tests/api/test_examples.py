@@ -82,6 +82,8 @@ FILES = ("list_configuration_files", "read_configuration_file", "list_configurat
 CHANGES = ("write_configuration_file", "restore_configuration_file")
 QUERIES = dict.fromkeys((*FILES[1:], *CHANGES), "?profile_name={}&path={}")
 QUERIES["list_configuration_files"] = QUERIES["get_experiment_jobs"] = "?profile_name={}"
+SCRIPTS = ("list_job_scripts", "read_job_script")
+QUERIES |= dict.fromkeys(SCRIPTS, "?profile_name={}")
 LONG = ("set_job_status", "create_experiment", "create_job_list")
 SHORT = ("run_experiment", "update_experiment_description")
 # They share their code with LONG, so what takes seconds is recorded for LONG only (UNRECORDED).
@@ -134,6 +136,8 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "list_configuration_files": "?profile=MY_RUNNER_PROFILE_1",
     "read_configuration_file": f"?profile_name={PROFILE}&path=../a002/conf/jobs_a002.yml",
     "list_configuration_versions": f"?profile_name={PROFILE}",
+    "list_job_scripts": f"?profile_name={PROFILE}&page_size=1000",
+    "read_job_script": f"?profile_name={PROFILE}&tail=16",
     "write_configuration_file": {"content": "EXPERIMENT:\n  MEMBERS: [fc0\n"},
     "restore_configuration_file": {},
     "get_run_jobs": "?status=DONE",
@@ -308,7 +312,7 @@ def credentials(world: World) -> None:
     world.each(OPERATIONS, "not_authenticated", headers={"Authorization": ""})
     world.each(OPERATIONS, "invalid_credentials", headers={"Authorization": "Bearer asr_of_nobody"})
     changing = [name for name in BODIES if name != "get_runner_run_status"]
-    world.each((*changing, *FILES, "get_experiment_jobs"), "permission_denied", headers=world.tokens["read"])
+    world.each((*changing, *FILES, *SCRIPTS, "get_experiment_jobs"), "permission_denied", headers=world.tokens["read"])
     world.settings.PROTECTION_LEVEL = "NONE"
     world.each(("get_preferred_username", "set_preferred_username"), "not_found", headers={"Authorization": ""})
     world.settings.PROTECTION_LEVEL = "ALL"
@@ -337,7 +341,7 @@ def mistakes(world: World) -> None:
     world.ask("check_profile", {}, expect="invalid_profile", name=OPEN_PROFILE)
     world.ask("check_profile", {}, expect="profile_not_found", name="MY_RUNNER_PROFILE")
     world.ask("get_profile_requirements", expect="profile_not_found", name="MY_RUNNER_PROFILE")
-    for operation in (*FILES, *CHANGES):
+    for operation in (*FILES, *CHANGES, *SCRIPTS):
         for profile, code in ((OPEN_PROFILE, "invalid_profile"), ("MY_RUNNER_PROFILE", "profile_not_found")):
             world.ask(operation, BODIES.get(operation), expect=code, query=query_of(operation, profile))
     world.each(CHANGES, "precondition_required", headers={})
@@ -361,7 +365,8 @@ def rules_of_an_admin(world: World) -> None:
     group = Group.objects.create(name="modellers")
     world.profile.run_groups.add(group)
     world.profile.status_groups.add(group)
-    world.each((*PROFILED, "check_profile", *FILES, *CHANGES, "get_experiment_jobs"), "profile_forbidden")
+    reading = (*FILES, *CHANGES, *SCRIPTS, "get_experiment_jobs")
+    world.each((*PROFILED, "check_profile", *reading), "profile_forbidden")
     RunnerProfile.objects.filter(name=OPEN_PROFILE).update(allowed_users="{username}")
     params = {"profile_name": OPEN_PROFILE, "profile_params": {"SSH": {"USER": "another"}}}
     world.ask("get_runner_run_status", {**EXPID, **params}, expect="profile_forbidden")
@@ -405,6 +410,9 @@ def main_job(world: World) -> None:
         ask(operation, BODIES[operation])
         ask(operation, {**BODIES[operation], "dry_run": True}, example="Plan")
     ask("run_experiment", {**WITH, "expid": ARCHIVED}, expect="experiment_not_found")
+    world.each(SCRIPTS, 200, name="a001_ONE.cmd")
+    world.each(SCRIPTS, "experiment_not_found", expid="a999", name="a999_ONE.cmd")
+    world.each(("read_job_script",), "script_not_found", name="a001_TWO.cmd")
     account.control("run", SLEEP=600)
     world.run = ask("run_experiment", BODIES["run_experiment"])["runner_id"]
     ask("run_experiment", {**BODIES["run_experiment"], "dry_run": True}, example="Plan")
@@ -618,9 +626,9 @@ def machines(world: World) -> None:
             log_cache.forget()
             jobs.forget()
             world.each((operation,), code, elsewhere.get(operation, BODIES.get(operation)))
-        for operation in (*FILES, *CHANGES):
+        for operation in (*FILES, *CHANGES, *SCRIPTS):
             POOL.close()
-            world.each((operation,), code, expid="a002")
+            world.each((operation,), code, expid="a002", name="a002_ONE.cmd")
 
     world.profile.other_parameters = {"RUN_DIRECTORY": "/scratch/not-mounted"}
     world.profile.save()
@@ -678,6 +686,7 @@ def busy(world: World) -> None:
             wait.start -= 60  # a minute without a response
             jobs.forget()
             world.each((*LOGS, *JOBS, *FILES), "machine_busy")
+            world.each(SCRIPTS, "machine_busy", name="a001_ONE.cmd")
     finally:
         BULKHEADS.threads = 0
     folder = world.account.home / ".autosubmit-runners"

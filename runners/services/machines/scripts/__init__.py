@@ -40,6 +40,7 @@ LATE = "late"  # the first line of a launch that timed out and whose command may
 # Exit codes of a launch that failed.
 PRELUDE_FAILED, NO_LOGIN_SHELL, FOREIGN_RUN, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 72, 73, 74
 UNUSABLE = "autosubmit-runners-unusable"  # the last line on standard error if the base directory cannot be used
+NO_EXPERIMENT = 67  # exit code of `list_scripts` and `read_script`
 NO_LOG = 66  # exit code of `read_log` and `read_end`
 PLACEHOLDER = "placeholder-of-autosubmit-runners"  # an argument of the process that `cancelling` makes
 BUSY = 76  # exit code of `cancelling`: a process runs the experiment
@@ -84,6 +85,7 @@ _CONSTANTS: dict[str, Value] = {
     "FOREIGN_RUN": FOREIGN_RUN,
     "KILLED": KILLED,
     "LATE": LATE,
+    "NO_EXPERIMENT": NO_EXPERIMENT,
     "NO_LOG": NO_LOG,
     "NO_LOGIN_SHELL": NO_LOGIN_SHELL,
     "NO_RUN_DIRECTORY": NO_RUN_DIRECTORY,
@@ -454,6 +456,24 @@ def run_options(expid: str, other: str) -> str:
     found`, `other missing`, or `other never-ran` (it has no history), if the directory of the experiments is known.
     """
     return _filled("run_options", expid=expid, other=other)
+
+
+def list_scripts(expid: str, *, offset: int, limit: int) -> str:
+    """Return the script that prints `NAME SIZE MODIFIED` of generated job scripts, by name, then `total NUMBER`.
+
+    It leaves out the first `offset` and prints at most `limit`. MODIFIED: seconds since the epoch, with a fraction.
+    Exit code NO_EXPERIMENT: the experiment has no directory.
+    Source: `autosubmit inspect` and `run` of 4.0.105 to 4.1.17.1 write tmp/JOB.cmd.
+    """
+    return _filled("list_scripts", expid=expid, offset=offset, limit=limit)
+
+
+def read_script(expid: str, name: str, *, offset: int, limit: int) -> str:
+    """Return the script that prints a part of a generated job script, in the format of `read_log`.
+
+    Exit codes: NO_EXPERIMENT, and NO_LOG if the file does not exist or is no regular file.
+    """
+    return _filled("read_script", expid=expid, name=name, offset=offset, limit=limit)
 
 
 def hold_lock(expid: str, *, locked: str) -> str:
