@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -408,3 +409,22 @@ RUNNERS_ALLOW_LOCAL = envbool("RUNNERS_ALLOW_LOCAL", True)
 RUNNERS_LOCAL_ENV_PASS = envlist("RUNNERS_LOCAL_ENV_PASS", ["AUTOSUBMIT_CONFIGURATION", "LANG", "LC_ALL", "TZ"])
 # Networks that are not public and may still receive webhooks. Empty: none may.
 RUNNERS_WEBHOOK_PRIVATE_TARGETS = envnetworks("RUNNERS_WEBHOOK_PRIVATE_TARGETS")
+
+# --- Mail (Django's names) -------------------------------------------------------------------------------------------
+
+EMAIL_HOST = envstr("EMAIL_HOST")  # empty: no mail is sent
+EMAIL_PORT = envint("EMAIL_PORT", 25, least=1, most=65535)
+EMAIL_HOST_USER = envstr("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = envstr("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = envbool("EMAIL_USE_TLS", False)  # STARTTLS
+EMAIL_USE_SSL = envbool("EMAIL_USE_SSL", False)
+EMAIL_TIMEOUT = envfloat("EMAIL_TIMEOUT", 15, least=1, most=30)  # seconds for each answer of the mail server
+DEFAULT_FROM_EMAIL = envstr("DEFAULT_FROM_EMAIL")
+# The address of the service in links of mail and chats, such as https://runners.example.org.
+RUNNERS_PUBLIC_URL = envstr("RUNNERS_PUBLIC_URL").rstrip("/")
+if RUNNERS_PUBLIC_URL and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", RUNNERS_PUBLIC_URL):
+    raise ImproperlyConfigured(f"RUNNERS_PUBLIC_URL is '{RUNNERS_PUBLIC_URL}': use https://NAME, without a query.")
+if EMAIL_HOST and not (DEFAULT_FROM_EMAIL and RUNNERS_PUBLIC_URL):
+    raise ImproperlyConfigured("EMAIL_HOST also needs DEFAULT_FROM_EMAIL and RUNNERS_PUBLIC_URL.")
+if EMAIL_USE_TLS and EMAIL_USE_SSL:
+    raise ImproperlyConfigured("Set one of EMAIL_USE_TLS and EMAIL_USE_SSL.")

@@ -49,7 +49,7 @@ class WebhookForm(WebhookModelForm):
 
     class Meta:
         model = Webhook
-        fields = ("name", "enabled", "url", "events", "profile_names", "secret")
+        fields = ("name", "enabled", "url", "format", "events", "profile_names", "secret")
         widgets = {
             "url": forms.URLInput(attrs={"size": 80}),
             "secret": forms.TextInput(attrs={"size": 60, "autocomplete": "off", "spellcheck": "false"}),
@@ -71,7 +71,13 @@ class WebhookAdmin(admin.ModelAdmin):
     list_filter = ("enabled",)
     search_fields = ("name", "url")
     fieldsets = (
-        (None, {"fields": ("name", "enabled", "url"), "description": "Receives a signed POST at the end of each run."}),
+        (
+            None,
+            {
+                "fields": ("name", "enabled", "url", "format"),
+                "description": "Receives a signed POST at the end of each run.",
+            },
+        ),
         ("Events", {"fields": ("events", "profile_names")}),
     )
 

@@ -10,6 +10,7 @@ from runners.api.commands.views import CommandsView, ExperimentCommands, RunStat
 from runners.api.configuration_files import views as files
 from runners.api.job_scripts.views import JobScriptsView, JobScriptView
 from runners.api.jobs import views as jobs
+from runners.api.notifications import views as notifications
 from runners.api.operations import views as operations
 from runners.api.profiles import views as profiles
 from runners.api.run_again.views import RunAgainView
@@ -65,5 +66,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
         profiles.ProfileCheck.as_view({"post": "check"}),
         name="api-profile-check",
     ),
+    path("user-settings/notifications", notifications.NotificationsView.as_view(), name="notifications"),
+    path("user-settings/notifications/test", notifications.TestMailView.as_view(), name="notifications-test"),
     path("user-settings/", include(user_settings_urlpatterns)),
 ]

@@ -7,6 +7,8 @@ from runners.models.database import SeenDatabase as SeenDatabase
 from runners.models.foreign import SeenForeignRun as SeenForeignRun
 from runners.models.health import Heartbeat as Heartbeat
 from runners.models.host_key import TrustedHostKey as TrustedHostKey
+from runners.models.mail import Mail as Mail
+from runners.models.mail import MailSubscription as MailSubscription
 from runners.models.operation import IdempotencyRecord as IdempotencyRecord
 from runners.models.operation import Operation as Operation
 from runners.models.operation import OperationStatus as OperationStatus
@@ -20,3 +22,4 @@ from runners.models.token import TokenScope as TokenScope
 from runners.models.webhook import Webhook as Webhook
 from runners.models.webhook import WebhookDelivery as WebhookDelivery
 from runners.models.webhook import WebhookEvent as WebhookEvent
+from runners.models.webhook import WebhookFormat as WebhookFormat

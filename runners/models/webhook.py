@@ -82,6 +82,14 @@ class WebhookEvent(models.TextChoices):
     OPERATION_FAILED = "operation.failed", "an operation failed, or its outcome is unknown"
 
 
+class WebhookFormat(models.TextChoices):
+    """The form of the bodies that a receiver gets."""
+
+    GENERIC = "generic", "JSON as in the documentation, signed"
+    SLACK = "slack", "an incoming webhook of Slack"
+    MATTERMOST = "mattermost", "an incoming webhook of Mattermost"
+
+
 def validate_events(value: Any) -> None:
     if not isinstance(value, list) or not set(map(str, value)) <= set(WebhookEvent.values):
         raise ValidationError(f"Give a list of {', '.join(WebhookEvent.values)}; an empty list means all of them.")
@@ -102,6 +110,13 @@ class Webhook(models.Model):
         default=new_secret,
         validators=[validate_secret],
         help_text="The receiver needs it to verify the messages (Standard Webhooks).",
+    )
+    format = models.CharField(
+        max_length=16,
+        choices=WebhookFormat.choices,
+        default=WebhookFormat.GENERIC,
+        db_default=WebhookFormat.GENERIC.value,  # an older server on the same database does not set this column
+        help_text="The form of the messages.",
     )
     events = models.JSONField(default=list, blank=True, validators=[validate_events], help_text="Empty: every event.")
     profile_names = models.JSONField(

@@ -6,7 +6,18 @@ from django.urls import path, register_converter
 
 from runners.commands.parameters import EXPID_PATTERN
 from runners.commands.registry import one_shot_commands
-from runners.pages.views import commands, configuration, dashboard, foreign, history, job_scripts, jobs, restart, run
+from runners.pages.views import (
+    commands,
+    configuration,
+    dashboard,
+    foreign,
+    history,
+    job_scripts,
+    jobs,
+    notifications,
+    restart,
+    run,
+)
 
 
 class ExpidConverter:
@@ -58,5 +69,8 @@ urlpatterns = [
         configuration.ConfigurationFilePage.as_view(),
         name="configuration-file",
     ),
+    path("notifications", notifications.Notifications.as_view(), name="notifications"),
+    path("notifications/unsubscribe/<str:token>", notifications.Unsubscribe.as_view(), name="unsubscribe"),
+    path("runs/<int:pk>/mail", notifications.FollowRun.as_view(), name="run-mail"),
     path("history", history.History.as_view(), name="history"),
 ]

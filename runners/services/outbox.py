@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from runners.commands import run_log
 from runners.models import Operation, RunnerRun, RunReason, RunStatus, Webhook, WebhookDelivery, WebhookEvent
+from runners.services import mail
 from runners.services.representations import iso_time, run_fields
 from runners_project import metrics
 
@@ -40,8 +41,10 @@ def tell(run: RunnerRun, event: WebhookEvent, **more: Any) -> None:
 
 def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any], *, is_repeatable: bool) -> None:
     hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
-    if hooks:
+    if hooks or mail.is_on():
         run.refresh_from_db()  # other processes may have changed the row, e.g. stored who requested the stop
+        mail.run_event(run, event, message_fields(run) | more)
+    if hooks:
         when = timezone.now() if run.is_active else run.modified
         payload = _payload(event, when, message_fields(run) | more)
         WebhookDelivery.objects.bulk_create(

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from runners import printable
 from runners.exceptions import RunnerServiceError
-from runners.models import AuditRecord, DetachedCommand, Operation, RunnerRun, WebhookDelivery
+from runners.models import AuditRecord, DetachedCommand, Mail, Operation, RunnerRun, WebhookDelivery
 from runners.services import lifecycle
 from runners.services.machines import answers, scripts
 from runners.services.machines.runner import Runner
@@ -72,6 +72,7 @@ def delete_rows(before: datetime, *, dry_run: bool = False) -> dict[str, int]:
     if not dry_run:
         kinds = [kind.exclude(cleaned_at=None) for kind in kinds]
     kinds.append(WebhookDelivery.objects.filter(created__lt=before, next_attempt=None))
+    kinds.append(Mail.objects.filter(created__lt=before, next_attempt=None))
     return {str(kind.model._meta.verbose_name_plural): _delete(kind, dry_run=dry_run) for kind in kinds}
 
 

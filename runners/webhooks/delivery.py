@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,8 +18,9 @@ from datetime import datetime, timedelta
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 from django.utils import timezone
 
-from runners.models import WebhookDelivery
+from runners.models import WebhookDelivery, WebhookFormat
 from runners.services import outbox
+from runners.webhooks import chat
 from runners.webhooks.http import TIMEOUT, NotSent, Response, post
 from runners.webhooks.signing import sign
 from runners_project import metrics
@@ -56,13 +58,13 @@ def deliver_due() -> Round:
         return sum(pool.map(_deliver_in_thread, receivers), Round())
 
 
-def deliver_until(stop: threading.Event, interval: float) -> None:
-    """Deliver due messages every `interval` seconds until `stop` is set. Call it in its own thread or process."""
+def deliver_until(stop: threading.Event, interval: float, deliver: Callable[[], Round] = deliver_due) -> None:
+    """Call `deliver` every `interval` seconds until `stop` is set. Call it in its own thread or process."""
     while not stop.is_set():
         try:
-            deliver_due()
+            deliver()
         except (DatabaseError, InterfaceError) as error:  # the database may come back; the messages wait meanwhile
-            log.warning("The outbox of the webhooks cannot be read: %s", error)
+            log.warning("An outbox cannot be read: %s", error)
         close_old_connections()
         stop.wait(interval)
     connection.close()
@@ -142,7 +144,9 @@ def next_time(now: datetime, attempts: int, wanted: int | None) -> datetime:
 
 
 def _send(delivery: WebhookDelivery) -> Response:
-    body = json.dumps(delivery.payload, separators=(",", ":")).encode()
+    is_chat = delivery.webhook.format != WebhookFormat.GENERIC
+    payload = chat.body_of(delivery.webhook.format, delivery.payload) if is_chat else delivery.payload
+    body = json.dumps(payload, separators=(",", ":")).encode()
     timestamp = int(time.time())
     try:
         signature = sign(delivery.webhook.secret, delivery.message_id, timestamp, body)

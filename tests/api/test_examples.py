@@ -75,6 +75,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "run_again": {"first": "failed_to_waiting"},
     "check_profile": {"profile_params": {}},
     "set_preferred_username": {"preferred_username": "abc012345"},
+    "set_notifications": {"mine": True, "profiles": [PROFILE]},
     "write_configuration_file": {"content": NEW_FILE},
     "restore_configuration_file": {"version": "20260120T093000.123456Z-0123456789abcdef"},
 }
@@ -84,6 +85,7 @@ QUERIES = dict.fromkeys((*FILES[1:], *CHANGES), "?profile_name={}&path={}")
 QUERIES["list_configuration_files"] = QUERIES["get_experiment_jobs"] = "?profile_name={}"
 SCRIPTS = ("list_job_scripts", "read_job_script")
 QUERIES |= dict.fromkeys(SCRIPTS, "?profile_name={}")
+OF_A_PERSON = ("set_preferred_username", "get_preferred_username", "set_notifications", "get_notifications")
 LONG = ("set_job_status", "create_experiment", "create_job_list")
 SHORT = ("run_experiment", "update_experiment_description")
 # They share their code with LONG, so what takes seconds is recorded for LONG only (UNRECORDED).
@@ -130,6 +132,8 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "run_again": {"first": "everything"},
     "check_profile": {"profile_param": {}},
     "set_preferred_username": {"preferred_username": ""},
+    "set_notifications": {"mine": "yes"},
+    "send_test_mail": "",
     "list_runs": "?status=RUNNING",
     "get_run_log": "?tail=4000&offset=0",
     "get_operation_log": "?encoding=utf-8",
@@ -312,9 +316,10 @@ def credentials(world: World) -> None:
     world.each(OPERATIONS, "not_authenticated", headers={"Authorization": ""})
     world.each(OPERATIONS, "invalid_credentials", headers={"Authorization": "Bearer asr_of_nobody"})
     changing = [name for name in BODIES if name != "get_runner_run_status"]
-    world.each((*changing, *FILES, *SCRIPTS, "get_experiment_jobs"), "permission_denied", headers=world.tokens["read"])
+    readable = (*FILES, *SCRIPTS, "get_experiment_jobs")
+    world.each((*changing, "send_test_mail", *readable), "permission_denied", headers=world.tokens["read"])
     world.settings.PROTECTION_LEVEL = "NONE"
-    world.each(("get_preferred_username", "set_preferred_username"), "not_found", headers={"Authorization": ""})
+    world.each((*OF_A_PERSON, "send_test_mail"), "not_found", headers={"Authorization": ""})
     world.settings.PROTECTION_LEVEL = "ALL"
 
 
@@ -394,8 +399,11 @@ def configuration(world: World) -> None:
     for operation in ("list_profiles", "list_endpoints", "list_ssh_public_keys", "list_commands"):
         world.ask(operation)
     world.ask("get_profile_requirements", name=OPEN_PROFILE)
-    for operation in ("set_preferred_username", "get_preferred_username"):
+    for operation in OF_A_PERSON:
         world.ask(operation, BODIES.get(operation))
+    User.objects.update(email="ana@example.org")
+    with world.setting("EMAIL_HOST", "mail.example.org"):
+        world.ask("send_test_mail")
 
 
 # --- A machine that works ---------------------------------------------------------------------------------------------

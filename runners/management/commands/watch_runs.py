@@ -16,7 +16,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from runners.models import DetachedCommand, Operation, RunnerRun
 from runners.services import audit, health, idempotency, interrupted, lifecycle, restarting
 from runners.services.watching import Watch
-from runners.webhooks import delivery
+from runners.webhooks import delivery, mail
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         watch = Watch(self.report, self.stdout.write, self.complain)
         if interval is None:
             once: list[Callable[[], object]] = [watch.look, partial(watch.close, cancel=False), self.count_unreadable]
-            once += [*self.duties, partial(restarting.restart_due, self.say), delivery.deliver_due]
+            once += [*self.duties, partial(restarting.restart_due, self.say), delivery.deliver_due, mail.deliver_due]
             for step in once:
                 self.patiently(step)
             if self.has_failed:
@@ -44,8 +44,11 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         self.stdout.write(f"Watching active runs every {interval:g} s.")
-        # In a thread, so that a receiver that does not answer cannot delay the watch of runs.
-        threading.Thread(target=delivery.deliver_until, args=(stop, interval), name="webhooks", daemon=True).start()
+        # In threads, so that a receiver or a mail server that does not answer cannot delay the watch of runs.
+        for name, deliver in (("webhooks", delivery.deliver_due), ("mail", mail.deliver_due)):
+            threading.Thread(
+                target=delivery.deliver_until, args=(stop, interval, deliver), name=name, daemon=True
+            ).start()
         # In a thread, too, so that a launch on a slow machine cannot delay the watch of other machines.
         threading.Thread(
             target=restarting.restart_until, args=(stop, interval, self.say), name="restarts", daemon=True
