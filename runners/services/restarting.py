@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -192,7 +193,7 @@ def _require_allowed(run: RunnerRun) -> RunnerConfig:
         raise Refused(error.detail) from error
     if allowed.target.describe() != stored.target.describe():
         raise Refused(f"the profile {profile.name} now means {allowed.target.describe()}.")
-    return stored
+    return replace(stored, target=allowed.target)  # log in as the profile says now
 
 
 def _person(run: RunnerRun) -> Any:

@@ -23,7 +23,7 @@ from profiles.yaml.reader import parse
 from profiles.yaml.writer import dump
 from runners.exceptions import AuthenticationFailed
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import log_cache, logs, starting, stopping
+from runners.services import log_cache, logs, restarting, starting, stopping
 from runners.services.active_runs import is_same_environment, is_same_target
 from runners.services.check import check_profile
 from runners.services.machines.ssh import user_authority
@@ -239,3 +239,21 @@ def test_the_check_logs_in_with_a_certificate_and_names_the_line_of_the_ca(
     failed = {stage.name: stage for stage in check_profile(config)}["authenticate"]
     assert failed.ok is False
     assert user_authority.authorities()[0].line in failed.remedy
+
+
+def test_a_restart_logs_in_as_the_profile_says_now_and_needs_the_mapping(ana: User) -> None:
+    row = profile("KEY", ssh_user="acct")
+    config = row.resolve({}, person_of(ana))
+    run = RunnerRun.objects.create(
+        expid="a000", config=config.as_dict(), runner="SSH", module_loader="NO_MODULE", status=RunStatus.TERMINATED,
+        reason="lost", started_by="ana", profile_name="P", profile_id=row.pk, finished=timezone.now(),
+        restart={"attempts": 1},
+    )  # fmt: skip
+    row.other_parameters = {"SSH.AUTHENTICATION": "CERTIFICATE"}
+    row.save()
+    with pytest.raises(restarting.Refused, match="not mapped to you"):
+        restarting._require_allowed(run)
+    AccountMap.objects.create(person="ana", accounts="acct")
+    target = restarting._require_allowed(run).target
+    assert isinstance(target, SSHTarget)
+    assert (target.authentication, target.person) == ("CERTIFICATE", "ana")
