@@ -105,6 +105,14 @@ def parser(catalog: list[Command]) -> tuple[argparse.ArgumentParser, set[str]]:
     )
     it.add_argument("--restart-attempts", type=positive, metavar="N", help="restarts at most (default 3)")
 
+    it = add("run-again", commands.run_again, "Run an experiment again, as its last run or a given one.", once, scoped)
+    it.add_argument("what", metavar="EXPID|RUN")
+    it.add_argument("--first", choices=("failed_to_waiting", "recover"), help="what is done before the run")
+    it.add_argument("--update-version", action="store_true", help="set the experiment's Autosubmit version first")
+    it.add_argument("--wait", action="store_true", help="wait for its end; the exit code shows the result")
+    it.add_argument("--follow", action="store_true", help="wait, and print its log")
+    it.add_argument("--interval", type=float, default=2, help="seconds between two polls (default %(default)g)")
+
     it = add("stop", commands.stop, "Stop an experiment, and wait for its end.", scoped, once)
     it.add_argument("expid")
     it.add_argument("--force", action="store_true", help="end it at once (KILL)")

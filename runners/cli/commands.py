@@ -30,7 +30,31 @@ def run(service: Service, args: argparse.Namespace) -> Exit:
         body["restart"] = restart
     elif args.restart_attempts:
         raise Problem(Exit.USAGE, "--restart-attempts also needs --restart-on.")
-    started = service.command("run-experiment", body)
+    return after_start(service, service.command("run-experiment", body), args)
+
+
+def run_again(service: Service, args: argparse.Namespace) -> Exit:
+    """Run the experiment of an ended run again, after an optional first step."""
+    number = find(service, args)["runner_id"]
+    body: dict[str, Any] = {"dry_run": True} if args.dry_run else {}
+    if args.first:
+        body["first"] = args.first
+    if args.update_version:
+        kept = service.get(f"runs/{number}")["command_params"]
+        waited = ("start_time", "start_after")
+        body["command_params"] = {**{name: kept[name] for name in kept if name not in waited}, "update_version": True}
+    started = service.once(f"runs/{number}/run-again", body)
+    for step in started.get("steps", []):
+        say(f"{step['command']}: {step['message']}")
+        for job, new in (step.get("changed") or step.get("recovered") or {}).items():
+            say(f"{job} {new}")
+    for warning in started.get("warnings", []):
+        say(f"warning: {warning}")
+    return after_start(service, started, args)
+
+
+def after_start(service: Service, started: dict[str, Any], args: argparse.Namespace) -> Exit:
+    """Print the plan of a run; or its start, and then its log and its end, if they were asked for."""
     if args.dry_run:
         return planned(started, args)
     say(started["message"])

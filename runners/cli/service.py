@@ -128,9 +128,13 @@ class Service:
 
     def command(self, name: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
         """Send a command. It has an Idempotency-Key, so the service executes it only once, even after retries."""
+        return self.once(f"command/{name}", body, **headers)
+
+    def once(self, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+        """Send a request that changes something, with an Idempotency-Key."""
         if not body.get("dry_run"):
             headers[KEY] = self.key
-        return self.post(f"command/{name}", body, **headers)
+        return self.post(path, body, **headers)
 
     def _ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None

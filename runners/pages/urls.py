@@ -17,6 +17,7 @@ from runners.pages.views import (
     notifications,
     restart,
     run,
+    run_again,
 )
 
 
@@ -45,6 +46,7 @@ urlpatterns = [
     path("runs/<int:pk>/log/download", run.Download.as_view(), name="run-download"),
     path("runs/<int:pk>/jobs", jobs.RunJobs.as_view(), name="run-jobs"),
     path("runs/<int:pk>/jobs/<str:name>/log", jobs.JobLog.as_view(), name="job-log"),
+    path("runs/<int:pk>/again", run_again.RunAgainPage.as_view(), name="run-again"),
     path("runs/<int:pk>/stop", run.StopPage.as_view(), name="stop"),
     path("runs/<int:pk>/cancel-restart", restart.CancelRestart.as_view(), name="cancel-restart"),
     path("experiments", dashboard.FindExperiment.as_view(), name="find-experiment"),

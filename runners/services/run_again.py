@@ -32,7 +32,7 @@ from runners.exceptions import (
     RunnerServiceError,
 )
 from runners.models import AuditRecord, RunnerRun
-from runners.services import access, execute, jobs, probing, runs, starting
+from runners.services import access, execute, jobs, probing, run_options, runs, starting
 from runners.services.audit import audited
 from runners.services.execute import Plan
 from runners.services.machines.jobs import JobCounts
@@ -186,7 +186,7 @@ def prepare(
 
     Raises RunNotFound; ExperimentNotFound if the experiment was deleted; AlreadyRunning; ProfileNotFound,
     ProfileForbidden and InvalidProfile; EndpointDisabled; NothingToRun if the machine says that no job would be
-    started. What the machine cannot tell is no error.
+    started; InvalidRequest if the machine cannot obey an option. What the machine cannot tell is no error.
     """
     run = _ended_run(pk, user, audit)
     profile = _profile_of(run)
@@ -199,13 +199,19 @@ def prepare(
     config = _config_of(run, profile, user)
     counts = _require_something_to_run(run, first)
     if params is None:
-        params = RUN_EXPERIMENT.params_of_restart(run.command_params or {})
+        params = options_of(run)
     try:
         RUN_EXPERIMENT.validate_for(run.expid, params)
     except InvalidParams as error:
         errors = {f"command_params.{name}": [text] for name, text in error.errors.items()}
         raise InvalidRequest(str(error), errors) from None
+    run_options.require_valid(get_runner(config), run.expid, params)  # before the first step
     return RunAgain(run, config, profile.name, first, params, _warnings(counts, first))
+
+
+def options_of(run: RunnerRun) -> dict[str, Any]:
+    """Return the options of a run, without those that it waited for."""
+    return RUN_EXPERIMENT.params_of_restart(run.command_params or {})
 
 
 def _ended_run(pk: int, user: Any, audit: AuditRecord) -> RunnerRun:

@@ -77,8 +77,12 @@ def test_the_main_job(cli: Cli, account: StubAccount) -> None:
     assert f"run {expid} '--run_only_members=fc0 fc1' --update_version" in planned
     cli("run", *HERE, expid, "--start-time", "2020-01-01 00:00", expect=Exit.USAGE)
     assert "has passed on" in cli.told
+    assert f"exec autosubmit run {expid}" in cli("run-again", expid, "--first", "failed_to_waiting", "--dry-run")
+    assert cli("run-again", expid, "--update-version", "--wait", "--interval", "0.2") == "COMPLETED\n"
+    assert account.calls("run")[-1] == ["run", expid, "--update_version"]
     cli("set-status", *HERE, expid, "READY", f"{expid}_SIM")
-    assert [call[0] for call in account.calls()] == ["expid", "setstatus", "create", "run", "setstatus"]
+    commands = [call[0] for call in account.calls()]
+    assert commands == ["expid", "setstatus", "create", "run", "setstatus", "run", "setstatus"]
     number, *rest = cli("runs", "--expid", expid).split("\n")[1].split()
     assert number.isdigit() and rest[:2] == [expid, "COMPLETED"]
 

@@ -22,6 +22,7 @@ from runners.models import AuditRecord, RunnerRun
 from runners.pages import rows
 from runners.pages.ansi import PLAIN, Style, to_html
 from runners.pages.base import LoginRequiredMixin, PageView, is_partial
+from runners.pages.offers import offers
 from runners.services import access, interrupted, logs, lookup, mail, probing, stopping
 from runners.web.audit import audit_command
 from runners.web.problems import error_context, with_retry_after
@@ -106,6 +107,7 @@ def details(run: RunnerRun, user: Any) -> dict[str, Any]:
         "newer": access.visible(newer(run), user).order_by("-id").first(),
         "can_follow": mail.is_on(),
         "is_followed": mail.is_following(user, run),
+        "offers": offers(run, user),
     }
 
 
