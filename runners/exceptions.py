@@ -180,8 +180,8 @@ class ForeignRun(AlreadyRunning):
         first = processes[0]
         more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""
         super().__init__(
-            f"Experiment {expid} is already running on {where}: {first}{more}. This service has not started it: "
-            f"{first.command}. Wait for its end, or end it with stop-experiment and foreign: true.",
+            f"Experiment {expid} is already running on {where}: {first}{more}. It is no active run of this "
+            f"service: {first.command}. Wait for its end, or end it with stop-experiment and foreign: true.",
             run=run,
             foreign=first.as_dict(),
         )

@@ -31,13 +31,14 @@ from runners.exceptions import (
     StopNotConfirmed,
 )
 from runners.models import AuditRecord, RunnerRun, SeenForeignRun
-from runners.services import access, active_runs, lifecycle, lookup
+from runners.services import access, lifecycle, lookup
 from runners.services.audit import begin
 from runners.services.cancelling import NOT_REQUESTED, Cancellation, cancel
 from runners.services.lookup import Scope
 from runners.services.machines import foreign
 from runners.services.machines.answers import Unreadable
-from runners.services.machines.foreign import Answer, ForeignProcess
+from runners.services.machines.foreign import Answer
+from runners.services.machines.foreign_process import ForeignProcess, Search
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
 
@@ -52,21 +53,21 @@ _cache: tuple[float, dict[str, list[SeenForeignRun]]] | None = None
 # --- search and remember ----------------------------------------------------------------------------------------------
 
 
-def search_of(expid: str, config: RunnerConfig, *, but: RunnerRun | None = None) -> foreign.Search:
-    """Return what to search for on the machine of `config`: runs of `expid` that are no active runs of this service.
+def search_of(expid: str, *, but: RunnerRun | None = None) -> Search:
+    """Return what to search for: runs of `expid` that are no active runs of this service, on whatever machine.
 
     `but`: a run that is just being started, so it has no process yet.
     """
     known = []
     for run in RunnerRun.objects.active().filter(expid=expid):
-        if run == but or not active_runs.is_same_target(run, config):
+        if run == but:
             continue
         try:
             identity = lifecycle.identity_of(run)
         except Unreadable:
             identity = None
         known.append(f"{identity.pid}.{identity.start}" if identity else run.key)
-    return foreign.Search(expid, tuple(known))
+    return Search(expid, tuple(known))
 
 
 def remember(expid: str, config: RunnerConfig, profile_name: str, processes: list[ForeignProcess]) -> None:
@@ -127,12 +128,6 @@ def _stored() -> dict[str, list[SeenForeignRun]]:
     return _cache[1]
 
 
-def forget_cached() -> None:
-    """Drop what this process has cached."""
-    global _cache
-    _cache = None
-
-
 def require_none(expid: str, place: Place) -> None:
     """Raise ForeignRun if the machine sees a run of the experiment that this service has not started.
 
@@ -140,7 +135,7 @@ def require_none(expid: str, place: Place) -> None:
     """
     runner = get_runner(place.config)
     try:
-        processes = foreign.look(runner, search_of(expid, place.config))
+        processes = foreign.look(runner, search_of(expid))
     except RunnerServiceError:
         return
     remember(expid, place.config, place.profile_name, processes)
@@ -157,11 +152,15 @@ class Place:
     run: RunnerRun | None = None
 
 
+def _place(run: RunnerRun) -> Place:
+    return Place(replace(lifecycle.runner_of(run).config, profile_id=run.profile_id), run.profile_name, run)
+
+
 def place_of_run(run: RunnerRun, viewer: Any) -> Place | None:
     """Return the place of a run; None if `viewer` may not stop it, or if its configuration cannot be read."""
     if not access.user_may_stop(viewer, run) or not lifecycle.is_readable(run):
         return None
-    return Place(lifecycle.runner_of(run).config, run.profile_name, run)
+    return _place(run)
 
 
 def place_seen(expid: str, viewer: Any) -> Place:
@@ -193,7 +192,7 @@ def place_to_stop(expid: str, viewer: Any, scope: Scope | None, place: Place | N
         sentence = f"Required with foreign, because this service has no run of experiment {expid}."
         raise InvalidRequest(f"profile_name: {sentence}", {"profile_name": [sentence]})
     access.require_stop(viewer, run)
-    return Place(lifecycle.runner_of(run).config, run.profile_name, run)
+    return _place(run)
 
 
 # --- stop -------------------------------------------------------------------------------------------------------------
@@ -224,7 +223,7 @@ class ForeignStopOutcome:
 def find(expid: str, place: Place) -> list[ForeignProcess]:
     """Return the processes that a stop would end. Raises NotRunning if none is seen, and the errors of `look`."""
     runner, run = get_runner(place.config), place.run
-    processes = foreign.look(runner, search_of(expid, place.config))
+    processes = foreign.look(runner, search_of(expid))
     remember(expid, place.config, place.profile_name, processes)
     if not processes:
         own = f" Run {run.pk} of this service is {run.status}." if run else ""

@@ -193,7 +193,7 @@ def _require_allowed(run: RunnerRun) -> RunnerConfig:
         raise Refused(error.detail) from error
     if allowed.target.describe() != stored.target.describe():
         raise Refused(f"the profile {profile.name} now means {allowed.target.describe()}.")
-    return replace(stored, target=allowed.target)  # log in as the profile says now
+    return replace(stored, target=allowed.target, profile_id=profile.pk)  # log in as the profile says now
 
 
 def _person(run: RunnerRun) -> Any:

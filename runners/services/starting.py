@@ -90,7 +90,7 @@ def run_experiment(
             f"exec {shlex.join(argv)}",
             prelude=[*loader.steps(argv), *RUN_EXPERIMENT.checks(expid)],
             timeout=settings.RUNNERS_LAUNCH_TIMEOUT,
-            unless_runs=foreign_runs.search_of(expid, config, but=run),
+            unless_runs=foreign_runs.search_of(expid, but=run),
         )
     except ForeignRun as error:
         _withdraw(run, audit, error)

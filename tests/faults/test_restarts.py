@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -78,30 +79,24 @@ def make_due() -> None:
 
 
 @pytest.mark.parametrize("at", ["claim", "insert", "launch"])
-def test_a_watch_that_is_killed_starts_the_run_once(
-    rebooted: RunnerRun, account: StubAccount, at: str, settings: Any
-) -> None:
-    settings.RUNNERS_LAUNCH_TIMEOUT = 1
-    from runners.services import lifecycle
+def test_a_watch_that_is_killed_starts_the_run_once(rebooted: RunnerRun, account: StubAccount, at: str) -> None:
+    status = watch_that_dies(at)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    # The launch deadline of a run that the dead watch has inserted passes.
+    long_ago = timezone.now() - timedelta(hours=1)
+    RunnerRun.objects.active().filter(identity__isnull=True).update(created=long_ago)
 
-    lifecycle.LAUNCH_GRACE, before = 1, lifecycle.LAUNCH_GRACE
-    try:
-        status = watch_that_dies(at)
-        assert os.WTERMSIG(status) == signal.SIGKILL
-
-        def is_running() -> bool:
-            """Be the other watch."""
-            make_due()  # the lease of the dead watch ends
-            restarting.restart_due()
-            for run in RunnerRun.objects.active():
-                probing.probe([run])
-            return len(run_processes(account)) == 1
-
-        wait_for(is_running, 40, what="the run", interval=0.3)
-        make_due()
+    def is_running() -> bool:
+        """Be the other watch."""
+        make_due()  # the lease of the dead watch ends
         restarting.restart_due()
-    finally:
-        lifecycle.LAUNCH_GRACE = before
+        for run in RunnerRun.objects.active():
+            probing.probe([run])
+        return len(run_processes(account)) == 1
+
+    wait_for(is_running, 40, what="the run", interval=0.3)
+    make_due()
+    restarting.restart_due()
     assert len(run_processes(account)) == 1
     active = RunnerRun.objects.active().get()
     rows = list(RunnerRun.objects.order_by("id"))

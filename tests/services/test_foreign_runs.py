@@ -23,6 +23,7 @@ from runners.models import AuditRecord, RunnerRun, SeenForeignRun
 from runners.services import foreign_runs
 from runners.services.machines import foreign, scripts
 from runners.services.machines.answers import Unreadable
+from runners.services.machines.foreign_process import COMMAND_LIMIT, Search, parse_lines
 from runners.services.machines.registry import get_runner
 from tests.support.api import Api, unused_expid
 from tests.support.environments import Account, AutosubmitAccount, StubAccount
@@ -32,6 +33,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 PROFILE = {"profile_name": "HERE"}
 Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign_runs, "CACHE_AGE", 0.0)
 
 
 @pytest.fixture
@@ -136,10 +142,10 @@ NOT_FOUND = [
 def test_the_arguments_decide_what_is_a_run(start: Start, account: StubAccount, expid: str) -> None:
     runner = get_runner(account.config())
     others = [sleeper(start, account, *line.replace("EXPID", expid).split()) for line in NOT_FOUND]
-    assert foreign.look(runner, foreign.Search(expid)) == []
+    assert foreign.look(runner, Search(expid)) == []
     for line in FOUND:
         process = sleeper(start, account, *line.replace("EXPID", expid).split())
-        found = foreign.look(runner, foreign.Search(expid))
+        found = foreign.look(runner, Search(expid))
         assert [each.pid for each in found] == [process.pid], line
         assert found[0].command == line.replace("EXPID", expid)
         process.kill()
@@ -152,10 +158,10 @@ def test_a_hostile_command_line_is_bounded_and_harmless(start: Start, account: S
     sleeper(start, account, "autosubmit", "run", "x" * 100_000, expid)
     sleeper(start, account, *(["autosubmit", "run"] + ["-v"] * 20_000 + [expid]))
     evil = sleeper(start, account, "/\x1b[31m\n$(touch tripwire)\nend\n/autosubmit", "run", "-nt", "-\n\x07é", expid)
-    (found,) = foreign.look(runner, foreign.Search(expid))
+    (found,) = foreign.look(runner, Search(expid))
     assert found.pid == evil.pid
     assert found.command.isprintable()
-    assert len(found.command) <= foreign.COMMAND_LIMIT
+    assert len(found.command) <= COMMAND_LIMIT
     assert not list(account.home.rglob("tripwire"))
 
 
@@ -164,11 +170,11 @@ def test_another_home_and_known_runs_do_not_count(start: Start, account: StubAcc
     sleeper(start, account, "autosubmit", "run", expid, HOME="/elsewhere")
     mine = sleeper(start, account, "autosubmit", "run", expid)
     keyed = sleeper(start, account, "autosubmit", "run", expid, **{scripts.RUN_KEY_VARIABLE: "k" * 32})
-    found = {each.pid: each for each in foreign.look(runner, foreign.Search(expid))}
+    found = {each.pid: each for each in foreign.look(runner, Search(expid))}
     assert found.keys() == {mine.pid, keyed.pid}  # the key of a run that is not known proves nothing
     known = (f"{mine.pid}.{found[mine.pid].start}", "k" * 32)
-    assert foreign.look(runner, foreign.Search(expid, known)) == []
-    assert [each.pid for each in foreign.look(runner, foreign.Search(expid, (f"{mine.pid}.1", "k" * 32)))] == [mine.pid]
+    assert foreign.look(runner, Search(expid, known)) == []
+    assert [each.pid for each in foreign.look(runner, Search(expid, (f"{mine.pid}.1", "k" * 32)))] == [mine.pid]
 
 
 def test_a_wrapper_and_its_program_are_one_run(start: Start, account: StubAccount, expid: str) -> None:
@@ -182,10 +188,10 @@ def test_a_wrapper_and_its_program_are_one_run(start: Start, account: StubAccoun
     runner = get_runner(account.config())
 
     def found() -> list[int]:
-        return [each.pid for each in foreign.look(runner, foreign.Search(expid)) if each.pid != process.pid]
+        return [each.pid for each in foreign.look(runner, Search(expid)) if each.pid != process.pid]
 
     (pid,) = wait_for(found, what="the program")
-    assert [each.pid for each in foreign.look(runner, foreign.Search(expid))] == [pid]
+    assert [each.pid for each in foreign.look(runner, Search(expid))] == [pid]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +210,7 @@ def test_a_wrapper_and_its_program_are_one_run(start: Start, account: StubAccoun
 )
 def test_an_answer_that_does_not_fit_is_rejected(line: str) -> None:
     with pytest.raises(Unreadable):
-        foreign.parse_lines(line)
+        parse_lines(line)
 
 
 # --- run, stop, status ------------------------------------------------------------------------------------------------
@@ -229,7 +235,7 @@ def test_a_run_is_rejected_with_the_pid_and_nothing_is_left(
 
 
 def test_since_is_when_the_process_started(by_hand: subprocess.Popen[bytes], account: StubAccount, expid: str) -> None:
-    (found,) = foreign.look(get_runner(account.config()), foreign.Search(expid))
+    (found,) = foreign.look(get_runner(account.config()), Search(expid))
     assert found.since is not None
     assert abs(found.since.timestamp() - time.time()) < 30 * PATIENCE
 
@@ -257,7 +263,6 @@ def test_the_page_of_the_experiment_names_it_and_ends_it(
 ) -> None:
     api.post("run-experiment", {"expid": expid, **PROFILE}, expect=409)
     client.force_login(ana)
-    foreign_runs.forget_cached()
     assert f"process {by_hand.pid}" in client.get(f"/experiments/{expid}").content.decode()
     assert "End the other run" in client.get(f"/experiments/{expid}/stop-foreign").content.decode()
     answer = client.post(f"/experiments/{expid}/stop-foreign")
@@ -329,7 +334,7 @@ def test_a_process_that_has_changed_gets_no_signal(
     account: StubAccount, by_hand: subprocess.Popen[bytes], expid: str
 ) -> None:
     runner = get_runner(account.config())
-    (found,) = foreign.look(runner, foreign.Search(expid))
+    (found,) = foreign.look(runner, Search(expid))
     assert foreign.signal(runner, found, "other", "KILL") == foreign.Answer.CHANGED
     reused = replace(found, start=found.start - 1)
     assert foreign.signal(runner, reused, expid, "KILL") == foreign.Answer.GONE
@@ -345,7 +350,6 @@ def test_a_row_that_was_seen_long_ago_is_forgotten(config: RunnerConfig, account
     row = SeenForeignRun(expid=expid, installation="default", host="h", pid=7)
     row.seen_at -= 2 * foreign_runs.KEPT
     row.save()
-    foreign_runs.forget_cached()
     assert foreign_runs.seen(expid, None) is None
     foreign_runs.remember("other", account.config(), "", [])
     assert not SeenForeignRun.objects.exists()

@@ -30,7 +30,7 @@ from runners.exceptions import (
     TooManyCommands,
 )
 from runners.printable import TEXT_LIMIT
-from runners.services.machines import foreign, scripts, startup
+from runners.services.machines import foreign_process, scripts, startup
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.bulkheads import BULKHEADS, Wait
@@ -262,7 +262,7 @@ class Runner(RunnerRules, ABC):
         *,
         timeout: float,
         prelude: Sequence[str] = (),
-        unless_runs: foreign.Search | None = None,
+        unless_runs: foreign_process.Search | None = None,
     ) -> Identity:
         """Start a command detached, in the run directory `key`, and return its identity.
 
@@ -274,7 +274,7 @@ class Runner(RunnerRules, ABC):
         reporting shell was lost, or the answer is not valid) or CommandTimedOut (the prelude still runs) the command
         may still start; probe `key` to find out. Otherwise raises the errors of `execute`.
         """
-        search = unless_runs or foreign.Search("")
+        search = unless_runs or foreign_process.Search("")
         script = scripts.launch(
             key, command, prelude=prelude, timeout=timeout, unless_runs=search.expid, known=search.known
         )
@@ -293,7 +293,7 @@ class Runner(RunnerRules, ABC):
                 return identity
             code, words = parse_failed_launch(answer, scripts.FAILED)
             if code == scripts.FOREIGN_RUN:
-                raise ForeignRun(search.expid, self.where, foreign.parse_lines(words))
+                raise ForeignRun(search.expid, self.where, foreign_process.parse_lines(words))
         except Unreadable as error:  # the program that answered may also have started the command
             raise OutcomeUnknown(
                 f"The answer of {self.where} to the launch is not valid ({error}). The reporting shell was killed, or "
