@@ -39,7 +39,9 @@ def rebooted(account: StubAccount, settings: Any) -> RunnerRun:
         expid=EXPID, config=profile.resolve({}), profile_name="HERE", audit=audit, restart=RESTART
     )
     assert run.identity
+    wait_for(lambda: with_environment("AUTOSUBMIT_RUNNERS_KEY", run.key), what="the run")
     kill_all([run.identity["supervisor_pid"], *with_environment("AUTOSUBMIT_RUNNERS_KEY", run.key)])
+    wait_for(lambda: not run_processes(account), what="the end of the run")
     run.identity = {**run.identity, "boot_id": "0" * 32}
     run.save(update_fields=["identity"])
     probing.probe([run])
