@@ -22,11 +22,13 @@ from bench.fill import RUNS_OF_EACH, expid
 from bench.measure import CONNECTIONS, alternate, requests_per_second
 from bench.stage import COMMANDS, NO_LMOD, PROGRAMS, WORKERS, Stage
 from tests.compat.client import Client
+from tests.support import job_lists
 from tests.support.processes import kill_all, wait_for
 from tests.support.servers import SSHServer
 
 ROOT = Path(__file__).resolve().parent.parent
 _numbers = count(1)
+JOBS = 10_000
 
 
 @dataclass(frozen=True)
@@ -431,6 +433,47 @@ def log_viewers(stage: Stage, effort: Effort) -> Result:
     )
 
 
+def job_list(stage: Stage, effort: Effort) -> Result:
+    """Ask for the counts and a page of 100 of 10,000 jobs over SSH. Each answer is read from the machine anew."""
+    stage.run_seconds(600)
+    env = {"RUNNERS_STATUS_FRESHNESS": "0.001"}
+    with stage.another("jobs", env=env) as server:
+        name = new_expid()
+        (number,) = viewers.start_runs(server, [name])
+        size = _write_jobs(stage.home, name, JOBS)
+        client = Client(server.port)
+        path = f"/v4/runners/runs/{number}/jobs"
+        seconds = []
+        for page in range(effort.calls):
+            reply = client.get(f"{path}?page_size=100&status=FAILED&ordering={'-' * (page % 2)}name")
+            assert reply.status == 200 and reply.body["total"] == JOBS and len(reply.body["results"]) == 100, reply
+            seconds.append(reply.seconds)
+    stage.end_runs()
+    middle = statistics.median(seconds)
+    return Result(
+        f"counts and a page of 100 out of {JOBS:,} jobs ({size / 1e6:.0f} MB) over SSH, warm, median",
+        milliseconds(middle),
+        "has none",
+        "",
+        "<= 500 ms",
+        middle <= 0.5,
+        [f"The slowest of {effort.calls} pages of jobs took {milliseconds(max(seconds))}."],
+    )
+
+
+def _write_jobs(home: Path, expid: str, count: int) -> int:
+    """Write a job list as large as one of Autosubmit 4.1.17.1, and its history. Return the bytes of the job list."""
+    # A job of 4.1.17.1 has about 95 values, most of them empty, and needs 2 kB in the file.
+    padding = {f"_value_{number}": None for number in range(70)} | {"_script": "x" * 700}
+    names = [f"{expid}_20000101_fc{number % 10}_{number}_SIM" for number in range(count)]
+    jobs = [
+        job_lists.job(name, "FAILED" if number % 8 == 0 else "COMPLETED", id=number + 1, **padding)
+        for number, name in enumerate(names)
+    ]
+    job_lists.history(home, expid, [job_lists.row(name, job_id=number + 1) for number, name in enumerate(names)])
+    return job_lists.write(home, expid, jobs).stat().st_size
+
+
 def _grow(log: Path, is_over: threading.Event) -> None:
     while not is_over.wait(0.1):
         with log.open("a") as stream:
@@ -450,5 +493,6 @@ CASES: dict[str, Callable[[Stage, Effort], Result]] = {
     "simultaneous": simultaneous,
     "dashboards": dashboards,
     "log-viewers": log_viewers,
+    "jobs": job_list,
 }
 assert PROGRAMS.is_dir()

@@ -258,6 +258,26 @@ def run_fails(site: Site) -> None:
     assert (ended["status"], ended["reason"]) == ("TERMINATED", "failed"), ended
 
 
+def jobs_and_logs(site: Site) -> str:
+    """The jobs of a run while it runs, and after it has failed, against Autosubmit's own job list."""
+    expid = site.new_run("echo no space left >&2; sleep 15; exit 3")
+    number = site.status(expid)["runner_id"]
+    name = f"{expid}_ONE"
+    site.await_job(expid, "RUNNING")
+    during = site.api.get(f"/v4/runners/runs/{number}/jobs")
+    assert (during["total"], during["counts"]) == (1, {"RUNNING": 1}), during
+    log = site.api.get(f"/v4/runners/runs/{number}/jobs/{name}/log", expect=(200, 404))
+    remark = "" if "no space left" in str(log.get("text")) else "no log of a job before its end"
+    ended = site.end_of(expid)
+    assert ended["status"] == "TERMINATED", ended
+    after = site.api.get(f"/v4/runners/runs/{number}/jobs?status=FAILED")
+    assert site.account.job_statuses(expid) == {each["name"]: each["status"] for each in after["results"]}, after
+    assert after["results"][0]["section"] == "ONE" and after["results"][0]["submitted"], after
+    log = site.api.get(f"/v4/runners/runs/{number}/jobs/{name}/log?tail=60000")
+    assert "no space left" in log["text"] and log["ended"], log
+    return remark
+
+
 def stop_plain(site: Site) -> str:
     return _stop(site)
 
@@ -299,6 +319,7 @@ ROWS: dict[str, Row] = {
     "update-experiment-description": description,
     "run-experiment to COMPLETED": run_to_the_end,
     "run-experiment, a job fails": run_fails,
+    "runs/{id}/jobs and a job's log": jobs_and_logs,
     "stop-experiment": stop_plain,
     "stop-experiment cancel_jobs": stop_cancel,
     "stop-experiment force": stop_force,
@@ -328,6 +349,7 @@ SSH_ROWS = (
     "set-job-status job_names_list",
     "update-experiment-description",
     "run-experiment to COMPLETED",
+    "runs/{id}/jobs and a job's log",
     "stop-experiment",
     "stop-experiment cancel_jobs",
 )
