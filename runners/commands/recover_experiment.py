@@ -13,7 +13,7 @@ from profiles.toggles import Toggle
 from runners import printable
 from runners.commands import output
 from runners.commands.base import Action, CommandOutcome, Member, OneShotCommand, Page, WouldFail
-from runners.commands.output import has_line, listed
+from runners.commands.output import UsageError, has_line, listed
 from runners.commands.parameters import Flag, InvalidParams, Parameter, Params, Words
 from runners.commands.set_job_status import (
     CHANGED_LIMIT,
@@ -30,6 +30,10 @@ _RECOVERED = re.compile(r"^CHANGED job '(.{1,255}?)' status to ([A-Z]{1,32})\s*$
 _SELECTED = re.compile(r"^The selected number of jobs to recover is ([0-9]{1,9})\s*$")
 _ACTIVE = re.compile(r"Experiment can't be recovered due being ([0-9]{1,9}) active jobs")
 _ABOUT_SAVING = re.compile(r"Changes (?:will be )?NOT (?:be )?saved to the job", re.IGNORECASE)
+_SINCE = {  # the first version that knows the option
+    "--offline": (4, 1, 16),
+    **dict.fromkeys(("--list", "--filter_chunks", "--filter_status", "--filter_type"), (4, 1, 17)),
+}
 FILTER_STATUSES = ("READY", "COMPLETED", "WAITING", "SUSPENDED", "FAILED", "UNKNOWN")
 _UNKNOWN = "It is not known what the recovery would change, because Autosubmit on the machine could not be asked."
 
@@ -104,7 +108,7 @@ class RecoverExperiment(OneShotCommand):
             name="offline",
             option="--offline",
             help="Do not need the platforms: for a platform that cannot be reached, Autosubmit uses its own history "
-            "of the experiment, and cancels nothing there. Since 4.1.17.",
+            "of the experiment, and cancels nothing there. Since 4.1.16.",
             label="Without unreachable platforms",
             hint="For a platform that cannot be reached. Nothing is cancelled there.",
             is_rare=True,
@@ -214,6 +218,18 @@ class RecoverExperiment(OneShotCommand):
             yield "All other jobs that are looked at would be executed again. This version does not list them."
         if found.selected == 0:
             yield "No job would be recovered. Give `all` to look at all jobs."
+
+    def may_need_newer(self, argv: Sequence[str], exit_code: int) -> bool:
+        return exit_code == 1 and any(option in _SINCE for option in self._given(argv))
+
+    def needs_newer(self, argv: Sequence[str], version: str) -> UsageError | None:
+        """Up to 4.1.10, an unknown option ends Autosubmit with code 1, and it prints its help or nothing."""
+        numbers = tuple(int(word) for word in version.split(".")[:3] if word.isascii() and word.isdigit())
+        if len(numbers) != 3:
+            return None
+        missing = [option for option in self._given(argv) if numbers < _SINCE.get(option, numbers)]
+        names = tuple(each.name for each in self.parameters if each.option in missing)
+        return UsageError(names, f"its recovery has no option {' '.join(missing)}") if names else None
 
     # --- the result ---
 

@@ -12,6 +12,7 @@ import yaml
 from tests.support.environments import AutosubmitAccount
 from tests.support.processes import wait_for
 from tests.support.servers import Answer, AppServer, SSHServer
+from tests.support.workflow import ENDPOINTS, Workflow, live_through
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -70,7 +71,8 @@ def client(
         target = autosubmit_sshd.target
         profile["SSH"] = {"HOST": target.host, "PORT": target.port, "USER": target.user}
     config = tmp_path / "profiles.yml"
-    config.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": {"PROFILES": {"MAIN": profile}}}))
+    found = {"PROFILES": {"MAIN": profile}, "ENDPOINTS": ENDPOINTS}
+    config.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": found}))
     app = make_app(account=autosubmit, sshd=autosubmit_sshd)
     app.manage("import_profiles", str(config))
     return Client(app, autosubmit)
@@ -87,6 +89,25 @@ def test_an_experiment_is_created_run_and_completed(client: Client) -> None:
     assert (ended["status"], ended["exit_code"], ended["reason"]) == ("COMPLETED", 0, "")
     assert ended["runner_id"] == started["runner_id"]
     assert client.account.job_statuses(expid) == {f"{expid}_ONE": "COMPLETED"}
+
+
+def test_a_workflow_is_watched_stopped_recovered_reconfigured_repaired_and_completed(client: Client) -> None:
+    params = {"description": "a workflow", "dummy": True, "hpc": "local"}
+    expid: str = client.with_profile("create-experiment", command_params=params)["expid"]
+    client.account.make_short(expid, "true")
+    flow = Workflow(
+        client.app,
+        profile="MAIN",
+        expid=expid,
+        file=f"jobs_{expid}.yml",
+        gate=client.account.home / f"gate-{expid}",
+        statuses=client.account.job_statuses,
+        members=2,
+        chunks=2,
+        splits=2,
+        seconds=120,
+    )
+    live_through(flow)
 
 
 def test_a_stopped_run_is_terminated_and_says_by_what(client: Client) -> None:

@@ -276,3 +276,14 @@ def test_the_life_of_an_experiment(client: Client, real: AutosubmitAccount) -> N
     assert not folder.exists()
     with closing(sqlite3.connect(root / "autosubmit.db")) as database:
         assert not database.execute("SELECT * FROM experiment WHERE name = ?", [expid]).fetchall()
+
+
+def test_an_option_that_an_older_version_does_not_know_is_named() -> None:
+    """4.1.8 to 4.1.12 end with code 1 and print their help only."""
+    argv = RECOVER_EXPERIMENT.argv("a001", {"all": True, "offline": True, "job_names_list": ["a001_SIM"]})
+    assert RECOVER_EXPERIMENT.may_need_newer(argv, 1)
+    old, newer = (RECOVER_EXPERIMENT.needs_newer(argv, version) for version in ("4.1.10", "4.1.16"))
+    assert old is not None and newer is not None
+    assert (old.parameters, newer.parameters) == (("offline", "job_names_list"), ("job_names_list",))
+    assert RECOVER_EXPERIMENT.needs_newer(argv, "4.1.17.1") is None
+    assert not RECOVER_EXPERIMENT.may_need_newer(RECOVER_EXPERIMENT.argv("a001", {"all": True}), 1)

@@ -25,6 +25,7 @@ from tests.slurm.site import Site
 from tests.support.environments import AUTOSUBMIT_VENV
 from tests.support.requirements import need
 from tests.support.servers import AppServer, find_sshd
+from tests.support.workflow import ENDPOINTS
 
 HERE = Path(__file__).parent
 
@@ -76,7 +77,8 @@ def _app(_folder: Path, account: SlurmAccount, tmp_path_factory: pytest.TempPath
             "SSH": {"HOST": "127.0.0.1", "PORT": account.login.port, "USER": account.name},
         }
         file = folder / "profiles.yml"
-        file.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": {"PROFILES": {"CLUSTER": profile}}}))
+        found = {"PROFILES": {"CLUSTER": profile}, "ENDPOINTS": ENDPOINTS}
+        file.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": found}))
         app.manage("import_profiles", str(file))
         yield app
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.slurm.site import COMMAND, Site
 from tests.support.processes import kill_all, wait_for
+from tests.support.workflow import Workflow, live_through
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -145,3 +146,27 @@ def test_a_workflow_of_three_hundred_jobs(site: Site) -> None:
     assert (stopped["status"], stopped["reason"]) == ("TERMINATED", "stopped")
     site.no_jobs(expid)
     assert (stopped["cancel"]["outcome"], stopped["cancel"]["counts"]["cancelled"]) == ("cancelled", 300)
+
+
+@pytest.mark.timeout(900)
+def test_three_hundred_jobs_are_watched_stopped_recovered_reconfigured_repaired_and_completed(site: Site) -> None:
+    """20 chunks of 3 members, each a SIM and 4 splits of DN. One SIM fails."""
+    expid = site.create({"ONE": QUICK})
+    flow = Workflow(
+        site.app,
+        profile="CLUSTER",
+        expid=expid,
+        file=f"zz_tests_{expid}.yml",
+        gate=site.account.home / f"gate-{expid}",
+        statuses=site.account.job_statuses,
+        members=3,
+        chunks=20,
+        splits=4,
+        seconds=300,
+    )
+    assert flow.total == 300
+    live_through(flow)
+    site.no_jobs(expid)
+    states = site.history(expid)
+    assert states["20000101_fc2_2_SIM"] == ["CANCELLED", "FAILED", "COMPLETED"]
+    assert states["20000101_fc0_1_1_DN"] == ["COMPLETED"]
