@@ -88,14 +88,15 @@ def outcome(run: RunnerRun) -> str:
         return "running" if run.identity else "being started"
     if run.status == RunStatus.COMPLETED:
         return f"ended well{code}"
+    again = "; a restart is pending" if run.restart_at else ""
     match run.reason:
         case RunReason.STOPPED:
             return f"stopped{by}{code}"
         case RunReason.FAILED:
-            return f"failed{code}"
+            return f"failed{code}{again}"
         case RunReason.KILLED:
             return f"ended by signal {run.signal}, which was not sent by this service{code}"
-    return str(RunReason(run.reason).label) if run.reason in RunReason.values else "ended"
+    return f"{RunReason(run.reason).label}{again}" if run.reason in RunReason.values else "ended"
 
 
 # The words for the outcomes of audit records that are not error codes.

@@ -18,13 +18,14 @@ from django.test import Client
 
 from profiles.config import RunnerConfig
 from profiles.models import RunnerProfile
-from runners.exceptions import OutcomeUnknown
+from runners.exceptions import ForeignRun, OutcomeUnknown
 from runners.models import AuditRecord, RunnerRun, SeenForeignRun
-from runners.services import foreign_runs
+from runners.services import foreign_runs, starting
 from runners.services.machines import foreign, scripts
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.foreign_process import COMMAND_LIMIT, Search, parse_lines
 from runners.services.machines.registry import get_runner
+from runners.services.machines.runner import Runner
 from tests.support.api import Api, unused_expid
 from tests.support.environments import Account, AutosubmitAccount, StubAccount
 from tests.support.processes import PATIENCE, die_with_parent, is_alive, wait_for
@@ -232,6 +233,19 @@ def test_a_run_is_rejected_with_the_pid_and_nothing_is_left(
     status = api.post("get-runner-run-status", {"expid": expid}, expect=404)
     assert status["foreign"]["pid"] == by_hand.pid
     assert status["foreign"]["seen_at"]
+
+
+def test_a_launch_and_a_stop_find_it_whichever_way_leads_to_the_machine(
+    runner: Runner, by_hand: subprocess.Popen[bytes], expid: str
+) -> None:
+    audit = AuditRecord(endpoint="run-experiment", actor="ana")
+    with pytest.raises(ForeignRun) as caught:
+        starting.run_experiment(expid=expid, config=runner.config, profile_name="", audit=audit)
+    assert [each.pid for each in caught.value.processes] == [by_hand.pid]
+    assert not RunnerRun.objects.exists()
+    outcome = foreign_runs.stop(expid=expid, place=foreign_runs.Place(runner.config, ""), audit=audit)
+    assert [step["ended"] for step in outcome.steps] == [True]
+    assert by_hand.wait(10) == 88
 
 
 def test_since_is_when_the_process_started(by_hand: subprocess.Popen[bytes], account: StubAccount, expid: str) -> None:

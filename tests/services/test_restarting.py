@@ -480,6 +480,7 @@ def test_the_pages_ask_for_it_show_it_and_cancel_it(
     assert "at most 4 times after a reboot" in client.get(page).content.decode()
     reboot(run)
     assert "Cancel the restart" in client.get(page).content.decode()
+    assert "a restart is pending" in client.get(f"/experiments/{expid}").content.decode()
     assert client.post(f"{page}/cancel-restart").status_code == 302
     text = client.get(page).content.decode()
     assert "The restart was cancelled by ana." in text
