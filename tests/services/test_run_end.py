@@ -89,9 +89,10 @@ def test_the_explanation_has_the_last_error_lines_of_failed_jobs_and_what_the_re
 def test_jobs_that_failed_before_are_named_from_the_job_list(
     account: StubAccount, config_of: Callable[[str], RunnerConfig]
 ) -> None:
+    write_log(account.home, "a001", "a001_OLD.err", b" \n")
     write_log(account.home, "a001", "a001_OLD.out", b"a line of the output\n")
     jobs = [
-        job("a001_OLD", "FAILED", id=13, err="none.err", out="a001_OLD.out"),
+        job("a001_OLD", "FAILED", id=13, err="a001_OLD.err", out="a001_OLD.out"),
         job("a001_S", "SUSPENDED"),
         job("a001_E"),
     ]

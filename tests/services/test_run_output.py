@@ -261,3 +261,18 @@ def test_an_invalid_limit_of_silence_names_its_place(value: str) -> None:
     text = f"RUNNER_CONFIGURATION:\n  PROFILES:\n    P:\n      SILENT_AFTER: {value}\n"
     with pytest.raises(InvalidConfiguration, match=r"PROFILES.P.SILENT_AFTER \(line 4\): Give whole seconds"):
         parse(text)
+
+
+def test_two_processes_that_mark_a_run_at_once_tell_it_once(receiver: Receiver, settings: Any) -> None:
+    settings.RUNNERS_LOG_SIZE_LIMIT = 5
+    saved_run(config={"SILENT_AFTER": LIMIT}, log_size=10)
+    for copy in [RunnerRun.objects.get(), RunnerRun.objects.get()]:
+        run_output.mark(copy, LogState(10, LIMIT), timezone.now())
+    assert events() == ["run.silent", "run.log_too_large"]
+
+
+def test_a_size_limit_of_0_is_off(settings: Any) -> None:
+    settings.RUNNERS_LOG_SIZE_LIMIT = 0
+    run = saved_run(log_size=10)
+    run_output.mark(run, LogState(10, 0), timezone.now())
+    assert not RunnerRun.objects.get().log_too_large
