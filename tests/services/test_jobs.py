@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sqlite3
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +175,28 @@ def test_two_rows_of_one_submission_are_one_attempt(local: RunnerRun, account: S
     assert (first.remote_id, second.remote_id, second.status) == (7, 8, "COMPLETED")
 
 
+def test_reading_the_history_does_not_make_a_writer_fail(local: RunnerRun, account: StubAccount) -> None:
+    """Autosubmit opens the history with sqlite3's default timeout, 5 s."""
+    names = [f"a001_{number}_SIM" for number in range(300)]
+    job_lists.write(account.home, "a001", [job(name, "COMPLETED", id=9) for name in names])
+    file = job_lists.history(account.home, "a001", [row(name, job_id=9) for name in names])
+    found: list[bool] = []
+
+    def read() -> None:
+        for _ in range(5):
+            jobs.forget()
+            found.append(jobs.page_of(local, JobQuery(limit=300)).has_history)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    while reader.is_alive():
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute("UPDATE job_data SET finish = finish + 1")
+        time.sleep(0.01)
+    reader.join()
+    assert found == [True] * 5
+
+
 @pytest.mark.parametrize("kind", ["missing", "text", "directory", "fifo", "other tables", "empty"])
 def test_without_a_history_the_jobs_are_still_known(local: RunnerRun, account: StubAccount, kind: str) -> None:
     job_lists.write(account.home, "a001", MIXED)
@@ -185,7 +211,7 @@ def test_without_a_history_the_jobs_are_still_known(local: RunnerRun, account: S
     elif kind == "empty":
         file.touch()
     elif kind == "other tables":
-        job_lists.sqlite3.connect(file).execute("CREATE TABLE job_data (x)")
+        sqlite3.connect(file).execute("CREATE TABLE job_data (x)")
     found = jobs.page_of(local, JobQuery())
     assert (found.counts.total, found.has_history) == (4, False)
 

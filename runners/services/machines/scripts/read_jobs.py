@@ -308,21 +308,34 @@ def _described(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attempts(path: str, names: list[str]) -> dict[str, list[dict[str, Any]]] | None:
-    """Return the rows of the history database for these jobs, by name; None if it cannot be read.
+    """Return the rows of the history database for these jobs, by name; None if it cannot be read within 1 s.
 
-    Autosubmit waits 5 s for a lock. This query holds its shared lock for some milliseconds, and 1 s at most.
+    Autosubmit waits 5 s for a lock. A query holds its shared lock for some milliseconds.
     """
     try:
         import sqlite3
 
         os.close(_open(path))
-        uri = "file:%s?mode=ro" % path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        database = sqlite3.connect(uri, uri=True, timeout=0.5, isolation_level=None)
     except (ImportError, OSError, ValueError):
         return None
-    except sqlite3.Error:
-        return None
     end = time.time() + 1
+    while True:
+        try:
+            return _history(path, names, end)
+        except sqlite3.OperationalError:  # locked, or just between the steps of a writer
+            if time.time() > end:
+                return None
+            time.sleep(0.02)
+        except sqlite3.Error:  # no database, or a damaged one
+            return None
+
+
+def _history(path: str, names: list[str], end: float) -> dict[str, list[dict[str, Any]]] | None:
+    """Return what `_attempts` does. Raises sqlite3.Error; OperationalError also at the time `end`."""
+    import sqlite3
+
+    uri = "file:%s?mode=ro" % path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    database = sqlite3.connect(uri, uri=True, timeout=0.1, isolation_level=None)
     try:
         database.text_factory = lambda text: text.decode("utf-8", "replace")
         database.set_progress_handler(lambda: time.time() > end, 10000)
@@ -345,8 +358,6 @@ def _attempts(path: str, names: list[str]) -> dict[str, list[dict[str, Any]]] | 
                 rows = found.get(values["job_name"])
                 if rows is not None and len(rows) < MOST_ATTEMPTS:
                     rows.append(values)
-    except sqlite3.Error:
-        return None
     finally:
         database.close()
     return {name: [_attempt(row, last_run) for row in reversed(rows)] for name, rows in found.items()}
