@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 
 from runners import printable
-from runners.models import WebhookEvent
+from runners.models import WebhookEvent, WebhookFormat
 
 LIMIT = 3000  # characters of a message; Slack cuts longer ones
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~<>])")
@@ -64,6 +64,6 @@ def _text(value: object) -> str:
 
 
 _FORMATS: dict[str, tuple[Callable[[str], str], Callable[[str, str], str]]] = {
-    "slack": (_slack, lambda url, words: f"<{url}|{words}>"),
-    "mattermost": (_mattermost, lambda url, words: f"[{words}]({url})"),
+    WebhookFormat.SLACK: (_slack, lambda url, words: f"<{url}|{words}>"),
+    WebhookFormat.MATTERMOST: (_mattermost, lambda url, words: f"[{words}]({url})"),
 }

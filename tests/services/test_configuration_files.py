@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import signal
 import stat
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -31,7 +33,8 @@ from runners.services import configuration_files as files
 from runners.services.configuration_diff import masked
 from runners.services.machines import scripts
 from runners.services.machines.runner import CommandResult, Runner
-from tests.support.environments import StubAccount
+from tests.support.environments import AutosubmitAccount, StubAccount
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -441,3 +444,38 @@ def test_a_difference_of_large_files_is_bounded() -> None:
     assert masked(old, new, "x.yml").endswith("@@ line 1: 30000 lines became 30000 lines @@")
     assert masked("a" * 250_000, "b" * 250_000, "x.yml").count("\n") == 4
     assert masked("\n" * 2900, "a\n" * 2900, "x.yml")
+
+
+# --- Real Autosubmit --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+def test_a_run_by_hand_refuses_a_change_and_autosubmit_reads_what_was_changed(autosubmit: AutosubmitAccount) -> None:
+    expid = autosubmit.short_experiment("sleep 300")
+    given = {"config": autosubmit.config("VENV"), "expid": expid}
+    path = f"jobs_{expid}.yml"
+    assert path in [each.path for each in files.list_files(**given).files]
+    file = files.read_file(**given, path=path)
+    new = file.content.replace("  ONE:", "  # another one\n  TWO:", 1)
+    assert new != file.content
+    change = {**given, "path": path, "content": new, "expected": file.digest}
+    process = subprocess.Popen(
+        [str(autosubmit.programs / "autosubmit"), "run", expid],
+        env={"HOME": str(autosubmit.home), "PATH": os.defpath, "TERM": "dumb"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: "RUNNING" in autosubmit.job_statuses(expid).values(), 90, what="the job")
+        with pytest.raises(AlreadyRunning, match="locked"):
+            files.write_file(**change, audit=AuditRecord())
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        autosubmit.kill()
+    assert files.write_file(**change, audit=AuditRecord()).is_changed
+    autosubmit.autosubmit("create", "-np", "-f", expid, check=False)
+    assert f"{expid}_TWO" in autosubmit.job_statuses(expid)
