@@ -58,7 +58,6 @@ BY_NAME: dict[str, Any] = {
     "milliseconds": 12,
     "seconds": 6.5,
     "next_cursor": "cnVuIDE3",
-    "version": "20260120T093000.123456Z-0123456789abcdef",
     "fingerprint": "SHA256:Nb1h4jZ3kZl0Cm2bVSV8sC7Ih5o2FJbYc0m5W2d6nYQ",
     "trusted_fingerprint": "SHA256:2kqv1iB3l4cQ0N7uT9oH2a8WcE5rXyZ6dGfMjKpSsLw",
 }
@@ -163,7 +162,7 @@ class Recorder:
                 lambda found: f"{found[1]} {5 if found[1].lower() == 'operation' else 17}",
             ),
             (r"SHA256:[A-Za-z0-9+/]{43}", BY_NAME["fingerprint"]),
-            (r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{16}", BY_NAME["version"]),
+            (r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{16}", "20260120T093000.123456Z-0123456789abcdef"),
             (r"\b[0-9a-f]{32,}\b", "0123456789abcdef0123456789abcdef"),
             (r"(ssh-ed25519) [A-Za-z0-9+/=]{60,}", r"\1 AAAAC3NzaC1lZDI1NTE5AAAAIB2u9ZJ"),
             (r"cursor=\w+", "cursor=cnVuIDE3"),
