@@ -34,8 +34,14 @@ TEST = "test"
 TEST_PAUSE = timedelta(seconds=60)  # between two test messages of one person
 _SALT = "runners.mail.unsubscribe"
 _HAPPENED = {
-    WebhookEvent.SILENT: "has had no output for a time, or its log is large",
+    WebhookEvent.SILENT: "is silent: it has had no output for longer than its profile allows",
+    WebhookEvent.LOG_TOO_LARGE: "has a log that is longer than the limit of the service",
     WebhookEvent.RESTARTED: "was started again, or could not be",
+}
+_SUBJECTS = {
+    WebhookEvent.SILENT: "is silent",
+    WebhookEvent.LOG_TOO_LARGE: "has a very large log",
+    WebhookEvent.RESTARTED: "started again",
 }
 
 
@@ -92,7 +98,7 @@ def is_full() -> bool:
 
 def subject_of(run: RunnerRun, event: WebhookEvent) -> str:
     """Return the subject: one printable line."""
-    words = "is silent" if event == WebhookEvent.SILENT else "started again" if event in _HAPPENED else run.status
+    words = _SUBJECTS.get(event, run.status)
     reason = f" ({run.reason})" if run.reason and event not in _HAPPENED else ""
     return printable.line(f"[Autosubmit] {run.expid}: run {run.pk} {words}{reason}", SUBJECT_LIMIT)
 
@@ -106,6 +112,7 @@ def body_of(run: RunnerRun, event: WebhookEvent, data: dict[str, Any], subscript
         "Machine": f"{run.user or 'an unknown account'} on {run.host or 'this machine'}",
         "Started by": run.started_by,
         "Requested": f"{run.created:%Y-%m-%d %H:%M:%S %Z}",
+        "Last output": f"{run.last_output_at:%Y-%m-%d %H:%M:%S %Z}" if run.last_output_at else "",
         "Ended": f"{run.finished:%Y-%m-%d %H:%M:%S %Z}" if run.finished else "",
     }
     lines = [f"Run {run.pk} of experiment {run.expid} {happened}{code}.", ""]

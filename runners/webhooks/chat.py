@@ -23,7 +23,8 @@ _WORDS = {
     WebhookEvent.COMPLETED: "has completed",
     WebhookEvent.TERMINATED: "was terminated",
     WebhookEvent.NEVER_STARTED: "was never started",
-    WebhookEvent.SILENT: "has had no output for a time, or its log is large",
+    WebhookEvent.SILENT: "has had no output for longer than its profile allows",
+    WebhookEvent.LOG_TOO_LARGE: "has a log that is longer than the limit of the service",
     WebhookEvent.RESTARTED: "was started again, or could not be",
 }
 

@@ -20,10 +20,12 @@ from profiles.yaml.format import InvalidConfiguration
 from profiles.yaml.importer import export_configuration, import_configuration
 from profiles.yaml.reader import parse
 from profiles.yaml.writer import dump
-from runners.models import RunnerRun, WebhookDelivery
+from runners.models import Mail, MailSubscription, RunnerRun, WebhookDelivery
 from runners.services import probing, run_output
 from runners.services.machines.probe import LogState
 from runners.services.machines.runner import Runner, exchange_ended
+from runners.services.representations import run_fields
+from runners.webhooks.chat import body_of
 from tests.support.api import Api
 from tests.support.contract import launch
 from tests.support.environments import StubAccount
@@ -276,3 +278,21 @@ def test_a_size_limit_of_0_is_off(settings: Any) -> None:
     run = saved_run(log_size=10)
     run_output.mark(run, LogState(10, 0), timezone.now())
     assert not RunnerRun.objects.get().log_too_large
+
+
+def test_mail_and_chat_say_which_mark_it_is(settings: Any) -> None:
+    settings.EMAIL_HOST = "mail.example.org"
+    settings.RUNNERS_LOG_SIZE_LIMIT = 5
+    ana = User.objects.create_user("ana", email="ana@example.org")
+    MailSubscription.objects.create(user=ana)
+    run = saved_run(config={"SILENT_AFTER": LIMIT}, log_size=10, started_by="ana")
+    run_output.mark(run, LogState(10, LIMIT), timezone.now())
+    silent, large = Mail.objects.order_by("id")
+    assert "is silent" in silent.subject and "is silent: it has had no output" in silent.body
+    assert "very large log" in large.subject and "longer than the limit" in large.body
+    assert "has ended" not in silent.body + large.body
+    texts = [
+        body_of("slack", {"type": event, "data": run_fields(run)})["text"]
+        for event in ("run.silent", "run.log_too_large")
+    ]
+    assert "no output" in texts[0] and "longer than the limit" in texts[1]
