@@ -15,6 +15,7 @@ from rest_framework.reverse import reverse
 from runners.api.base import CommandViewSet
 from runners.api.operations.serializers import OperationSerializer
 from runners.commands.base import OneShotCommand
+from runners.commands.set_job_status import WHILE_RUNNING
 from runners.models import IdempotencyRecord, Operation
 from runners.services import execute, idempotency, operations
 from runners.services.machines.bulkheads import BULKHEADS
@@ -59,7 +60,9 @@ class LongCommandViewSet(CommandViewSet):
         if data["dry_run"]:
             return self.planned(execute.plan(command, **given))
         preference = Preference.of(request)
-        if not command.is_long or not (preference.is_async or self.record):
+        # A change of a running experiment is no command that could go on without this request.
+        is_inside = not command.is_long or data["params"].get(WHILE_RUNNING)
+        if is_inside or not (preference.is_async or self.record):
             return Response(execute.body_of(command, execute.execute(command, audit=self.audit, **given)))
         limit = settings.RUNNERS_OPERATION_TIMEOUT if preference.is_async else settings.RUNNERS_COMMAND_TIMEOUT
         if self.record:

@@ -68,17 +68,46 @@ _SPLITS = r"\[[A-Za-z0-9 ,:-]{1,200}\]"
 _ONE_SECTION = re.compile(r"([^\s,\[\]]{1,255})\s*(\[[^\[\]]{0,1000}\])?[\s,]*")
 
 
+# Statuses that a running Autosubmit takes from its file. Others would be active ones, or are not known by all versions.
+WHILE_RUNNING = "while_running"
+STATUSES_WHILE_RUNNING = ("READY", "COMPLETED", "WAITING", "SUSPENDED", "FAILED")
+_FILTERS_WHILE_RUNNING = (JOB_NAMES, "filter_status", "filter_type")
+
+
+_HANDED_OVER = {
+    "read": "Autosubmit has taken the change of {expid}, but its job list does not show all of it yet.",
+    "waiting": "The change of {expid} waits: Autosubmit has not taken it yet. It will with its next round.",
+    "withdrawn": "No job of {expid} was changed: the run ended before it took the change. Send the request again.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """What became of a change that was handed to a running Autosubmit.
+
+    `state`: applied (the job list shows it), read (Autosubmit has taken the file, and the job list does not show the
+    whole change yet), waiting (it has not taken the file yet), withdrawn (the run ended before; nothing was changed).
+    `applied_at`: when the whole change was seen, ISO 8601. `not_applied`: jobs without the change, at most
+    CHANGED_LIMIT.
+    """
+
+    state: str
+    applied_at: str | None
+    not_applied: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What a setstatus has changed.
 
     `changed`: the number of changed jobs. `jobs`: the new status of each of them, at most CHANGED_LIMIT. `selected`:
-    how many jobs the filters select; None if this version does not say.
+    how many jobs the filters select; None if this version does not say. `handed_over`: None unless a run executed.
     """
 
     jobs: dict[str, str]
     changed: int
     selected: int | None
+    handed_over: HandedOver | None = None
 
     @property
     def unchanged(self) -> int | None:
@@ -227,6 +256,14 @@ class SetJobStatus(OneShotCommand):
         ),
         CHECK_WRAPPER,
         UPDATE_VERSION,
+        Flag(
+            name=WHILE_RUNNING,
+            help="Change the statuses even if the experiment runs: through the file that a running Autosubmit reads. "
+            "With job_names_list, filter_status and filter_type only.",
+            label="Also while it runs",
+            hint="The running Autosubmit reads the change with its next round. Jobs by name, status or section only.",
+            is_rare=True,
+        ),
     )
     message = "Job status for experiment {expid} set successfully."
     members = (
@@ -256,6 +293,25 @@ class SetJobStatus(OneShotCommand):
                     "null like `selected`.",
                     is_nullable=True,
                 ),
+            ),
+        ),
+        Member(
+            WHILE_RUNNING,
+            "object",
+            "What became of a change while the experiment runs; null if it did not run.",
+            is_nullable=True,
+            title="HandedOver",
+            text="A change that was handed to a running Autosubmit.",
+            members=(
+                Member(
+                    "state",
+                    "text",
+                    "applied: the job list shows the whole change. read: Autosubmit has taken the change, and the job "
+                    "list does not show all of it yet. waiting: Autosubmit has not taken it yet, and will with its "
+                    "next round. withdrawn: the run ended before, and nothing was changed.",
+                ),
+                Member("applied_at", "text", "When the whole change was seen in the job list.", is_nullable=True),
+                Member("not_applied", "texts", "Jobs that do not show the change yet, at most 1,000."),
             ),
         ),
     )
@@ -319,6 +375,20 @@ class SetJobStatus(OneShotCommand):
                 {given[1]: f"Give only one of {' and '.join(given)}: Autosubmit would ignore all but one."}
             )
 
+        if params.get(WHILE_RUNNING):
+            self._validate_while_running(params)
+
+    def _validate_while_running(self, params: Params) -> None:
+        names = [each.name for each in self.parameters]
+        for name in [*(name for name in CHUNK_FILTERS), "check_wrapper", "update_version"]:
+            if name in names and params.get(name):
+                raise InvalidParams({name: f"Not with while_running: give {' or '.join(_FILTERS_WHILE_RUNNING)}."})
+        if any("[" in section for section in params.get("filter_type") or ()):
+            raise InvalidParams({"filter_type": "Not with splits together with while_running."})
+        if params["final_status"] not in STATUSES_WHILE_RUNNING:
+            known = ", ".join(STATUSES_WHILE_RUNNING)
+            raise InvalidParams({"final_status": f"A running Autosubmit sets jobs only to one of {known}."})
+
     def validate_for(self, expid: str, params: Params) -> None:
         foreign = [name for name in params[JOB_NAMES] if not name.startswith(f"{expid}_")]
         if foreign:
@@ -369,6 +439,8 @@ class SetJobStatus(OneShotCommand):
 
     def message_of(self, outcome: CommandOutcome) -> str:
         changes = outcome.changes
+        if changes and changes.handed_over and changes.handed_over.state != "applied":
+            return _HANDED_OVER[changes.handed_over.state].format(expid=outcome.expid)
         if changes is None or changes.changed:
             return super().message_of(outcome)
         if changes.selected == 0:
@@ -391,7 +463,8 @@ class SetJobStatus(OneShotCommand):
         if changes is None:  # an operation whose stored result cannot be read
             return {}
         counts = {"selected": changes.selected, "changed": changes.changed, "unchanged": changes.unchanged}
-        return {"changed": changes.jobs, "counts": counts}
+        handed_over = asdict(changes.handed_over) if changes.handed_over else None
+        return {"changed": changes.jobs, "counts": counts, WHILE_RUNNING: handed_over}
 
     def stored(self, changes: Changes | None) -> Any:
         return asdict(changes) if changes else None

@@ -34,7 +34,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import AuditRecord, RunnerRun
-from runners.services import foreign_runs, lifecycle, run_options
+from runners.services import foreign_runs, lifecycle, run_options, while_running
 from runners.services.active_runs import forget_earlier_runs, in_use, require_idle, run_in_the_way
 from runners.services.audit import begin
 from runners.services.machines import scripts
@@ -55,6 +55,8 @@ def execute(
     Raises InvalidRequest (Autosubmit rejects a parameter, nothing was changed), CommandFailed and the errors of
     `Runner.execute`; AlreadyRunning, ExperimentNotFound and AccountBusy for commands that can have them.
     """
+    if running := while_running.run_to_change(command, expid, config, params):
+        return while_running.change(running, params, audit)
     argv = command.argv(expid, params)
     start = timezone.now()
     _prepare(command, expid, config, audit)
@@ -73,6 +75,8 @@ def preview(
     command: OneShotCommand, *, expid: str, config: RunnerConfig, params: Params, audit: AuditRecord
 ) -> CommandOutcome:
     """Ask Autosubmit what `execute` would change; nothing is saved. Raises the errors of `execute`."""
+    if running := while_running.run_to_change(command, expid, config, params):
+        return while_running.preview(running, params)
     argv = command.preview_argv(expid, params)
     _prepare(command, expid, config, audit)
     result = _execute(command, expid, config, argv, audit)
@@ -128,7 +132,10 @@ def plan(
     the errors of `notes_of`.
     """
     warnings: list[str] = []
-    if command.has_notes and with_notes:
+    running = while_running.run_to_change(command, expid, config, params) if with_notes else None
+    if running:
+        warnings = while_running.plan_warnings(running, params)
+    elif command.has_notes and with_notes:
         require_idle(expid=expid, config=config)
         try:
             warnings = notes_of(command, expid=expid, config=config, params=params, is_done=False)

@@ -498,6 +498,24 @@ def no_directory(expid: str) -> str:
     return _filled("no_directory", expid=expid)
 
 
+def write_update_list(directory: str, name: str, others: Sequence[str], size: int) -> str:
+    """Return the script that writes standard input, `size` bytes, into the new file `name` of `directory`.
+
+    It prints `written INODE`; `waiting` if that file or one of `others` exists; `no-directory`; or `not-written`.
+    """
+    return _filled("write_update_list", directory=directory, name=name, others=others, size=size)
+
+
+def update_list_state(directory: str, name: str, inode: int, *, remove: bool = False) -> str:
+    """Return the script that prints `waiting` while the file still has this inode, else `gone`.
+
+    `remove`: remove the file then, and print `removed`.
+    """
+    return _filled(
+        "update_list_state", directory=directory, name=name, inode=inode, remove=Shell("true" if remove else "false")
+    )
+
+
 def clean(targets: Iterable[tuple[str, Sequence[str]]], *, dry_run: bool) -> str:
     """Return the script that removes the directories of ended runs. It prints a line for each run: `KEY ANSWER KIB`.
 
