@@ -86,7 +86,7 @@ def pages(app: AppServer, *requests: tuple[str, dict[str, str] | None]) -> list[
 def test_the_service_documents_and_describes_them(app: AppServer) -> None:
     found = document(app)
     schemas = found["components"]["schemas"]
-    assert f"{PREFIX}command/archive-experiment" in found["paths"]
+    assert f"{PREFIX}command/store-experiment" in found["paths"]
     assert schemas["ModuleLoaderType"]["enum"] == ["CONDA", "VENV", "LMOD", "NO_MODULE", "SPACK"]
     assert schemas["RunnerType"]["enum"] == ["LOCAL", "SSH", "POD"]
     assert schemas["ProfilePODParams"]["properties"]["ZONE"]["oneOf"][0] == {
@@ -96,7 +96,7 @@ def test_the_service_documents_and_describes_them(app: AppServer) -> None:
     }
     profiles = app.get(f"{PREFIX}configuration/profiles").body
     assert profiles["SITE"] == PROFILE
-    assert app.get(f"{PREFIX}configuration/endpoints").body["ARCHIVE_EXPERIMENT"] == {"ENABLED": True}
+    assert app.get(f"{PREFIX}configuration/endpoints").body["STORE_EXPERIMENT"] == {"ENABLED": True}
     asked = {item["parameter"]: item for item in app.get(f"{PREFIX}profiles/OPEN/requirements").body["requirements"]}
     assert asked["RUNNER_TYPE"]["choices"] == ["LOCAL", "SSH", "POD"]
     assert asked["MODULES"]["required_when"] == {"MODULE_LOADER_TYPE": ["CONDA", "VENV", "LMOD", "SPACK"]}
@@ -110,7 +110,7 @@ def test_the_service_documents_and_describes_them(app: AppServer) -> None:
         "help": "the zone of the cluster",
     }
     assert yaml.safe_load(app.manage("export_profiles"))["RUNNER_CONFIGURATION"]["PROFILES"]["SITE"] == PROFILE
-    assert "archive-experiment" in [command["name"] for command in app.get(f"{PREFIX}commands").body["commands"]]
+    assert "store-experiment" in [command["name"] for command in app.get(f"{PREFIX}commands").body["commands"]]
     assert app.manage("makemigrations", "--check").strip() == "No changes detected"
 
 
@@ -118,17 +118,17 @@ def test_a_command_of_the_site_runs_with_its_loader_and_its_runner(app: AppServe
     account.experiment("a001")
     account.control("archive", PRINT=ARCHIVED, LAST=1, EXIT=0)
     body = {"expid": "a001", "profile_name": "SITE", "profile_params": {}, "command_params": {"noclean": True}}
-    planned = app.post(f"{PREFIX}command/archive-experiment", {**body, "dry_run": True})
+    planned = app.post(f"{PREFIX}command/store-experiment", {**body, "dry_run": True})
     assert planned.body["where"] == "pod@login-1.zone3"
-    done = app.post(f"{PREFIX}command/archive-experiment", body)
+    done = app.post(f"{PREFIX}command/store-experiment", body)
     assert (done.status, done.body["message"]) == (200, "Experiment a001 was archived.")
     assert account.calls("archive") == [["archive", "--noclean", "--", "a001"]]
     assert account.environments()[-1]["SPACK_LOADED"] == "autosubmit@4.1"
-    argv = ["-S", "-m", "runners.cli", "--url", app.url, "archive-experiment", "a001", "--profile", "SITE", "--dry-run"]
+    argv = ["-S", "-m", "runners.cli", "--url", app.url, "store-experiment", "a001", "--profile", "SITE", "--dry-run"]
     client = subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert "autosubmit archive -- a001" in client.stdout, client.stderr
     refused = app.post(
-        f"{PREFIX}command/archive-experiment",
+        f"{PREFIX}command/store-experiment",
         {**body, "profile_name": "OPEN", "profile_params": {**PROFILE, "MODULES": "../x", "POD": {"NAME": "login-1"}}},
     )
     assert refused.status == 400
@@ -153,7 +153,7 @@ def test_a_run_in_the_sites_runner(app: AppServer, account: StubAccount) -> None
 def test_pages_and_admin_offer_them(app: AppServer) -> None:
     form, add, change = pages(
         app,
-        ("/experiments/archive-experiment?profile_name=OPEN", None),
+        ("/experiments/store-experiment?profile_name=OPEN", None),
         ("/admin/profiles/runnerprofile/add/", None),
         ("/admin/profiles/runnerprofile/2/change/", None),
     )

@@ -8,8 +8,8 @@ from runners.commands.parameters import Flag, Params
 
 
 class ArchiveExperiment(OneShotCommand):
-    name = "archive-experiment"
-    toggle = Toggle("ARCHIVE_EXPERIMENT", "archive-experiment")
+    name = "store-experiment"
+    toggle = Toggle("STORE_EXPERIMENT", "store-experiment")
     action = Action.RUN
     parameters = (Flag(name="noclean", option="--noclean", help="Do not clean it before.", label="Do not clean it"),)
     needs_idle = True
