@@ -14,6 +14,7 @@ from runners.commands.set_job_status import SET_JOB_STATUS
 from runners.commands.update_description import UPDATE_DESCRIPTION
 from runners.models import AuditRecord, RunnerRun
 from runners.services import execute, starting
+from runners.services.machines import scripts
 from runners.services.machines.registry import get_runner
 from tests.support.environments import StubAccount
 
@@ -67,7 +68,9 @@ def test_the_plan_of_a_run_is_what_its_directory_then_holds(config: RunnerConfig
     assert (planned.argv, planned.detached) == (["autosubmit", "run", "a001"], True)
     assert not RunnerRun.objects.exists()
     run = starting.run_experiment(expid="a001", config=config, profile_name="MACHINE", audit=AuditRecord())
-    text = (account.home / ".autosubmit-runners" / run.key / "command.sh").read_text().replace(run.key, "RUN")
+    text = (account.home / ".autosubmit-runners" / run.key / "command.sh").read_text()
+    # In command.sh, "$1" is the directory of the run.
+    text = text.replace('"$1"', f'"$HOME"/{scripts.BASE}/RUN').replace(run.key, "RUN")
     preparation, command = planned.script.rsplit(" && exec ", 1)
     assert preparation in text
     assert text.strip().endswith(f" && exec {command}")
