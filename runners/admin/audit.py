@@ -36,9 +36,9 @@ class OutcomeFilter(ChoiceFilter):
 COMMANDS = (  # the names that callers pass to `audited`: Autosubmit's commands, and what the service does itself
     *audit_names(),
     *("check-profile", "approve-host-key", "forget-host-key", "create-ssh-key", "create-ssh-ca"),
-    *("revoke-ssh-certificates", "abandon-run", "run-again", "clean-runs"),
+    *("revoke-ssh-certificates", "abandon-run", "run-again", "cancel-restart", "clean-runs"),
     *("approve-host-authority", "forget-host-authority"),
-    "change-configuration",
+    *("change-configuration", "write-configuration", "restore-configuration"),
 )
 
 
