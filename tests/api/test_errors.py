@@ -53,6 +53,7 @@ PROMISED = {
     "already_running": 409,
     "foreign_run": 409,
     "not_running": 409,
+    "nothing_to_run": 409,
     "still_reachable": 409,
     "stopped_during_launch": 409,
     "ambiguous": 409,
