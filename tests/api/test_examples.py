@@ -621,8 +621,7 @@ def machines(world: World) -> None:
     """Each way in which a machine is not accessible, for each operation that contacts a machine. a001 runs there."""
     world.account.control("run", SLEEP=600)
     world.run = world.ask("run_experiment", BODIES["run_experiment"], keep=False)["runner_id"]
-    asking = (*PROFILED, "stop_experiment", *LOGS, *JOBS)
-    asking = (*PROFILED, "stop_experiment", *LOGS, "run_again")
+    asking = (*PROFILED, "stop_experiment", *LOGS, *JOBS, "run_again")
     elsewhere = {"run_experiment": {**BODIES["run_experiment"], "expid": "a002"}}
     sshd = world.sshd
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,40 +16,10 @@ import pytest
 
 from runners.cli.service import Exit
 from tests.support.api import unused_expid
+from tests.support.cli import HERE, Cli
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, free_port, wait_for
 from tests.support.servers import ROOT, AppServer, SSHServer
-
-HERE = ("--profile", "HERE")
-
-
-class Cli:
-    """The client as a script calls it, in a separate process."""
-
-    def __init__(self, url: str, token: str = "") -> None:
-        self.env = {"PATH": os.environ["PATH"], "AUTOSUBMIT_RUNNERS_URL": url, "AUTOSUBMIT_RUNNERS_TOKEN": token}
-
-    def argv(self, *args: str) -> list[str]:
-        return [sys.executable, "-S", "-m", "runners.cli", *args]  # -S: only the standard library
-
-    def __call__(self, *args: str, expect: Exit = Exit.OK) -> str:
-        done = subprocess.run(
-            self.argv(*args),
-            env=self.env,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100 * PATIENCE,
-        )
-        self.told = done.stderr
-        assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
-        return done.stdout
-
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.argv(*args), env=self.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
 
 
 @pytest.fixture

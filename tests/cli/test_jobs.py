@@ -7,8 +7,8 @@ import json
 import pytest
 
 from runners.cli.service import Exit
-from tests.cli.test_cli import HERE, Cli
 from tests.support import job_lists
+from tests.support.cli import HERE, Cli
 from tests.support.environments import StubAccount
 from tests.support.job_lists import job, row
 from tests.support.servers import AppServer
