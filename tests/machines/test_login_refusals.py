@@ -27,12 +27,17 @@ pytestmark = [
 ]
 
 WORDS = "Maintenance until Monday. Questions to hpc@site.example"
-UNSHARE = ["unshare", "--mount", "--fork", "--kill-child", "sh", "-c"]
+UNSHARE = ["unshare", "--mount", "sh", "-c"]  # no fork: the server itself gets the TERM of its end
 
 
 def replace_file(path: str, by: Path) -> list[str]:
     """Return the command in front of sshd that gives it, and only it, another file or directory at `path`."""
-    return [*UNSHARE, f'mount --make-rprivate / && mount --bind {by} {path} && exec "$@"', "sh"]
+    return [*UNSHARE, mounts({path: by}), "sh"]
+
+
+def mounts(files: dict[str, Path]) -> str:
+    binds = "".join(f" && mount --bind {by} {path}" for path, by in files.items())
+    return f'mount --make-rprivate /{binds} && exec "$@"'
 
 
 @pytest.mark.parametrize("site_banner", [False, True], ids=["no banner", "a banner for everybody"])
@@ -59,6 +64,37 @@ def test_words_of_pam_are_repeated_and_the_keys_not_blamed(
         greet(sshd)
     assert WORDS in caught.value.detail
     assert "authorized_keys" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("entry", "error", "words"),
+    [
+        ("root:*:0:0:99999:7:::\n", RunnerUnreachable, "its password has expired. Log in by hand and change it"),
+        ("root:*:19000:0:99999:7::19001:\n", AuthenticationFailed, "account has expired"),
+    ],
+    ids=["expired password", "expired account"],
+)
+def test_an_expired_password_or_account_of_pam_is_told_as_such(
+    account: StubAccount,
+    tmp_path: Path,
+    make_sshd: Callable[..., SSHServer],
+    entry: str,
+    error: type[RunnerUnreachable],
+    words: str,
+) -> None:
+    """The real pam_unix reads another /etc/shadow, in a mount namespace."""
+    need(Path("/etc/pam.d/sshd").exists(), "PAM's file for sshd")
+    pam, shadow = tmp_path / "pam", tmp_path / "shadow"
+    pam.write_text("auth required pam_permit.so\naccount required pam_unix.so\nsession required pam_permit.so\n")
+    shadow.write_text(entry)
+    shadow.chmod(0o600)
+    sshd = make_sshd(account.home, options={"UsePAM": "yes"})
+    sshd.stop()
+    sshd.prefix = [*UNSHARE, mounts({"/etc/pam.d/sshd": pam, "/etc/shadow": shadow}), "sh"]
+    sshd.start()
+    with pytest.raises(error, match=words) as caught:
+        greet(sshd)
+    assert "authorized_keys" not in caught.value.detail and "start-up file" not in caught.value.detail
 
 
 def test_a_banner_is_repeated_where_keys_are_rejected(
