@@ -169,7 +169,7 @@ from runners.webhooks import http as webhook_http
 from runners.services.check import _reach
 from runners.services.machines.registry import get_runner
 from runners_project import bounded
-known_hosts.provide_approved_keys(lambda names: ())  # no database here
+known_hosts.provide_approved_keys(lambda names: (), tuple)  # no database here
 settings.RUNNERS_CONNECT_TIMEOUT = 2
 port, user = int(sys.argv[1]), sys.argv[2]
 def runner(host):

@@ -24,7 +24,8 @@ expid=@expid@ known=@known@ foreign=
 [ -z "$expid" ] || foreign_runs
 [ -z "$foreign" ] || { printf '@FAILED@ @FOREIGN_RUN@\n%s' "$foreign"; exit @FOREIGN_RUN@; }
 base=@BASE_DIRECTORY@; dir=$base/@key@; text=@text@
-[ -d "$base" ] || mkdir -m 700 "$base" || failed @NO_RUN_DIRECTORY@
+# Another launch may create it at the same moment.
+[ -d "$base" ] || mkdir -m 700 "$base" || [ -d "$base" ] || failed @NO_RUN_DIRECTORY@
 [ -O "$base" ] || { echo @FAILED@ @NO_RUN_DIRECTORY@; @FOREIGN@; }
 . process.sh
 . supervisor.sh

@@ -66,7 +66,7 @@ class Connection:
     opened: float = field(default_factory=time.monotonic)
     used: float = field(default_factory=time.monotonic)
     is_discarded: bool = False  # no longer in the pool; its last user closes it
-    oldest: float = OLDEST  # seconds after which it gets no new commands
+    lifetime: float | None = None  # seconds after which it gets no new commands; None: OLDEST
 
     @property
     def is_alive(self) -> bool:
@@ -214,7 +214,7 @@ class ConnectionPool:
                 for dead in [c for c in target.connections if not c.is_alive]:
                     target.connections.remove(dead)
                     dead.close()  # its jump hosts may well be alive
-                self._discard(target, [c for c in target.connections if now - c.opened > c.oldest])
+                self._discard(target, [c for c in target.connections if now - c.opened > (OLDEST if c.lifetime is None else c.lifetime)])
                 usable = [c for c in target.connections if c.channels < target.limit]
                 if usable:
                     connection = min(usable, key=lambda c: c.channels)
@@ -241,7 +241,7 @@ class ConnectionPool:
             *jumps, client = connect.connect(ssh, deadline.end)
             connection = Connection(client, jumps, channels=1)
             if ssh.uses_person:  # so a revoked certificate is not used for longer than one that was stolen
-                connection.oldest = min(OLDEST, settings.RUNNERS_SSH_CERTIFICATE_LIFETIME)
+                connection.lifetime = min(OLDEST, settings.RUNNERS_SSH_CERTIFICATE_LIFETIME)
             with target.condition:
                 target.connections.append(connection)
         except RunnerServiceError as error:
