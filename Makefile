@@ -36,6 +36,7 @@ test: install-dev autosubmit ## Install what the tests need (Debian packages as 
 	@tools/install-test-tools
 	@tools/conda
 	@tools/environment-modules
+	@tools/autosubmit-venv 4.0.105 || [ $$? = 3 ]  # needs Python 3.9
 	@tools/sdk/install
 	@tools/run-tests $(TESTS)
 

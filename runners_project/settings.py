@@ -288,6 +288,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "CheckStageName": "runners.api.profiles.serializers.STAGE_CHOICES",
         "CommandParameterKind": "runners.api.commands.responses.PARAMETER_KINDS",
         "CommandPermission": "runners.api.commands.responses.ACTIONS",
+        "FirstStep": "runners.api.run_again.serializers.FIRST_STEPS",
+        "RestartCause": "runners.web.requests.RESTART_CAUSES",
         "ParameterType": "runners.api.profiles.serializers.PARAMETER_TYPES",
     },
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,

@@ -260,11 +260,14 @@ def _camel(command: Command) -> str:
     return command.name.title().replace("-", "")
 
 
+RESTART_CAUSES = list(restart_plans.CAUSES.items())
+
+
 class RestartRequest(StrictSerializer):
     """When the run is to be started again automatically, as the same person and with the same configuration."""
 
     on = serializers.ListField(
-        child=serializers.ChoiceField(choices=list(restart_plans.CAUSES.items())),
+        child=serializers.ChoiceField(choices=RESTART_CAUSES),
         allow_empty=False,
         max_length=len(restart_plans.CAUSES),
         help_text="lost: the machine was rebooted during the run and answers again. platform: Autosubmit gave up "

@@ -213,7 +213,9 @@ def test_a_deleted_experiment_keeps_its_runs(account: StubAccount, api: Api) -> 
 def real(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[AutosubmitAccount]:
-    need(autosubmit_venv(request.param), f"Autosubmit {request.param}: tools/autosubmit-venv {request.param}")
+    if request.param == OLDEST and not autosubmit_venv(OLDEST).is_dir():
+        pytest.skip(f"Autosubmit {OLDEST} needs Python 3.9, which is not installed: see tools/autosubmit-venv")
+    need(autosubmit_venv(request.param).is_dir(), f"Autosubmit {request.param}")
     account = AutosubmitAccount(tmp_path, request.param)
     live_in(account, monkeypatch)
     yield account

@@ -18,16 +18,16 @@ SignIn = Callable[..., None]
 def test_only_what_a_profile_leaves_open_is_asked_for(page: Page, stub_site: AppServer, sign_in: SignIn) -> None:
     sign_in(page, stub_site)
     page.goto(f"{stub_site.url}/start")
-    expect(page.get_by_label("Experiment")).to_have_count(0)
+    expect(page.locator("[name=expid]")).to_have_count(0)
 
     page.get_by_label("CLUSTER").check()
     account = page.get_by_label("Account on that machine")
     expect(account).not_to_have_value("")  # the preferred username
-    page.get_by_label("Experiment").fill("a001")
+    page.locator("[name=expid]").fill("a001")
 
     page.get_by_label("THIS_MACHINE").check()
     expect(account).to_have_count(0)
-    expect(page.get_by_label("Experiment")).to_have_value("a001")
+    expect(page.locator("[name=expid]")).to_have_value("a001")
 
     page.get_by_label("YOURS").check()
     expect(page.get_by_label("How to reach the machine")).to_be_visible()
@@ -37,7 +37,7 @@ def test_only_what_a_profile_leaves_open_is_asked_for(page: Page, stub_site: App
     expect(page.get_by_label("SSH port")).to_have_attribute("max", "65535")
     page.get_by_label("How to prepare the environment").select_option("VENV")
     expect(page.get_by_text("The absolute path of one virtual environment.")).to_be_visible()
-    expect(page.get_by_label("Experiment")).to_have_value("a001")
+    expect(page.locator("[name=expid]")).to_have_value("a001")
     check_accessible(page)
     keep(page, "start-open")
 
@@ -51,7 +51,7 @@ def test_a_mistake_is_shown_at_its_field_and_the_input_is_kept(
     page.get_by_label("How to reach the machine").select_option("SSH")
     page.get_by_label("Machine", exact=False).last.wait_for()
     page.get_by_label("SSH port").fill("70000")
-    page.get_by_label("Experiment").fill("A001")
+    page.locator("[name=expid]").fill("A001")
     page.get_by_role("button", name="Preview").click()
     expect(page.get_by_role("alert")).to_be_focused()
     port = page.locator(".field", has=page.get_by_label("SSH port"))
@@ -59,7 +59,7 @@ def test_a_mistake_is_shown_at_its_field_and_the_input_is_kept(
     expect(port.locator(".errorlist")).to_be_visible()
     expect(page.get_by_label("SSH port")).to_have_value("70000")
     expect(page.get_by_label("SSH port")).to_have_attribute("aria-invalid", "true")
-    expect(page.locator(".field", has=page.get_by_label("Experiment")).locator(".errorlist")).to_contain_text("A001")
+    expect(page.locator(".field", has=page.locator("[name=expid]")).locator(".errorlist")).to_contain_text("A001")
     check_accessible(page)
     keep(page, "start-errors")
 
@@ -74,11 +74,11 @@ def test_input_typed_while_a_choice_is_loading_is_kept(
     page.route("**/start", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
     with page.expect_request(lambda request: request.method == "POST"):
         page.get_by_label("How to reach the machine").select_option("SSH")
-    page.get_by_label("Experiment").fill("a001")
+    page.locator("[name=expid]").fill("a001")
     wait_for(lambda: held, what="the choice")
     held[0].continue_()
     expect(page.get_by_label("Account on that machine")).to_be_visible()  # only the rebuilt form has this field
-    expect(page.get_by_label("Experiment")).to_have_value("a001")
+    expect(page.locator("[name=expid]")).to_have_value("a001")
     expect(page.get_by_label("How to reach the machine")).to_have_value("SSH")
 
 
@@ -152,7 +152,7 @@ def test_an_error_of_the_machine_is_shown_in_plain_text(
     page.get_by_role("button", name="Start the run").click()
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("SSH authentication failed")
-    expect(page.get_by_label("Experiment")).to_have_value("a001")
+    expect(page.locator("[name=expid]")).to_have_value("a001")
     page.goto(f"{stub_site.url}/experiments/a001")
     expect(page.get_by_text("SSH authentication failed on the machine")).to_be_visible()
 
@@ -170,7 +170,7 @@ def test_an_experiment_is_created_listed_and_described(
     page.get_by_role("button", name="Create the experiment").click()
     page.wait_for_url(re.compile("job-list"))
     expect(page.get_by_role("status").first).to_contain_text("was created")
-    expid = page.get_by_label("Experiment").input_value()
+    expid = page.locator("[name=expid]").input_value()
     assert re.fullmatch("[a-z][a-z0-9]{3}", expid)
     assert "--description=-tides & 'winds'\n\U0001f30a" in account.calls("expid")[0]
     page.get_by_role("button", name="Create the job list").click()

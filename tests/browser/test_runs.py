@@ -23,7 +23,7 @@ def start(page: Page, server: AppServer, expid: str) -> None:
     """Start a run with the form, from the dashboard to the run's page."""
     page.goto(f"{server.url}/")
     page.get_by_role("link", name="Start a run").first.click()
-    page.get_by_label("Experiment").fill(expid)
+    page.locator("[name=expid]").fill(expid)
     page.get_by_role("button", name="Start the run").click(timeout=AUTOSUBMIT)
     page.wait_for_url(RUN_URL, timeout=AUTOSUBMIT)
 

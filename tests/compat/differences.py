@@ -53,6 +53,7 @@ DIFFERENCES: dict[str, dict[str, str]] = {
             "executed as the service's account. Here Autosubmit gets the exact text."
         )
     },
+    "update-experiment-description of an experiment that does not exist": {"HTTP status: 500 -> 404": _NAMED},
     "all endpoints off: get-runner-run-status": {
         "HTTP status: 403 -> 200": "The toggle RUNNER_RUN forbids starting and stopping. Here active runs stay visible."
     },

@@ -128,7 +128,7 @@ def test_enumerations_have_names_that_do_not_change() -> None:
     names = {name for name, schema in DOCUMENT["components"]["schemas"].items() if "enum" in schema}
     assert names == {
         *("CancelOutcome", "CheckStageName", "FinalStatus", "JobCancelOutcome", "LogEncoding", "ModuleLoaderType"),
-        *("CommandParameterKind", "CommandPermission", "JobLogStream", "JobOrdering"),
+        *("CommandParameterKind", "CommandPermission", "FirstStep", "JobLogStream", "JobOrdering", "RestartCause"),
         *("OperationKind", "OperationStatus", "ParameterType", "RunOrdering", "RunReason", "RunStatus", "RunnerType"),
     }
     inline = re.findall(r'"enum":', json.dumps(DOCUMENT))

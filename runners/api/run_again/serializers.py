@@ -14,11 +14,14 @@ from runners.web.fields import FlagField, WordField
 from runners.web.requests import DRY_RUN, StrictSerializer, params_field
 
 
+FIRST_STEPS = [step.value for step in First]
+
+
 class RunAgainRequest(StrictSerializer):
     """What is done before the run, and the options of the run. All members are optional."""
 
     first = WordField(
-        choices=tuple(First),
+        choices=FIRST_STEPS,
         unknown="{value} is not known. Send one of failed_to_waiting, recover, or nothing.",
         required=False,
         default=First.NOTHING,

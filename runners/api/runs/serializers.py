@@ -12,9 +12,8 @@ from profiles.rules import RUNNERS, loader_choices, runner_choices
 from runners.api.pagination import LARGEST_PAGE_SIZE, PAGE_SIZE, number_of
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.services.representations import run_fields
-from runners.services.restart_plans import CAUSES
 from runners.web.fields import ExpidField, StrictTextField
-from runners.web.requests import StrictSerializer
+from runners.web.requests import RESTART_CAUSES, StrictSerializer
 
 ORDERINGS = {"-created": "newest first", "created": "oldest first"}
 
@@ -121,7 +120,7 @@ class RestartOfRun(serializers.Serializer[Any]):
     """When a run is started again automatically, and what has become of it."""
 
     on = serializers.ListField(
-        child=serializers.ChoiceField(choices=list(CAUSES)), help_text="The ends after which it is started again."
+        child=serializers.ChoiceField(choices=RESTART_CAUSES), help_text="The ends after which it is started again."
     )
     attempts = serializers.IntegerField(help_text="How many restarts there may be, one after the other.")
     used = serializers.IntegerField(help_text="How many automatic restarts have led to this run.")

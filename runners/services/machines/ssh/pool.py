@@ -214,7 +214,10 @@ class ConnectionPool:
                 for dead in [c for c in target.connections if not c.is_alive]:
                     target.connections.remove(dead)
                     dead.close()  # its jump hosts may well be alive
-                self._discard(target, [c for c in target.connections if now - c.opened > (OLDEST if c.lifetime is None else c.lifetime)])
+                self._discard(
+                    target,
+                    [c for c in target.connections if now - c.opened > (OLDEST if c.lifetime is None else c.lifetime)],
+                )
                 usable = [c for c in target.connections if c.channels < target.limit]
                 if usable:
                     connection = min(usable, key=lambda c: c.channels)
