@@ -13,7 +13,6 @@ from runners.services.run_again import First
 from runners.web.fields import FlagField, WordField
 from runners.web.requests import DRY_RUN, StrictSerializer, params_field
 
-
 FIRST_STEPS = [step.value for step in First]
 
 
