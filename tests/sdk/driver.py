@@ -31,12 +31,12 @@ from autosubmit_runners_client import (
     OperationStatus,
     PlanAnswer,
     Problem,
-    Run,
     RunExperimentRequest,
     RunReason,
     RunsApi,
     RunStartedAnswer,
     RunStatus,
+    RunStatusAnswer,
     RunStatusRequest,
     RunStoppedAnswer,
     SetJobStatusParams,
@@ -88,7 +88,7 @@ class Driver:
         expect(CommandAnswer, self.commands.create_job_list(job_list))
         return first.expid
 
-    def ended(self, expid: str) -> Run:
+    def ended(self, expid: str) -> RunStatusAnswer:
         """Return the experiment's run once it has ended."""
         deadline = time.monotonic() + PATIENCE
         while (run := self.runs.get_runner_run_status(RunStatusRequest(expid=expid))).status is RunStatus.ACTIVE:

@@ -54,7 +54,7 @@ async function create(api: Api, profile: string, description: string): Promise<s
   return first.expid;
 }
 
-async function ended(api: Api, expid: string): Promise<Schemas["Run"]> {
+async function ended(api: Api, expid: string): Promise<Schemas["RunStatusAnswer"]> {
   const deadline = Date.now() + PATIENCE;
   for (;;) {
     const run = good(await api.POST("/v4/runners/command/get-runner-run-status", { body: { expid } }));
@@ -99,7 +99,7 @@ async function runAndStop(api: Api, profile: string): Promise<void> {
   const again = bad(await api.POST("/v4/runners/command/run-experiment", { body }));
   console.log("again:", again.status, again.code, again.run?.runner_id === started.runner_id);
   const stopped = good(await api.POST("/v4/runners/command/stop-experiment", { body: { expid } }));
-  if (isPlan(stopped)) throw new Error("expected a stopped run");
+  if (isPlan(stopped) || !("status" in stopped)) throw new Error("expected a stopped run");
   console.log("stopped:", stopped.status, stopped.reason === "stopped", stopped.steps.at(-1)?.ended);
   console.log("stop again:", bad(await api.POST("/v4/runners/command/stop-experiment", { body: { expid } })).code);
 }

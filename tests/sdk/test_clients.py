@@ -36,7 +36,7 @@ def test_the_generated_java_client_does_the_main_job(service: Service) -> None:
 def test_r_accepts_the_generated_r_client(service: Service) -> None:
     need(clients.GENERATOR.exists(), "openapi-generator (tools/sdk/install)")
     need(shutil.which("Rscript"), "R (tools/install-test-tools)")
-    assert len(list((clients.r_client(service.document) / "R").glob("*_api.R"))) == 5
+    assert len(list((clients.r_client(service.document) / "R").glob("*_api.R"))) == 6
 
 
 def test_the_generated_typescript_client_does_the_main_job(service: Service) -> None:

@@ -8,7 +8,7 @@ import org.autosubmit.runners.client.api.RunsApi;
 import org.autosubmit.runners.client.model.CreateExperimentParams;
 import org.autosubmit.runners.client.model.CreateExperimentRequest;
 import org.autosubmit.runners.client.model.Problem;
-import org.autosubmit.runners.client.model.Run;
+import org.autosubmit.runners.client.model.RunStatusAnswer;
 import org.autosubmit.runners.client.model.RunExperimentRequest;
 import org.autosubmit.runners.client.model.RunStartedAnswer;
 import org.autosubmit.runners.client.model.RunStatus;
@@ -41,7 +41,7 @@ public class Driver {
 
     RunStatusRequest ask = new RunStatusRequest().expid(expid);
     long deadline = System.currentTimeMillis() + PATIENCE;
-    Run run = runs.getRunnerRunStatus(ask);
+    RunStatusAnswer run = runs.getRunnerRunStatus(ask);
     while (run.getStatus() == RunStatus.ACTIVE && System.currentTimeMillis() < deadline) {
       Thread.sleep(200);
       run = runs.getRunnerRunStatus(ask);
