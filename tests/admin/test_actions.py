@@ -95,6 +95,7 @@ def test_a_run_is_stopped_after_a_question_even_with_the_toggle_off(
 def test_an_admin_stops_the_run_of_the_page_and_not_a_later_one(
     admin_client: Client, run: RunnerRun, account: StubAccount, sshd: SSHServer
 ) -> None:
+    account.kill()
     lifecycle.finish_run(run, reason=RunReason.LOST)
     config = sshd.config("NO_MODULE")
     later = starting.run_experiment(expid="a001", config=config, profile_name="", audit=AuditRecord())
@@ -293,7 +294,13 @@ def test_a_webhook_is_created_with_offered_events_and_profiles(admin_client: Cli
     html = admin_client.get(url("webhook", "add")).content.decode()
     secret = re.search(r'value="(whsec_[^"]+)"', html)
     assert secret
-    fields = {"name": "H", "enabled": "on", "url": "https://example.com/h", "secret": html_module.unescape(secret[1])}
+    fields = {
+        "name": "H",
+        "enabled": "on",
+        "format": "generic",
+        "url": "https://example.com/h",
+        "secret": html_module.unescape(secret[1]),
+    }
     response = admin_client.post(url("webhook", "add"), {**fields, "events": ["run.completed"], "profile_names": ["P"]})
     assert response.status_code == 302
     hook = Webhook.objects.get()
