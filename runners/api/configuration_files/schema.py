@@ -18,7 +18,7 @@ from runners.api.configuration_files.serializers import (
     VersionsAnswer,
     WriteFileRequest,
 )
-from runners.api.openapi.describe import BUSY, COMMON, LOG_ERRORS, problems, reading
+from runners.api.openapi.describe import BUSY, COMMON, EXPID_IN_PATH, LOG_ERRORS, problems, reading
 
 # The codes of reading a file, which include those of reading a log.
 _USE: tuple[str, ...] = ("invalid_request", "permission_denied", "invalid_profile", "profile_forbidden")
@@ -30,7 +30,6 @@ _CHANGE: tuple[str, ...] = (
     "precondition_failed",
     *BUSY,
 )
-_EXPID = OpenApiParameter("expid", OpenApiTypes.STR, OpenApiParameter.PATH, description="The experiment.")
 _ETAG = OpenApiParameter(
     "ETag", OpenApiTypes.STR, OpenApiParameter.HEADER, response=[200], description="Of the content in this answer."
 )
@@ -53,7 +52,7 @@ def _reading(operation_id: str, summary: str, text: str, answer: Any, query: Any
         codes=_USE,
         tag="experiments",
         query=query,
-        headers=[_EXPID, *([_ETAG] if etag else [])],
+        headers=[EXPID_IN_PATH, *([_ETAG] if etag else [])],
     )
 
 
@@ -90,7 +89,7 @@ def _changing(operation_id: str, summary: str, text: str, body: Any, *, never: s
         summary=summary,
         description=text,
         tags=["experiments"],
-        parameters=[_EXPID, FileQuery, _IF_MATCH, _ETAG],
+        parameters=[EXPID_IN_PATH, FileQuery, _IF_MATCH, _ETAG],
         request=body,
         responses={200: ChangeAnswer, **problems(*COMMON, *codes)},
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from drf_spectacular.utils import OpenApiParameter
 
 from runners.api.job_scripts.serializers import JobScriptAnswer, JobScriptQuery, JobScriptsAnswer, JobScriptsQuery
-from runners.api.openapi.describe import LOG_ERRORS, reading
+from runners.api.openapi.describe import EXPID_IN_PATH, LOG_ERRORS, reading
 
-EXPID = OpenApiParameter("expid", str, OpenApiParameter.PATH, description="The id of the experiment.")
 NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, description="The name of the file, as a001_SIM.cmd.")
 CODES = (
     *("invalid_request", "permission_denied", "profile_not_found", "profile_forbidden", "invalid_profile"),
@@ -23,7 +22,7 @@ list_job_scripts = reading(
     codes=CODES,
     tag="commands",
     query=JobScriptsQuery,
-    headers=[EXPID],
+    headers=[EXPID_IN_PATH],
 )
 
 read_job_script = reading(
@@ -34,5 +33,5 @@ read_job_script = reading(
     codes=(*CODES, "script_not_found"),
     tag="commands",
     query=JobScriptQuery,
-    headers=[EXPID, NAME],
+    headers=[EXPID_IN_PATH, NAME],
 )

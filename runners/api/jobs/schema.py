@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from drf_spectacular.utils import OpenApiParameter
-
 from runners.api.jobs.serializers import ExperimentJobsQuery, JobLogQuery, JobsAnswer, JobsQuery
-from runners.api.openapi.describe import LOG_ERRORS, log, reading
+from runners.api.openapi.describe import EXPID_IN_PATH, LOG_ERRORS, log, reading
 
 NOW = (
     "The job list of the experiment as it is now, read from Autosubmit's own files on the machine, at most once per "
@@ -31,7 +29,7 @@ get_experiment_jobs = reading(
     answer=JobsAnswer,
     codes=("permission_denied", "profile_not_found", "profile_forbidden", "invalid_profile", *CODES),
     query=ExperimentJobsQuery,
-    headers=[OpenApiParameter("expid", str, OpenApiParameter.PATH, description="The id of the experiment.")],
+    headers=[EXPID_IN_PATH],
 )
 
 get_job_log = log(

@@ -10,6 +10,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from runners.api.logs import LogChunkAnswer, LogQuery
 from runners.api.openapi import extensions  # noqa: F401  (drf-spectacular finds them once they are imported)
 from runners.api.problems import Problem
+from runners.commands.parameters import EXPID_PATTERN
 from runners.web.problems import PROBLEM_CONTENT_TYPE, PROBLEM_TYPES_BY_CODE
 
 LOG_ERRORS: tuple[str, ...] = ("runner_unreachable", "host_key_unknown", "host_key_changed", "authentication_failed")
@@ -39,6 +40,12 @@ def reading(
     )
 
 
+EXPID_IN_PATH = OpenApiParameter(
+    "expid",
+    {"type": "string", "pattern": f"^{EXPID_PATTERN}$"},
+    OpenApiParameter.PATH,
+    description="The id of the experiment.",
+)
 _LOG_HEADERS = [
     OpenApiParameter(f"X-Log-{name}", kind, OpenApiParameter.HEADER, response=[200], description=text)
     for name, kind, text in (

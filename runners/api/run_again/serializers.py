@@ -20,7 +20,7 @@ class RunAgainRequest(StrictSerializer):
     """What is done before the run, and the options of the run. All members are optional."""
 
     first = WordField(
-        choices=FIRST_STEPS,
+        choices=tuple(FIRST_STEPS),
         unknown="{value} is not known. Send one of failed_to_waiting, recover, or nothing.",
         required=False,
         default=First.NOTHING,
