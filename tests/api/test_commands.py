@@ -100,6 +100,7 @@ def test_set_job_status_hands_every_filter_on(api: Api, account: StubAccount) ->
         ],
         "changed": {"a001_ONE": "COMPLETED"},
         "counts": {"selected": 1, "changed": 1, "unchanged": 0},
+        "while_running": None,
     }
     (call,) = account.calls("setstatus")
     assert set(call) >= {

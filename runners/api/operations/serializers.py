@@ -28,6 +28,10 @@ class _OperationResult(serializers.Serializer[Any]):
     def get_attribute(self, instance: Operation) -> dict[str, Any] | None:
         return operations.body_of(instance) if instance.result is not None else None
 
+    def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
+        """Return the members that the command answers. The base class shows an absent nullable member as null."""
+        return {name: value for name, value in super().to_representation(instance).items() if name in instance}
+
     message = serializers.CharField()
     warnings = serializers.ListField(child=serializers.CharField())
 
