@@ -33,7 +33,7 @@ from runners.exceptions import (
 )
 from runners.models import AuditRecord, RunnerRun
 from runners.services import access, execute, jobs, probing, run_options, runs, starting
-from runners.services.audit import audited
+from runners.services.audit import audited, begin
 from runners.services.execute import Plan
 from runners.services.machines.jobs import JobCounts
 from runners.services.machines.registry import get_runner
@@ -180,7 +180,7 @@ class RunAgain:
 def prepare(
     *, pk: int, user: Any, first: First = First.NOTHING, params: Params | None = None, audit: AuditRecord
 ) -> RunAgain:
-    """Check a request to run again the experiment of run `pk`. Nothing is changed.
+    """Check a request to run again the experiment of run `pk`. Only the audit record is stored.
 
     `params`: options of the new run; None: those of the run, without the ones that it waited for.
 
@@ -197,6 +197,7 @@ def prepare(
             raise EndpointDisabled(f"The {command.name} endpoint is currently disabled.")
         access.require(user, profile, command.action)
     config = _config_of(run, profile, user)
+    begin(audit)
     counts = _require_something_to_run(run, first)
     if params is None:
         params = options_of(run)

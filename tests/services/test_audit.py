@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -19,7 +21,7 @@ from runners.exceptions import CommandFailed
 from runners.models import AuditRecord, RunnerRun
 from runners.services import audit, own_process
 from runners.services.machines.local import LocalRunner
-from tests.support.api import Api
+from tests.support.api import Api, check
 from tests.support.commands import smallest_body, switch_all_on
 from tests.support.environments import StubAccount
 
@@ -27,6 +29,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 PROFILE = {"profile_name": "LOCAL_1", "profile_params": {}}
 EXPERIMENT = {"expid": "a001", **PROFILE}
+FILE = "/v4/runners/experiments/a001/config/file{action}?profile_name=LOCAL_1&path=jobs_a001.yml"
+OLD, NEW = "A: 0\n", "A: 1\n"  # the contents of that file
 GONE = "a-boot-id pid:[1] 1 1 0"  # the owner of a record that began on another node or in an earlier boot
 # The commands in the order of the requests: the command or path, and the body of each.
 COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,10 +41,15 @@ COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
         {**EXPERIMENT, "command_params": {"final_status": "READY", "job_names_list": ["a001_SIM"]}},
     ),
     "update-experiment-description": ("update-experiment-description", {**EXPERIMENT, "description": "d"}),
+    "delete-experiment": ("delete-experiment", {**PROFILE, "expid": "a002", "confirm_expid": "a002"}),
+    "write-configuration": (FILE.format(action=""), {"content": NEW}),
+    "restore-configuration": (FILE.format(action="/restore"), {}),  # the version is known after the write
     "run-experiment": ("run-experiment", EXPERIMENT),
     "stop-experiment": ("stop-experiment", {"expid": "a001"}),
     "check-profile": ("/v4/runners/profiles/LOCAL_1/check", {}),
     "abandon-run": ("/v4/runners/runs/{run}/abandon", {"reason": "The machine is gone."}),
+    "cancel-restart": ("/v4/runners/runs/{run}/cancel-restart", {}),
+    "run-again": ("/v4/runners/runs/{run}/run-again", {}),
 }
 # The commands whose smallest body is enough come first: no run is in their way then.
 COMMANDS = {
@@ -56,6 +65,8 @@ def api(client: Client, settings: Any, account: StubAccount) -> Api:
     settings.THROTTLE_COMMANDS = ""
     RunnerProfile.objects.create(name="LOCAL_1", runner_type="LOCAL", module_loader_type="NO_MODULE")
     account.experiment("a001")
+    account.experiment("a002")
+    (account.home / "autosubmit" / "a001" / "conf" / "jobs_a001.yml").write_text(OLD)
     switch_all_on()
     return Api(client)
 
@@ -79,17 +90,28 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     post_save.disconnect(saved, sender=AuditRecord)
 
 
+def etag(content: str) -> str:
+    return f'"{hashlib.sha256(content.encode()).hexdigest()}"'
+
+
 def test_a_record_is_written_before_a_machine_is_asked_and_completed_at_the_end(
     api: Api, account: StubAccount, events: list[str]
 ) -> None:
     account.control("run", SLEEP=60)
     seen = {}
     for name, (path, body) in COMMANDS.items():
+        send, headers = api.client.post, {}
+        if name == "write-configuration":
+            send, headers = api.client.put, {"If-Match": etag(OLD)}
+        if name == "restore-configuration":
+            (version,) = api.get(FILE.format(action="/versions"))["versions"]
+            body, headers = {"version": version["version"]}, {"If-Match": etag(NEW)}
         events.clear()
         run = RunnerRun.objects.order_by("-id").first()
-        api.post(path.format(run=run.pk if run else 0), body, expect=(200, 409))
+        place = api.path(path.format(run=run.pk if run else 0))
+        check(send(place, json.dumps(body), "application/json", headers=headers), (200, 409))
         seen[name] = [events[0], events[-1]]
-    assert seen.pop("abandon-run") == ["under_way", "not_running"]
+    assert seen.pop("abandon-run") == seen.pop("cancel-restart") == ["under_way", "not_running"]
     assert seen == dict.fromkeys(seen, ["under_way", "ok"])
     assert AuditRecord.objects.count() == len(COMMANDS)
     assert not AuditRecord.objects.exclude(owner=None, owned_until=None)
