@@ -211,8 +211,9 @@ class StubAccount(Account):
         return [os.fsdecode(file.read_bytes()).split("\0")[:-1] for file in files]
 
     def reset(self) -> None:
-        """Remove all processes, experiments, controls, calls and run directories."""
+        """Remove all processes, experiments, controls, calls, run directories and the configuration of Autosubmit."""
         self.kill()
+        (self.home / ".autosubmitrc").unlink(missing_ok=True)
         for path in (self._state, self.home / "autosubmit", self.home / ".autosubmit-runners"):
             shutil.rmtree(path, ignore_errors=True)
 
