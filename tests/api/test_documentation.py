@@ -19,9 +19,16 @@ def test_every_error_is_in_the_table_with_its_status() -> None:
             for status in statuses.split(", ")}  # fmt: skip
     kinds = set(PROBLEM_TYPES_BY_CODE.values())
     assert {(kind.status, kind.code) for kind in kinds} <= told
-    assert {code for _, code in told} - {"exit_code", "output", "run", "run_id", "steps", "choices"} <= {
-        kind.code for kind in kinds
-    }
+    assert {code for _, code in told} - {
+        "exit_code",
+        "output",
+        "run",
+        "run_id",
+        "steps",
+        "choices",
+        "etag",
+        "foreign",
+    } <= {kind.code for kind in kinds}
 
 
 def test_every_state_of_an_operation_and_every_long_command_is_told() -> None:

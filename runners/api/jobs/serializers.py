@@ -35,7 +35,11 @@ class JobsQuery(StrictSerializer):
     """Filters are named as the members that they look at; several are combined with AND."""
 
     status = StatusesField(
-        required=False, max_length=200, help_text="One or several statuses, separated by commas: FAILED,RUNNING."
+        required=False,
+        max_length=200,
+        pattern="[A-Za-z0-9_, -]*",
+        rule=f"give one or several of {', '.join(STATUSES)}, separated by commas.",
+        help_text="One or several statuses, separated by commas: FAILED,RUNNING.",
     )
     section = StrictTextField(required=False, max_length=MOST_TEXT, help_text="Jobs of exactly this section.")
     member = StrictTextField(required=False, max_length=MOST_TEXT, help_text="Jobs of exactly this member.")
