@@ -403,7 +403,6 @@ def test_a_job_list_without_jobs_is_a_success_with_a_warning(
         job_list.write_bytes(pickle.dumps([("a001_ONE", 0, 1, 0, "ONE", None, None, None, "", "", "", "", None)]))
         assert api.post("create-job-list", body)["warnings"] == []
     finally:
-        configuration.unlink(missing_ok=True)
         shutil.rmtree(root)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -397,8 +399,10 @@ def test_a_machine_that_dies_before_the_replacement_leaves_the_file_and_the_repe
     assert (conf / "jobs_a001.yml").read_text() == "A: 1\n"
 
 
-def test_without_python_the_error_names_it(local: RunnerConfig, account: StubAccount, at_login: Any) -> None:
-    at_login("PATH=/nonexistent\n")
+def test_without_python_the_error_names_it(local: RunnerConfig, at_login: Any, tmp_path: Path) -> None:
+    (tmp_path / "mkdir").symlink_to(shutil.which("mkdir") or "")
+    (tmp_path / "chmod").symlink_to(shutil.which("chmod") or "")
+    at_login(f"PATH={shlex.quote(str(tmp_path))}\n")
     with pytest.raises(RunnerServiceError, match="python3"):
         read(local)
 

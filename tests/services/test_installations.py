@@ -366,14 +366,6 @@ def judged(profile: str) -> tuple[str, str]:
     return str(database), " ".join(conflicts)
 
 
-@pytest.fixture
-def rc_files(account: StubAccount, other: StubAccount) -> Iterator[None]:
-    yield
-    for each in (account, other):
-        (each.home / ".autosubmitrc").unlink(missing_ok=True)
-
-
-@pytest.mark.usefixtures("rc_files")
 def test_the_connection_test_compares_databases_with_installations(
     api: Api, account: StubAccount, other: StubAccount, tmp_path: Path
 ) -> None:
@@ -409,7 +401,6 @@ def test_the_connection_test_compares_databases_with_installations(
     assert len(SeenDatabase.objects.all()) == 1
 
 
-@pytest.mark.usefixtures("rc_files")
 @pytest.mark.parametrize(
     "text",
     [
@@ -432,7 +423,6 @@ def test_a_configuration_without_a_database_is_not_an_error(account: StubAccount
     assert autosubmit_databases.read(get_runner(account.config())) is None
 
 
-@pytest.mark.usefixtures("rc_files")
 def test_a_database_server_is_shown_without_its_password(account: StubAccount) -> None:
     use_database(
         account, "/a", backend="postgres", connection_url="postgresql://ana:se%cret@DB.example.com/as?password=x"
