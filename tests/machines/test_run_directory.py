@@ -210,6 +210,26 @@ def test_a_home_that_cannot_be_used_is_named_with_what_to_do(
     assert launch(runner)
 
 
+def test_another_command_may_create_the_directory_of_runs_at_the_same_time(
+    account: StubAccount, at_login: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """This `mkdir` creates the directory of runs before the real `mkdir` tries it."""
+    program, real = tmp_path / "mkdir", shutil.which("mkdir")
+    program.write_text(
+        f'#!/bin/bash\ncase ${{!#}} in */{scripts.BASE}) {real} -m 700 "${{!#}}" ;; esac\nexec {real} "$@"\n'
+    )
+    program.chmod(0o755)
+    at_login(f"PATH={tmp_path}:$PATH\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    runner = get_runner(account.config("NO_MODULE"))
+    script = get_module_loader(runner.config).wrap(["pwd"])
+    directory = account.home / scripts.BASE
+    result = runner.execute(script, login=True, timeout=TIMEOUT)
+    assert (result.exit_code, result.text.strip(), result.stderr.strip()) == (0, str(directory), b"")
+    shutil.rmtree(directory)
+    launch(runner)
+
+
 def test_without_a_home_an_ended_run_is_not_called_killed_and_its_log_is_not_called_empty(
     runner: Runner, runs: Path
 ) -> None:
