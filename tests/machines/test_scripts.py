@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +53,26 @@ def layout(script: str) -> str:
     text = f"f() {{\n{script}\n}}\ndeclare -f f"
     done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=60 * PATIENCE, check=True)
     return "\n".join(line.strip() for line in done.stdout.splitlines())
+
+
+def test_threads_may_make_the_first_python_script_at_once() -> None:
+    """The garbage collector runs while Python parses, and its callbacks and finalizers let other threads run."""
+    start = threading.Barrier(8)
+
+    def make(_number: int) -> str:
+        start.wait(30 * PATIENCE)
+        return scripts.configuration_files({})[3]
+
+    def let_others_run(_phase: str, _facts: object) -> None:
+        time.sleep(0.001)
+
+    scripts._python.cache_clear()
+    gc.callbacks.append(let_others_run)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert len(set(pool.map(make, range(8)))) == 1
+    finally:
+        gc.callbacks.remove(let_others_run)
 
 
 def test_every_script_is_used() -> None:

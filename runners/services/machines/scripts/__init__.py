@@ -23,6 +23,7 @@ import ast
 import json
 import math
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -58,6 +59,8 @@ _BASH = ("bash", "--norc", "-p")
 _FOLDER = Path(__file__).parent
 _INCLUDE = re.compile(r"\. ([a-z_]+)\.sh")
 _PLACEHOLDER = re.compile(r"@([A-Za-z_]+)@")
+# Two threads that parse at once may get a SystemError (AST constructor recursion depth mismatch) in CPython 3.11.
+_PARSING = threading.Lock()
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_./,:+@-]")
 
 
@@ -390,7 +393,8 @@ def _python(name: str) -> str:
 
     It is sent with each request, so it is made short.
     """
-    tree = ast.parse((_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+    with _PARSING:
+        tree = ast.parse((_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
