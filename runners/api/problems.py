@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from runners.api.runs.serializers import RunSerializer, StopStep
+from runners.api.runs.serializers import ForeignRunSerializer, RunSerializer, StopStep
 from runners.models import Operation
 from runners.services import operations
 from runners.web.problems import problem, problem_type_of
@@ -57,6 +57,16 @@ class Problem(serializers.Serializer[Any]):
     run = RunSerializer(required=False, help_text="The active run, or the last one.")
     run_id = serializers.IntegerField(
         required=False, help_text="The run that may have been started, or is still alive."
+    )
+    foreign = ForeignRunSerializer(required=False, help_text="The process that runs the experiment (foreign_run).")
+    counts = serializers.DictField(
+        child=serializers.IntegerField(), required=False, help_text="Number of jobs by status, and in total."
+    )
+    line = serializers.IntegerField(required=False, help_text="Where a file is malformed, beginning with 1.")
+    column = serializers.IntegerField(required=False, help_text="The same within its line.")
+    etag = serializers.CharField(required=False, help_text="The ETag of the file now (precondition_failed).")
+    digest = serializers.CharField(
+        required=False, help_text="The digest of the content that may have been written (outcome_unknown)."
     )
     machine = serializers.CharField(required=False, help_text="machine_busy: the account of the machine.")
     requests = serializers.IntegerField(required=False, help_text="machine_busy: number of requests that use it.")

@@ -21,7 +21,7 @@ from runners.commands.output import listed
 from runners.commands.parameters import InvalidParams, Params
 from runners.commands.registry import one_shot_commands
 from runners.commands.run_experiment import RUN_EXPERIMENT
-from runners.commands.set_job_status import SET_JOB_STATUS
+from runners.commands.set_job_status import SET_JOB_STATUS, WHILE_RUNNING
 from runners.exceptions import (
     AlreadyRunning,
     EndpointDisabled,
@@ -78,7 +78,9 @@ class Step:
     answer: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"command": self.command, "message": self.message, "warnings": self.warnings, **self.answer}
+        # The experiment is idle here, so that set-job-status has nothing to tell about `while_running`.
+        told = {name: value for name, value in self.answer.items() if name != WHILE_RUNNING}
+        return {"command": self.command, "message": self.message, "warnings": self.warnings, **told}
 
 
 @dataclass(frozen=True, slots=True)

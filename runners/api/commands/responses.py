@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from profiles.api.serializers import SectionsMixin
 from profiles.rules import loader_choices, runner_choices
-from runners.api.runs.serializers import RunSerializer, StopStep
+from runners.api.runs.serializers import ForeignRunSerializer, RunSerializer, StopStep
 from runners.commands.base import Action, Command, Member, OneShotCommand
 from runners.commands.parameters import Parameter
 from runners.services.cancelling import MAX_JOBS, JobOutcome, Outcome
@@ -67,15 +67,6 @@ class RunStoppedAnswer(RunSerializer):
     warnings = serializers.ListField(
         child=serializers.CharField(), help_text="What may still run, and what to do before the next run."
     )
-
-
-class ForeignRunSerializer(serializers.Serializer[Any]):
-    """A process that runs an experiment and that this service has not started."""
-
-    pid = serializers.IntegerField()
-    since = serializers.DateTimeField(allow_null=True, help_text="When it started, by the machine's clock.")
-    host = serializers.CharField(help_text="The host name of the machine.")
-    command = serializers.CharField(help_text="Its command line, at most 200 characters.")
 
 
 class SeenForeignRunSerializer(ForeignRunSerializer):

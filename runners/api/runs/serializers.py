@@ -133,6 +133,15 @@ class RestartOfRun(serializers.Serializer[Any]):
     )
 
 
+class ForeignRunSerializer(serializers.Serializer[Any]):
+    """A process that runs an experiment and that this service has not started."""
+
+    pid = serializers.IntegerField()
+    since = serializers.DateTimeField(allow_null=True, help_text="When it started, by the machine's clock.")
+    host = serializers.CharField(help_text="The host name of the machine.")
+    command = serializers.CharField(help_text="Its command line, at most 200 characters.")
+
+
 class RunSerializer(serializers.Serializer[RunnerRun]):
     """One `autosubmit run`. The members up to `modified` are those of the Autosubmit API."""
 
