@@ -14,7 +14,7 @@ from importlib.util import find_spec
 # As in README.md, "Deploy", which gives the reasons.
 SERVE = (
     *("gunicorn", "runners_project.wsgi", "--workers", "2", "--threads", "8", "--bind", "127.0.0.1:8000"),
-    *("--graceful-timeout", "330", "--no-control-socket"),
+    *("--graceful-timeout", "330", "--limit-request-line", "8190", "--no-control-socket"),
 )
 WORKER = ("watch_runs", "--interval", "10")
 

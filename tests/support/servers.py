@@ -391,6 +391,7 @@ class AppServer:
     def start(self) -> None:
         argv = [sys.executable, "-m", "gunicorn", "runners_project.wsgi", f"--bind=127.0.0.1:{self.port}"]
         argv += [f"--workers={self._workers}", f"--threads={self._threads}", "--timeout=120", "--graceful-timeout=5"]
+        argv.append("--limit-request-line=8190")
         argv.append("--no-control-socket")  # by default, all servers share one file in the account's home
         self._process = start(argv, log=self.log, env=self.environment, cwd=ROOT)
         wait_for(self._answers, 60, what=f"the service on port {self.port}; its log is {self.log}")
