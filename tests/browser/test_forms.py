@@ -49,7 +49,7 @@ def test_a_mistake_is_shown_at_its_field_and_the_input_is_kept(
     sign_in(page, stub_site)
     page.goto(f"{stub_site.url}/start?profile_name=YOURS")
     page.get_by_label("How to reach the machine").select_option("SSH")
-    page.get_by_role("textbox", name="Machine").wait_for()
+    page.locator("[name='param-SSH.HOST']").wait_for()
     page.get_by_label("SSH port").fill("70000")
     page.locator("[name=expid]").fill("A001")
     page.get_by_role("button", name="Preview").click()
