@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,8 +77,41 @@ def test_threads_may_make_the_first_python_script_at_once() -> None:
         gc.callbacks.remove(let_others_run)
 
 
-def test_every_script_is_used() -> None:
-    source = Path(scripts.__file__).read_text(encoding="utf-8")
-    included = {name for file in FILES for line in file.read_text().splitlines() for name in [line.strip()]}
-    unused = [file.stem for file in FILES if f'"{file.stem}"' not in source and f". {file.name}" not in included]
-    assert unused == []
+def test_every_script_is_used_and_every_placeholder_has_a_value() -> None:
+    """A placeholder without a value is a KeyError when somebody first uses the script."""
+    calls = list(_calls_of_filled())
+    assert {name for name, _ in calls} | _included() == {file.stem for file in FILES}
+    wanted: set[str] = set()
+    for name, given in calls:
+        placeholders = set(scripts._PLACEHOLDER.findall("\n".join(scripts._lines(name))))
+        assert placeholders <= given | set(scripts._CONSTANTS), name
+        wanted |= placeholders
+    assert set(scripts._CONSTANTS) <= wanted
+
+
+def _calls_of_filled() -> Iterator[tuple[str, set[str]]]:
+    """Yield the script and the names of the values of each call of `_filled`."""
+    tree = ast.parse(Path(scripts.__file__).read_text(encoding="utf-8"))
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        dicts = {  # for `**values`
+            node.target.id: {str(ast.literal_eval(key)) for key in node.value.keys if key}
+            for node in ast.walk(function)
+            if isinstance(node, ast.AnnAssign)
+            and isinstance(node.value, ast.Dict)
+            and isinstance(node.target, ast.Name)
+        }
+        for call in ast.walk(function):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "_filled":
+                given = {keyword.arg for keyword in call.keywords if keyword.arg}
+                for keyword in call.keywords:
+                    if keyword.arg is None:
+                        assert isinstance(keyword.value, ast.Name)
+                        given |= dicts[keyword.value.id]
+                yield ast.literal_eval(call.args[0]), given
+
+
+def _included() -> set[str]:
+    lines = (line.strip() for file in FILES for line in file.read_text(encoding="utf-8").splitlines())
+    return {found[1] for line in lines if (found := scripts._INCLUDE.fullmatch(line))}
