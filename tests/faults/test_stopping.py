@@ -258,7 +258,9 @@ def test_two_simultaneous_stops_both_succeed_and_there_is_one_end(
 def test_a_stop_of_a_run_that_has_just_ended_succeeds(target: RunnerConfig, account: StubAccount) -> None:
     account.control("run", EXPID, EXIT=3)
     run = faults.start_run(target, EXPID)
-    wait_for(lambda: not of_run(run), what="an end that nobody has looked at")
+    # The exit code is stored a moment after the end of the command's processes.
+    directory = account.home / ".autosubmit-runners" / run.key
+    wait_for(lambda: list(directory.glob("ended.*")), what="an end that nobody has looked at")
     assert stored(run)["status"] == "ACTIVE"
     outcome = faults.stop_run(EXPID)
     assert actions(outcome) == [("look", True)]

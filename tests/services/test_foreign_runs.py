@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,10 @@ def sleeper(start: Start, account: Account, *words: str, **env: str) -> subproce
 
 def _sleeping(account: Account) -> str:
     folder = account.home / "sleeping"
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text("import time\ntime.sleep(600)\n")
+    file = folder / "sitecustomize.py"
+    if not file.exists():  # written once: a process that starts now would read a file that is just being replaced
+        folder.mkdir(exist_ok=True)
+        file.write_text("import time\ntime.sleep(600)\n")
     return str(folder)
 
 
@@ -395,4 +398,9 @@ def test_a_real_run_is_found_and_ended(
 
 
 def _open_files(pid: int) -> list[str]:
-    return [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    """Return the open files of a living process, except those that it closes meanwhile."""
+    found = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(each))
+    return found
