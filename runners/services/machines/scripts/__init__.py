@@ -387,14 +387,9 @@ def read_log(key: str, *, offset: int, limit: int) -> str:
     return _filled("read_log", key=key, offset=offset, limit=limit)
 
 
-@cache
-def _python(name: str) -> str:
-    """Return the code of a Python script: without comments, docstrings and annotations, for Python 3.6.
-
-    It is sent with each request, so it is made short.
-    """
-    with _PARSING:
-        tree = ast.parse((_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+def _tree(name: str) -> ast.Module:
+    """Return a Python script without docstrings and annotations. A file of this directory replaces its own import."""
+    tree = ast.parse((_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
@@ -402,8 +397,25 @@ def _python(name: str) -> str:
             node.returns = None
         if isinstance(node, ast.arg):
             node.annotation = None
-    hints = ("__future__", "typing")
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module in hints)]
+    body: list[ast.stmt] = []
+    for statement in tree.body:
+        module = (isinstance(statement, ast.ImportFrom) and statement.module) or ""
+        if module.startswith(f"{__name__}."):
+            body += _tree(module.removeprefix(f"{__name__}.")).body
+        elif module not in ("__future__", "typing"):
+            body.append(statement)
+    tree.body = body
+    return tree
+
+
+@cache
+def _python(name: str) -> str:
+    """Return the code of a Python script: without comments, docstrings and annotations, for Python 3.6.
+
+    It is sent with each request, so it is made short.
+    """
+    with _PARSING:
+        tree = _tree(name)
     return re.sub(r"(?m)^ +", lambda found: " " * (len(found[0]) // 4), ast.unparse(tree))
 
 

@@ -1,7 +1,5 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # The configuration file that Autosubmit reads: a list that can be joined with `&&`.
-{ file=
-if [ -n "$AUTOSUBMIT_CONFIGURATION" ] && [ -e "$AUTOSUBMIT_CONFIGURATION" ]; then file=$AUTOSUBMIT_CONFIGURATION
-else for each in @BASE_DIRECTORY@/.autosubmitrc "$HOME/.autosubmitrc" /etc/autosubmitrc /etc/.autosubmitrc; do
-if [ -e "$each" ]; then file=$each; break; fi; done; fi
-printf '\n%s\n%s\n' @marker@ "$(uname -n)"; if [ -f "$file" ]; then head -c @limit@ -- "$file"; fi; }
+{
+. find_autosubmitrc.sh
+printf '\n%s\n%s\n' @marker@ "$(uname -n)"; if [ -f "$rc" ]; then head -c @limit@ -- "$rc"; fi; }

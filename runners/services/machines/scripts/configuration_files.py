@@ -12,7 +12,6 @@ request and an object in JSON.
 from __future__ import annotations
 
 import base64
-import configparser
 import errno
 import fcntl
 import hashlib
@@ -23,6 +22,8 @@ import stat
 import sys
 import time
 from typing import Any
+
+from runners.services.machines.scripts.autosubmitrc import autosubmit_configuration, experiments_root
 
 COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 SUFFIXES = (".yml", ".yaml", ".conf")
@@ -45,27 +46,14 @@ def folder(name: str, at: int | None = None) -> int:
     return os.open(name, FOLDER, dir_fd=at)
 
 
-def root() -> str:
-    """Return where Autosubmit keeps the experiments. Source: BasicConfig.read of 4.0.105 to 4.1.17.1."""
-    own = os.environ.get("AUTOSUBMIT_CONFIGURATION", "")
-    candidates = [own] if own and os.path.exists(own) else []
-    candidates += [".autosubmitrc", os.path.expanduser("~/.autosubmitrc"), "/etc/autosubmitrc", "/etc/.autosubmitrc"]
-    parser = configparser.ConfigParser()
-    for name in candidates:
-        if os.path.exists(name):
-            try:
-                parser.read(name)
-            except (configparser.Error, UnicodeDecodeError):
-                raise Problem("no_experiment", "%s cannot be read as Autosubmit's configuration file." % name)
-            break
-    try:
-        return str(parser.get("local", "path"))
-    except (configparser.Error, ValueError):
-        return os.path.expanduser("~/autosubmit")
-
-
 def experiment_of(expid: str) -> int:
-    where = root()
+    # The program is executed in the directory of all runs, like Autosubmit's commands.
+    try:
+        where = experiments_root(autosubmit_configuration(".", os.environ.get("AUTOSUBMIT_CONFIGURATION") or ""))
+    except OSError as error:
+        raise Problem(
+            "no_experiment", "Autosubmit's configuration file cannot be read: %s." % (error.strerror or error)
+        )
     try:
         top = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

@@ -1,12 +1,8 @@
 # shellcheck shell=bash
 # Sets `root`: the directory of the experiments, as the configuration file that Autosubmit reads names it.
-rc=; root=$HOME/autosubmit; section=
-if [ -n "$AUTOSUBMIT_CONFIGURATION" ] && [ -e "$AUTOSUBMIT_CONFIGURATION" ]; then rc=$AUTOSUBMIT_CONFIGURATION
-else
-  for each in @BASE_DIRECTORY@/.autosubmitrc "$HOME/.autosubmitrc" /etc/autosubmitrc /etc/.autosubmitrc; do
-    if [ -e "$each" ]; then rc=$each; break; fi
-  done
-fi
+# autosubmitrc.py has the same rules.
+. find_autosubmitrc.sh
+root=$HOME/autosubmit; section=
 while IFS= read -r line; do
   case $line in
     '['*) section=$line ;;

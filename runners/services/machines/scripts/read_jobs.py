@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
-import stat
 import sys
 import time
 from typing import Any
+
+from runners.services.machines.scripts.autosubmitrc import autosubmit_configuration, experiments_root, open_file
 
 MOST_BYTES = 64 * 1024 * 1024  # of a job list; 10,000 jobs of Autosubmit 4.1.17 have 9 MB
 MOST_MEMORY = 1024 * 1024 * 1024  # bytes of this process
@@ -130,51 +130,22 @@ def _number(value: Any) -> int | None:
     return value
 
 
-def _open(path: str, folder: int | None = None) -> int:
-    """Open a regular file for reading; it never waits for a FIFO. `folder`: a descriptor; then no link is followed."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    file = os.open(path, flags) if folder is None else os.open(path, flags | os.O_NOFOLLOW, dir_fd=folder)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OSError("not a regular file")
-    return file
-
-
 def _configuration(base: str, key: str) -> dict[tuple[str, str], str]:
-    """Return the values of Autosubmit's configuration file by (section, key).
+    """Return the values of Autosubmit's configuration file. Empty: there is no file, or it cannot be read.
 
-    `base`: the directory of all runs, in which Autosubmit's commands are executed. `key`: that of a run of the
-    experiment, or empty. Its directory tells which file the environment of the run named.
+    `key`: that of a run of the experiment, or empty. Its directory tells which file the environment of the run named.
     """
-    home = os.path.expanduser("~")
-    files = [os.environ.get("AUTOSUBMIT_CONFIGURATION") or ""]
+    named = os.environ.get("AUTOSUBMIT_CONFIGURATION") or ""
     if key:
         try:
-            with open(_open(os.path.join(base, key, "begun")), "rb") as file:
-                files = [os.fsdecode(file.read(4096))]
+            with open(open_file(os.path.join(base, key, "begun")), "rb") as file:
+                named = os.fsdecode(file.read(4096))
         except OSError:
             pass
-    files += [os.path.join(each, ".autosubmitrc") for each in (base, home)]
-    files += ["/etc/autosubmitrc", "/etc/.autosubmitrc"]
-    found, section = {}, ""
-    for path in files:
-        if not path or not os.path.exists(path):
-            continue
-        try:
-            with open(_open(path), "rb") as file:
-                lines = file.read(16384).decode("utf-8", "replace").splitlines()
-        except OSError:
-            break
-        for line in lines:
-            match = re.match(r"\[([^]]*)\]", line)
-            if match:
-                section = match.group(1)
-            elif line[:1] not in ("#", ";", " ", "\t"):
-                match = re.match(r"([^=:]*)[=:](.*)", line)
-                if match:
-                    found[section, match.group(1).strip()] = match.group(2).strip()
-        break
-    return found
+    try:
+        return autosubmit_configuration(base, named)
+    except OSError:
+        return {}
 
 
 class Experiment:
@@ -185,7 +156,7 @@ class Experiment:
         self.root, data = place
         if not self.root:
             configuration = _configuration(request["base"], self.key)
-            self.root = configuration.get(("local", "path")) or os.path.join(os.path.expanduser("~"), "autosubmit")
+            self.root = experiments_root(configuration)
             data = configuration.get(("historicdb", "path"))
         self.data = data or os.path.join(self.root, "metadata", "data")
         self.path = os.path.join(self.root, self.expid)
@@ -229,7 +200,7 @@ class Experiment:
         raise AssertionError("the last pass returns or raises")
 
     def _read(self) -> list[dict[str, Any]]:
-        with open(_open(self.job_list), "rb") as file:
+        with open(open_file(self.job_list), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MOST_BYTES:
                 raise Problem("too_large", "The job list has %d bytes; at most %d are read." % (size, MOST_BYTES))
@@ -315,7 +286,7 @@ def _attempts(path: str, names: list[str]) -> dict[str, list[dict[str, Any]]] | 
     try:
         import sqlite3
 
-        os.close(_open(path))
+        os.close(open_file(path))
     except (ImportError, OSError, ValueError):
         return None
     end = time.time() + 1
@@ -561,7 +532,7 @@ def _open_log(experiment: Experiment, name: str, file: str | None, stream: str, 
         candidates += sorted(found, key=lambda each: (len(each), each), reverse=True)
     for each in candidates:
         try:
-            return _open(each, folder)
+            return open_file(each, folder)
         except OSError:
             continue
     raise Problem("no_log", "The machine does not have this log (yet).")
