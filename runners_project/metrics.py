@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -35,6 +35,12 @@ RUNS_ENDED = Counter(
     "autosubmit_runners_runs_ended", "Runs that have ended, by status and reason.", ["status", "reason"]
 )
 WEBHOOK_ATTEMPTS = Counter("autosubmit_runners_webhook_attempts", "Attempts to deliver a webhook message.", ["outcome"])
+MAIL_ATTEMPTS = Counter("autosubmit_runners_mail_attempts", "Attempts to send a mail.", ["outcome"])
+SSH_LOGINS = Counter("autosubmit_runners_ssh_logins", "SSH connections that were tried to open.", ["outcome"])
+# `livesum`: the sum of the processes that are alive, see `monitoring.exposition`.
+SSH_CONNECTIONS = Gauge(
+    "autosubmit_runners_ssh_connections", "Open SSH connections in the pools.", multiprocess_mode="livesum"
+)
 
 
 class MetricsMiddleware:

@@ -6,16 +6,18 @@ import os
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError
-from django.db.models import Count, Min
+from django.db.models import Count, Min, QuerySet
 from django.utils import timezone
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from runners.models import Operation, RunnerRun
+from runners.models import Mail, Operation, RunnerRun
 from runners.services import health, outbox
 from runners_project import __version__
 
@@ -85,17 +87,30 @@ def _rows() -> list[Metric]:
     runs.add_metric(["unconfirmed"], counts[False])
     machines.add_metric(["answering"], sum(is_answering.values()))
     machines.add_metric(["silent"], len(is_answering) - sum(is_answering.values()))
-    due = outbox.due().aggregate(number=Count("id"), oldest=Min("next_attempt"))
-    age = (timezone.now() - due["oldest"]).total_seconds() if due["oldest"] else 0.0
+    webhooks, webhooks_age = _backlog(outbox.due())
+    mails, mails_age = _backlog(Mail.objects.filter(next_attempt__lte=timezone.now()))
     return [
         runs,
         machines,
         GaugeMetricFamily(
             f"{PREFIX}_active_operations", "Long commands that may still run.", value=Operation.objects.active().count()
         ),
-        GaugeMetricFamily(f"{PREFIX}_webhooks_due", "Webhook messages that wait to be sent.", value=due["number"]),
-        GaugeMetricFamily(f"{PREFIX}_webhooks_oldest_due_seconds", "For how long the oldest has been due.", value=age),
+        GaugeMetricFamily(f"{PREFIX}_webhooks_due", "Webhook messages that wait to be sent.", value=webhooks),
+        GaugeMetricFamily(
+            f"{PREFIX}_webhooks_oldest_due_seconds", "For how long the oldest has been due.", value=webhooks_age
+        ),
+        GaugeMetricFamily(f"{PREFIX}_mails_due", "Mails that wait to be sent.", value=mails),
+        GaugeMetricFamily(
+            f"{PREFIX}_mails_oldest_due_seconds", "For how long the oldest has been due.", value=mails_age
+        ),
     ]
+
+
+def _backlog(due: QuerySet[Any]) -> tuple[int, float]:
+    """Return the number of due messages, and for how many seconds the oldest has been due."""
+    found = due.aggregate(number=Count("id"), oldest=Min("next_attempt"))
+    age = (timezone.now() - found["oldest"]).total_seconds() if found["oldest"] else 0.0
+    return found["number"], age
 
 
 STATE = StateCollector()
@@ -110,6 +125,15 @@ def exposition() -> bytes:
     state.register(STATE)
     counters = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        _forget_ended_processes(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         counters = CollectorRegistry()
         MultiProcessCollector(counters)
     return generate_latest(counters) + generate_latest(state)
+
+
+def _forget_ended_processes(folder: Path) -> None:
+    """Remove the gauges of processes that have ended. Their counters stay, because they count what has happened."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            file.unlink(missing_ok=True)

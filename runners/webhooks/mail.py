@@ -19,6 +19,7 @@ from runners import printable
 from runners.models import Mail
 from runners.services.mail import is_on, unsubscribe_link
 from runners.webhooks.delivery import BACK_OFF, Round, next_time
+from runners_project import metrics
 from runners_project.shared_calls import AbandonableCalls
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def _attempt(mail: Mail) -> tuple[bool, Round]:
         sent_at=None if error else now,
         last_error=printable.line(error),
     )
+    metrics.MAIL_ATTEMPTS.labels("sent" if not error else "given_up" if is_last else "retried").inc()
     if error:
         log.warning("Mail %s failed (attempt %s): %s", mail.pk, mail.attempts, printable.line(error))
         return is_server_alive, Round(failed=1)

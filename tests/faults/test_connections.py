@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from django.db import connections
+from prometheus_client import REGISTRY
 
 from profiles.config import RunnerConfig
 from runners.exceptions import HostKeyUnknown, RunnerUnreachable
@@ -50,17 +51,24 @@ def at_once(runner: Runner, script: str = "echo $HOME", count: int = MANY) -> li
         return list(pool.map(execute, range(count)))
 
 
+def gauge_of_connections() -> float:
+    return REGISTRY.get_sample_value("autosubmit_runners_ssh_connections") or 0.0
+
+
 NUMBERS = [str(number) for number in range(MANY)]
 
 
 def test_many_commands_share_few_connections(account: StubAccount, sshd: SSHServer) -> None:
-    before = sshd.connection_count()
+    before, open_before = sshd.connection_count(), gauge_of_connections() - POOL.count()
     assert at_once(get_runner(sshd.config()), "sleep 0.2") == NUMBERS
     assert sshd.connection_count() - before <= ssh.CONNECTIONS_PER_TARGET
     assert POOL.count() == sshd.open_connections() <= ssh.CONNECTIONS_PER_TARGET
+    assert gauge_of_connections() - open_before == POOL.count()
     before = sshd.connection_count()
     assert at_once(get_runner(sshd.config())) == NUMBERS
     assert sshd.connection_count() == before
+    POOL.close()
+    assert gauge_of_connections() == open_before
 
 
 def test_no_more_than_the_bound_while_all_of_them_are_busy(

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.test import Client
+from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
+from runners.models import Mail
 from runners.models.webhook import Webhook, WebhookDelivery, WebhookEvent
 from runners.services import health, monitoring
 from runners_project import __version__
@@ -80,12 +83,15 @@ def test_the_state_of_the_database(client: Client) -> None:
     saved_run(host="node3", expid="a004", status="COMPLETED")
     hook = Webhook.objects.create(name="H", url="https://example.com/hook")
     WebhookDelivery.objects.create(webhook=hook, run=silent, event=WebhookEvent.COMPLETED, payload={})
+    Mail.objects.create(user=User.objects.create_user("ana"), event="run.completed", next_attempt=timezone.now())
     found = scrape(client)
     assert value(found, "active_runs", state="confirmed") == 1
     assert value(found, "active_runs", state="unconfirmed") == 2
     assert value(found, "machines", state="answering") == 1
     assert value(found, "machines", state="silent") == 1
     assert value(found, "webhooks_due") == 1
+    assert value(found, "mails_due") == 1
+    assert 0 <= value(found, "mails_oldest_due_seconds") < 60
     assert value(found, "ready") == 1
     assert value(found, "info", version=__version__) == 1
     assert not [name for name, labels in found if "node" in str(labels) or "a00" in str(labels)]
@@ -110,6 +116,9 @@ def test_the_processes_of_a_server_add_up_their_counters(tmp_path: Path) -> None
     shared = tmp_path / "metrics"
     shared.mkdir(mode=0o700)
     env = {"METRICS_TOKEN": TOKEN, "PROMETHEUS_MULTIPROC_DIR": str(shared), "PROTECTION_LEVEL": "NONE"}
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (shared / f"gauge_livesum_{ended.pid}.db").write_bytes(bytes(1024))  # of a process that has ended
     with AppServer(tmp_path / "app", env=env, workers=2) as app:
         for _ in range(40):
             assert app.get("/login").status == 200
@@ -120,6 +129,7 @@ def test_the_processes_of_a_server_add_up_their_counters(tmp_path: Path) -> None
         assert value(found, "requests_total", method="GET", route="login", status="200") == 40
         assert value(found, "commands_total", command="stop-experiment", outcome="run_not_found") == 1
         assert value(found, "command_seconds_count", command="stop-experiment") == 1
+    assert not (shared / f"gauge_livesum_{ended.pid}.db").exists()
     assert {oct(file.stat().st_mode & 0o777) for file in shared.iterdir()} == {"0o600"}
 
 

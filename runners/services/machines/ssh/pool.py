@@ -28,6 +28,7 @@ from runners.services.machines.exchange import ConnectDeadline, Exchange, pump_s
 from runners.services.machines.ssh import connect
 from runners.services.machines.ssh.paramiko_fixes import GONE, Channel, Transport
 from runners.services.machines.ssh.target import SSHTarget
+from runners_project import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +68,22 @@ class Connection:
     used: float = field(default_factory=time.monotonic)
     is_discarded: bool = False  # no longer in the pool; its last user closes it
     lifetime: float | None = None  # seconds after which it gets no new commands; None: OLDEST
+    is_counted: bool = False  # in the gauge of open connections
 
     @property
     def is_alive(self) -> bool:
         transport = self.client.get_transport()
         return transport is not None and transport.is_active()
 
+    def count(self) -> None:
+        """Count the connection in the gauge of open connections until it is closed."""
+        self.is_counted = True
+        metrics.SSH_CONNECTIONS.inc()
+
     def close(self) -> None:
+        if self.is_counted:
+            self.is_counted = False
+            metrics.SSH_CONNECTIONS.dec()
         connect.close([*self.jumps, self.client])
 
 
@@ -245,9 +255,12 @@ class ConnectionPool:
             connection = Connection(client, jumps, channels=1)
             if ssh.uses_person:  # so a revoked certificate is not used for longer than one that was stolen
                 connection.lifetime = min(OLDEST, settings.RUNNERS_SSH_CERTIFICATE_LIFETIME)
+            metrics.SSH_LOGINS.labels("ok").inc()
+            connection.count()
             with target.condition:
                 target.connections.append(connection)
         except RunnerServiceError as error:
+            metrics.SSH_LOGINS.labels("failed").inc()
             if deadline.patience is not None and not deadline.left:
                 error.is_remembered = False  # type: ignore[attr-defined]  # other callers may have more time
                 raise
