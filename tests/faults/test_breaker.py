@@ -15,6 +15,7 @@ from runners.exceptions import AuthenticationFailed, CommandTimedOut, RunnerServ
 from runners.models import RunnerRun
 from runners.services import logs
 from runners.services.check import check_profile
+from runners.services.machines import breaker
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.registry import get_runner
 from tests.support.environments import StubAccount
@@ -109,6 +110,37 @@ def test_a_rejected_login_is_remembered_per_account(over_ssh: RunnerConfig, sshd
         with pytest.raises(AuthenticationFailed, match="authorized_keys"):
             get_runner(over_ssh).execute("true", timeout=30)
     assert sshd.log.read_text(errors="replace").count("Connection from") == attempts + 1
+
+
+def test_the_log_has_one_line_for_many_failures_of_a_machine(
+    over_ssh: RunnerConfig, sshd: SSHServer, settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def lines() -> list[str]:
+        return [each.getMessage() for each in caplog.records if each.name == breaker.__name__]
+
+    def fail() -> None:
+        wait_for(lambda: BREAKER.known(runner.target) is None, 10, what="the end of the pause")
+        with pytest.raises(AuthenticationFailed):
+            runner.execute("true", timeout=30)
+
+    caplog.set_level("INFO")
+    settings.RUNNERS_RETRY_PAUSE = settings.RUNNERS_RETRY_PAUSE_LONGEST = 0.05
+    runner = get_runner(over_ssh)
+    sshd.authorized = False
+    for _ in range(4):
+        fail()
+    assert len(lines()) == 1
+    assert lines()[0].startswith(f"SSH {runner.where} cannot be reached: ")
+    monkeypatch.setattr(breaker, "LOG_AGAIN", 0.0)
+    fail()
+    assert len(lines()) == 2
+    assert "5 failures: " in lines()[1]
+    sshd.authorized = True
+    wait_for(lambda: BREAKER.known(runner.target) is None, 10, what="the end of the pause")
+    for _ in range(2):
+        assert runner.execute("true", timeout=30).exit_code == 0
+    assert len(lines()) == 3
+    assert "is reached again" in lines()[2]
 
 
 def test_an_error_of_the_script_does_not_open_the_circuit_breaker(over_ssh: RunnerConfig) -> None:

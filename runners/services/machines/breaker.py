@@ -4,10 +4,14 @@ Each process remembers the failures that it has seen itself, per account of a ma
 While the breaker of a target is open (the pause after a failure), every attempt gets the same error at once. After the
 pause it is half-open: one attempt goes through, and the others still get the error until that attempt has succeeded,
 which closes the breaker. Each further failure doubles the pause (RUNNERS_RETRY_PAUSE, RUNNERS_RETRY_PAUSE_LONGEST).
+
+The log gets one line for the first failure of a target, one with the number of failures every LOG_AGAIN seconds, and
+one when the target is reached again.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -18,11 +22,15 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
+from runners import printable
 from runners.exceptions import RunnerUnreachable
+
+logger = logging.getLogger(__name__)
 
 Target = tuple[str, ...]
 
 MOST_TARGETS = 10_000  # requests may name any number of hosts and users; the oldest failures are forgotten first
+LOG_AGAIN = 600.0  # seconds between two lines about a target that goes on failing
 HALF_OPEN_RETRY = 1  # seconds after which to retry while the one attempt is under way
 
 
@@ -33,6 +41,8 @@ class Failure:
     error: RunnerUnreachable
     count: int
     open_until: float  # no attempt goes through before
+    since: float
+    logged: float
     half_open_until: float = 0.0  # the one attempt after the pause counts as under way until then
 
 
@@ -69,7 +79,10 @@ class Breaker:
         """Forget the failure of a machine that gave a sign of life, so that everybody may contact it."""
         if target in self._failures:  # without the lock: this is called for each command
             with self._lock:
-                self._failures.pop(target, None)
+                failure = self._failures.pop(target, None)
+            if failure:
+                seconds = round(time.monotonic() - failure.since)
+                logger.info("%s is reached again after %s s, %s", _name(target), seconds, _failures(failure.count))
 
     def known(self, target: Target) -> RunnerUnreachable | None:
         """Return the error that `attempt` would raise now; None if the machine may be contacted."""
@@ -118,11 +131,20 @@ class Breaker:
                 return  # this attempt began before the pause
             count = failure.count + 1 if failure else 1
             pause = min(longest, first * 2.0 ** min(count - 1, 30))
-            self._failures[target] = Failure(error, count, now + pause)
+            since, logged = (failure.since, failure.logged) if failure else (now, float("-inf"))
+            is_logged = now >= logged + LOG_AGAIN
+            self._failures[target] = Failure(error, count, now + pause, since, now if is_logged else logged)
             self._failures.move_to_end(target)
             while len(self._failures) > MOST_TARGETS:
                 self._failures.popitem(last=False)
         error.facts.setdefault("retry_after", math.ceil(pause))
+        if is_logged:
+            reason = printable.line(error.detail)
+            if count == 1:
+                logger.warning("%s cannot be reached: %s", _name(target), reason)
+            else:
+                so_far = f"{round(now - since)} s, {_failures(count)}"
+                logger.warning("%s has not been reached for %s: %s", _name(target), so_far, reason)
 
     def _end_half_open(self, target: Target) -> None:
         if target not in self._failures:  # without the lock, as above
@@ -130,6 +152,15 @@ class Breaker:
         with self._lock:
             if failure := self._failures.get(target):
                 failure.half_open_until = 0.0
+
+
+def _name(target: Target) -> str:
+    """Return a target for the log. Hosts and users come from requests."""
+    return printable.line(" ".join(each for each in target if each))
+
+
+def _failures(count: int) -> str:
+    return "1 failure" if count == 1 else f"{count} failures"
 
 
 BREAKER = Breaker()
