@@ -290,6 +290,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "CommandPermission": "runners.api.commands.responses.ACTIONS",
         "FirstStep": "runners.api.run_again.serializers.FIRST_STEPS",
         "RestartCause": "runners.web.requests.RESTART_CAUSES",
+        "LoginScope": "runners.api.login.serializers.LOGIN_SCOPES",
+        "LoginStatus": "runners.api.login.serializers.LOGIN_STATUSES",
         "ParameterType": "runners.api.profiles.serializers.PARAMETER_TYPES",
     },
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,

@@ -37,6 +37,7 @@ COMMANDS = (  # the names that callers pass to `audited`: Autosubmit's commands,
     *audit_names(),
     *("check-profile", "approve-host-key", "forget-host-key", "create-ssh-key", "create-ssh-ca"),
     *("revoke-ssh-certificates", "abandon-run", "run-again", "cancel-restart", "clean-runs"),
+    "device-login",
     *("approve-host-authority", "forget-host-authority"),
     *("change-configuration", "write-configuration", "restore-configuration"),
 )

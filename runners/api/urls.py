@@ -10,6 +10,7 @@ from runners.api.commands.views import CommandsView, ExperimentCommands, RunStat
 from runners.api.configuration_files import views as files
 from runners.api.job_scripts.views import JobScriptsView, JobScriptView
 from runners.api.jobs import views as jobs
+from runners.api.login import views as login
 from runners.api.notifications import views as notifications
 from runners.api.operations import views as operations
 from runners.api.profiles import views as profiles
@@ -68,5 +69,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path("user-settings/notifications", notifications.NotificationsView.as_view(), name="notifications"),
     path("user-settings/notifications/test", notifications.TestMailView.as_view(), name="notifications-test"),
+    path("runners/login/start", login.StartLoginView.as_view(), name="login-start"),
+    path("runners/login/poll", login.PollLoginView.as_view(), name="login-poll"),
+    path("runners/login/whoami", login.WhoAmIView.as_view(), name="login-whoami"),
+    path("runners/login/revoke", login.LogoutView.as_view(), name="login-revoke"),
     path("user-settings/", include(user_settings_urlpatterns)),
 ]

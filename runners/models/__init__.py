@@ -4,6 +4,7 @@ from runners.models.audit import AuditRecord as AuditRecord
 from runners.models.base import DetachedCommand as DetachedCommand
 from runners.models.base import new_run_key as new_run_key
 from runners.models.database import SeenDatabase as SeenDatabase
+from runners.models.device_login import DeviceLogin as DeviceLogin
 from runners.models.foreign import SeenForeignRun as SeenForeignRun
 from runners.models.health import Heartbeat as Heartbeat
 from runners.models.host_key import TrustedHostKey as TrustedHostKey

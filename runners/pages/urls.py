@@ -10,6 +10,7 @@ from runners.pages.views import (
     commands,
     configuration,
     dashboard,
+    device,
     foreign,
     history,
     job_scripts,
@@ -74,5 +75,6 @@ urlpatterns = [
     path("notifications", notifications.Notifications.as_view(), name="notifications"),
     path("notifications/unsubscribe/<str:token>", notifications.Unsubscribe.as_view(), name="unsubscribe"),
     path("runs/<int:pk>/mail", notifications.FollowRun.as_view(), name="run-mail"),
+    path("device", device.DevicePage.as_view(), name="device"),
     path("history", history.History.as_view(), name="history"),
 ]

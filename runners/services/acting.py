@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,16 @@ def now() -> Actor:
     """Return the sender of the current request; without a request, the Unix account and its command."""
     of_request = OF_REQUEST.get()
     return of_request() if of_request else of_process(sys.argv)
+
+
+@contextmanager
+def as_actor(actor: Actor) -> Iterator[None]:
+    """Name `actor` in the records of the block: a person who has approved something that another request does."""
+    token = OF_REQUEST.set(lambda: actor)
+    try:
+        yield
+    finally:
+        OF_REQUEST.reset(token)
 
 
 def of_process(argv: list[str]) -> Actor:

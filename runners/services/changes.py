@@ -31,6 +31,7 @@ NOT_CONFIGURATION = frozenset(
         *("admin.LogEntry", "auth.Permission", "contenttypes.ContentType", "sessions.Session"),
         *("runners.RunnerRun", "runners.Operation", "runners.IdempotencyRecord", "runners.AuditRecord"),
         *("runners.WebhookDelivery", "runners.SignInAttempts", "runners.Heartbeat", "runners.SeenForeignRun"),
+        "runners.DeviceLogin",  # logins in progress; the token that each makes is recorded
         *("runners.MailSubscription", "runners.Mail"),  # what people want to be told, and what they were told
         "runners.SeenDatabase",  # what the connection test has read
         "profiles.DeletedProfile",  # what a removed profile leaves for its runs; the removal itself is recorded

@@ -29,7 +29,7 @@ from django.test import Client
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
 from profiles.toggles import toggles
 from runners.api.openapi.examples import recorded
-from runners.models import Operation, RunnerRun, new_run_key
+from runners.models import DeviceLogin, Operation, RunnerRun, new_run_key
 from runners.models.token import ApiToken
 from runners.services import jobs, log_cache, restart_plans
 from runners.services.machines import scripts
@@ -76,6 +76,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "check_profile": {"profile_params": {}},
     "set_preferred_username": {"preferred_username": "abc012345"},
     "set_notifications": {"mine": True, "profiles": [PROFILE]},
+    "start_login": {"host": "login1.example.org"},
+    "poll_login": {"device_code": "0123456789abcdef"},
     "write_configuration_file": {"content": NEW_FILE},
     "restore_configuration_file": {"version": "20260120T093000.123456Z-0123456789abcdef"},
 }
@@ -85,6 +87,7 @@ QUERIES = dict.fromkeys((*FILES[1:], *CHANGES), "?profile_name={}&path={}")
 QUERIES["list_configuration_files"] = QUERIES["get_experiment_jobs"] = "?profile_name={}"
 SCRIPTS = ("list_job_scripts", "read_job_script")
 QUERIES |= dict.fromkeys(SCRIPTS, "?profile_name={}")
+OPEN = ("start_login", "poll_login")  # they need no credentials
 OF_A_PERSON = ("set_preferred_username", "get_preferred_username", "set_notifications", "get_notifications")
 LONG = ("set_job_status", "create_experiment", "create_job_list")
 SHORT = ("run_experiment", "update_experiment_description")
@@ -133,6 +136,8 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "check_profile": {"profile_param": {}},
     "set_preferred_username": {"preferred_username": ""},
     "set_notifications": {"mine": "yes"},
+    "start_login": {"host": "login1.example.org", "scope": "manage"},
+    "poll_login": {"user_code": "BCDF-GHJK"},
     "send_test_mail": "",
     "list_runs": "?status=RUNNING",
     "get_run_log": "?tail=4000&offset=0",
@@ -313,13 +318,15 @@ class World:
 
 
 def credentials(world: World) -> None:
-    world.each(OPERATIONS, "not_authenticated", headers={"Authorization": ""})
-    world.each(OPERATIONS, "invalid_credentials", headers={"Authorization": "Bearer asr_of_nobody"})
-    changing = [name for name in BODIES if name != "get_runner_run_status"]
+    protected = [name for name in OPERATIONS if name not in OPEN]
+    world.each(protected, "not_authenticated", headers={"Authorization": ""})
+    world.each(protected, "invalid_credentials", headers={"Authorization": "Bearer asr_of_nobody"})
+    changing = [name for name in BODIES if name not in ("get_runner_run_status", *OPEN)]
     readable = (*FILES, *SCRIPTS, "get_experiment_jobs")
     world.each((*changing, "send_test_mail", *readable), "permission_denied", headers=world.tokens["read"])
     world.settings.PROTECTION_LEVEL = "NONE"
-    world.each((*OF_A_PERSON, "send_test_mail"), "not_found", headers={"Authorization": ""})
+    of_a_person = (*OF_A_PERSON, "send_test_mail", "who_am_i", "revoke_this_token")
+    world.each(of_a_person, "not_found", headers={"Authorization": ""})
     world.settings.PROTECTION_LEVEL = "ALL"
 
 
@@ -384,6 +391,7 @@ def limits(world: World) -> None:
     world.settings.THROTTLE_COMMANDS = world.settings.THROTTLE_READS = "1/hour"
     world.ask("stop_experiment", {}, expect=400, keep=False)
     world.ask("list_endpoints", keep=False)
+    world.ask("start_login", BODIES["start_login"], keep=False)
     world.each(OPERATIONS, "throttled")
     world.settings.THROTTLE_COMMANDS = world.settings.THROTTLE_READS = ""
     cache.clear()
@@ -401,6 +409,13 @@ def configuration(world: World) -> None:
     world.ask("get_profile_requirements", name=OPEN_PROFILE)
     for operation in OF_A_PERSON:
         world.ask(operation, BODIES.get(operation))
+    world.ask("who_am_i")
+    device_code = world.ask("start_login", BODIES["start_login"])["device_code"]
+    world.ask("poll_login", {"device_code": device_code}, example="Pending")
+    cache.clear()
+    DeviceLogin.objects.update(status="approved", user=User.objects.get(username="ana"))
+    token = world.ask("poll_login", {"device_code": device_code})["token"]
+    world.ask("revoke_this_token", headers={"Authorization": f"Bearer {token}"})
     User.objects.update(email="ana@example.org")
     with world.setting("EMAIL_HOST", "mail.example.org"):
         world.ask("send_test_mail")

@@ -1,0 +1,1 @@
+"""Login of the command line, and the owner of a token."""
