@@ -3,6 +3,7 @@
 RunnerServiceError
 ├─ InvalidRequest            a value that no profile or rule allows
 ├─ EndpointDisabled          an admin disabled the command
+├─ NotPermitted              this person lacks the permission for an action of admins
 ├─ TooManyRequests           this person exceeds the rate limit of commands
 ├─ ProfileForbidden          the profile is not for this person, or not for this value
 ├─ ProfileNotFound
@@ -16,6 +17,9 @@ RunnerServiceError
 ├─ JobsNotFound              the experiment or its job list does not exist on the machine
 ├─ JobsUnreadable            the machine cannot read the job list
 ├─ OperationNotFound
+├─ MachineNotFound           no profile and no run of the service leads to this machine
+├─ MachineInUse              the machine has active runs, or a profile leads to it, so it cannot be forgotten
+├─ MaintenanceNotFound
 ├─ IdempotencyKeyReused      another request came with this Idempotency-Key before
 ├─ IdempotencyInProgress     the first request with this Idempotency-Key is still under way
 ├─ AlreadyRunning            carries the active run, if this service has started it
@@ -75,6 +79,10 @@ class InvalidRequest(RunnerServiceError):
 
 class EndpointDisabled(RunnerServiceError):
     code = "endpoint_disabled"
+
+
+class NotPermitted(RunnerServiceError):
+    code = "permission_denied"
 
 
 class TooManyRequests(RunnerServiceError):
@@ -145,6 +153,18 @@ class JobsUnreadable(RunnerServiceError):
 
 class OperationNotFound(RunnerServiceError):
     code = "operation_not_found"
+
+
+class MachineNotFound(RunnerServiceError):
+    code = "machine_not_found"
+
+
+class MachineInUse(RunnerServiceError):
+    code = "machine_in_use"
+
+
+class MaintenanceNotFound(RunnerServiceError):
+    code = "maintenance_not_found"
 
 
 class IdempotencyKeyReused(RunnerServiceError):
@@ -247,6 +267,16 @@ class HostKeyChanged(RunnerUnreachable):
 
 class AuthenticationFailed(RunnerUnreachable):
     code = "authentication_failed"
+
+
+class MachineInMaintenance(RunnerUnreachable):
+    """An admin has announced a maintenance that applies now. The machine was not asked.
+
+    Facts: `maintenance` (`machine`, `text`, `starts`, `ends`; the times in ISO 8601, `ends` may be None), and
+    `retry_after` (seconds) if the end is announced.
+    """
+
+    code = "machine_in_maintenance"
 
 
 class MachineBusy(RunnerUnreachable):

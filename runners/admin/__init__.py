@@ -8,6 +8,7 @@ from runners.admin import (  # noqa: F401  (each registers its models)
     audit,
     check,
     host_keys,
+    machines,
     operations,
     runs,
     tokens,

@@ -8,6 +8,8 @@ from runners.models.device_login import DeviceLogin as DeviceLogin
 from runners.models.foreign import SeenForeignRun as SeenForeignRun
 from runners.models.health import Heartbeat as Heartbeat
 from runners.models.host_key import TrustedHostKey as TrustedHostKey
+from runners.models.machine import Machine as Machine
+from runners.models.machine import Maintenance as Maintenance
 from runners.models.mail import Mail as Mail
 from runners.models.mail import MailSubscription as MailSubscription
 from runners.models.operation import IdempotencyRecord as IdempotencyRecord

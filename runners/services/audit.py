@@ -22,7 +22,7 @@ from django.utils import timezone
 from profiles.exceptions import InvalidProfile
 from runners.exceptions import OutcomeUnknown, RunnerServiceError
 from runners.models import AuditRecord
-from runners.services import own_process
+from runners.services import machine_states, own_process
 from runners.services.db_connection import LOST, drop_lost_connection
 from runners_project import metrics, request_id
 
@@ -94,6 +94,7 @@ def audited(
         if is_listed(record):
             commands.info("%s (run %s, %s ms)", record, record.run_id or "-", record.duration_ms)
             _complete(record)
+        machine_states.store()
 
 
 @contextmanager

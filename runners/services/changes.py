@@ -33,6 +33,7 @@ NOT_CONFIGURATION = frozenset(
         *("runners.WebhookDelivery", "runners.SignInAttempts", "runners.Heartbeat", "runners.SeenForeignRun"),
         "runners.DeviceLogin",  # logins in progress; the token that each makes is recorded
         *("runners.MailSubscription", "runners.Mail"),  # what people want to be told, and what they were told
+        "runners.Machine",  # which machines answer
         "runners.SeenDatabase",  # what the connection test has read
         "profiles.DeletedProfile",  # what a removed profile leaves for its runs; the removal itself is recorded
     }

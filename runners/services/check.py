@@ -36,6 +36,7 @@ from runners.services.machines import answers, scripts
 from runners.services.machines.breaker import BREAKER, Target
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.exchange import ConnectDeadline, Exchange
+from runners.services.machines.observed import OBSERVED
 from runners.services.machines.output import last_lines
 from runners.services.machines.probe import Identity, Probe, ProbeTarget
 from runners.services.machines.registry import get_module_loader, get_runner
@@ -175,7 +176,7 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
 
     try:
         where, login = f"{ssh.user}@{ssh.host}:{ssh.port}", login_of(target, ssh)
-        with BREAKER.attempt(login), BULKHEADS.waiting(target, where) as wait:
+        with BREAKER.attempt(login), OBSERVED.attempt(ssh), BULKHEADS.waiting(target, where) as wait:
             seconds = settings.RUNNERS_CONNECT_TIMEOUT
             try:
                 limit = seconds if wait.patience is None else min(seconds, wait.patience)
@@ -186,6 +187,7 @@ def _reach(target: Target, ssh: SSHTarget) -> Generator[Stage, None, list[parami
                 raise
             BULKHEADS.heard(target, wait)
             BREAKER.answered(login)
+            OBSERVED.answered(ssh)
     except (HostKeyUnknown, HostKeyChanged) as error:
         failure = _failed("host_key", times.get("connect", start), error)
     except AuthenticationFailed as error:

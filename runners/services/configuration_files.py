@@ -35,7 +35,7 @@ from runners.exceptions import (
     PreconditionFailed,
 )
 from runners.models import AuditRecord
-from runners.services import configuration_check, configuration_diff, probing
+from runners.services import configuration_check, configuration_diff, maintenance, probing
 from runners.services.active_runs import in_use, run_in_the_way
 from runners.services.audit import DETAIL_LIMIT, begin
 from runners.services.machines import scripts
@@ -202,6 +202,7 @@ def restore(
 
 def _begin(config: RunnerConfig, expid: str, path: str, audit: AuditRecord) -> None:
     """Store the audit record of a change, if the machine has room for it and no run holds the experiment."""
+    maintenance.require_none(config)
     get_runner(config).admit()
     audit.detail = f"conf/{path}"
     begin(audit)

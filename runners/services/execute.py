@@ -34,7 +34,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import AuditRecord, RunnerRun
-from runners.services import foreign_runs, lifecycle, run_options, while_running
+from runners.services import foreign_runs, lifecycle, maintenance, run_options, while_running
 from runners.services.active_runs import forget_earlier_runs, in_use, require_idle, run_in_the_way
 from runners.services.audit import begin
 from runners.services.machines import scripts
@@ -53,8 +53,10 @@ def execute(
     """Execute a command and return its outcome. `expid`: empty for a command that creates an experiment.
 
     Raises InvalidRequest (Autosubmit rejects a parameter, nothing was changed), CommandFailed and the errors of
-    `Runner.execute`; AlreadyRunning, ExperimentNotFound and AccountBusy for commands that can have them.
+    `Runner.execute`; MachineInMaintenance; AlreadyRunning, ExperimentNotFound and AccountBusy for commands that can
+    have them.
     """
+    maintenance.require_none(config)
     if running := while_running.run_to_change(command, expid, config, params):
         return while_running.change(running, params, audit)
     argv = command.argv(expid, params)
@@ -75,6 +77,7 @@ def preview(
     command: OneShotCommand, *, expid: str, config: RunnerConfig, params: Params, audit: AuditRecord
 ) -> CommandOutcome:
     """Ask Autosubmit what `execute` would change; nothing is saved. Raises the errors of `execute`."""
+    maintenance.require_none(config)
     if running := while_running.run_to_change(command, expid, config, params):
         return while_running.preview(running, params)
     argv = command.preview_argv(expid, params)
@@ -131,16 +134,16 @@ def plan(
     Only a command with notes asks the machine, for the warnings; not without `with_notes`. Raises AlreadyRunning and
     the errors of `notes_of`.
     """
-    warnings: list[str] = []
+    warnings = maintenance.warnings_for(config)
     running = while_running.run_to_change(command, expid, config, params) if with_notes else None
     if running:
-        warnings = while_running.plan_warnings(running, params)
+        warnings += while_running.plan_warnings(running, params)
     elif command.has_notes and with_notes:
         require_idle(expid=expid, config=config)
         try:
-            warnings = notes_of(command, expid=expid, config=config, params=params, is_done=False)
+            warnings += notes_of(command, expid=expid, config=config, params=params, is_done=False)
         except RunnerUnreachable as error:
-            warnings = [f"{command.notes_unknown} {error.detail}"]
+            warnings.append(f"{command.notes_unknown} {error.detail}")
     return replace(_plan(config, command.argv(expid, params), command.checks(expid)), warnings=warnings)
 
 
@@ -153,7 +156,8 @@ def plan_run(*, expid: str, config: RunnerConfig, params: Params | None = None, 
     steps = [*get_module_loader(config).steps(argv), *RUN_EXPERIMENT.checks(expid)]
     directory = f"{scripts.base_directory(config.run_directory)}/{key}"
     text = " && ".join([scripts.surroundings(directory), *steps, f"exec {shlex.join(argv)}"])
-    return Plan(config.as_dict(), get_runner(config).where, argv, text, detached=True)
+    warnings = maintenance.warnings_for(config)
+    return Plan(config.as_dict(), get_runner(config).where, argv, text, detached=True, warnings=warnings)
 
 
 def check_run(*, expid: str, config: RunnerConfig, params: Params) -> Plan:
@@ -165,7 +169,8 @@ def check_run(*, expid: str, config: RunnerConfig, params: Params) -> Plan:
     try:
         run_options.require_valid(get_runner(config), expid, params)
     except RunnerUnreachable as error:
-        return replace(found, warnings=[f"The options were not checked on the machine. {error.detail}"])
+        unchecked = f"The options were not checked on the machine. {error.detail}"
+        return replace(found, warnings=[*found.warnings, unchecked])
     return found
 
 

@@ -40,7 +40,7 @@ from runners.exceptions import (
     TooManyCommands,
 )
 from runners.models import AuditRecord, Operation, OperationStatus, new_run_key
-from runners.services import access, execute, lifecycle, outbox, probing
+from runners.services import access, execute, lifecycle, maintenance, outbox, probing
 from runners.services.active_runs import forget_earlier_runs, require_idle
 from runners.services.audit import begin
 from runners.services.db_connection import LOST, drop_lost_connection
@@ -86,11 +86,12 @@ def start(
     """Start a command detached and return its row. The command is ended on its machine after `timeout` seconds.
 
     The row is inserted before anything starts; `on_insert` runs in the transaction that inserts it. Raises
-    AlreadyRunning, RunnerUnreachable, CommandFailed or ProfileForbidden if the command certainly did not start. If it
-    is unknown whether it started, the row is returned, and the next probe finds out. `is_patient`: no request waits
-    for the command, so it may wait longer for others of its kind.
+    MachineInMaintenance, AlreadyRunning, RunnerUnreachable, CommandFailed or ProfileForbidden if the command certainly
+    did not start. If it is unknown whether it started, the row is returned, and the next probe finds out. `is_patient`:
+    no request waits for the command, so it may wait longer for others of its kind.
     """
     argv = audit.argv = command.argv(expid, params, is_detached=is_patient)
+    maintenance.require_none(config)
     get_runner(config).admit()
     begin(audit)
     if command.needs_idle:

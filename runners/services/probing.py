@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from runners.exceptions import RunnerUnreachable
 from runners.models import DetachedCommand
-from runners.services import background, leases, lifecycle, run_output, run_progress
+from runners.services import background, leases, lifecycle, machine_states, run_output, run_progress
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.probe import Probe, cannot_tell
@@ -265,6 +265,7 @@ def _apply_all(
     runs: Sequence[DetachedCommand], runner: Runner, answers: dict[str, Probe], asked: datetime
 ) -> list[Probe]:
     """Apply the answers of one machine to its rows."""
+    machine_states.store()
     as_known = [run for run in runs if answers[run.key].answer == Probe.RUNNING and run.identity]
     _confirm_all(as_known, answers, asked)
     silent = [run for run in runs if answers[run.key].answer == Probe.CANNOT_TELL and answers[run.key].was_asked]

@@ -45,7 +45,7 @@ from runners.exceptions import (
     StoppedDuringLaunch,
 )
 from runners.models import RunnerRun, RunReason, WebhookEvent
-from runners.services import access, audit, lifecycle, outbox, restart_plans, starting
+from runners.services import access, audit, lifecycle, maintenance, outbox, restart_plans, starting
 from runners.services.machines import leftovers
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.probe import Probe
@@ -118,6 +118,8 @@ def _restart(run: RunnerRun, report: Callable[[str], None]) -> None:
         return
     try:
         config = _require_allowed(run)
+        if found := maintenance.current(config.target.machine):
+            raise NotYet(maintenance.sentence(found))
         _require_over(run)
         started = _start(run, config)
     except Refused as error:

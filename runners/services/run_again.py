@@ -32,7 +32,7 @@ from runners.exceptions import (
     RunnerServiceError,
 )
 from runners.models import AuditRecord, RunnerRun
-from runners.services import access, execute, jobs, probing, run_options, runs, starting
+from runners.services import access, execute, jobs, maintenance, probing, run_options, runs, starting
 from runners.services.audit import audited, begin
 from runners.services.execute import Plan
 from runners.services.machines.jobs import JobCounts
@@ -186,9 +186,9 @@ def prepare(
 
     `params`: options of the new run; None: those of the run, without the ones that it waited for.
 
-    Raises RunNotFound; ExperimentNotFound if the experiment was deleted; AlreadyRunning; ProfileNotFound,
-    ProfileForbidden and InvalidProfile; EndpointDisabled; NothingToRun if the machine says that no job would be
-    started; InvalidRequest if the machine cannot obey an option. What the machine cannot tell is no error.
+    Raises RunNotFound; ExperimentNotFound if the experiment was deleted; AlreadyRunning; MachineInMaintenance;
+    ProfileNotFound, ProfileForbidden and InvalidProfile; EndpointDisabled; NothingToRun if the machine says that no job
+    would be started; InvalidRequest if the machine cannot obey an option. What the machine cannot tell is no error.
     """
     run = _ended_run(pk, user, audit)
     profile = _profile_of(run)
@@ -199,6 +199,7 @@ def prepare(
             raise EndpointDisabled(f"The {command.name} endpoint is currently disabled.")
         access.require(user, profile, command.action)
     config = _config_of(run, profile, user)
+    maintenance.require_none(config)
     begin(audit)
     counts = _require_something_to_run(run, first)
     if params is None:

@@ -25,7 +25,16 @@ from runners.exceptions import (
     StoppedDuringLaunch,
 )
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run_key
-from runners.services import access, foreign_runs, interrupted, lifecycle, outbox, probing, run_options
+from runners.services import (
+    access,
+    foreign_runs,
+    interrupted,
+    lifecycle,
+    maintenance,
+    outbox,
+    probing,
+    run_options,
+)
 from runners.services.active_runs import is_same_environment, is_same_target
 from runners.services.audit import begin
 from runners.services.machines.registry import get_module_loader, get_runner
@@ -51,14 +60,15 @@ def run_experiment(
     `restart`: when to start it again (restart_plans.py). `restarts`: how many restarts have led to it. `on_insert` is
     called in the transaction that inserts the run; if it raises, nothing is inserted or started.
 
-    Raises InvalidRequest if the machine cannot obey an option; AlreadyRunning (ForeignRun if another process of the
-    account runs the experiment); StoppedDuringLaunch if somebody stops the run meanwhile; RunnerUnreachable or
-    CommandFailed if the run certainly did not start; OutcomeUnknown or CommandTimedOut if it may have started. In the
-    last case the run stays ACTIVE, and the next probe tells whether it started.
+    Raises MachineInMaintenance; InvalidRequest if the machine cannot obey an option; AlreadyRunning (ForeignRun if
+    another process of the account runs the experiment); StoppedDuringLaunch if somebody stops the run meanwhile;
+    RunnerUnreachable or CommandFailed if the run certainly did not start; OutcomeUnknown or CommandTimedOut if it may
+    have started. In the last case the run stays ACTIVE, and the next probe tells whether it started.
     """
     params = params or {}
     argv = RUN_EXPERIMENT.argv(expid, params)
     audit.argv = argv
+    maintenance.require_none(config)
     _require_no_cancel(expid, config.installation)
     _require_not_renamed(expid, config)
     runner = get_runner(config)

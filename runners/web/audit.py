@@ -28,18 +28,21 @@ def audit_command(
     user: Any = None,
     expid: str = "",
     profile_name: str = "",
+    holds_changes: bool = False,
     is_listed: Callable[[AuditRecord], bool] = lambda record: True,
 ) -> Iterator[AuditRecord]:
     """Audit a command, also if it is rejected. `command` is its name on the wire.
 
     `user` is the person who is signed in. The command then counts for the person's rate limit here: raises
     TooManyRequests. The API passes no `user`: it reads credentials later, calls `identify`, and lets DRF count.
-    `is_listed`: as in `services.audit.audited`.
+    `holds_changes`, `is_listed`: as in `services.audit.audited`.
     """
     worded = partial(detail_for, user) if user else str  # other people can read the record on the experiment's page
     address = client_address(request)[:AUDIT_LIMIT]
     with (
-        audited(endpoint=command, address=address, is_listed=is_listed, worded=worded) as record,
+        audited(
+            endpoint=command, address=address, holds_changes=holds_changes, is_listed=is_listed, worded=worded
+        ) as record,
         BULKHEADS.command(command),
     ):
         identify(record, actor=user.get_username() if user else "", expid=expid, profile_name=profile_name)

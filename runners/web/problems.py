@@ -65,6 +65,9 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
     ours.JobsNotFound: ProblemType(404, "jobs_not_found", "The experiment has no job list on the machine"),
     ours.JobsUnreadable: ProblemType(502, "jobs_unreadable", "The machine cannot read the job list"),
     ours.OperationNotFound: ProblemType(404, "operation_not_found", "Operation not found"),
+    ours.MachineNotFound: ProblemType(404, "machine_not_found", "The service knows no such machine"),
+    ours.MaintenanceNotFound: ProblemType(404, "maintenance_not_found", "No such maintenance is announced"),
+    ours.MachineInUse: ProblemType(409, "machine_in_use", "The machine is in use"),
     ours.IdempotencyInProgress: ProblemType(
         409, "idempotency_in_progress", "The first request with this Idempotency-Key is in progress"
     ),
@@ -86,6 +89,9 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
     ours.HostKeyUnknown: ProblemType(502, "host_key_unknown", "The machine's host key is not trusted yet"),
     ours.HostKeyChanged: ProblemType(502, "host_key_changed", "The host key of the machine has changed"),
     ours.AuthenticationFailed: ProblemType(502, "authentication_failed", "SSH authentication failed on the machine"),
+    ours.MachineInMaintenance: ProblemType(
+        503, "machine_in_maintenance", "The machine is in maintenance; nothing was started"
+    ),
     ours.MachineBusy: ProblemType(
         503, "machine_busy", "Too many concurrent requests for the machine; nothing was started"
     ),
@@ -103,6 +109,7 @@ PROBLEM_TYPES: dict[type[BaseException], ProblemType] = {
     drf.NotAuthenticated: ProblemType(401, "not_authenticated", "Credentials are required"),
     drf.AuthenticationFailed: ProblemType(401, "invalid_credentials", "The credentials are invalid"),
     drf.PermissionDenied: ProblemType(403, "permission_denied", "Not allowed"),
+    ours.NotPermitted: ProblemType(403, "permission_denied", "Not allowed"),
     PermissionDenied: ProblemType(403, "permission_denied", "Not allowed"),
     drf.NotFound: NOT_FOUND,
     Http404: NOT_FOUND,
@@ -121,6 +128,9 @@ PROBLEM_TYPES_BY_CODE = {
     problem_type.code: problem_type
     for problem_type in (*PROBLEM_TYPES.values(), BAD_REQUEST, LENGTH_REQUIRED, SERVER_ERROR)
 }
+
+
+TITLES = {code: problem_type.title for code, problem_type in PROBLEM_TYPES_BY_CODE.items()}
 
 
 def problem_type_of(error: BaseException) -> ProblemType | None:

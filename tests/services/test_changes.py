@@ -19,7 +19,7 @@ from django.test import Client
 from django.urls import reverse
 
 from profiles.models import AccountMap, EndpointToggle, PublishedSSHKey, RunnerProfile, UserSettings
-from runners.models import ApiToken, AuditRecord, TrustedHostKey, Webhook
+from runners.models import ApiToken, AuditRecord, Maintenance, TrustedHostKey, Webhook
 from runners.services import changes
 from tests.support.paths import ROOT
 
@@ -46,6 +46,7 @@ SAMPLES: dict[type[Model], tuple[Callable[[], Model], str, Any]] = {
     AccountMap: (lambda: AccountMap(person="ana", accounts="abc1"), "accounts", "abc2"),
     UserSettings: (lambda: UserSettings(user=user()), "preferred_username", "abc1"),
     TrustedHostKey: (lambda: TrustedHostKey(host="h", key_type="ssh-ed25519", key="AAAA"), "key", "BBBB"),
+    Maintenance: (lambda: Maintenance(machine="h.example", text="Disks"), "text", "More disks"),
     Webhook: (lambda: Webhook(name="W", url="https://a.example/"), "url", "https://b.example/"),
     ApiToken: (lambda: ApiToken(user=user(), digest="0" * 128, token_key="asr_1"), "scope", "read"),
     Group: (lambda: Group(name="G"), "name", "H"),

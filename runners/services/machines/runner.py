@@ -35,6 +35,7 @@ from runners.services.machines.answers import Unreadable
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.bulkheads import BULKHEADS, Wait
 from runners.services.machines.exchange import ConnectDeadline, Exchange
+from runners.services.machines.observed import OBSERVED
 from runners.services.machines.output import last_lines, plain_text
 from runners.services.machines.probe import (
     EndOfRun,
@@ -210,7 +211,11 @@ class Runner(RunnerRules, ABC):
 
     def _admitted_exchange(self, exchange: Exchange, timeout: float, *, login: bool) -> None:
         """Run the exchange if the breaker and the bulkheads admit it. Raise an error if the machine did not answer."""
-        with BREAKER.attempt(self.login), BULKHEADS.waiting(self.target, self.where) as wait:
+        with (
+            BREAKER.attempt(self.login),
+            OBSERVED.attempt(self.config.target),
+            BULKHEADS.waiting(self.target, self.where) as wait,
+        ):
             exchange.on_answer = partial(self._answered, wait)
             exchange.connect_deadline = ConnectDeadline(exchange.deadline, wait.patience)
             exchange.should_abandon = partial(self._should_abandon, wait) if wait.holds_thread else None
@@ -250,6 +255,7 @@ class Runner(RunnerRules, ABC):
 
     def _answered(self, wait: Wait) -> None:
         BREAKER.answered(self.login)
+        OBSERVED.answered(self.config.target)
         BULKHEADS.heard(self.target, wait)
 
     def _not_evaluated(self, exchange: Exchange, timeout: float) -> str:
