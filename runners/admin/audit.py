@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, badge, block, short
 from runners.commands.registry import audit_names
 from runners.models import AuditRecord
-from runners.templatetags.formatting import exact_time
+from runners.templatetags.formatting import local_time
 
 QUIET = (AuditRecord.OK, "dry_run")
 
@@ -86,8 +86,8 @@ class AuditRecordAdmin(ReadOnlyAdmin):
         return short(record.created)
 
     @admin.display(description="when")
-    def when(self, record: AuditRecord) -> str:
-        return exact_time(record.created)
+    def when(self, record: AuditRecord) -> SafeString | str:
+        return local_time(record.created)
 
     @admin.display(description="who")
     def who(self, record: AuditRecord) -> str:

@@ -12,11 +12,10 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from runners.templatetags.formatting import exact_time
+from runners.templatetags.formatting import local_time
 
 if TYPE_CHECKING:
     AnyPaginator = Paginator[Any]
@@ -127,13 +126,8 @@ def badge(text: object, tone: str) -> SafeString:
 
 
 def short(value: datetime | None) -> SafeString | str:
-    """Return a time for a column, to the minute. The tooltip shows the full time."""
-    if value is None:
-        return "-"
-    local = timezone.localtime(value)
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>', value.isoformat(), exact_time(value), f"{local:%Y-%m-%d %H:%M}"
-    )
+    """Return a time for a column, to the minute."""
+    return local_time(value, "minute") or "-"
 
 
 def block(text: str) -> SafeString:

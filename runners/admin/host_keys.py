@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.safestring import SafeString
 
 from profiles import validators
 from profiles.models import RunnerProfile
@@ -24,7 +25,7 @@ from runners.models import TrustedHostKey
 from runners.services import host_keys
 from runners.services.host_keys import ScannedKey, fingerprint_of
 from runners.services.machines.ssh.known_hosts import HostKey
-from runners.templatetags.formatting import exact_time
+from runners.templatetags.formatting import local_time
 from runners.web.client_address import AUDIT_LIMIT, client_address
 
 
@@ -86,8 +87,8 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
         return fingerprint_of(row) or "not a valid key: it matches nothing"
 
     @admin.display(description="approved", ordering="created")
-    def approved(self, row: TrustedHostKey) -> str:
-        return exact_time(row.created)
+    def approved(self, row: TrustedHostKey) -> SafeString | str:
+        return local_time(row.created)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("runners.delete_trustedhostkey")
@@ -176,7 +177,7 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
         """Approve the wanted keys. Return False and approve none if the machine does not show all of them any more."""
         chosen = [key for key in keys if key.fingerprint in wanted]
         if len(chosen) != len(set(wanted)):
-            text = "The machine shows other keys now than a exact_time ago. Nothing was approved: compare them again."
+            text = "The machine shows other keys now than a moment ago. Nothing was approved: compare them again."
             self.message_user(request, text, messages.ERROR)
             return False
         for key in chosen:

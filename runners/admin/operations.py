@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, as_json, badge, block, short
 from runners.commands.registry import operation_kinds
 from runners.models import Operation, OperationStatus
-from runners.templatetags.formatting import duration, exact_time
+from runners.templatetags.formatting import duration, local_time
 
 TONES = {"pending": "active", "running": "active", "succeeded": "completed", "failed": "failed", "unknown": "unsure"}
 
@@ -80,16 +80,16 @@ class OperationAdmin(ReadOnlyAdmin):
         return short(operation.created)
 
     @admin.display(description="started")
-    def since(self, operation: Operation) -> str:
-        return exact_time(operation.created)
+    def since(self, operation: Operation) -> SafeString | str:
+        return local_time(operation.created)
 
     @admin.display(description="ended")
-    def ended(self, operation: Operation) -> str:
-        return exact_time(operation.finished) or "-"
+    def ended(self, operation: Operation) -> SafeString | str:
+        return local_time(operation.finished) or "-"
 
     @admin.display(description="confirmed")
-    def confirmed(self, operation: Operation) -> str:
-        return exact_time(operation.confirmed_at) or "never"
+    def confirmed(self, operation: Operation) -> SafeString | str:
+        return local_time(operation.confirmed_at) or "never"
 
     @admin.display(description="lasted")
     def lasted(self, operation: Operation) -> str:

@@ -37,7 +37,7 @@ from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import access, execute, logs, lookup, probing, runs, stopping
 from runners.services.machines.output import plain_text
-from runners.templatetags.formatting import directory, exact_time, lasted, outcome, tone
+from runners.templatetags.formatting import directory, lasted, local_time, outcome, tone
 from runners.web.audit import audit_command
 from runners.web.problems import error_context, with_retry_after
 
@@ -137,12 +137,12 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         return format_html('{}<span class="words">{}</span>', short(run.created), by)
 
     @admin.display(description="started")
-    def began(self, run: RunnerRun) -> str:
-        return exact_time(run.created)
+    def began(self, run: RunnerRun) -> SafeString | str:
+        return local_time(run.created)
 
     @admin.display(description="ended")
-    def ended(self, run: RunnerRun) -> str:
-        return exact_time(run.finished) or "-"
+    def ended(self, run: RunnerRun) -> SafeString | str:
+        return local_time(run.finished) or "-"
 
     @admin.display(description="duration")
     def length(self, run: RunnerRun) -> str:
@@ -153,12 +153,12 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         return short(run.confirmed_at) if run.confirmed_at else "never"
 
     @admin.display(description="confirmed")
-    def last_known(self, run: RunnerRun) -> str:
-        return exact_time(run.confirmed_at) or "never"
+    def last_known(self, run: RunnerRun) -> SafeString | str:
+        return local_time(run.confirmed_at) or "never"
 
     @admin.display(description="stop requested")
-    def stop_asked(self, run: RunnerRun) -> str:
-        return exact_time(run.stop_requested_at) or "-"
+    def stop_asked(self, run: RunnerRun) -> SafeString | str:
+        return local_time(run.stop_requested_at) or "-"
 
     @admin.display(description="configuration")
     def configuration(self, run: RunnerRun) -> SafeString:
@@ -177,9 +177,9 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         return as_json(run.identity)
 
     @admin.display(description="directory")
-    def directory(self, run: RunnerRun) -> str:
-        removed = f" (removed {exact_time(run.cleaned_at)})" if run.cleaned_at else ""
-        return f"{directory(run)}{removed}"
+    def directory(self, run: RunnerRun) -> SafeString:
+        removed = format_html(" (removed {})", local_time(run.cleaned_at)) if run.cleaned_at else ""
+        return format_html("{}{}", directory(run), removed)
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         """Return True if the user may refresh and end runs: the permission "change". Rows are never edited."""

@@ -19,7 +19,7 @@ from profiles.models import RunnerProfile
 from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, short
 from runners.models import Webhook, WebhookDelivery, WebhookEvent
 from runners.services import outbox
-from runners.templatetags.formatting import exact_time
+from runners.templatetags.formatting import local_time
 
 if TYPE_CHECKING:
     WebhookModelForm = forms.ModelForm[Webhook]
@@ -186,16 +186,16 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         return f"{delivery.run.expid} ({delivery.run.pk})" if delivery.run else "-"
 
     @admin.display(description="written")
-    def when(self, delivery: WebhookDelivery) -> str:
-        return exact_time(delivery.created)
+    def when(self, delivery: WebhookDelivery) -> SafeString | str:
+        return local_time(delivery.created)
 
     @admin.display(description="delivered")
-    def delivered(self, delivery: WebhookDelivery) -> str:
-        return exact_time(delivery.delivered_at) or "not yet"
+    def delivered(self, delivery: WebhookDelivery) -> SafeString | str:
+        return local_time(delivery.delivered_at) or "not yet"
 
     @admin.display(description="next attempt")
-    def next_time(self, delivery: WebhookDelivery) -> str:
-        return exact_time(delivery.next_attempt) or "none"
+    def next_time(self, delivery: WebhookDelivery) -> SafeString | str:
+        return local_time(delivery.next_attempt) or "none"
 
     @admin.display(description="payload")
     def shown_payload(self, delivery: WebhookDelivery) -> SafeString:

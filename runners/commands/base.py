@@ -36,9 +36,9 @@ class Page:
     """The texts of a command's page. `title` and `button` are imperatives. `done`: after success, with {expid}.
 
     `intro`: what the command does and when it is possible. `path`: of the page, below experiments/; empty: the name of
-    the command. `menu`: its word in the menu of all pages; empty: only the page of an experiment links it.
-    `next_command`: the name of the command whose page follows after success; empty: the page of the experiment follows.
-    `order`: menus and pages list commands by it. `preview_note`: what to know about a preview of changes.
+    the command. `next_command`: the name of the command whose page follows after success; empty: the page of the
+    experiment follows. `order`: menus and pages list commands by it. `preview_note`: what to know about a
+    preview of changes.
     """
 
     title: str
@@ -48,7 +48,6 @@ class Page:
     preview_button: str = "Preview"
     preview_note: str = ""
     path: str = ""
-    menu: str = ""
     next_command: str = ""
     order: int = 100
 

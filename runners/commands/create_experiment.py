@@ -205,7 +205,6 @@ class CreateExperiment(OneShotCommand):
         done="Experiment {expid} was created. Create its job list next.",
         order=1,
         path="create",
-        menu="Create",
         next_command="create-job-list",
     )
     summary = "Create an experiment"

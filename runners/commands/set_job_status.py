@@ -326,7 +326,6 @@ class SetJobStatus(OneShotCommand):
         "again which of them are ready.",
         order=3,
         path="set-status",
-        menu="Job status",
     )
     summary = "Change the status of jobs"
     description = (

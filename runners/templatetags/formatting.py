@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django import template
@@ -22,13 +22,42 @@ register = template.Library()
 
 @register.filter
 def exact_time(value: datetime | None) -> str:
-    """Format a time, such as `2026-11-24 03:46:02 UTC`; None gives ""."""
-    return f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}" if value else ""
+    """Format a time as plain text, such as `2026-11-24 03:46:02 UTC`; None gives "". Pages use `local_time`."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if value else ""
+
+
+@register.filter
+def local_time(value: datetime | None, precision: str = "second") -> str | SafeString:
+    """Format a time in a `<time>` element: `2026-11-24 03:46:02 UTC`. None gives "".
+
+    times.js shows it in the reader's time zone; its tooltip is the time in UTC. `precision`: `second` or `minute`. One
+    column has one precision.
+    """
+    if value is None:
+        return ""
+    exact = exact_time(value)
+    text = f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if precision == "minute" else exact
+    return format_html(
+        '<time datetime="{}" title="{}" data-local="{}">{}</time>',
+        value.isoformat(timespec="seconds"),
+        exact,
+        precision,
+        text,
+    )
+
+
+@register.filter
+def iso_local_time(value: str | None) -> str | SafeString:
+    """Format a time of an answer of the API, which is ISO 8601 text, like `local_time`. Other text stays as it is."""
+    try:
+        return local_time(datetime.fromisoformat(value or ""))
+    except ValueError:
+        return value or ""
 
 
 @register.filter
 def ago(value: datetime | None) -> str | SafeString:
-    """Format an age, such as `3 s ago`, in a `<time>` element. pages.js updates it; its tooltip is the exact time."""
+    """Format an age, such as `3 s ago`, in a `<time>` element. times.js updates it; its tooltip is the exact time."""
     if value is None:
         return ""
     exact = value.isoformat(timespec="seconds")

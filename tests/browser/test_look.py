@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.template.loader import render_to_string
@@ -94,6 +95,55 @@ def test_every_page_is_accessible_in_the_light_and_in_the_dark_and_fits_a_phone(
             check_accessible(page)
             overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert overflow <= 0, f"{path} is {overflow} px too wide on {look}"
+
+
+def test_times_are_shown_in_the_zone_of_the_reader_and_in_utc_without_javascript(
+    new_page: Callable[..., Page], busy_site: AppServer, sign_in: SignIn
+) -> None:
+    page = new_page(timezone_id="Asia/Kolkata")  # 5 h 30 min before UTC
+    sign_in(page, busy_site)
+    page.goto(f"{busy_site.url}/runs/5")
+    started = page.locator("dt:text-is('Started') + dd time[title]").last
+    expect(started).to_have_text(re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"))
+    said = datetime.strptime(started.text_content() or "", "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    in_utc = datetime.strptime(started.get_attribute("title") or "", "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+    assert said - in_utc == timedelta(hours=5, minutes=30)
+    expect(page.locator(".zone")).to_have_text(re.compile("Times: Asia/(Kolkata|Calcutta)"))
+    page.goto(f"{busy_site.url}/")
+    expect(page.locator("#runs time[data-local]")).to_have_count(0)
+    with page.expect_response(lambda answer: answer.url.endswith("/runs/list")):
+        page.locator("#runs").evaluate("part => { part.dataset.etag = ''; htmx.trigger(part, 'wake'); }")
+    expect(page.locator("#runs time[data-local]")).to_have_count(0)  # also in what htmx has fetched
+    plain = new_page(java_script_enabled=False)
+    sign_in(plain, busy_site)
+    plain.goto(f"{busy_site.url}/runs/5")
+    expect(plain.locator("dt:text-is('Started') + dd time").last).to_have_text(re.compile(" UTC$"))
+    expect(plain.locator(".zone")).to_have_text("Times: UTC")
+
+
+def test_the_menus_open_and_close_with_the_keyboard_and_fit_a_phone(
+    new_page: Callable[..., Page], stub_site: AppServer, sign_in: SignIn
+) -> None:
+    page = new_page(viewport=PHONE)
+    sign_in(page, stub_site)
+    commands = page.locator("nav .menu summary")
+    commands.focus()
+    page.keyboard.press("Enter")
+    last = page.get_by_role("link", name="Delete the experiment")
+    expect(last).to_be_in_viewport()
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    page.keyboard.press("Escape")
+    expect(last).to_be_hidden()
+    expect(commands).to_be_focused()
+    page.keyboard.press("Enter")
+    page.locator("footer").click()
+    expect(last).to_be_hidden()
+    page.locator(".who").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_in_viewport()
+    commands.press("Enter")
+    expect(page.get_by_role("button", name="Sign out")).to_be_hidden()
+    page.get_by_role("link", name="Create the job list").click()
+    expect(page.locator("nav [aria-current=page]")).to_have_text("Create the job list")
 
 
 def test_an_unchanged_dashboard_gets_empty_answers_and_keeps_its_content(

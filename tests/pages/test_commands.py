@@ -180,8 +180,10 @@ def test_each_command_has_a_page_with_a_field_for_each_of_its_parameters(
     assert [*fields] == (["expid"] if command.needs_expid else []) + [each.name for each in command.parameters]
     for each in command.parameters:
         assert escape(fields[each.name].label) in page.content.decode()
-    linked = reverse(f"pages:{command.name}") in browser.get("/experiments/a001").content.decode()
-    assert linked is bool(command.needs_expid or command.page.menu)
+    linked = browser.get("/experiments/a001").content.decode()
+    assert f'href="{reverse(f"pages:{command.name}")}"' in linked  # the menu of all pages
+    buttons = f'href="{reverse(f"pages:{command.name}")}?expid=a001'
+    assert (buttons in linked) is command.needs_expid
 
 
 def test_the_form_of_a_run_has_the_options_of_a_run(browser: Client, account: StubAccount) -> None:

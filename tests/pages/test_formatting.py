@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -17,6 +18,19 @@ from tests.support.rows import unsaved_run
 )
 def test_durations_are_shown_in_their_two_largest_units(seconds: float, said: str) -> None:
     assert words.duration(seconds) == said
+
+
+def test_a_time_is_an_element_with_utc_as_text_and_tooltip() -> None:
+    madrid = datetime(2026, 11, 24, 4, 46, 2, tzinfo=timezone(timedelta(hours=1)))
+    assert words.local_time(madrid) == (
+        '<time datetime="2026-11-24T04:46:02+01:00" title="2026-11-24 03:46:02 UTC" data-local="second">'
+        "2026-11-24 03:46:02 UTC</time>"
+    )
+    assert ">2026-11-24 03:46 UTC<" in words.local_time(madrid, "minute")
+    assert words.local_time(None) == ""
+    assert words.iso_local_time("2026-11-24T04:46:02+01:00") == words.local_time(madrid)
+    assert words.iso_local_time("<yesterday>") == "<yesterday>"
+    assert words.iso_local_time(None) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 // The script of all pages. htmx fetches the parts of a page. This script pauses htmx in hidden tabs, shows when the
-// service does not answer, updates ages such as "3 s ago", opens dialogs, and prevents that a form is sent twice.
+// service does not answer, opens dialogs and menus, and prevents that a form is sent twice. times.js shows the times.
 
 const offline = document.getElementById("offline");
 let lastAnswer = new Date();
@@ -65,37 +65,6 @@ document.addEventListener("runChanged", () => {
   if (document.querySelector("#state .status.active, #state .status.unsure")) return;
   for (const element of document.querySelectorAll("[data-while-active]")) element.remove();
 });
-
-// Formats a duration like `duration` in templatetags/formatting.py.
-function durationText(seconds) {
-  const whole = Math.max(0, Math.round(seconds));
-  const two = (large, name, small, smallName) => {
-    const rest = Math.floor((whole % large) / small);
-    return `${Math.floor(whole / large)} ${name}${rest ? ` ${rest} ${smallName}` : ""}`;
-  };
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return two(60, "min", 1, "s");
-  if (whole < 86400) return two(3600, "h", 60, "min");
-  return two(86400, "d", 3600, "h");
-}
-// The browser's clock may be wrong: use it only for the time since the response, and add that to the service's age.
-setInterval(() => {
-  if (document.hidden) return;
-  for (const element of document.querySelectorAll("time[data-ago]")) {
-    element.dataset.seen ??= String(Date.now());
-    element.dataset.age ??= String(parse(element.textContent));
-    const passed = (Date.now() - Number(element.dataset.seen)) / 1000;
-    const age = Number(element.dataset.age);
-    const words = `${durationText(age + passed)} ago`;
-    if (element.textContent !== words) element.textContent = words;
-  }
-}, 1000);
-function parse(words) {
-  const units = { s: 1, min: 60, h: 3600, d: 86400 };
-  let seconds = 0;
-  for (const [, count, unit] of words.matchAll(/(\d+) (s|min|h|d)\b/g)) seconds += Number(count) * units[unit];
-  return seconds;
-}
 
 // Dialogs: a link with data-dialog opens a dialog. Without JavaScript, the link leads to a separate page.
 document.addEventListener("click", (event) => {
@@ -167,3 +136,16 @@ document.querySelector(".alert[autofocus], .preview[autofocus]")?.scrollIntoView
 
 // Scroll a picture that does not fit to its right end, where the newest runs are.
 for (const element of document.querySelectorAll("[data-ends-right]")) element.scrollLeft = element.scrollWidth;
+
+// A menu closes with Escape, and when the user clicks or moves the focus elsewhere.
+function closeMenus(but = null) {
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (menu !== but) menu.open = false;
+}
+document.addEventListener("click", (event) => closeMenus(event.target.closest("details.menu")));
+document.addEventListener("focusin", (event) => closeMenus(event.target.closest("details.menu")));
+document.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
+  if (!menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
+});
