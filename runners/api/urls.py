@@ -33,6 +33,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "runners/runs/<int:id>/cancel-restart", runs.RunCancelRestart.as_view({"post": "cancel"}), name="api-run-cancel"
     ),
     path("runners/runs/<int:id>/log", runs.RunLogView.as_view(), name="api-run-log"),
+    path("runners/runs/<int:id>/log/search", runs.RunLogSearchView.as_view(), name="api-run-log-search"),
     path("runners/experiments/<str:expid>/config", files.ConfigurationFilesView.as_view(), name="api-config"),
     path(
         "runners/experiments/<str:expid>/config/file",

@@ -11,6 +11,15 @@ from runners.commands import output
 from runners.commands.output import NAMES_LIMIT, has_line, last_words, listed
 from runners.services.machines.output import plain_text
 
+# Texts that mark an error in the log of a run. Source: the logs of 3.14 to 4.1.17 in tests/versions/outputs.
+ERROR_TEXTS = (
+    "[ERROR]",
+    "[CRITICAL]",
+    "Traceback (most recent call last)",
+    " to FAILED",
+    "completion check failed",
+    "command not found",
+)
 ERROR_LINES = 6  # of a failed job
 _TRACE = re.compile(r"\++ |as_exit_handler$")
 ERROR_WIDTH = 200  # characters of such a line

@@ -99,7 +99,8 @@ MAINTENANCE = (
 PROFILED = (*SHORT, *LONG, *MAINTENANCE)
 COMMANDS = (*PROFILED, "stop_experiment")
 WHICH_RUN = ("get_runner_run_status", "stop_experiment")
-LOGS = ("get_run_log", "get_operation_log")
+LOGS = ("get_run_log", "search_run_log", "get_operation_log")
+QUERIES["search_run_log"] = "?errors=true"
 JOB = "a001_20000101_fc0_1_SIM"
 OF_RUN_JOBS = ("get_run_jobs", "get_job_log")
 JOBS = (*OF_RUN_JOBS, "get_experiment_jobs")
@@ -142,6 +143,7 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "list_runs": "?status=RUNNING",
     "get_run_log": "?tail=4000&offset=0",
     "get_operation_log": "?encoding=utf-8",
+    "search_run_log": "?text=FAILED&errors=true",
     "list_configuration_files": "?profile=MY_RUNNER_PROFILE_1",
     "read_configuration_file": f"?profile_name={PROFILE}&path=../a002/conf/jobs_a002.yml",
     "list_configuration_versions": f"?profile_name={PROFILE}",
@@ -363,6 +365,7 @@ def mistakes(world: World) -> None:
 
 def nothing_there(world: World) -> None:
     names = ("get_runner_run_status", "stop_experiment", "get_run", "abandon_run", "cancel_restart", "get_run_log")
+    names += ("search_run_log",)
     names += OF_RUN_JOBS
     names += ("run_again",)
     world.each(names, "run_not_found")
@@ -464,6 +467,7 @@ def main_job(world: World) -> None:
         ask("stop_experiment", {**EXPID, "foreign": True}, example="Foreign")
     ask("list_runs", query="?expid=a001")
     ask("get_run_log", id=world.run)
+    ask("search_run_log", id=world.run, query="?text=a001")
 
 
 def files(world: World) -> None:

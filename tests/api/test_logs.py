@@ -135,3 +135,43 @@ def test_the_log_of_an_unreachable_machine_is_no_empty_log(
     run = end_of(start(account, sshd.config()))
     sshd.stop()
     assert api.get(f"{RUNS}/{run.pk}/log", expect=502)["code"] == "runner_unreachable"
+
+
+def test_a_search_answers_lines_and_where_to_continue(api: Api, account: StubAccount) -> None:
+    text = "[INFO] Größe 1\n[ERROR] two\n\x1b[31m[CRITICAL] three\x1b[0m\n[INFO] four\n"
+    run = end_of(start(account, account.config(), PRINT=text))
+    path = f"{RUNS}/{run.pk}/log/search"
+    assert api.get(f"{path}?text=GRÖ&ignore_case=true")["matches"] == []  # only A to Z have another case
+    (match,) = api.get(f"{path}?text=GRö&ignore_case=true")["matches"]
+    assert (match["before"], match["match"], match["after"]) == ("[INFO] ", "Grö", "ße 1")
+    errors = api.get(f"{path}?errors=true&limit=1")
+    assert [match["match"] for match in errors["matches"]] == ["[ERROR]"]
+    rest = api.get(f"{path}?errors=true&offset={errors['resume']}")
+    assert [(each["before"], each["match"], each["after"]) for each in rest["matches"]] == [
+        ("", "[CRITICAL]", " three")
+    ]
+    assert rest["resume"] is None
+    (last,) = api.get(f"{path}?text=[&before={rest['size']}&limit=1&errors=false")["matches"]
+    assert last["line"] > rest["matches"][0]["line"]
+    assert last["offset"] > rest["matches"][0]["offset"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("", "text"),
+        ("text=a&errors=true", "text"),
+        ("text=", "text"),
+        ("text=a%0Ab", "text"),
+        ("text=" + "a" * 201, "text"),
+        ("errors=true&offset=1&before=2", "offset"),
+        ("errors=true&limit=101", "limit"),
+        ("errors=yes", "errors"),
+        ("text=a&before=-1", "before"),
+        ("pattern=a", "pattern"),
+    ],
+)
+def test_a_search_names_the_wrong_field(api: Api, query: str, field: str) -> None:
+    (run,) = ended_runs(1)
+    answer = api.get(f"{RUNS}/{run.pk}/log/search?{query}", expect=400)
+    assert field in answer["errors"]

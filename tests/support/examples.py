@@ -30,6 +30,7 @@ UNRECORDED: dict[str, set[str]] = {
     "run_again": {"stopped_during_launch"},
     "stop_experiment": {"stop_not_confirmed", "outcome_unknown"},
     "get_run_log": {"command_timed_out", "outcome_unknown"},
+    "search_run_log": {"command_failed", "command_timed_out", "outcome_unknown"},
     "get_operation_log": {"command_timed_out", "outcome_unknown"},
     **dict.fromkeys(("list_job_scripts", "read_job_script"), {"command_timed_out", "outcome_unknown"}),
     # The code of all one-shot commands is the same; these take seconds and are recorded for the older ones.

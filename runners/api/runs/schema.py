@@ -5,7 +5,8 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema
 
 from runners.api.commands.responses import RunStartedAnswer
-from runners.api.openapi.describe import COMMON, log, problems, reading
+from runners.api.openapi.describe import COMMON, LOG_ERRORS, log, problems, reading
+from runners.api.runs.log_search import LogSearchAnswer, LogSearchQuery
 from runners.api.runs.serializers import AbandonRunRequest, CancelRestartRequest, RunPage, RunSerializer, RunsQuery
 
 list_runs = reading(
@@ -55,3 +56,13 @@ cancel_restart = extend_schema(
 
 
 get_run_log = log("get_run_log", "The log of a run", ("run_not_found",), "runs")
+
+search_run_log = reading(
+    "search_run_log",
+    "Search the log of a run",
+    "The machine searches the whole log, so it is not transferred. A search takes at most some seconds: continue with "
+    "`resume` until it is null. The number of a match's line is null behind the first 512 MiB, or on a slow machine.",
+    answer=LogSearchAnswer,
+    codes=("invalid_request", "run_not_found", "log_not_found", "command_failed", *LOG_ERRORS),
+    query=LogSearchQuery,
+)

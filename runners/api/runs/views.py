@@ -12,9 +12,10 @@ from runners.api.base import CommandViewSet, ReadOnlyAPIView, query_of, viewer
 from runners.api.logs import LogQuery, log_answer
 from runners.api.pagination import cursor_of, next_link
 from runners.api.runs import schema
+from runners.api.runs.log_search import LogSearchQuery, search_answer
 from runners.api.runs.serializers import AbandonRunRequest, CancelRestartRequest, RunsQuery
 from runners.models import TokenScope
-from runners.services import access, logs, restart_plans, runs
+from runners.services import access, log_search, logs, restart_plans, runs
 from runners.services.representations import run_fields
 
 
@@ -83,3 +84,10 @@ class RunLogView(ReadOnlyAPIView):
     def get(self, request: Request, id: int) -> HttpResponseBase:
         _, query = query_of(request, LogQuery)
         return log_answer(request, query, partial(logs.read, runs.get(pk=id, viewer=viewer(request))))
+
+
+class RunLogSearchView(ReadOnlyAPIView):
+    @schema.search_run_log
+    def get(self, request: Request, id: int) -> Response:
+        _, query = query_of(request, LogSearchQuery)
+        return Response(search_answer(log_search.search(runs.get(pk=id, viewer=viewer(request)), **query)))

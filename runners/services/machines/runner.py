@@ -35,6 +35,7 @@ from runners.services.machines.answers import Unreadable
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.bulkheads import BULKHEADS, Wait
 from runners.services.machines.exchange import ConnectDeadline, Exchange
+from runners.services.machines.log_search import LogMatches, LogSearch, parse_lines, parse_search
 from runners.services.machines.observed import OBSERVED
 from runners.services.machines.output import last_lines, plain_text
 from runners.services.machines.probe import (
@@ -436,6 +437,34 @@ class Runner(RunnerRules, ABC):
             return parse_log(result.stdout, offset=offset, limit=limit)
         except Unreadable as error:
             raise self._not_valid("to the request for the log", error, result) from error
+
+    def search_log(self, key: str, search: LogSearch, *, timeout: float) -> LogMatches | None:
+        """Search the log of a run on its machine, for at most half of `timeout`; None: no log.
+
+        Raises CommandFailed if the machine cannot search the log, and the errors of `execute`.
+        """
+        script = search.script(key, seconds=max(1, int(timeout / 2)))
+        result = self.execute(script, timeout=timeout)
+        if result.exit_code == scripts.NO_LOG:
+            return None
+        try:
+            return parse_search(result.stdout, search)
+        except Unreadable as error:
+            raise self._not_valid("to the search of the log", error, result) from error
+
+    def count_lines(self, key: str, end: int, *, timeout: float) -> int | None:
+        """Return the number of line ends before byte `end` of a run's log; None: no log, or they were not counted.
+
+        Raises CommandFailed if the machine's answer is not valid, and the errors of `execute`.
+        """
+        script = scripts.count_lines(key, end, seconds=max(1, int(timeout / 2)))
+        result = self.execute(script, timeout=timeout)
+        if result.exit_code == scripts.NO_LOG:
+            return None
+        try:
+            return parse_lines(result.stdout)
+        except Unreadable as error:
+            raise self._not_valid("to the count of lines", error, result) from error
 
     def read_end(
         self, key: str, pattern: str, *, repeated: str, tail: int, jobs: scripts.Shell, timeout: float

@@ -42,7 +42,7 @@ LATE = "late"  # the first line of a launch that timed out and whose command may
 PRELUDE_FAILED, NO_LOGIN_SHELL, FOREIGN_RUN, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 72, 73, 74
 UNUSABLE = "autosubmit-runners-unusable"  # the last line on standard error if the base directory cannot be used
 NO_EXPERIMENT = 67  # exit code of `list_scripts` and `read_script`
-NO_LOG = 66  # exit code of `read_log` and `read_end`
+NO_LOG = 66  # exit code of the scripts that read a log
 PLACEHOLDER = "placeholder-of-autosubmit-runners"  # an argument of the process that `cancelling` makes
 BUSY = 76  # exit code of `cancelling`: a process runs the experiment
 KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
@@ -52,6 +52,9 @@ OTHER_SHELL = 125  # exit code of a shell that is not our reader and has execute
 END = "#end"
 UNREAD = "#unread"  # what our reader prints when the script arrived incomplete; the script is then not evaluated
 CUT_SHORT = 126  # exit code when the script arrived incomplete; no part of it was executed
+
+SEARCH_BLOCK = 8 * 1024**2  # bytes that a search of a log reads at once
+COUNTED_BYTES = 512 * 1024**2  # no lines are counted behind this byte of a log
 
 # --norc: sshd's bash has already read ~/.bashrc, and a bash that finds SSH_CLIENT would read it again. -p: ignore
 # $BASH_ENV and the functions in the environment, which can have the names of builtins.
@@ -385,6 +388,56 @@ def read_log(key: str, *, offset: int, limit: int) -> str:
     A negative offset counts from the end. Exit code NO_LOG: the log does not exist or is not a regular file.
     """
     return _filled("read_log", key=key, offset=offset, limit=limit)
+
+
+def search_log(
+    key: str,
+    texts: Sequence[str],
+    *,
+    ignore_case: bool,
+    begin: int,
+    end: int,
+    backward: bool,
+    most: int,
+    context: int,
+    seconds: int,
+) -> str:
+    """Return the script that searches a log for fixed texts, in blocks, for at most `seconds`.
+
+    A match begins at byte `begin` or later, and before byte `end`. It prints the first `most` matches, or the last ones
+    if `backward`, in ascending order: `match OFFSET LENGTH LINES BEFORE BASE64`. LINES: the line ends before the match;
+    `-`: they were not counted, because that would take too long. BASE64: the match with the BEFORE bytes before it and
+    at most `context` bytes behind it. Before the matches it prints `size BYTES`, and behind them `until OFFSET`: where
+    the search stopped. Then all matches from `begin` to that byte were found (from that byte to `end` if `backward`).
+    The last line is END. Exit code NO_LOG: the log does not exist or is not a regular file. A text has no line end.
+    """
+    return _filled(
+        "search_log",
+        key=key,
+        options=[*(["-i"] if ignore_case else []), *(word for text in texts for word in ("-e", text))],
+        overlap=max(len(text.encode()) for text in texts) - 1,
+        begin=begin,
+        end=end,
+        backward=int(backward),
+        most=most,
+        context=context,
+        block=SEARCH_BLOCK,
+        seconds=seconds,
+        **_counting(seconds),
+    )
+
+
+def count_lines(key: str, end: int, *, seconds: int) -> str:
+    """Return the script that prints `lines NUMBER`: the line ends of a log before byte `end`. The last line is END.
+
+    NUMBER is `-` if it would take too long to count them. Exit code NO_LOG: the log does not exist.
+    """
+    return _filled("count_lines", key=key, end=end, **_counting(seconds))
+
+
+def _counting(seconds: int) -> dict[str, int]:
+    """Return the bounds of `log_part.sh`: no count begins after `seconds`, or takes longer than half of it."""
+    return {"count_limit": COUNTED_BYTES, "count_until": seconds, "count_seconds": max(1, seconds // 2)}
 
 
 def _tree(name: str) -> ast.Module:
