@@ -48,6 +48,9 @@ class Row:
     pk: int
     expid: str
     status: str
+    is_active: bool
+    badge: str
+    wire_words: str
     tone: str
     outcome: str
     host: str
@@ -59,7 +62,6 @@ class Row:
     finished: datetime | None
     lasted: str
     reachable: bool
-    unreachable_detail: str
     is_confirmed: bool
     confirmed_at: datetime | None
     progress: Progress | None
@@ -73,6 +75,9 @@ def row_of(run: RunnerRun, *, lasted: str = "") -> Row:
         pk=run.pk,
         expid=run.expid,
         status=run.status,
+        is_active=run.is_active,
+        badge=words.badge(run),
+        wire_words=words.wire_words(run),
         tone=words.tone(run),
         outcome=words.outcome(run),
         host=run.host,
@@ -84,7 +89,6 @@ def row_of(run: RunnerRun, *, lasted: str = "") -> Row:
         finished=run.finished,
         lasted=lasted,
         reachable=run.reachable,
-        unreachable_detail="" if run.reachable else run.unreachable_detail,
         is_confirmed=run.confirmed_at is not None,
         confirmed_at=None if is_recent else run.confirmed_at,
         progress=progress_of(run),
@@ -104,19 +108,14 @@ def recent() -> timedelta:
     return timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS + 13)
 
 
-def active(run: RunnerRun) -> str:
-    """Return the row of a run for a list of active runs, with placeholders for ages."""
-    return _html("pages/_active_row.html", row_of(run))
-
-
-def ended(run: RunnerRun) -> str:
-    """Return the row of a run for a list of ended runs or of an experiment's runs, with placeholders for ages."""
-    return _html("pages/_run_row.html", row_of(run, lasted=words.lasted(run)))
+def html_of(run: RunnerRun) -> str:
+    """Return the row of a run for any list, with placeholders for ages."""
+    return _html(row_of(run, lasted="" if run.is_active else words.lasted(run)))
 
 
 @lru_cache(KEPT)
-def _html(template: str, row: Row) -> str:
-    return render_to_string(template, {"run": row, "recent": recent().total_seconds()})
+def _html(row: Row) -> str:
+    return render_to_string("pages/_run_row.html", {"run": row, "recent": recent().total_seconds()})
 
 
 def with_ages(html: str) -> SafeString:

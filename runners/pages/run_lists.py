@@ -76,14 +76,17 @@ def make_lists(user: Any) -> Lists:
     active = list(access.visible(RunnerRun.objects.active(), user).order_by("-id")[: ACTIVE_SHOWN + 1])
     recent = access.visible(RunnerRun.objects.ended_since(timezone.now() - RECENT), user)[:RECENT_SHOWN]
     context = {
-        "active": [mark_safe(rows.active(run)) for run in active[:ACTIVE_SHOWN]],  # noqa: S308  (templates of ours)
+        "active": [mark_safe(rows.html_of(run)) for run in active[:ACTIVE_SHOWN]],  # noqa: S308  (templates of ours)
         "is_cut": len(active) > ACTIVE_SHOWN,
         "shown": ACTIVE_SHOWN,
-        "recent": mark_safe("".join(map(rows.ended, recent))),  # noqa: S308
+        "recent": mark_safe("".join(map(rows.html_of, recent))),  # noqa: S308
     }
     html = render_to_string("pages/_runs.html", context)
-    etag = f'W/"{hashlib.sha256(html.encode()).hexdigest()[:32]}"'
-    return Lists(etag, rows.with_ages(html), time.monotonic())
+    return Lists(etag_of(html), rows.with_ages(html), time.monotonic())
+
+
+def etag_of(html: str) -> str:
+    return f'W/"{hashlib.sha256(html.encode()).hexdigest()[:32]}"'
 
 
 def refresh(user: Any) -> None:

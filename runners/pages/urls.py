@@ -20,6 +20,7 @@ from runners.pages.views import (
     restart,
     run,
     run_again,
+    runs,
 )
 
 
@@ -38,6 +39,7 @@ register_converter(ExpidConverter, "expid")
 app_name = "pages"
 urlpatterns = [
     path("", dashboard.Home.as_view(), name="home"),
+    path("runs", runs.RunsPage.as_view(), name="run-list"),
     path("runs/list", dashboard.RunsFragment.as_view(), name="runs"),
     path("runs/refresh", dashboard.Refresh.as_view(), name="refresh"),
     path("runs/<int:pk>", run.RunDetailPage.as_view(), name="run"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 
 from runners.exceptions import NotRunning, RunNotFound, StillReachable
@@ -19,6 +20,22 @@ from runners.services.machines.probe import Probe
 # Run numbers follow the order of insertion, but `created` is from the clock of the process that inserts. This is how
 # much the two orders can differ (a database that makes writers wait, clocks of several servers).
 ORDER_SLACK = timedelta(minutes=10)
+NUMBER = re.compile(r"[0-9]{1,18}")
+EXPID_LENGTH = 16
+START_OF_EXPID = re.compile(rf"[a-z0-9]{{1,{EXPID_LENGTH}}}")
+# The columns that each order sorts by. Each pair has an index.
+SORTS = {
+    "-started": ("-id",),
+    "started": ("id",),
+    "-ended": ("-finished", "-id"),
+    "ended": ("finished", "id"),
+    "experiment": ("expid", "-id"),
+    "-experiment": ("-expid", "id"),
+    "machine": ("host", "-id"),
+    "-machine": ("-host", "id"),
+    "person": ("started_by", "-id"),
+    "-person": ("-started_by", "id"),
+}
 FIRST_MOMENT, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
@@ -26,6 +43,7 @@ def find(
     *,
     expid: str = "",
     status: str = "",
+    reason: str = "",
     profile_name: str = "",
     installation: str = "",
     runner: str = "",
@@ -34,15 +52,21 @@ def find(
     started_by: str = "",
     silent: bool | None = None,
     log_too_large: bool | None = None,
+    reachable: bool | None = None,
+    search: str = "",
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     oldest_first: bool = False,
     beyond: int | None = None,
+    sort: str = "",
     viewer: Any,
 ) -> QuerySet[RunnerRun]:
     """Return the runs that match all filters, ordered by number, newest first by default. The caller slices the result.
 
     `viewer`: the requesting user, who sees only the runs that `access.visible` allows.
+
+    `reachable`: only active runs whose machine answers, or only those whose machine does not. `search`: as `matching`.
+    `sort`: a key of SORTS instead of the number; sorted by their end, active runs are left out.
 
     `beyond`: only runs that come after the run of this number in this order. `created_after` is inclusive,
     `created_before` exclusive. Each filter but `runner` has an index that ends in the number. So with one filter the
@@ -51,13 +75,16 @@ def find(
     matches among many rows take longer.
     """
     runs = access.visible(RunnerRun.objects.order_by("id" if oldest_first else "-id"), viewer)
+    if search.strip():
+        runs = matching(runs, search.strip())
     # The filters are ordered from the one that usually matches the fewest runs to the one that matches the most. The
     # first given filter uses its index. COALESCE prevents index use for the others and for `created`. Otherwise SQLite
     # uses any of the indexes, or sorts: measured with 300,000 runs, half of all combinations of two and three filters
     # took 10 to 900 ms.
     telling = {"expid": expid, "started_by": started_by, "user": user, "profile_name": profile_name, "host": host}
     telling["installation"] = installation
-    given = {name: value for name, value in (telling | {"status": status, "runner": runner}).items() if value}
+    rest = {"reason": reason, "status": status, "runner": runner}
+    given = {name: value for name, value in (telling | rest).items() if value}
     best = "status" if status == RunStatus.ACTIVE else next(iter(given), "")
     others = given.keys() - {best}
     runs = runs.alias(
@@ -69,6 +96,8 @@ def find(
         runs = runs.filter(silent_since__isnull=not silent)
     if log_too_large is not None:
         runs = runs.filter(log_too_large=log_too_large)
+    if reachable is not None:
+        runs = runs.filter(status=RunStatus.ACTIVE, reachable=reachable)
     by_time = RunnerRun.objects.order_by("-created").values_list("id", flat=True)
     if created_after:
         surely = max(created_after, FIRST_MOMENT + ORDER_SLACK) - ORDER_SLACK
@@ -81,7 +110,22 @@ def find(
         runs = runs.filter(id__lt=later) if later else runs
     if beyond is not None:
         runs = runs.filter(id__gt=beyond) if oldest_first else runs.filter(id__lt=beyond)
+    if sort:
+        runs = runs.order_by(*SORTS[sort])
+        if "ended" in sort:
+            runs = runs.filter(finished__isnull=False)
     return runs
+
+
+def matching(runs: QuerySet[RunnerRun], text: str) -> QuerySet[RunnerRun]:
+    """Return those `runs` whose number is `text`, or whose expid begins with it, in upper or lower case."""
+    expid = text.lower()
+    found = Q(pk=int(text)) if NUMBER.fullmatch(text) else Q()
+    if START_OF_EXPID.fullmatch(expid):
+        # A range that the index can find. PostgreSQL uses no index for LIKE unless the collation is C.
+        last = expid + EXPID_LENGTH * "z"
+        found |= Q(expid__gte=expid, expid__lte=last, expid__startswith=expid)
+    return runs.filter(found) if found else runs.none()
 
 
 def get(*, pk: int, viewer: Any) -> RunnerRun:

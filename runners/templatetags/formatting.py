@@ -100,6 +100,35 @@ def tone(run: RunnerRun) -> str:
     return {RunReason.STOPPED.value: "stopped", RunReason.FAILED.value: "failed"}.get(run.reason, "other")
 
 
+# The word of the badge for each end that was no success.
+BADGES = {
+    RunReason.STOPPED: "STOPPED",
+    RunReason.FAILED: "FAILED",
+    RunReason.KILLED: "KILLED",
+    RunReason.LOST: "LOST",
+    RunReason.NEVER_STARTED: "NEVER STARTED",
+    RunReason.ABANDONED: "DECLARED ENDED",
+}
+
+
+@register.filter
+def badge(run: RunnerRun) -> str:
+    """Return the word of a run's badge: what became of it, or ACTIVE or UNREACHABLE."""
+    if run.status == RunStatus.ACTIVE:
+        return "ACTIVE" if run.reachable else "UNREACHABLE"
+    if run.status == RunStatus.COMPLETED:
+        return "COMPLETED"
+    return BADGES[RunReason(run.reason)] if run.reason in RunReason.values else "ENDED"
+
+
+@register.filter
+def wire_words(run: RunnerRun) -> str:
+    """Return the words of the API for the state of a run, for the tooltip of its badge."""
+    if run.status == RunStatus.ACTIVE:
+        return f"status: ACTIVE, reachable: {'true' if run.reachable else 'false'}"
+    return f"status: {run.status}" + (f", reason: {run.reason}" if run.reason else "")
+
+
 @register.filter
 def outcome(run: RunnerRun) -> str:
     """Return the state or the outcome of a run, in words."""

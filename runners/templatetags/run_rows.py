@@ -19,7 +19,7 @@ register = template.Library()
 @register.filter
 def run_rows(runs: Iterable[RunnerRun]) -> SafeString:
     """Return the rows of runs, for the table of pages/_run_rows.html."""
-    return rows.with_ages("".join(map(rows.ended, runs)))
+    return rows.with_ages("".join(map(rows.html_of, runs)))
 
 
 @register.filter

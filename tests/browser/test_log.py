@@ -99,7 +99,7 @@ def test_an_unreachable_machine_is_reported_and_the_last_state_stays(
     open_run(page, stub_site, account, sign_in)
     sshd.stop()
     expect(page.locator("#state")).to_contain_text("cannot tell since", timeout=RESTART)
-    expect(page.locator("#state")).to_contain_text("ACTIVE")
+    expect(page.locator("#state")).to_contain_text("UNREACHABLE")
     expect(page.locator("#log-status")).to_contain_text("Retrying", timeout=RESTART)
     keep(page, "unreachable")
     check_accessible(page)

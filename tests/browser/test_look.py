@@ -258,7 +258,7 @@ def test_a_slow_stop_can_be_turned_into_a_kill(
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Kill it immediately")).to_be_checked()
     dialog.get_by_role("button", name="Stop the run").click()
-    expect(page.locator("#state")).to_contain_text("TERMINATED", timeout=15_000)  # long before the first stop times out
+    expect(page.locator("#state")).to_contain_text("STOPPED", timeout=15_000)  # long before the first stop times out
     expect(page.locator("#state")).to_contain_text("stopped by ada")
 
 
@@ -279,7 +279,7 @@ def test_everything_but_the_live_log_works_without_javascript(
     page.get_by_role("link", name="Stop this run").click()
     page.get_by_label("Kill it immediately").check()
     page.get_by_role("button", name="Stop the run").click()
-    expect(page.locator("#state")).to_contain_text("TERMINATED")
+    expect(page.locator("#state")).to_contain_text("STOPPED")
 
 
 def test_a_hidden_tab_does_not_poll_and_polls_at_once_when_it_is_shown(

@@ -64,7 +64,7 @@ def test_a_person_starts_a_run_watches_its_log_and_stops_another(
     expect(page.locator("#state .steps")).to_contain_text("under way", timeout=AUTOSUBMIT)
     expect(state).to_contain_text("being stopped by ada")
     keep(page, "run-stopping", full=False)
-    expect(state).to_contain_text("TERMINATED", timeout=AUTOSUBMIT)
+    expect(state).to_contain_text("STOPPED", timeout=AUTOSUBMIT)
     expect(state).to_contain_text("stopped by ada (exit code 88)")
     expect(page.locator("#state .steps")).to_contain_text("the run has ended")
     expect(page.locator("#stop-outcome")).to_contain_text("stopped successfully")
@@ -74,7 +74,7 @@ def test_a_person_starts_a_run_watches_its_log_and_stops_another(
 
     page.goto(f"{site.url}/")
     expect(page.locator("#runs")).to_contain_text("COMPLETED")
-    expect(page.locator("#runs")).to_contain_text("TERMINATED")
+    expect(page.locator("#runs")).to_contain_text("STOPPED")
     page.goto(f"{site.url}/history")
     expect(page.locator("svg a")).to_have_count(2)
     keep(page, "history")

@@ -1,0 +1,62 @@
+"""Queries that stop after a time or a number of rows, for counts that people see on pages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import OperationalError, connection, transaction
+from django.db.models import QuerySet
+
+STEPS = 10_000  # instructions of SQLite between two looks at the clock
+QUERY_CANCELED = "57014"  # PostgreSQL's code of a statement that has exceeded its limit
+
+
+class TooSlow(Exception):
+    """The database needed more time than the caller waits."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Let the queries in the block take at most `seconds` (PostgreSQL: each of them). Raises TooSlow."""
+    limit = _sqlite_limit if connection.vendor == "sqlite" else _postgresql_limit
+    try:
+        with limit(seconds):
+            yield
+    except OperationalError as error:
+        if "interrupted" in str(error) or getattr(error.__cause__, "sqlstate", "") == QUERY_CANCELED:
+            raise TooSlow(f"no result within {seconds:g} s") from error
+        raise
+
+
+@contextmanager
+def _sqlite_limit(seconds: float) -> Iterator[None]:
+    end = time.monotonic() + seconds
+    connection.ensure_connection()
+    connection.connection.set_progress_handler(lambda: int(time.monotonic() > end), STEPS)
+    try:
+        yield
+    finally:
+        connection.connection.set_progress_handler(None, 0)
+
+
+@contextmanager
+def _postgresql_limit(seconds: float) -> Iterator[None]:
+    """The limit is one of the transaction, so it also works behind pgbouncer. Its end restores the former limit."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('statement_timeout')")
+        (before,) = cursor.fetchone()
+        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(round(1000 * seconds))])
+        yield
+        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [before])
+
+
+def count(rows: QuerySet[Any], most: int, seconds: float) -> int | None:
+    """Return how many rows there are, at most `most` + 1; None if that takes longer than `seconds`."""
+    try:
+        with time_limit(seconds):
+            return rows.order_by()[: most + 1].count()
+    except TooSlow:
+        return None
