@@ -101,9 +101,9 @@ migrations: install ## Fail when a model changed and its migration is missing
 docs: install-dev ## Build the documents as a site into guide/; a running service shows it at /docs/guide/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-readme: install autosubmit ## Run the commands of the README and of the guide for scripts, each against a new server
-	@tools/check-readme README.md
-	@tools/check-readme docs/guides/script.md
+readme: install autosubmit ## Run the commands of the README and the documents as written, against a server installed from the wheel
+	@tools/sdk/install
+	@$(BIN)/python -m tools.check_documents
 
 reference: ## Install the Autosubmit API 4.2.0, to compare with, into .tools/autosubmit-api
 	@tools/autosubmit-api-venv

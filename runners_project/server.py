@@ -36,3 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif given and not given[0].startswith("-"):
         given[0] = given[0].replace("-", "_")
     execute_from_command_line(["autosubmit-runners-server", *given])
+
+
+if __name__ == "__main__":
+    main()

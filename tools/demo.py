@@ -68,8 +68,10 @@ def step(text: str) -> None:
 class Site:
     """A folder with everything of one installation: the home that commands run in, the database, the secret key."""
 
-    def __init__(self, folder: Path, *, env: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, python: Path = PYTHON, env: dict[str, str] | None = None) -> None:
         self.folder = folder
+        self.server_program = [str(python), "-m", "runners_project.server"]
+        self.directory = ROOT if python == PYTHON else folder  # where that module is found: the checkout, or the wheel
         self.home = folder / "home"
         self.database = folder / "db.sqlite3"
         self.profiles = folder / "profiles.yml"
@@ -102,8 +104,8 @@ class Site:
 
     def manage(self, *args: str, env: dict[str, str] | None = None, quiet: bool = False) -> str:
         """Print and run a management command. Return its output."""
-        say(f"$ manage.py {shlex.join(args)}")
-        output = self.check([str(PYTHON), str(ROOT / "manage.py"), *args], env)
+        say(f"$ autosubmit-runners-server {shlex.join(args)}")
+        output = self.check([*self.server_program, *args], env)
         if output.strip() and not quiet:
             say(output.rstrip())
         return output
@@ -111,7 +113,7 @@ class Site:
     def check(self, argv: list[str], env: dict[str, str] | None = None) -> str:
         done = subprocess.run(
             argv,
-            cwd=self.home if argv[0].endswith("autosubmit") else ROOT,
+            cwd=self.home if argv[0].endswith("autosubmit") else self.directory,
             env=self.environment() | (env or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -134,12 +136,17 @@ class Background:
         self.site = site
         self.log = site.folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._argv = [str(PYTHON), *argv]
+        self._argv = [*site.server_program, *argv]
 
     def __enter__(self) -> Self:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self._argv, cwd=ROOT, env=self.site.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._argv,
+                cwd=self.site.directory,
+                env=self.site.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         return self
 
@@ -159,18 +166,17 @@ class Background:
 
 
 class Watch(Background):
-    """`watch_runs`, which detects the ends of runs and sends webhooks without any request."""
+    """The worker, which detects the ends of runs and sends webhooks without any request."""
 
     def __init__(self, site: Site) -> None:
-        super().__init__(site, "watch", str(ROOT / "manage.py"), "watch_runs", "--interval=5")
+        super().__init__(site, "watch", "worker")
 
 
 class Server(Background):
     """gunicorn with this service."""
 
     def __init__(self, site: Site, port: int) -> None:
-        options = ["--no-control-socket", "--workers=2", "--threads=8", "--timeout=600", f"--bind=127.0.0.1:{port}"]
-        super().__init__(site, "server", "-m", "gunicorn", "runners_project.wsgi", *options)
+        super().__init__(site, "server", "serve", "--timeout=600", f"--bind=127.0.0.1:{port}")
         self.url = f"http://127.0.0.1:{port}"
 
     def __enter__(self) -> Self:
@@ -324,7 +330,7 @@ def run() -> None:
 
 def has_user(site: Site, name: str) -> bool:
     code = f"from django.contrib.auth import get_user_model as m; print(m().objects.filter(username={name!r}).exists())"
-    return "True" in site.check([str(PYTHON), str(ROOT / "manage.py"), "shell", "--verbosity=0", "-c", code])
+    return "True" in site.check([*site.server_program, "shell", "--verbosity=0", "-c", code])
 
 
 def kept_secret(path: Path, size: int = 50) -> str:

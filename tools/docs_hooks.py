@@ -24,7 +24,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Rewrite the links of a page. A link out of docs/ leads to a page of the site, or becomes text.
 
-    Also remove the word `run` of the blocks that tools/check-readme executes: mkdocs does not know it.
+    Also remove the words behind the language of a block, which tools/check_documents.py reads.
     """
     source = page.file.src_uri
     origin = {page: name for name, page in ADDED.items()}.get(source, f"docs/{source}")
@@ -41,4 +41,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return text
         return f"[{text}]({posixpath.relpath(inside, posixpath.dirname(source) or '.')}{anchor})"
 
-    return LINK.sub(rewritten, re.sub(r"^```bash run$", "```bash", markdown, flags=re.MULTILINE))
+    return LINK.sub(rewritten, re.sub(r"^( *```[a-z]+) .*$", r"\1", markdown, flags=re.MULTILINE))

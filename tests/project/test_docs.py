@@ -16,11 +16,14 @@ import pytest
 import yaml
 from django.conf import settings
 
+from runners.web.problems import PROBLEM_TYPES_BY_CODE
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE
+from tools import check_documents
 
 PROMISES = (ROOT / "docs/reliability.md").read_text() + (ROOT / "docs/security.md").read_text()
 NAMED = re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)(?:::(\w+))?`", PROMISES)
+DOCUMENTS = [path for path in check_documents.documents() if path.name not in ("README.md", "cli.md")]
 LINKS = [
     (document, target)
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,6 +44,30 @@ BLOCKS = [
 @pytest.mark.parametrize(("language", "text"), BLOCKS)
 def test_a_block_of_code_can_be_parsed(language: str, text: str) -> None:
     assert PARSERS[language](text)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_block_of_commands_is_executed_or_has_a_reason(document: Path) -> None:
+    faults = [
+        f"line {block.line} {block.fault}" for block in check_documents.blocks(document.read_text()) if block.fault
+    ]
+    assert not faults
+
+
+def test_a_block_without_a_word_or_with_an_empty_reason_is_a_fault() -> None:
+    text = "".join(f"```bash{words}\nls\n```\n" for words in ("", " not-run", ' not-run=""', ' run-by="tests/no.py"'))
+    found = check_documents.blocks(text + "```python run\npass\n```\n")
+    assert [bool(block.fault) for block in found] == [True, True, True, True, False]
+    assert "needs one of" in found[0].fault
+    assert "does not exist" in found[3].fault
+
+
+def test_each_code_has_one_entry_in_the_troubleshooting_with_its_status_and_title() -> None:
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    entries = re.findall(r"^### `(\w+)`\n\n(\d+): (.+?)\. (?=\S)", text, re.MULTILINE)
+    assert len(entries) == len({code for code, *_ in entries}) == text.count("\n### ")
+    registered = {(type_.code, str(type_.status), type_.title) for type_ in PROBLEM_TYPES_BY_CODE.values()}
+    assert set(entries) == registered
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)

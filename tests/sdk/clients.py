@@ -93,8 +93,8 @@ def typescript_client(document: bytes) -> Path:
 
 
 def sample(language: str) -> str:
-    """Return the program that docs/sdk.md shows."""
-    (text,) = re.findall(rf"^```{language}\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    """Return the longer program that docs/sdk.md shows."""
+    (text,) = re.findall(rf"^```{language}(?: run-by=\S+)?\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
     return str(text)
 
 
@@ -128,6 +128,7 @@ def made(folder: Path, document: bytes, programs: list[Path], make: Callable[[Pa
 
 
 PROFILE = "LOCAL_STUB"
+WITH_JOBS = "t000"  # an experiment with a job list and a configuration file
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.sdk.clients import PROFILE, Service
+from tests.sdk.clients import PROFILE, WITH_JOBS, Service
+from tests.support import job_lists
 from tests.support.environments import StubAccount
 from tests.support.servers import AppServer
+
+STATUSES = ("FAILED", "RUNNING", "COMPLETED")
+ENDPOINTS = {"EDIT_CONFIGURATION": {"ENABLED": True}}
 
 
 @pytest.fixture
@@ -21,8 +25,16 @@ def make_service(make_app: Callable[..., AppServer], account: StubAccount, tmp_p
         app = make_app(account=account, env={"THROTTLE_COMMANDS": "off", "THROTTLE_FAILED_LOGINS": "off", **settings})
         profiles = tmp_path / "profiles.yml"
         profile = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE"}
-        profiles.write_text(yaml.safe_dump({"RUNNER_CONFIGURATION": {"PROFILES": {PROFILE: profile}}}))
+        profiles.write_text(
+            yaml.safe_dump({"RUNNER_CONFIGURATION": {"PROFILES": {PROFILE: profile}, "ENDPOINTS": ENDPOINTS}})
+        )
         app.manage("import_profiles", str(profiles))
+        account.experiment(WITH_JOBS)
+        jobs = [
+            job_lists.job(f"{WITH_JOBS}_{chunk}_SIM", status, chunk=chunk) for chunk, status in enumerate(STATUSES, 1)
+        ]
+        job_lists.write(account.home, WITH_JOBS, jobs)
+        (account.home / "autosubmit" / WITH_JOBS / "conf" / f"expdef_{WITH_JOBS}.yml").write_text("CHUNKS: 1\n")
         return Service(app, app.manage("create_token", "sdk", "--create-user").strip())
 
     return make

@@ -1,4 +1,6 @@
-"""Create, run and stop experiments with the generated Python client, as a user would: driver.py URL TOKEN PROFILE.
+"""Create, run and stop experiments with the generated Python client, as a user would.
+
+driver.py URL TOKEN PROFILE EXPID. EXPID is an experiment with a job list and a configuration file.
 
 The tests type-check this program with `mypy --strict` and execute it against a live server. It prints what it observes,
 one `name: value` per line. If a response is not the expected one, the program fails and prints the response.
@@ -25,12 +27,15 @@ from autosubmit_runners_client import (
     CreateExperimentRequest,
     CreateJobListRequest,
     ExperimentCreatedAnswer,
+    ExperimentsApi,
     FinalStatus,
     Operation,
     OperationsApi,
     OperationStatus,
     PlanAnswer,
     Problem,
+    RunAgainAnswer,
+    RunAgainRequest,
     RunExperimentRequest,
     RunReason,
     RunsApi,
@@ -43,6 +48,7 @@ from autosubmit_runners_client import (
     SetJobStatusRequest,
     StopExperimentRequest,
     TextOrTexts,
+    WriteFileRequest,
 )
 
 PATIENCE = 60  # seconds
@@ -71,6 +77,7 @@ class Driver:
         self.profile = profile
         self.commands, self.runs = CommandsApi(client), RunsApi(client)
         self.configuration, self.operations = ConfigurationApi(client), OperationsApi(client)
+        self.experiments = ExperimentsApi(client)
 
     def create(self, description: str) -> str:
         """Create an experiment with its job list and return its expid.
@@ -122,6 +129,31 @@ class Driver:
         print("log:", "Run successful" in self.whole_log(run.runner_id))
         page = self.runs.list_runs(expid=expid, status=RunStatus.COMPLETED)
         print("listed:", [each.runner_id for each in page.results] == [run.runner_id])
+        again = expect(RunAgainAnswer, self.runs.run_again(run.runner_id, run_again_request=RunAgainRequest()))
+        print("run again:", again.previous_run == run.runner_id, self.ended(expid).status.value)
+
+    def jobs(self, expid: str) -> None:
+        """Read the job list of an experiment, filtered, in pages of one job."""
+        page = self.runs.get_experiment_jobs(expid, self.profile, status="FAILED,RUNNING", page_size=1)
+        rest = self.runs.get_experiment_jobs(
+            expid, self.profile, status="FAILED,RUNNING", page_size=1, cursor=page.next_cursor
+        )
+        print("jobs:", page.total, sorted(page.counts), [job.name for job in (*page.results, *rest.results)])
+        print("first job:", page.results[0].status.value, page.results[0].chunk)
+
+    def configuration_files(self, expid: str) -> None:
+        """Change a configuration file, and read who is told that it has changed in the meantime."""
+        files = self.experiments.list_configuration_files(expid, self.profile).files
+        print("files:", [file.path for file in files])
+        path = files[0].path
+        file = self.experiments.read_configuration_file(expid, path, self.profile)
+        request = WriteFileRequest(content=file.content.replace("1", "2"))
+        change = self.experiments.write_configuration_file(file.etag, expid, path, self.profile, request)
+        print("changed:", change.is_changed, "+CHUNKS: 2" in change.difference)
+        problem = refused(
+            lambda: self.experiments.write_configuration_file(file.etag, expid, path, self.profile, request)
+        )
+        print("changed before:", problem.status, problem.code)
 
     def run_and_stop(self) -> None:
         expid = self.create("is stopped")
@@ -161,13 +193,15 @@ class Driver:
         print("refused:", problem.status, problem.code, sorted(problem.errors or {}))
 
 
-def main(url: str, token: str, profile: str) -> None:
+def main(url: str, token: str, profile: str, with_jobs: str) -> None:
     with ApiClient(Configuration(host=url, access_token=token)) as client:
         driver = Driver(client, profile)
         driver.look_around()
         driver.run_to_completion()
         driver.run_and_stop()
         driver.in_the_background()
+        driver.jobs(with_jobs)
+        driver.configuration_files(with_jobs)
         driver.filters()
         driver.errors()
     with ApiClient(Configuration(host=url, access_token="asr_of_nobody")) as client:

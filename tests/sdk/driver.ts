@@ -1,5 +1,5 @@
 // The main job over the generated TypeScript client, as the author of a front end would write it:
-// node driver.js URL TOKEN PROFILE. It prints the same lines as driver.py.
+// node driver.js URL TOKEN PROFILE EXPID. It prints the same lines as driver.py.
 import createClient, { type Client } from "openapi-fetch";
 import type { components, paths } from "./schema.js";
 
@@ -89,6 +89,40 @@ async function runToCompletion(api: Api, profile: string): Promise<void> {
   console.log("log:", (await wholeLog(api, run.runner_id)).includes("Run successful"));
   const page = good(await api.GET("/v4/runners/runs", { params: { query: { expid, status: "COMPLETED" } } }));
   console.log("listed:", page.results.length === 1 && page.results[0]?.runner_id === run.runner_id);
+  const params = { path: { id: run.runner_id } };
+  const again = good(await api.POST("/v4/runners/runs/{id}/run-again", { params, body: {} }));
+  if (isPlan(again)) throw new Error("expected a run");
+  console.log("run again:", again.previous_run === run.runner_id, (await ended(api, expid)).status);
+}
+
+const list = (words: string[]) => JSON.stringify(words).replaceAll('"', "'").replaceAll(",", ", ");
+
+async function jobs(api: Api, profile_name: string, expid: string): Promise<void> {
+  const query = { profile_name, status: "FAILED,RUNNING", page_size: 1 };
+  const path = "/v4/runners/experiments/{expid}/jobs";
+  const page = good(await api.GET(path, { params: { path: { expid }, query } }));
+  const cursor = page.next_cursor ?? "";
+  const rest = good(await api.GET(path, { params: { path: { expid }, query: { ...query, cursor } } }));
+  const names = [...page.results, ...rest.results].map((job) => job.name);
+  console.log("jobs:", page.total, list(Object.keys(page.counts).sort()), list(names));
+  console.log("first job:", page.results[0]?.status, page.results[0]?.chunk);
+}
+
+async function configurationFiles(api: Api, profile_name: string, expid: string): Promise<void> {
+  const params = { path: { expid }, query: { profile_name } };
+  const { files } = good(await api.GET("/v4/runners/experiments/{expid}/config", { params }));
+  console.log("files:", list(files.map((file) => file.path)));
+  const query = { profile_name, path: files[0]?.path ?? "" };
+  const address = "/v4/runners/experiments/{expid}/config/file";
+  const file = good(await api.GET(address, { params: { path: { expid }, query } }));
+  const request = {
+    params: { path: { expid }, query, header: { "If-Match": file.etag } },
+    body: { content: file.content.replaceAll("1", "2") },
+  };
+  const change = good(await api.PUT(address, request));
+  console.log("changed:", change.is_changed, change.difference.includes("+CHUNKS: 2"));
+  const problem = bad(await api.PUT(address, request));
+  console.log("changed before:", problem.status, problem.code);
 }
 
 async function runAndStop(api: Api, profile: string): Promise<void> {
@@ -133,8 +167,10 @@ async function errors(api: Api, url: string, profile: string): Promise<void> {
   console.log("stranger:", bad(await stranger.GET("/v4/runners/configuration/profiles")).code);
 }
 
-const [url, token, profile] = process.argv.slice(2);
-if (url === undefined || token === undefined || profile === undefined) throw new Error("driver.js URL TOKEN PROFILE");
+const [url, token, profile, withJobs] = process.argv.slice(2);
+if (url === undefined || token === undefined || profile === undefined || withJobs === undefined) {
+  throw new Error("driver.js URL TOKEN PROFILE EXPID");
+}
 const api = createClient<paths, Json>({ baseUrl: url, headers: { Authorization: `Bearer ${token}` } });
 console.log("profile:", good(await api.GET("/v4/runners/configuration/profiles"))[profile]?.RUNNER_TYPE);
 const path = { path: { name: profile } };
@@ -143,4 +179,6 @@ console.log("needed:", JSON.stringify(needed.filter((each) => each.required).map
 await runToCompletion(api, profile);
 await runAndStop(api, profile);
 await inTheBackground(api, profile);
+await jobs(api, profile, withJobs);
+await configurationFiles(api, profile, withJobs);
 await errors(api, url, profile);

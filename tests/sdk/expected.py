@@ -10,10 +10,16 @@ started: Experiment a000 started successfully.
 ended: COMPLETED 0 '' True
 log: True
 listed: True
+run again: True COMPLETED
 again: 409 already_running True
 stopped: TERMINATED True True
 stop again: not_running
 operation: create-job-list succeeded
+jobs: 3 ['COMPLETED', 'FAILED', 'RUNNING'] ['t000_1_SIM', 't000_2_SIM']
+first job: FAILED 1
+files: ['expdef_t000.yml']
+changed: True True
+changed before: 412 precondition_failed
 filter: --filter_status=FAILED
 filter: --filter_status=FAILED READY
 unknown: run_not_found

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from tests.sdk import clients
-from tests.sdk.clients import PROFILE, Service
+from tests.sdk.clients import PROFILE, WITH_JOBS, Service
 from tests.sdk.expected import EXPECTED
 from tests.support.requirements import need
 
@@ -21,6 +21,7 @@ def test_the_generated_python_client_does_the_main_job(service: Service) -> None
     environment = {"PATH": os.defpath, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     argv = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
     argv += [clients.PYTHON, "-W", "error", clients.HERE / "driver.py", service.app.url, service.token, PROFILE]
+    argv.append(WITH_JOBS)
     assert clients.run(argv, folder).splitlines() == EXPECTED["python"]
 
 
@@ -42,5 +43,5 @@ def test_r_accepts_the_generated_r_client(service: Service) -> None:
 def test_the_generated_typescript_client_does_the_main_job(service: Service) -> None:
     need(clients.NODE_PACKAGES.is_dir(), "TypeScript (tools/sdk/install)")
     folder = clients.typescript_client(service.document)
-    argv = [clients.NODE, folder / "dist" / "driver.js", service.app.url, service.token, PROFILE]
+    argv = [clients.NODE, folder / "dist" / "driver.js", service.app.url, service.token, PROFILE, WITH_JOBS]
     assert clients.run(argv, folder).splitlines() == EXPECTED["typescript"]
