@@ -1,7 +1,7 @@
 # `make` lists the targets. They need python3 (3.11 or newer), make, and access to the package registries.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo docs test deploy-test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
+.PHONY: help install install-dev autosubmit run demo docs test deploy-test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands cli-docs zipapp openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
 
 PYTHON ?= python3
 export PYTHON
@@ -82,6 +82,12 @@ examples: install-dev ## Record the examples of the OpenAPI document from respon
 
 cli-commands: install-dev ## Write the commands that the command-line client bundles: runners/cli/commands.json
 	@COMMANDS_WRITE=1 $(BIN)/python -m pytest -q tests/cli/test_catalog.py -k bundled_commands_are
+
+cli-docs: install-dev ## Write the reference of the command line: docs/cli-reference.md
+	@CLI_DOCS_WRITE=1 $(BIN)/python -m pytest -q tests/cli/test_reference.py -k reference_is
+
+zipapp: ## Build the command-line client as one file, dist/asr; the same source gives the same bytes
+	@$(PYTHON) -m runners_project.client_file dist/asr
 
 openapi-lint: ## Check openapi.yaml: the meta-schema of OpenAPI 3.1, Spectral, Redocly
 	@tools/sdk/install

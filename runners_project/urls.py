@@ -9,7 +9,7 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from runners.api.openapi import views as openapi
 from runners.web.login_throttling import throttle_login
-from runners_project import error_pages
+from runners_project import client_file, error_pages
 
 urlpatterns = [
     path("v4/", include("runners.api.urls")),
@@ -20,6 +20,7 @@ urlpatterns = [
     path("admin/password_change/", throttle_login(admin.site.admin_view(admin.site.password_change))),
     path("admin/", admin.site.urls),
     path("docs/errors", openapi.errors, name="errors"),
+    path("docs/asr", client_file.download, name="client-file"),
     path("openapi.json", openapi.openapi_json, name="openapi"),
     path("openapi.yaml", openapi.openapi_yaml),
     path(

@@ -22,6 +22,7 @@ from runners.web.problems import PROBLEM_CONTENT_TYPE
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
+NOTHING_DONE = ("dry_run", "preview")  # members of requests that execute nothing, so that they need no key
 KEPT_HEADERS = ("Location", "Preference-Applied", "Retry-After")
 # A structured-field string, as the IETF draft says, or the key without quotes, as most clients send it.
 KEY_PATTERN = r'"([ !#-\[\]-~]{1,255})"|([!#-~]{1,255})'
@@ -62,7 +63,7 @@ class IdempotentViewSet(LongCommandViewSet):
         therefore gets its stored response even if the profile has changed and would now make the body invalid.
         """
         key = key_of(request)
-        if key is None or self.body_error or _members(request).get("dry_run"):
+        if key is None or self.body_error or any(_members(request).get(name) for name in NOTHING_DONE):
             return execute()
         with idempotency.claimed(
             caller=self.audit.actor,

@@ -49,6 +49,8 @@ class LongCommandViewSet(CommandViewSet):
     def execute_or_enqueue(self, request: Request, command: OneShotCommand, data: dict[str, Any]) -> Response:
         """Execute a one-shot command, inside the request or as an operation; with `dry_run`, return what it would do.
 
+        With `preview`, Autosubmit itself tells what the command would change.
+
         - Default: execute the command inside the request.
         - With `Prefer: respond-async`: start an operation and return 202 at once, or after the time of `wait=`.
         - With an `Idempotency-Key`: start an operation and wait for its end. A retry of the request can then find the
@@ -59,6 +61,10 @@ class LongCommandViewSet(CommandViewSet):
         given: dict[str, Any] = {"config": data["config"], "params": data["params"], "expid": data.get("expid", "")}
         if data["dry_run"]:
             return self.planned(execute.plan(command, **given))
+        if data.get("preview"):
+            self.audit.endpoint = command.preview_name
+            found = execute.preview(command, audit=self.audit, **given)
+            return Response({**execute.body_of(command, found), "message": "Preview: nothing was saved."})
         preference = Preference.of(request)
         # A change of a running experiment is no command that could go on without this request.
         is_inside = not command.is_long or data["params"].get(WHILE_RUNNING)

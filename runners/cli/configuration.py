@@ -11,39 +11,65 @@ import subprocess
 import sys
 import tempfile
 import urllib.parse
-from typing import Any
+from typing import Any, Dict
 
 from runners.cli.commands import profile, table, text
-from runners.cli.service import Exit, Problem, Service, put, say
+from runners.cli.errors import Exit, Problem
+from runners.cli.service import Service
+from runners.cli.terminal import Printer, put, put_json, say
 
-File = dict[str, Any]
+ACTIONS = ("list", "get", "edit", "diff", "put", "history", "restore")
+File = Dict[str, Any]
 
 
 def add_actions(parser: argparse.ArgumentParser, parents: list[argparse.ArgumentParser]) -> None:
     """Add the actions of `config`. `parents`: the parsers of the options that each action takes."""
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=type(parser))
 
-    def add(name: str, function: Any, words: str, *, path: bool = True) -> argparse.ArgumentParser:
-        made = actions.add_parser(name, help=words, description=words, parents=parents)
-        made.set_defaults(function=function)
-        made.add_argument("expid")
+    def add(
+        name: str, function: Any, words: str, *, path: bool = True, aliases: tuple[str, ...] = (), example: str = ""
+    ) -> argparse.ArgumentParser:
+        made = actions.add_parser(
+            name,
+            aliases=aliases,
+            help=words,
+            description=words,
+            parents=parents,
+            epilog=f"examples:\n  asr config {name} --profile CLUSTER {example}",
+        )
+        made.set_defaults(function=function, parser=made)
+        made.add_argument("expid", metavar="EXPID", help="the experiment")
         if path:
-            made.add_argument("path", help="below conf, as in the list")
+            made.add_argument("path", metavar="PATH", help="a file below conf, as `config list` shows it")
         return made
 
-    add("list", list_files, "List the configuration files of an experiment.", path=False)
-    it = add("get", get_file, "Print a file as it is. Its ETag goes to standard error.")
-    it.add_argument("--version", help="a former version")
-    add("versions", list_versions, "List the former versions of a file, newest first.")
-    it = add("diff", diff_file, "Compare a file with a local one. Exit code 1 if they differ.")
-    it.add_argument("file", help="the local file; - for standard input")
-    it = add("put", put_file, "Replace a file by a local one.")
-    it.add_argument("file", help="the local file; - for standard input")
+    add("list", list_files, "List the configuration files of an experiment.", path=False, example="a001")
+    it = add("get", get_file, "Print a file as it is. Its ETag goes to standard error.", example="a001 jobs_a001.yml")
+    it.add_argument("--version", metavar="VERSION", help="a former version, as `config history` lists it")
+    add(
+        *("edit", edit_file, "Edit a file with $VISUAL or $EDITOR, and replace it if it was not changed meanwhile."),
+        example="a001 jobs_a001.yml",
+    )
+    it = add(
+        *("diff", diff_file, "Compare a file with a local one, or a former version with it. Exit code 1: they differ."),
+        example="a001 jobs_a001.yml new.yml",
+    )
+    it.add_argument("file", metavar="FILE", nargs="?", help="the local file; - for standard input")
+    it.add_argument("--version", metavar="VERSION", help="compare this former version with the file (without FILE)")
+    it = add("put", put_file, "Replace a file by a local one.", example="a001 jobs_a001.yml new.yml --dry-run")
+    it.add_argument("file", metavar="FILE", help="the local file; - for standard input")
     it.add_argument("--etag", help="replace only this content; without it, the content that the file has now")
     it.add_argument("--dry-run", action="store_true", help="check the content, print the difference, write nothing")
-    add("edit", edit_file, "Edit a file with $VISUAL or $EDITOR, and replace it if it was not changed meanwhile.")
-    it = add("restore", restore_file, "Make a former version the content of a file again.")
-    it.add_argument("version", help="as in the list of versions")
+    add(
+        *("history", list_versions, "List the former versions of a file, newest first."),
+        aliases=("versions",),
+        example="a001 jobs_a001.yml",
+    )
+    it = add(
+        *("restore", restore_file, "Make a former version the content of a file again."),
+        example="a001 jobs_a001.yml 20260120T093000.123456Z-0123456789abcdef",
+    )
+    it.add_argument("version", metavar="VERSION", help="as `config history` lists it")
     it.add_argument("--etag", help="replace only this content; without it, the content that the file has now")
     it.add_argument("--dry-run", action="store_true", help="print the difference, write nothing")
 
@@ -65,7 +91,7 @@ def read(service: Service, args: argparse.Namespace, **query: str) -> File:
 def list_files(service: Service, args: argparse.Namespace) -> Exit:
     found = service.get(address(args, ""))
     if args.json:
-        put(json.dumps(found, indent=2))
+        put_json(found)
     else:
         rows = [(each["path"], str(each["size"]), each["mode"], text(each["modified"])) for each in found["files"]]
         table([("path", "size", "mode", "modified"), *rows])
@@ -75,18 +101,19 @@ def list_files(service: Service, args: argparse.Namespace) -> Exit:
 def get_file(service: Service, args: argparse.Namespace) -> Exit:
     file = read(service, args, **({"version": args.version} if args.version else {}))
     if args.json:
-        put(json.dumps(file, indent=2))
+        put_json(file)
     else:
         say(f"ETag: {file['etag']}")
-        sys.stdout.buffer.write(file["content"].encode())
-        sys.stdout.buffer.flush()
+        printer = Printer()
+        printer.write(file["content"].encode())
+        printer.close()
     return Exit.OK
 
 
 def list_versions(service: Service, args: argparse.Namespace) -> Exit:
     found = service.get(address(args, "/file/versions", path=args.path))
     if args.json:
-        put(json.dumps(found, indent=2))
+        put_json(found)
     else:
         rows = [(each["version"], each["replaced"], str(each["size"])) for each in found["versions"]]
         table([("version", "replaced", "size"), *rows])
@@ -94,15 +121,20 @@ def list_versions(service: Service, args: argparse.Namespace) -> Exit:
 
 
 def diff_file(service: Service, args: argparse.Namespace) -> Exit:
-    old, new = read(service, args)["content"], local(args.file)
-    show_difference(old, new, args)
-    return Exit.OK if old == new else Exit.FAILED
-
-
-def show_difference(old: str, new: str, args: argparse.Namespace) -> None:
+    if (args.file is None) == (args.version is None):
+        raise Problem(Exit.USAGE, "Give either FILE or --version.")
+    now = read(service, args)["content"]
+    old, new = (now, local(args.file)) if args.file else (read(service, args, version=args.version)["content"], now)
     name = f"conf/{args.path}"
-    for line in difflib.unified_diff(old.splitlines(), new.splitlines(), name, name, lineterm=""):
-        put(line)
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), name, name, lineterm=""))
+    if args.json:
+        put_json({"path": args.path, "is_different": old != new, "difference": "\n".join(lines)})
+    else:
+        for line in lines:
+            put(line)
+        if old != new and not lines:
+            say("The files differ only in their line ends.")
+    return Exit.OK if old == new else Exit.FAILED
 
 
 def put_file(service: Service, args: argparse.Namespace) -> Exit:
@@ -162,7 +194,10 @@ def changed(
     """Send a change, and print its difference. A repeated request replaces nothing twice, because of If-Match."""
     answer = service.send(method, address(args, tail, path=args.path), body, {"If-Match": etag})
     say(answer["message"])
-    put(json.dumps(answer, indent=2) if args.json else answer["difference"])
+    if args.json:
+        put_json(answer)
+    else:
+        put(answer["difference"])
     return Exit.OK
 
 

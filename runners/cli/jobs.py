@@ -1,14 +1,15 @@
-"""The jobs of an experiment and their logs: the subcommands `jobs` and `job-log`."""
+"""`jobs`: the jobs of an experiment."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import urllib.parse
 from typing import Any
 
-from runners.cli.commands import find, follow, scope, table, text, write
-from runners.cli.service import Exit, Service, put, say
+from runners.cli.commands import find, scope, table, text
+from runners.cli.errors import Exit
+from runners.cli.service import Service
+from runners.cli.terminal import put, put_json, say
 
 FILTERS = ("status", "section", "member", "date", "chunk", "split", "platform", "name", "ordering")
 COLUMNS = ("name", "status", "platform", "remote_id", "submitted", "finished")
@@ -18,7 +19,7 @@ MOST_ON_A_PAGE = 500
 def jobs(service: Service, args: argparse.Namespace) -> Exit:
     """Print the jobs of a run, or of an experiment that this service may never have run (with a profile)."""
     path, query = place(service, args)
-    query |= {name: getattr(args, name) for name in FILTERS}
+    query.update({name: getattr(args, name) for name in FILTERS})
     size = 1 if args.counts else min(args.limit, MOST_ON_A_PAGE)
     found: list[dict[str, Any]] = []
     answer: dict[str, Any] = {"next_cursor": None}
@@ -30,7 +31,7 @@ def jobs(service: Service, args: argparse.Namespace) -> Exit:
     found = found[: args.limit]
     if args.json:
         members = {"results": [] if args.counts else found, "next_cursor": None, "next": None}
-        put(json.dumps({**answer, **members}, indent=2))
+        put_json({**answer, **members})
         return Exit.OK
     counts = ", ".join(f"{number} {status}" for status, number in answer["counts"].items())
     if args.counts:
@@ -39,21 +40,6 @@ def jobs(service: Service, args: argparse.Namespace) -> Exit:
     say(f"{answer['total']} jobs: {counts or 'none'}. {answer['matching']} match.")
     rows = [[*(text(row[name]) for name in COLUMNS), str(len(row["attempts"]))] for row in found]
     table([[*COLUMNS, "attempts"], *rows])
-    return Exit.OK
-
-
-def job_log(service: Service, args: argparse.Namespace) -> Exit:
-    number = find(service, args)["runner_id"]
-    path = f"runs/{number}/jobs/{urllib.parse.quote(args.job, safe='')}/log"
-    query = {"stream": args.stream, "attempt": args.attempt}
-    offset = 0
-    if args.tail is not None:
-        chunk = service.get(path, tail=args.tail, encoding="base64", **query)
-        write(chunk)
-        offset = chunk["next_offset"]
-        if not args.follow:
-            return Exit.OK
-    follow(service, path, offset, live=args.follow, **query)
     return Exit.OK
 
 

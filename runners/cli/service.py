@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import enum
+import contextlib
+import email.utils
 import http.client
 import json
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -13,62 +13,14 @@ import urllib.request
 import uuid
 from typing import Any
 
+from runners.cli import __version__
+from runners.cli.errors import Exit, Problem, exit_code_of
+from runners.cli.terminal import say
+
+LATER = ("idempotency_in_progress", "throttled", "database_unavailable")  # codes of errors that a retry may avoid
 KEY = "Idempotency-Key"
+LARGEST_RESPONSE, LARGEST_ERROR = 67_108_864, 1_048_576  # bytes that are read
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0  # seconds before a retry: the first and the longest back-off
-
-
-class Exit(enum.IntEnum):
-    """The exit codes of the client."""
-
-    OK = 0  # success; after waiting for a run: the run is COMPLETED
-    FAILED = 1  # the run was TERMINATED, or the command ran and failed
-    USAGE = 2  # the command line is wrong, or the service rejected the request as invalid
-    NOT_THERE = 3  # the run, experiment, profile or log does not exist, or the experiment is not running
-    UNREACHABLE = 4  # the service, or the machine behind it, cannot be reached; nothing was executed
-    REFUSED = 5  # credentials, permissions, or an endpoint that is switched off
-    CONFLICT = 6  # already running, or the file has changed
-    UNKNOWN = 7  # the command may have been executed, but its outcome is unknown: retry with its key, or check first
-    ACTIVE = 8  # `status` without --watch: the run is active
-    INTERRUPTED = 130  # Ctrl-C
-
-
-BY_CODE = {
-    "command_failed": Exit.FAILED,
-    "stop_not_confirmed": Exit.FAILED,
-    "command_timed_out": Exit.FAILED,
-    "outcome_unknown": Exit.UNKNOWN,
-    "internal_error": Exit.UNKNOWN,
-    "not_running": Exit.NOT_THERE,
-    "already_running": Exit.CONFLICT,
-}
-BY_STATUS = {
-    400: Exit.USAGE,
-    401: Exit.REFUSED,
-    403: Exit.REFUSED,
-    404: Exit.NOT_THERE,
-    409: Exit.CONFLICT,
-    412: Exit.CONFLICT,
-    413: Exit.USAGE,
-    422: Exit.USAGE,
-    428: Exit.USAGE,
-}
-
-
-LATER = ("idempotency_in_progress", "throttled", "database_unavailable")
-
-
-def exit_code_of(body: dict[str, Any]) -> Exit:
-    """Return the exit code for an error body of the service."""
-    return BY_CODE.get(body["code"]) or BY_STATUS.get(body["status"], Exit.UNREACHABLE)
-
-
-class Problem(Exception):
-    """An error that ends the program: a message for people and an exit code for scripts."""
-
-    def __init__(self, code: Exit, text: str, body: dict[str, Any] | None = None) -> None:
-        super().__init__(text)
-        self.code = code
-        self.body = body
 
 
 class Later(Exception):
@@ -87,18 +39,6 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def say(text: str) -> None:
-    """Print progress or an error, for people, to standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-def put(text: str, end: str = "\n") -> None:
-    """Print a result, for scripts, to standard output."""
-    sys.stdout.write(text + end)
-    sys.stdout.flush()
-
-
 class Service:
     """The service at `url`. Commands have an Idempotency-Key, so that a retry does not execute them again."""
 
@@ -114,7 +54,13 @@ class Service:
         self.patience = patience
         self.key = key or str(uuid.uuid4())
         self.was_sent = False  # whether the command may have been received
+        self._ahead = 0.0  # seconds by which the clock of the service is ahead of this machine's
+        self.is_quiet = False  # no message about a retry
         self._open = urllib.request.build_opener(NoRedirect).open
+
+    def now(self) -> float:
+        """Return the time of the service, in seconds since 1970. This machine's own clock may be wrong."""
+        return time.time() + self._ahead
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         given = {name: value for name, value in query.items() if value is not None}
@@ -152,7 +98,8 @@ class Service:
                     if self.was_sent:
                         later.problem.code = Exit.UNKNOWN
                     raise later.problem from None
-                say(f"{later.problem} Retrying in {wait:g} s.")
+                if not self.is_quiet:
+                    say(f"{later.problem} Retrying in {wait:g} s.")
                 time.sleep(wait)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -160,6 +107,7 @@ class Service:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/v4/runners/{path}", data=data, method=method)  # noqa: S310
         request.add_header("Accept", "application/json")
+        request.add_header("User-Agent", f"asr/{__version__}")
         if data is not None:
             request.add_header("Content-Type", "application/json")
         if self.token:
@@ -169,7 +117,8 @@ class Service:
         was_sent, self.was_sent = self.was_sent, self.was_sent or KEY in headers
         try:
             with self._open(request, timeout=self.timeout) as response:
-                return self._json(response.read())
+                self._learn_time(response.headers.get("Date", ""))
+                return self._json(response.read(LARGEST_RESPONSE + 1))
         except urllib.error.HTTPError as error:
             if error.code == 429:  # rejected before it was executed
                 self.was_sent = was_sent
@@ -181,10 +130,14 @@ class Service:
             reason = getattr(error, "reason", None) or error
             raise Later(Problem(Exit.UNREACHABLE, f"{self.url} does not answer: {reason}.")) from None
 
+    def _learn_time(self, date: str) -> None:
+        with contextlib.suppress(TypeError, ValueError, IndexError, OverflowError):  # what a malformed date can raise
+            self._ahead = email.utils.parsedate_to_datetime(date).timestamp() - time.time()
+
     def _json(self, data: bytes) -> dict[str, Any]:
         try:
-            body = json.loads(data)
-        except ValueError:
+            body = json.loads(data) if len(data) <= LARGEST_RESPONSE else None
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             raise Problem(Exit.UNREACHABLE, f"{self.url} is not an Autosubmit Runners service.")
@@ -193,13 +146,13 @@ class Service:
     def _problem(self, error: urllib.error.HTTPError, method: str) -> Exception:
         """Return the exception for a response with status 400 or more: Later if a retry may help, else Problem."""
         try:
-            body = json.loads(error.read())
-        except (ValueError, OSError):
+            body = json.loads(error.read(LARGEST_ERROR))
+        except (ValueError, OSError, RecursionError, http.client.HTTPException):
             body = {}
-        if not isinstance(body, dict) or "code" not in body:
+        if not (isinstance(body, dict) and isinstance(body.get("code"), str) and isinstance(body.get("detail"), str)):
             problem = Problem(Exit.UNREACHABLE, f"{self.url} answers {error.code} {error.reason}.")
             return Later(problem) if error.code >= 500 else problem  # from a proxy: the service is down
-        problem = Problem(exit_code_of(body), body["detail"], body)
+        problem = Problem(exit_code_of(error.code, body["code"]), body["detail"], body)
         # If a machine cannot be reached, retry a request that only reads, but report the error of a command.
         if body["code"] in LATER or (method == "GET" and error.code in (502, 504)):
             wait = error.headers.get("Retry-After", "")

@@ -110,6 +110,12 @@ def _no_profile(name: str, names: list[str]) -> ProfileNotFound:
 DRY_RUN = "Return what would be executed (the resolved profile, argv and script) and execute nothing."
 
 
+PREVIEW = (
+    "Ask Autosubmit on the machine what would change, and save nothing. The response is that of the command, and may "
+    "be wrong by the time the command is executed. Unlike `dry_run` it takes as long as the command."
+)
+
+
 class ProfiledSerializer(StrictSerializer):
     """A command that runs with a profile. `config` in the validated data is its RunnerConfig."""
 
@@ -233,6 +239,8 @@ def request_of(command: Command) -> type[CommandRequest]:
     members: dict[str, Any] = {"expid": ExpidField()} if command.needs_expid else {}
     members |= {each.name: field_of(each) for each in command.parameters if each.in_body}
     members["command_params"] = params_field(command)
+    if getattr(command, "preview_name", ""):
+        members["preview"] = FlagField(help_text=PREVIEW)
     more = {"command": command, "action": command.action, "__doc__": command.request_text}
     return type(f"{_camel(command)}Request", (CommandRequest,), {**members, **more, "__module__": __name__})
 

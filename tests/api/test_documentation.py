@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from runners.cli.service import BY_CODE, Exit
+from runners.cli.errors import BY_CODE, Exit
 from runners.commands.registry import long_commands
 from runners.models.operation import OperationStatus
 from runners.web.problems import PROBLEM_TYPES, PROBLEM_TYPES_BY_CODE, SERVER_ERROR

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from runners.cli.service import Exit
+from runners.cli.errors import Exit
 from tests.support.api import unused_expid
 from tests.support.cli import HERE, Cli
 from tests.support.environments import StubAccount

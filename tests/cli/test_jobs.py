@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runners.cli.service import Exit
+from runners.cli.errors import Exit
 from tests.support import job_lists
 from tests.support.cli import HERE, Cli
 from tests.support.environments import StubAccount

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 
-from runners.cli.service import Exit
+from runners.cli.errors import Exit
 from tests.support.processes import PATIENCE
 from tests.support.servers import ROOT
 
@@ -21,7 +21,12 @@ class Cli:
     """The client as a script calls it, in a separate process."""
 
     def __init__(self, url: str, token: str = "") -> None:
-        self.env = {"PATH": os.environ["PATH"], "AUTOSUBMIT_RUNNERS_URL": url, "AUTOSUBMIT_RUNNERS_TOKEN": token}
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "AUTOSUBMIT_RUNNERS_URL": url,
+            "AUTOSUBMIT_RUNNERS_TOKEN": token,
+            "XDG_CONFIG_HOME": "/nonexistent",  # no settings and tokens of the person who runs the tests
+        }
 
     def argv(self, *args: str) -> list[str]:
         return [sys.executable, "-S", "-m", "runners.cli", *args]  # -S: only the standard library
