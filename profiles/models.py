@@ -413,6 +413,7 @@ class PublishedSSHKey(models.Model):
         ordering = ["id"]
         verbose_name = "published SSH key"
         verbose_name_plural = "published SSH keys"
+        permissions = (("manage_service_keys", "Can make, replace and retire the SSH keys of the service"),)
 
     def __str__(self) -> str:
         return self.line if len(self.line) <= 60 else f"{self.line[:30]}…{self.line[-25:]}"

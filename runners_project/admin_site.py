@@ -7,7 +7,8 @@ registered class, including Django's own classes and those of later models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
@@ -15,7 +16,9 @@ from django.contrib.admin import AdminSite, ModelAdmin, SimpleListFilter
 from django.db.models import Model
 from django.db.models.base import ModelBase
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
+from django.urls import path, reverse
 
 # What Django's filters append to the name of a field.
 FILTER_LOOKUPS = ("", "exact", "isnull", "gte", "lt", "in", "id__exact", "pk__exact")
@@ -49,13 +52,61 @@ def offered_lookups(model_admin: Any, request: HttpRequest) -> set[str]:
     return offered
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the admin that belongs to no model, at `admin/<route>`.
+
+    Only staff reach it. People with one of the `permissions` find it in the menu of `app_label`; the view checks them.
+    """
+
+    route: str
+    name: str
+    title: str
+    view: Callable[..., HttpResponseBase]
+    app_label: str
+    permissions: tuple[str, ...]
+
+    @property
+    def menu_line(self) -> dict[str, Any]:
+        url = reverse(f"admin:{self.name}")
+        return {"name": self.title, "object_name": self.name, "admin_url": url, "view_only": True}
+
+
 class Site(AdminSite):
+    # What the first page shows in addition: context for its template.
+    index_context: Callable[[HttpRequest], dict[str, Any]] = staticmethod(lambda request: {})
+
+    def __init__(self, name: str = "admin") -> None:
+        super().__init__(name)
+        self._pages: list[Page] = []
+
+    def add_page(self, page: Page) -> None:
+        """Add a page that belongs to no model, and its line in the menu."""
+        self._pages.append(page)
+
+    def get_urls(self) -> list[Any]:
+        pages = [path(page.route, self.admin_view(page.view), name=page.name) for page in self._pages]
+        return [*pages, *super().get_urls()]
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """Return the menu, with the pages that the person may see in front of the models."""
+        menu = super().get_app_list(request, app_label)
+        for app in menu:
+            pages = [page for page in self._pages if page.app_label == app["app_label"]]
+            app["models"] = [
+                *(page.menu_line for page in pages if any(map(request.user.has_perm, page.permissions))),
+                *app["models"],
+            ]
+        return menu
+
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """Show the first page, with the health warnings of the service."""
         from runners.services import health  # the models are not loaded yet when this module is imported
 
-        warnings = health.report().warnings if self.has_permission(request) else ()
-        return super().index(request, {**(extra_context or {}), "health_warnings": warnings})
+        context: dict[str, Any] = {}
+        if self.has_permission(request):
+            context = {"health_warnings": health.report().warnings, **self.index_context(request)}
+        return super().index(request, {**(extra_context or {}), **context})
 
     def register(
         self,

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from django.contrib import admin
 
 from runners.admin import (  # noqa: F401  (each registers its models)
     audit,
     check,
+    first_steps,
     host_keys,
     machines,
     operations,
     runs,
+    ssh_keys,
     tokens,
     webhooks,
 )
+from runners_project.admin_site import Site
 
+SITE = cast(Site, admin.site)
+SITE.add_page(first_steps.PAGE)
+SITE.add_page(ssh_keys.PAGE)
+SITE.index_context = first_steps.for_index
 admin.site.site_header = "Autosubmit Runners"
 admin.site.site_title = "Autosubmit Runners"
 admin.site.index_title = "Administration"

@@ -18,12 +18,13 @@ from django.db.models import Count, Q
 from profiles import parameters, readiness, validators
 from profiles.accounts import accounts_of
 from profiles.limits import ACCOUNTS, USERNAME, is_mapped
-from profiles.models import AccountMap, PublishedSSHKey, RunnerProfile
+from profiles.models import AccountMap, RunnerProfile
 from profiles.parameter import Values
 from profiles.people import Person
 from profiles.readiness import Missing, Page
 from profiles.rules import MODULE_LOADERS, RUNNERS
 from runners.exceptions import RunnerServiceError
+from runners.services import key_pairs
 from runners.services.machines.ssh import authentication, connect, keys, known_hosts, user_authority
 from runners.services.machines.ssh.config import DEFAULT_SSH_PORT
 from runners.services.machines.ssh.runner import AUTHENTICATION, HOST, PORT, USER, SSHRunner
@@ -32,7 +33,7 @@ from runners_project import bounded
 
 MOST_HOSTS = 20  # host names of an open SSH.HOST that are looked up
 SHOWN_NAMES = 5
-KEYS_PAGE = Page("Published SSH keys", "admin:profiles_publishedsshkey_changelist")
+KEYS_PAGE = Page("Service keys", "admin:service_keys")
 ACCOUNTS_PAGE = Page("Accounts of people", "admin:profiles_accountmap_changelist")
 
 
@@ -114,10 +115,15 @@ def _host(target: SSHTarget, profile: RunnerProfile, seen: set[str]) -> Iterator
 def _credentials(values: Values) -> Iterator[Missing]:
     """Yield what is missing of the service's key and of the user CA, whichever the profile uses."""
     way = values.get(AUTHENTICATION.path, KEY)
-    if way != CERTIFICATE:
-        yield from _service_key()
-    if way != KEY and not user_authority.authorities():
-        yield Missing("user CA", "The service has no user CA to sign certificates with.", "manage.py create_ssh_ca")
+    try:
+        if way != CERTIFICATE:
+            yield from _service_key()
+        if way != KEY and not user_authority.authorities():
+            detail = "The service has no user CA to sign certificates with."
+            yield Missing("user CA", detail, "manage.py create_ssh_ca", KEYS_PAGE)
+    except OSError as error:
+        detail = f"The SSH keys in {keys.directory()} cannot be read: {error.strerror}."
+        yield Missing("service key", detail, page=KEYS_PAGE)
 
 
 def _service_key() -> Iterator[Missing]:
@@ -125,8 +131,10 @@ def _service_key() -> Iterator[Missing]:
     own = keys.current()
     if own is None:
         if not _has_other_key():
-            yield Missing("service key", "The service has no SSH key to log in with.", "manage.py create_ssh_key")
-    elif own.line.split()[:2] not in [row.line.split()[:2] for row in PublishedSSHKey.objects.all()]:
+            yield Missing(
+                "service key", "The service has no SSH key to log in with.", "manage.py create_ssh_key", KEYS_PAGE
+            )
+    elif not key_pairs.is_published(own):
         detail = f"People cannot see the service's key ({own.fingerprint}), which their authorized_keys needs."
         yield Missing("published key", detail, "manage.py create_ssh_key --publish", KEYS_PAGE)
 

@@ -114,6 +114,7 @@ def test_every_command_that_is_recorded_can_be_filtered_by() -> None:
         r"command\(",
         r"\n(?:ENDPOINT|RUN_AGAIN) = ",
         r"endpoint = ",
+        r"PairKind\([^()]*endpoint=",
         r"if row.is_authority else ",
     )
     pattern = f'(?:{"|".join(before)})"([a-z-]+)"'

@@ -332,3 +332,51 @@ def test_a_token_is_created_and_shown_once(admin: Page, app_of_admin: AppServer)
     keep(page, "admin-token-revoke")
     page.get_by_role("button", name="Yes").click()
     expect(page.locator("#result_list")).to_have_count(0)
+
+
+def test_a_new_admin_makes_the_keys_in_the_first_steps(
+    admin: Page, app_of_admin: AppServer, new_page: Callable[..., Page]
+) -> None:
+    page = admin
+    steps = page.locator(".first-steps")
+    expect(steps.locator("[data-step=key]")).to_contain_text("to do")
+    expect(steps.locator("[aria-current=step]")).to_have_attribute("data-step", "key")
+    check_accessible(page)
+    keep(page, "admin-first-steps")
+    steps.get_by_role("link", name="Service keys").first.click()
+    page.get_by_role("button", name="Make the SSH key").click()
+    line = page.locator("#line-key")
+    expect(line).to_contain_text("ssh-ed25519 ")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == line.inner_text().strip()
+    page.get_by_role("button", name="Make the user CA").click()
+    expect(page.locator("#line-ca")).to_contain_text("ssh-ed25519 ")
+    check_accessible(page)
+    keep(page, "admin-service-keys")
+    page.get_by_text("Replace it").first.click()
+    page.get_by_role("button", name="Make a new one").first.click()
+    expect(page.get_by_role("alert")).to_contain_text("Confirm it")
+    page.get_by_text("Replace it").first.click()
+    page.get_by_label("Each machine will need the new line.").first.check()
+    page.get_by_role("button", name="Make a new one").first.click()
+    expect(page.locator("#line-key-old")).to_be_visible()
+    check_accessible(page)
+
+    page.goto(f"{app_of_admin.url}/admin/")
+    expect(steps.locator("[data-step=key]")).to_contain_text("done")
+    page.get_by_role("button", name="Hide").click()
+    expect(steps).to_have_count(0)
+    page.get_by_role("link", name="First steps", exact=True).click()
+    expect(steps.locator("[data-step=key]")).to_contain_text("done")
+    for name, options in (
+        ("dark", {"color_scheme": "dark"}),
+        ("phone", {"viewport": {"width": 390, "height": 844}}),
+    ):
+        other = enter(new_page(**options), app_of_admin)
+        for path in ("first-steps", "service-keys"):
+            other.goto(f"{app_of_admin.url}/admin/{path}/")
+            check_accessible(other)
+            assert other.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            keep(other, f"admin-{name}-{path}")

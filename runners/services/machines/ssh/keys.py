@@ -7,6 +7,7 @@ keys, so a new key can be distributed before the old one is withdrawn. user_auth
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 
+from profiles.validators import is_public_key
 from runners.services.machines.ssh.known_hosts import HostKey
 from runners_project.private import make_directory
 
@@ -39,12 +41,18 @@ def directory() -> Path:
     return Path(settings.RUNNERS_SSH_KEY_DIR).expanduser()
 
 
+def make_key_directory() -> Path:
+    """Return the directory, and create it with mode 0700 if it does not exist. Raises OSError."""
+    return make_directory(directory())
+
+
 def private_keys(name: str = NAME) -> list[Path]:
     """Return the paths of private keys, the current one first. `name`: NAME or USER_CA. The files may not exist."""
     return [directory() / name, directory() / (name + PREVIOUS)]
 
 
 def current(name: str = NAME) -> PublicKey | None:
+    """Return the public half of the current pair; None if there is none. Raises OSError."""
     return _public(directory() / name)
 
 
@@ -57,7 +65,7 @@ def create(name: str = NAME, *, comment: str, replace: bool = False) -> PublicKe
 
     Raises FileExistsError if a pair exists and `replace` is not given; OSError if it cannot be written.
     """
-    folder = make_directory(directory())
+    folder = make_key_directory()
     key = Ed25519PrivateKey.generate()
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
@@ -82,8 +90,14 @@ def retire_previous(name: str = NAME) -> PublicKey | None:
 
 
 def _public(private: Path) -> PublicKey | None:
+    """Return the public half of a pair; None if one of both files is missing. Raises OSError, also for a bad line."""
     path = Path(f"{private}.pub")
-    return PublicKey(private, path.read_text("utf-8").strip()) if private.is_file() and path.is_file() else None
+    if not (private.is_file() and path.is_file()):
+        return None
+    line = path.read_text("utf-8", errors="replace").strip()
+    if not is_public_key(line):
+        raise OSError(errno.EINVAL, f"{path.name} is not a public key")
+    return PublicKey(private, line)
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
