@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+BIND = ("--bind", "127.0.0.1:8000")
 # As in README.md, "Deploy", which gives the reasons.
 SERVE = (
-    *("gunicorn", "runners_project.wsgi", "--workers", "2", "--threads", "8", "--bind", "127.0.0.1:8000"),
+    *("gunicorn", "runners_project.wsgi", "--workers", "2", "--threads", "8"),
     *("--graceful-timeout", "330", "--limit-request-line", "8190", "--no-control-socket"),
 )
 WORKER = ("watch_runs", "--interval", "10")
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runners_project.settings")
     if given[:1] == ["serve"]:
-        os.execv(sys.executable, [sys.executable, "-m", *SERVE, *given[1:]])  # noqa: S606  (no shell is wanted)
+        options = given[1:] if _binds(given) else [*BIND, *given[1:]]
+        os.execv(sys.executable, [sys.executable, "-m", *SERVE, *options])  # noqa: S606  (no shell is wanted)
     from django.core.management import execute_from_command_line
 
     if given[:1] == ["worker"]:
@@ -36,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif given and not given[0].startswith("-"):
         given[0] = given[0].replace("-", "_")
     execute_from_command_line(["autosubmit-runners-server", *given])
+
+
+def _binds(given: Sequence[str]) -> bool:
+    """Return True if an option gives an address. gunicorn would add it to ours instead of replacing it."""
+    return any(word.startswith(("-b", "--bind")) for word in given)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ installed from the wheel. It has a new database, and Autosubmit has a new home, 
 first document is the README. The blocks have these variables:
     BASE_URL  http://127.0.0.1:PORT    TOKEN  an API token    PROFILE  a profile (LOCAL, VENV)
     EXPID, RUN  an experiment and its run, which has ended; not for the README
+The guide for admins is executed as root on what looks like a new machine: tools/stand-in/machine.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tools import demo
 ROOT = demo.ROOT
 DEADLINE = "600"  # seconds for the blocks of one document
 SDK = ROOT / ".tools" / "sdk"
+ADMIN = ROOT / "docs" / "guides" / "admin.md"
 README = ROOT / "README.md"
 COMMANDS = ("bash", "sh", "shell", "console", "python")
 FENCE = re.compile(
@@ -140,13 +142,29 @@ def run_of_an_experiment(site: demo.Site, client: demo.Client) -> dict[str, str]
     return {"EXPID": expid, "RUN": str(run["runner_id"])}
 
 
+def admin_argv(source: Path, folder: Path) -> list[str]:
+    """Return the command that executes the guide for admins. The machine has no network: pip's files are downloaded."""
+    wheels, machine = folder / "wheels", folder / "machine"
+    machine.mkdir()
+    download = [ROOT / ".venv/bin/python", "-m", "pip", "download", "--quiet", "--dest", wheels]
+    subprocess.run([*download, "--require-hashes", "-r", source / "requirements.lock"], check=True)
+    subprocess.run([*download, "--no-deps", "setuptools>=77"], check=True)
+    commands = f"export PIP_NO_INDEX=1 PIP_FIND_LINKS={wheels}\n{script(ADMIN)}"
+    namespaces = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--ipc", "--net", "--kill-child"]
+    return [*namespaces, "--", str(ROOT / "tools/stand-in/machine"), str(machine), commands]
+
+
 def execute(chosen: list[Path], folder: Path) -> list[str]:
-    """Execute the documents. Return those that failed, each with the seconds that it took."""
+    """Execute the documents. Return the names of those that failed."""
     source = copied(folder)
+    failed = []
+    if ADMIN in chosen and not executed(ADMIN, admin_argv(source, folder), source, dict(os.environ)):
+        failed.append(demo.shown(ADMIN))
+    if chosen == [ADMIN]:
+        return failed
     (source / "node_modules").symlink_to(SDK / "node" / "node_modules")
     programs = installed(source, folder)
     site = demo.Site(folder, python=programs / "python")
-    failed = []
     try:
         site.prepare()
         token = site.token()
@@ -156,18 +174,24 @@ def execute(chosen: list[Path], folder: Path) -> list[str]:
             env = os.environ | site.environment() | {"PATH": path, "BASE_URL": server.url, "TOKEN": token}
             env |= {"PROFILE": demo.PROFILE}
             for document in chosen:
+                if document == ADMIN:
+                    continue
                 if document != README and "RUN" not in env:
                     env |= run_of_an_experiment(site, demo.Client(server.url, token))
-                started = time.monotonic()
-                argv = ["timeout", DEADLINE, "bash", "-c", script(document)]
-                done = subprocess.run(argv, cwd=source, env=env, check=False)
-                demo.say(f"==> {demo.shown(document)} took {time.monotonic() - started:.0f} s")
-                if done.returncode:
+                if not executed(document, ["bash", "-c", script(document)], source, env):
                     demo.say(f"The end of the server's log:\n{server.log_end()}")
                     failed.append(demo.shown(document))
     finally:
         end_runs(site.home)
     return failed
+
+
+def executed(document: Path, argv: list[str], source: Path, env: dict[str, str]) -> bool:
+    """Execute the commands of a document. Return True if they worked."""
+    started = time.monotonic()
+    done = subprocess.run(["timeout", DEADLINE, *argv], cwd=source, env=env, check=False)
+    demo.say(f"==> {demo.shown(document)} took {time.monotonic() - started:.0f} s")
+    return done.returncode == 0
 
 
 def main() -> int:

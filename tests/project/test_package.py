@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from runners_project.server import main
 from tests.support.environments import StubAccount
 from tests.support.paths import ROOT
 from tests.support.postgres import Postgres, find_postgres
@@ -113,6 +114,22 @@ def test_the_wheel_alone_is_the_command_line_without_dependencies(install: Insta
     assert "--wait" in client("autosubmit-runners", "run", "--help")  # from the bundled list of commands
     assert "AUTOSUBMIT_RUNNERS_URL" in client("autosubmit-runners", "status", "a000", code=2)
     assert "autosubmit-runners[server]" in client(MANAGE, "migrate", code=1)
+
+
+@pytest.mark.parametrize("option", [["--bind", "127.0.0.1:9000"], ["--bind=127.0.0.1:9000"], ["-b127.0.0.1:9000"], []])
+def test_a_given_address_replaces_the_default_one(monkeypatch: pytest.MonkeyPatch, option: list[str]) -> None:
+    class Replaced(Exception):
+        """What execv does: the process goes on as another program."""
+
+    def execv(program: str, argv: list[str]) -> None:
+        raise Replaced(argv)
+
+    monkeypatch.setattr(os, "execv", execv)
+    with pytest.raises(Replaced) as caught:
+        main(["serve", *option])
+    (argv,) = caught.value.args
+    assert ("127.0.0.1:8000" in argv) == (not option)
+    assert argv[len(argv) - len(option) :] == option
 
 
 @pytest.mark.timeout(500)
