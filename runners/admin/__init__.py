@@ -1,4 +1,4 @@
-"""The admin of runs, operations, the audit log, tokens, host keys, webhooks and checks."""
+"""The admin of runs, operations, the audit log, tokens, host keys, webhooks, mail and checks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from runners.admin import (  # noqa: F401  (each registers its models)
     first_steps,
     host_keys,
     machines,
+    mail,
     operations,
     runs,
     ssh_keys,

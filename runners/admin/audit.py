@@ -38,7 +38,7 @@ COMMANDS = (  # the names that callers pass to `audited`: Autosubmit's commands,
     *("check-profile", "approve-host-key", "forget-host-key", "create-ssh-key", "create-ssh-ca"),
     *("revoke-ssh-certificates", "abandon-run", "run-again", "cancel-restart", "clean-runs"),
     "device-login",
-    *("approve-host-authority", "forget-host-authority"),
+    *("approve-host-authority", "forget-host-authority", "test-webhook"),
     *("change-configuration", "write-configuration", "restore-configuration"),
 )
 

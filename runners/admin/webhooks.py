@@ -17,9 +17,13 @@ from django.views.decorators.http import require_POST
 
 from profiles.models import RunnerProfile
 from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, short
+from runners.exceptions import RunnerServiceError
 from runners.models import Webhook, WebhookDelivery, WebhookEvent
 from runners.services import outbox
+from runners.services.audit import begin
 from runners.templatetags.formatting import local_time
+from runners.web.audit import audit_command
+from runners.webhooks import trial
 
 if TYPE_CHECKING:
     WebhookModelForm = forms.ModelForm[Webhook]
@@ -93,6 +97,37 @@ class WebhookAdmin(admin.ModelAdmin):
             waiting_count=Count("deliveries", filter=undone & Q(deliveries__next_attempt__isnull=False)),
             given_up_count=Count("deliveries", filter=undone & Q(deliveries__next_attempt=None)),
         )  # fmt: skip
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self.send_test))
+        return [path("<int:pk>/test/", view, name="runners_webhook_test"), *super().get_urls()]
+
+    def send_test(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Send a test message to the receiver and show its answer. The stored values of the webhook are used."""
+        hook = get_object_or_404(Webhook, pk=pk)
+        if not self.has_change_permission(request, hook):
+            raise PermissionDenied
+        try:
+            with audit_command(request, "test-webhook", user=request.user) as record:
+                begin(record)
+                outcome = trial.send_test(hook, request.user.get_username())
+                record.detail = f"{hook.name}: {outcome.words}"
+        except RunnerServiceError as error:
+            outcome = trial.Outcome(False, error.detail)
+        said = f" It said: {outcome.answer}" if outcome.answer else ""
+        level = messages.SUCCESS if outcome.is_accepted else messages.ERROR
+        self.message_user(request, f"{outcome.words}{said}", level)
+        return redirect("admin:runners_webhook_change", pk)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        context = {"may_test": self.has_change_permission(request), **(extra_context or {})}
+        return super().changeform_view(request, object_id, form_url, context)
 
     @admin.display(description="events")
     def subscription(self, hook: Webhook) -> str:

@@ -17,7 +17,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from runners.models import Heartbeat
-from runners.services import outbox, own_process
+from runners.services import mail, outbox, own_process
 
 WATCH = "watch_runs"
 SHARED_FOR = 1.0  # seconds for which a process caches a report
@@ -143,4 +143,6 @@ def _warnings() -> Report:
     backlog = outbox.due(now - BACKLOG_AFTER).count()
     if backlog:
         warnings.append(Finding("webhook_backlog", f"{backlog} webhook messages have been due for more than a minute."))
+    if mail.is_on() and (waiting := mail.due(now - BACKLOG_AFTER).count()):
+        warnings.append(Finding("mail_backlog", f"{waiting} mails have been due for more than a minute."))
     return Report("", tuple(warnings), age, backlog)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -204,6 +204,17 @@ def send_test(user: User) -> Mail:
         raise TooManyRequests(f"One test message in {seconds} s. Try again later.", retry_after=seconds)
     body = f"This is a test message of the service at {link('/')}.\n\nChange it: {link('/notifications')}\n"
     return Mail.objects.create(user=user, event=TEST, subject="[Autosubmit] Test message", body=body)
+
+
+def send_again(row: Mail) -> None:
+    """Schedule a message again, sent or not, with a new series of attempts."""
+    row.attempts, row.sent_at, row.next_attempt = 0, None, timezone.now()
+    row.save(update_fields=["attempts", "sent_at", "next_attempt"])
+
+
+def due(since: datetime) -> QuerySet[Mail]:
+    """Return the messages that wait to be sent and have been due at least since the time `since`."""
+    return Mail.objects.filter(next_attempt__lte=since)
 
 
 # --- Unsubscribing without a sign-in ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from django.conf import settings
 from runners import printable
 from runners.models import WebhookEvent, WebhookFormat
 
+TEST = "test"  # the type of a test message (trial.py)
 LIMIT = 3000  # characters of a message; Slack cuts longer ones
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~<>])")
 _SLACK = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -44,6 +45,8 @@ def body_of(format_: str, payload: dict[str, Any]) -> dict[str, Any]:
     escape, linked = _FORMATS[format_]
     data = payload.get("data", {})
     event = payload.get("type", "")
+    if event == TEST:
+        return {"text": escape(_text(data.get("message")))[:LIMIT]}
     name = f"Experiment {_text(data.get('expid')) or '(none)'}"
     if event == WebhookEvent.OPERATION_FAILED:
         sentence = f"operation {_text(data.get('operation_id'))} ({_text(data.get('kind'))}) failed"

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 from django.utils import timezone
 
-from runners.models import WebhookDelivery, WebhookFormat
+from runners.models import Webhook, WebhookDelivery, WebhookFormat
 from runners.services import outbox
 from runners.webhooks import chat
 from runners.webhooks.http import TIMEOUT, NotSent, Response, post
@@ -144,19 +145,23 @@ def next_time(now: datetime, attempts: int, wanted: int | None) -> datetime:
 
 
 def _send(delivery: WebhookDelivery) -> Response:
-    is_chat = delivery.webhook.format != WebhookFormat.GENERIC
-    payload = chat.body_of(delivery.webhook.format, delivery.payload) if is_chat else delivery.payload
-    body = json.dumps(payload, separators=(",", ":")).encode()
+    return send(delivery.webhook, delivery.message_id, delivery.payload)
+
+
+def send(hook: Webhook, message_id: str, payload: dict[str, Any], *, timeout: float = TIMEOUT) -> Response:
+    """Sign a message and send it once. Raises NotSent."""
+    content = chat.body_of(hook.format, payload) if hook.format != WebhookFormat.GENERIC else payload
+    body = json.dumps(content, separators=(",", ":")).encode()
     timestamp = int(time.time())
     try:
-        signature = sign(delivery.webhook.secret, delivery.message_id, timestamp, body)
+        signature = sign(hook.secret, message_id, timestamp, body)
     except ValueError as error:
         raise NotSent(f"the signing secret of the webhook cannot be used: {error}") from error
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "autosubmit-runners",
-        "webhook-id": delivery.message_id,
+        "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
         "webhook-signature": signature,
     }
-    return post(delivery.webhook.url, body, headers, timeout=TIMEOUT)
+    return post(hook.url, body, headers, timeout=timeout)

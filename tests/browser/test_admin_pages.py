@@ -13,6 +13,7 @@ from tests.support.environments import StubAccount
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE
 from tests.support.servers import AppServer, SSHServer
+from tests.support.webhooks import Receiver
 
 EXAMPLE = ROOT / "profiles.example.yml"
 MACHINE = 40_000 * PATIENCE  # ms: the service contacts a machine, on a shared machine
@@ -50,6 +51,7 @@ TrustedHostKey.objects.create(host="login1", key_type="ssh-ed25519", approved_by
     key="AAAAC3NzaC1lZDI1NTE5AAAAIEfJ3oZp6FqE0sZkzqFq2eQ3vQ1m2m1m2m1m2m1m2m1m")
 ApiToken.issue(user=User.objects.get(username="ada"), expiry=timedelta(days=30), name="cron of ada")
 hook = Webhook.objects.create(name="chat", url="https://example.com/hook", enabled=False)
+Mail.objects.create(user=User.objects.get(username="ada"), run=last, event="run.completed", subject="a004", body="...")
 WebhookDelivery.objects.create(webhook=hook, run=last, event="run.completed", payload={}, next_attempt=None)
 """
 
@@ -58,7 +60,8 @@ WebhookDelivery.objects.create(webhook=hook, run=last, event="run.completed", pa
 def app_of_admin(make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer) -> AppServer:
     """A server without configuration that does not know the machine's host key."""
     sshd.forget_host_key()
-    server = make_app(account=account, sshd=sshd, env={"PROTECTION_LEVEL": "ALL"})
+    env = {"PROTECTION_LEVEL": "ALL", "RUNNERS_WEBHOOK_PRIVATE_TARGETS": "127.0.0.1"}
+    server = make_app(account=account, sshd=sshd, env=env)
     populate(server, [])
     return server
 
@@ -236,7 +239,7 @@ def test_runs_and_all_other_pages_of_the_admin(admin: Page, app_of_admin: AppSer
     check_accessible(page)
     keep(page, "admin-stop")
 
-    for model in ("auditrecord", "operation", "trustedhostkey", "apitoken", "webhook", "webhookdelivery"):
+    for model in ("auditrecord", "operation", "trustedhostkey", "apitoken", "webhook", "webhookdelivery", "mail"):
         page.goto(f"{base}/runners/{model}/")
         check_accessible(page)
         keep(page, f"admin-{model}")
@@ -380,3 +383,22 @@ def test_a_new_admin_makes_the_keys_in_the_first_steps(
             check_accessible(other)
             assert other.evaluate("document.documentElement.scrollWidth <= innerWidth")
             keep(other, f"admin-{name}-{path}")
+
+
+def test_a_webhook_is_tested_on_its_page(admin: Page, app_of_admin: AppServer) -> None:
+    page, receiver = admin, Receiver()
+    try:
+        page.goto(f"{app_of_admin.url}/admin/runners/webhook/add/")
+        page.get_by_label("Name:").fill("chat")
+        page.get_by_label("Url:").fill(receiver.url)
+        page.get_by_role("button", name="Save and continue editing").click()
+        receiver.statuses = [204, 403]
+        page.get_by_role("button", name="Send a test message").click()
+        expect(page.locator(".messagelist")).to_contain_text("The receiver accepted the test message")
+        check_accessible(page)
+        keep(page, "admin-webhook-test")
+        page.get_by_role("button", name="Send a test message").click()
+        expect(page.locator(".messagelist")).to_contain_text("It said: what the receiver has to say")
+        assert len(receiver.requests) == 2
+    finally:
+        receiver.close()
