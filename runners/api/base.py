@@ -62,6 +62,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
     command: str = ""
     endpoint: str = ""
     audited: tuple[str, ...] = ("POST",)
+    holds_changes = False  # as in `services.audit.audited`
     audit: AuditRecord
     body_error: exceptions.APIException | None = None
 
@@ -81,7 +82,7 @@ class CommandViewSet(viewsets.GenericViewSet[Any]):
         def is_listed(record: AuditRecord) -> bool:
             return record.outcome not in STRANGE or STRANGERS.counts(address)
 
-        with audit_command(request, self.command, is_listed=is_listed) as self.audit:
+        with audit_command(request, self.command, holds_changes=self.holds_changes, is_listed=is_listed) as self.audit:
             return super().dispatch(request, *args, **kwargs)
 
     @staticmethod

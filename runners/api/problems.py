@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from runners.api.machines.serializers import MaintenanceSerializer
 from runners.api.runs.serializers import ForeignRunSerializer, RunSerializer, StopStep
 from runners.models import Operation
 from runners.services import operations
@@ -69,6 +70,7 @@ class Problem(serializers.Serializer[Any]):
         required=False, help_text="The digest of the content that may have been written (outcome_unknown)."
     )
     machine = serializers.CharField(required=False, help_text="machine_busy: the account of the machine.")
+    maintenance = MaintenanceSerializer(required=False, help_text="machine_in_maintenance: what was announced.")
     requests = serializers.IntegerField(required=False, help_text="machine_busy: number of requests that use it.")
     of_your_profile = serializers.IntegerField(required=False, help_text="Number of them with the same profile.")
     of_yours = serializers.IntegerField(required=False, help_text="Number of them from the caller.")

@@ -11,6 +11,7 @@ from runners.api.configuration_files import views as files
 from runners.api.job_scripts.views import JobScriptsView, JobScriptView
 from runners.api.jobs import views as jobs
 from runners.api.login import views as login
+from runners.api.machines import views as machines
 from runners.api.notifications import views as notifications
 from runners.api.operations import views as operations
 from runners.api.profiles import views as profiles
@@ -58,6 +59,22 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runners/experiments/<str:expid>/scripts/<str:name>", JobScriptView.as_view(), name="api-job-script"),
     path("runners/operations/<int:id>", operations.OperationView.as_view(), name="api-operation"),
     path("runners/operations/<int:id>/log", operations.OperationLogView.as_view(), name="api-operation-log"),
+    path("runners/machines", machines.MachinesView.as_view(), name="api-machines"),
+    path(
+        "runners/machines/<str:name>",
+        machines.ForgetMachine.as_view({"delete": "forget"}),
+        name="api-forget-machine",
+    ),
+    path(
+        "runners/machines/<str:name>/maintenance",
+        machines.AnnounceMaintenance.as_view({"post": "announce"}),
+        name="api-announce-maintenance",
+    ),
+    path(
+        "runners/machines/<str:name>/maintenance/<int:id>",
+        machines.EndMaintenance.as_view({"delete": "end"}),
+        name="api-end-maintenance",
+    ),
     path(
         "runners/profiles/<str:name>/requirements",
         profiles.ProfileRequirementsView.as_view(),

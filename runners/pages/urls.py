@@ -7,6 +7,7 @@ from django.urls import path, register_converter
 from runners.commands.parameters import EXPID_PATTERN
 from runners.commands.registry import one_shot_commands
 from runners.pages.views import (
+    account,
     commands,
     configuration,
     dashboard,
@@ -22,6 +23,7 @@ from runners.pages.views import (
     run_again,
     runs,
 )
+from runners.web.login_throttling import throttle_login
 
 
 class ExpidConverter:
@@ -77,7 +79,9 @@ urlpatterns = [
     ),
     path("machines", machines.Machines.as_view(), name="machines"),
     path("machines/<path:name>", machines.MachinePage.as_view(), name="machine"),
-    path("notifications", notifications.Notifications.as_view(), name="notifications"),
+    path("account", account.AccountPage.as_view(), name="account"),
+    path("account/password", throttle_login(account.PasswordPage.as_view()), name="password"),
+    path("notifications", account.Notifications.as_view(), name="notifications"),
     path("notifications/unsubscribe/<str:token>", notifications.Unsubscribe.as_view(), name="unsubscribe"),
     path("runs/<int:pk>/mail", notifications.FollowRun.as_view(), name="run-mail"),
     path("device", device.DevicePage.as_view(), name="device"),

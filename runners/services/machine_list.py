@@ -24,6 +24,7 @@ from runners.services.machines.breaker import BREAKER
 from runners.services.machines.registry import get_runner
 
 LOCALHOST = "localhost"
+MOST_ANNOUNCED_SHOWN = 10
 MOST_SHOWN = 500  # machines of a list, and runs of a machine
 
 ANSWERS, NO_ANSWER, LOGIN_FAILS, UNKNOWN = "answers", "no_answer", "login_fails", "unknown"
@@ -102,6 +103,18 @@ def machine_for(user: Any, name: str) -> SeenMachine:
         if each.name == name:
             return each
     raise MachineNotFound(f"{name}: no profile that you may use and no run that you see leads to this machine.")
+
+
+def announced_for(user: Any) -> list[tuple[Maintenance, str]]:
+    """Return the announcements for machines that `user` may see, each with the name to show. One query if none."""
+    announced = maintenance.announced()
+    if not announced:
+        return []
+    return [
+        (each, "this machine" if machine.name == LOCALHOST else machine.name)
+        for machine in machines_for(user)
+        for each in machine.maintenance
+    ][:MOST_ANNOUNCED_SHOWN]
 
 
 def is_admin(user: Any) -> bool:

@@ -120,7 +120,7 @@ def body_of(run: RunnerRun, event: WebhookEvent, data: dict[str, Any], subscript
         lines += [told, ""]
     lines += [f"{name}: {printable.line(str(value))}" for name, value in about.items() if value]
     lines += ["", f"Run: {link(f'/runs/{run.pk}')}", f"Experiment: {link(f'/experiments/{run.expid}')}", ""]
-    lines += [f"You have asked for mail about {described(subscription, run)}.", f"Change it: {link('/notifications')}"]
+    lines += [f"You have asked for mail about {described(subscription, run)}.", f"Change it: {link('/account#mail')}"]
     return "\n".join(lines) + "\n"
 
 
@@ -202,7 +202,7 @@ def send_test(user: User) -> Mail:
     if mails.filter(created__gt=timezone.now() - TEST_PAUSE).exists() or is_full():
         seconds = round(TEST_PAUSE.total_seconds())
         raise TooManyRequests(f"One test message in {seconds} s. Try again later.", retry_after=seconds)
-    body = f"This is a test message of the service at {link('/')}.\n\nChange it: {link('/notifications')}\n"
+    body = f"This is a test message of the service at {link('/')}.\n\nChange it: {link('/account#mail')}\n"
     return Mail.objects.create(user=user, event=TEST, subject="[Autosubmit] Test message", body=body)
 
 

@@ -18,6 +18,7 @@ from rest_framework import exceptions as drf
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
 from runners import printable
+from runners.services import login_lines
 from runners.services.access import detail_for, may_see
 
 Response = TypeVar("Response", bound=HttpResponse)
@@ -182,21 +183,24 @@ def sentence(errors: dict[str, list[str]], limit: int = 3) -> str:
 
 
 def error_context(error: ours.RunnerServiceError, user: Any) -> dict[str, Any]:
-    """Return an error for a template: `status` (HTTP), `title`, `detail`, `output`, `run`, `run_id`, `retry_after`.
+    """Return an error for a template: `status` (HTTP), `code`, `title`, `detail`, `output`, `run`, `run_id`,
+    `retry_after`, `lines`.
 
     `run`, `run_id` and `retry_after` are None if the error has none. If the run is hidden from `user`, `run` is None
-    and `detail` tells nothing about the run.
+    and `detail` tells nothing about the run. `lines`: after a rejected login, the lines that let the service in.
     """
     problem_type = problem_type_of(error)
     run = getattr(error, "run", None)
     return {
         "status": problem_type.status if problem_type else 500,
+        "code": problem_type.code if problem_type else "",
         "title": problem_type.title if problem_type else "The command failed",
         "detail": detail_for(user, error),
         "output": error.facts.get("output", ""),
         "run": run if run and may_see(user, run) else None,
         "run_id": error.facts.get("run_id"),
         "retry_after": error.facts.get("retry_after"),
+        "lines": login_lines.lines_for(user) if isinstance(error, ours.AuthenticationFailed) else None,
     }
 
 

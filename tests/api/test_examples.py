@@ -21,7 +21,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.cache import cache
 from django.db import OperationalError, connection, connections
 from django.test import Client
@@ -29,7 +29,7 @@ from django.test import Client
 from profiles.models import EndpointToggle, PublishedSSHKey, RunnerProfile
 from profiles.toggles import toggles
 from runners.api.openapi.examples import recorded
-from runners.models import DeviceLogin, Operation, RunnerRun, new_run_key
+from runners.models import DeviceLogin, Machine, Operation, RunnerRun, new_run_key
 from runners.models.token import ApiToken
 from runners.services import jobs, log_cache, restart_plans
 from runners.services.machines import scripts
@@ -49,6 +49,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 PROFILE, OPEN_PROFILE = "MY_RUNNER_PROFILE_1", "MY_RUNNER_PROFILE_2_CUSTOM_USERNAME"
 EXPID = {"expid": "a001"}
 WITH = {"profile_name": PROFILE}
+MACHINE = "127.0.0.1"
+OF_ADMINS = ("end_maintenance", "forget_machine")  # without a body
 ARCHIVABLE, ARCHIVED, DELETABLE = "a100", "a101", "a102"  # what archive, unarchive and delete are sent for
 REASON = {"reason": "The machine was taken out of service."}
 COMPLETED = {"final_status": "COMPLETED", "job_names_list": ["a001_LOCAL_SETUP"]}
@@ -78,6 +80,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "set_notifications": {"mine": True, "profiles": [PROFILE]},
     "start_login": {"host": "login1.example.org"},
     "poll_login": {"device_code": "0123456789abcdef"},
+    "announce_maintenance": {"text": "New disks. Questions to ops@site.example", "ends": "2099-01-20T18:00:00+01:00"},
     "write_configuration_file": {"content": NEW_FILE},
     "restore_configuration_file": {"version": "20260120T093000.123456Z-0123456789abcdef"},
 }
@@ -140,6 +143,7 @@ MISTAKES: dict[str, dict[str, Any] | str] = {
     "start_login": {"host": "login1.example.org", "scope": "manage"},
     "poll_login": {"user_code": "BCDF-GHJK"},
     "send_test_mail": "",
+    "announce_maintenance": {"text": "New disks.", "ends": "tomorrow"},
     "list_runs": "?status=RUNNING",
     "get_run_log": "?tail=4000&offset=0",
     "get_operation_log": "?encoding=utf-8",
@@ -173,6 +177,9 @@ class World:
         client.raise_request_exception = False
         self.settings, self.account, self.sshd = settings, account, sshd
         ana = User.objects.create_user("ana")
+        ana.user_permissions.set(
+            Permission.objects.filter(codename__in=("add_maintenance", "delete_maintenance", "delete_machine"))
+        )
         self.tokens = {}
         for scope in ("read", "run", "manage"):
             _, text = ApiToken.issue(user=ana, expiry=timedelta(days=1), scope=scope)
@@ -325,7 +332,7 @@ def credentials(world: World) -> None:
     world.each(protected, "invalid_credentials", headers={"Authorization": "Bearer asr_of_nobody"})
     changing = [name for name in BODIES if name not in ("get_runner_run_status", *OPEN)]
     readable = (*FILES, *SCRIPTS, "get_experiment_jobs")
-    world.each((*changing, "send_test_mail", *readable), "permission_denied", headers=world.tokens["read"])
+    world.each((*changing, "send_test_mail", *OF_ADMINS, *readable), "permission_denied", headers=world.tokens["read"])
     world.settings.PROTECTION_LEVEL = "NONE"
     of_a_person = (*OF_A_PERSON, "send_test_mail", "who_am_i", "revoke_this_token")
     world.each(of_a_person, "not_found", headers={"Authorization": ""})
@@ -370,6 +377,9 @@ def nothing_there(world: World) -> None:
     names += ("run_again",)
     world.each(names, "run_not_found")
     world.each(("get_operation", "get_operation_log"), "operation_not_found")
+    world.each(("announce_maintenance", *OF_ADMINS), "machine_not_found", name="nowhere.example")
+    world.each(("forget_machine",), "machine_in_use", name=MACHINE)
+    world.each(("end_maintenance",), "maintenance_not_found", name=MACHINE)
 
 
 def rules_of_an_admin(world: World) -> None:
@@ -688,6 +698,18 @@ def machines(world: World) -> None:
     world.each(LOGS, "log_not_found")
 
 
+def in_maintenance(world: World) -> None:
+    """Commands are refused while a maintenance of the machine is announced. a001 has ended."""
+    announced = world.ask("announce_maintenance", BODIES["announce_maintenance"], name=MACHINE)
+    world.ask("list_machines")
+    world.each((*PROFILED, *CHANGES, "run_again"), "machine_in_maintenance")
+    world.ask("end_maintenance", name=MACHINE, id=announced["id"])
+    Machine.objects.create(name="old.example.org")
+    User.objects.filter(username="ana").update(is_staff=True)  # staff sees machines that nobody uses
+    world.ask("forget_machine", name="old.example.org")
+    User.objects.filter(username="ana").update(is_staff=False)
+
+
 def busy(world: World) -> None:
     """One command more than each limit allows: no machine is contacted."""
     config = world.profile.resolve({})
@@ -738,6 +760,7 @@ SCENES: tuple[Callable[[World], None], ...] = (
     main_job,
     files,
     again,
+    in_maintenance,
     jobs_of_a001,
     background,
     repeated,

@@ -129,6 +129,7 @@ def test_enumerations_have_names_that_do_not_change() -> None:
     assert names == {
         *("CancelOutcome", "CheckStageName", "FinalStatus", "JobCancelOutcome", "LogEncoding", "ModuleLoaderType"),
         *("CommandParameterKind", "CommandPermission", "FirstStep", "JobLogStream", "JobOrdering", "RestartCause"),
+        "MachineState",
         *("OperationKind", "OperationStatus", "ParameterType", "RunOrdering", "RunReason", "RunStatus", "RunnerType"),
     }
     inline = re.findall(r'"enum":', json.dumps(DOCUMENT))

@@ -160,7 +160,7 @@ class Recorder:
             (rf"\b{re.escape(current_user())}\b(?=@| there)|(?<=as ){re.escape(current_user())}\b", "autosubmit_user"),
             (r"\[?127\.0\.0\.1\]?(:\d+)?", "autosubmit.example.com"),
             (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( UTC)?", "2026-01-20 09:30:00 UTC"),
-            (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", BEGAN),
+            (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)", BEGAN),
             (
                 r"\b([Rr]un|[Oo]peration) \d+",
                 lambda found: f"{found[1]} {5 if found[1].lower() == 'operation' else 17}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -224,16 +223,16 @@ def test_people_choose_on_a_page_and_unsubscribe_by_a_link(client: Client, serve
     ana = person()
     run = run_of("ben")
     client.force_login(ana)
-    client.post("/notifications", {"action": "save", "mine": "on", "profile": ["MACHINE"]})
+    client.post("/account", {"action": "mail", "mine": "on", "profile": ["MACHINE"]})
     client.post(f"/runs/{run.pk}/mail", {"follow": "1"})
-    page = client.get("/notifications").content.decode()
+    page = client.get("/notifications", follow=True).content.decode()
     assert page.count(" checked") == 3
     assert "ana@example.org" in page
     assert "No mail about this run" in client.get(f"/runs/{run.pk}").content.decode()
-    assert client.post("/notifications", {"action": "save", "profile": ["NONE"]}).status_code == 400
-    assert client.post("/notifications", {"action": "save", "run": ["4711"]}).status_code == 400
-    client.post("/notifications", {"action": "test"})
-    assert client.post("/notifications", {"action": "test"}).status_code == 429
+    assert client.post("/account", {"action": "mail", "profile": ["NONE"]}).status_code == 400
+    assert client.post("/account", {"action": "mail", "run": ["4711"]}).status_code == 400
+    client.post("/account", {"action": "test-mail"})
+    assert client.post("/account", {"action": "test-mail"}).status_code == 429
     finish(run)
     assert delivery_of_mail.deliver_due() == Round(delivered=2)
     test, ended = server.mails
@@ -247,7 +246,7 @@ def test_people_choose_on_a_page_and_unsubscribe_by_a_link(client: Client, serve
     assert MailSubscription.objects.count() == 2
     assert client.get(link).status_code == 404
     assert client.get("/notifications/unsubscribe/x:y:z").status_code == 404
-    assert re.search("/notifications", ended.get_content())
+    assert "/account#mail" in ended.get_content()
 
 
 def test_a_test_message_is_sent_once_in_a_minute(server: MailServer) -> None:

@@ -37,7 +37,14 @@ from runners.web.requests import (
     request_of,
 )
 
-WITH_PROFILE = ("invalid_profile", "endpoint_disabled", "profile_forbidden", "profile_not_found", *ON_MACHINE)
+WITH_PROFILE: tuple[str, ...] = (
+    "invalid_profile",
+    "endpoint_disabled",
+    "profile_forbidden",
+    "profile_not_found",
+    *ON_MACHINE,
+)
+WITH_PROFILE += ("machine_in_maintenance",)
 WHICH_RUN = ("profile_not_found", "invalid_profile", "profile_forbidden")
 
 IDEMPOTENCY_KEY = OpenApiParameter(

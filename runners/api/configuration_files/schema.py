@@ -28,6 +28,7 @@ _CHANGE: tuple[str, ...] = (
     "already_running",
     "precondition_required",
     "precondition_failed",
+    "machine_in_maintenance",
     *BUSY,
 )
 _ETAG = OpenApiParameter(

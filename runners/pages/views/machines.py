@@ -17,7 +17,7 @@ from runners.exceptions import InvalidRequest, MachineNotFound, NotPermitted, Ru
 from runners.models import AuditRecord, RunnerRun
 from runners.models.machine import MAX_TEXT
 from runners.pages.base import PageView
-from runners.services import access, machine_list, maintenance, stop_together
+from runners.services import access, login_lines, machine_list, maintenance, stop_together
 from runners.web.audit import audit_command
 from runners.web.client_address import AUDIT_LIMIT, client_address
 from runners.web.problems import TITLES, error_context, with_retry_after
@@ -53,6 +53,7 @@ def shown(machine: machine_list.SeenMachine, user: Any) -> dict[str, Any]:
         "state": machine.state,
         "error_title": TITLES.get(row.last_error_code, ""),
         "error_words": words,
+        "lines": login_lines.lines_for(user) if machine.state == machine_list.LOGIN_FAILS else None,
     }
 
 

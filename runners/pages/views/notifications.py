@@ -1,8 +1,6 @@
-"""The page on which people choose which runs they get mail about, and the link in each message that ends it."""
+"""Mail about one run, and the link in each message that ends it. The choices are on the account page."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -11,53 +9,9 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
-from runners.exceptions import RunnerServiceError
-from runners.models import Mail
 from runners.pages.base import PageView
 from runners.pages.views.run import visible_run
 from runners.services import mail
-from runners.web.problems import error_context, with_retry_after
-
-SHOWN = 20  # messages
-
-
-class Notifications(PageView):
-    """What a person gets mail about. POST has an `action`: `save` or `test`."""
-
-    template_name = "pages/notifications.html"
-    title = "Mail about runs"
-
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        user: Any = request.user
-        try:
-            if request.POST.get("action") == "test":
-                mail.send_test(user)
-                messages.success(request, f"A test message to {user.email} was queued.")
-            else:
-                runs = [int(text) for text in request.POST.getlist("run") if text.isascii() and text.isdecimal()][:1000]
-                runs = [number for number in runs if number < 2**63]
-                mail.subscribe(
-                    user, mine="mine" in request.POST, profiles=request.POST.getlist("profile")[:1000], runs=runs
-                )
-                messages.success(request, "Saved.")
-        except RunnerServiceError as error:
-            shown = error_context(error, user)
-            page = self.render_to_response(self.get_context_data(error=shown), status=shown["status"])
-            return with_retry_after(page, shown)
-        return redirect("pages:notifications")
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        user: Any = self.request.user
-        found = list(mail.subscriptions_of(user))
-        chosen = {each.profile_id for each in found if each.profile_id}
-        return super().get_context_data(
-            **kwargs,
-            is_on=mail.is_on(),
-            is_mine=any(not each.profile_id and not each.run_id for each in found),
-            profiles=[{"name": each.name, "is_chosen": each.pk in chosen} for each in mail.profiles_for(user)],
-            runs=[each.run for each in found if each.run],
-            mails=Mail.objects.filter(user=user)[:SHOWN],
-        )
 
 
 class FollowRun(PageView):
