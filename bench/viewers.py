@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.compat.client import Client
 from tests.support.servers import AppServer
 
-LIST, REFRESH = 3.0, 3.0  # seconds between polls, as in templates/pages/dashboard.html
+LIST = 3.0  # seconds between polls, as in templates/pages/dashboard.html
 LOG = 1.0  # seconds between polls, as in runners/static/runners/log.js while new lines arrive
 CSRF = "c" * 32
 PEOPLE = 10
@@ -106,7 +106,7 @@ def measure(
 
 
 def dashboard(port: int, key: str) -> Callable[[Load, Callable[[], bool]], None]:
-    """Return a viewer that polls the list and requests refreshes, each LIST and REFRESH seconds. Random start."""
+    """Return a viewer that polls the list each LIST seconds. Random start."""
 
     def poll(load: Load, is_over: Callable[[], bool]) -> None:
         cookies = {"Cookie": f"sessionid={key}; csrftoken={CSRF}", "HX-Request": "true", "Accept-Encoding": "gzip"}
@@ -119,7 +119,6 @@ def dashboard(port: int, key: str) -> Callable[[Load, Callable[[], bool]], None]
             etag = headers.get("etag", "")
             load.sizes.append(size)
             load.empty += status in (204, 304)
-            _ask(port, "POST", "/runs/refresh", {**cookies, "X-CSRFToken": CSRF, "Content-Length": "0"}, load)
             time.sleep(max(0.0, LIST - (time.monotonic() - begin)))
 
     return poll

@@ -82,6 +82,7 @@ MIDDLEWARE = [
     "runners_project.request_id.RequestIdMiddleware",
     "runners_project.metrics.MetricsMiddleware",
     "runners_project.health.HealthMiddleware",
+    "runners.pages.polls.UnchangedPollMiddleware",
     "runners.web.middleware.BodyLimitMiddleware",
     "runners.web.compression.CompressionMiddleware",
     "runners.api.middleware.ApiPathMiddleware",

@@ -10,6 +10,7 @@ from typing import Any
 
 from django import forms
 from django.core.validators import MaxValueValidator, MinValueValidator
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.http import urlencode
 
@@ -42,6 +43,23 @@ SORT_LABELS = {
     "-person": "Person, z to a",
 }
 LAST_PAGE = 200
+
+
+REMEMBERED = "runs_mine"  # the cookie that remembers whether a person looks at their own runs
+ONE_YEAR = 365 * 86400
+
+
+def wants_mine(request: HttpRequest) -> bool:
+    """Return True if a page should show the person's own runs: the address says so, or they looked at them last."""
+    return request.GET.get("mine", request.COOKIES.get(REMEMBERED)) == MINE
+
+
+def remember_mine(request: HttpRequest, response: HttpResponse) -> None:
+    """Remember whose runs the address asked for."""
+    given = request.GET.get("mine")
+    if given in (MINE, EVERYBODY) and request.COOKIES.get(REMEMBERED) != given:
+        secure = request.is_secure()
+        response.set_cookie(REMEMBERED, given, ONE_YEAR, secure=secure, httponly=True, samesite="Lax")
 
 
 def _any(choices: Any) -> list[tuple[str, str]]:

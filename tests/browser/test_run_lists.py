@@ -93,9 +93,10 @@ def test_long_and_strange_names_fit_every_list_on_every_screen(
             expect(page.get_by_role("heading", level=1)).to_be_visible()
             for details in page.locator("details.as-table").all():
                 details.locator("summary").click()
-            keep(page, f"lists-{name}-{label}")
+            keep(page, f"lists-{name}-{label}", full=False)
             assert too_wide(page) == [], f"{path} at {width} px"
-            check_accessible(page)
+            if label in ("dashboard", "filtered"):
+                check_accessible(page)
 
 
 def test_filters_are_in_the_address_and_work_by_keyboard(page: Page, long_names: AppServer, sign_in: SignIn) -> None:

@@ -16,12 +16,20 @@ from django.utils import timezone
 from profiles.models import RunnerProfile
 from runners.models import RunnerRun
 from runners.pages import rows, run_lists
+from runners.services import probing
 from tests.support.environments import StubAccount
 from tests.support.faults import sessions
 from tests.support.servers import SSHServer
 
 pytestmark = pytest.mark.django_db
 LOCAL = {"RUNNER_TYPE": "LOCAL", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
+
+
+@pytest.fixture(autouse=True)
+def _no_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the rows as they are, unless the test has a machine that could be asked."""
+    if "sshd" not in request.fixturenames:
+        monkeypatch.setattr(probing, "refresh", lambda runs, **_: None)
 
 
 def make(count: int, **fields: Any) -> list[RunnerRun]:
@@ -84,6 +92,7 @@ def test_a_row_is_rendered_once_for_all_and_again_only_when_it_changes() -> None
     assert rendered() - before == 26
     assert b"cannot tell since" in changed.content
     assert b"UNREACHABLE" in changed.content
+    assert b"it is &lt;asleep&gt;" in changed.content
 
 
 def test_a_confirmation_is_called_recent_only_while_it_is_recent() -> None:
@@ -149,6 +158,95 @@ def test_shared_content_contains_nothing_about_the_viewer() -> None:
     assert lists(Client()).status_code == 302
 
 
+def titles(answer: HttpResponse) -> list[str]:
+    """Return the experiments of each section of the lists, such as `Active: a001 a002`."""
+    found = []
+    for section in answer.content.decode().split("<section ")[1:]:
+        heading = re.search(r"<h2[^>]*>([A-Za-z ]+)", section)
+        rows_ = re.findall(r'class="strong"[^>]*>(\w+)<', section)
+        found.append(f"{heading[1].strip() if heading else ''}: {' '.join(rows_)}")
+    return found
+
+
+def test_what_needs_attention_comes_first_and_the_own_runs_before_the_others() -> None:
+    now = timezone.now()
+    ended = {"status": "TERMINATED", "finished": now - timedelta(hours=1)}
+    make(1, expid="fine", started_by="ada")
+    make(1, expid="mute", started_by="bob", silent_since=now - timedelta(hours=4))
+    make(1, expid="full", started_by="bob", log_too_large=True)
+    make(1, expid="bad1", started_by="ada", reason="failed", **ended)
+    make(1, expid="bad2", started_by="bob", reason="killed", **ended)
+    make(1, expid="gone", started_by="bob", reason="lost", superseded=True, **ended)
+    make(1, expid="redo", started_by="ada", reason="failed", **ended)
+    make(1, expid="redo", started_by="ada", status="COMPLETED", finished=now)
+    make(1, expid="halt", started_by="ada", reason="stopped", **ended)
+    make(1, expid="oldx", started_by="ada", reason="failed", status="TERMINATED", finished=now - timedelta(days=15))
+    ada, bob = person("ada"), person("bob")
+    rest = ["Active: fine", "Recently ended: redo halt redo gone"]
+    assert titles(lists(ada)) == ["Needs attention: bad1 full mute bad2", *rest]
+    assert titles(lists(bob)) == ["Needs attention: full mute bad2 bad1", *rest]
+    assert lists(ada)["ETag"] != lists(bob)["ETag"]
+    assert titles(ada.get("/runs/list?mine=1")) == [
+        "Needs attention: bad1",
+        "Active: fine",
+        "Recently ended: redo halt redo",
+    ]
+    assert titles(ada.get("/?mine=1"))[0] == "Needs attention: bad1"
+    assert titles(ada.get("/"))[0] == "Needs attention: bad1"  # remembered
+    assert titles(ada.get("/?mine=0"))[0] == "Needs attention: bad1 full mute bad2"
+
+
+def test_a_machine_that_does_not_answer_has_one_banner() -> None:
+    ssh = {"RUNNER_TYPE": "SSH", "MODULE_LOADER_TYPE": "NO_MODULE", "MODULES": []}
+    down = {**ssh, "SSH": {"HOST": "down.example.org", "PORT": 22, "USER": "me"}}
+    since = timezone.now() - timedelta(hours=2)
+    trouble = {"reachable": False, "unreachable_detail": "no answer within <10> s", "confirmed_at": since}
+    make(7, config=down, runner="SSH", host="login1", **trouble)
+    make(1, config={**down, "SSH": {**down["SSH"], "HOST": "other.example.org"}}, runner="SSH", host="o", **trouble)
+    make(1, config="spoilt", runner="SSH", host="", **trouble)
+    make(2)
+    answer = lists(person("ada")).content.decode()
+    assert answer.count('class="alert machine"') == 3
+    assert answer.count("no answer within &lt;10&gt; s") == 3
+    assert "<bdi>down.example.org</bdi> does not answer</strong> since" in answer
+    assert "Its 7 active runs keep their last known states" in answer
+    assert 'href="/machines/down.example.org"' in answer
+    assert "?mine=0&amp;mark=unreachable&amp;machine=login1" in answer
+    assert answer.count("UNREACHABLE") == 9
+    ids = re.findall(r' id="([^"]+)"', answer)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_poll_that_finds_nothing_new_asks_no_database(django_assert_num_queries: Any) -> None:
+    make(30)
+    ada, bob = person("ada"), person("bob")
+    etag = lists(ada)["ETag"]
+    assert lists(bob, etag).status_code == 304
+    with django_assert_num_queries(0):
+        for client in (ada, bob):
+            again = lists(client, etag)
+            assert (again.status_code, again.content, again["ETag"]) == (304, b"", etag)
+    stranger = Client()
+    stranger.cookies["sessionid"] = "x" * 32
+    assert lists(stranger, etag).status_code == 302
+    assert lists(ada, 'W/"other"').status_code == 200
+    assert ada.get("/runs/list?mine=1", headers={"If-None-Match": etag}).status_code == 200
+    User.objects.get(username="bob").groups.add(Group.objects.create(name="team"))  # his session is checked again
+    bob.logout()
+    assert lists(bob, etag).status_code == 302
+    later()
+    RunnerRun.objects.update(silent_since=timezone.now())
+    assert lists(ada, etag).status_code == 200
+
+
+def test_a_change_on_the_machine_is_in_the_next_poll(account: StubAccount, sshd: SSHServer) -> None:
+    """The poll itself asks the machine, so that one poll is enough."""
+    config = sshd.config()
+    (run,) = make(1, config=config.as_dict(), runner="SSH", user=sshd.user, confirmed_at=None)
+    RunnerRun.objects.filter(pk=run.pk).update(created=timezone.now() - timedelta(hours=1))  # it never started there
+    assert "NEVER STARTED" in lists(person("ada")).content.decode()
+
+
 def test_the_poll_that_asks_the_machines_is_shared(account: StubAccount, sshd: SSHServer) -> None:
     config = sshd.config()
     make(3, config=config.as_dict(), runner="SSH", user=sshd.user)
@@ -157,7 +255,7 @@ def test_the_poll_that_asks_the_machines_is_shared(account: StubAccount, sshd: S
     for round_ in range(2):
         later()
         for number, client in enumerate(people):
-            RunnerRun.objects.update(confirmed_at=None, reachable=True, probing_until=None)
+            RunnerRun.objects.update(confirmed_at=None, reachable=True)
             assert client.post("/runs/refresh").status_code == 204
             if round_ == number == 0:
                 before = sessions(sshd)

@@ -17,7 +17,7 @@ from django.utils.http import urlencode
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.pages import rows
 from runners.pages.base import PageView, is_partial
-from runners.pages.run_filters import EVERYBODY, LAST_PAGE, MINE, NEWEST, RunFilterForm
+from runners.pages.run_filters import EVERYBODY, LAST_PAGE, MINE, NEWEST, RunFilterForm, remember_mine, wants_mine
 from runners.pages.run_lists import etag_of
 from runners.services import access, bounded_queries, runs
 from runners.templatetags.formatting import BADGES
@@ -25,8 +25,6 @@ from runners.templatetags.formatting import BADGES
 PAGE_SIZE = 50
 COUNTED = LAST_PAGE * PAGE_SIZE  # runs that are counted, and the last ones that a page shows
 ROWS_LIMIT, COUNT_LIMIT = 5.0, 0.5  # seconds of the database
-REMEMBERED = "runs_mine"  # the cookie that remembers whether a person looks at their own runs
-ONE_YEAR = 365 * 86400
 SUGGESTED_FROM, SUGGESTED_FOR = (
     2000,
     60.0,
@@ -43,7 +41,7 @@ class RunsPage(PageView):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         given = {name: str(value).strip() for name, value in request.GET.items()}
-        if not given and request.COOKIES.get(REMEMBERED) == MINE:
+        if not given and wants_mine(request):
             return HttpResponseRedirect(f"{request.path}?mine={MINE}")
         rest = {name: value for name, value in given.items() if value and (name, value) != ("sort", NEWEST)}
         if rest != given:  # a form sends its empty fields, too
@@ -58,10 +56,8 @@ class RunsPage(PageView):
             context = self.get_context_data(form=form, **table, **(self._counts(form) if table else {}))
             response = self.render_to_response(context, status=200 if table else 400)
         patch_vary_headers(response, ("HX-Request",))
-        if form.is_valid() and given.get("mine") and request.COOKIES.get(REMEMBERED) != given["mine"]:
-            response.set_cookie(
-                REMEMBERED, given["mine"], ONE_YEAR, secure=request.is_secure(), httponly=True, samesite="Lax"
-            )
+        if form.is_valid():
+            remember_mine(request, response)
         return response
 
     def _partial(self, context: dict[str, Any]) -> HttpResponse:
