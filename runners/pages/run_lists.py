@@ -12,14 +12,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db.models import Exists, OuterRef
+from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, TextField
+from django.db.models.functions import Cast
 from django.db.models.signals import m2m_changed, post_save
 from django.template.loader import render_to_string
 from django.utils import timezone
@@ -39,6 +40,7 @@ MINE_KEPT = 400  # newest runs of one person among which their lists are found
 RECENT = timedelta(days=14)
 TROUBLE = (RunReason.FAILED, RunReason.KILLED, RunReason.LOST, RunReason.NEVER_STARTED)
 SHARED_SECONDS = 1.0
+REBUILT_SECONDS = 10.0  # after which the rows are read again, whether a change was seen or not
 PATIENCE = 5.0  # seconds that a request waits for another request that makes the same lists
 ANSWER_WAIT = 1.0  # seconds that a poll waits for the machines that it asks
 MOST_VIEWS = 64  # cached lists, one for each set of visible runs; lists with 225 rows take about 350 kB
@@ -63,7 +65,9 @@ class Snapshot:
     machines: str
     attention: tuple[tuple[str, str], ...]
     rest: str
-    made: float  # by time.monotonic
+    made: float  # when the database was asked last, by time.monotonic
+    built: float  # when the rows were read last
+    state: Hashable = None  # what `_state` returned
 
     def etag_for(self, person: str) -> str:
         """Return the ETag of the lists that `person` gets. It changes with all data that is shown except the ages."""
@@ -152,7 +156,15 @@ def _lists_for(view: View, snapshot: Snapshot, person: str) -> Lists:
 
 
 def _make_and_keep(view: View, user: Any) -> Snapshot:
-    snapshot = _make(view, user)
+    """Make the lists of a view, or keep the former ones if nothing has changed that they show."""
+    state = _state(view, user)
+    with _lock:
+        former = _snapshots.get(view)
+    now = time.monotonic()
+    if former and state is not None and former.state == state and now - former.built < REBUILT_SECONDS:
+        snapshot = replace(former, made=now)
+    else:
+        snapshot = replace(_make(view, user), state=state)
     with _lock:
         _put(_snapshots, view, snapshot)
     return snapshot
@@ -219,7 +231,29 @@ def _make(view: View, user: Any) -> Snapshot:
     rest = render_to_string("pages/_runs.html", context)
     rendered = tuple((run.started_by, rows.html_of(run)) for run in attention)
     etag = _digest("".join([machines, rest, *(html for _, html in rendered)]))[:32]
-    return Snapshot(etag, machines, rendered, rest, time.monotonic())
+    now = time.monotonic()
+    return Snapshot(etag, machines, rendered, rest, made=now, built=now)
+
+
+def _state(view: View, user: Any) -> Hashable:
+    """Return a value that changes with the lists, at a seventh of the cost of making them; None while a run is stopped.
+
+    It has what the row of an active run shows and can change, the newest run, and the last end.
+    """
+    runs = RunnerRun.objects.filter(started_by=view.owner) if view.owner else RunnerRun.objects.all()
+    visible = access.visible(runs.order_by("-id"), user)
+    is_recent = ExpressionWrapper(Q(confirmed_at__gte=timezone.now() - rows.recent()), BooleanField())
+    values = access.visible(runs.active().order_by("-id"), user).values_list(
+        *("pk", "stop_requested_at", "reachable", "silent_since", "log_too_large", "pid", "host", "user", "started_by"),
+        Cast("progress", TextField()),
+        is_recent,
+    )
+    active = tuple(values[: ACTIVE_SHOWN + 1])
+    if any(stop for _, stop, *_ in active):
+        return None
+    newest = visible.values_list("pk").first()
+    last = visible.filter(finished__isnull=False).order_by("-finished", "-id").values_list("pk", "finished").first()
+    return active, newest, None if view.owner else last
 
 
 def needs_attention(run: RunnerRun) -> bool:
@@ -299,18 +333,21 @@ def refresh(user: Any, *, is_mine: bool = False, wait: float | None = None) -> N
     Does nothing if this began for the same runs less than RUNNERS_STATUS_FRESHNESS seconds ago.
     """
     view = view_of(user, is_mine=is_mine)
+    freshness = settings.RUNNERS_STATUS_FRESHNESS
     with _lock:
         now = time.monotonic()
-        if now - _asked.get(view, -1e9) < settings.RUNNERS_STATUS_FRESHNESS:
+        if now - _asked.get(view, -1e9) < freshness:
             return
         _put(_asked, view, now)
-    runs = access.visible(RunnerRun.objects.active(), user).order_by("-id")
+    fresh = Q(reachable=True, confirmed_at__gt=timezone.now() - timedelta(seconds=freshness))
+    runs = access.visible(RunnerRun.objects.active().exclude(fresh), user).order_by("-id")
     active = (runs.filter(started_by=view.owner) if view.owner else runs)[:ACTIVE_SHOWN]
-    stale = [run for run in active if not lifecycle.is_fresh(run)]
-    if stale:
-        probing.refresh(stale, wait=settings.RUNNERS_STATUS_WAIT if wait is None else wait)
+    found = [run for run in active if not lifecycle.is_fresh(run)]
+    if found:
+        probing.refresh(found, wait=settings.RUNNERS_STATUS_WAIT if wait is None else wait)
         with _lock:
-            _snapshots.pop(view, None)  # the next lists show the answers
+            if kept := _snapshots.get(view):  # the next lists show the answers
+                _snapshots[view] = replace(kept, made=-1e9)
 
 
 def forget() -> None:
