@@ -142,6 +142,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the client and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
     client = Client()
+    if sys.stdout is None:  # closed by the caller
+        say("error: standard output is closed.")
+        return int(Exit.FAILED)
     try:
         prepare()
         if words[:1] == [COMPLETE]:
@@ -156,11 +159,17 @@ def main(argv: list[str] | None = None) -> int:
         tell_key(client.service)
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:  # the reader has closed the pipe, as in `asr log | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 128 + signal.SIGPIPE
     except OSError as error:  # of standard output: a full disk
         say(f"error: standard output: {error.strerror or error}.")
+        discard_output()
         return int(Exit.FAILED)
+
+
+def discard_output() -> None:
+    """Let what is still buffered go nowhere, so that the end of the interpreter reports no second error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(problem: Problem, words: list[str], client: Client) -> int:

@@ -81,7 +81,9 @@ def candidates(before: list[str], current: str, top: argparse.ArgumentParser, se
             continue
         action = positional(parser, position)
         if isinstance(action, argparse._SubParsersAction):
-            parser = action.choices.get(word, parser)
+            if word not in action.choices:
+                return []
+            parser = action.choices[word]
             position = 0
         elif action is not None:
             given[action.dest] = word
@@ -107,8 +109,9 @@ def positional(parser: argparse.ArgumentParser, position: int) -> argparse.Actio
 def values_of(action: argparse.Action, given: dict[str, str], service_of: Any) -> list[Candidate]:
     """Return the values that an argument may have. The service is asked for what only it knows."""
     if isinstance(action, argparse._SubParsersAction):
-        texts = {name: parser.description or "" for name, parser in action.choices.items()}
-        return [(name, text) for name, text in texts.items() if name not in getattr(action, "hidden", ())]
+        # Not the other names of a subcommand: the name of its parser ends with the first one.
+        own = [(name, each) for name, each in action.choices.items() if each.prog.split()[-1] == name]
+        return [(name, each.description or "") for name, each in own]
     known = getattr(action, "candidates", [])  # of a parameter of a command
     if known:
         return [(each, "") for each in known]

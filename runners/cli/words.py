@@ -81,4 +81,4 @@ def translated(text: str, options: dict[str, str]) -> str:
     text = re.sub(
         r"\bSend `(\w+): true`", lambda found: f"Use {options.get(found[1], '--' + found[1].replace('_', '-'))}", text
     )
-    return re.sub(r"(?<![\w.-])`?([a-z]+(?:_[a-z]+)+)`?(?:: true|=true)?(?![\w.-]*\w)", option, text)
+    return re.sub(r"(?<![\w./-])`?([a-z]+(?:_[a-z]+)+)`?(?:: true|=true)?(?![\w./-]*\w)", option, text)

@@ -111,6 +111,8 @@ def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
 def test_the_wheel_alone_is_the_command_line_without_dependencies(install: Install) -> None:
     client = install()
     assert client("autosubmit-runners", "--help").startswith("usage: autosubmit-runners ")
+    assert client("asr", "--help").startswith("usage: asr ")
+    assert "complete -F _asr asr" in client("asr", "completion", "bash")  # from the files of the package
     assert "--wait" in client("autosubmit-runners", "run", "--help")  # from the bundled list of commands
     assert "AUTOSUBMIT_RUNNERS_URL" in client("autosubmit-runners", "status", "a000", code=2)
     assert "autosubmit-runners[server]" in client(MANAGE, "migrate", code=1)
