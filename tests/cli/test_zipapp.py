@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -39,7 +40,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_source_gives_the_same_file(program: Path) -> None:
-    assert program.read_bytes() == build()
+    digests = {hashlib.sha256(each).hexdigest() for each in (program.read_bytes(), build())}
+    assert len(digests) == 1
     assert program.read_bytes().startswith(b"#!/usr/bin/env python3\n")
     assert os.access(ROOT / "dist/asr", os.X_OK)
 
@@ -78,6 +80,6 @@ def test_the_client_has_the_version_of_the_service() -> None:
 @pytest.mark.django_db
 def test_the_service_serves_the_file(client: Client) -> None:
     response = client.get("/docs/asr")
-    assert response.content == build()
+    assert hashlib.sha256(response.content).digest() == hashlib.sha256(build()).digest()
     assert 'filename="asr"' in response["Content-Disposition"]
     assert client.post("/docs/asr").status_code == 405

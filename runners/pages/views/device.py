@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils.cache import add_never_cache_headers
 
 from runners.exceptions import RunnerServiceError
@@ -48,7 +49,13 @@ class DevicePage(PageView):
     def page(self, **context: Any) -> HttpResponse:
         login: DeviceLogin | None = context.get("login")
         response = self.render_to_response(
-            self.get_context_data(**context, days=device_login.token_days(), scope=login and login.get_scope_display())
+            self.get_context_data(
+                **context,
+                days=device_login.token_days(),
+                scope=login and login.get_scope_display(),
+                site_url=self.request.build_absolute_uri("/").rstrip("/"),
+                file_url=self.request.build_absolute_uri(reverse("client-file")),
+            )
         )
         add_never_cache_headers(response)
         return response
