@@ -34,6 +34,8 @@ MACHINE_SECONDS = Histogram(
 RUNS_ENDED = Counter(
     "autosubmit_runners_runs_ended", "Runs that have ended, by status and reason.", ["status", "reason"]
 )
+TASKS = Counter("autosubmit_runners_tasks", "Tasks of the workers by outcome: done or error.", ["task", "outcome"])
+TASK_SECONDS = Histogram("autosubmit_runners_task_seconds", "Time of a task.", ["task"], buckets=SECONDS)
 WEBHOOK_ATTEMPTS = Counter("autosubmit_runners_webhook_attempts", "Attempts to deliver a webhook message.", ["outcome"])
 MAIL_ATTEMPTS = Counter("autosubmit_runners_mail_attempts", "Attempts to send a mail.", ["outcome"])
 SSH_LOGINS = Counter("autosubmit_runners_ssh_logins", "SSH connections that were tried to open.", ["outcome"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,10 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     }
     check_number("DATABASE_URL: connect_timeout", DATABASES["default"]["OPTIONS"]["connect_timeout"], least=1, most=60)
     check_number("DATABASE_URL: statement_timeout", DATABASES["default"]["OPTIONS"]["statement_timeout"], least=0)
+    # Tasks are rows of PostgreSQL (runners/worker). With SQLite, the worker needs no tasks.
+    INSTALLED_APPS.insert(INSTALLED_APPS.index("profiles"), "procrastinate.contrib.django")
+PROCRASTINATE_AUTODISCOVER_MODULE_NAME = ""
+PROCRASTINATE_ON_APP_READY = "runners.worker.tasks.register"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- People, sessions, HTTPS -----------------------------------------------------------------------------------------
@@ -352,6 +357,7 @@ LOGGING: dict[str, Any] = {
     "loggers": {
         "django": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper(), "propagate": False},
         "paramiko": {"level": "WARNING"},
+        "procrastinate": {"level": "WARNING"},  # it logs each task three times
         # It logs a traceback for each machine that does not answer; the service reports the same in one sentence.
         "paramiko.transport": {"level": "CRITICAL"},
     },
@@ -367,6 +373,15 @@ if METRICS_TOKEN and not DEBUG and not os.access(envstr("PROMETHEUS_MULTIPROC_DI
 
 # Record changes of the configuration outside of a request with the Unix account. Only the tests disable this.
 RUNNERS_AUDIT_WITHOUT_REQUEST = True
+
+# --- Nodes and tasks --------------------------------------------------------------------------------------------------
+
+# The name of this node of the service: LOCAL runs belong to the node that has started them.
+RUNNERS_NODE = envstr("RUNNERS_NODE") or socket.gethostname()
+if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", RUNNERS_NODE):
+    raise ImproperlyConfigured("RUNNERS_NODE must have 1 to 100 letters, digits and '.', '_' or '-'.")
+# Days after which the worker removes the directories and rows of ended runs, once a day. 0: never.
+RUNNERS_RETENTION_DAYS = envint("RUNNERS_RETENTION_DAYS", 0, least=0, most=36_500)
 
 # --- Runners (read by runners/services) ------------------------------------------------------------------------------
 

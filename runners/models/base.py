@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar
 
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from profiles.installations import MAX_INSTALLATION
 from profiles.models import RunnerProfile
+from profiles.rules import RUNNERS
+
+MAX_MACHINE = 255
+MAX_NODE = 100
 
 Row = TypeVar("Row", bound="DetachedCommand", covariant=True)
 
@@ -92,6 +98,22 @@ class DetachedCommand(OfProfile):
     )
     unreachable_detail = models.TextField(blank=True, help_text="The reason why the last probe failed.")
     probing_until = models.DateTimeField(null=True, blank=True, editable=False)
+    machine = models.CharField(
+        max_length=MAX_MACHINE,
+        blank=True,
+        default="",
+        db_default="",  # an older server on the same database does not set this column
+        editable=False,
+        help_text="The runner, the account and the machine: the worker probes rows with the same value together.",
+    )
+    node = models.CharField(
+        max_length=MAX_NODE,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="The node of this service (RUNNERS_NODE) on which a LOCAL command runs. Empty: any node reaches it.",
+    )
 
     started_by = models.CharField(max_length=150, blank=True)
     cleaned_at = models.DateTimeField(
@@ -102,6 +124,20 @@ class DetachedCommand(OfProfile):
 
     class Meta:
         abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self._state.adding and not self.machine:
+            self.name_machine()
+            with suppress(AttributeError, KeyError, TypeError, ValueError):
+                if RUNNERS[self.runner_config.runner_type].is_local:
+                    self.node = settings.RUNNERS_NODE
+        super().save(*args, **kwargs)
+
+    def name_machine(self) -> None:
+        """Set `machine` from the stored configuration. It stays empty if the configuration cannot be read."""
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
+            config = self.runner_config
+            self.machine = f"{config.runner_type} {config.target.describe()}"[:MAX_MACHINE]
 
     @property
     def is_active(self) -> bool:

@@ -11,6 +11,7 @@ class Heartbeat(models.Model):
 
     kind = models.CharField(max_length=32, help_text="The management command.")
     owner = models.CharField(max_length=200, unique=True, help_text="The process (services.own_process).")
+    node = models.CharField(max_length=100, blank=True, default="", db_default="", help_text="RUNNERS_NODE.")
     interval = models.FloatField(help_text="Seconds between two of its rounds.")
     started = models.DateTimeField(default=timezone.now)
     seen = models.DateTimeField(default=timezone.now)

@@ -9,14 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.apps import apps
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Count, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
-from runners.models import Heartbeat
+from runners.models import Heartbeat, RunnerRun
 from runners.services import mail, outbox, own_process
 
 WATCH = "watch_runs"
@@ -44,6 +48,7 @@ class Report:
     warnings: tuple[Finding, ...] = ()
     watch_age: float | None = None  # seconds since the last heartbeat of a watch; None: there was none in a day
     backlog: int = 0  # webhook messages that have been due for more than BACKLOG_AFTER
+    task_backlog: int = 0  # the same for tasks; 0 with SQLite, which has none
 
     @property
     def is_ready(self) -> bool:
@@ -56,6 +61,7 @@ class Report:
             "warnings": [{"code": warning.code, "detail": warning.detail} for warning in self.warnings],
             "watch_age": self.watch_age,
             "webhook_backlog": self.backlog,
+            "task_backlog": self.task_backlog,
         }
 
 
@@ -63,14 +69,14 @@ class Beat:
     """The heartbeat of this process. `beat` costs one statement."""
 
     def __init__(self, kind: str, interval: float) -> None:
-        self._row = Heartbeat(kind=kind, owner=own_process.owner(), interval=interval)
+        self._row = Heartbeat(kind=kind, owner=own_process.owner(), node=settings.RUNNERS_NODE, interval=interval)
 
     def beat(self) -> None:
         """Store the heartbeat. Raises DatabaseError, InterfaceError."""
         now = timezone.now()
         self._row.seen = now
         self._row.save()
-        Heartbeat.objects.filter(seen__lt=now - KEPT).delete()
+        Heartbeat.objects.filter(kind=self._row.kind, seen__lt=now - KEPT).delete()
 
     def end(self) -> None:
         """Delete the heartbeat of a process that ends normally, so that no warning follows.
@@ -128,7 +134,7 @@ def _pending_migrations() -> int:
 
 def _warnings() -> Report:
     now = timezone.now()
-    warnings = []
+    warnings = _missing_nodes(now)
     newest = Heartbeat.objects.filter(kind=WATCH).order_by("-seen").first()
     age = None if newest is None else max(0.0, (now - newest.seen).total_seconds())
     if newest is None:
@@ -138,11 +144,60 @@ def _warnings() -> Report:
                 "`manage.py watch_runs` is not running: the end of a run is noticed only at the next status request.",
             )
         )
-    elif now - newest.seen > LATE_AFTER * timedelta(seconds=newest.interval) + SLACK:
+    elif is_late(newest, now):
         warnings.append(Finding("no_watch", f"`manage.py watch_runs` was last seen {age:.0f} s ago."))
     backlog = outbox.due(now - BACKLOG_AFTER).count()
     if backlog:
         warnings.append(Finding("webhook_backlog", f"{backlog} webhook messages have been due for more than a minute."))
     if mail.is_on() and (waiting := mail.due(now - BACKLOG_AFTER).count()):
         warnings.append(Finding("mail_backlog", f"{waiting} mails have been due for more than a minute."))
-    return Report("", tuple(warnings), age, backlog)
+    tasks = task_counts()
+    overdue = tasks["overdue"] if tasks else 0
+    if overdue:
+        warnings.append(Finding("task_backlog", f"{overdue} tasks have been due for more than a minute."))
+    return Report("", tuple(warnings), age, backlog, overdue)
+
+
+def _missing_nodes(now: datetime) -> list[Finding]:
+    """Return a warning for each node that has active LOCAL runs and no worker. With SQLite there is one node."""
+    if not has_tasks():
+        return []
+    found = RunnerRun.objects.active().exclude(node="").order_by().values("node").annotate(number=Count("id"))
+    counts = {row["node"]: row["number"] for row in found}
+    alive = {beat.node for beat in Heartbeat.objects.filter(kind=WATCH, node__in=counts) if not is_late(beat, now)}
+    return [
+        Finding(
+            "node_missing",
+            f"The worker of node {node} is not running: the states of its {number} active LOCAL runs are not known.",
+        )
+        for node, number in sorted(counts.items())
+        if node not in alive
+    ]
+
+
+def is_late(beat: Heartbeat, now: datetime) -> bool:
+    """Return True if the process of the heartbeat has missed several of its rounds."""
+    return now - beat.seen > LATE_AFTER * timedelta(seconds=beat.interval) + SLACK
+
+
+def has_tasks() -> bool:
+    """Return True if workers share their work as tasks in the database (PostgreSQL)."""
+    return apps.is_installed("procrastinate.contrib.django")
+
+
+def task_counts() -> dict[str, int]:
+    """Return how many tasks are running, waiting, and overdue by more than BACKLOG_AFTER; empty without tasks.
+
+    Raises DatabaseError, InterfaceError.
+    """
+    if not has_tasks():
+        return {}
+    model: Any = apps.get_app_config("procrastinate").get_model("ProcrastinateJob")
+    jobs = model.objects
+    is_overdue = Q(status="todo", scheduled_at__lt=Now() - BACKLOG_AFTER)
+    counts: dict[str, int] = jobs.filter(status__in=["todo", "doing"]).aggregate(
+        running=Count("id", filter=Q(status="doing")),
+        waiting=Count("id", filter=Q(status="todo")),
+        overdue=Count("id", filter=is_overdue),
+    )
+    return counts

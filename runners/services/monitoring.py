@@ -87,11 +87,17 @@ def _rows() -> list[Metric]:
     runs.add_metric(["unconfirmed"], counts[False])
     machines.add_metric(["answering"], sum(is_answering.values()))
     machines.add_metric(["silent"], len(is_answering) - sum(is_answering.values()))
+    tasks = GaugeMetricFamily(
+        f"{PREFIX}_tasks", "Tasks of the workers: running, waiting, or overdue by more than a minute.", labels=["state"]
+    )
+    for state, number in health.task_counts().items():
+        tasks.add_metric([state], number)
     webhooks, webhooks_age = _backlog(outbox.due())
     mails, mails_age = _backlog(Mail.objects.filter(next_attempt__lte=timezone.now()))
     return [
         runs,
         machines,
+        tasks,
         GaugeMetricFamily(
             f"{PREFIX}_active_operations", "Long commands that may still run.", value=Operation.objects.active().count()
         ),

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.dispatch import Signal
 from django.utils import timezone
 
 from runners.commands import run_log
@@ -19,6 +20,8 @@ from runners.models import Operation, RunnerRun, RunReason, RunStatus, Webhook, 
 from runners.services import mail
 from runners.services.representations import iso_time, run_fields
 from runners_project import metrics
+
+inserted = Signal()  # after the commit of new messages; `webhooks`: the numbers of their receivers
 
 
 def run_ended(run: RunnerRun) -> None:
@@ -51,6 +54,7 @@ def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any], *, is_rep
             (WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks),
             ignore_conflicts=is_repeatable,
         )
+        _tell_inserted(hooks)
 
 
 def forget(run: RunnerRun) -> None:
@@ -67,6 +71,11 @@ def operation_failed(operation: Operation) -> None:
         WebhookDelivery.objects.bulk_create(
             WebhookDelivery(webhook=hook, event=event, payload=payload) for hook in hooks
         )
+        _tell_inserted(hooks)
+
+
+def _tell_inserted(hooks: list[Webhook]) -> None:
+    transaction.on_commit(lambda: inserted.send(Webhook, webhooks=[hook.pk for hook in hooks]))
 
 
 def _payload(event: WebhookEvent, when: datetime, data: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +128,7 @@ def redeliver(delivery: WebhookDelivery) -> None:
     """Schedule a message again, delivered or not, with the same id and a new series of attempts."""
     delivery.attempts, delivery.delivered_at, delivery.next_attempt = 0, None, timezone.now()
     delivery.save(update_fields=["attempts", "delivered_at", "next_attempt"])
+    _tell_inserted([delivery.webhook])
 
 
 def due(since: datetime | None = None) -> QuerySet[WebhookDelivery]:

@@ -1,8 +1,8 @@
-"""Start ended runs again whose restart is due (restart_plans.py). Called by the watch.
+"""Start ended runs again whose restart is due (restart_plans.py). Called by the worker.
 
-Any number of watches may do this concurrently, and each may die at any step. A watch first moves `restart_at` into the
+Any number of workers may do this concurrently, and each may die at any step. A worker first moves `restart_at` into the
 future (a compare-and-set), which is its lease. The transaction that inserts the new run also removes the pending
-restart. So exactly one run is inserted, and a cancelled restart inserts none. If the watch dies before this
+restart. So exactly one run is inserted, and a cancelled restart inserts none. If the worker dies before this
 transaction, the restart is due again after the lease. If it dies after it, the new run is ACTIVE, and its probe finds
 out whether it started, as after every interrupted launch.
 
@@ -13,10 +13,8 @@ that run the experiment.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +23,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
-from django.db import DatabaseError, InterfaceError, close_old_connections, connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from profiles import parameters
@@ -53,7 +51,7 @@ from runners.services.machines.runner import Runner
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 4  # restarts of one watch
+MOST_DUE = 100  # runs that one look at the database finds
 LEASE_GRACE = timedelta(seconds=120)  # beyond the longest launch
 LOOK_AGAIN = timedelta(minutes=1)  # when it is not certain that the old run is over, or the machine is unreachable
 
@@ -74,47 +72,21 @@ class NotYet(Exception):
 
 
 class Withdrawn(Exception):
-    """The restart is not pending any more: it was cancelled, or another watch has started the run."""
+    """The restart is not pending any more: it was cancelled, or another worker has started the run."""
 
 
-def restart_due(report: Callable[[str], None] = lambda words: None) -> None:
-    """Start all runs again whose restart is due, several concurrently. `report` gets a sentence about each.
+def due() -> list[RunnerRun]:
+    """Return the runs whose restart is due, at most MOST_DUE. Raises DatabaseError, InterfaceError."""
+    return list(RunnerRun.objects.filter(restart_at__lte=timezone.now()).order_by("restart_at")[:MOST_DUE])
+
+
+def restart(number: int, report: Callable[[str], None] = lambda words: None) -> None:
+    """Start the run with this number again if its restart is due, or store why not. `report` gets a sentence.
 
     Raises DatabaseError, InterfaceError.
     """
-    due = list(RunnerRun.objects.filter(restart_at__lte=timezone.now()).order_by("restart_at")[:100])
-    if not due:
-        return
-    if connection.in_atomic_block:  # no other thread sees the rows of an open transaction
-        for run in due:
-            _restart(run, report)
-        return
-    with ThreadPoolExecutor(min(AT_ONCE, len(due)), thread_name_prefix="restarts") as pool:
-        for future in [pool.submit(_restart_in_thread, run, report) for run in due]:
-            future.result()
-
-
-def restart_until(stop: threading.Event, interval: float, report: Callable[[str], None]) -> None:
-    """Call `restart_due` every `interval` seconds until `stop` is set. No error ends it."""
-    while not stop.is_set():
-        try:
-            restart_due(report)
-        except (DatabaseError, InterfaceError) as error:
-            logger.warning("Restarts cannot be looked up now: %s", error)
-        close_old_connections()
-        stop.wait(interval)
-
-
-def _restart_in_thread(run: RunnerRun, report: Callable[[str], None]) -> None:
-    try:
-        _restart(run, report)
-    finally:
-        connection.close()
-
-
-def _restart(run: RunnerRun, report: Callable[[str], None]) -> None:
-    """Start one run again, or store why not."""
-    if not _claim(run):
+    run = RunnerRun.objects.filter(pk=number, restart_at__lte=timezone.now()).first()
+    if run is None or not _claim(run):
         return
     try:
         config = _require_allowed(run)
@@ -135,7 +107,7 @@ def _restart(run: RunnerRun, report: Callable[[str], None]) -> None:
 
 
 def _claim(run: RunnerRun) -> bool:
-    """Lease the pending restart. Return False if it is not pending any more, or if another watch has it."""
+    """Lease the pending restart. Return False if it is not pending any more, or if another worker has it."""
     until = timezone.now() + timedelta(seconds=settings.RUNNERS_LAUNCH_TIMEOUT + 4 * settings.RUNNERS_PROBE_TIMEOUT)
     until += LEASE_GRACE
     mine = RunnerRun.objects.filter(pk=run.pk, restart_at=run.restart_at, restart_key=run.restart_key)

@@ -1,125 +1,107 @@
-"""Watch all active runs and operations. Each machine is probed at its own pace, and each row is handled on its own."""
+"""One look at the active runs and operations of one machine. The worker calls it for each machine at its own pace."""
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import transaction
+from django.db.models import Count, Q
 
 from runners.models import DetachedCommand, Operation, RunnerRun
 from runners.services import lifecycle, probing
 
-logger = logging.getLogger(__name__)
-
-MACHINES_AT_ONCE = 32
-SILENT_AT_ONCE = 16  # machines that could not be reached at the last look
 Row = DetachedCommand
-Key = tuple[str, ...]  # kind of the rows, and the target
+KINDS: dict[str, type[DetachedCommand]] = {"runs": RunnerRun, "operations": Operation}
+ASSIGNED_AT_ONCE = 2000  # rows without the name of their machine that one statement reads
 
 
-@dataclass
-class _Machine:
-    """The result of the last look at the rows of one kind on one machine."""
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine with active rows. `name`: as in `DetachedCommand.machine`; empty: rows that name no machine.
 
-    future: Future[None] | None = None  # of a look that may still run
-    is_silent: bool = False  # none of its rows could be confirmed
-    unconfirmed: set[int] = field(default_factory=set)  # numbers of the rows that could not be confirmed
-
-
-class Watch:
-    """A watch that looks at the machines concurrently, in threads.
-
-    A machine whose last look still runs is skipped. Machines that could not be reached have a thread pool of their own,
-    until they answer. So a machine that is slow or down delays only its own rows. Any number of machines can be down,
-    and up to MACHINES_AT_ONCE can be slow.
-
-    `report` is called with each row that has ended; `tell` with a sentence for each change of reachability; `complain`
-    with a sentence if the database cannot be used. All are called in threads, one at a time.
+    `node`: the node of the service whose own machine it is; empty for machines that every node reaches.
+    `is_silent`: none of its rows could be confirmed at the last look.
     """
 
-    def __init__(
-        self, report: Callable[[Row], None], tell: Callable[[str], None], complain: Callable[[str], None]
-    ) -> None:
-        self._report, self._tell, self._complain = report, tell, complain
-        self._pool = ThreadPoolExecutor(MACHINES_AT_ONCE, thread_name_prefix="watch")
-        self._silent_pool = ThreadPoolExecutor(SILENT_AT_ONCE, thread_name_prefix="watch-silent")
-        self._machines: dict[Key, _Machine] = {}
-        self._printing = threading.Lock()
+    name: str
+    node: str
+    is_silent: bool
 
-    def look(self) -> None:
-        """Start a look at every machine whose last look has ended. Raises DatabaseError, InterfaceError."""
-        rows_of: dict[str, list[Any]] = {
-            "runs": list(RunnerRun.objects.active()),
-            "operations": list(Operation.objects.active()),
-        }
-        groups: dict[Key, list[Any]] = {
-            (kind, *target): group
-            for kind, rows in rows_of.items()
-            for target, group in lifecycle.by_target(rows).items()
-        }
-        for key, machine in list(self._machines.items()):
-            self._harvest(machine)
-            if key not in groups and machine.future is None:
-                del self._machines[key]
-        for key, group in groups.items():
-            machine = self._machines.setdefault(key, _Machine())
-            if machine.future is None:
-                pool = self._silent_pool if machine.is_silent else self._pool
-                machine.future = pool.submit(self._look_at_machine, key, machine, group)
 
-    def close(self, *, cancel: bool = True) -> None:
-        """Wait until all running looks have ended. `cancel`: looks that have not started are cancelled."""
-        for pool in (self._pool, self._silent_pool):
-            pool.shutdown(wait=False, cancel_futures=cancel)
-        for pool in (self._pool, self._silent_pool):
-            pool.shutdown()
-        for machine in self._machines.values():
-            self._harvest(machine)
+def machines() -> list[Machine]:
+    """Return the machines that have active runs or operations. Raises DatabaseError, InterfaceError."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for model in KINDS.values():
+        _name_machines(model)
+        rows = model.objects.active().order_by().values_list("machine", "node")
+        counted = rows.annotate(all=Count("id"), well=Count("id", filter=Q(reachable=True)))
+        for name, node, _, well in counted:
+            found.setdefault((name, node), []).append(well)
+    return [Machine(name, node, not any(well)) for (name, node), well in found.items()]
 
-    def _harvest(self, machine: _Machine) -> None:
-        """Handle the end of a look. An unexpected error is a bug; report it, but do not let it end the watch."""
-        if machine.future and machine.future.done():
-            error = None if machine.future.cancelled() else machine.future.exception()
-            if error:
-                logger.error("A probe of the rows of one machine was aborted.", exc_info=error)
-                self._complain("A probe of the rows of one machine was aborted by a bug. The watch continues.")
-            machine.future = None
 
-    def _look_at_machine(self, key: Key, machine: _Machine, rows: list[Any]) -> None:
-        try:
+def _name_machines(model: type[DetachedCommand]) -> None:
+    """Name the machine of active rows that an older version of the service has inserted."""
+    rows = list(model.objects.active().filter(machine="").order_by("pk")[:ASSIGNED_AT_ONCE])
+    names: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        row.name_machine()
+        if row.machine:
+            names.setdefault((row.machine, row.node), []).append(row.pk)
+    with transaction.atomic():
+        for (name, node), numbers in names.items():
+            model.objects.active().filter(pk__in=numbers).update(machine=name, node=node)
+
+
+def look(machine: str, node: str, report: Callable[[Row], None], tell: Callable[[str], None]) -> bool | None:
+    """Probe the active rows of one machine, with one round trip for runs and one for operations.
+
+    `report` is called with each row that has ended; `tell` with a sentence if reachability has changed.
+    Return True if the machine is silent: none of its rows could be confirmed. Return None if none of its rows is active
+    any more. Raises DatabaseError, InterfaceError.
+    """
+    silent = []
+    is_over = True
+    for kind, model in KINDS.items():
+        rows: list[Any] = list(model.objects.active().filter(machine=machine, node=node))
+        if rows:
+            before = {row.pk: row.reachable for row in rows}
             probing.refresh(rows)
-        except (DatabaseError, InterfaceError) as error:  # the database may come back; the runs continue
-            with self._printing:
-                self._complain(f"The database is unavailable: {error}")
-        else:
-            with self._printing:
-                self._tell_changes(key, machine, rows)
-        finally:
-            connection.close()
+            silent.append(_tell_changes(kind, rows, before, report, tell))
+            is_over = is_over and not any(row.is_active for row in rows)
+    return None if is_over else all(silent)
 
-    def _tell_changes(self, key: Key, machine: _Machine, rows: list[Any]) -> None:
-        """Report the rows that have ended, and tell in one line if reachability has changed."""
-        for row in rows:
-            if not row.is_active:
-                self._report(row)
-        active = [row for row in rows if row.is_active]
-        unconfirmed = [row for row in active if not row.reachable]
-        was_silent, machine.is_silent = machine.is_silent, bool(active) and len(unconfirmed) == len(active)
-        new = [row for row in unconfirmed if row.pk not in machine.unconfirmed]
-        machine.unconfirmed = {row.pk for row in unconfirmed}
-        kind, where = key[0], "this machine" if key[-1] == "LOCAL" else key[-1]
-        if machine.is_silent and not was_silent:
-            self._tell(f"{where} is unreachable; its {len(active)} {kind} stay active: {active[0].unreachable_detail}")
-        elif was_silent and not machine.is_silent and active:
-            self._tell(f"{where} is reachable again; {len(active) - len(unconfirmed)} {kind} were confirmed.")
-        elif new and not machine.is_silent:
-            names = ", ".join(f"{row.expid} ({row.pk})" for row in new[:10])
-            self._tell(
-                f"{len(new)} of the {len(active)} {kind} of {where} cannot be confirmed: {names}: "
-                f"{new[0].unreachable_detail}"
-            )
+
+def _tell_changes(
+    kind: str,
+    rows: list[Any],
+    before: dict[int, bool],
+    report: Callable[[Row], None],
+    tell: Callable[[str], None],
+) -> bool:
+    """Report the rows that have ended, and tell in one line if reachability has changed. Return True if silent."""
+    for row in rows:
+        if not row.is_active:
+            report(row)
+    active = [row for row in rows if row.is_active]
+    unconfirmed = [row for row in active if not row.reachable]
+    was_silent, is_silent = not any(before.values()), bool(active) and len(unconfirmed) == len(active)
+    new = [row for row in unconfirmed if before[row.pk]]
+    where = _where(rows[0])
+    if is_silent and not was_silent:
+        tell(f"{where} is unreachable; its {len(active)} {kind} stay active: {active[0].unreachable_detail}")
+    elif was_silent and not is_silent and active:
+        tell(f"{where} is reachable again; {len(active) - len(unconfirmed)} {kind} were confirmed.")
+    elif new and not is_silent:
+        names = ", ".join(f"{row.expid} ({row.pk})" for row in new[:10])
+        tell(
+            f"{len(new)} of the {len(active)} {kind} of {where} cannot be confirmed: {names}: "
+            f"{new[0].unreachable_detail}"
+        )
+    return is_silent
+
+
+def _where(row: Row) -> str:
+    return lifecycle.runner_of(row).where if lifecycle.is_readable(row) else "their machine"

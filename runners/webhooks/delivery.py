@@ -1,6 +1,6 @@
 """Deliver the messages of the outbox (services/outbox.py) to their receivers.
 
-Only `deliver_due` opens connections; `manage.py deliver_webhooks` and `watch_runs` call it. Delivery is at least once
+The worker (runners/worker) and `manage.py deliver_webhooks` call it. Delivery is at least once
 and signed as in Standard Webhooks. The message id is the same for each attempt.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, close_old_connections, connection
+from django.db import connection
 from django.utils import timezone
 
 from runners.models import Webhook, WebhookDelivery, WebhookFormat
@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 BACK_OFF = (5, 30, 120, 600, 3600, 21600)  # seconds after each failed attempt; then the message is given up
 LEASE = timedelta(seconds=60)  # how long a message is reserved for one deliverer; longer than a delivery can take
 RECEIVERS_AT_ONCE = 8
-MESSAGES_PER_ROUND = 100  # of one receiver
+MESSAGES_AT_ONCE = 4  # of one receiver
+MESSAGES_PER_THREAD = 25  # that one read of the outbox fetches
+LONGEST = 60.0  # seconds for one call of `deliver_to`; what is left then is due, and the next call sends it
 GONE = 410  # the receiver does not want these messages any more
 
 
@@ -49,46 +51,68 @@ class Round:
 def deliver_due() -> Round:
     """Send every message that is due, to several receivers concurrently.
 
-    Any number of processes may call it at once: each message is sent by one of them. A receiver that fails is skipped
-    for the rest of the round. So a dead receiver costs one timeout per round, no matter how many messages it has.
+    Any number of processes may call it at once: each message is sent by one of them.
     """
-    receivers = list(outbox.due().values_list("webhook_id", flat=True).order_by().distinct())
-    if not receivers:
+    due = receivers()
+    if not due:
         return Round()
-    with ThreadPoolExecutor(min(RECEIVERS_AT_ONCE, len(receivers)), thread_name_prefix="webhook") as pool:
-        return sum(pool.map(_deliver_in_thread, receivers), Round())
+    with ThreadPoolExecutor(min(RECEIVERS_AT_ONCE, len(due)), thread_name_prefix="webhook") as pool:
+        return sum(pool.map(_in_thread(deliver_to), due), Round())
 
 
-def deliver_until(stop: threading.Event, interval: float, deliver: Callable[[], Round] = deliver_due) -> None:
-    """Call `deliver` every `interval` seconds until `stop` is set. Call it in its own thread or process."""
-    while not stop.is_set():
-        try:
-            deliver()
-        except (DatabaseError, InterfaceError) as error:  # the database may come back; the messages wait meanwhile
-            log.warning("An outbox cannot be read: %s", error)
-        close_old_connections()
-        stop.wait(interval)
-    connection.close()
+def receivers() -> list[int]:
+    """Return the numbers of the webhooks that have messages that are due. Raises DatabaseError, InterfaceError."""
+    return list(outbox.due().values_list("webhook_id", flat=True).order_by().distinct())
 
 
-def _deliver_in_thread(webhook_id: int) -> Round:
-    try:
-        return _deliver_to(webhook_id)
-    finally:
-        connection.close()
+def deliver_to(webhook_id: int) -> Round:
+    """Send the messages of one receiver that are due, until none is left, one has failed, or LONGEST is over.
 
-
-def _deliver_to(webhook_id: int) -> Round:
-    total = Round()
-    waiting = outbox.due().filter(webhook_id=webhook_id).select_related("webhook").order_by("next_attempt", "id")
-    for delivery in list(waiting[:MESSAGES_PER_ROUND]):
-        if not _reserve(delivery):
-            continue
-        done = _attempt(delivery)
+    The first message goes alone: a receiver that is down costs one timeout, no matter how many messages it has. Then
+    MESSAGES_AT_ONCE messages are sent concurrently. Any number of processes may call it at once: each message is sent
+    by one of them. Raises DatabaseError, InterfaceError.
+    """
+    total, end, at_once = Round(), time.monotonic() + LONGEST, 1
+    while time.monotonic() < end:
+        waiting = outbox.due().filter(webhook_id=webhook_id).select_related("webhook").order_by("next_attempt", "id")
+        batch = list(waiting[: at_once * MESSAGES_PER_THREAD if at_once > 1 else 1])
+        done = _deliver_all(batch, at_once, end)
         total += done
-        if done.failed:
+        if done.failed or done == Round():
             break
+        at_once = MESSAGES_AT_ONCE
     return total
+
+
+def _deliver_all(batch: list[WebhookDelivery], at_once: int, end: float) -> Round:
+    """Send messages of one receiver, until one has failed."""
+    has_failed = threading.Event()
+
+    def deliver(delivery: WebhookDelivery) -> Round:
+        if has_failed.is_set() or time.monotonic() > end or not _reserve(delivery):
+            return Round()
+        done = _attempt(delivery)
+        if done.failed:
+            has_failed.set()
+        return done
+
+    if at_once == 1 or len(batch) == 1:
+        return sum(map(deliver, batch), Round())
+    shares = [batch[start::at_once] for start in range(at_once)]  # one thread each, with one database connection
+    with ThreadPoolExecutor(at_once, thread_name_prefix="webhook") as pool:
+        return sum(pool.map(_in_thread(lambda share: sum(map(deliver, share), Round())), shares), Round())
+
+
+def _in_thread(work: Callable[[Any], Round]) -> Callable[[Any], Round]:
+    """Return `work` for a thread of its own, whose database connection is closed afterwards."""
+
+    def run(argument: Any) -> Round:
+        try:
+            return work(argument)
+        finally:
+            connection.close()
+
+    return run
 
 
 def _reserve(delivery: WebhookDelivery) -> bool:

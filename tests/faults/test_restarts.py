@@ -21,6 +21,7 @@ from runners.services.machines.runner import Runner
 from tests.support.environments import StubAccount
 from tests.support.faults import EXPID, run_processes
 from tests.support.processes import kill_all, wait_for, with_environment
+from tests.support.runs import restart_due
 
 pytestmark = pytest.mark.django_db(transaction=True)
 RESTART = {"on": ["lost"], "attempts": 3}
@@ -71,7 +72,7 @@ def watch_that_dies(at: str) -> int:
         from django.db import connections
 
         connections.close_all()
-        restarting.restart_due()
+        restart_due()
     finally:
         os._exit(1)
 
@@ -91,14 +92,14 @@ def test_a_watch_that_is_killed_starts_the_run_once(rebooted: RunnerRun, account
     def is_running() -> bool:
         """Be the other watch."""
         make_due()  # the lease of the dead watch ends
-        restarting.restart_due()
+        restart_due()
         for run in RunnerRun.objects.active():
             probing.probe([run])
         return len(run_processes(account)) == 1
 
     wait_for(is_running, 40, what="the run", interval=0.3)
     make_due()
-    restarting.restart_due()
+    restart_due()
     assert len(run_processes(account)) == 1
     active = RunnerRun.objects.active().get()
     rows = list(RunnerRun.objects.order_by("id"))

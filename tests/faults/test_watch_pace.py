@@ -19,10 +19,11 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from profiles.config import RunnerConfig
-from runners.models import RunnerRun
-from runners.services import lifecycle, probing, watching
+from runners.models import DetachedCommand, RunnerRun
+from runners.services import lifecycle, probing
 from runners.services.machines.ssh.target import SSHTarget
-from runners.services.watching import Row, Watch
+from runners.worker import embedded
+from runners.worker.embedded import EmbeddedWorker
 from tests.support.contract import launch, wait_over
 from tests.support.environments import StubAccount
 from tests.support.faults import confirmed_run
@@ -37,29 +38,33 @@ LIMIT = 2  # timeout in seconds for a silent machine
 
 
 class Looking:
-    """A watch in a thread, with its output."""
+    """A worker in a thread, with its output."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
         self.complaints: list[str] = []
         self.ended: list[int] = []
-        self.watch = Watch(self._report, self.told.append, self.complaints.append)
+        self._worker = EmbeddedWorker(self)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._go_on)
         self._thread.start()
 
-    def _report(self, row: Row) -> None:
+    def report(self, row: DetachedCommand) -> None:
         self.ended.append(row.pk)
 
+    def say(self, words: str) -> None:
+        self.told.append(words)
+
+    def complain(self, words: str) -> None:
+        self.complaints.append(words)
+
     def _go_on(self) -> None:
-        while not self._is_over.wait(INTERVAL):
-            self.watch.look()
+        embedded.run(self._worker, self._is_over, INTERVAL, lambda: None, self)
         connections.close_all()
 
     def close(self) -> None:
         self._is_over.set()
         self._thread.join()
-        self.watch.close()
 
 
 @contextmanager
@@ -102,7 +107,7 @@ def test_silent_machines_do_not_delay_the_ends_on_others(
     settings.RUNNERS_SSH_KEYS = [str(well.client_key), str(bad.client_key)]
     settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = LIMIT
     monkeypatch.setattr(lifecycle, "RETRY_UNREACHABLE", 0.1)
-    monkeypatch.setattr(watching, "MACHINES_AT_ONCE", SILENT - 1)  # with one shared queue, the others would wait
+    monkeypatch.setattr(embedded, "AT_ONCE", SILENT - 1)  # with one shared queue, the others would wait
     waiting = [start(config, ["sleep", "600"]) for config in silent for _ in range(2)]
 
     def delays() -> list[float]:

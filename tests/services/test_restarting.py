@@ -29,7 +29,7 @@ from tests.support.api import Api, unused_expid
 from tests.support.environments import StubAccount
 from tests.support.processes import kill_all, wait_for, with_environment
 from tests.support.rows import api_of
-from tests.support.runs import end_of
+from tests.support.runs import end_of, restart_due
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -113,7 +113,7 @@ def test_a_run_is_started_again_after_a_reboot(start: Start, account: StubAccoun
     old = reboot(start(params={"update_version": True}))
     assert restart_plans.is_pending(old)
     said: list[str] = []
-    restarting.restart_due(said.append)
+    restart_due(said.append)
     new = newest(expid)
     old.refresh_from_db()
     assert said == [f"{expid}: run {old.pk} was started again, as run {new.pk}"]
@@ -129,14 +129,14 @@ def test_a_run_is_started_again_after_a_reboot(start: Start, account: StubAccoun
     assert f"of run {old.pk}" in record.detail
     (event,) = events()
     assert (event["restarted"], event["runner_id"], event["previous_run"]) == (True, new.pk, old.pk)
-    restarting.restart_due()
+    restart_due()
     assert RunnerRun.objects.count() == 2
 
 
 def test_a_run_is_started_again_after_a_platform_could_not_be_reached(start: Start, expid: str) -> None:
     run = end_of(start(PRINT=GAVE_UP, LAST=1, EXIT=102))
     assert (run.reason, restart_plans.is_pending(run)) == ("failed", True)
-    restarting.restart_due()
+    restart_due()
     assert newest(expid).previous_run == run.pk
 
 
@@ -187,13 +187,13 @@ def test_unknown_never_restarts(start: Start, expid: str, monkeypatch: pytest.Mo
         patch.setattr(
             LocalRunner, "_probe", lambda self, targets, **_: {t.key: cannot_tell("no route") for t in targets}
         )
-        restarting.restart_due()
+        restart_due()
     run.refresh_from_db()
     assert newest(expid) == run
     assert restart_plans.is_pending(run)
     assert "no route" in run.restart_detail
     make_due(run)
-    restarting.restart_due()
+    restart_due()
     assert newest(expid).previous_run == run.pk
 
 
@@ -205,7 +205,7 @@ def test_a_helper_that_lives_delays_the_restart(start: Start, account: StubAccou
     try:
         end_of(run)
         assert restart_plans.is_pending(run)
-        restarting.restart_due()
+        restart_due()
         run.refresh_from_db()
         assert newest(expid) == run
         assert f"pid {helper.pid}" in run.restart_detail
@@ -213,7 +213,7 @@ def test_a_helper_that_lives_delays_the_restart(start: Start, account: StubAccou
         helper.kill()
         helper.wait()
     make_due(run)
-    restarting.restart_due()
+    restart_due()
     assert newest(expid).previous_run == run.pk
 
 
@@ -228,7 +228,7 @@ def test_a_run_by_hand_ends_the_restart(start: Start, account: StubAccount, expi
     )
     try:
         wait_for(lambda: len(account.calls("run")) > calls, what="the run by hand")
-        restarting.restart_due()
+        restart_due()
     finally:
         process.kill()
         process.wait()
@@ -305,7 +305,7 @@ def test_it_is_not_started_again_and_that_is_told(
     run = reboot(start())
     change(profile, run)
     calls = len(account.calls("run"))
-    restarting.restart_due()
+    restart_due()
     run.refresh_from_db()
     assert run.restart_at is None
     assert run.restart_detail.startswith("Not started again: ")
@@ -341,7 +341,7 @@ def test_many_watches_start_it_once(start: Start, account: StubAccount, expid: s
 
     def watch() -> None:
         try:
-            restarting.restart_due()
+            restart_due()
         finally:
             connection.close()
 
@@ -358,10 +358,10 @@ def test_a_lease_that_has_ended_is_taken_over_and_starts_nothing_twice(start: St
     run = reboot(start())
     slow = RunnerRun.objects.get(pk=run.pk)
     assert restarting._claim(slow)
-    restarting.restart_due()
+    restart_due()
     assert newest(expid) == run  # it is leased
     make_due(run)
-    restarting.restart_due()
+    restart_due()
     new = newest(expid)
     assert new.previous_run == run.pk
     with pytest.raises((restarting.Withdrawn, restarting.Refused)):
@@ -379,7 +379,7 @@ def test_a_launch_that_fails_is_tried_again_as_often_as_asked(
     reboot(start())
     venv.unlink()
     for _ in range(4):
-        restarting.restart_due()
+        restart_due()
         RunnerRun.objects.filter(restart_at__isnull=False).update(restart_at=timezone.now())
     rows = list(RunnerRun.objects.order_by("id"))
     assert [(row.reason, row.restarts) for row in rows] == [("lost", 0), ("never_started", 1), ("never_started", 2)]
@@ -429,7 +429,7 @@ def test_the_api_validates_shows_and_cancels_it(
         **answer["restart"], "detail": "The restart was cancelled by ana."
     }  # fmt: skip
     assert api.post(path, {}, expect=409)["code"] == "not_running"
-    restarting.restart_due()
+    restart_due()
     assert newest(expid) == run
 
 
@@ -447,7 +447,7 @@ def test_a_stop_of_a_run_that_was_rebooted_cancels_its_restart(api: Api, start: 
     RunnerRun.objects.filter(pk=run.pk).update(identity={**(run.identity or {}), "boot_id": "0" * 32})
     answer = api.post("stop-experiment", {"expid": expid})
     assert (answer["reason"], answer["restart"]["next_at"]) == ("lost", None)
-    restarting.restart_due()
+    restart_due()
     assert newest(expid) == run
 
 

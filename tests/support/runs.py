@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from profiles.config import RunnerConfig
 from runners.models import AuditRecord, RunnerRun
-from runners.services import probing, starting
+from runners.services import probing, restarting, starting
 from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
 
@@ -24,3 +26,9 @@ def end_of(run: RunnerRun) -> RunnerRun:
 
     wait_for(is_over, 30, what="the end of the run")
     return run
+
+
+def restart_due(report: Callable[[str], None] = lambda words: None) -> None:
+    """Do what a worker does with all restarts that are due."""
+    for run in restarting.due():
+        restarting.restart(run.pk, report)

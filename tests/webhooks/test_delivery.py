@@ -21,11 +21,27 @@ from django.utils import timezone
 from runners.models.webhook import Webhook, WebhookDelivery, new_secret
 from runners.services import lifecycle, outbox
 from runners.webhooks import delivery as webhooks
+from runners.worker import due, embedded
+from runners.worker.due import Silent
+from runners.worker.embedded import EmbeddedWorker
 from tests.support.processes import PATIENCE, end, start, wait_for
 from tests.support.servers import ROOT, AppServer, listener
 from tests.support.webhooks import LOOPBACK, Receiver, active_run, ended_run, hook, make_due
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def worker(stop: threading.Event, interval: float) -> threading.Thread:
+    """Start an embedded worker in a thread."""
+    voice = Silent()
+
+    def work() -> None:
+        embedded.run(EmbeddedWorker(voice, lambda: list(due.find_messages())), stop, interval, lambda: None, voice)
+        connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
 
 
 def test_a_delivered_message_has_a_signature_that_the_standard_library_accepts(receiver: Receiver) -> None:
@@ -185,8 +201,7 @@ def test_a_hanging_receiver_delays_neither_the_end_of_a_run_nor_other_receivers(
     hook(well, "well")
     ended_run("a001")
     stop = threading.Event()
-    deliverer = threading.Thread(target=webhooks.deliver_until, args=(stop, 60))
-    deliverer.start()
+    deliverer = worker(stop, 60)
     wait_for(lambda: hanging.requests and well.requests, what="both to be asked")
     run = active_run("a002")
     start = time.monotonic()
@@ -253,8 +268,7 @@ def test_the_commands_deliver(receiver: Receiver, capsys: pytest.CaptureFixture[
 def test_delivering_at_an_interval_goes_on_until_it_is_stopped(receiver: Receiver) -> None:
     hook(receiver)
     stop = threading.Event()
-    deliverer = threading.Thread(target=webhooks.deliver_until, args=(stop, 0.05))
-    deliverer.start()
+    deliverer = worker(stop, 0.05)
     try:
         for number in (1, 2):
             ended_run(f"a00{number}")
@@ -272,8 +286,7 @@ def test_a_bug_in_one_delivery_does_not_end_the_others(
     hook(receiver)
     ended_run()
     stop = threading.Event()
-    deliverer = threading.Thread(target=webhooks.deliver_until, args=(stop, 0.05))
-    deliverer.start()
+    deliverer = worker(stop, 0.05)
     try:
         wait_for(lambda: WebhookDelivery.objects.get().last_error, what="the attempt that fails")
         settings.RUNNERS_WEBHOOK_PRIVATE_TARGETS = LOOPBACK
@@ -285,12 +298,9 @@ def test_a_bug_in_one_delivery_does_not_end_the_others(
     assert "Traceback" in caplog.text
 
 
-@pytest.mark.parametrize("command", ["watch_runs", "deliver_webhooks"])
-def test_a_process_delivers_until_it_is_told_to_end(
-    receiver: Receiver, tmp_path: Path, _migrated: Path, command: str
-) -> None:
+def test_a_process_delivers_until_it_is_told_to_end(receiver: Receiver, tmp_path: Path, _migrated: Path) -> None:
     app = AppServer(tmp_path / "app", env={"RUNNERS_WEBHOOK_PRIVATE_TARGETS": "127.0.0.1"}, template_db=_migrated)
-    argv = [sys.executable, "manage.py", command, "--interval", "0.1"]
+    argv = [sys.executable, "manage.py", "watch_runs", "--interval", "0.1"]
     process = start(argv, log=app.log, env=app.environment, cwd=ROOT)
     try:
         app.manage("shell", "-c", f"{_ENDED_RUN}\nend({receiver.url!r})")

@@ -1,0 +1,111 @@
+"""The tasks of Procrastinate: one for each function of due.py. Only with PostgreSQL.
+
+A task is a row of `procrastinate_jobs`. It has the key of its work as its lock (one at a time) and as its queueing lock
+(one waiting), so it does not matter how many processes defer it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+from django.utils import timezone
+from procrastinate import App
+from procrastinate.contrib.django import app
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+
+from runners.services import outbox
+from runners.worker import due
+from runners.worker.due import Silent, Voice, Work
+
+logger = logging.getLogger(__name__)
+
+REPEATED = ("look", "upkeep")  # each execution defers the next one; the others are deferred when something is due
+LOST = (DatabaseError, InterfaceError, ConnectorException)
+
+
+@dataclass
+class Settings:
+    """What the tasks of this process need to know.
+
+    `clock`: what is added to this machine's clock to get that of PostgreSQL.
+    """
+
+    voice: Voice
+    interval: float = 10.0
+    clock: timedelta = timedelta()
+
+
+SETTINGS = Settings(Silent())
+
+
+def register(procrastinate: App) -> None:
+    """Register the tasks. Procrastinate calls this when Django is ready."""
+    for name in due.FUNCTIONS:
+        procrastinate.task(name=name)(_task_of(name))
+    outbox.inserted.connect(_prompt_delivery, dispatch_uid="prompt_delivery")
+
+
+def _task_of(name: str) -> Callable[..., None]:
+    def task(arguments: list[str], queue: str = due.SHARED, silences: int = 0) -> None:
+        _execute(Work(name, tuple(arguments), queue), silences)
+
+    return task
+
+
+def _execute(work: Work, silences: int) -> None:
+    """Do the work, and defer the next execution of REPEATED work.
+
+    All errors are reported here. What is still due afterwards is found again by `distributed.sweep`.
+    """
+    voice = SETTINGS.voice
+    start = timezone.now()
+    try:
+        result = due.perform(work, voice)
+        if work.name not in REPEATED or (work.name == "look" and result is None):
+            return
+        silences = silences + 1 if result else 0
+        pause = SETTINGS.interval
+        if silences:
+            pause = max(pause, min(pause * 2 ** min(silences - 1, 8), settings.RUNNERS_RETRY_PAUSE_LONGEST))
+        if work.name == "look":
+            machine, node = work.arguments
+            work = due.look_at(machine, node, is_silent=bool(result))
+        defer(work, at=max(timezone.now(), start + timedelta(seconds=pause)), silences=silences)
+    except LOST as error:
+        voice.complain(f"The database is unavailable: {error}")
+    except Exception:  # a bug; it must not stop the other tasks
+        logger.exception("Work was aborted by a bug: %s. The worker continues.", work.key)
+        voice.complain(f"Work was aborted by a bug: {work.key}. The worker continues.")
+    finally:
+        connection.close()
+
+
+def defer(work: Work, *, at: datetime | None = None, silences: int = 0) -> bool:
+    """Store a task, unless one with the same key waits already. `at`: by this machine's clock; None: now.
+
+    Return True if it was stored. Raises ConnectorException, DatabaseError, InterfaceError.
+    """
+    when: dict[str, Any] = {"schedule_at": at + SETTINGS.clock} if at else {}
+    task = app.configure_task(
+        work.name, queue=work.queue, lock=work.key, queueing_lock=work.key, allow_unknown=False, **when
+    )
+    try:
+        task.defer(arguments=list(work.arguments), queue=work.queue, silences=silences)
+    except AlreadyEnqueued:
+        return False
+    return True
+
+
+def _prompt_delivery(webhooks: list[int], **_: object) -> None:
+    """Let a worker deliver new messages at once. Without this, the next sweep finds them."""
+    for number in webhooks:
+        try:
+            defer(Work("deliver", (str(number),)))
+        except LOST as error:
+            logger.warning("The delivery of webhook %s is not prompted: %s", number, error)

@@ -1,0 +1,144 @@
+"""Workers that share the work through PostgreSQL (runners/worker/distributed.py).
+
+Promise: any number of workers look at each machine once per interval. The others replace a worker that dies within two
+intervals, also if it dies within a look. Tasks that are lost or doubled do no harm. LOCAL runs belong to their node.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.environments import StubAccount
+from tests.support.faults import COMMAND, EXPID, profile_of, sessions
+from tests.support.postgres import Postgres
+from tests.support.processes import end, kill_all, start, wait_for
+from tests.support.servers import ROOT, AppServer, SSHServer
+from tests.support.webhooks import Receiver
+
+pytestmark = pytest.mark.faults
+INTERVAL = 5.0  # seconds
+Worker = subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    return postgres.create(f"workers_{secrets.token_hex(4)}", template="template_of_tests").rpartition("/")[2]
+
+
+@pytest.fixture
+def app(
+    make_app: Callable[..., AppServer], account: StubAccount, sshd: SSHServer, postgres: Postgres, database: str
+) -> AppServer:
+    account.experiment(EXPID)
+    account.control("run", EXPID, SLEEP=600)
+    env = {
+        "DATABASE_URL": postgres.url(database),
+        "RUNNERS_NODE": "one",
+        "RUNNERS_WEBHOOK_PRIVATE_TARGETS": "127.0.0.1",
+    }
+    return make_app(account=account, sshd=sshd, env=env)
+
+
+@pytest.fixture
+def work(app: AppServer) -> Iterator[Callable[..., Worker]]:
+    """Yield a function that starts a worker on a node."""
+    running: list[Worker] = []
+
+    def begin(node: str, interval: float = INTERVAL) -> Worker:
+        argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", f"--interval={interval}"]
+        log = app.folder / f"worker-{node}.log"
+        running.append(start(argv, log=log, env=app.environment | {"RUNNERS_NODE": node}, cwd=ROOT))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        end(process)
+    for log in app.folder.glob("worker-*.log"):
+        assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    found = Receiver()
+    yield found
+    found.close()
+
+
+def start_run(app: AppServer, sshd: SSHServer | None) -> int:
+    answer = app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(sshd)})
+    assert answer.status == 200, answer.body
+    return int(answer.body["pid"])
+
+
+def test_two_workers_share_a_machine_and_one_replaces_the_other(
+    app: AppServer, sshd: SSHServer, postgres: Postgres, database: str, work: Callable[..., Worker]
+) -> None:
+    def workers() -> set[str]:
+        return set(str(postgres.sql("SELECT id FROM procrastinate_workers", database)).split())
+
+    def busy() -> str:
+        query = "SELECT worker_id FROM procrastinate_jobs WHERE status = 'doing' AND task_name = 'look'"
+        found = str(postgres.sql(query, database))
+        return "" if found == "True" else found
+
+    pid = start_run(app, sshd)
+    first = work("one")
+    wait_for(lambda: len(workers() - {"True"}) == 2, 30, what="the first worker")  # its two queues
+    of_first = workers()
+    second = work("two")
+    wait_for(lambda: len(workers()) == 4, 30, what="the second worker")
+    before, begin = sessions(sshd), time.monotonic()
+    wait_for(lambda: time.monotonic() > begin + 3 * INTERVAL, 60, what="three intervals")
+    took = time.monotonic() - begin
+    assert 2 <= sessions(sshd) - before <= took / INTERVAL + 1  # not twice as many
+    with sshd.frozen():
+        wait_for(busy, 4 * INTERVAL, what="a look that hangs")
+        kill_all([first.pid if busy() in of_first else second.pid])
+        kill_all([pid])
+    begin = time.monotonic()
+    query = "SELECT status FROM runners_runnerrun"
+    wait_for(lambda: postgres.sql(query, database) == "TERMINATED", 60, what="the end, seen by the other worker")
+    assert time.monotonic() - begin < 2 * INTERVAL
+
+
+def test_lost_and_doubled_tasks_do_no_harm(
+    app: AppServer,
+    sshd: SSHServer,
+    postgres: Postgres,
+    database: str,
+    work: Callable[..., Worker],
+    receiver: Receiver,
+) -> None:
+    script = f"from runners.models import Webhook; Webhook.objects.create(name='a', url={receiver.url!r})"
+    app.manage("shell", "-c", script)
+    pid = start_run(app, sshd)
+    for node in ("one", "two"):
+        work(node, 1)
+    query = "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'look'"
+    wait_for(lambda: postgres.sql(query, database) == "1", 30, what="the task of the machine")
+    postgres.sql("DELETE FROM procrastinate_jobs", database)  # lost
+    machine = str(postgres.sql("SELECT machine FROM runners_runnerrun", database))
+    receiver.hold.clear()
+    kill_all([pid])
+    wait_for(lambda: receiver.requests, 30, what="the message, although the task was lost")
+    for name, arguments in (("look", [machine, ""]), ("deliver", ["1"]), ("upkeep", [])):
+        values = json.dumps({"arguments": arguments})
+        insert = f"INSERT INTO procrastinate_jobs (queue_name, task_name, args) SELECT 'shared', '{name}', '{values}'"
+        postgres.sql(f"{insert} FROM generate_series(1, 10)", database)  # doubled, without locks
+    doubled = "SELECT count(*) FROM procrastinate_jobs WHERE lock IS NULL"
+    wait_for(lambda: postgres.sql(f"{doubled} AND status = 'todo'", database) == "0", 30, what="the doubled tasks")
+    receiver.hold.set()
+    wait_for(lambda: postgres.sql(doubled, database) == "0", 30, what="their ends")
+    sent = "SELECT count(*) FROM runners_webhookdelivery WHERE delivered_at IS NOT NULL"
+    wait_for(lambda: postgres.sql(sent, database) == "1", 30, what="the delivery")
+    assert len(receiver.requests) == 1
+    rows: Any = postgres.sql("SELECT count(*), min(reason) FROM runners_runnerrun", database)
+    assert rows == "1|killed"
