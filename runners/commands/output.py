@@ -312,7 +312,7 @@ def has_line(text: str, beginning: str) -> bool:
     """Return True if a line begins with `beginning`.
 
     A search anywhere in a line would be wrong. On failure, Autosubmit prints its arguments on one line
-    (`Namespace(description=...`), and they may hold any words, also those of success.
+    (`Namespace(description=...`), so a success message can appear inside them.
     """
     return re.search(_LINE_START + re.escape(beginning), text, re.MULTILINE) is not None
 

@@ -83,7 +83,7 @@ _HANDED_OVER = {
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """What became of a change that was handed to a running Autosubmit.
+    """The outcome of a change that was handed to a running Autosubmit.
 
     `state`: applied (the job list shows it), read (Autosubmit has taken the file, and the job list does not show the
     whole change yet), waiting (it has not taken the file yet), withdrawn (the run ended before; nothing was changed).
@@ -298,7 +298,7 @@ class SetJobStatus(OneShotCommand):
         Member(
             WHILE_RUNNING,
             "object",
-            "What became of a change while the experiment runs; null if it did not run.",
+            "The outcome of a change while the experiment runs; null if it did not run.",
             is_nullable=True,
             title="HandedOver",
             text="A change that was handed to a running Autosubmit.",

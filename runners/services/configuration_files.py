@@ -334,9 +334,9 @@ def _text(data: bytes) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise FileRejected(f"The file is no text in UTF-8 (byte {error.start}).") from None
+        raise FileRejected(f"The file is not UTF-8 text (byte {error.start}).") from None
     if "\0" in text:
-        raise FileRejected("The file contains NUL characters, so it is no text.")
+        raise FileRejected("The file contains NUL characters, so it is not text.")
     return text
 
 

@@ -47,7 +47,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """What became of a login. `status` is pending, denied, expired or approved; only approved has `token`, `text`."""
+    """The outcome of a login. `status` is pending, denied, expired or approved; only approved has `token`, `text`."""
 
     status: str
     token: ApiToken | None = None
@@ -104,7 +104,7 @@ def decide(login: DeviceLogin, user: Any, *, is_approved: bool) -> None:
 
 
 def poll(device_code: str, *, address: str) -> Polled:
-    """Return what became of a login. An approved login gives its token once; an unknown one counts as expired.
+    """Return the outcome of a login. An approved login gives its token once; an unknown one counts as expired.
 
     `address`: that of the program, for the record of the new token.
     """

@@ -1,4 +1,4 @@
-"""The end of a run: from the machine's answer and the log, find out why it ended and what became of its jobs."""
+"""The end of a run: from the machine's answer and the log, find out why it ended, and the outcome of its jobs."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ MOST_RUNS = 100  # of one request
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one run: the outcome of its stop, or the error."""
+    """The outcome of one run: the outcome of its stop, or the error."""
 
     run: RunnerRun
     outcome: stopping.StopOutcome | None = None

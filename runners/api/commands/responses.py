@@ -32,7 +32,7 @@ class JobCounts(serializers.Serializer[Any]):
 
 
 class CancelAnswer(serializers.Serializer[Any]):
-    """What became of the jobs that were to be cancelled."""
+    """The outcome of the jobs that were to be cancelled."""
 
     requested = serializers.BooleanField(help_text="True if the request had cancel_jobs.")
     outcome = serializers.ChoiceField(
@@ -56,7 +56,7 @@ class CancelAnswer(serializers.Serializer[Any]):
 
 
 class RunStoppedAnswer(RunSerializer):
-    """`message`, the run, what was done to end it, and what became of its jobs."""
+    """`message`, the run, what was done to end it, and the outcome for its jobs."""
 
     message = serializers.CharField(
         help_text="'Experiment a001 stopped successfully.' only if the run was stopped and all jobs that had to be "
@@ -87,7 +87,7 @@ class RunStatusAnswer(RunSerializer):
 
 
 class ForeignStoppedAnswer(serializers.Serializer[Any]):
-    """The answer to a stop with `foreign`: the process, what was done to end it, and what became of its jobs."""
+    """The answer to a stop with `foreign`: the process, what was done to end it, and the outcome for its jobs."""
 
     message = serializers.CharField()
     expid = serializers.CharField()

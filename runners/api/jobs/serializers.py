@@ -107,7 +107,7 @@ class AttemptAnswer(serializers.Serializer[Any]):
 
 
 class JobAnswer(serializers.Serializer[Any]):
-    """A job of the experiment. `submitted` to `err` are those of its last attempt. What is not known is null."""
+    """A job of the experiment. `submitted` to `err` are those of its last attempt. Unknown values are null."""
 
     name = serializers.CharField(help_text="The name of the job.")
     section = serializers.CharField(allow_null=True, help_text="The section, as SIM.")

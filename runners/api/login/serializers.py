@@ -58,7 +58,7 @@ class TokenFacts(serializers.Serializer[Any]):
 
 
 class LoginPolled(serializers.Serializer[Any]):
-    """What became of a login."""
+    """The outcome of a login."""
 
     status = serializers.ChoiceField(choices=LOGIN_STATUSES)
     token = serializers.CharField(help_text="Only if approved, and only once; else empty.")

@@ -69,7 +69,7 @@ class TestMailView(APIView):
         operation_id="send_test_mail",
         summary="Send yourself a test message",
         description="Queues a message to the address of your account, at most one per minute. The page "
-        "/account shows what became of it. 404 without a signed-in person.",
+        "/account shows its outcome. 404 without a signed-in person.",
         tags=_TAGS,
         request=None,
         responses={200: TestMailAnswer, **problems(*READING, "not_found", "permission_denied", "invalid_request")},

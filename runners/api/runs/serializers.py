@@ -88,7 +88,7 @@ REASONS = [("", "not TERMINATED"), *RunReason.choices]
 
 
 class JobsOfRun(serializers.Serializer[Any]):
-    """What became of the jobs of a run that has ended, by its log."""
+    """The outcome of the jobs of a run that has ended, by its log."""
 
     total = serializers.IntegerField(allow_null=True, help_text="Jobs of the experiment; null: not known from the log.")
     failed = serializers.IntegerField(help_text="Jobs whose last attempt failed.")
