@@ -6,6 +6,7 @@ from runners.models.base import new_run_key as new_run_key
 from runners.models.database import SeenDatabase as SeenDatabase
 from runners.models.device_login import DeviceLogin as DeviceLogin
 from runners.models.foreign import SeenForeignRun as SeenForeignRun
+from runners.models.form_values import LastFormValues as LastFormValues
 from runners.models.health import Heartbeat as Heartbeat
 from runners.models.host_key import TrustedHostKey as TrustedHostKey
 from runners.models.machine import Machine as Machine

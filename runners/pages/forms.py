@@ -13,6 +13,7 @@ from django.http import HttpRequest
 
 from profiles import parameters
 from profiles.accounts import person_of
+from profiles.config import RunnerConfig
 from profiles.exceptions import InvalidProfile
 from profiles.forms import CHOOSE, EMPTY, open_parameter
 from profiles.models import RunnerProfile, UserSettings
@@ -21,7 +22,7 @@ from runners.commands.parameters import Choice, Flag, Parameter, Text, TextList
 from runners.exceptions import InvalidRequest, ProfileNotFound, RunnerServiceError
 from runners.pages.base import usable_profiles
 from runners.printable import quoted
-from runners.services import access
+from runners.services import access, experiments
 from runners.web import requests
 from runners.web.problems import flatten, sentence
 
@@ -86,7 +87,29 @@ class CommandForm(forms.Form):
                 field.label = parameters.loader_of(fixed | chosen).field_label
             self.fields[PARAM + path] = field
 
+    def config(self) -> RunnerConfig | None:
+        """Return the configuration that the fields of a bound form give so far; None if they are not valid yet."""
+        if self.profile is None:
+            return None
+        given = {}
+        for name, field in self.fields.items():
+            if not name.startswith(PARAM):
+                continue
+            try:
+                given[name.removeprefix(PARAM)] = field.clean(field.widget.value_from_datadict(self.data, {}, name))
+            except forms.ValidationError:
+                return None
+        try:
+            return self.profile.resolve(parameters.nested(given), person_of(self.request.user))
+        except (InvalidProfile, RunnerServiceError):
+            return None
+
     # --- for the templates ---
+
+    @property
+    def known_experiments(self) -> list[str]:
+        """The experiments of runs that this service knows, for the list of the field."""
+        return experiments.of_known_runs(self.request.user)
 
     @property
     def open_fields(self) -> list[forms.BoundField]:
@@ -102,8 +125,11 @@ class CommandForm(forms.Form):
 
     @property
     def has_more_errors(self) -> bool:
-        """True if one of the folded fields has an error or a value."""
-        return any(self[name].errors or (self.is_bound and self[name].data) for name in self.rare)
+        """True if one of the folded fields has an error, or a value that is not the usual one."""
+        return any(
+            self[name].errors or self[name].value() not in (None, "", False, self.fields[name].initial)
+            for name in self.rare
+        )
 
     # --- validation ---
 
@@ -187,8 +213,10 @@ NO_HELP_FROM_BROWSERS = {"autocomplete": "off", "autocapitalize": "off", "spellc
 
 
 def expid_field() -> forms.CharField:
-    widget = forms.TextInput(attrs={**NO_HELP_FROM_BROWSERS, "placeholder": "a000"})
-    return forms.CharField(label="Experiment", max_length=16, help_text="Its id, such as a000.", widget=widget)
+    widget = forms.TextInput(attrs={**NO_HELP_FROM_BROWSERS, "placeholder": "a000", "list": "experiments"})
+    return forms.CharField(
+        label="Experiment", max_length=16, help_text="Choose it, or type its id, such as a000.", widget=widget
+    )
 
 
 class WordsField(forms.CharField):

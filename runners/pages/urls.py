@@ -22,6 +22,7 @@ from runners.pages.views import (
     run,
     run_again,
     runs,
+    suggestions,
 )
 from runners.web.login_throttling import throttle_login
 
@@ -56,6 +57,9 @@ urlpatterns = [
     path("runs/<int:pk>/stop", run.StopPage.as_view(), name="stop"),
     path("runs/<int:pk>/cancel-restart", restart.CancelRestart.as_view(), name="cancel-restart"),
     path("experiments", dashboard.FindExperiment.as_view(), name="find-experiment"),
+    path("suggest/<str:name>/experiments", suggestions.KnownExperiments.as_view(), name="suggest-experiments"),
+    path("suggest/<str:name>/conflicts", suggestions.Conflicts.as_view(), name="suggest-conflicts"),
+    path("suggest/<str:name>/jobs", suggestions.SelectedJobs.as_view(), name="suggest-jobs"),
     path("start", commands.StartRun.as_view(form_class=restart.StartForm), name="start"),
     *(
         path(

@@ -35,6 +35,7 @@ NOT_CONFIGURATION = frozenset(
         *("runners.MailSubscription", "runners.Mail"),  # what people want to be told, and what they were told
         "runners.Machine",  # which machines answer
         "runners.SeenDatabase",  # what the connection test has read
+        "runners.LastFormValues",  # what forms suggest
         "profiles.DeletedProfile",  # what a removed profile leaves for its runs; the removal itself is recorded
     }
 )

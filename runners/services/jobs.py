@@ -22,12 +22,21 @@ from runners.services.logs import LogPage
 from runners.services.machines import jobs, scripts
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.bulkheads import BULKHEADS
-from runners.services.machines.jobs import JobCounts, JobLog, JobPage, JobQuery, Problem
+from runners.services.machines.jobs import (
+    JobCounts,
+    JobLog,
+    JobPage,
+    JobQuery,
+    JobSelection,
+    Problem,
+    SelectedJobs,
+)
 from runners.services.machines.registry import get_module_loader
 from runners.services.machines.runner import CommandResult, Runner
 from runners_project.shared_calls import SharedCalls, StillUnderWay
 
 T = TypeVar("T")
+Answer = TypeVar("Answer", JobPage, SelectedJobs)
 
 PATIENCE = 5.0  # seconds that a viewer waits for a read of another viewer's request
 KEPT_ANSWERS = 64  # in this process; an answer has at most 1 MB
@@ -85,8 +94,6 @@ def page(runner: Runner, expid: str, query: JobQuery) -> JobPage:
 
 def _page(runner: Runner, expid: str, query: JobQuery, *, key: str) -> JobPage:
     request = {"ask": "page", "expid": expid, "key": key, "query": query.as_dict()}
-    config = runner.config
-    profile = (runner.target, config.module_loader_type, config.modules)
 
     def ask() -> JobPage:
         if key:
@@ -94,18 +101,35 @@ def _page(runner: Runner, expid: str, query: JobQuery, *, key: str) -> JobPage:
             found = _ask(runner, request, lambda result: jobs.parse_page(_text(result), query))
             _keep(_answers, (runner.target, ("counts", key)), (begin, found.counts), KEPT_ANSWERS)
             return found
-        with _lock:
-            place = _places.get(profile)
-        found = _ask(
-            runner,
-            {**request, "place": place},
-            lambda result: jobs.parse_page(_text(result), query),
-            environment=place is None,
-        )
-        _keep(_places, profile, found.place, KEPT_MACHINES)
-        return found
+        return _ask_at_place(runner, request, lambda result: jobs.parse_page(_text(result), query))
 
-    return _shared(runner, ("page", expid, key, *profile, query), ask)
+    return _shared(runner, ("page", expid, key, *_profile_of(runner), query), ask)
+
+
+def select(runner: Runner, expid: str, selection: JobSelection, *, limit: int) -> SelectedJobs:
+    """Return the counts of the selected jobs of an experiment of a profile's account, and at most `limit` names.
+
+    Raises JobsNotFound, JobsUnreadable, and the errors of `Runner.execute`.
+    """
+    request = {"ask": "selection", "expid": expid, "selection": selection.as_dict(), "limit": limit}
+
+    def ask() -> SelectedJobs:
+        return _ask_at_place(runner, request, lambda result: jobs.parse_selection(_text(result), limit))
+
+    return _shared(runner, ("selection", expid, *_profile_of(runner), selection, limit), ask)
+
+
+def _profile_of(runner: Runner) -> tuple[Hashable, ...]:
+    return (runner.target, runner.config.module_loader_type, runner.config.modules)
+
+
+def _ask_at_place(runner: Runner, request: Mapping[str, Any], parse: Callable[[CommandResult], Answer]) -> Answer:
+    """Ask about an experiment without a run. The first answer tells where the experiments of the profile are."""
+    with _lock:
+        place = _places.get(_profile_of(runner))
+    found = _ask(runner, {**request, "place": place}, parse, environment=place is None)
+    _keep(_places, _profile_of(runner), found.place, KEPT_MACHINES)
+    return found
 
 
 def log_of(

@@ -83,11 +83,15 @@ def test_input_typed_while_a_choice_is_loading_is_kept(
 
 
 CHOOSE_AT_ONCE = """
+let isDone = false;
 document.addEventListener("htmx:afterSwap", () => setTimeout(() => {
+  const isRebuilt = document.querySelector("[name='param-SSH.HOST']");
   const loader = document.querySelector("[name='param-MODULE_LOADER_TYPE']");
+  if (isDone || !isRebuilt) return;
+  isDone = true;
   loader.value = "VENV";
   loader.dispatchEvent(new Event("change", {bubbles: true}));
-}), {once: true});
+}));
 """
 
 

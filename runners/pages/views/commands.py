@@ -29,13 +29,11 @@ from runners.exceptions import (
 from runners.models import AuditRecord, IdempotencyRecord, RunnerRun
 from runners.pages.base import PageView
 from runners.pages.forms import PARAM, CommandForm
-from runners.services import access, execute, idempotency, operations, starting
+from runners.services import access, execute, form_values, idempotency, operations, starting
 from runners.services.operations import WAIT_GRACE
 from runners.web import requests
 from runners.web.audit import audit_command
 from runners.web.problems import error_context, with_retry_after
-
-LAST_PARAMS = "page_params"  # key of the session: the last values of open parameters, by profile
 
 
 class CommandPage(PageView):
@@ -103,19 +101,22 @@ class CommandPage(PageView):
         return self.form_class(self.command, self.serializer_class, self.request, **given)
 
     def _fresh(self, given: dict[str, Any]) -> CommandForm:
-        """Return an unbound form. Its open parameters get the values that the person used last with the profile."""
+        """Return an unbound form. Without a profile that the person may use, it has the one that was used last.
+
+        Its open parameters get the values that the person used last with the profile.
+        """
         form = self._form(initial=given)
-        if form.profile is None:
+        last = form_values.last(self.request.user)
+        name = form.profile.name if form.profile else last.profile_name
+        if name not in [profile.name for profile in form.profiles]:
             return form
-        last = self.request.session.get(LAST_PARAMS, {}).get(form.profile.name, {})
-        return self._form(initial={"profile_name": form.profile.name, **last, **given})
+        used = {PARAM + path: value for path, value in form_values.values_of(last, name).items()}
+        return self._form(initial={**used, **given, "profile_name": name})
 
     def _remember(self, form: CommandForm) -> None:
         assert form.profile
-        given = {name: value for name, value in form.cleaned_data.items() if name.startswith(PARAM) and value}
-        known = self.request.session.get(LAST_PARAMS, {})
-        if given and known.get(form.profile.name) != given:
-            self.request.session[LAST_PARAMS] = {**known, form.profile.name: given}
+        given = {name.removeprefix(PARAM): value for name, value in form.cleaned_data.items() if name.startswith(PARAM)}
+        form_values.remember(self.request.user, form.profile.name, given)
 
     def _page(self, form: CommandForm, *, status: int = 200, **context: Any) -> HttpResponse:
         if self.is_once:

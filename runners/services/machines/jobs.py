@@ -40,6 +40,7 @@ MOST_FAILED = 50  # names of failed jobs
 MOST_FAILURES = 5  # failed jobs whose error logs are read
 FAILURE_LIMIT = 2000  # bytes of such a log
 MOST_ATTEMPTS = 50
+MOST_SECTIONS = 200
 MOST_TEXT = 255  # characters
 LINE_LIMIT = 1024  # bytes of the line before a log
 
@@ -179,6 +180,37 @@ class JobLog:
     is_over: bool
 
 
+@dataclass(frozen=True, slots=True)
+class JobSelection:
+    """Which jobs are selected: all filters have to match. None matches every value.
+
+    `sections`: one entry for each filter with sections; an entry is None or pairs (section, splits). `chunks`: triples
+    (date, member, chunks). Sections and members are in capital letters.
+    """
+
+    names: tuple[str, ...] | None = None
+    statuses: tuple[str, ...] | None = None
+    sections: tuple[tuple[tuple[str | None, tuple[int, ...] | None], ...] | None, ...] = ()
+    chunks: tuple[tuple[str | None, str | None, tuple[int, ...] | None], ...] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedJobs:
+    """`counts`: of all jobs. `sections`: how many jobs each section has. `selected`: counts of the selected jobs.
+
+    `jobs`: some of the selected jobs, each with its status.
+    """
+
+    counts: JobCounts
+    sections: dict[str, int]
+    selected: JobCounts
+    jobs: tuple[tuple[str, str], ...]
+    place: tuple[str, str]
+
+
 def parse_counts(output: str, keys: Collection[str]) -> dict[str, JobCounts | None]:
     """Parse the lines of `scripts.job_counts` in an output, by the keys of the runs.
 
@@ -217,6 +249,24 @@ def parse_page(output: str, query: JobQuery) -> JobPage:
     matching = _integer(answer, "matching", 0, MOST_JOBS)
     page = tuple(_job(each) for each in jobs)
     return JobPage(_counts(answer), matching, page, answer.get("history") is True, _place(answer))
+
+
+def parse_selection(output: str, limit: int) -> SelectedJobs:
+    """Parse the answer of `scripts.jobs` to a request for a selection. Raises Problem, Unreadable."""
+    answer = _object(_only_line(output))
+    jobs = []
+    for each in _list(answer, "jobs", limit):
+        if not isinstance(each, list) or len(each) != 2 or each[1] not in STATUSES:
+            raise Unreadable("a name and a status", str(each)[:100])
+        jobs.append((_name(each[0]), str(each[1])))
+    selected = answer.get("selected")
+    if not isinstance(selected, dict):
+        raise Unreadable("counts of the selected jobs", str(selected)[:100])
+    sections = answer.get("sections")
+    if not isinstance(sections, dict) or len(sections) > MOST_SECTIONS:
+        raise Unreadable("counts of sections", str(sections)[:100])
+    by_section = {_name(name): _integer(sections, name, 0, MOST_JOBS) for name in sections}
+    return SelectedJobs(_counts(answer), by_section, _counts(selected), tuple(jobs), _place(answer))
 
 
 def parse_log(output: bytes, *, offset: int, limit: int) -> JobLog:

@@ -33,6 +33,7 @@ from typing import Any
 BASE = ".autosubmit-runners"
 RUN_KEY_VARIABLE = "AUTOSUBMIT_RUNNERS_KEY"  # in the environment of a run's processes, so that a stop finds them all
 EXPID_LOCK = "expid.lock"  # in the base directory, for create-experiment
+EXPERIMENTS = "#experiments"  # the first word of the line with the list of experiments
 JOBS = "#jobs"  # the first word of a line about the jobs of an experiment
 PYTHONS = ("/usr/bin/python3", "/usr/libexec/platform-python", "python3")  # the second one is that of Red Hat 8
 READY = "ready"  # the last line of a launch that succeeded
@@ -470,6 +471,22 @@ def _python(name: str) -> str:
     with _PARSING:
         tree = _tree(name)
     return re.sub(r"(?m)^ +", lambda found: " " * (len(found[0]) // 4), ast.unparse(tree))
+
+
+def experiments(*, seconds: int) -> Shell:
+    """Return the script that lists the experiments of an account with Python 3, in the environment that is loaded.
+
+    It prints one line `#experiments - {json}`; the JSON has a member `problem`, a word, if there is no list. It ends
+    itself after `seconds`.
+    """
+    return _filled(
+        "jobs",
+        pythons=PYTHONS[::-1],
+        bounded=("timeout", "-k", "1", str(seconds)),
+        code=_python("list_experiments"),
+        request=json.dumps({"mark": EXPERIMENTS}),
+        mark=EXPERIMENTS,
+    )
 
 
 def jobs(request: Mapping[str, Any], *, environment: bool = False, seconds: int = 0) -> Shell:

@@ -20,6 +20,7 @@ MOST_MEMORY = 1024 * 1024 * 1024  # bytes of this process
 MOST_JOBS = 200000
 MOST_ATTEMPTS = 50  # of one job
 MOST_NAMES = 50  # failed jobs in counts
+MOST_SECTIONS = 200
 MOST_TEXT = 255  # characters of one value
 STATUSES = {
     -3: "SUSPENDED",
@@ -454,6 +455,54 @@ def answer_page(request: dict[str, Any], write: Any) -> None:
     write(experiment.key, found)
 
 
+def answer_selection(request: dict[str, Any], write: Any) -> None:
+    """Write the counts of all jobs, of each section and of the selected jobs, and the names of some selected jobs."""
+    experiment = Experiment(request)
+    jobs, stamp = experiment.jobs()
+    found = _counts(jobs, stamp, 0)
+    chosen = [job for job in jobs if _is_selected(job, request["selection"])]
+    sections: dict[str, int] = {}
+    for job in jobs:
+        section = str(READ["section"](job) or "")
+        if section in sections or len(sections) < MOST_SECTIONS:
+            sections[section] = sections.get(section, 0) + 1
+    found["sections"], found["selected"] = sections, _counts(chosen, stamp, 0)
+    found["jobs"] = [[_name(job), _status(job)] for job in chosen[: request["limit"]]]
+    found["place"] = [experiment.root, experiment.data]
+    write(experiment.key, found)
+
+
+def _is_selected(job: dict[str, Any], selection: dict[str, Any]) -> bool:
+    """Return True if all filters match, as in `setstatus` of Autosubmit 4.1.17.1. None matches every value."""
+    names, statuses = selection["names"], selection["statuses"]
+    if names is not None and _name(job) not in names:
+        return False
+    if statuses is not None and _status(job) not in statuses:
+        return False
+    for wanted in selection["sections"]:
+        if wanted is not None and not any(_has_section(job, *each) for each in wanted):
+            return False
+    chunks = selection["chunks"]
+    return chunks is None or any(_is_in_chunks(job, *each) for each in chunks)
+
+
+def _has_section(job: dict[str, Any], section: str | None, splits: list[int] | None) -> bool:
+    if section is not None and str(READ["section"](job) or "").upper() != section:
+        return False
+    if splits is None:
+        return True
+    return (_number(_value(job, "splits")) or 0) > 1 and READ["split"](job) in splits
+
+
+def _is_in_chunks(job: dict[str, Any], date: str | None, member: str | None, chunks: list[int] | None) -> bool:
+    day, name, chunk = (READ[key](job) for key in ("date", "member", "chunk"))
+    if day is None or name is None or chunk is None:
+        return False
+    if (date is not None and str(day)[:8] != date) or (member is not None and str(name).upper() != member):
+        return False
+    return chunks is None or chunk in chunks
+
+
 def answer_failures(request: dict[str, Any], write: Any) -> None:
     """Write the counts, and the end of the last error log of some of the failed jobs; without one, of the output."""
     experiment = Experiment(request)
@@ -538,7 +587,13 @@ def _open_log(experiment: Experiment, name: str, file: str | None, stream: str, 
     raise Problem("no_log", "The machine does not have this log (yet).")
 
 
-ANSWERS = {"counts": answer_counts, "page": answer_page, "log": answer_log, "failures": answer_failures}
+ANSWERS = {
+    "counts": answer_counts,
+    "page": answer_page,
+    "selection": answer_selection,
+    "log": answer_log,
+    "failures": answer_failures,
+}
 
 
 def main(request: dict[str, Any]) -> None:
