@@ -112,6 +112,13 @@ _JOB_FAILED = re.compile(
 _JOB_SUBMITTED = re.compile(rf"^Job: {_NAME} submitted with job_id|^{_NAME} submitted$")
 
 
+def failure_texts(name: str) -> tuple[str, ...]:
+    """Return the texts of a run's log that tell the failure of a job. `_JOB_FAILED` and `_JOB_CHANGED` read them."""
+    states = ("RUNNING", "QUEUING", "SUBMITTED", "READY", "HELD", "UNKNOWN")
+    changes = (f"Job {name} changed from {state} to FAILED" for state in states)
+    return (f"Couldn't find {name} COMPLETED file", f"Job {name} completion check failed", *changes)
+
+
 _OVER = "No more jobs to run"  # every version prints this when no job is active or READY any more
 
 

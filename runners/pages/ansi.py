@@ -15,6 +15,7 @@ _OTHER = re.compile(r"\x1b(?:\[[0-?]*[ -/]*(?:[@-~]|$)|\][^\x07\x1b]*(?:\x07|\x1
 # Control characters except tab and line end, and the characters that reorder the text around them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STATE = re.compile(r"(?:[fb][0-9]{1,2}|[bdiur])(?:\.(?:[fb][0-9]{1,2}|[bdiur]))*")
+LINE_BYTES = 4096  # of a line in one piece
 MAX_CODES = 64  # codes of one escape sequence that are read
 _LEVELS = (0, 95, 135, 175, 215, 255)  # intensities of the 6x6x6 colour cube
 _BASIC = (
@@ -147,6 +148,29 @@ def to_html(text: str, style: Style = PLAIN) -> tuple[SafeString, Style]:
         position = match.end()
     parts.append(_span(text[position:], style))
     return mark_safe("".join(parts)), style  # noqa: S308  (every part went through `escape`)
+
+
+def html_lines(data: bytes, offset: int, style: Style = PLAIN) -> tuple[list[list[Any]], Style]:
+    """Return the lines of a part of a log, each as `[OFFSET, HTML]`, and the style at the end.
+
+    OFFSET is the byte at which the line begins; `offset` is that of the part. A line of more than LINE_BYTES is divided
+    into pieces, so that a browser can show it. Later pieces have a third item, 1.
+    """
+    lines: list[list[Any]] = []
+    whole = data.split(b"\n")
+    for line in whole if whole[-1] else whole[:-1]:
+        start = 0
+        while True:
+            end = start + LINE_BYTES
+            while end < len(line) and end > start + LINE_BYTES - 4 and line[end] & 0xC0 == 0x80:
+                end -= 1  # not within a character
+            html, style = to_html(line[start:end].decode("utf-8", "replace"), style)
+            lines.append([offset + start, html, *([1] if start else [])])
+            start = end
+            if start >= len(line):
+                break
+        offset += len(line) + 1
+    return lines, style
 
 
 def _last_writing(line: str) -> str:

@@ -56,6 +56,9 @@ def offers(run: RunnerRun, user: Any) -> list[Offer]:
         found.append(Offer("Recover the experiment and run again", why, _again(run, first="recover")))
     if run.reason == RunReason.NEVER_STARTED:
         found.append(_connection_test(run, user))
+    if not found and run.reason == RunReason.FAILED:
+        why = "Nothing that is known of its end needs another step first. The log may tell more."
+        found.append(Offer("Run again", why, _again(run)))
     return found
 
 

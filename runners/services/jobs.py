@@ -164,6 +164,21 @@ def log_of(
     return page if tail is None else page.from_whole_character()
 
 
+def description_of(run: RunnerRun) -> str:
+    """Return the description of a run's experiment in Autosubmit's database; empty if it has none that can be read.
+
+    Raises JobsNotFound, JobsUnreadable, and the errors of `Runner.execute`.
+    """
+    _check(run)
+    runner = lifecycle.runner_of(run)
+    request = {"ask": "description", "expid": run.expid, "key": run.key}
+    return _shared(
+        runner,
+        tuple(request.values()),
+        lambda: _ask(runner, request, lambda result: jobs.parse_description(_text(result))),
+    )
+
+
 def _check(run: RunnerRun) -> None:
     if run.superseded:
         raise JobsNotFound(f"The experiment of run {run.pk} was deleted; a newer one has the id {run.expid} now.")

@@ -8,20 +8,23 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.conf import settings
 
-from runners.commands.run_log import ERROR_TEXTS
+from runners import printable
+from runners.commands.run_log import ERROR_TEXTS, failure_texts
 from runners.exceptions import LogNotFound, RunnerUnreachable
-from runners.models import DetachedCommand
+from runners.models import DetachedCommand, RunnerRun
 from runners.services import lifecycle, logs
 from runners.services.log_cache import PATIENCE
 from runners.services.machines.bulkheads import BULKHEADS
-from runners.services.machines.log_search import END_OF_LOG, LogMatches, LogSearch
+from runners.services.machines.log_search import CONTEXT, END_OF_LOG, MOST_TEXTS, LogMatch, LogMatches, LogSearch
+from runners.services.machines.output import plain_text
 from runners.services.machines.runner import Runner
 from runners_project.shared_calls import SharedCalls, StillUnderWay
 
+QUOTED, SHORTEST = 80, 12  # characters of a line of an explanation that is searched for
 KNOWN_COUNTS = 256  # numbers of lines that a process remembers
 
 T = TypeVar("T")
@@ -56,15 +59,48 @@ def search(
     return _found(row, wanted)
 
 
-def last_of(row: DetachedCommand, *texts: tuple[str, ...]) -> int | None:
-    """Return the byte at which the last match of the first group of texts begins that has a match; None: no match.
+def reason_of(run: RunnerRun) -> LogMatches:
+    """Return the place in the log that tells why a run ended, as its only match; no match: the log does not tell.
 
-    Raises the errors of `search`.
+    This is the last line about its first failed job, else the last line that is quoted in its explanation, else the
+    last error. Raises the errors of `search`.
     """
-    for group in texts:
-        if group and (found := _found(row, LogSearch(group, backward=True, most=1)).matches):
-            return found[0].offset
-    return None
+    failed = run.jobs.get("failed_jobs") if isinstance(run.jobs, dict) else None
+    groups = [failure_texts(str(failed[0])) if failed else (), _quoted(run.detail), ERROR_TEXTS]
+    found = LogMatches(0, (), None)
+    for group in filter(None, groups):
+        found = _found(run, LogSearch(group, end=END_OF_LOG, backward=True, most=1))
+        if found.matches:
+            break
+    return found
+
+
+def offset_of_reason(run: RunnerRun) -> int | None:
+    """Return the byte at which the line of `reason_of` is; None: the log does not tell. Raises the same errors."""
+    found = reason_of(run).matches
+    return found[0].offset if found else None
+
+
+def _quoted(detail: str) -> tuple[str, ...]:
+    """Return the beginnings of the lines of an explanation that may be those of the log."""
+    lines = (line.strip() for line in detail.splitlines())
+    return tuple(line[:QUOTED] for line in lines if len(line) >= SHORTEST and line.isprintable())[:MOST_TEXTS]
+
+
+def match_fields(match: LogMatch) -> dict[str, Any]:
+    """Return a match for people: without colours and control characters."""
+    return {
+        "offset": match.offset,
+        "length": match.length,
+        "line": match.line,
+        "before": _plain(match.before),
+        "match": _plain(match.match),
+        "after": _plain(match.after),
+    }
+
+
+def _plain(data: bytes) -> str:
+    return printable.line(plain_text(data).replace("\n", " "), 2 * CONTEXT)
 
 
 def lines_before(row: DetachedCommand, offset: int) -> int | None:

@@ -20,6 +20,7 @@ from runners.services.machines.output import plain_text
 LOG_HEADER = 128  # bytes of RUNNERS_OUTPUT_LIMIT that are not for the log itself
 LONGEST_CHARACTER = 4  # bytes of UTF-8
 TAIL = 64 * 1024  # bytes that a viewer gets first, and that an earlier part adds
+BEFORE = 8 * 1024  # bytes before the byte that a viewer jumps to
 CHUNK = 256 * 1024  # most bytes of a growing log in one part for a viewer
 DOWNLOAD_CHUNK = 512 * 1024
 DOWNLOAD_LIMIT = 1024**3  # bytes
@@ -97,21 +98,39 @@ def read(row: DetachedCommand, *, offset: int = 0, limit: int, tail: int | None 
     return page if tail is None else page.from_whole_character()
 
 
-def read_lines(row: DetachedCommand, *, offset: int | None = None, before: int | None = None) -> LogPage:
+def read_lines(
+    row: DetachedCommand, *, offset: int | None = None, before: int | None = None, around: int | None = None
+) -> LogPage:
     """Return whole lines for a viewer: from byte `offset` on, or the part before byte `before`, or else the end.
 
-    The part before `before` ends there, within a line or not. Raises the errors of `read`.
+    The part before `before` ends there, within a line or not. `around`: some lines before this byte, and the lines from
+    there on. Raises the errors of `read`.
     """
+    if around is not None:
+        start = max(0, around - BEFORE)
+        page = read(row, offset=start, limit=around - start + TAIL)
+        if around < page.size:
+            page = page.from_whole_character().whole_characters()
+            whole = page.whole_lines(first=True, last=True)
+            return whole if whole.offset <= around < whole.next_offset else page  # within a long line
     if before is not None:
         start = max(0, before - TAIL)
         if start == before:
             return LogPage(0, 0, not row.is_active, b"")
         page = read(row, offset=start, limit=before - start)
     elif offset is not None:
-        page = read(row, offset=offset, limit=CHUNK)
+        page = read(row, offset=offset, limit=CHUNK).whole_characters()
     else:
         page = read(row, limit=TAIL, tail=TAIL)
     return page.whole_lines(first=offset is None, last=before is None)
+
+
+def end_of(row: DetachedCommand, most: int) -> tuple[int, Iterator[bytes]]:
+    """Return the last `most` bytes of a log in chunks, as `download` does, and the byte at which they begin."""
+    first = read(row, limit=DOWNLOAD_CHUNK)
+    if first.size > most:
+        first = read(row, offset=first.size - most, limit=DOWNLOAD_CHUNK).from_whole_character()
+    return first.offset, _chunks(row, first)
 
 
 def download(row: DetachedCommand) -> Iterator[bytes]:

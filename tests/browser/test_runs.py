@@ -47,7 +47,7 @@ def test_a_person_starts_a_run_watches_its_log_and_stops_another(
     expect(state).to_contain_text("COMPLETED", timeout=AUTOSUBMIT)
     expect(state).to_contain_text("ended well (exit code 0)")
     expect(log).to_contain_text("Run successful")
-    expect(page.locator("#log-status")).to_contain_text("This is the complete log")
+    expect(page.locator("#log-status")).to_contain_text("This is the end of its log")
     expect(page.get_by_role("link", name=f"Run {short} again")).to_be_visible()
 
     page.goto(f"{site.url}/")

@@ -6,11 +6,10 @@ from typing import Any
 
 from rest_framework import serializers
 
-from runners import printable
 from runners.api.logs import LARGEST_NUMBER
 from runners.api.runs.serializers import QueryFlag
-from runners.services.machines.log_search import CONTEXT, MOST_MATCHES, LogMatch, LogMatches
-from runners.services.machines.output import plain_text
+from runners.services import log_search
+from runners.services.machines.log_search import CONTEXT, MOST_MATCHES, LogMatches
 from runners.web.fields import StrictTextField
 from runners.web.requests import StrictSerializer
 
@@ -91,20 +90,8 @@ class LogSearchAnswer(serializers.Serializer[Any]):
 
 
 def search_answer(found: LogMatches) -> dict[str, Any]:
-    return {"matches": [match_fields(match) for match in found.matches], "size": found.size, "resume": found.resume}
-
-
-def match_fields(match: LogMatch) -> dict[str, Any]:
-    """Return a match for people: without colours and control characters."""
     return {
-        "offset": match.offset,
-        "length": match.length,
-        "line": match.line,
-        "before": _plain(match.before),
-        "match": _plain(match.match),
-        "after": _plain(match.after),
+        "matches": [log_search.match_fields(match) for match in found.matches],
+        "size": found.size,
+        "resume": found.resume,
     }
-
-
-def _plain(data: bytes) -> str:
-    return printable.line(plain_text(data).replace("\n", " "), 2 * CONTEXT)

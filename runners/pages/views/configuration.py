@@ -10,7 +10,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
 
@@ -19,7 +19,7 @@ from profiles.models import EndpointToggle
 from profiles.toggles import EDIT_CONFIGURATION
 from runners.exceptions import EndpointDisabled, FileNotFound, InvalidRequest, RunnerServiceError
 from runners.models import AuditRecord
-from runners.pages.base import PageView
+from runners.pages.base import PageView, is_partial
 from runners.pages.forms import PARAM, CommandForm
 from runners.services import access, configuration_files
 from runners.services.configuration_files import DIGEST_PATTERN, PATH_LIMIT, PATH_PATTERN, VERSION_PATTERN, Change, File
@@ -73,7 +73,7 @@ class ConfigurationBase(PageView):
 
 
 class ConfigurationPage(ConfigurationBase):
-    """The list of the files, after a profile was chosen."""
+    """The list of the files, after a profile was chosen. htmx gets only the list, for the page of the experiment."""
 
     template_name = "pages/configuration.html"
 
@@ -81,16 +81,22 @@ class ConfigurationPage(ConfigurationBase):
         self.title = f"Configuration of {self.expid}"
         form, config = self.chosen()
         context = {"expid": self.expid, "form": form}
+        if config is None and is_partial(request):
+            return render(request, "pages/_configuration_files.html", {"choose": self.link("configuration")})
         if config is None:
             return self.render_to_response(self.get_context_data(**context), status=422 if form.errors else 200)
         try:
             listing = configuration_files.list_files(config=config, expid=self.expid)
         except RunnerServiceError as error:
+            if is_partial(request):  # htmx shows a part with the status 200 only
+                shown = {"error": error_context(error, request.user)}
+                return render(request, "pages/_configuration_files.html", shown)
             return self.problem(error, **context)
         rows = [{"facts": each, "link": self.link("configuration-file", path=each.path)} for each in listing.files]
-        return self.render_to_response(
-            self.get_context_data(**context, rows=rows, others=listing.others, is_listed=True)
-        )
+        context |= {"rows": rows, "others": listing.others, "is_listed": True}
+        if is_partial(request):
+            return render(request, "pages/_configuration_files.html", context)
+        return self.render_to_response(self.get_context_data(**context))
 
 
 class ConfigurationFilePage(ConfigurationBase):

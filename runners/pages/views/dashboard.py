@@ -1,4 +1,4 @@
-"""The dashboard with the active and the recent runs, and the page of an experiment."""
+"""The dashboard with the active and the recent runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from django.utils.cache import get_conditional_response
 from django.views import View
 
 from runners.commands.parameters import EXPID_PATTERN
-from runners.models import AuditRecord, RunnerRun
 from runners.pages import run_lists
 from runners.pages.base import LoginRequiredMixin, PageView
 from runners.pages.run_filters import MINE, remember_mine, wants_mine
-from runners.pages.views import history
-from runners.services import access, foreign_runs, health
+from runners.services import health
 from runners.web import compression
 
 
@@ -86,30 +84,3 @@ class FindExperiment(PageView):
         if re.fullmatch(EXPID_PATTERN, expid):
             return redirect("pages:experiment", expid=expid)
         return self.render_to_response(self.get_context_data(expid=expid), status=404)
-
-
-class ExperimentPage(PageView):
-    """The page of one experiment: its runs, and the commands for it."""
-
-    template_name = "pages/experiment.html"
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        expid = kwargs["expid"]
-        self.title = f"Experiment {expid}"
-        user = self.request.user
-        runs = list(
-            access.visible(RunnerRun.objects.filter(expid=expid), user).order_by("-id")[: run_lists.RECENT_SHOWN]
-        )
-        audit = access.visible_records(AuditRecord.objects.filter(expid=expid), user)
-        installations = sorted({run.installation for run in runs})
-        return super().get_context_data(
-            **kwargs,
-            runs=runs,
-            foreign=foreign_runs.last_seen(expid, user),
-            # The linked pages of commands start with the profile that was used last.
-            profile=self.request.GET.get("profile_name") or (runs[0].profile_name if runs else ""),
-            active=next((run for run in runs if run.is_active), None) if len(installations) == 1 else None,
-            installations=installations,
-            picture=history.draw(runs, group=history.experiment_of) if runs else None,
-            audit=audit.order_by("-id")[: run_lists.RECENT_SHOWN],
-        )

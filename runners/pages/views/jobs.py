@@ -7,12 +7,14 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
 
 from runners.exceptions import JobsNotFound, LogNotFound, RunnerServiceError
 from runners.pages.ansi import PLAIN, to_html
 from runners.pages.base import is_partial
-from runners.pages.views.run import RunBaseView, number
+from runners.pages.views.run import RunBaseView
+from runners.pages.views.run_log import number
 from runners.services import jobs, logs
 from runners.services.machines.jobs import DONE, STATUSES, Job, JobPage, JobQuery
 from runners.web.problems import error_context, with_retry_after
@@ -105,6 +107,13 @@ def _log_url(pk: int, name: str, stream: str, **more: Any) -> str:
     return f"{reverse('pages:job-log', args=[pk, name])}?{urlencode({'stream': stream, **more})}"
 
 
+class NoJobLog(RunBaseView):
+    """Nothing, which closes the log of a job on the run's page."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return HttpResponse()
+
+
 class JobLog(RunBaseView):
     """The end of a job's log. `?stream=err|out`, `&attempt=` its number, `&before=` the part before this byte."""
 
@@ -112,6 +121,8 @@ class JobLog(RunBaseView):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         context = self.get_context_data(**kwargs)
+        if is_partial(request):  # htmx shows a part with the status 200 only
+            return render(request, "pages/_job_log.html", {**context, "is_partial": True})
         response = self.render_to_response(context)
         if error := context.get("error"):
             response.status_code = error["status"]
@@ -127,6 +138,7 @@ class JobLog(RunBaseView):
         chosen = {"attempt": attempt} if attempt else {}
         streams = [(each, _log_url(self.run.pk, name, each, **chosen)) for each in ("err", "out")]
         context |= {"name": name, "stream": stream, "attempt": attempt, "streams": streams, "title": self.title}
+        context["here"] = _log_url(self.run.pk, name, stream, **chosen)
         try:
             page = self._page(name, stream, attempt, before)
         except LogNotFound as error:

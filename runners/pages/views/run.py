@@ -8,25 +8,24 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.utils import timezone
-from django.views import View
+from django.templatetags.static import static
 
 from profiles.models import EndpointToggle
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
-from runners.exceptions import EndpointDisabled, LogNotFound, RunnerServiceError
-from runners.models import AuditRecord, RunnerRun
+from runners.exceptions import EndpointDisabled, RunnerServiceError
+from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.pages import rows
-from runners.pages.ansi import PLAIN, Style, to_html
-from runners.pages.base import LoginRequiredMixin, PageView, is_partial
+from runners.pages.base import PageView, is_partial
 from runners.pages.offers import offers
-from runners.services import access, interrupted, logs, lookup, mail, probing, stopping
+from runners.services import access, interrupted, lookup, mail, probing, stopping
+from runners.templatetags import formatting as words
 from runners.web.audit import audit_command
 from runners.web.problems import error_context, with_retry_after
 
+_SENTENCE = re.compile(r"[.:!?]\s*$")
 STOP_POLLING = 286  # the HTTP status that htmx understands as "swap this, and stop polling"
 
 
@@ -38,6 +37,44 @@ def phase(run: RunnerRun) -> str:
 def is_being_stopped(run: RunnerRun) -> bool:
     """Return True while a stop of the run is under way, or the cancel of the jobs that the run has left."""
     return interrupted.is_under_way(run)
+
+
+def title(run: RunnerRun) -> str:
+    """Return the title of a run's page: it tells the state in a tab in the background."""
+    return f"{words.badge(run)}: {run.expid}, run {run.pk}"
+
+
+def state_of(run: RunnerRun) -> dict[str, Any]:
+    """Return what run.js and the top of the page show of a run.
+
+    `title`, `tone`, `icon` (a path), `words` (one sentence) and `active`; `reason`: why it has ended, in one sentence;
+    `more`: the rest of the explanation; `has_log`: the log may show the reason.
+    """
+    tone = words.tone(run)
+    reason, more = ("", "") if run.is_active else why_it_ended(run)
+    by_hand = run.reason in (RunReason.ABANDONED, RunReason.NEVER_STARTED, RunReason.STOPPED)
+    return {
+        "title": f"{title(run)} · Autosubmit Runners",
+        "tone": tone,
+        "icon": static(f"runners/icon-{tone}.svg"),
+        "words": reason or words.outcome(run),
+        "active": run.is_active,
+        "reason": reason,
+        "more": more,
+        "has_log": bool(reason) and not by_hand and run.cleaned_at is None and run.status == RunStatus.TERMINATED,
+    }
+
+
+def why_it_ended(run: RunnerRun) -> tuple[str, str]:
+    """Return the reason of a run's end in one sentence, and the rest of its explanation. Both may be empty."""
+    if run.reason == RunReason.ABANDONED:
+        return f"An admin declared that it has ended: {run.detail}", ""
+    first, _, rest = run.detail.strip().partition("\n")
+    if run.status == RunStatus.COMPLETED or not first:
+        return first, rest.strip()
+    if run.jobs and not _SENTENCE.search(first):  # nothing but the last words of the log
+        return "", run.detail
+    return first, rest.strip()
 
 
 def visible_run(request: HttpRequest, pk: int) -> RunnerRun:
@@ -58,10 +95,13 @@ class RunBaseView(PageView):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         run = self.run
-        self.title = f"Run {run.pk} of {run.expid}"
+        self.title = title(run)
         return super().get_context_data(
             **kwargs,
             run=run,
+            state=state_of(run),
+            offers=offers(run, self.request.user),
+            is_mine=bool(run.started_by) and run.started_by == self.request.user.get_username(),
             phase=phase(run),
             progress=rows.progress_of(run),
             why_no_stop=self._why_no_stop(),
@@ -107,7 +147,6 @@ def details(run: RunnerRun, user: Any) -> dict[str, Any]:
         "newer": access.visible(newer(run), user).order_by("-id").first(),
         "can_follow": mail.is_on(),
         "is_followed": mail.is_following(user, run),
-        "offers": offers(run, user),
     }
 
 
@@ -128,6 +167,15 @@ class StateFragment(RunBaseView):
         if request.GET.get("phase") != phase(self.run):
             response["HX-Trigger"] = "runChanged"
         return response
+
+
+class RunEnd(RunBaseView):
+    """The facts of `state_of` as JSON, for a tab in the background, which polls nothing else."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if self.run.is_active:
+            probing.refresh_if_stale(self.run, patient=False)
+        return JsonResponse(state_of(self.run))
 
 
 class DetailsFragment(RunDetailPage):
@@ -188,60 +236,3 @@ class StopPage(RunBaseView):
         say = messages.warning if outcome.cancellation and not outcome.cancellation.is_complete else messages.success
         say(request, " ".join([outcome.message, *outcome.warnings]))
         return redirect("pages:run", pk=pk)
-
-
-class LogChunkView(RunBaseView):
-    """A piece of the log as JSON, for log.js.
-
-    `?from=OFFSET&style=...` returns the part from that offset, `?before=OFFSET` the part before it, and without both,
-    the end of the log. While the run is active, the part has only whole lines. If the machine is unreachable, the
-    response is still 200: `problem` describes it, and the page retries.
-
-    If the machine is unreachable and another request probes the run now, or has just done so, return the last known
-    error without contacting the machine (`was_asked`: false). Otherwise every viewer would block a thread until the
-    timeout.
-    """
-
-    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        run = self.run
-        answer: dict[str, Any] = {"active": run.is_active, "html": "", "problem": "", "note": "", "was_asked": True}
-        asking = run.probing_until
-        if run.is_active and not run.reachable and asking and asking > timezone.now():
-            return JsonResponse(answer | {"problem": run.unreachable_detail, "was_asked": False})
-        offset = number(request.GET.get("from"))
-        try:
-            page = logs.read_lines(run, offset=offset, before=number(request.GET.get("before")))
-        except LogNotFound:
-            answer |= {"note": logs.why_no_log(run), "start": 0, "next": 0, "size": 0, "done": not run.is_active}
-            return JsonResponse(answer | {"style": ""})
-        except RunnerServiceError as error:
-            return JsonResponse(answer | {"problem": error.detail})
-        style = Style.decode(request.GET.get("style", "")) if offset is not None else PLAIN
-        html, style = to_html(page.data.decode("utf-8", "replace"), style)
-        answer |= {"html": html, "style": style.encode(), "start": page.offset, "next": page.next_offset}
-        return JsonResponse(answer | {"size": page.size, "done": page.ended})
-
-
-def number(text: str | None) -> int | None:
-    """Return a byte offset of a query; None if it is absent or not a number."""
-    return int(text) if text and re.fullmatch(r"[0-9]{1,15}", text) else None
-
-
-class Download(LoginRequiredMixin, View):
-    """The whole log as a text file. `?colours` keeps the terminal's colour codes."""
-
-    def get(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        run = visible_run(request, pk)
-        try:
-            chunks = logs.download(run)
-        except LogNotFound:
-            nothing = {"title": "Nothing to download", "detail": logs.why_no_log(run)}
-            return render(request, "pages/problem.html", {"error": nothing, "run": run}, status=404)
-        except RunnerServiceError as error:
-            shown = error_context(error, request.user)
-            problem = render(request, "pages/problem.html", {"error": shown, "run": run}, status=shown["status"])
-            return with_retry_after(problem, shown)
-        content = chunks if "colours" in request.GET else logs.plain_lines(chunks)
-        response = StreamingHttpResponse(content, content_type="text/plain; charset=utf-8")
-        response["Content-Disposition"] = f'attachment; filename="{run.expid}-run{run.pk}.log"'
-        return response

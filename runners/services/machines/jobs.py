@@ -47,6 +47,9 @@ LINE_LIMIT = 1024  # bytes of the line before a log
 _STAMP = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}\.[0-9]{1,20}")
 
 
+MOST_DESCRIPTION = 1000  # characters
+
+
 class Problem(Exception):
     """The machine has no answer. `code`: a word of read_jobs.py; `detail`: its sentence, which is not trusted."""
 
@@ -281,6 +284,17 @@ def parse_log(output: bytes, *, offset: int, limit: int) -> JobLog:
     attempt = _integer(answer, "attempt", 1, MOST_ATTEMPTS)
     chunk = LogChunk(offset=start, size=size, data=data[: max(0, size - start)])
     return JobLog(chunk, attempt, answer.get("over") is True)
+
+
+def parse_description(output: str) -> str:
+    """Parse the answer of `scripts.jobs` to a request for the description of an experiment, as one printable line.
+
+    Raises Problem, Unreadable.
+    """
+    text = _object(_only_line(output)).get("description")
+    if not isinstance(text, str):
+        raise Unreadable("a description", output)
+    return printable.line(" ".join(text.split()), MOST_DESCRIPTION)
 
 
 def _only_line(output: str) -> str:

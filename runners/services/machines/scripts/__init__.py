@@ -424,7 +424,9 @@ def search_log(
         context=context,
         block=SEARCH_BLOCK,
         seconds=seconds,
-        **_counting(seconds),
+        count_limit=COUNTED_BYTES,
+        count_until=seconds,
+        count_seconds=max(1, seconds // 2),
     )
 
 
@@ -433,12 +435,14 @@ def count_lines(key: str, end: int, *, seconds: int) -> str:
 
     NUMBER is `-` if it would take too long to count them. Exit code NO_LOG: the log does not exist.
     """
-    return _filled("count_lines", key=key, end=end, **_counting(seconds))
-
-
-def _counting(seconds: int) -> dict[str, int]:
-    """Return the bounds of `log_part.sh`: no count begins after `seconds`, or takes longer than half of it."""
-    return {"count_limit": COUNTED_BYTES, "count_until": seconds, "count_seconds": max(1, seconds // 2)}
+    return _filled(
+        "count_lines",
+        key=key,
+        end=end,
+        count_limit=COUNTED_BYTES,
+        count_until=seconds,
+        count_seconds=max(1, seconds // 2),
+    )
 
 
 def _tree(name: str) -> ast.Module:

@@ -21,6 +21,7 @@ MOST_JOBS = 200000
 MOST_ATTEMPTS = 50  # of one job
 MOST_NAMES = 50  # failed jobs in counts
 MOST_SECTIONS = 200
+MOST_DESCRIPTION = 1000  # characters
 MOST_TEXT = 255  # characters of one value
 STATUSES = {
     -3: "SUSPENDED",
@@ -564,6 +565,33 @@ def answer_log(request: dict[str, Any], write: Any) -> None:
         left -= len(part)
 
 
+def answer_description(request: dict[str, Any], write: Any) -> None:
+    """Write the description of an experiment in Autosubmit's database; empty: there is none, or it cannot be read.
+
+    Source: `DB_PATH` and the table `experiment` of Autosubmit 3.14 to 4.1.17.
+    """
+    configuration = _configuration(request["base"], request.get("key") or "")
+    folder = configuration.get(("database", "path")) or experiments_root(configuration)
+    path = os.path.join(folder, configuration.get(("database", "filename")) or "autosubmit.db")
+    text: Any = None
+    try:
+        import sqlite3
+
+        os.close(open_file(path))
+        uri = "file:%s?mode=ro" % path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        database = sqlite3.connect(uri, uri=True, timeout=1)
+        try:
+            row = database.execute("SELECT description FROM experiment WHERE name = ?", [request["expid"]]).fetchone()
+            text = row[0] if row else None
+        finally:
+            database.close()
+    except (ImportError, OSError, ValueError):
+        pass
+    except sqlite3.Error:  # locked, no such table, or not a database
+        pass
+    write(request.get("key"), {"description": text[:MOST_DESCRIPTION] if isinstance(text, str) else ""})
+
+
 def _open_log(experiment: Experiment, name: str, file: str | None, stream: str, is_last: bool) -> int:
     """Open a log of a job. It is a file in the experiment's folder of logs: no link is followed there.
 
@@ -593,6 +621,7 @@ ANSWERS = {
     "selection": answer_selection,
     "log": answer_log,
     "failures": answer_failures,
+    "description": answer_description,
 }
 
 
