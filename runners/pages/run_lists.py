@@ -34,7 +34,7 @@ from runners_project.shared_calls import SharedCalls, StillUnderWay
 ACTIVE_SHOWN = 200
 RECENT_SHOWN = 25
 ATTENTION_SHOWN = 25
-ATTENTION_KEPT = 100  # for each reason, so that a person's own ones are found among them
+ATTENTION_KEPT = 100  # more than are shown, so that a person's own ones are found among them
 MACHINES_SHOWN = 10
 MINE_KEPT = 400  # newest runs of one person among which their lists are found
 RECENT = timedelta(days=14)
@@ -45,7 +45,7 @@ PATIENCE = 5.0  # seconds that a request waits for another request that makes th
 ANSWER_WAIT = 1.0  # seconds that a poll waits for the machines that it asks
 MOST_VIEWS = 64  # cached lists, one for each set of visible runs; lists with 225 rows take about 350 kB
 MOST_POLLS = 4096  # sessions whose last poll is remembered
-POLL_SECONDS = 15.0  # for which it is
+POLL_SECONDS = 60.0  # for which it is
 UNUSED = ("detail", "modules", "command_params", "restart", "cancel", "restart_detail", "restart_key")
 
 
@@ -262,39 +262,36 @@ def needs_attention(run: RunnerRun) -> bool:
     return bool(run.silent_since or run.log_too_large or is_stop_over)
 
 
-def _of_everybody(visible: Any) -> tuple[list[RunnerRun], bool, list[RunnerRun], list[RunnerRun]]:
-    """Return the newest active runs, whether there are more, the newest ends in trouble, and the last ends."""
+def _of_everybody(visible: Any) -> tuple[list[RunnerRun], bool, list[int], list[RunnerRun]]:
+    """Return the newest active runs, whether there are more, the numbers of the last ends in trouble, the last ends."""
     since = timezone.now() - RECENT
     active = list(visible.active().order_by("-id")[: ACTIVE_SHOWN + 1])
-    trouble: list[RunnerRun] = []
+    trouble: list[int] = []
     for reason in TROUBLE:  # each query reads one part of an index
-        trouble += visible.filter(reason=reason).order_by("-id")[:ATTENTION_KEPT]
-    recent = list(visible.ended_since(since)[: RECENT_SHOWN + ATTENTION_KEPT])
-    ended = [run for run in trouble if run.finished and run.finished >= since]
-    return active[:ACTIVE_SHOWN], len(active) > ACTIVE_SHOWN, ended, recent
+        newest = visible.filter(reason=reason).order_by("-id").values_list("pk", "finished")[:ATTENTION_KEPT]
+        trouble += [pk for pk, finished in newest if finished and finished >= since]
+    recent = list(visible.ended_since(since)[: RECENT_SHOWN + ATTENTION_SHOWN])
+    return active[:ACTIVE_SHOWN], len(active) > ACTIVE_SHOWN, trouble, recent
 
 
-def _of_person(visible: Any, person: str) -> tuple[list[RunnerRun], bool, list[RunnerRun], list[RunnerRun]]:
+def _of_person(visible: Any, person: str) -> tuple[list[RunnerRun], bool, list[int], list[RunnerRun]]:
     """The same for the runs that one person has started."""
     since = timezone.now() - RECENT
     active = list(visible.active().filter(started_by=person).order_by("-id")[: ACTIVE_SHOWN + 1])
     newest = visible.filter(started_by=person).order_by("-id")[:MINE_KEPT]
     ended = [run for run in newest if run.finished and run.finished >= since and not run.is_active]
     ended.sort(key=lambda run: run.finished or since, reverse=True)
-    trouble = [run for run in ended if run.reason in TROUBLE]
-    return active[:ACTIVE_SHOWN], len(active) > ACTIVE_SHOWN, trouble, ended[: RECENT_SHOWN + ATTENTION_KEPT]
+    trouble = [run.pk for run in ended if run.reason in TROUBLE]
+    return active[:ACTIVE_SHOWN], len(active) > ACTIVE_SHOWN, trouble, ended[: RECENT_SHOWN + ATTENTION_SHOWN]
 
 
-def _without_newer(ended: Iterable[RunnerRun]) -> list[RunnerRun]:
-    """Leave out runs whose experiment has been run again, or deleted, since. The last end comes first."""
-    found = {run.pk: run for run in ended if not run.superseded}
-    if not found:
+def _without_newer(numbers: list[int]) -> list[RunnerRun]:
+    """Return runs whose experiment was neither run again nor deleted since. The last end comes first."""
+    if not numbers:
         return []
     same = RunnerRun.objects.filter(expid=OuterRef("expid"), installation=OuterRef("installation"))
-    newer = same.filter(pk__gt=OuterRef("pk"))
-    last = RunnerRun.objects.filter(~Exists(newer), pk__in=list(found)).values_list("pk", flat=True)
-    runs = [found[pk] for pk in last]
-    return sorted(runs, key=lambda run: (run.finished or run.created, run.pk), reverse=True)
+    runs = RunnerRun.objects.filter(~Exists(same.filter(pk__gt=OuterRef("pk"))), pk__in=numbers, superseded=False)
+    return list(runs.defer(*UNUSED).order_by("-finished", "-id")[:ATTENTION_KEPT])
 
 
 def _machines(unreachable: Iterable[RunnerRun]) -> str:

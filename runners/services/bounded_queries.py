@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
 
@@ -60,3 +61,17 @@ def count(rows: QuerySet[Any], most: int, seconds: float) -> int | None:
             return rows.order_by()[: most + 1].count()
     except TooSlow:
         return None
+
+
+def count_groups(rows: QuerySet[Any, tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Return how often each pair of values occurs in a `values_list` of two columns, which may have a limit.
+
+    Django cannot group the rows of a query that has a limit.
+    """
+    try:
+        sql, params = rows.query.sql_with_params()
+    except EmptyResultSet:  # the filters contradict each other
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(f"WITH pairs (a, b) AS ({sql}) SELECT a, b, COUNT(*) FROM pairs GROUP BY a, b", params)  # noqa: S608
+        return {(first, second): number for first, second, number in cursor.fetchall()}
