@@ -1,8 +1,8 @@
 """`make bench-servers`: compare gunicorn, Granian and waitress with this service, alone and behind nginx.
 
 Every server gets the same clients: many that request a status, and slow ones that hold connections while a healthy
-client sends requests. nginx has the README's configuration, so it reads headers and bodies before it forwards a
-request. If nginx is not installed, its columns are left out, and the table says so.
+client sends requests. nginx has the configuration of docs/deployment.md, so it reads headers and bodies before it
+forwards a request. If nginx is not installed, its columns are left out, and the table says so.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ http {{
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   server {{
     listen 127.0.0.1:{port};
-    {readme}
+    {documented}
   }}
 }}
 """
@@ -62,8 +62,9 @@ INTRODUCTION = """\
 `make bench-servers`: this service under three servers, {workers} processes with {threads} threads each (waitress: one
 process with as many). SQLite, protection off. Statuses of an ended run by wrk on the same machine, measured in turns.
 In the rows below them a healthy client asks {probes} times, one after the other, while slow clients hold their
-connections: median and maximum; it waits {deadline:g} s for each answer. nginx has the README's configuration. The
-choice: [decisions/2026-11-26-gunicorn-behind-nginx.md](decisions/2026-11-26-gunicorn-behind-nginx.md).{nginx}
+connections: median and maximum; it waits {deadline:g} s for each answer. nginx has the configuration of
+[server and proxy](deployment.md). The choice:
+[decisions/2026-11-26-gunicorn-behind-nginx.md](decisions/2026-11-26-gunicorn-behind-nginx.md).{nginx}
 """
 MISSING = " **nginx is not installed on this machine, so its columns were left out.**"
 
@@ -112,10 +113,10 @@ def proxy(folder: Path, upstream: int) -> Iterator[int]:
     folder.mkdir()
     port = free_port()
     config = folder / "nginx.conf"
-    found = re.search(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert found, "the README has no configuration of nginx"
-    readme = found[1].replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")
-    config.write_text(NGINX.format(folder=folder, port=port, readme=readme))
+    found = re.search(r"```nginx\n(.*?)```", (ROOT / "docs/deployment.md").read_text(), re.DOTALL)
+    assert found, "docs/deployment.md has no configuration of nginx"
+    documented = found[1].replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")
+    config.write_text(NGINX.format(folder=folder, port=port, documented=documented))
     process = start([nginx, "-p", str(folder), "-c", str(config), "-g", "daemon off;"], log=folder / "nginx.out")
     try:
         wait_for(lambda: is_listening(port), 20, what=f"nginx; its log is {folder}/nginx.out")

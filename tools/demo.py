@@ -322,8 +322,9 @@ def run() -> None:
         say(f"  admin               {server.url}/admin/     login: admin   password: {password}")
         say(f"  API documentation   {server.url}/docs")
         say(f"  an API token        {token}   (of the user demo, for a day)")
-        say("\nTry:\n" + Client(server.url, "").as_curl("GET", "/v4/runners/configuration/profiles", None)[2:])
-        say(f"\nThe profile is {PROFILE}; Autosubmit lives in {shown(site.home)}/autosubmit.")
+        say("\nTo use the API as the README does, paste this line into another terminal:\n")
+        say(f"export BASE_URL={server.url} TOKEN={token} PROFILE={PROFILE}")
+        say(f"\nAutosubmit lives in {shown(site.home)}/autosubmit.")
         code = server.process.wait()
         raise Failure(f"The server ended by itself with {code}. The end of its log:\n{server.log_end()}")
 

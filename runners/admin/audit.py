@@ -39,6 +39,8 @@ COMMANDS = (  # the names that callers pass to `audited`: Autosubmit's commands,
     *("revoke-ssh-certificates", "abandon-run", "run-again", "cancel-restart", "clean-runs"),
     "device-login",
     *("approve-host-authority", "forget-host-authority", "test-webhook"),
+    *("ask-machine", "forget-machine", "announce-maintenance", "end-maintenance"),
+    *("change-password", "create-token", "revoke-token", "set-preferred-username"),
     *("change-configuration", "write-configuration", "restore-configuration"),
 )
 

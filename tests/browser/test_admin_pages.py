@@ -345,7 +345,7 @@ def test_a_new_admin_makes_the_keys_in_the_first_steps(
     expect(steps.locator("[data-step=key]")).to_contain_text("to do")
     expect(steps.locator("[aria-current=step]")).to_have_attribute("data-step", "key")
     check_accessible(page)
-    keep(page, "admin-first-steps")
+    keep(page, "admin-first-steps", full=False)
     steps.get_by_role("link", name="Service keys").first.click()
     page.get_by_role("button", name="Make the SSH key").click()
     line = page.locator("#line-key")

@@ -96,13 +96,13 @@ def test_every_environment_variable_is_documented_and_every_documented_one_is_re
 
 
 def test_the_documented_server_starts_and_lets_every_command_end() -> None:
-    readme = (ROOT / "README.md").read_text()
-    found = re.search(r"^gunicorn (.+)$", readme, re.MULTILINE)
+    document = (ROOT / "docs/deployment.md").read_text()
+    found = re.search(r"^gunicorn (.+)$", document, re.MULTILINE)
     assert found
     words = found[1].split()
     graceful = float(words[words.index("--graceful-timeout") + 1])
     assert graceful > max(settings.RUNNERS_COMMAND_TIMEOUT, settings.RUNNERS_CANCEL_TIMEOUT)
-    proxy = re.search(r"proxy_read_timeout (\d+)s", readme)
+    proxy = re.search(r"proxy_read_timeout (\d+)s", document)
     assert proxy and float(proxy[1]) <= graceful
     assert "--no-control-socket" in words
     environment = {**os.environ, "SECRET_KEY": "of the test run, signs nothing of value"}
