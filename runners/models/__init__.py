@@ -13,6 +13,7 @@ from runners.models.machine import Machine as Machine
 from runners.models.machine import Maintenance as Maintenance
 from runners.models.mail import Mail as Mail
 from runners.models.mail import MailSubscription as MailSubscription
+from runners.models.node import NodeCommand as NodeCommand
 from runners.models.operation import IdempotencyRecord as IdempotencyRecord
 from runners.models.operation import Operation as Operation
 from runners.models.operation import OperationStatus as OperationStatus

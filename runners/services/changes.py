@@ -30,7 +30,13 @@ NOT_CONFIGURATION = frozenset(
     {
         *("admin.LogEntry", "auth.Permission", "contenttypes.ContentType", "sessions.Session"),
         *("runners.RunnerRun", "runners.Operation", "runners.IdempotencyRecord", "runners.AuditRecord"),
-        *("runners.WebhookDelivery", "runners.SignInAttempts", "runners.Heartbeat", "runners.SeenForeignRun"),
+        *(
+            "runners.WebhookDelivery",
+            "runners.SignInAttempts",
+            "runners.Heartbeat",
+            "runners.NodeCommand",
+            "runners.SeenForeignRun",
+        ),
         "runners.DeviceLogin",  # logins in progress; the token that each makes is recorded
         *("runners.MailSubscription", "runners.Mail"),  # what people want to be told, and what they were told
         "runners.Machine",  # which machines answer

@@ -22,8 +22,9 @@ from django.utils import timezone
 
 from runners.models import Heartbeat, RunnerRun
 from runners.services import mail, outbox, own_process
+from runners.services.nodes import WORKER, has_tasks
 
-WATCH = "watch_runs"
+WATCH = WORKER
 SHARED_FOR = 1.0  # seconds for which a process caches a report
 MIGRATED_FOR = 60.0  # seconds for which the result "no migration is pending" is cached
 LATE_AFTER = 3  # intervals without a heartbeat of a watch
@@ -178,11 +179,6 @@ def _missing_nodes(now: datetime) -> list[Finding]:
 def is_late(beat: Heartbeat, now: datetime) -> bool:
     """Return True if the process of the heartbeat has missed several of its rounds."""
     return now - beat.seen > LATE_AFTER * timedelta(seconds=beat.interval) + SLACK
-
-
-def has_tasks() -> bool:
-    """Return True if workers share their work as tasks in the database (PostgreSQL)."""
-    return apps.is_installed("procrastinate.contrib.django")
 
 
 def task_counts() -> dict[str, int]:

@@ -28,6 +28,7 @@ from runners.services.machines.answers import Unreadable
 from runners.services.machines.probe import Identity, Probe, ProbeTarget
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
+from runners.services.nodes import NodeRunner, is_elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def runner_of(run: DetachedCommand) -> Runner:
         config = run.runner_config
         if config.target.uses_person and not run.is_active and not is_still_mapped(run, config):
             config = replace(config, target=config.target.for_person(""))
-        return get_runner(config)
+        return NodeRunner(config, run.node) if is_elsewhere(run.node) else get_runner(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunnerUnreachable(
             f"The stored configuration of {run} cannot be read ({type(error).__name__}), so its machine is not known. "

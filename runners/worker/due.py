@@ -19,7 +19,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from runners.models import DetachedCommand, Heartbeat
-from runners.services import audit, idempotency, interrupted, restarting, retention, watching
+from runners.services import audit, idempotency, interrupted, nodes, restarting, retention, watching
 from runners.services import mail as outbox_of_mail
 from runners.webhooks import delivery, mail
 from runners_project import metrics
@@ -81,6 +81,7 @@ def find() -> list[Work]:
     """Return all work that is due now. Raises DatabaseError, InterfaceError."""
     found = [Work("upkeep"), *find_machines(), *find_messages()]
     found += [Work("restart", (str(run.pk),), node_queue(run.node)) for run in restarting.due()]
+    found += [Work("node", (str(number),), node_queue(settings.RUNNERS_NODE)) for number in nodes.waiting()]
     if is_retention_due():
         found.append(Work("retention"))
     return found
@@ -133,6 +134,12 @@ def _upkeep(voice: Voice) -> None:
     interrupted.mark_all()
     audit.mark_interrupted()
     idempotency.clean()
+    nodes.delete_old()
+
+
+def _node(voice: Voice, number: str) -> None:
+    """Execute a command for another node."""
+    nodes.execute(int(number))
 
 
 def _retention(voice: Voice) -> None:
@@ -164,6 +171,7 @@ FUNCTIONS: dict[str, Callable[..., bool | None]] = {
     "restart": _restart,
     "upkeep": _upkeep,
     "retention": _retention,
+    "node": _node,
 }
 
 

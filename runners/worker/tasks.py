@@ -19,7 +19,7 @@ from procrastinate import App
 from procrastinate.contrib.django import app
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
-from runners.services import outbox
+from runners.services import nodes, outbox
 from runners.worker import due
 from runners.worker.due import Silent, Voice, Work
 
@@ -49,6 +49,7 @@ def register(procrastinate: App) -> None:
     for name in due.FUNCTIONS:
         procrastinate.task(name=name)(_task_of(name))
     outbox.inserted.connect(_prompt_delivery, dispatch_uid="prompt_delivery")
+    nodes.inserted.connect(_prompt_node, dispatch_uid="prompt_node")
 
 
 def _task_of(name: str) -> Callable[..., None]:
@@ -100,6 +101,14 @@ def defer(work: Work, *, at: datetime | None = None, silences: int = 0) -> bool:
     except AlreadyEnqueued:
         return False
     return True
+
+
+def _prompt_node(number: int, node: str, **_: object) -> None:
+    """Let the worker of another node execute a command. Without this, its next sweep finds the command."""
+    try:
+        defer(Work("node", (str(number),), due.node_queue(node)))
+    except LOST as error:
+        logger.warning("Command %s of node %s is not prompted: %s", number, node, error)
 
 
 def _prompt_delivery(webhooks: list[int], **_: object) -> None:

@@ -142,3 +142,41 @@ def test_lost_and_doubled_tasks_do_no_harm(
     assert len(receiver.requests) == 1
     rows: Any = postgres.sql("SELECT count(*), min(reason) FROM runners_runnerrun", database)
     assert rows == "1|killed"
+
+
+def test_a_local_run_belongs_to_the_node_that_has_started_it(
+    app: AppServer,
+    make_app: Callable[..., AppServer],
+    account: StubAccount,
+    postgres: Postgres,
+    database: str,
+    work: Callable[..., Worker],
+) -> None:
+    """The other node names the node, and lets its worker read the log and stop the run."""
+    other = make_app(account=account, env={"DATABASE_URL": postgres.url(database), "RUNNERS_NODE": "two"})
+    start_run(app, None)
+    number = str(postgres.sql("SELECT id FROM runners_runnerrun", database))
+    body = {"expid": EXPID}
+    refused = other.post(COMMAND + "stop-experiment", body)
+    assert (refused.status, refused.body["code"]) == (502, "runner_unreachable"), refused.body
+    assert "node one of this service, whose worker is not running" in refused.body["detail"]
+
+    def is_unconfirmed() -> bool:
+        status = other.post(COMMAND + "get-runner-run-status", body).body
+        return (status["status"], status["reachable"]) == ("ACTIVE", False)
+
+    wait_for(is_unconfirmed, 20, what="a status that is not confirmed")
+    work("two", 1)
+
+    def warnings() -> list[str]:
+        return [each["code"] for each in other.get("/readyz").body["warnings"]]
+
+    wait_for(lambda: warnings() == ["node_missing"], 30, what="the worker of the other node")
+    work("one", 1)
+    wait_for(lambda: warnings() == [], 30, what="the worker of the node")
+    log = other.get(f"/v4/runners/runs/{number}/log")
+    assert log.status == 200, log.body
+    stopped = other.post(COMMAND + "stop-experiment", body)
+    assert stopped.status == 200, stopped.body
+    assert postgres.sql("SELECT status, reason FROM runners_runnerrun", database) == "TERMINATED|stopped"
+    assert postgres.sql("SELECT count(*) FROM runners_nodecommand", database) == "0"

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError
 
 from runners.models import DetachedCommand, Operation, RunnerRun
-from runners.services import health, lifecycle
+from runners.services import health, lifecycle, nodes
 from runners.worker import due, embedded
 from runners.worker.due import Work
 from runners.worker.embedded import EmbeddedWorker
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         self.stdout.write(self.greeting.format(interval=interval))
         self.stdout.flush()
         beat = health.Beat(health.WATCH, interval)
-        if health.has_tasks():
+        if nodes.has_tasks():
             from runners.worker import distributed  # its models exist with PostgreSQL only
 
             distributed.run(self, stop, interval, beat.beat, self.find)

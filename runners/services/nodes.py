@@ -1,0 +1,173 @@
+"""LOCAL runs of other nodes of this service: their scripts are executed by the worker of the node that has the run.
+
+Nodes share a database. A node that wants something of another node inserts a NodeCommand; the worker of that node
+executes it as it executes its own. So stops, logs and probes need no other code. Only with PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core import signing
+from django.dispatch import Signal
+from django.utils import timezone
+
+from profiles.config import RunnerConfig
+from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError, RunnerUnreachable
+from runners.models import Heartbeat, NodeCommand
+from runners.services.machines.local import LocalRunner
+from runners.services.machines.runner import CLIENT_GRACE, CommandResult
+
+logger = logging.getLogger(__name__)
+
+WORKER = "watch_runs"  # the kind of the heartbeats of workers
+SALT = "runners.services.nodes"
+TO_BEGIN = 5.0  # seconds that a worker has to begin a command; a worker looks for commands each second
+SILENT_AFTER = timedelta(seconds=60)  # without a heartbeat
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.25  # seconds between two reads of the answer
+KEPT = timedelta(hours=1)
+inserted = Signal()  # after the insert of a command; `number`, `node`
+ERRORS: dict[str, type[RunnerServiceError]] = {
+    each.__name__: each for each in (RunnerUnreachable, CommandTimedOut, OutcomeUnknown)
+}
+
+
+def has_tasks() -> bool:
+    """Return True if workers share their work as tasks in the database (PostgreSQL)."""
+    return apps.is_installed("procrastinate.contrib.django")
+
+
+def is_elsewhere(node: str) -> bool:
+    """Return True if commands of this node run on the machine of another node. An empty node is everywhere."""
+    return bool(node) and node != settings.RUNNERS_NODE and has_tasks()
+
+
+class NodeRunner(LocalRunner):
+    """The machine of another node of this service."""
+
+    def __init__(self, config: RunnerConfig, node: str) -> None:
+        super().__init__(config)
+        self.node = node
+
+    @property
+    def where(self) -> str:
+        return f"node {self.node} of this service"
+
+    def execute(
+        self, script: str, *, timeout: float, stdin: bytes = b"", login: bool = False, until: str = ""
+    ) -> CommandResult:
+        """Let the worker of the node execute the script. Raises the errors of `Runner.execute`."""
+        self._require_worker()
+        start = time.monotonic()
+        request = {
+            "config": self.config.as_dict(),
+            "script": script,
+            "timeout": timeout,
+            "stdin": base64.b64encode(stdin).decode(),
+            "login": login,
+            "until": until,
+        }
+        command = NodeCommand.objects.create(node=self.node, request=_signed(request))
+        inserted.send(NodeCommand, number=command.pk, node=self.node)
+        try:
+            return self._answer_of(command, start, timeout)
+        finally:
+            NodeCommand.objects.filter(pk=command.pk).delete()
+
+    def _require_worker(self) -> None:
+        newest = Heartbeat.objects.filter(kind=WORKER, node=self.node).order_by("-seen").first()
+        if newest is None or timezone.now() - newest.seen > SILENT_AFTER:
+            seen = f"was last seen at {newest.seen:%Y-%m-%d %H:%M:%S} UTC" if newest else "is not running"
+            raise RunnerUnreachable(
+                f"This run is on node {self.node} of this service, whose worker {seen}. Nothing was executed there. "
+                f"Start the worker of that node."
+            )
+
+    def _answer_of(self, command: NodeCommand, start: float, timeout: float) -> CommandResult:
+        mine = NodeCommand.objects.filter(pk=command.pk)
+        pause, end = FIRST_PAUSE, start + timeout + CLIENT_GRACE
+        while True:
+            row = mine.values("begun", "answer").first()
+            if row and row["answer"]:
+                return _result(signing.loads(row["answer"], salt=SALT))
+            now = time.monotonic()
+            if row and row["begun"] is None and now > start + TO_BEGIN and mine.filter(begun=None).delete()[0]:
+                raise RunnerUnreachable(
+                    f"This run is on node {self.node} of this service. The worker of that node did not begin within "
+                    f"{TO_BEGIN:g} s; nothing was executed there."
+                )
+            if row is None or now > end:
+                raise OutcomeUnknown(
+                    f"This run is on node {self.node} of this service, whose worker did not answer in time. It may "
+                    f"have executed the command."
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def execute(number: int) -> None:
+    """Execute a command for another node, unless it was begun before or its time is over.
+
+    Raises DatabaseError, InterfaceError.
+    """
+    command = NodeCommand.objects.filter(pk=number, node=settings.RUNNERS_NODE).first()
+    if command is None or not NodeCommand.objects.filter(pk=number, begun=None).update(begun=timezone.now()):
+        return
+    try:
+        request = signing.loads(command.request, salt=SALT)
+    except signing.BadSignature:
+        logger.error("%s was not inserted by this service: its signature is not valid.", command)
+        return
+    answer: dict[str, Any]
+    try:
+        result = LocalRunner(RunnerConfig.from_dict(request["config"])).execute(
+            request["script"],
+            timeout=request["timeout"],
+            stdin=base64.b64decode(request["stdin"]),
+            login=request["login"],
+            until=request["until"],
+        )
+        answer = {
+            "exit_code": result.exit_code,
+            "stdout": base64.b64encode(result.stdout).decode(),
+            "stderr": base64.b64encode(result.stderr).decode(),
+            "duration": result.duration,
+            "truncated": result.truncated,
+        }
+    except RunnerServiceError as error:
+        known = next((name for name, kind in ERRORS.items() if isinstance(error, kind)), RunnerUnreachable.__name__)
+        answer = {"error": known, "detail": error.detail}
+    NodeCommand.objects.filter(pk=number).update(answer=_signed(answer))
+
+
+def delete_old() -> None:
+    """Delete commands whose sender has died."""
+    NodeCommand.objects.filter(created__lt=timezone.now() - KEPT).delete()
+
+
+def waiting() -> list[int]:
+    """Return the numbers of this node's commands that nobody has begun."""
+    return list(NodeCommand.objects.filter(node=settings.RUNNERS_NODE, begun=None).values_list("pk", flat=True))
+
+
+def _signed(value: dict[str, Any]) -> str:
+    return signing.dumps(value, salt=SALT, compress=True)
+
+
+def _result(answer: dict[str, Any]) -> CommandResult:
+    """Return the result in an answer, or raise its error."""
+    if "error" in answer:
+        raise ERRORS[answer["error"]](answer["detail"])
+    return CommandResult(
+        answer["exit_code"],
+        base64.b64decode(answer["stdout"]),
+        base64.b64decode(answer["stderr"]),
+        answer["duration"],
+        answer["truncated"],
+    )
