@@ -29,6 +29,14 @@ MOST_SHOWN = 500  # machines of a list, and runs of a machine
 
 ANSWERS, NO_ANSWER, LOGIN_FAILS, UNKNOWN = "answers", "no_answer", "login_fails", "unknown"
 
+# What the last error of a machine means, in words for people.
+ERROR_WORDS = {
+    "runner_unreachable": "It could not be reached",
+    "authentication_failed": "It rejected the login of the service",
+    "host_key_unknown": "Its host key is not trusted yet",
+    "host_key_changed": "Its host key has changed",
+}
+
 
 @dataclass(slots=True)
 class SeenMachine:
@@ -55,6 +63,12 @@ class SeenMachine:
     def since(self) -> datetime | None:
         """Return since when it is in this state."""
         return self.row.last_error_at if self.state == LOGIN_FAILS else self.row.since
+
+    @property
+    def error_words(self) -> str:
+        """Return what the last error means; empty if there was none."""
+        code = self.row.last_error_code
+        return ERROR_WORDS.get(code, "It could not be used") if code else ""
 
     @property
     def current(self) -> Maintenance | None:

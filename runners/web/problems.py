@@ -131,9 +131,6 @@ PROBLEM_TYPES_BY_CODE = {
 }
 
 
-TITLES = {code: problem_type.title for code, problem_type in PROBLEM_TYPES_BY_CODE.items()}
-
-
 def problem_type_of(error: BaseException) -> ProblemType | None:
     """Return the table's entry for the nearest class in the MRO of an error; None for a bug."""
     return next((PROBLEM_TYPES[cls] for cls in type(error).__mro__ if cls in PROBLEM_TYPES), None)

@@ -108,7 +108,7 @@ def test_a_token_is_made_copied_used_and_revoked(
         page.go_back()
     page.goto(f"{stub_site.url}/account")
     assert text not in page.content()
-    expect(page.get_by_role("cell", name="my <script> laptop")).to_be_visible()
+    expect(page.get_by_role("cell", name="my <script> laptop", exact=True)).to_be_visible()
     page.get_by_role("button", name="Revoke my <script> laptop").click()
     expect(page.get_by_text("is revoked")).to_be_visible()
     asked = page.request.get(

@@ -133,6 +133,17 @@ def test_a_machine_that_cannot_be_reached(cli: Cli, account: StubAccount, sshd: 
     assert "FAILED" in cli("check", "--profile", "THERE", expect=Exit.FAILED)
 
 
+def test_a_machine_in_maintenance_refuses_with_the_text_of_the_admin(
+    cli: Cli, app: AppServer, account: StubAccount
+) -> None:
+    account.experiment("a001")
+    announce = "from runners.models import Maintenance as M; M.objects.create(machine='localhost', text='New disks')"
+    app.manage("shell", "-v0", "-c", announce)
+    cli("run", *HERE, "a001", expect=Exit.UNREACHABLE)
+    assert "New disks" in cli.told
+    assert account.calls("run") == []
+
+
 def test_a_create_survives_a_server_that_is_killed(cli: Cli, app: AppServer, account: StubAccount) -> None:
     """The client retries with the same key and prints the id of the only experiment."""
     account.control("expid", SLEEP=5)

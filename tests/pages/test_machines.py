@@ -110,7 +110,7 @@ def test_answers_failures_and_rejected_logins_are_stored_once_each(browser: Clie
     assert (row.is_answering, row.since) == (True, since)
     page = text_of(browser, "/machines/a.example")
     assert "LOGIN FAILS" in page
-    assert "SSH authentication failed on the machine" in page
+    assert "It rejected the login of the service" in page
     assert "p12345" not in page  # the words may name an account: only staff reads them
     assert "p12345" in text_of(admin(), "/machines/a.example")
     fail(RunnerUnreachable("ops@a.example:22: no route to host"))

@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from profiles.models import EndpointToggle, RunnerProfile
 from runners.commands import run_log
-from runners.models import AuditRecord, RunnerRun, Webhook, WebhookDelivery
+from runners.models import AuditRecord, Maintenance, RunnerRun, Webhook, WebhookDelivery
 from runners.services import probing, restart_plans, restarting, starting
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.probe import cannot_tell
@@ -131,6 +131,20 @@ def test_a_run_is_started_again_after_a_reboot(start: Start, account: StubAccoun
     assert (event["restarted"], event["runner_id"], event["previous_run"]) == (True, new.pk, old.pk)
     restart_due()
     assert RunnerRun.objects.count() == 2
+
+
+def test_a_restart_waits_for_the_end_of_a_maintenance(start: Start, expid: str) -> None:
+    old = reboot(start())
+    announced = Maintenance.objects.create(machine="localhost", text="New disks")
+    said: list[str] = []
+    restart_due(said.append)
+    assert "cannot be started again yet" in said[0]
+    assert "New disks" in said[0]
+    assert not AuditRecord.objects.filter(detail__startswith="automatic restart").exists()
+    announced.delete()
+    make_due(old)
+    restart_due()
+    assert newest(expid).previous_run == old.pk
 
 
 def test_a_run_is_started_again_after_a_platform_could_not_be_reached(start: Start, expid: str) -> None:

@@ -14,14 +14,13 @@ from runners.api.machines.serializers import AnnounceRequest
 from runners.exceptions import NotPermitted
 from runners.models import TokenScope
 from runners.services import machine_list, maintenance
-from runners.web.problems import TITLES
 
 
 def fields_of(machine: machine_list.SeenMachine) -> dict[str, Any]:
     row = machine.row
     error = {
         "code": row.last_error_code,
-        "title": TITLES.get(row.last_error_code, row.last_error_code),
+        "title": machine.error_words,
         "at": row.last_error_at,
     }
     return {

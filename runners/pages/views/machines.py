@@ -20,7 +20,7 @@ from runners.pages.base import PageView
 from runners.services import access, login_lines, machine_list, maintenance, stop_together
 from runners.web.audit import audit_command
 from runners.web.client_address import AUDIT_LIMIT, client_address
-from runners.web.problems import TITLES, error_context, with_retry_after
+from runners.web.problems import error_context, with_retry_after
 
 ANNOUNCE, END, FORGET = "runners.add_maintenance", "runners.delete_maintenance", "runners.delete_machine"
 MOST_RUNS = 500  # runs that the page of a machine lists
@@ -51,7 +51,7 @@ def shown(machine: machine_list.SeenMachine, user: Any) -> dict[str, Any]:
         "name": machine.name,
         "label": "this machine" if machine.name == machine_list.LOCALHOST else machine.name,
         "state": machine.state,
-        "error_title": TITLES.get(row.last_error_code, ""),
+        "error_title": machine.error_words,
         "error_words": words,
         "lines": login_lines.lines_for(user) if machine.state == machine_list.LOGIN_FAILS else None,
     }
