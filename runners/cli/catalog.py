@@ -32,7 +32,7 @@ SHORT_NAMES = {
     "unarchive-experiment": "unarchive",
     "delete-experiment": "delete",
 }
-POSITIONAL = {"set-job-status": ("final_status", "job_names_list")}
+POSITIONAL = {"set-job-status": {"final_status": "STATUS", "job_names_list": "JOB"}}
 # Options that each subcommand has. A parameter of the same name gets the prefix `command-`.
 TAKEN = {
     *("profile", "param", "dry-run", "idempotency-key", "interval", "json", "help", "url", "timeout", "patience"),
@@ -81,8 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         action: argparse.Action
         if parameter["kind"] == "flag":
             group.add_argument(option, action="store_true", **how)
-        elif name in POSITIONAL.get(command["name"], ()):
-            action = parser.add_argument(metavar=name.upper(), nargs="*" if several else None, **how)
+        elif name in POSITIONAL.get(command["name"], {}):
+            action = parser.add_argument(
+                metavar=POSITIONAL[command["name"]][name], nargs="*" if several else None, **how
+            )
             action.candidates = parameter.get("choices") or []  # type: ignore[attr-defined]  # for the completion
         else:
             nargs = "+" if several else None

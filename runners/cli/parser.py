@@ -31,6 +31,27 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
 
+    def format_usage(self) -> str:
+        self.usage = self._short_usage()
+        return super().format_usage()
+
+    def format_help(self) -> str:
+        self.usage = self._short_usage()
+        return super().format_help()
+
+    def _short_usage(self) -> str:
+        """Return the usage with the needed options and the arguments: the lists below it have the others."""
+        words = [self.prog, "[OPTION...]"]
+        for action in self._actions:
+            name = str(action.metavar or action.dest)
+            if isinstance(action, argparse._SubParsersAction):
+                words.append(f"{name} ...")
+            elif action.option_strings:
+                words += [f"{max(action.option_strings, key=len)} {name}"] if action.required else []
+            else:
+                words.append({"?": f"[{name}]", "*": f"[{name}...]"}.get(str(action.nargs), name))
+        return " ".join(words).replace("%", "%%")
+
     def error(self, message: str) -> Any:
         raise Problem(Exit.USAGE, f"{message}\nMore: {self.prog} --help", {"code": "usage"})
 

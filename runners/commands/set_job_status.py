@@ -422,7 +422,8 @@ class SetJobStatus(OneShotCommand):
     ) -> CommandOutcome:
         """Return the changes, with a warning for sections that Autosubmit left out."""
         found = read_changes(result.stdout)
-        told = output.warnings(result.stdout)
+        # A preview saves nothing, so Autosubmit's hint at its option would only confuse. A success never has it.
+        told = [words for words in output.warnings(result.stdout) if not words.startswith(_NOT_SAVED)]
         if result.truncated:
             told.append(
                 "Autosubmit's output is so long that only its end was read: more jobs were changed than `changed` and "

@@ -108,8 +108,8 @@ def test_each_bundled_command_has_a_subcommand_with_all_its_parameters(capsys: p
         words = capsys.readouterr().out
         for each in command["parameters"]:
             assert each["name"] not in TAKEN
-            is_positional = each["name"] in POSITIONAL.get(command["name"], ())
-            assert (each["name"].upper() if is_positional else f"--{each['name'].replace('_', '-')}") in words
+            positional = POSITIONAL.get(command["name"], {}).get(each["name"])
+            assert (positional or f"--{each['name'].replace('_', '-')}") in words
 
 
 def test_a_command_of_the_site_is_sent_as_the_service_describes_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,17 @@ def test_the_main_job(cli: Cli, account: StubAccount) -> None:
     cli("set-status", *HERE, expid, "READY", f"{expid}_SIM")
     commands = [call[0] for call in account.calls()]
     assert commands == ["expid", "setstatus", "create", "run", "setstatus", "run", "setstatus"]
+    preview = json.loads(cli("set-status", *HERE, expid, "READY", f"{expid}_SIM", "--preview", "--json"))
+    assert preview["message"] == "Preview: nothing was saved."
+    assert preview["warnings"] == []
+    assert "--save" not in account.calls("setstatus")[-1]
+    assert "Run successful" in cli("log", expid, "--grep", "SUCCESSFUL", "--ignore-case")
+    cli("log", expid, "--grep", "no such text", expect=Exit.FAILED)
+    assert cli("log", expid, "--lines", "1").count("\n") <= 1
+    assert cli("wait", expid, "--timeout", "30") == "COMPLETED\n"
+    assert "COMPLETED" in cli("history", expid)
+    assert "HERE" in cli("profiles")
+    assert "leaves nothing open" in cli("profiles", "HERE")
     number, *rest = cli("runs", "--expid", expid).split("\n")[1].split()
     assert number.isdigit() and rest[:2] == [expid, "COMPLETED"]
 

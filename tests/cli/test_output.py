@@ -329,7 +329,7 @@ def test_errors_name_options_and_not_members_of_the_request() -> None:
     assert words_of(run, errors={"expid": ["Wrong."], "profile_name": ["No."]}) == "EXPID: Wrong.\n--profile: No."
     assert words_of(run, errors={"restart.on": ["x"]}) == "--restart-on: x"
     status = "set-status --profile P a001 READY a001_SIM"
-    assert words_of(status, errors={"command_params.job_names_list.0": ["x"]}) == "JOB_NAMES_LIST: x"
+    assert words_of(status, errors={"command_params.job_names_list.0": ["x"]}) == "JOB: x"
     assert words_of("runs", errors={"created_after": ["x"]}) == "--created-after: x"
     assert words_of("stop a001", detail="Send `cancel_jobs: true` to cancel.") == "Use --cancel-jobs to cancel."
     text = "Profile 'X' does not exist. GET configuration/profiles lists them."
