@@ -42,3 +42,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return f"[{text}]({posixpath.relpath(inside, posixpath.dirname(source) or '.')}{anchor})"
 
     return LINK.sub(rewritten, re.sub(r"^( *```[a-z]+) .*$", r"\1", markdown, flags=re.MULTILINE))
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Give the dialog of the search a name for screen readers. The theme leaves it out."""
+    return output.replace(
+        'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
+    )
