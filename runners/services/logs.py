@@ -21,6 +21,7 @@ LOG_HEADER = 128  # bytes of RUNNERS_OUTPUT_LIMIT that are not for the log itsel
 LONGEST_CHARACTER = 4  # bytes of UTF-8
 TAIL = 64 * 1024  # bytes that a viewer gets first, and that an earlier part adds
 BEFORE = 8 * 1024  # bytes before the byte that a viewer jumps to
+UNBROKEN = 16 * 1024  # bytes of an incomplete line that a viewer gets nevertheless
 CHUNK = 256 * 1024  # most bytes of a growing log in one part for a viewer
 DOWNLOAD_CHUNK = 512 * 1024
 DOWNLOAD_LIMIT = 1024**3  # bytes
@@ -56,7 +57,8 @@ class LogPage:
             start, data = start + cut, data[cut:]
         if last and not self.ended:
             cut = data.rfind(b"\n") + 1
-            data = data[:cut] if cut or start + len(data) >= self.size else data
+            is_short = start + len(data) >= self.size and len(data) < UNBROKEN
+            data = data[:cut] if cut or is_short else data
         return LogPage(start, self.size, self.ended, data)
 
     def from_whole_character(self) -> LogPage:

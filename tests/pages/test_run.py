@@ -131,3 +131,51 @@ def test_remaining_jobs_of_an_ended_run_can_be_cancelled_on_its_page(browser: Cl
     assert "Jobs: 1 cancellation requested, may still run" in browser.get(f"/runs/{row.pk}").content.decode()
     unsaved_run(status="TERMINATED", reason="stopped").save()  # a newer run of the same experiment
     assert "Cancel its jobs" not in browser.get(f"/runs/{row.pk}").content.decode()
+
+
+def test_a_run_that_never_started_has_no_exit_code_and_no_process(browser: Client) -> None:
+    row = unsaved_run(status="TERMINATED", reason="never_started", detail="The launch failed: no such module.")
+    row.save()
+    page = browser.get(f"/runs/{row.pk}").content.decode()
+    assert "none yet" not in page and "Exit code" not in page
+    assert "none: it was never started" in page
+    assert page.count("The launch failed: no such module.") == 2  # as the reason, and for the notification
+    assert "data-log-reason" not in page
+
+
+def test_the_reason_of_an_admin_is_not_called_the_end_of_the_log(browser: Client) -> None:
+    row = unsaved_run(status="TERMINATED", reason="abandoned", detail="The node burnt down.")
+    row.save()
+    page = browser.get(f"/runs/{row.pk}").content.decode()
+    assert "An admin declared that it has ended: The node burnt down." in page
+    assert "Explanation of the end" not in page and "data-log-reason" not in page
+
+
+def test_a_failed_run_shows_one_sentence_and_the_rest_on_request(browser: Client) -> None:
+    detail = "1 of 2 jobs failed: a001_BAD (2 attempts).\nThe last lines of a001_BAD:\n  no such file"
+    row = unsaved_run(status="TERMINATED", reason="failed", exit_code=1, detail=detail, jobs={"failed": 1})
+    row.save()
+    page = browser.get(f"/runs/{row.pk}").content.decode()
+    assert '<p class="reason">1 of 2 jobs failed: a001_BAD (2 attempts).</p>' in page
+    assert '<details class="last-words"><summary' in page  # closed: the log below has the same
+    assert page.count("no such file") == 1
+    assert f'href="/runs/{row.pk}/log/raw?at=reason" data-log-reason' in page
+    end = browser.get(f"/runs/{row.pk}/end").json()
+    assert (end["active"], end["tone"], end["title"]) == (
+        False,
+        "failed",
+        f"FAILED: a001, run {row.pk} · Autosubmit Runners",
+    )
+    assert end["words"].startswith("1 of 2 jobs failed")
+
+
+def test_the_stop_of_a_run_of_another_person_names_owner_and_age(browser: Client) -> None:
+    row = unsaved_run(started_by="someone.else@climate.example.org", user="ada_l", host="login1")
+    row.save()
+    for path in (f"/runs/{row.pk}", f"/runs/{row.pk}/stop"):
+        page = browser.get(path).content.decode()
+        assert "This is not your run. <strong>someone.else@climate.example.org</strong> started it" in page
+        assert "as ada_l on login1" in page
+    type(row).objects.update(started_by="ada")
+    page = browser.get(f"/runs/{row.pk}/stop").content.decode()
+    assert "This is not your run" not in page and "You started it" in page

@@ -373,3 +373,35 @@ def test_a_folder_of_logs_that_is_a_link(local: RunnerRun, account: StubAccount)
     folder.symlink_to("/etc")
     with pytest.raises((LogNotFound, JobsUnreadable)):
         jobs.log_of(local, "a001_SIM", stream="out", limit=1000)
+
+
+# --- the description --------------------------------------------------------------------------------------------------
+
+
+def database(account: StubAccount, *rows: tuple[str, str]) -> Path:
+    path = account.home / "autosubmit" / "autosubmit.db"
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "CREATE TABLE experiment (id INTEGER PRIMARY KEY, name, type, autosubmit_version, description)"
+        )
+        connection.executemany("INSERT INTO experiment (name, description) VALUES (?, ?)", rows)
+        connection.commit()
+    return path
+
+
+def test_the_description_of_an_experiment_is_read_from_its_database(run: RunnerRun, account: StubAccount) -> None:
+    path = database(account, ("a001", "Sea ice\n\x1b[31m <b> é " + "x" * 2000), ("a002", "another"))
+    try:
+        text = jobs.description_of(run)
+        assert text.startswith("Sea ice \ufffd[31m <b> é xxx") and len(text) <= 1000
+        for content in (b"not a database", b""):
+            jobs.forget()
+            path.write_bytes(content)
+            assert jobs.description_of(run) == ""
+        jobs.forget()
+        database(account, ("a002", "another"))
+        assert jobs.description_of(run) == ""
+    finally:
+        path.unlink()

@@ -84,3 +84,10 @@ def test_each_reader_says_when_to_ask_a_busy_machine_again(
     ]
     assert [(answer.status_code, answer["Retry-After"]) for answer in answers] == [(503, "7")] * 3
     assert "3 requests wait for it." in client.get(f"/runs/{row.pk}/log").json()["problem"]
+
+
+def test_a_long_line_without_an_end_is_shown_while_it_grows(account: StubAccount) -> None:
+    row, path = make_run(account, b"x" * (logs.UNBROKEN + 1))
+    page = logs.read_lines(row)
+    assert (page.offset, len(page.data)) == (0, logs.UNBROKEN + 1)
+    assert logs.read_lines(row, offset=page.next_offset).data == b""

@@ -34,8 +34,8 @@ class ExperimentPage(PageView):
         return super().get_context_data(
             **kwargs,
             runs=runs,
-            last=runs[0] if runs else None,
-            last_progress=rows.progress_of(runs[0]) if runs else None,
+            newest=runs[0] if runs else None,
+            newest_progress=rows.progress_of(runs[0]) if runs else None,
             foreign=foreign_runs.last_seen(expid, user),
             # The linked pages of commands start with the profile that was used last.
             profile=self.request.GET.get("profile_name") or (runs[0].profile_name if runs else ""),

@@ -6,7 +6,7 @@
 const QUICK = 1000; // ms between polls while new lines arrive
 const SLOW = 3000; // ms between polls while no new lines arrive, and before a retry if the machine does not answer
 const LONGEST = 10000; // ms, the longest back-off
-const KEPT = 1024 * 1024; // bytes of the log that stay in the page; other bytes can be fetched again
+const KEPT = 512 * 1024; // bytes of the log that stay in the page; other bytes can be fetched again
 const MOST_LISTED = 100; // matches in one answer
 
 const box = document.getElementById("log");
@@ -197,7 +197,8 @@ async function look() {
   if (isAsking || isDone || isJumping) return;
   clearTimeout(timer);
   if (!isFollowing && next !== null && (!isAtEnd() || next - first > KEPT)) {
-    if (isAtEnd()) say("Paused while you scroll. Follow shows the new lines."); // keep the lines that the user reads
+    // Keep the lines that the user reads, and what a search has said.
+    if (/^(Live|Catching)/.test(status.textContent)) say("Paused while you scroll. Follow shows the new lines.");
     return;
   }
   if (document.hidden) return; // the event visibilitychange resumes the polls
@@ -223,7 +224,7 @@ async function look() {
       if (answer.note) say(answer.note);
       else if (isDone) say("The run has ended. This is the end of its log.");
       else say(isBehind ? "Catching up…" : "Live");
-      if (answer.lines.length && size - next > 4 * KEPT) clear();
+      if (isFollowing && answer.lines.length && size - next > 4 * KEPT) clear();
       if (answer.lines.length && size - next > 65536) wait = 50;
     }
   } catch (error) {
