@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, badge, block, short
 from runners.models import Mail
 from runners.services import mail
-from runners.templatetags.formatting import exact_time
+from runners.templatetags.formatting import local_time
 
 TONES = {Mail.SENT: "completed", Mail.WAITING: "active", Mail.GIVEN_UP: "failed"}
 
@@ -59,16 +59,16 @@ class MailAdmin(ReadOnlyAdmin):
         return short(row.created)
 
     @admin.display(description="written")
-    def when(self, row: Mail) -> str:
-        return exact_time(row.created)
+    def when(self, row: Mail) -> SafeString | str:
+        return local_time(row.created)
 
     @admin.display(description="sent")
-    def sent(self, row: Mail) -> str:
-        return exact_time(row.sent_at) or "not yet"
+    def sent(self, row: Mail) -> SafeString | str:
+        return local_time(row.sent_at) or "not yet"
 
     @admin.display(description="next attempt")
-    def next_time(self, row: Mail) -> str:
-        return exact_time(row.next_attempt) or "none"
+    def next_time(self, row: Mail) -> SafeString | str:
+        return local_time(row.next_attempt) or "none"
 
     @admin.display(description="text")
     def text(self, row: Mail) -> SafeString:

@@ -24,6 +24,7 @@ from runners.pages.views import (
     run_again,
     run_log,
     runs,
+    shortcuts,
     suggestions,
 )
 from runners.web.login_throttling import throttle_login
@@ -97,5 +98,6 @@ urlpatterns = [
     path("notifications/unsubscribe/<str:token>", notifications.Unsubscribe.as_view(), name="unsubscribe"),
     path("runs/<int:pk>/mail", notifications.FollowRun.as_view(), name="run-mail"),
     path("device", device.DevicePage.as_view(), name="device"),
+    path("shortcuts", shortcuts.Shortcuts.as_view(), name="shortcuts"),
     path("history", history.History.as_view(), name="history"),
 ]

@@ -135,6 +135,7 @@ class RunAgain:
                 audit=audit,
                 key=key,
                 params=self.params,
+                restart=self.run.restart or None,
                 previous_run=self.run.pk,
             )
         except RunnerServiceError as error:

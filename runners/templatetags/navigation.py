@@ -16,6 +16,16 @@ from runners_project.guide import PREFIX
 
 register = template.Library()
 
+# The keys that lead to pages, after `g`. shortcuts.js finds them in the links; the page of the shortcuts lists them.
+GO_TO = {
+    "pages:home": ("d", "Dashboard"),
+    "pages:run-list": ("r", "Runs"),
+    "pages:start": ("s", "Start a run"),
+    "pages:machines": ("m", "Machines"),
+    "pages:history": ("h", "History"),
+    "pages:account": ("a", "Your account"),
+}
+
 
 def ordered() -> list[OneShotCommand]:
     return sorted(one_shot_commands().values(), key=lambda command: command.page.order)
@@ -47,7 +57,8 @@ def menu_link(context: template.Context, name: str, text: str) -> SafeString | s
     here = request.path if request is not None else ""
     is_current = here == path or (name.startswith("pages:") and here.startswith(f"{path}/"))
     current = mark_safe(' aria-current="page"') if is_current else ""
-    return format_html('<a href="{}"{}>{}</a>', path, current, text)
+    key = format_html(' data-go="{}"', GO_TO[name][0]) if name in GO_TO else ""
+    return format_html('<a href="{}"{}{}>{}</a>', path, current, key, text)
 
 
 @register.simple_tag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import pytest
@@ -92,3 +93,21 @@ def test_what_is_offered_fits_the_reason(run: RunnerRun, changes: dict[str, obje
     for name, value in changes.items():
         setattr(run, name, value)
     assert [offer.text for offer in offers(run, User())] == ([text] if text else [])
+
+
+def test_a_new_run_keeps_the_restarts_and_its_options_can_be_changed_first(
+    browser: Client, account: StubAccount, run: RunnerRun
+) -> None:
+    write(account.home, "a001", [job("a001_A", "WAITING", member="fc0")])
+    wanted = {"on": ["lost"], "attempts": 7}
+    RunnerRun.objects.filter(pk=run.pk).update(restart=wanted)
+    page = browser.get(f"/runs/{run.pk}/again").content.decode()
+    link = re.search(r'href="(/start\?[^"]*)"[^>]*>Change the options', page)
+    assert link
+    form = browser.get(html.unescape(link[1])).context["form"]
+    assert form.profile.name == "HERE"
+    shown = {name: form[name].value() for name in ("expid", "run_only_members", "restart_lost", "restart_attempts")}
+    assert shown == {"expid": "a001", "run_only_members": "fc0", "restart_lost": "on", "restart_attempts": "7"}
+    assert form.has_more_errors  # the options are unfolded
+    browser.post(f"/runs/{run.pk}/again", {"action": "do"})
+    assert RunnerRun.objects.get(previous_run=run.pk).restart == wanted

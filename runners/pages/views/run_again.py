@@ -7,9 +7,15 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.http import urlencode
 
+from profiles import parameters
 from runners.commands.registry import one_shot_commands
 from runners.exceptions import RunnerServiceError
+from runners.models import RunnerRun
+from runners.pages.forms import PARAM
+from runners.pages.views import restart
 from runners.pages.views.run import RunBaseView
 from runners.services import run_again
 from runners.services.run_again import First
@@ -73,8 +79,27 @@ class RunAgainPage(RunBaseView):
             "choices": choices,
             "update_version": "update_version" in given,
             "options": run_again.options_of(self.run),
+            "start_url": f"{reverse('pages:start')}?{urlencode(_fields(self.run))}",
         }
         return self.render_to_response(self.get_context_data(**context), status=status)
+
+
+def _fields(run: RunnerRun) -> dict[str, str]:
+    """Return the fields of the start page that describe the same run. The page ignores those that it does not have."""
+    fields = {"expid": run.expid, "profile_name": run.profile_name}
+    config = run.config if isinstance(run.config, dict) else {}
+    for path in parameters.table():
+        section, _, name = path.rpartition(".")
+        value = (config.get(section) or {} if section else config).get(name)
+        if value:
+            fields[PARAM + path] = "\n".join(value) if isinstance(value, list) else str(value)
+    for name, value in run_again.options_of(run).items():
+        if value:
+            fields[name] = "on" if value is True else " ".join(value) if isinstance(value, list) else str(value)
+    if run.restart:
+        fields |= {restart.PREFIX + cause: "on" for cause in run.restart["on"]}
+        fields[restart.ATTEMPTS] = str(run.restart["attempts"])
+    return fields
 
 
 def _first(given: Any) -> First:
