@@ -399,13 +399,13 @@ def dashboards(stage: Stage, effort: Effort) -> Result:
     stage.end_runs()
     ten, hundred = loads[10], loads[100]
     return Result(
-        f"10 dashboards of {effort.shown} active runs, polled every {viewers.LIST:g} s",
-        ten.words(),
+        f"100 dashboards of {effort.shown} active runs, polled every {viewers.LIST:g} s",
+        hundred.words(),
         "has none",
         "",
-        "< 5 % of a core",
-        ten.core < 0.05,
-        [f"100 dashboards of {effort.shown} active runs: {hundred.words()}."],
+        "< 10 % of a core",
+        hundred.core < 0.1,
+        [f"10 dashboards of {effort.shown} active runs: {ten.words()}."],
     )
 
 

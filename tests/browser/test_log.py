@@ -104,7 +104,7 @@ def test_an_unreachable_machine_is_reported_and_the_last_state_stays(
     keep(page, "unreachable")
     check_accessible(page)
     page.goto(stub_site.url)
-    expect(page.locator("#runs")).to_contain_text("cannot tell since")
+    expect(page.locator("#runs")).to_contain_text("does not answer since")
     keep(page, "dashboard-unreachable")
     sshd.restart()
     expect(page.locator("#runs")).to_contain_text("confirmed", timeout=RESTART)
