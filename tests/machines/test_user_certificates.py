@@ -16,11 +16,14 @@ from typing import Any
 
 import paramiko
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
 from profiles.config import RunnerConfig
+from profiles.models import RunnerProfile
 from runners.exceptions import AuthenticationFailed
 from runners.models import AuditRecord
+from runners.services import login_lines
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.registry import get_runner
 from runners.services.machines.ssh import connect, keys, user_authority
@@ -130,6 +133,24 @@ def test_a_certificate_is_for_exactly_one_account(site: Site, monkeypatch: pytes
     with pytest.raises(AuthenticationFailed, match=f"AuthorizedPrincipalsFile, if it is used, lists {site.sshd.user}"):
         site.greet()
     assert "name is not a listed principal" in site.sshd.log.read_text()
+
+
+def test_the_line_of_the_account_page_lets_the_service_in(
+    make_sshd: Callable[..., SSHServer], account: StubAccount, folder: Path, tmp_path: Path
+) -> None:
+    """The machine trusts no CA: the account accepts it with a line in its own authorized_keys."""
+    profile = {"runner_type": "SSH", "ssh_host": "h.example", "module_loader_type": "NO_MODULE"}
+    RunnerProfile.objects.create(name="P", **profile, other_parameters={"SSH.AUTHENTICATION": CERTIFICATE})
+    keys.create(keys.USER_CA, comment="ca")
+    sshd = make_sshd(account.home)
+    sshd.authorized = False
+    site = Site(sshd, tmp_path)
+    with pytest.raises(AuthenticationFailed):
+        site.greet()
+    BREAKER.forget()
+    (line,) = login_lines.lines_for(User.objects.create_user("ana")).authorities
+    sshd._authorized_keys.write_text(f"{line}\n")
+    assert site.greet() == "hello"
 
 
 @pytest.mark.parametrize("listed", [True, False])
