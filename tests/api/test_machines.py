@@ -80,6 +80,15 @@ def test_a_maintenance_is_announced_seen_obeyed_and_ended(client: Client, boss: 
     ]
 
 
+def test_without_protection_everybody_sees_the_machines_of_open_profiles(client: Client, settings: Any) -> None:
+    assert client.get(MACHINES).status_code == 401
+    settings.PROTECTION_LEVEL = "WRITEONLY"
+    (machine,) = client.get(MACHINES).json()["machines"]
+    assert (machine["name"], machine["state"]) == ("localhost", "unknown")
+    settings.PROTECTION_LEVEL = "NONE"
+    assert announce(client, {}).status_code == 403
+
+
 def test_the_scope_and_the_permission_are_both_required(client: Client, boss: User) -> None:
     assert announce(client, bearer(boss, "run")).json()["code"] == "permission_denied"
     other = announce(client, bearer(User.objects.create_user("ana"), "manage"))
