@@ -50,7 +50,7 @@ def test_a_file_is_edited_compared_saved_and_restored(
 
     content.fill("JOBS:\n  SIM:\n    WALLCLOCK: 00:20\n")
     page.get_by_role("button", name="Show the difference").click()
-    expect(page.get_by_label("Difference", exact=True)).to_contain_text("+    WALLCLOCK: 00:20", timeout=SLOW)
+    expect(page.locator("pre[aria-label=Difference]")).to_contain_text("+    WALLCLOCK: 00:20", timeout=SLOW)
     assert "00:10" in file.read_text()
     keep(page, "configuration-difference")
     check_accessible(page)
