@@ -35,6 +35,7 @@ SCAN = Page("Read the keys of a machine", "admin:runners_trustedhostkey_scan")
 AUTHORITY = Page("Approve a certificate authority", "admin:runners_trustedhostkey_authority")
 ADD_PROFILE = Page("Add a profile", "admin:profiles_runnerprofile_add")
 IMPORT = Page("Import YAML", "admin:profiles_runnerprofile_import")
+PROFILES = Page("Profiles", "admin:profiles_runnerprofile_changelist")
 ADD_PERSON = Page("Add a person", "admin:auth_user_add")
 GROUPS = Page("Groups", "admin:auth_group_changelist")
 ACCOUNTS = Page("Accounts of people", "admin:profiles_accountmap_changelist")
@@ -134,7 +135,7 @@ def _check(profiles: list[RunnerProfile]) -> Step:
         if profile.name not in good
     )
     why = "The connection test logs in, loads the environment and asks Autosubmit for its version."
-    return Step("check", "Check the connection", why, state, is_done, pages[:MOST_SHOWN])
+    return Step("check", "Check the connection", why, state, is_done, pages[:MOST_SHOWN] or (PROFILES,))
 
 
 def _checked() -> Iterator[str]:

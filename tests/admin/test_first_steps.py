@@ -64,7 +64,11 @@ def test_a_service_of_local_profiles_needs_no_key_and_no_host() -> None:
 
 
 def test_every_link_leads_to_a_page(admin_client: Client) -> None:
-    RunnerProfile.objects.create(name="CLUSTER", runner_type="SSH", module_loader_type="NO_MODULE", ssh_host="login1")
+    RunnerProfile.objects.create(
+        name="CLUSTER", runner_type="SSH", module_loader_type="NO_MODULE", ssh_host="login1", enabled=False
+    )
+    assert all(step.pages for step in first_steps.steps())
+    RunnerProfile.objects.update(enabled=True)
     steps = first_steps.steps()
     urls = {page.url for step in steps for page in step.pages} | {
         need.page.url for step in steps for need in step.needs if need.page
