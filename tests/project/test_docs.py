@@ -23,7 +23,7 @@ from tools import check_documents
 
 PROMISES = (ROOT / "docs/reliability.md").read_text() + (ROOT / "docs/security.md").read_text()
 NAMED = re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)(?:::(\w+))?`", PROMISES)
-DOCUMENTS = [path for path in check_documents.documents() if path != check_documents.README]
+DOCUMENTS = check_documents.documents()
 LINKS = [
     (document, target)
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
