@@ -71,8 +71,8 @@ class Watch:
             self.documents.append(response)
 
 
-def check_accessible(page: Page) -> None:
-    """Assert that axe-core finds nothing serious or critical on the current page."""
+def check_accessible(page: Page, impacts: tuple[str, ...] = ("serious", "critical")) -> None:
+    """Assert that axe-core finds nothing of these impacts on the current page."""
     page.evaluate(AXE)
     # No preload: axe would copy Django's style sheets that @import others into <style>, which our policy blocks.
     options = "{runOnly: {type: 'tag', values: tags}, resultTypes: ['violations'], preload: false}"
@@ -81,7 +81,7 @@ def check_accessible(page: Page) -> None:
         f"{found['impact']}: {found['id']}: {found['help']}\n"
         + "\n".join(f"    {node['html']}" for node in found["nodes"])
         for found in result["violations"]
-        if found["impact"] in ("serious", "critical")
+        if found["impact"] in impacts
     ]
     assert not bad, f"on {page.url}:\n" + "\n".join(bad)
 
