@@ -297,6 +297,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "CommandPermission": "runners.api.commands.responses.ACTIONS",
         "FirstStep": "runners.api.run_again.serializers.FIRST_STEPS",
         "RestartCause": "runners.web.requests.RESTART_CAUSES",
+        "TokenScope": "runners.models.TokenScope",
         "LoginScope": "runners.api.login.serializers.LOGIN_SCOPES",
         "LoginStatus": "runners.api.login.serializers.LOGIN_STATUSES",
         "MachineState": "runners.api.machines.serializers.STATES",

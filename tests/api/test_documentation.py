@@ -28,6 +28,7 @@ def test_every_error_is_in_the_table_with_its_status() -> None:
         "choices",
         "etag",
         "foreign",
+        "maintenance",
     } <= {kind.code for kind in kinds}
 
 

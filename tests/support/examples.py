@@ -143,7 +143,7 @@ class Recorder:
 
     def normal(self, value: Any, name: str = "") -> Any:
         """The value with what differs each time replaced."""
-        if value is not None and name in BY_NAME:
+        if value is not None and name in BY_NAME and not isinstance(value, list):  # a list: the errors of a field
             return BY_NAME[name] if value != "" else ""
         if isinstance(value, dict):
             return {each: self.normal(inner, each) for each, inner in value.items()}
