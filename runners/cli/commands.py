@@ -170,7 +170,7 @@ def scripts(service: Service, args: argparse.Namespace) -> Exit:
 def runs(service: Service, args: argparse.Namespace) -> Exit:
     """List runs with the filters of the command line."""
     names: tuple[str, ...] = ("expid", "status", "profile_name", "installation", "runner", "host", "user", "started_by")
-    names += ("silent", "log_too_large", "created_after", "created_before")
+    names += ("reason", "search", "silent", "log_too_large", "created_after", "created_before")
     query = {name: getattr(args, name) for name in names}
     if args.mine:
         if args.started_by:

@@ -405,6 +405,8 @@ def _look(builder: Builder) -> None:
     for name, words in (
         ("expid", "of this experiment"),
         ("status", "ACTIVE, COMPLETED or TERMINATED"),
+        ("reason", "that ended for this reason: stopped, failed, killed, lost, never_started or abandoned"),
+        ("search", "with this number, this start of the expid, or this text in the description of the experiment"),
         ("profile-name", "started with this profile"),
         ("installation", "of this installation"),
         ("runner", "LOCAL or SSH"),

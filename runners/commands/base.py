@@ -155,6 +155,7 @@ class OneShotCommand(Command):
     members: ClassVar[tuple[Member, ...]] = ()  # of the answer, beside message and warnings
     answer_name: ClassVar[str] = ""  # the schema of the answer in the OpenAPI document, for commands with `members`
     answer_text: ClassVar[str] = ""
+    removes_experiment: ClassVar[bool] = False  # after its success the experiment does not exist any more
     may_be_busy: ClassVar[bool] = False  # `busy` may return that another one was executing
     has_notes: ClassVar[bool] = False  # `notes` asks the machine, also for a dry run
     notes_unknown: ClassVar[str] = ""  # the note of a dry run whose machine could not be reached
@@ -197,6 +198,10 @@ class OneShotCommand(Command):
     ) -> CommandOutcome:
         """Return the outcome of a success, or of a preview. `notes`: the warnings that `notes` returned before."""
         return CommandOutcome(expid, [*notes, *output.warnings(result.stdout)])
+
+    def new_description(self, argv: Sequence[str]) -> str | None:
+        """Return the description that a success of `argv` gives the experiment; None: it does not change it."""
+        return None
 
     def message_of(self, outcome: CommandOutcome) -> str:
         return self.message.format(expid=outcome.expid)

@@ -251,6 +251,10 @@ class CreateExperiment(OneShotCommand):
             told.append(NOT_COPIED)
         return CommandOutcome(created_expid(result.text) or expid, told)
 
+    def new_description(self, argv: Sequence[str]) -> str | None:
+        given = (word.partition("=")[2] for word in argv if word.startswith("--description="))
+        return next(given, None)
+
     def answer(self, outcome: CommandOutcome) -> dict[str, Any]:
         return {"expid": outcome.expid}
 

@@ -22,6 +22,7 @@ class DeleteExperiment(OneShotCommand):
     action = Action.RUN
     needs_idle = True
     holds_lock = True
+    removes_experiment = True
     is_long = True
     parameters = (
         Text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from profiles.toggles import Toggle
 from runners.commands.base import Action, OneShotCommand, Page
@@ -40,6 +41,9 @@ class UpdateDescription(OneShotCommand):
 
     def argv(self, expid: str, params: Params, *, is_detached: bool = False) -> list[str]:
         return ["autosubmit", "updatedescrip", "--", expid, params["description"]]
+
+    def new_description(self, argv: Sequence[str]) -> str | None:
+        return argv[-1]
 
     def is_success(self, exit_code: int, text: str) -> bool:
         """Autosubmit prints its line before it writes, so the line alone proves nothing."""

@@ -5,6 +5,7 @@ from runners.models.base import DetachedCommand as DetachedCommand
 from runners.models.base import new_run_key as new_run_key
 from runners.models.database import SeenDatabase as SeenDatabase
 from runners.models.device_login import DeviceLogin as DeviceLogin
+from runners.models.experiment import ExperimentDescription as ExperimentDescription
 from runners.models.foreign import SeenForeignRun as SeenForeignRun
 from runners.models.form_values import LastFormValues as LastFormValues
 from runners.models.health import Heartbeat as Heartbeat

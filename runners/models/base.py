@@ -28,6 +28,16 @@ def new_run_key() -> str:
     return uuid.uuid4().hex
 
 
+def machine_of(config: RunnerConfig) -> str:
+    """Return the runner, the account and the machine of a configuration, as `DetachedCommand.machine` stores them."""
+    return f"{config.runner_type} {config.target.describe()}"[:MAX_MACHINE]
+
+
+def node_of(config: RunnerConfig) -> str:
+    """Return the node of this service on which a command with this configuration runs; empty: any node reaches it."""
+    return settings.RUNNERS_NODE if RUNNERS[config.runner_type].is_local else ""
+
+
 class OfProfile(models.Model):
     """Base of rows that were made with a profile. `profile_id` decides who may see and stop; the name is for people.
 
@@ -129,15 +139,13 @@ class DetachedCommand(OfProfile):
         if self._state.adding and not self.machine:
             self.name_machine()
             with suppress(AttributeError, KeyError, TypeError, ValueError):
-                if RUNNERS[self.runner_config.runner_type].is_local:
-                    self.node = settings.RUNNERS_NODE
+                self.node = node_of(self.runner_config)
         super().save(*args, **kwargs)
 
     def name_machine(self) -> None:
         """Set `machine` from the stored configuration. It stays empty if the configuration cannot be read."""
         with suppress(AttributeError, KeyError, TypeError, ValueError):
-            config = self.runner_config
-            self.machine = f"{config.runner_type} {config.target.describe()}"[:MAX_MACHINE]
+            self.machine = machine_of(self.runner_config)
 
     @property
     def is_active(self) -> bool:

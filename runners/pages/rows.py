@@ -67,9 +67,10 @@ class Row:
     progress: Progress | None
     silent_since: datetime | None
     log_too_large: bool
+    description: str
 
 
-def row_of(run: RunnerRun, *, lasted: str = "") -> Row:
+def row_of(run: RunnerRun, *, lasted: str = "", description: str = "") -> Row:
     is_recent = bool(run.reachable and run.confirmed_at and timezone.now() - run.confirmed_at < recent())
     return Row(
         pk=run.pk,
@@ -94,6 +95,7 @@ def row_of(run: RunnerRun, *, lasted: str = "") -> Row:
         progress=progress_of(run),
         silent_since=run.silent_since,
         log_too_large=run.log_too_large,
+        description=description,
     )
 
 
@@ -108,9 +110,9 @@ def recent() -> timedelta:
     return timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS + 13)
 
 
-def html_of(run: RunnerRun) -> str:
-    """Return the row of a run for any list, with placeholders for ages."""
-    return _html(row_of(run, lasted="" if run.is_active else words.lasted(run)))
+def html_of(run: RunnerRun, description: str = "") -> str:
+    """Return the row of a run for any list, with placeholders for ages. `description`: of its experiment, if known."""
+    return _html(row_of(run, lasted="" if run.is_active else words.lasted(run), description=description))
 
 
 @lru_cache(KEPT)

@@ -76,7 +76,7 @@ class _Day(forms.DateField):
 class RunFilterForm(forms.Form):
     """The query of `/runs`. All fields are optional."""
 
-    q = forms.CharField(label="Experiment or run number", required=False, max_length=100)
+    q = forms.CharField(label="Experiment, run number or description", required=False, max_length=100)
     mine = forms.ChoiceField(required=False, choices=[(EVERYBODY, "Everybody's"), (MINE, "Mine")])
     status = forms.ChoiceField(label="Status", required=False, choices=_any((each, each) for each in RunStatus.values))
     reason = forms.ChoiceField(

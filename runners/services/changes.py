@@ -39,6 +39,7 @@ NOT_CONFIGURATION = frozenset(
         ),
         "runners.DeviceLogin",  # logins in progress; the token that each makes is recorded
         *("runners.MailSubscription", "runners.Mail"),  # what people want to be told, and what they were told
+        "runners.ExperimentDescription",  # what machines have told
         "runners.Machine",  # which machines answer
         "runners.SeenDatabase",  # what the connection test has read
         "runners.LastFormValues",  # what forms suggest

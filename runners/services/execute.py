@@ -34,7 +34,7 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import AuditRecord, RunnerRun
-from runners.services import foreign_runs, lifecycle, maintenance, run_options, while_running
+from runners.services import experiment_descriptions, foreign_runs, lifecycle, maintenance, run_options, while_running
 from runners.services.active_runs import forget_earlier_runs, in_use, require_idle, run_in_the_way
 from runners.services.audit import begin
 from runners.services.machines import scripts
@@ -70,6 +70,7 @@ def execute(
     if not command.needs_expid:
         audit.expid = outcome.expid
         forget_earlier_runs(expid=outcome.expid, config=config, before=start)
+    experiment_descriptions.note_success(command, config, outcome.expid, argv)
     return outcome
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from runners.exceptions import RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import access
+from runners.services import access, experiment_descriptions
 from runners.services.machines import experiments, scripts
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.bulkheads import BULKHEADS
@@ -55,6 +55,9 @@ def on_machine(runner: Runner) -> Experiments | None:
     def ask_and_keep() -> Experiments | None:
         begin = time.monotonic()
         found = _ask(runner)
+        if found:
+            texts = {each.expid: each.description for each in found.listed}
+            experiment_descriptions.learn(experiment_descriptions.home_of(config), texts, limit=experiments.MOST_TEXT)
         with _lock:
             _lists.pop(key, None)
             _lists[key] = (begin, found)

@@ -17,7 +17,7 @@ from django.conf import settings
 
 from runners.exceptions import JobsNotFound, JobsUnreadable, LogNotFound, RunnerServiceError, RunnerUnreachable
 from runners.models import RunnerRun
-from runners.services import lifecycle
+from runners.services import experiment_descriptions, lifecycle
 from runners.services.logs import LogPage
 from runners.services.machines import jobs, scripts
 from runners.services.machines.answers import Unreadable
@@ -172,11 +172,14 @@ def description_of(run: RunnerRun) -> str:
     _check(run)
     runner = lifecycle.runner_of(run)
     request = {"ask": "description", "expid": run.expid, "key": run.key}
-    return _shared(
-        runner,
-        tuple(request.values()),
-        lambda: _ask(runner, request, lambda result: jobs.parse_description(_text(result))),
-    )
+
+    def ask() -> str:
+        text = _ask(runner, request, lambda result: jobs.parse_description(_text(result)))
+        place = experiment_descriptions.home_of_run(run)
+        experiment_descriptions.learn(place, {run.expid: text}, limit=jobs.MOST_DESCRIPTION)
+        return text
+
+    return _shared(runner, tuple(request.values()), ask)
 
 
 def _check(run: RunnerRun) -> None:

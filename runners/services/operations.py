@@ -40,7 +40,7 @@ from runners.exceptions import (
     TooManyCommands,
 )
 from runners.models import AuditRecord, Operation, OperationStatus, new_run_key
-from runners.services import access, execute, lifecycle, maintenance, outbox, probing
+from runners.services import access, execute, experiment_descriptions, lifecycle, maintenance, outbox, probing
 from runners.services.active_runs import forget_earlier_runs, require_idle
 from runners.services.audit import begin
 from runners.services.db_connection import LOST, drop_lost_connection
@@ -297,6 +297,7 @@ def _outcome(command: OneShotCommand, operation: Operation, result: CommandResul
     done = execute.outcome_of(command, config, operation.argv, result, expid=operation.expid, notes=notes)
     if not command.needs_expid:
         forget_earlier_runs(expid=done.expid, config=config, before=operation.created)
+    experiment_descriptions.note_success(command, config, done.expid, operation.argv)
     return done
 
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 from runners import printable
 from runners.exceptions import RunnerServiceError
 from runners.models import AuditRecord, DetachedCommand, Mail, Operation, RunnerRun, WebhookDelivery
-from runners.services import lifecycle
+from runners.services import experiment_descriptions, lifecycle
 from runners.services.machines import answers, scripts
 from runners.services.machines.runner import Runner
 
@@ -64,15 +64,17 @@ def clean_directories(before: datetime, *, dry_run: bool = False) -> list[Cleane
 
 
 def delete_rows(before: datetime, *, dry_run: bool = False) -> dict[str, int]:
-    """Delete rows of runs and operations that ended before a time and have no directory, and old webhook messages.
+    """Delete rows of runs and operations that ended before a time and have no directory.
 
-    Returns the number of each, by their names; with `dry_run` the number if every directory could be removed.
+    Old messages are deleted, too, and old descriptions of experiments that have no runs. Returns the number of each, by
+    their names; with `dry_run` the number if every directory could be removed.
     """
     kinds: list[QuerySet[Any]] = [model.objects.ended_before(before) for model in MODELS]
     if not dry_run:
         kinds = [kind.exclude(cleaned_at=None) for kind in kinds]
     kinds.append(WebhookDelivery.objects.filter(created__lt=before, next_attempt=None))
     kinds.append(Mail.objects.filter(created__lt=before, next_attempt=None))
+    kinds.append(experiment_descriptions.forgettable(before))
     return {str(kind.model._meta.verbose_name_plural): _delete(kind, dry_run=dry_run) for kind in kinds}
 
 

@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce
 
 from runners.exceptions import NotRunning, RunNotFound, StillReachable
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
-from runners.services import access, interrupted, lifecycle, lookup, probing
+from runners.services import access, experiment_descriptions, interrupted, lifecycle, lookup, probing
 from runners.services.audit import begin
 from runners.services.lookup import Scope
 from runners.services.machines.probe import Probe
@@ -118,13 +118,17 @@ def find(
 
 
 def matching(runs: QuerySet[RunnerRun], text: str) -> QuerySet[RunnerRun]:
-    """Return those `runs` whose number is `text`, or whose expid begins with it, in upper or lower case."""
+    """Return those `runs` whose number is `text`, whose expid begins with it, or whose description contains it.
+
+    Upper and lower case are the same. The descriptions are those that the service knows, and only of `runs`.
+    """
     expid = text.lower()
     found = Q(pk=int(text)) if NUMBER.fullmatch(text) else Q()
     if START_OF_EXPID.fullmatch(expid):
         # A range that the index can find. PostgreSQL uses no index for LIKE unless the collation is C.
         last = expid + EXPID_LENGTH * "z"
         found |= Q(expid__gte=expid, expid__lte=last, expid__startswith=expid)
+    found |= experiment_descriptions.runs_described(runs, text)
     return runs.filter(found) if found else runs.none()
 
 

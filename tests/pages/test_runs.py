@@ -11,12 +11,14 @@ from django.contrib.auth.models import Group
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.html import escape
 
 from profiles.models import RunnerProfile
 from runners.models import RunnerRun
 from runners.pages.views import runs
-from runners.services import bounded_queries
+from runners.services import bounded_queries, experiment_descriptions
 from tests.support.rows import unsaved_run
 
 pytestmark = pytest.mark.django_db
@@ -98,6 +100,23 @@ def test_a_run_is_found_by_its_number(browser: Client, some: dict[str, RunnerRun
     assert shown(browser.get(f"/runs?q={some['killed'].pk}")) == ["b000"]
     assert shown(browser.get("/runs?q=999999999999999999")) == []
     assert shown(browser.get(f"/runs?q={10**90}")) == []
+
+
+def test_a_run_is_found_by_the_description_of_its_experiment(browser: Client, some: dict[str, RunnerRun]) -> None:
+    strange = '<b>Tides</b> & "winds" \u05d0\u05d1 100% ' + "x" * 960
+    place = experiment_descriptions.home_of_run(some["killed"])
+    experiment_descriptions.learn(place, {"b000": strange, "b001": "Tides of the south", "gone": "Tides"})
+    assert shown(browser.get("/runs?q=TIDES")) == ["b001", "b000"]
+    assert shown(browser.get("/runs?q=100%25")) == ["b000"]
+    assert shown(browser.get("/runs?q=100_")) == []
+    assert chips(browser.get("/runs?q=tides"))["All"] == "2"
+    page = browser.get("/runs").content.decode()
+    title = escape(strange)
+    assert f'<bdi class="words line" dir="auto" title="{title}">{title}</bdi>' in page
+    assert "<b>Tides" not in page
+    with CaptureQueriesContext(connection) as queries:
+        browser.get("/runs", headers={"HX-Request": "true"})
+    assert sum("experimentdescription" in query["sql"] for query in queries) == 1
 
 
 def test_times_are_days_of_the_service(browser: Client, some: dict[str, RunnerRun]) -> None:

@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from profiles.models import RunnerProfile
-from runners.models import LastFormValues, RunnerRun
+from runners.models import ExperimentDescription, LastFormValues, RunnerRun
 from runners.services import experiments, jobs
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.experiments import parse
@@ -94,6 +94,10 @@ def test_the_experiments_of_the_account_are_suggested_with_their_descriptions(
     for name in ("gone", "zzzz", "metadata", "Not-One", "link"):
         assert f'value="{name}"' not in part
     assert "2 experiments of this machine" in part
+    known = dict(ExperimentDescription.objects.values_list("expid", "description"))
+    assert known["a001"] == "first"
+    assert known["a002"].startswith("<b>tides</b> & 'winds' \N{WATER WAVE} xxx")
+    assert len(known) == 2
 
 
 def test_without_a_list_the_experiments_of_known_runs_are_suggested(

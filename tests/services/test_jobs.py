@@ -17,7 +17,7 @@ import pytest
 
 from profiles.config import RunnerConfig
 from runners.exceptions import JobsNotFound, JobsUnreadable, LogNotFound
-from runners.models import RunnerRun
+from runners.models import ExperimentDescription, RunnerRun
 from runners.services import jobs
 from runners.services.machines import scripts
 from runners.services.machines.jobs import JobQuery, parse_counts
@@ -396,6 +396,7 @@ def test_the_description_of_an_experiment_is_read_from_its_database(run: RunnerR
     try:
         text = jobs.description_of(run)
         assert text.startswith("Sea ice \ufffd[31m <b> é xxx") and len(text) <= 1000
+        assert list(ExperimentDescription.objects.values_list("expid", "description")) == [("a001", text)]
         for content in (b"not a database", b""):
             jobs.forget()
             path.write_bytes(content)

@@ -41,6 +41,16 @@ class RunsQuery(StrictSerializer):
 
     expid = ExpidField(required=False, help_text="Runs of this experiment.")
     status = serializers.ChoiceField(choices=RunStatus.values, required=False)
+    reason = serializers.ChoiceField(
+        choices=RunReason.values, required=False, help_text="TERMINATED runs that ended for this reason."
+    )
+    search = StrictTextField(
+        required=False,
+        max_length=100,
+        help_text="Runs with this number, runs whose expid begins with this text, and runs whose experiment has it in "
+        "its description, in upper or lower case. Descriptions are known once the service has seen them; the text "
+        "finds at most 500 experiments by their descriptions.",
+    )
     profile_name = StrictTextField(required=False, max_length=100, help_text="Runs started with this profile.")
     installation = StrictTextField(
         required=False, max_length=MAX_INSTALLATION, help_text="Runs of the installation with exactly this name."

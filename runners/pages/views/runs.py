@@ -18,7 +18,7 @@ from runners.pages import rows
 from runners.pages.base import PageView, is_partial
 from runners.pages.run_filters import EVERYBODY, LAST_PAGE, MINE, NEWEST, RunFilterForm, remember_mine, wants_mine
 from runners.pages.run_lists import etag_of
-from runners.services import access, bounded_queries, runs
+from runners.services import access, bounded_queries, experiment_descriptions, runs
 from runners.templatetags.formatting import BADGES
 
 PAGE_SIZE = 50
@@ -67,12 +67,13 @@ class RunsPage(PageView):
         try:
             with bounded_queries.time_limit(ROWS_LIMIT):
                 found = list(self._find(form)[start : start + PAGE_SIZE + 1])
+                shown = found[:PAGE_SIZE]
+                described = experiment_descriptions.of_runs(shown)
         except bounded_queries.TooSlow:
             return {"is_too_slow": True}
-        shown = found[:PAGE_SIZE]
         has_more = len(found) > PAGE_SIZE
         before = form.page_number - 1
-        html = "".join(map(rows.html_of, shown))
+        html = "".join(rows.html_of(run, described.get(run.pk, "")) for run in shown)
         return {
             "rows": rows.with_ages(html),
             "etag": etag_of(f"{html}{has_more}"),  # without the ages, which the page updates itself
@@ -93,10 +94,14 @@ class RunsPage(PageView):
     def _counts(self, form: RunFilterForm) -> dict[str, Any]:
         """Return the number of runs, and a link with a number for each state. COUNTED runs are counted at most."""
         user = self.request.user
-        chosen = runs.find(viewer=user, **form.restrictions(user), **form.state())
+        try:
+            with bounded_queries.time_limit(COUNT_LIMIT):  # a search by descriptions has a query of its own
+                chosen = runs.find(viewer=user, **form.restrictions(user), **form.state())
+                newest = runs.find(viewer=user, **form.restrictions(user))[:COUNTED]
+        except bounded_queries.TooSlow:
+            return {}
         total = bounded_queries.count(chosen, COUNTED, COUNT_LIMIT)
         counts = {"total": min(total, COUNTED), "is_total_cut": total > COUNTED} if total is not None else {}
-        newest = runs.find(viewer=user, **form.restrictions(user))[:COUNTED]
         try:
             with bounded_queries.time_limit(COUNT_LIMIT):
                 groups = bounded_queries.count_groups(newest.values_list("status", "reason"))
