@@ -153,7 +153,8 @@ def runs_described(runs: QuerySet[RunnerRun], text: str) -> Q:
         by_home.setdefault(Home(*columns), set()).add(expid)
     condition = Q()
     for place, expids in by_home.items():
-        of_place = Q(expid__in=sorted(expids), installation=place.installation, superseded=False)
+        of_place = Q(expid__gte=min(expids), expid__lte=max(expids))  # for plans that walk the index in its order
+        of_place &= Q(expid__in=sorted(expids), installation=place.installation, superseded=False)
         if place.installation == DEFAULT_INSTALLATION:
             of_place &= Q(machine=place.machine, node=place.node)
         condition |= of_place

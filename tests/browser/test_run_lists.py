@@ -51,6 +51,10 @@ trouble = "ada@down.example.org:22 cannot be reached: no answer within 10 s"
 for each in range(4):
     make(names[1], f"gone{each}", host="down.example.org", reachable=False, unreachable_detail=trouble,
          confirmed_at=now - timedelta(hours=2))
+from runners.services.experiment_descriptions import home_of_run, learn
+texts = ["Sea ice of the north", strange + " \u05e0\u05d9\u05e1" + "x" * 900, "Coupled ocean and ice " * 45]
+for run in RunnerRun.objects.exclude(pk__in=(1, 2)):
+    learn(home_of_run(run), {run.expid: texts[run.pk % 3]})
 """.replace("LEASE", str(LEASE))
 
 
@@ -95,6 +99,11 @@ def test_long_and_strange_names_fit_every_list_on_every_screen(
                 details.locator("summary").click()
             keep(page, f"lists-{name}-{label}", full=False)
             assert too_wide(page) == [], f"{path} at {width} px"
+            if label == "runs":
+                lines = page.locator("#runs .line")
+                expect(lines).to_have_count(27)
+                heights = lines.evaluate_all("found => found.map(each => each.getBoundingClientRect().height)")
+                assert max(heights) < 30, heights  # one line each
             if label in ("dashboard", "filtered"):
                 check_accessible(page)
 
@@ -118,6 +127,11 @@ def test_filters_are_in_the_address_and_work_by_keyboard(page: Page, long_names:
     page.wait_for_url("**/runs?q=gone&mine=0&sort=experiment")
     expect(page.get_by_role("columnheader", name=re.compile("^Experiment"))).to_have_attribute("aria-sort", "ascending")
     expect(page.locator("#runs a.strong").first).to_have_text("gone0")
+    page.get_by_role("searchbox").fill("ICE of the North")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs?mine=0&q=ICE+of+the+North&sort=experiment")
+    expect(rows).to_have_count(9)
+    expect(page.locator("#runs .line").first).to_have_text("Sea ice of the north")
     page.get_by_text("More filters").click()
     page.get_by_role("link", name="Remove all filters").click()
     page.wait_for_url("**/runs?mine=0")
