@@ -13,6 +13,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin, SimpleListFilter
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import Model
 from django.db.models.base import ModelBase
 from django.http import HttpRequest
@@ -38,6 +39,17 @@ class OnlyOfferedFilters:
             messages.error(request, words)
             return queryset.none(), False
         return super().get_search_results(request, queryset, search_term)  # type: ignore[misc]
+
+
+class LabelledTimes:
+    """A base of every admin class of the site: names the two fields of a date and time for screen readers."""
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)  # type: ignore[misc]
+        if field and isinstance(field.widget, AdminSplitDateTime):
+            for widget, label in zip(field.widget.widgets, ("Date", "Time"), strict=True):
+                widget.attrs["aria-label"] = f"{label}: {field.label}"
+        return field
 
 
 def offered_lookups(model_admin: Any, request: HttpRequest) -> set[str]:
@@ -116,6 +128,6 @@ class Site(AdminSite):
     ) -> None:
         base = admin_class or ModelAdmin
         members = {"__module__": base.__module__, "__doc__": base.__doc__}
-        narrow = type(base.__name__, (OnlyOfferedFilters, base), members)
+        narrow = type(base.__name__, (OnlyOfferedFilters, LabelledTimes, base), members)
         models = [model_or_iterable] if isinstance(model_or_iterable, ModelBase) else model_or_iterable
         super().register(models, narrow, **options)

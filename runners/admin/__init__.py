@@ -21,6 +21,10 @@ from runners.admin import (  # noqa: F401  (each registers its models)
 )
 from runners_project.admin_site import Site
 
+# Hide the tasks of the workers (PostgreSQL only): they follow the rows of this service, so nobody has to act on them.
+for _model in [each for each in admin.site._registry if each._meta.app_label == "procrastinate"]:
+    admin.site.unregister(_model)
+
 SITE = cast(Site, admin.site)
 SITE.add_page(first_steps.PAGE)
 SITE.add_page(ssh_keys.PAGE)

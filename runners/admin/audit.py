@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, badge, block, short
+from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, badge, block, clipped, short
 from runners.commands.registry import audit_names
 from runners.models import AuditRecord
 from runners.templatetags.formatting import local_time
@@ -53,7 +53,7 @@ class CommandFilter(ChoiceFilter):
 
 @admin.register(AuditRecord)
 class AuditRecordAdmin(ReadOnlyAdmin):
-    list_display = ("began", "who", "endpoint", "expid", "shown_outcome", "words")
+    list_display = ("began", "listed_who", "endpoint", "expid", "shown_outcome", "words")
     list_filter = (OutcomeFilter, CommandFilter, ("created", DateFilter))
     search_fields = (
         *("expid__exact", "actor__exact", "outcome__exact", "token__exact", "address__exact"),
@@ -92,6 +92,10 @@ class AuditRecordAdmin(ReadOnlyAdmin):
         return local_time(record.created)
 
     @admin.display(description="who")
+    def listed_who(self, record: AuditRecord) -> SafeString:
+        return clipped(self.who(record))
+
+    @admin.display(description="who")
     def who(self, record: AuditRecord) -> str:
         return record.actor or "nobody signed in"
 
@@ -104,8 +108,8 @@ class AuditRecordAdmin(ReadOnlyAdmin):
         return badge(record.outcome, "failed")
 
     @admin.display(description="in words")
-    def words(self, record: AuditRecord) -> str:
-        return record.detail[:120] + ("…" if len(record.detail) > 120 else "")
+    def words(self, record: AuditRecord) -> SafeString:
+        return clipped(record.detail)
 
     @admin.display(description="took")
     def took(self, record: AuditRecord) -> str:

@@ -15,6 +15,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from runners.models import RunnerRun
+from runners.templatetags import formatting
 from runners.templatetags.formatting import local_time
 
 if TYPE_CHECKING:
@@ -120,9 +122,20 @@ class ChoiceFilter(admin.SimpleListFilter):
         return queryset.filter(meaning[1]) if meaning else queryset
 
 
-def badge(text: object, tone: str) -> SafeString:
+def badge(text: object, tone: str, title: str = "") -> SafeString:
     """Return a coloured word. The word alone has the meaning; the colour only helps to find it."""
-    return format_html('<span class="badge {}">{}</span>', tone, text)
+    tooltip = format_html(' title="{}"', title) if title else ""
+    return format_html('<span class="badge {}"{}>{}</span>', tone, tooltip, text)
+
+
+def badge_of_run(run: RunnerRun) -> SafeString:
+    """Return the badge of a run with the words of the pages. Its tooltip has the words of the API."""
+    return badge(formatting.badge(run), formatting.tone(run), formatting.wire_words(run))
+
+
+def clipped(text: object) -> SafeString:
+    """Return a name for a column: one line that ends with an ellipsis if it is long. The tooltip has the whole name."""
+    return format_html('<bdi class="clip" title="{0}">{0}</bdi>', text) if text not in (None, "") else SafeString("-")
 
 
 def short(value: datetime | None) -> SafeString | str:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from runners.admin.base import ReadOnlyAdmin, badge, short
+from runners.admin.base import ReadOnlyAdmin, badge, clipped, short
 from runners.exceptions import MachineNotFound
 from runners.models import Machine, Maintenance
 from runners.services import machine_list, maintenance
@@ -27,10 +27,14 @@ else:
 class MachineAdmin(ReadOnlyAdmin):
     """The machines that the service has contacted. Their pages ask, stop and forget."""
 
-    list_display = ("name", "state", "seen_since", "answered", "failed", "page")
+    list_display = ("listed_name", "state", "seen_since", "answered", "failed", "page")
     search_fields = ("name",)
     fields = ("name", "state", "seen_since", "answered", "failed", "last_error", "page")
     readonly_fields = ("state", "seen_since", "answered", "failed", "page")
+
+    @admin.display(description="name", ordering="name")
+    def listed_name(self, machine: Machine) -> SafeString:
+        return clipped(machine.name)
 
     @admin.display(description="state", ordering="is_answering")
     def state(self, machine: Machine) -> SafeString:
@@ -88,7 +92,7 @@ class MaintenanceAdmin(admin.ModelAdmin):
     """Announcements. Deleting one ends it."""
 
     form = MaintenanceForm
-    list_display = ("machine", "state", "starting", "ending", "text", "announced_by")
+    list_display = ("listed_machine", "state", "starting", "ending", "listed_text", "announcer")
     search_fields = ("machine", "text")
     search_help_text = "Part of the machine's name or of the text"
 
@@ -96,6 +100,18 @@ class MaintenanceAdmin(admin.ModelAdmin):
         if not change:
             obj.announced_by = request.user.get_username()
         super().save_model(request, obj, form, change)
+
+    @admin.display(description="machine", ordering="machine")
+    def listed_machine(self, row: Maintenance) -> SafeString:
+        return clipped(row.machine)
+
+    @admin.display(description="text")
+    def listed_text(self, row: Maintenance) -> SafeString:
+        return clipped(row.text)
+
+    @admin.display(description="announced by", ordering="announced_by")
+    def announcer(self, row: Maintenance) -> SafeString:
+        return clipped(row.announced_by)
 
     @admin.display(description="state")
     def state(self, row: Maintenance) -> SafeString:

@@ -7,7 +7,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, badge, block, short
+from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, badge, block, clipped, short
 from runners.models import Mail
 from runners.services import mail
 from runners.templatetags.formatting import local_time
@@ -27,7 +27,7 @@ class StateFilter(ChoiceFilter):
 
 @admin.register(Mail)
 class MailAdmin(ReadOnlyAdmin):
-    list_display = ("id", "written", "user", "subject", "shown_state", "attempts", "last_error")
+    list_display = ("id", "written", "person", "only_subject", "shown_state", "attempts", "error")
     list_filter = (StateFilter,)
     list_select_related = ("user",)
     search_fields = ("user__username__exact", "run__expid__exact")
@@ -49,6 +49,18 @@ class MailAdmin(ReadOnlyAdmin):
         for row in queryset:
             mail.send_again(row)
         self.message_user(request, f"{len(queryset)} mail(s) will be sent again at once.", messages.SUCCESS)
+
+    @admin.display(description="user")
+    def person(self, row: Mail) -> SafeString:
+        return clipped(row.user)
+
+    @admin.display(description="subject")
+    def only_subject(self, row: Mail) -> SafeString:
+        return clipped(row.subject)
+
+    @admin.display(description="last error")
+    def error(self, row: Mail) -> SafeString:
+        return clipped(row.last_error)
 
     @admin.display(description="state")
     def shown_state(self, row: Mail) -> SafeString:

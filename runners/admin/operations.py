@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, as_json, badge, block, short
+from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, as_json, badge, block, clipped, short
 from runners.commands.registry import operation_kinds
 from runners.models import Operation, OperationStatus
 from runners.templatetags.formatting import duration, local_time
@@ -35,7 +35,7 @@ class StatusFilter(ChoiceFilter):
 
 @admin.register(Operation)
 class OperationAdmin(ReadOnlyAdmin):
-    list_display = ("id", "kind", "expid", "shown_state", "profile_name", "started_by", "began", "lasted")
+    list_display = ("id", "kind", "expid", "shown_state", "profile", "person", "began", "lasted")
     list_filter = (StatusFilter, KindFilter, ("created", DateFilter))
     search_fields = ("expid__exact", "started_by__exact", "host__exact", "profile_name__icontains")
     search_help_text = "Experiment, person, host; parts of a profile's name"
@@ -54,6 +54,14 @@ class OperationAdmin(ReadOnlyAdmin):
     @admin.display(description="state")
     def shown_state(self, operation: Operation) -> SafeString:
         return badge(operation.state, TONES[operation.state] if operation.reachable else "unsure")
+
+    @admin.display(description="profile")
+    def profile(self, operation: Operation) -> SafeString:
+        return clipped(operation.profile_name)
+
+    @admin.display(description="started by")
+    def person(self, operation: Operation) -> SafeString:
+        return clipped(operation.started_by)
 
     @admin.display(description="result")
     def shown_result(self, operation: Operation) -> SafeString:

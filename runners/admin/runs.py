@@ -28,8 +28,9 @@ from runners.admin.base import (
     ReadOnlyAdmin,
     StartedByFilter,
     as_json,
-    badge,
+    badge_of_run,
     block,
+    clipped,
     short,
 )
 from runners.commands.stop_experiment import STOP_EXPERIMENT
@@ -37,7 +38,7 @@ from runners.exceptions import LogNotFound, ProfileForbidden, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import access, execute, logs, lookup, probing, runs, stopping
 from runners.services.machines.output import plain_text
-from runners.templatetags.formatting import directory, lasted, local_time, outcome, tone
+from runners.templatetags.formatting import directory, lasted, local_time, outcome
 from runners.web.audit import audit_command
 from runners.web.problems import error_context, with_retry_after
 
@@ -52,7 +53,7 @@ class StatusFilter(ChoiceFilter):
     parameter_name = "status"
     meanings = {
         **{status.value: (status.value, Q(status=status.value)) for status in RunStatus},
-        "unreachable": ("ACTIVE, cannot tell", Q(status=RunStatus.ACTIVE, reachable=False)),
+        "unreachable": ("UNREACHABLE", Q(status=RunStatus.ACTIVE, reachable=False)),
         "silent": ("ACTIVE, silent", Q(silent_since__isnull=False)),
         "log_too_large": ("with a very large log", Q(log_too_large=True)),
     }
@@ -86,7 +87,7 @@ class AbandonForm(forms.Form):
 
 @admin.register(RunnerRun)
 class RunnerRunAdmin(ReadOnlyAdmin):
-    list_display = ("id", "expid", "state", "used", "started", "length", "confirmed")
+    list_display = ("id", "expid", "listed_state", "used", "started", "length", "confirmed")
     list_display_links = ("id", "expid")
     list_filter = (StatusFilter, ReasonFilter, ProfileFilter, HostFilter, StartedByFilter, ("created", DateFilter))
     search_fields = ("expid__exact", "started_by__exact", "user__exact", "host__icontains", "profile_name__icontains")
@@ -98,11 +99,11 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         ("When", {"fields": ("began", "ended", "length", "last_known", "started_by", "stopped_by", "stop_asked")}),
         ("Where", {"fields": ("profile_name", "where", "configuration", "script")}),
         ("On its machine", {"fields": ("pid", "shown_identity", "directory", "reachable", "unreachable_detail")}),
-        ("Output", {"fields": ("last_output_at", "silent_since", "log_size", "log_too_large")}),
+        ("Output", {"fields": ("last_output", "silent", "log_size", "log_too_large")}),
     )
     readonly_fields = (
         *("state", "words", "began", "ended", "length", "last_known", "stop_asked", "where", "configuration", "script"),
-        *("shown_identity", "directory", "last_output_at", "silent_since", "log_size", "log_too_large"),
+        *("shown_identity", "directory", "last_output", "silent", "log_size", "log_too_large"),
     )
 
     class Media:
@@ -111,12 +112,12 @@ class RunnerRunAdmin(ReadOnlyAdmin):
     # --- what is shown ---
 
     @admin.display(description="status", ordering="status")
+    def listed_state(self, run: RunnerRun) -> SafeString:
+        return format_html('{}<span class="words">{}</span>', badge_of_run(run), outcome(run))
+
+    @admin.display(description="status")
     def state(self, run: RunnerRun) -> SafeString:
-        """Return the status, with a second line for the reason, or for a machine that cannot tell now."""
-        more = run.reason.replace("_", " ")
-        if run.is_active:
-            more = "" if run.reachable else "cannot tell now"
-        return format_html('{}<span class="words">{}</span>', badge(run.status, tone(run)), more)
+        return badge_of_run(run)
 
     @admin.display(description="in words")
     def words(self, run: RunnerRun) -> str:
@@ -129,11 +130,11 @@ class RunnerRunAdmin(ReadOnlyAdmin):
     @admin.display(description="where")
     def used(self, run: RunnerRun) -> SafeString:
         account = f"{run.user}@{run.host or '?'}"
-        return format_html('{}<span class="words">{}</span>', account, run.profile_name)
+        return format_html('{}<span class="words">{}</span>', clipped(account), clipped(run.profile_name))
 
     @admin.display(description="started", ordering="created")
     def started(self, run: RunnerRun) -> SafeString:
-        by = f"by {run.started_by}" if run.started_by else ""
+        by = clipped(f"by {run.started_by}") if run.started_by else ""
         return format_html('{}<span class="words">{}</span>', short(run.created), by)
 
     @admin.display(description="started")
@@ -159,6 +160,14 @@ class RunnerRunAdmin(ReadOnlyAdmin):
     @admin.display(description="stop requested")
     def stop_asked(self, run: RunnerRun) -> SafeString | str:
         return local_time(run.stop_requested_at) or "-"
+
+    @admin.display(description="last output")
+    def last_output(self, run: RunnerRun) -> SafeString | str:
+        return local_time(run.last_output_at) or "-"
+
+    @admin.display(description="silent since")
+    def silent(self, run: RunnerRun) -> SafeString | str:
+        return local_time(run.silent_since) or "-"
 
     @admin.display(description="configuration")
     def configuration(self, run: RunnerRun) -> SafeString:

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from runners.admin.base import badge, short
@@ -133,8 +134,8 @@ class ApiTokenAdmin(admin.ModelAdmin):
         if token.expiry is None:
             return badge("without end", "stopped")
         if token.expiry <= timezone.now():
-            return badge(f"expired {token.expiry:%Y-%m-%d}", "unsure")
-        return badge(f"until {token.expiry:%Y-%m-%d}", "completed")
+            return badge(format_html("expired {}", short(token.expiry)), "unsure")
+        return badge(format_html("until {}", short(token.expiry)), "completed")
 
     @admin.display(description="last used", ordering="last_used")
     def used(self, token: ApiToken) -> SafeString | str:

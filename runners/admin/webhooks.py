@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from profiles.models import RunnerProfile
-from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, short
+from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, clipped, short
 from runners.exceptions import RunnerServiceError
 from runners.models import Webhook, WebhookDelivery, WebhookEvent
 from runners.services import outbox
@@ -159,7 +159,7 @@ class StateFilter(ChoiceFilter):
 
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(ReadOnlyAdmin):
-    list_display = ("id", "written", "webhook", "only_event", "of_run", "shown_state", "attempts", "last_status")
+    list_display = ("id", "written", "to", "only_event", "of_run", "shown_state", "attempts", "last_status")
     list_filter = (StateFilter, "event", "webhook")
     list_select_related = ("webhook", "run")
     search_fields = ("message_id__exact", "run__expid__exact")
@@ -211,6 +211,10 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     @admin.display(description="written")
     def written(self, delivery: WebhookDelivery) -> SafeString | str:
         return short(delivery.created)
+
+    @admin.display(description="webhook", ordering="webhook")
+    def to(self, delivery: WebhookDelivery) -> SafeString:
+        return clipped(delivery.webhook)
 
     @admin.display(description="event", ordering="event")
     def only_event(self, delivery: WebhookDelivery) -> str:

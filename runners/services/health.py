@@ -142,11 +142,12 @@ def _warnings() -> Report:
         warnings.append(
             Finding(
                 "no_watch",
-                "`manage.py watch_runs` is not running: the end of a run is noticed only at the next status request.",
+                "No worker is running: the end of a run is noticed only at the next status request. An admin starts a "
+                "worker with: autosubmit-runners-server worker (in a checkout: manage.py watch_runs --interval 10).",
             )
         )
     elif is_late(newest, now):
-        warnings.append(Finding("no_watch", f"`manage.py watch_runs` was last seen {age:.0f} s ago."))
+        warnings.append(Finding("no_watch", f"The worker was last seen {age:.0f} s ago. Has it stopped?"))
     backlog = outbox.due(now - BACKLOG_AFTER).count()
     if backlog:
         warnings.append(Finding("webhook_backlog", f"{backlog} webhook messages have been due for more than a minute."))

@@ -22,8 +22,17 @@ register = template.Library()
 
 @register.filter
 def exact_time(value: datetime | None) -> str:
-    """Format a time as plain text, such as `2026-11-24 03:46:02 UTC`; None gives "". Pages use `local_time`."""
+    """Format a time as plain text, such as `2026-11-24 03:46:02 UTC`; None gives "". Pages use `local_time`.
+
+    times.js replaces such times in elements with the attribute `data-times`: drawings can have no `<time>` element.
+    """
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if value else ""
+
+
+@register.filter
+def iso_time(value: datetime) -> str:
+    """Format a time for scripts, such as `2026-11-24T03:46:02+00:00`."""
+    return value.isoformat(timespec="seconds")
 
 
 @register.filter
@@ -39,7 +48,7 @@ def local_time(value: datetime | None, precision: str = "second") -> str | SafeS
     text = f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if precision == "minute" else exact
     return format_html(
         '<time datetime="{}" title="{}" data-local="{}">{}</time>',
-        value.isoformat(timespec="seconds"),
+        iso_time(value),
         exact,
         precision,
         text,
@@ -60,7 +69,7 @@ def ago(value: datetime | None) -> str | SafeString:
     """Format an age, such as `3 s ago`, in a `<time>` element. times.js updates it; its tooltip is the exact time."""
     if value is None:
         return ""
-    exact = value.isoformat(timespec="seconds")
+    exact = iso_time(value)
     words = duration((timezone.now() - value).total_seconds())
     return format_html('<time datetime="{}" title="{}" data-ago>{} ago</time>', exact, exact_time(value), words)
 

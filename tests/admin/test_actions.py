@@ -54,7 +54,7 @@ def test_the_machine_is_asked_when_the_admin_wants_it(
     sshd.stop()
     response = admin_client.post(on("refresh", run), follow=True)
     assert "The state is not known" in text_of(response)
-    assert "ACTIVE cannot tell now" in text_of(response)
+    assert "UNREACHABLE" in text_of(response)
     assert "Declare ended" in text_of(response)
     sshd.start()
     POOL.close()

@@ -240,8 +240,8 @@ def test_the_list_of_runs_is_filtered_by_status_profile_host_and_person(admin_cl
     html = opened(admin_client, url)
     for choice in ("?host=alpha", "?host=gamma", "?profile_name=ONE", "?started_by=bob"):
         assert choice in html
-    assert "ACTIVE cannot tell now" in text_of(html)
-    assert 'class="badge completed">COMPLETED' in html
+    assert "UNREACHABLE running at the last probe of its machine" in text_of(html)
+    assert 'class="badge completed" title="status: COMPLETED">COMPLETED' in html
 
 
 def test_the_page_of_a_run_shows_all_its_fields(admin_client: Client, rows: dict[str, Model]) -> None:

@@ -51,6 +51,9 @@ for i, trouble in enumerate(["", "ada_l@cluster-login2:22 cannot be reached: no 
 """.replace("LEASE", str(LEASE))
 
 
+TICKS = "ticks => ticks.map(tick => [tick.textContent.trim(), tick.querySelector('text').getAttribute('x')])"
+
+
 @pytest.fixture
 def busy_site(make_stub_site: Callable[..., AppServer]) -> AppServer:
     server = make_stub_site(RUNNERS_PROBE_TIMEOUT=str(LEASE))  # a longer lease is ignored
@@ -116,9 +119,41 @@ def test_times_are_shown_in_the_zone_of_the_reader_and_in_utc_without_javascript
     expect(page.locator("#runs time[data-local]")).to_have_count(0)  # also in what htmx has fetched
     plain = new_page(java_script_enabled=False)
     sign_in(plain, busy_site)
+    for days in ("1", "7", "30"):
+        for each in (page, plain):
+            each.goto(f"{busy_site.url}/history?days={days}")
+        here, in_utc = (each.locator("[data-tick]").evaluate_all(TICKS) for each in (page, plain))
+        assert 2 <= len(here) <= 8
+        # Round times of the zone are 5 h 30 min before those in UTC, or a multiple of the distance of ticks later.
+        labels = r"\d\d:00" if days == "1" else r"\d\d \w{3}"
+        assert all(re.fullmatch(labels, label) for label, _ in here + in_utc)
+        assert {x for _, x in here}.isdisjoint({x for _, x in in_utc})
+        for part, pattern in (
+            ("title[data-times]", r" \d\d:\d\d:\d\d$"),
+            ("desc", r"^From [\d-]+ [\d:]+ to [\d-]+ [\d:]+\."),
+        ):
+            expect(page.locator(part).last).to_have_text(re.compile(pattern))
+        expect(plain.locator("title[data-times]").last).to_have_text(re.compile(r"\d\d:\d\d:\d\d UTC$"))
     plain.goto(f"{busy_site.url}/runs/5")
     expect(plain.locator("dt:text-is('Started') + dd time").last).to_have_text(re.compile(" UTC$"))
     expect(plain.locator(".zone")).to_have_text("Times: UTC")
+
+
+def test_the_header_is_one_line_on_a_laptop(
+    new_page: Callable[..., Page], stub_site: AppServer, sign_in: SignIn
+) -> None:
+    rename = "from django.contrib.auth.models import User; User.objects.filter(username='root').update(username='{}')"
+    name = "maria.magdalena.kowalska@climate.example.org"
+    stub_site.manage("shell", "-v0", "-c", rename.format(name))
+    page = new_page(viewport={"width": 1100, "height": 700})
+    sign_in(page, stub_site, name=name)
+    for width in (1100, 1200, 1230, 1280):
+        page.set_viewport_size({"width": width, "height": 700})
+        tops = page.locator(".top nav > *, .aside > *").evaluate_all(
+            "parts => [...new Set(parts.map(part => Math.round(part.getBoundingClientRect().top / 8)))]"
+        )
+        assert len(tops) == 1, f"{width} px"
+        keep(page, f"header-{width}", full=False)
 
 
 def test_the_menus_open_and_close_with_the_keyboard_and_fit_a_phone(

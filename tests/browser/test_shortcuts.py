@@ -19,6 +19,8 @@ def test_keys_lead_to_pages_but_not_while_somebody_types(page: Page, stub_site: 
     page.keyboard.type("?")
     page.wait_for_url("**/shortcuts")
     check_accessible(page)
+    for key in ("n", "p", "Home", "End"):
+        expect(page.locator("#log-keys-title ~ dl kbd").get_by_text(key, exact=True)).to_be_visible()
     keep(page, "shortcuts")
     page.keyboard.type("gd")
     page.wait_for_url(f"{stub_site.url}/")

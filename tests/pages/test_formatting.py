@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.db.models import DateTimeField
 
 from runners.models import AuditRecord
 from runners.templatetags import formatting as words
+from tests.support.paths import ROOT
 from tests.support.rows import unsaved_run
 
 
@@ -31,6 +37,32 @@ def test_a_time_is_an_element_with_utc_as_text_and_tooltip() -> None:
     assert words.iso_local_time("2026-11-24T04:46:02+01:00") == words.local_time(madrid)
     assert words.iso_local_time("<yesterday>") == "<yesterday>"
     assert words.iso_local_time(None) == ""
+
+
+TIMES = {field.name for model in apps.get_models() for field in model._meta.fields if isinstance(field, DateTimeField)}
+SHARED = {"local_time", "iso_local_time", "ago", "age"}  # each writes a <time> element, which times.js knows
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "templates").rglob("*.html")), ids=lambda path: path.name)
+def test_templates_show_times_through_the_shared_filters_only(path: Path) -> None:
+    text = path.read_text()
+    assert not re.search(r"\|(date|time|timesince|timeuntil|naturaltime)\b|{% now ", text)
+    for written in re.findall(r"{{\s*(.*?)\s*}}", text):
+        value, *filters = re.split(r"\|(?=\w)", written)
+        names = {each.partition(":")[0] for each in filters}
+        if value.rpartition(".")[2] in TIMES | {"start", "end", "time"}:
+            assert names & (SHARED | {"exact_time", "iso_time"}), written
+        if "exact_time" in names:  # plain text, which times.js replaces in elements with this attribute
+            assert re.search(r"data-times>[^<]*" + re.escape(written), text), written
+        if "iso_time" in names:  # for scripts
+            assert re.search(r'data-\w+="{{ ' + re.escape(written), text), written
+
+
+def test_pages_of_the_admin_show_times_through_the_shared_filters_only() -> None:
+    for model, page in admin.site._registry.items():
+        if page.__module__.startswith("runners."):
+            raw = {str(name) for name in (*page.list_display, *page.readonly_fields) if not hasattr(page, str(name))}
+            assert TIMES.isdisjoint(raw), model
 
 
 @pytest.mark.parametrize(

@@ -114,15 +114,15 @@ def test_a_missing_database_makes_the_service_not_ready_but_alive(tmp_path: Any)
 
 
 @pytest.mark.django_db
-def test_pages_show_that_watch_runs_is_missing(admin_client: Client, client: Client) -> None:
+def test_pages_show_that_no_worker_is_running(admin_client: Client, client: Client) -> None:
     for path in ("/", "/admin/"):
         health.forget()
-        assert "watch_runs` is not running" in admin_client.get(path).content.decode(), path
-    assert "watch_runs" not in client.get("/admin/", follow=True).content.decode()
+        assert "No worker is running" in admin_client.get(path).content.decode(), path
+    assert "No worker" not in client.get("/admin/", follow=True).content.decode()
     health.Beat(health.WATCH, interval=10).beat()
     for path in ("/", "/admin/"):
         health.forget()
-        assert "watch_runs` is not running" not in admin_client.get(path).content.decode(), path
+        assert "No worker is running" not in admin_client.get(path).content.decode(), path
 
 
 def test_watch_runs_records_that_it_lives_and_that_it_ends(app: AppServer) -> None:

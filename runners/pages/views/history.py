@@ -67,6 +67,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Tick:
+    time: datetime
+    x: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """The layout of the drawing. `start` and `end` are the times at its left and right edge."""
 
@@ -75,7 +82,9 @@ class Timeline:
     height: float
     rows: list[Row]
     bars: list[Bar]
-    ticks: list[tuple[float, str]]
+    ticks: list[Tick]
+    step: timedelta  # between two ticks
+    scale: float  # pixels per second
     legend: list[tuple[str, str]]
     width: float = WIDTH
     labels: float = LABELS
@@ -127,20 +136,19 @@ def draw(
         y += height
     drawn = {tone(run) for run in ordered}
     legend = [(name, words) for name, words in LEGEND.items() if name in drawn]
-    return Timeline(first, now, y, rows, bars, _ticks(first, now, x_of), legend)
+    return Timeline(first, now, y, rows, bars, *_ticks(first, now, x_of), scale, legend)
 
 
-def _ticks(start: datetime, end: datetime, x_of: Callable[[datetime], float]) -> list[tuple[float, str]]:
-    """Return at most eight round times with their positions, in the service's time zone."""
+def _ticks(start: datetime, end: datetime, x_of: Callable[[datetime], float]) -> tuple[list[Tick], timedelta]:
+    """Return at most eight round times in UTC with their positions. times.js moves them to the reader's time zone."""
     step = next((step for step in STEPS if (end - start) / step <= 8), STEPS[-1])
-    offset = timezone.localtime(end).utcoffset() or timedelta()
-    epoch = datetime(1970, 1, 5, tzinfo=UTC) - offset  # a Monday, at midnight here
+    epoch = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday
     time = epoch + ((start - epoch) // step + 1) * step
     ticks = []
     while time < end:
-        ticks.append((x_of(time), f"{timezone.localtime(time):{'%d %b' if step.days else '%H:%M'}}"))
+        ticks.append(Tick(time, x_of(time), f"{time.astimezone(UTC):{'%d %b' if step.days else '%H:%M'}}"))
         time += step
-    return ticks
+    return ticks, step
 
 
 def newest(start: datetime, user: Any, *, expid: str = "") -> list[RunnerRun]:

@@ -9,6 +9,13 @@ function localText(date, isToTheMinute) {
   return isToTheMinute ? minute : `${minute}:${two(date.getSeconds())}`;
 }
 
+// Formats the label of a tick like runners/pages/views/history.py: `26 Nov` or `13:05`.
+function tickText(date, isDay) {
+  const two = (number) => String(number).padStart(2, "0");
+  if (isDay) return `${two(date.getDate())} ${date.toLocaleDateString("en", { month: "short" })}`;
+  return `${two(date.getHours())}:${two(date.getMinutes())}`;
+}
+
 function showLocalTimes() {
   for (const element of document.querySelectorAll("time[data-local]")) {
     const date = new Date(element.dateTime);
@@ -17,6 +24,37 @@ function showLocalTimes() {
     if (!Number.isNaN(date.getTime())) element.textContent = localText(date, isToTheMinute);
   }
 }
+
+// Times within the text of drawings, which can have no <time> element.
+for (const element of document.querySelectorAll("[data-times]")) {
+  element.textContent = element.textContent.replace(/(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) UTC/g, (_, day, time) =>
+    localText(new Date(`${day}T${time}Z`), false),
+  );
+}
+
+// The ticks of a drawing are at round times in UTC. Moves them to round times of the reader's zone.
+for (const drawing of document.querySelectorAll("svg[data-step]")) {
+  const [start, end] = [Date.parse(drawing.dataset.start), Date.parse(drawing.dataset.end)];
+  const step = Number(drawing.dataset.step) * 1000;
+  const ticks = [...drawing.querySelectorAll("[data-tick]")];
+  for (const tick of ticks) {
+    const offset = new Date(tick.dataset.tick).getTimezoneOffset() * 60_000;
+    let time = Date.parse(tick.dataset.tick) + (((offset % step) + step) % step);
+    if (time >= end) time -= ticks.length * step; // the place of the last one is free at the beginning
+    if (time < start) {
+      tick.remove();
+      continue;
+    }
+    const x = ((time - start) / 1000) * Number(drawing.dataset.scale);
+    const [line, label] = [tick.querySelector("line"), tick.querySelector("text")];
+    line.setAttribute("x1", x);
+    line.setAttribute("x2", x);
+    label.setAttribute("x", x);
+    label.classList.toggle("edge", x < 24);
+    label.textContent = tickText(new Date(time), step >= 86_400_000);
+  }
+}
+
 showLocalTimes();
 new MutationObserver(showLocalTimes).observe(document.body, { childList: true, subtree: true });
 
