@@ -10,6 +10,7 @@ from typing import Any
 
 from runners.api.openapi.describe import COMMON, READING, explained
 from runners.api.openapi.examples import recorded
+from runners.models import RunReason
 from runners.services.cancelling import JobOutcome
 from runners.services.machines.jobs import ORDERINGS
 from runners.web.problems import PROBLEM_CONTENT_TYPE
@@ -52,6 +53,7 @@ UNNAMED_ENUMS = {
     "JobOrdering": [*ORDERINGS, *(f"-{name}" for name in ORDERINGS)],
     "JobLogStream": ["err", "out"],
     "JobCancelOutcome": [outcome.value for outcome in JobOutcome],
+    "RunEndReason": list(RunReason.values),  # in queries; the member of a run may also be empty
 }
 
 # Descriptions of members that mean the same in all schemas, for serializers that do not describe them.
