@@ -106,6 +106,7 @@ def describe(result: Document, generator: Any, request: Any, public: bool) -> Do
                     member["allOf"] = [{"$ref": member.pop("$ref")}]
                 member["description"] = MEMBERS[name]
     for _, _, described in operations(result):
+        described.setdefault("security", [])  # an operation that needs no credentials says so
         for answer in described["responses"].values():
             for content in answer.get("content", {}).values():
                 name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
