@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -227,9 +228,9 @@ def test_commands_beyond_the_share_leave_a_machine_that_freezes_meanwhile(
 ) -> None:
     """These commands have begun, so their outcome is unknown. The commands within the share wait for their result."""
     settings.RUNNERS_CONNECT_TIMEOUT, settings.RUNNERS_RETRY_PAUSE = 2, 60.0
-    runner, folder = get_runner(over_ssh), account.home / "begun"
+    runner, folder = get_runner(over_ssh), account.home / "frozen-commands"  # other modules use the same account
     folder.mkdir()
-    script = f"touch {folder}/$$; until [ -e {account.home}/go ]; do sleep 0.1; done; echo done"
+    script = f"touch {folder}/$$; until [ -e {folder}.go ]; do sleep 0.1; done; echo done"
 
     def carry_out() -> str:
         with BULKHEADS.command("create-job-list"):
@@ -247,7 +248,7 @@ def test_commands_beyond_the_share_leave_a_machine_that_freezes_meanwhile(
                     with pytest.raises(OutcomeUnknown, match="stopped answering"):
                         future.result()
     finally:
-        (account.home / "go").touch()
+        Path(f"{folder}.go").touch()
     left = [future for future in futures if not future.done()]
     assert [future.result(30 * PATIENCE) for future in left] == ["done"] * SHARE
 

@@ -18,6 +18,7 @@ ARTIFACTS = ROOT / ".artifacts"
 # Use the script directly, because the package's wrapper only evaluates it, too.
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+ABORTED = ("htmx:sendAbort, ", "htmx:afterRequest, ")  # an answer of 400 or more is htmx:responseError
 
 
 @dataclass
@@ -56,7 +57,9 @@ class Watch:
 
     def _on_console(self, message: ConsoleMessage) -> None:
         # Chromium also reports responses of 400 and more here, but not which: `_on_response` handles them.
-        if message.type == "error" and "Failed to load resource" not in message.text:
+        # And htmx reports requests that end because the person leaves the page.
+        is_known = "Failed to load resource" in message.text or message.text.startswith(ABORTED)
+        if message.type == "error" and not is_known:
             self.troubles.append(f"console error on {self.page.url}: {message.text}")
 
     def _on_request(self, request: Request) -> None:
