@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from runners.cli.catalog import BY_HAND, MEMBERS, PARAMETER_MEMBERS, POSITIONAL,
 from runners.cli.errors import Exit
 from runners.cli.parser import parser
 from runners.commands.registry import COMMANDS
+from tests.support.cli import StrangerHandler, serving
 from tests.support.paths import ROOT
 
 Parameter = dict[str, Any]
@@ -49,33 +48,17 @@ def service(commands: Any) -> Iterator[tuple[str, Received]]:
     """Run a server that describes `commands` and accepts each command. Yield its URL and the requests it received."""
     received: Received = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(StrangerHandler):
         def do_GET(self) -> None:
-            self.answer({"commands": commands})
+            self.reply(json.dumps({"commands": commands}).encode())
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             received.append((self.path.removeprefix("/v4/runners/command/"), body))
-            self.answer(ANSWER)
+            self.reply(json.dumps(ANSWER).encode())
 
-        def answer(self, body: Any) -> None:
-            data = json.dumps(body).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", received
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as url:
+        yield url, received
 
 
 def run(url: str, line: str) -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytest
 
 from runners.cli.errors import Exit
 from tests.support.api import unused_expid
-from tests.support.cli import HERE, Cli
+from tests.support.cli import HERE, Cli, StrangerHandler, serving
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, free_port, wait_for
 from tests.support.servers import ROOT, AppServer, SSHServer
@@ -260,30 +258,17 @@ def stranger(status: int, body: bytes, headers: dict[str, str]) -> Iterator[tupl
     """Run a web server that is not this service. Yield its URL and the Authorization headers that it received."""
     seen: list[Any] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(StrangerHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             self.do_GET()
 
         def do_GET(self) -> None:
             seen.append(self.headers["Authorization"])
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(body, status, headers)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", seen
-        finally:  # also if the test fails, which would hang otherwise
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as url:
+        yield url, seen
 
 
 def test_an_answer_of_another_server_is_unreachable() -> None:

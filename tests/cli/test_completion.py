@@ -10,16 +10,15 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from runners.cli import completion
 from runners_project.client_file import build
+from tests.support.cli import StrangerHandler, serving
 from tests.support.processes import PATIENCE
 from tests.support.requirements import need
 
@@ -35,30 +34,17 @@ JOBS = {"results": [{"name": "a001_SIM", "status": "FAILED"}]}
 FILES = {"files": [{"path": "jobs_a001.yml"}]}
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(StrangerHandler):
     def do_GET(self) -> None:
         answers = (("profiles", PROFILES), ("/jobs", JOBS), ("/config", FILES), ("/runs", RUNS))
         body = next((answer for word, answer in answers if word in self.path), {})
-        data = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        pass
+        self.reply(json.dumps(body).encode())
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

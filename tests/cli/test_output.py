@@ -9,11 +9,9 @@ import os
 import pty
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,7 +22,7 @@ from runners.cli.errors import Exit, Problem
 from runners.cli.parser import parser
 from runners.cli.terminal import harmless
 from runners.cli.words import message
-from tests.support.cli import Cli
+from tests.support.cli import Cli, StrangerHandler, serving
 from tests.support.processes import PATIENCE
 from tests.support.servers import ROOT
 
@@ -51,36 +49,23 @@ HOSTILE = b"one \x1b]0;title\x07\x1b[31mred\x1b[0m\x1b[2J \xc3\xb1 \xe2\x80\xae\
 def service(answer: Callable[[str, dict[str, str], Any], Any]) -> Iterator[str]:
     """Run a server that answers `answer(path, query, body)`. A tuple is a status and a body."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(StrangerHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self.reply(body)
+            self.look_up(body)
 
         def do_GET(self) -> None:
-            self.reply(None)
+            self.look_up(None)
 
-        def reply(self, body: Any) -> None:
+        def look_up(self, body: Any) -> None:
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             found = answer(parts.path.removeprefix("/v4/runners/"), query, body)
             status, found = found if isinstance(found, tuple) else (200, found)
-            data = json.dumps(found).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply(json.dumps(found).encode(), status)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as url:
+        yield url
 
 
 def answering(run: dict[str, Any], log: bytes = b"", *, search: bool = False) -> Callable[..., Any]:

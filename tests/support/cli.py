@@ -9,12 +9,43 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from runners.cli.errors import Exit
 from tests.support.processes import PATIENCE
 from tests.support.servers import ROOT
 
 HERE = ("--profile", "HERE")
+
+
+class StrangerHandler(BaseHTTPRequestHandler):
+    """The handler of a server that is not the service. It logs nothing."""
+
+    def reply(self, data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[StrangerHandler]) -> Iterator[str]:
+    """Yield the URL of a server with this handler. It also ends if the test fails, which would hang otherwise."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class Cli:
