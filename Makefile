@@ -60,7 +60,7 @@ test-browser: ## Only the tests in a real browser; screenshots are in .artifacts
 screenshots: test-browser ## Update the pictures of docs/images
 	@mkdir -p docs/images
 	@for pair in light-dashboard:dashboard run-stopping:run dark-history:history phone-dashboard:phone \
-	    admin-check:admin-check admin-import:admin-import admin-runs:admin-runs \
+	    admin-check:admin-check admin-import:admin-import admin-runnerrun:admin-runs \
 	    admin-first-steps:admin; do \
 	  cp .artifacts/$${pair%%:*}.png docs/images/$${pair##*:}.png || exit; done
 
