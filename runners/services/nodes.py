@@ -19,7 +19,13 @@ from django.dispatch import Signal
 from django.utils import timezone
 
 from profiles.config import RunnerConfig
-from runners.exceptions import CommandTimedOut, OutcomeUnknown, RunnerServiceError, RunnerUnreachable
+from runners.exceptions import (
+    CommandTimedOut,
+    OutcomeUnknown,
+    RunDirectoryUnusable,
+    RunnerServiceError,
+    RunnerUnreachable,
+)
 from runners.models import Heartbeat, NodeCommand
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.runner import CLIENT_GRACE, CommandResult
@@ -33,8 +39,9 @@ SILENT_AFTER = timedelta(seconds=60)  # without a heartbeat
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.25  # seconds between two reads of the answer
 KEPT = timedelta(hours=1)
 inserted = Signal()  # after the insert of a command; `number`, `node`
+# The errors of `Runner.execute`. Any other error leaves the outcome unknown.
 ERRORS: dict[str, type[RunnerServiceError]] = {
-    each.__name__: each for each in (RunnerUnreachable, CommandTimedOut, OutcomeUnknown)
+    each.__name__: each for each in (RunDirectoryUnusable, RunnerUnreachable, CommandTimedOut, OutcomeUnknown)
 }
 
 
@@ -141,8 +148,8 @@ def execute(number: int) -> None:
             "truncated": result.truncated,
         }
     except RunnerServiceError as error:
-        known = next((name for name, kind in ERRORS.items() if isinstance(error, kind)), RunnerUnreachable.__name__)
-        answer = {"error": known, "detail": error.detail}
+        known = next((name for name, kind in ERRORS.items() if isinstance(error, kind)), OutcomeUnknown.__name__)
+        answer = {"error": known, "detail": error.detail, "facts": error.facts}
     NodeCommand.objects.filter(pk=number).update(answer=_signed(answer))
 
 
@@ -163,7 +170,7 @@ def _signed(value: dict[str, Any]) -> str:
 def _result(answer: dict[str, Any]) -> CommandResult:
     """Return the result in an answer, or raise its error."""
     if "error" in answer:
-        raise ERRORS[answer["error"]](answer["detail"])
+        raise ERRORS[answer["error"]](answer["detail"], **answer["facts"])
     return CommandResult(
         answer["exit_code"],
         base64.b64decode(answer["stdout"]),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core import signing
 from django.utils import timezone
 
+from runners.exceptions import RunDirectoryUnusable
 from runners.models import Heartbeat, NodeCommand, RunnerRun
 from runners.services import nodes
+from runners.services.machines import scripts
 from runners.worker import due
 from runners.worker.due import Silent, Work
 from tests.support.rows import saved_run
@@ -71,3 +75,15 @@ def test_a_command_for_a_node_is_executed_once_and_only_with_its_signature(setti
     NodeCommand.objects.update(begun=None, request=signed, node="n2")
     due.perform(Work("node", (str(command.pk),)), Silent())
     assert NodeCommand.objects.get().begun is None
+
+
+def test_an_error_on_the_other_node_keeps_its_kind_and_its_facts(settings: Any, tmp_path: Path) -> None:
+    settings.RUNNERS_NODE = "n1"
+    (tmp_path / "file").touch()
+    config = saved_run().config | {"RUN_DIRECTORY": str(tmp_path / "file")}
+    request = {"config": config, "script": "echo done", "timeout": 20, "stdin": "", "login": False, "until": ""}
+    command = NodeCommand.objects.create(node="n1", request=nodes._signed(request))
+    nodes.execute(command.pk)
+    with pytest.raises(RunDirectoryUnusable, match="Nothing was started") as raised:
+        nodes._result(signing.loads(NodeCommand.objects.get().answer, salt=nodes.SALT))
+    assert raised.value.facts["exit_code"] == scripts.NO_RUN_DIRECTORY
