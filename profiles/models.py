@@ -33,6 +33,7 @@ from profiles.limits import (
 from profiles.parameter import Parameter, Values
 from profiles.people import Person
 from profiles.rules import RUNNERS, loader_choices, runner_choices
+from runners_project.clock import AutoDateTimeField
 
 OPEN = "Empty: open, requests give it in profile_params."
 
@@ -467,8 +468,8 @@ class UserSettings(models.Model):
         validators=[validators.validate_preferred_username],
         help_text="Suggested by the GUI for an open SSH user.",
     )
-    created = models.DateTimeField(auto_now_add=True)
-    modified = models.DateTimeField(auto_now=True)
+    created = AutoDateTimeField(auto_now_add=True)
+    modified = AutoDateTimeField(auto_now=True)
 
     class Meta:
         verbose_name = "user settings"

@@ -8,7 +8,6 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -16,6 +15,7 @@ from runners.admin.base import ReadOnlyAdmin, badge, clipped, short
 from runners.exceptions import MachineNotFound
 from runners.models import Machine, Maintenance
 from runners.services import machine_list, maintenance
+from runners_project import clock
 
 if TYPE_CHECKING:
     MaintenanceModelForm = forms.ModelForm[Maintenance]
@@ -117,7 +117,7 @@ class MaintenanceAdmin(admin.ModelAdmin):
     def state(self, row: Maintenance) -> SafeString:
         if row.applies:
             return badge("applies now", "stopped")
-        return badge("announced", "active") if row.starts > timezone.now() else badge("over", "unsure")
+        return badge("announced", "active") if row.starts > clock.now() else badge("over", "unsure")
 
     @admin.display(description="from", ordering="starts")
     def starting(self, row: Maintenance) -> SafeString | str:

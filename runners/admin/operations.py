@@ -6,13 +6,13 @@ import shlex
 
 from django.contrib import admin
 from django.db.models import Q
-from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from runners.admin.base import ChoiceFilter, DateFilter, ReadOnlyAdmin, as_json, badge, block, clipped, short
 from runners.commands.registry import operation_kinds
 from runners.models import Operation, OperationStatus
 from runners.templatetags.formatting import duration, local_time
+from runners_project import clock
 
 TONES = {"pending": "active", "running": "active", "succeeded": "completed", "failed": "failed", "unknown": "unsure"}
 
@@ -101,4 +101,4 @@ class OperationAdmin(ReadOnlyAdmin):
 
     @admin.display(description="lasted")
     def lasted(self, operation: Operation) -> str:
-        return duration(((operation.finished or timezone.now()) - operation.created).total_seconds())
+        return duration(((operation.finished or clock.now()) - operation.created).total_seconds())

@@ -12,13 +12,13 @@ from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from runners.admin.base import badge, short
 from runners.models import ApiToken, TokenScope
+from runners_project import clock
 
 if TYPE_CHECKING:
     TokenForm = forms.ModelForm[ApiToken]
@@ -51,7 +51,7 @@ class ValidityFilter(admin.SimpleListFilter):
         return [("valid", "valid"), ("expired", "expired"), ("endless", "without end")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        now = timezone.now()
+        now = clock.now()
         match self.value():
             case "valid":
                 return queryset.filter(Q(expiry=None) | Q(expiry__gt=now))
@@ -133,7 +133,7 @@ class ApiTokenAdmin(admin.ModelAdmin):
     def validity(self, token: ApiToken) -> SafeString:
         if token.expiry is None:
             return badge("without end", "stopped")
-        if token.expiry <= timezone.now():
+        if token.expiry <= clock.now():
             return badge(format_html("expired {}", short(token.expiry)), "unsure")
         return badge(format_html("until {}", short(token.expiry)), "completed")
 

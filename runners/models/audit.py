@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.db import models
-from django.utils import timezone
 
 from runners.models.base import OfProfile
+from runners_project import clock
 
 if TYPE_CHECKING:
     from runners.models.run import RunnerRun
@@ -24,7 +24,7 @@ class AuditRecord(OfProfile):
     UNDER_WAY = "under_way"
     INTERRUPTED = "interrupted"
 
-    created = models.DateTimeField(default=timezone.now)
+    created = models.DateTimeField(default=clock.now)
     actor = models.CharField(
         max_length=150, blank=True, help_text="Stored as text, because the account may be deleted."
     )

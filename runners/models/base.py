@@ -10,12 +10,12 @@ from typing import Any, ClassVar, TypeVar
 
 from django.conf import settings
 from django.db import models
-from django.utils import timezone
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from profiles.installations import MAX_INSTALLATION
 from profiles.models import RunnerProfile
 from profiles.rules import RUNNERS
+from runners_project import clock
 
 MAX_MACHINE = 255
 MAX_NODE = 100
@@ -99,8 +99,8 @@ class DetachedCommand(OfProfile):
         max_length=255, blank=True, help_text="The host name of the machine, after its first answer."
     )
 
-    created = models.DateTimeField(default=timezone.now)
-    modified = models.DateTimeField(default=timezone.now, help_text="When the state last changed.")
+    created = models.DateTimeField(default=clock.now)
+    modified = models.DateTimeField(default=clock.now, help_text="When the state last changed.")
     finished = models.DateTimeField(null=True, blank=True)
     confirmed_at = models.DateTimeField(null=True, blank=True, help_text="When the machine last confirmed the state.")
     reachable = models.BooleanField(
@@ -171,7 +171,7 @@ class DetachedCommand(OfProfile):
 
     def duration(self, now: datetime | None = None) -> float:
         """Return the seconds from the request to the end, or until now."""
-        return ((self.finished or now or timezone.now()) - self.created).total_seconds()
+        return ((self.finished or now or clock.now()) - self.created).total_seconds()
 
     def load(self, found: DetachedCommand | None) -> None:
         """Copy the values of the stored row `found`. None: the row was deleted, and this object stays as it is."""
@@ -212,13 +212,13 @@ class DetachedCommand(OfProfile):
         `finished`: when the command ended, by the clock of its machine; None: now. `confirmed`: the machine reported
         the end. `columns`: what only this model stores about an end.
         """
-        now = timezone.now()
+        now = clock.now()
         changes = columns | {
             "status": status,
             "exit_code": exit_code,
             # The machine's clock may be wrong, so the end is clamped: not before the start and not in the future.
             "finished": max(min(finished or now, now), self.created),
-            "modified": now,
+            "modified": max(now, self.created),
             "probing_until": None,
         }
         if confirmed:

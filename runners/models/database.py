@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from django.db import models
-from django.utils import timezone
 
 from profiles.validators import MAX_HOST, MAX_PATH, MAX_USER
+from runners_project import clock
 
 
 class SeenDatabase(models.Model):
@@ -18,7 +18,7 @@ class SeenDatabase(models.Model):
     location = models.CharField(
         max_length=MAX_PATH, help_text="A real path, or the address of a server without credentials."
     )
-    seen = models.DateTimeField(default=timezone.now)
+    seen = models.DateTimeField(default=clock.now)
 
     class Meta:
         ordering = ["-seen"]

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 
 from runners.models.token import TokenScope
+from runners_project.clock import AutoDateTimeField
 
 
 class DeviceLogin(models.Model):
@@ -26,7 +27,7 @@ class DeviceLogin(models.Model):
     host = models.CharField(max_length=100, help_text="The machine of the program, as the program names it.")
     address = models.CharField(max_length=64, help_text="The address of the program, as the service sees it.")
     scope = models.CharField(max_length=8, choices=TokenScope.choices)
-    created = models.DateTimeField(auto_now_add=True)
+    created = AutoDateTimeField(auto_now_add=True)
     expires = models.DateTimeField(db_index=True)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.CASCADE, related_name="+")
 

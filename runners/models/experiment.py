@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from django.db import models
-from django.utils import timezone
 
 from profiles.installations import MAX_INSTALLATION
 from runners.models.base import MAX_MACHINE, MAX_NODE
+from runners_project import clock
 
 
 class ExperimentDescription(models.Model):
@@ -24,9 +24,7 @@ class ExperimentDescription(models.Model):
     search_text = models.TextField(
         help_text="The description with its case folded, because databases ignore case in different ways."
     )
-    seen_at = models.DateTimeField(
-        default=timezone.now, db_index=True, help_text="When it was last seen, within a day."
-    )
+    seen_at = models.DateTimeField(default=clock.now, db_index=True, help_text="When it was last seen, within a day.")
 
     class Meta:
         constraints = [

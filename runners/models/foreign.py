@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
-from django.utils import timezone
 
 from profiles.installations import MAX_INSTALLATION
 from runners.models.base import OfProfile
+from runners_project import clock
 
 
 class SeenForeignRun(OfProfile):
@@ -26,7 +26,7 @@ class SeenForeignRun(OfProfile):
     pid = models.IntegerField()
     since = models.DateTimeField(null=True, blank=True, help_text="When it started, by the machine's clock.")
     command = models.CharField(max_length=200, blank=True, help_text="Its command line.")
-    seen_at = models.DateTimeField(default=timezone.now, db_index=True)
+    seen_at = models.DateTimeField(default=clock.now, db_index=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["expid", "installation"], name="one_seen_foreign_run")]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from django.db import models
-from django.utils import timezone
+
+from runners_project import clock
 
 
 class Heartbeat(models.Model):
@@ -13,8 +14,8 @@ class Heartbeat(models.Model):
     owner = models.CharField(max_length=200, unique=True, help_text="The process (services.own_process).")
     node = models.CharField(max_length=100, blank=True, default="", db_default="", help_text="RUNNERS_NODE.")
     interval = models.FloatField(help_text="Seconds between two of its rounds.")
-    started = models.DateTimeField(default=timezone.now)
-    seen = models.DateTimeField(default=timezone.now)
+    started = models.DateTimeField(default=clock.now)
+    seen = models.DateTimeField(default=clock.now)
 
     class Meta:
         ordering = ["-seen"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import Q
-from django.utils import timezone
+
+from runners_project import clock
 
 
 class TrustedHostKey(models.Model):
@@ -23,7 +24,7 @@ class TrustedHostKey(models.Model):
     key = models.TextField(help_text="The public key in base64.")
     is_authority = models.BooleanField("signs host certificates", default=False, db_default=False)
     approved_by = models.CharField(max_length=150, blank=True)
-    created = models.DateTimeField(default=timezone.now)
+    created = models.DateTimeField(default=clock.now)
 
     class Meta:
         ordering = ["host", "key_type"]

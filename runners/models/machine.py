@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import Q
-from django.utils import timezone
+
+from runners_project import clock
 
 MAX_MACHINE = 253  # characters of a machine's name (`Target.machine`)
 MAX_TEXT = 500  # characters of an announcement
@@ -31,11 +32,11 @@ class Machine(models.Model):
 class MaintenanceQuerySet(models.QuerySet["Maintenance"]):
     def not_over(self) -> MaintenanceQuerySet:
         """Return the announcements that apply now or later."""
-        return self.filter(Q(ends=None) | Q(ends__gt=timezone.now()))
+        return self.filter(Q(ends=None) | Q(ends__gt=clock.now()))
 
     def now(self) -> MaintenanceQuerySet:
         """Return the announcements that apply now."""
-        return self.not_over().filter(starts__lte=timezone.now())
+        return self.not_over().filter(starts__lte=clock.now())
 
 
 class Maintenance(models.Model):
@@ -47,7 +48,7 @@ class Maintenance(models.Model):
     text = models.CharField(
         max_length=MAX_TEXT, help_text="What people read when their command is refused: the reason, and whom to ask."
     )
-    starts = models.DateTimeField(default=timezone.now, help_text="Commands are refused from this time on.")
+    starts = models.DateTimeField(default=clock.now, help_text="Commands are refused from this time on.")
     ends = models.DateTimeField(
         null=True, blank=True, help_text="Commands are accepted again from this time on. Empty: until an admin ends it."
     )
@@ -66,5 +67,5 @@ class Maintenance(models.Model):
     @property
     def applies(self) -> bool:
         """Return True if it applies now."""
-        now = timezone.now()
+        now = clock.now()
         return self.starts <= now and (self.ends is None or self.ends > now)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
-from django.utils import timezone
+
+from runners_project import clock
 
 
 class MailSubscription(models.Model):
@@ -14,7 +15,7 @@ class MailSubscription(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="mail_subscriptions")
     profile_id = models.BigIntegerField(null=True, blank=True, help_text="Runs with the profile of this number.")
     run = models.ForeignKey("runners.RunnerRun", on_delete=models.CASCADE, null=True, blank=True, related_name="+")
-    created = models.DateTimeField(default=timezone.now)
+    created = models.DateTimeField(default=clock.now)
 
     class Meta:
         ordering = ["id"]
@@ -53,9 +54,9 @@ class Mail(models.Model):
     event = models.CharField(max_length=32)
     subject = models.CharField(max_length=200)
     body = models.TextField()
-    created = models.DateTimeField(default=timezone.now)
+    created = models.DateTimeField(default=clock.now)
     attempts = models.PositiveIntegerField(default=0)
-    next_attempt = models.DateTimeField(null=True, blank=True, default=timezone.now)
+    next_attempt = models.DateTimeField(null=True, blank=True, default=clock.now)
     sent_at = models.DateTimeField(null=True, blank=True)
     last_error = models.TextField(blank=True)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from django.db import models
-from django.utils import timezone
+
+from runners_project import clock
 
 
 class NodeCommand(models.Model):
@@ -14,7 +15,7 @@ class NodeCommand(models.Model):
 
     node = models.CharField(max_length=100)
     request = models.TextField()
-    created = models.DateTimeField(default=timezone.now)
+    created = models.DateTimeField(default=clock.now)
     begun = models.DateTimeField(null=True, blank=True)
     answer = models.TextField(blank=True)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from django.db import models
-from django.utils import timezone
 
 from runners.commands.registry import operation_kinds
 from runners.exceptions import AccountBusy
 from runners.models.base import DetachedCommand
+from runners_project import clock
 
 
 class OperationStatus(models.TextChoices):
@@ -75,10 +75,10 @@ class IdempotencyRecord(models.Model):
     key = models.CharField(max_length=255)
     endpoint = models.CharField(max_length=64)
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of endpoint and body.")
-    created = models.DateTimeField(default=timezone.now)
+    created = models.DateTimeField(default=clock.now)
 
     owner = models.CharField(max_length=200, blank=True, help_text="The process that handles it.")
-    owned_until = models.DateTimeField(default=timezone.now, help_text="The end of its lease.")
+    owned_until = models.DateTimeField(default=clock.now, help_text="The end of its lease.")
 
     run_key = models.CharField(max_length=32)
     operation = models.OneToOneField(Operation, on_delete=models.SET_NULL, null=True, blank=True)

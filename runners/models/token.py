@@ -9,7 +9,9 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
-from django.utils import timezone
+
+from runners_project import clock
+from runners_project.clock import AutoDateTimeField
 
 # Scanners for leaked secrets find tokens by it; a JWT never begins with it.
 TOKEN_PREFIX = "asr_"  # noqa: S105
@@ -36,7 +38,7 @@ class ApiToken(models.Model):
     digest = models.CharField(max_length=128, primary_key=True)
     token_key = models.CharField(max_length=25, db_index=True)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="auth_token_set")
-    created = models.DateTimeField(auto_now_add=True)
+    created = AutoDateTimeField(auto_now_add=True)
     expiry = models.DateTimeField(null=True, blank=True)
     name = models.CharField(max_length=100, blank=True, help_text="Its purpose, e.g. the machine that uses it.")
     scope = models.CharField(max_length=8, choices=TokenScope.choices, default=TokenScope.RUN)
@@ -53,7 +55,7 @@ class ApiToken(models.Model):
     def issue(cls, *, user: Any, expiry: timedelta | None = None, **values: Any) -> tuple[ApiToken, str]:
         """Store a new token. Return its row and the token itself, which is not stored. `expiry`: None means never."""
         text = TOKEN_PREFIX + secrets.token_hex(RANDOM_BYTES)
-        until = timezone.now() + expiry if expiry else None
+        until = clock.now() + expiry if expiry else None
         row = cls.objects.create(digest=hash_token(text), token_key=text[:SHOWN], user=user, expiry=until, **values)
         return row, text
 
@@ -67,7 +69,7 @@ class SignInAttempts(models.Model):
 
     key = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of the counted address or account.")
     times = models.JSONField(default=list, help_text="Seconds since 1970.")
-    expires = models.DateTimeField(default=timezone.now, db_index=True)
+    expires = models.DateTimeField(default=clock.now, db_index=True)
 
     def __str__(self) -> str:
         return f"{len(self.times)} attempts"

@@ -14,8 +14,8 @@ from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
 from django.db import models
 from django.db.models import F, Q
-from django.utils import timezone
 
+from runners_project import clock
 from runners_project.env import weakness
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  (Standard Webhooks; not itself a secret)
@@ -123,7 +123,7 @@ class Webhook(models.Model):
         default=list, blank=True, validators=[validate_names], help_text="Empty: runs of every profile."
     )
     enabled = models.BooleanField(default=True, help_text="Off: no message is sent, and no new message is stored.")
-    created = models.DateTimeField(default=timezone.now, editable=False)
+    created = models.DateTimeField(default=clock.now, editable=False)
 
     class Meta:
         ordering = ["name"]
@@ -158,9 +158,9 @@ class WebhookDelivery(models.Model):
     event = models.CharField(max_length=32, choices=WebhookEvent.choices)
     message_id = models.CharField(max_length=64, unique=True, default=new_message_id, editable=False)
     payload = models.JSONField()
-    created = models.DateTimeField(default=timezone.now)
+    created = models.DateTimeField(default=clock.now)
     attempts = models.PositiveIntegerField(default=0)
-    next_attempt = models.DateTimeField(null=True, blank=True, default=timezone.now)
+    next_attempt = models.DateTimeField(null=True, blank=True, default=clock.now)
     delivered_at = models.DateTimeField(null=True, blank=True)
     last_status = models.PositiveIntegerField(null=True, blank=True, help_text="The HTTP status of the last answer.")
     last_error = models.TextField(blank=True, help_text="Why the last attempt failed.")

@@ -12,12 +12,12 @@ from functools import lru_cache
 
 from django.conf import settings
 from django.template.loader import render_to_string
-from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from runners.models import RunnerRun
 from runners.services.representations import progress_fields
 from runners.templatetags import formatting as words
+from runners_project import clock
 
 KEPT = 4096  # cached rows, about 800 bytes each
 # The placeholder of an age in the cached HTML. It holds the time from which the age counts, because an age changes
@@ -71,7 +71,7 @@ class Row:
 
 
 def row_of(run: RunnerRun, *, lasted: str = "", description: str = "") -> Row:
-    is_recent = bool(run.reachable and run.confirmed_at and timezone.now() - run.confirmed_at < recent())
+    is_recent = bool(run.reachable and run.confirmed_at and clock.now() - run.confirmed_at < recent())
     return Row(
         pk=run.pk,
         expid=run.expid,
@@ -122,5 +122,5 @@ def _html(row: Row) -> str:
 
 def with_ages(html: str) -> SafeString:
     """Replace each placeholder in the HTML of rows by the age in words, as of now."""
-    now = timezone.now().timestamp()
+    now = clock.now().timestamp()
     return mark_safe(_AGES.sub(lambda found: f"{words.duration(now - int(found[1]))} ago", html))  # noqa: S308

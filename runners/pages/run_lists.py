@@ -23,12 +23,12 @@ from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, 
 from django.db.models.functions import Cast
 from django.db.models.signals import m2m_changed, post_save
 from django.template.loader import render_to_string
-from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from runners.models import RunnerRun, RunReason
 from runners.pages import rows
 from runners.services import access, lifecycle, machine_list, probing
+from runners_project import clock
 from runners_project.shared_calls import SharedCalls, StillUnderWay
 
 ACTIVE_SHOWN = 200
@@ -242,7 +242,7 @@ def _state(view: View, user: Any) -> Hashable:
     """
     runs = RunnerRun.objects.filter(started_by=view.owner) if view.owner else RunnerRun.objects.all()
     visible = access.visible(runs.order_by("-id"), user)
-    is_recent = ExpressionWrapper(Q(confirmed_at__gte=timezone.now() - rows.recent()), BooleanField())
+    is_recent = ExpressionWrapper(Q(confirmed_at__gte=clock.now() - rows.recent()), BooleanField())
     values = access.visible(runs.active().order_by("-id"), user).values_list(
         *("pk", "stop_requested_at", "reachable", "silent_since", "log_too_large", "pid", "host", "user", "started_by"),
         Cast("progress", TextField()),
@@ -264,7 +264,7 @@ def needs_attention(run: RunnerRun) -> bool:
 
 def _of_everybody(visible: Any) -> tuple[list[RunnerRun], bool, list[int], list[RunnerRun]]:
     """Return the newest active runs, whether there are more, the numbers of the last ends in trouble, the last ends."""
-    since = timezone.now() - RECENT
+    since = clock.now() - RECENT
     active = list(visible.active().order_by("-id")[: ACTIVE_SHOWN + 1])
     trouble: list[int] = []
     for reason in TROUBLE:  # each query reads one part of an index
@@ -276,7 +276,7 @@ def _of_everybody(visible: Any) -> tuple[list[RunnerRun], bool, list[int], list[
 
 def _of_person(visible: Any, person: str) -> tuple[list[RunnerRun], bool, list[int], list[RunnerRun]]:
     """The same for the runs that one person has started."""
-    since = timezone.now() - RECENT
+    since = clock.now() - RECENT
     active = list(visible.active().filter(started_by=person).order_by("-id")[: ACTIVE_SHOWN + 1])
     newest = visible.filter(started_by=person).order_by("-id")[:MINE_KEPT]
     ended = [run for run in newest if run.finished and run.finished >= since and not run.is_active]
@@ -336,7 +336,7 @@ def refresh(user: Any, *, is_mine: bool = False, wait: float | None = None) -> N
         if now - _asked.get(view, -1e9) < freshness:
             return
         _put(_asked, view, now)
-    fresh = Q(reachable=True, confirmed_at__gt=timezone.now() - timedelta(seconds=freshness))
+    fresh = Q(reachable=True, confirmed_at__gt=clock.now() - timedelta(seconds=freshness))
     runs = access.visible(RunnerRun.objects.active().exclude(fresh), user).order_by("-id")
     active = (runs.filter(started_by=view.owner) if view.owner else runs)[:ACTIVE_SHOWN]
     found = [run for run in active if not lifecycle.is_fresh(run)]

@@ -17,14 +17,13 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 from django.db import DatabaseError, InterfaceError, connection
-from django.utils import timezone
 
 from profiles.exceptions import InvalidProfile
 from runners.exceptions import OutcomeUnknown, RunnerServiceError
 from runners.models import AuditRecord
 from runners.services import machine_states, own_process
 from runners.services.db_connection import LOST, drop_lost_connection
-from runners_project import metrics, request_id
+from runners_project import clock, metrics, request_id
 
 logger = logging.getLogger(__name__)
 commands = logging.getLogger("runners.commands")  # one line per command, with its outcome
@@ -115,7 +114,7 @@ def begin(record: AuditRecord) -> None:
     if not record._state.adding or not record.owner:
         return
     outcome, record.outcome = record.outcome, AuditRecord.UNDER_WAY
-    record.owned_until = timezone.now() + own_process.lease()
+    record.owned_until = clock.now() + own_process.lease()
     record.detail = record.detail[:DETAIL_LIMIT]
     try:
         record.save(force_insert=True)

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from profiles.installations import HOST, USER, installation_of
@@ -27,6 +26,7 @@ from runners.services.machines.local import LocalTarget
 from runners.services.machines.registry import get_module_loader
 from runners.services.machines.runner import Runner
 from runners.services.machines.ssh.target import SSHTarget
+from runners_project import clock
 
 MAX_FILE = 16_384  # bytes of Autosubmit's configuration file that are read
 MAX_LINE = 2 * MAX_PATH  # characters; the time of configparser grows with the square of a line's blanks
@@ -110,7 +110,7 @@ def note(config: RunnerConfig, database: Database) -> None:
         profile_id=config.profile_id,
         user=config.target.user,
         ssh_host=config.target.host,
-        defaults={"host": database.host, "location": database.location, "seen": timezone.now()},
+        defaults={"host": database.host, "location": database.location, "seen": clock.now()},
     )
 
 

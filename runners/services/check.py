@@ -16,7 +16,6 @@ from typing import Any
 
 import paramiko
 from django.conf import settings
-from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from profiles.models import RunnerProfile
@@ -46,7 +45,7 @@ from runners.services.machines.ssh.paramiko_fixes import GONE, Channel
 from runners.services.machines.ssh.pool import exec_on_channel, open_session
 from runners.services.machines.ssh.runner import SSHRunner, login_of
 from runners.services.machines.ssh.target import SSHTarget
-from runners_project import bounded
+from runners_project import bounded, clock
 
 NETWORK = ("resolve", "connect", "host_key", "authenticate")
 STAGES = {  # in their order, with their titles on pages
@@ -127,7 +126,7 @@ def _failed(name: str, start: float, error: RunnerServiceError, remedy: str = ""
     facts = dict(error.facts)
     advice = then or remedy
     if seconds := facts.pop("retry_after", None):
-        until = timezone.now() + timedelta(seconds=seconds)
+        until = clock.now() + timedelta(seconds=seconds)
         advice = (
             f"{advice} This error is stored until {until:%H:%M:%S %Z}. The service does not connect to the machine "
             f"before."

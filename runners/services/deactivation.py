@@ -12,9 +12,9 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.db.models.signals import post_save
 from django.dispatch import receiver
-from django.utils import timezone
 
 from runners.models import ApiToken
+from runners_project import clock
 
 
 @receiver(post_save)
@@ -31,7 +31,7 @@ def end_sessions(user: Any) -> int:
     """
     ended = [
         session.session_key
-        for session in Session.objects.filter(expire_date__gt=timezone.now()).iterator()
+        for session in Session.objects.filter(expire_date__gt=clock.now()).iterator()
         if session.get_decoded().get("_auth_user_id") == str(user.pk)
     ]
     return Session.objects.filter(session_key__in=ended).delete()[0] if ended else 0

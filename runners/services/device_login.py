@@ -15,7 +15,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
 from runners import printable
 from runners.exceptions import InvalidRequest, TooManyRequests
@@ -24,6 +23,7 @@ from runners.models.token import hash_token
 from runners.services import acting
 from runners.services.acting import Actor
 from runners.services.sign_in import seconds_to_wait
+from runners_project import clock
 
 SCOPES = (TokenScope.READ, TokenScope.RUN)  # that a program may ask for; `manage` needs a token made by hand
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that no words appear; 20^8 codes (RFC 8628, section 6.1)
@@ -58,7 +58,7 @@ def start(*, host: str, scope: str, address: str) -> Started:
     """Begin a login. Raises TooManyRequests if the address, or the whole service, has too many."""
     if wait := seconds_to_wait("device", address, START_RATE):
         raise TooManyRequests(f"Too many logins from this address. Try again in {wait} s.", retry_after=wait)
-    now = timezone.now()
+    now = clock.now()
     DeviceLogin.objects.filter(expires__lt=now - timedelta(seconds=SECONDS)).delete()
     if DeviceLogin.objects.filter(expires__gt=now, status=DeviceLogin.Status.PENDING).count() >= MOST_PENDING:
         raise TooManyRequests("Too many logins wait for a person. Try again in 60 s.", retry_after=60)
@@ -88,7 +88,7 @@ def waiting(user: Any, code: str) -> DeviceLogin:
         raise TooManyRequests(f"Too many codes. Try again in {wait} s.", retry_after=wait)
     letters = "".join(letter for letter in code[:40].upper() if letter in LETTERS)
     found = DeviceLogin.objects.filter(
-        user_code=letters, status=DeviceLogin.Status.PENDING, expires__gt=timezone.now()
+        user_code=letters, status=DeviceLogin.Status.PENDING, expires__gt=clock.now()
     ).first()
     if found is None:
         raise InvalidRequest("No login waits with this code. It may have expired: start the login again.")
@@ -98,7 +98,7 @@ def waiting(user: Any, code: str) -> DeviceLogin:
 def decide(login: DeviceLogin, user: Any, *, is_approved: bool) -> None:
     """Approve or deny a login, as `user`. Raises InvalidRequest if it was decided or has expired meanwhile."""
     status = DeviceLogin.Status.APPROVED if is_approved else DeviceLogin.Status.DENIED
-    pending = DeviceLogin.objects.filter(pk=login.pk, status=DeviceLogin.Status.PENDING, expires__gt=timezone.now())
+    pending = DeviceLogin.objects.filter(pk=login.pk, status=DeviceLogin.Status.PENDING, expires__gt=clock.now())
     if not pending.update(status=status, user=user):
         raise InvalidRequest("This login was decided or has expired. Start the login again.")
 
@@ -109,7 +109,7 @@ def poll(device_code: str, *, address: str) -> Polled:
     `address`: that of the program, for the record of the new token.
     """
     row = DeviceLogin.objects.select_related("user").filter(digest=hash_token(device_code)).first()
-    if row is None or row.status == DeviceLogin.Status.DONE or row.expires < timezone.now():
+    if row is None or row.status == DeviceLogin.Status.DONE or row.expires < clock.now():
         return Polled("expired")
     if row.status != DeviceLogin.Status.APPROVED:
         return Polled(str(row.status))

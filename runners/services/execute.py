@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
-from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from runners.commands import output
@@ -40,6 +39,7 @@ from runners.services.audit import begin
 from runners.services.machines import scripts
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.runner import CommandResult
+from runners_project import clock
 
 RUN = "RUN"  # in plans: each run gets its own directory, whose name nobody can guess
 
@@ -60,7 +60,7 @@ def execute(
     if running := while_running.run_to_change(command, expid, config, params):
         return while_running.change(running, params, audit)
     argv = command.argv(expid, params)
-    start = timezone.now()
+    start = clock.now()
     _prepare(command, expid, config, audit)
     notes = notes_of(command, expid=expid, config=config, params=params, is_done=True)
     result = _execute(command, expid, config, argv, audit)

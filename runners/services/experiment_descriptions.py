@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Left
-from django.utils import timezone
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from runners import printable
@@ -24,6 +23,7 @@ from runners.commands.parameters import DESCRIPTION_LIMIT
 from runners.models import ExperimentDescription, RunnerRun
 from runners.models.base import machine_of, node_of
 from runners.services.db_connection import LOST, drop_lost_connection
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def learn(place: Home, texts: Mapping[str, str], *, limit: int = 0) -> None:
 
 
 def _store(place: Home, told: Mapping[str, tuple[str, bool]]) -> None:
-    now = timezone.now()
+    now = clock.now()
     known = {row.expid: row for row in _rows(place).filter(expid__in=told)}
     changed = []
     for expid, (text, is_cut) in told.items():

@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.utils import timezone
 
 from profiles.accounts import person_of
 from profiles.config import RunnerConfig
@@ -41,6 +40,7 @@ from runners.services.machines.foreign import Answer
 from runners.services.machines.foreign_process import ForeignProcess, Search
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
+from runners_project import clock
 
 POLL = 0.5  # seconds between two looks at a process that was signalled
 KEPT = timedelta(days=7)  # how long a process that was seen is told of
@@ -75,7 +75,7 @@ def remember(expid: str, config: RunnerConfig, profile_name: str, processes: lis
     global _cache
     _cache = None
     rows = SeenForeignRun.objects.filter(expid=expid, installation=config.installation)
-    SeenForeignRun.objects.filter(seen_at__lt=timezone.now() - KEPT).delete()
+    SeenForeignRun.objects.filter(seen_at__lt=clock.now() - KEPT).delete()
     if not processes:
         rows.delete()
         return
@@ -91,7 +91,7 @@ def remember(expid: str, config: RunnerConfig, profile_name: str, processes: lis
             "pid": first.pid,
             "since": first.since,
             "command": first.command,
-            "seen_at": timezone.now(),
+            "seen_at": clock.now(),
         },
     )
 
@@ -122,7 +122,7 @@ def _stored() -> dict[str, list[SeenForeignRun]]:
     now = time.monotonic()
     if _cache is None or now - _cache[0] > CACHE_AGE:
         rows: dict[str, list[SeenForeignRun]] = {}
-        for row in SeenForeignRun.objects.filter(seen_at__gte=timezone.now() - KEPT).order_by("-seen_at"):
+        for row in SeenForeignRun.objects.filter(seen_at__gte=clock.now() - KEPT).order_by("-seen_at"):
             rows.setdefault(row.expid, []).append(row)
         _cache = now, rows
     return _cache[1]

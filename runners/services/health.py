@@ -18,11 +18,11 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from runners.models import Heartbeat, RunnerRun
 from runners.services import mail, outbox, own_process
 from runners.services.nodes import WORKER, has_tasks
+from runners_project import clock
 
 WATCH = WORKER
 SHARED_FOR = 1.0  # seconds for which a process caches a report
@@ -74,7 +74,7 @@ class Beat:
 
     def beat(self) -> None:
         """Store the heartbeat. Raises DatabaseError, InterfaceError."""
-        now = timezone.now()
+        now = clock.now()
         self._row.seen = now
         self._row.save()
         Heartbeat.objects.filter(kind=self._row.kind, seen__lt=now - KEPT).delete()
@@ -134,7 +134,7 @@ def _pending_migrations() -> int:
 
 
 def _warnings() -> Report:
-    now = timezone.now()
+    now = clock.now()
     warnings = _missing_nodes(now)
     newest = Heartbeat.objects.filter(kind=WATCH).order_by("-seen").first()
     age = None if newest is None else max(0.0, (now - newest.seen).total_seconds())

@@ -17,12 +17,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
-from django.utils import timezone
 
 from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
 from runners.models import DetachedCommand, IdempotencyRecord, Operation, RunnerRun, RunStatus, new_run_key
 from runners.services import own_process, probing
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def claim(*, caller: str, key: str, endpoint: str, request_hash: str) -> Idempot
     """
     for _ in range(ATTEMPTS):
         owner = own_process.owner()
-        until = timezone.now() + own_process.lease()
+        until = clock.now() + own_process.lease()
         try:
             with transaction.atomic():
                 return IdempotencyRecord.objects.create(
@@ -72,7 +72,7 @@ def claim(*, caller: str, key: str, endpoint: str, request_hash: str) -> Idempot
             record = IdempotencyRecord.objects.select_related("operation").filter(caller=caller, key=key).first()
         if record is None:
             continue
-        if record.created < timezone.now() - keep_for():
+        if record.created < clock.now() - keep_for():
             record.delete()
             continue
         if record.fingerprint != request_hash:
@@ -97,7 +97,7 @@ def _take_over(record: IdempotencyRecord, owner: str) -> bool:
     ):
         return False
     unanswered = IdempotencyRecord.objects.filter(pk=record.pk, owner=record.owner, answer_status=None)
-    until = timezone.now() + own_process.lease()
+    until = clock.now() + own_process.lease()
     if not unanswered.update(owner=owner, owned_until=until):
         return False
     record.owner, record.owned_until = owner, until
@@ -210,7 +210,7 @@ def forget_attempt(record: IdempotencyRecord) -> None:
 
 def clean() -> int:
     """Delete keys that are older than `keep_for`. Return how many."""
-    return IdempotencyRecord.objects.filter(created__lt=timezone.now() - keep_for()).delete()[0]
+    return IdempotencyRecord.objects.filter(created__lt=clock.now() - keep_for()).delete()[0]
 
 
 def keep_for() -> timedelta:

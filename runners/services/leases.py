@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import Q
-from django.utils import timezone
 
 from runners.models import DetachedCommand
 from runners.services import lifecycle
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def lease(runs: Sequence[DetachedCommand]) -> Iterator[list[DetachedCommand]]:
 
     A thread renews the lease while the block is executed.
     """
-    now = timezone.now()
+    now = clock.now()
     # The random microseconds distinguish this lease from all others, so one statement suffices for all rows.
     until = now + timedelta(seconds=LEASE, microseconds=secrets.randbelow(1_000_000))
     rows = type(runs[0]).objects.active()
@@ -62,7 +62,7 @@ def lease(runs: Sequence[DetachedCommand]) -> Iterator[list[DetachedCommand]]:
 
 def is_free(run: DetachedCommand) -> bool:
     """Return True if no caller holds the row's lease."""
-    return run.probing_until is None or run.probing_until < timezone.now()
+    return run.probing_until is None or run.probing_until < clock.now()
 
 
 class _Renewal(threading.Thread):
@@ -76,7 +76,7 @@ class _Renewal(threading.Thread):
 
     def run(self) -> None:
         while not self._is_over.wait(LEASE_RENEWAL):
-            until = timezone.now() + timedelta(seconds=LEASE, microseconds=secrets.randbelow(1_000_000))
+            until = clock.now() + timedelta(seconds=LEASE, microseconds=secrets.randbelow(1_000_000))
             try:
                 rows = self._model.objects.active().filter(pk__in=self._keys, probing_until=self.until)
                 if not rows.update(probing_until=until):

@@ -14,7 +14,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from profiles.accounts import accounts_of
 from profiles.config import RunnerConfig
@@ -29,6 +28,7 @@ from runners.services.machines.probe import Identity, Probe, ProbeTarget
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
 from runners.services.nodes import NodeRunner, is_elsewhere
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ FINISH_FROM_PROBE: dict[type[DetachedCommand], Callable[[Any, Runner, Probe], No
 
 def confirm_running(run: DetachedCommand, identity: Identity, *, asked: datetime | None = None) -> None:
     """Store the identity of the run's process. `asked`: as in `apply`."""
-    now = timezone.now()
+    now = clock.now()
     run.update_active(
         identity=identity.as_dict(),
         pid=identity.pid,
@@ -93,7 +93,7 @@ def finish_run(
 
 def mark_unreachable(run: DetachedCommand, detail: str) -> None:
     """Store that the machine cannot tell the state, and why. The row is not probed for RETRY_UNREACHABLE seconds."""
-    until = timezone.now() + timedelta(seconds=RETRY_UNREACHABLE)
+    until = clock.now() + timedelta(seconds=RETRY_UNREACHABLE)
     run.update_active(reachable=False, unreachable_detail=detail, probing_until=until)
 
 
@@ -102,7 +102,7 @@ def apply(run: DetachedCommand, runner: Runner, probe: Probe, *, asked: datetime
 
     `asked`: when the probe was sent. The state is confirmed as of that time, not as of the arrival of the answer.
     """
-    asked = asked or timezone.now()
+    asked = asked or clock.now()
     if not probe.was_asked:
         run.reachable, run.unreachable_detail = False, probe.detail  # only in this caller's object
     elif probe.answer == Probe.CANNOT_TELL:
@@ -123,7 +123,7 @@ def is_fresh(run: DetachedCommand) -> bool:
     """Return True if the machine has confirmed the state recently. So many pollers cost one probe."""
     window = timedelta(seconds=settings.RUNNERS_STATUS_FRESHNESS)
     # A confirmation in the future was stored before the clock jumped.
-    return run.reachable and run.confirmed_at is not None and abs(timezone.now() - run.confirmed_at) < window
+    return run.reachable and run.confirmed_at is not None and abs(clock.now() - run.confirmed_at) < window
 
 
 def by_target(runs: Iterable[DetachedCommand]) -> dict[tuple[str, ...], list[DetachedCommand]]:
@@ -185,7 +185,7 @@ def is_readable(run: DetachedCommand) -> bool:
 
 def target_of(run: DetachedCommand) -> ProbeTarget:
     """Return what to probe. After the launch deadline, a run without identity may be reported as never started."""
-    age = (timezone.now() - run.created).total_seconds()
+    age = (clock.now() - run.created).total_seconds()
     is_late = age > settings.RUNNERS_LAUNCH_TIMEOUT + LAUNCH_GRACE
     return ProbeTarget(run.key, identity_of(run), claim=is_late)
 

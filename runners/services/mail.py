@@ -16,13 +16,13 @@ from django.contrib.auth.models import User
 from django.core import signing
 from django.db import transaction
 from django.db.models import Q, QuerySet
-from django.utils import timezone
 
 from profiles.models import RunnerProfile
 from runners import printable
 from runners.exceptions import InvalidRequest, TooManyRequests
 from runners.models import Mail, MailSubscription, RunnerRun, WebhookEvent
 from runners.services import access
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def send_test(user: User) -> Mail:
     if not user.email:
         raise InvalidRequest("Your account has no address. Ask an admin to add one.")
     mails = Mail.objects.filter(user=user, event=TEST)
-    if mails.filter(created__gt=timezone.now() - TEST_PAUSE).exists() or is_full():
+    if mails.filter(created__gt=clock.now() - TEST_PAUSE).exists() or is_full():
         seconds = round(TEST_PAUSE.total_seconds())
         raise TooManyRequests(f"One test message in {seconds} s. Try again later.", retry_after=seconds)
     body = f"This is a test message of the service at {link('/')}.\n\nChange it: {link('/account#mail')}\n"
@@ -208,7 +208,7 @@ def send_test(user: User) -> Mail:
 
 def send_again(row: Mail) -> None:
     """Schedule a message again, sent or not, with a new series of attempts."""
-    row.attempts, row.sent_at, row.next_attempt = 0, None, timezone.now()
+    row.attempts, row.sent_at, row.next_attempt = 0, None, clock.now()
     row.save(update_fields=["attempts", "sent_at", "next_attempt"])
 
 

@@ -11,13 +11,12 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
-from django.utils import timezone
-
 from profiles.config import RunnerConfig
 from runners.exceptions import InvalidRequest, MachineInMaintenance, MaintenanceNotFound
 from runners.models import AuditRecord, Maintenance
 from runners.models.machine import MAX_TEXT
 from runners.services.audit import begin
+from runners_project import clock
 
 MOST_ANNOUNCED = 100  # of one machine, that are not over
 
@@ -63,7 +62,7 @@ def facts(found: Maintenance) -> dict[str, Any]:
     """Return the facts of MachineInMaintenance."""
     known: dict[str, Any] = {"maintenance": fields_of(found)}
     if found.ends:
-        known["retry_after"] = max(1, ceil((found.ends - timezone.now()).total_seconds()))
+        known["retry_after"] = max(1, ceil((found.ends - clock.now()).total_seconds()))
     return known
 
 
@@ -86,7 +85,7 @@ def announce(
 
     The caller checks that the service knows the machine and that the person may do this. Raises InvalidRequest.
     """
-    row = Maintenance(machine=machine, text=text.strip(), starts=starts or timezone.now(), ends=ends)
+    row = Maintenance(machine=machine, text=text.strip(), starts=starts or clock.now(), ends=ends)
     row.announced_by = audit.actor
     if errors := mistakes_in(row):
         raise InvalidRequest(" ".join(f"{name}: {words[0]}" for name, words in errors.items()), errors)
@@ -107,7 +106,7 @@ def mistakes_in(row: Maintenance) -> dict[str, list[str]]:
         errors["text"] = [f"Give at most {MAX_TEXT} characters."]
     if row.ends and row.starts and row.ends <= row.starts:
         errors["ends"] = ["Give a time after the start."]
-    elif row.ends and row.ends <= timezone.now():
+    elif row.ends and row.ends <= clock.now():
         errors["ends"] = ["Give a time in the future."]
     return errors
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError
 from django.db.models import Count, Min, QuerySet
-from django.utils import timezone
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -19,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from runners.models import Mail, Operation, RunnerRun
 from runners.services import health, outbox
-from runners_project import __version__
+from runners_project import __version__, clock
 
 SHARED_FOR = 5.0  # seconds for which a process caches the state
 PREFIX = "autosubmit_runners"
@@ -93,7 +92,7 @@ def _rows() -> list[Metric]:
     for state, number in health.task_counts().items():
         tasks.add_metric([state], number)
     webhooks, webhooks_age = _backlog(outbox.due())
-    mails, mails_age = _backlog(Mail.objects.filter(next_attempt__lte=timezone.now()))
+    mails, mails_age = _backlog(Mail.objects.filter(next_attempt__lte=clock.now()))
     return [
         runs,
         machines,
@@ -115,7 +114,7 @@ def _rows() -> list[Metric]:
 def _backlog(due: QuerySet[Any]) -> tuple[int, float]:
     """Return the number of due messages, and for how many seconds the oldest has been due."""
     found = due.aggregate(number=Count("id"), oldest=Min("next_attempt"))
-    age = (timezone.now() - found["oldest"]).total_seconds() if found["oldest"] else 0.0
+    age = (clock.now() - found["oldest"]).total_seconds() if found["oldest"] else 0.0
     return found["number"], age
 
 

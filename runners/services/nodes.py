@@ -16,7 +16,6 @@ from django.apps import apps
 from django.conf import settings
 from django.core import signing
 from django.dispatch import Signal
-from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from runners.exceptions import (
@@ -29,6 +28,7 @@ from runners.exceptions import (
 from runners.models import Heartbeat, NodeCommand
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.runner import CLIENT_GRACE, CommandResult
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class NodeRunner(LocalRunner):
 
     def _require_worker(self) -> None:
         newest = Heartbeat.objects.filter(kind=WORKER, node=self.node).order_by("-seen").first()
-        if newest is None or timezone.now() - newest.seen > SILENT_AFTER:
+        if newest is None or clock.now() - newest.seen > SILENT_AFTER:
             seen = f"was last seen at {newest.seen:%Y-%m-%d %H:%M:%S} UTC" if newest else "is not running"
             raise RunnerUnreachable(
                 f"This run is on node {self.node} of this service, whose worker {seen}. Nothing was executed there. "
@@ -124,7 +124,7 @@ def execute(number: int) -> None:
     Raises DatabaseError, InterfaceError.
     """
     command = NodeCommand.objects.filter(pk=number, node=settings.RUNNERS_NODE).first()
-    if command is None or not NodeCommand.objects.filter(pk=number, begun=None).update(begun=timezone.now()):
+    if command is None or not NodeCommand.objects.filter(pk=number, begun=None).update(begun=clock.now()):
         return
     try:
         request = signing.loads(command.request, salt=SALT)
@@ -155,7 +155,7 @@ def execute(number: int) -> None:
 
 def delete_old() -> None:
     """Delete commands whose sender has died."""
-    NodeCommand.objects.filter(created__lt=timezone.now() - KEPT).delete()
+    NodeCommand.objects.filter(created__lt=clock.now() - KEPT).delete()
 
 
 def waiting() -> list[int]:

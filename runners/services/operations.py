@@ -15,7 +15,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from runners.commands.base import CommandOutcome, OneShotCommand
@@ -49,6 +48,7 @@ from runners.services.machines import scripts
 from runners.services.machines.probe import LogChunk, Probe
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.runner import CommandResult, Runner
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ def finish_from_probe(operation: Operation, runner: Runner, probe: Probe) -> Non
         return
     data = chunk.data if chunk else b""
     when = datetime.fromtimestamp(probe.finished, UTC) if probe.finished else None
-    duration = ((when or timezone.now()) - operation.created).total_seconds()
+    duration = ((when or clock.now()) - operation.created).total_seconds()
     is_cut = chunk is not None and chunk.offset > 0
     result = CommandResult(probe.exit_code if probe.exit_code is not None else -1, data, b"", duration, is_cut)
     if command.is_success(result.exit_code, result.text):

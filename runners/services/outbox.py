@@ -13,13 +13,12 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 from django.dispatch import Signal
-from django.utils import timezone
 
 from runners.commands import run_log
 from runners.models import Operation, RunnerRun, RunReason, RunStatus, Webhook, WebhookDelivery, WebhookEvent
 from runners.services import mail
 from runners.services.representations import iso_time, run_fields
-from runners_project import metrics
+from runners_project import clock, metrics
 
 inserted = Signal()  # after the commit of new messages; `webhooks`: the numbers of their receivers
 
@@ -48,7 +47,7 @@ def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any], *, is_rep
         run.refresh_from_db()  # other processes may have changed the row, e.g. stored who requested the stop
         mail.run_event(run, event, message_fields(run) | more)
     if hooks:
-        when = timezone.now() if run.is_active else run.modified
+        when = clock.now() if run.is_active else run.modified
         payload = _payload(event, when, message_fields(run) | more)
         WebhookDelivery.objects.bulk_create(
             (WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks),
@@ -126,11 +125,11 @@ def event_of(run: RunnerRun) -> WebhookEvent:
 
 def redeliver(delivery: WebhookDelivery) -> None:
     """Schedule a message again, delivered or not, with the same id and a new series of attempts."""
-    delivery.attempts, delivery.delivered_at, delivery.next_attempt = 0, None, timezone.now()
+    delivery.attempts, delivery.delivered_at, delivery.next_attempt = 0, None, clock.now()
     delivery.save(update_fields=["attempts", "delivered_at", "next_attempt"])
     _tell_inserted([delivery.webhook])
 
 
 def due(since: datetime | None = None) -> QuerySet[WebhookDelivery]:
     """Return the messages that wait to be sent and have been due at least since the time `since` (default: now)."""
-    return WebhookDelivery.objects.filter(next_attempt__lte=since or timezone.now(), webhook__enabled=True)
+    return WebhookDelivery.objects.filter(next_attempt__lte=since or clock.now(), webhook__enabled=True)

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from django.conf import settings
-from django.utils import timezone
+
+from runners_project import clock
 
 SHORTEST_LEASE = 900  # seconds
 
@@ -36,7 +37,7 @@ def may_live(name: str) -> bool:
 
 def is_working(name: str, until: datetime | None) -> bool:
     """Return True if the named process may still do the work that it began, with a lease until `until`."""
-    return bool(name) and until is not None and until >= timezone.now() and may_live(name)
+    return bool(name) and until is not None and until >= clock.now() and may_live(name)
 
 
 def lease() -> timedelta:

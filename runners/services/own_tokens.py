@@ -7,12 +7,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
-from django.utils import timezone
 
 from runners import printable
 from runners.exceptions import InvalidRequest
 from runners.models import ApiToken, AuditRecord, TokenScope
 from runners.services.audit import begin
+from runners_project import clock
 
 MOST_TOKENS = 50  # of one person, that are still valid
 NAME_LIMIT = 100  # characters
@@ -48,7 +48,7 @@ def make(*, user: Any, name: str, scope: str, days: int, audit: AuditRecord) -> 
         errors["days"] = [f"Give a number from 1 to {longest_days()}."]
     if errors:
         raise InvalidRequest(" ".join(words for texts in errors.values() for words in texts), errors)
-    if tokens_of(user).filter(Q(expiry=None) | Q(expiry__gt=timezone.now())).count() >= MOST_TOKENS:
+    if tokens_of(user).filter(Q(expiry=None) | Q(expiry__gt=clock.now())).count() >= MOST_TOKENS:
         raise InvalidRequest(f"You have {MOST_TOKENS} valid tokens. Revoke those that you do not use any more.")
     audit.detail = f"{printable.line(name, NAME_LIMIT)}, scope {scope}, {days} days"
     begin(audit)

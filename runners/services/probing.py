@@ -20,7 +20,6 @@ from typing import Any
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from runners.exceptions import RunnerUnreachable
 from runners.models import DetachedCommand
@@ -29,6 +28,7 @@ from runners.services.machines.answers import Unreadable
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.probe import Probe, cannot_tell
 from runners.services.machines.runner import Runner
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ def refresh_now(run: DetachedCommand) -> None:
     Callers use this before they reject a request because of the run. An older state does not count, unless the machine
     has failed to answer within the last RETRY_UNREACHABLE seconds.
     """
-    since, end = timezone.now(), time.monotonic() + PATIENCE
+    since, end = clock.now(), time.monotonic() + PATIENCE
     while run.is_active and (run.confirmed_at is None or run.confirmed_at < since):
-        if not run.reachable and run.probing_until and run.probing_until > timezone.now():
+        if not run.reachable and run.probing_until and run.probing_until > clock.now():
             return
         if time.monotonic() >= end:
             probe([run])
@@ -170,7 +170,7 @@ class _BackgroundProbe:
 
     def __init__(self, runs: list[Any], lease: ExitStack) -> None:
         self._runs, self._lease = runs, lease
-        self._asked = timezone.now()
+        self._asked = clock.now()
         self._lock = threading.Lock()
         self._answer: tuple[Runner, dict[str, Probe]] | None = None
         self._is_late = False  # the caller has stopped waiting
@@ -232,7 +232,7 @@ def probe(runs: Sequence[DetachedCommand]) -> list[Probe]:
 
     If the answer of one row cannot be applied, log the error and apply the other answers.
     """
-    asked = timezone.now()
+    asked = clock.now()
     try:
         runner = lifecycle.runner_of(runs[0])
         answers = _answers_of(runner, runs)
@@ -340,7 +340,7 @@ def _confirm_all(runs: Sequence[DetachedCommand], answers: dict[str, Probe], ask
 
 def _cannot_tell_all(runs: Sequence[DetachedCommand], answers: dict[str, Probe]) -> None:
     """Store "cannot tell" as `apply` does for one row, with one statement for all rows with the same cause."""
-    until = timezone.now() + timedelta(seconds=lifecycle.RETRY_UNREACHABLE)
+    until = clock.now() + timedelta(seconds=lifecycle.RETRY_UNREACHABLE)
     alike: dict[str, list[DetachedCommand]] = {}
     for run in runs:
         alike.setdefault(answers[run.key].detail, []).append(run)

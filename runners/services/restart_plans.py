@@ -11,11 +11,11 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from runners.exceptions import NotRunning, RunNotFound
 from runners.models import AuditRecord, RunnerRun, RunReason, new_run_key
 from runners.services.audit import begin
+from runners_project import clock
 
 LOST, PLATFORM = "lost", "platform"
 CAUSES = {
@@ -44,7 +44,7 @@ def columns_at_end(run: RunnerRun, cause: str) -> dict[str, Any]:
 
 def pending(restarts: int, *, now: datetime | None = None) -> dict[str, Any]:
     """Return the columns of a pending restart. The key is that of the run to start, so it can be started only once."""
-    return {"restart_at": (now or timezone.now()) + delay(restarts), "restart_key": new_run_key(), "restart_detail": ""}
+    return {"restart_at": (now or clock.now()) + delay(restarts), "restart_key": new_run_key(), "restart_detail": ""}
 
 
 def is_pending(run: RunnerRun) -> bool:
@@ -54,7 +54,7 @@ def is_pending(run: RunnerRun) -> bool:
 def withdraw(run: RunnerRun, detail: str, **where: Any) -> bool:
     """Remove the pending restart of a run, with the reason. Return False if there is none (any more)."""
     rows = RunnerRun.objects.filter(pk=run.pk, restart_at__isnull=False, **where)
-    is_done = bool(rows.update(restart_at=None, restart_detail=detail, modified=timezone.now()))
+    is_done = bool(rows.update(restart_at=None, restart_detail=detail, modified=clock.now()))
     run.refresh_from_db()
     return is_done
 

@@ -24,7 +24,6 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
-from django.utils import timezone
 
 from profiles import parameters
 from profiles.accounts import person_of
@@ -48,6 +47,7 @@ from runners.services.machines import leftovers
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.probe import Probe
 from runners.services.machines.runner import Runner
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Withdrawn(Exception):
 
 def due() -> list[RunnerRun]:
     """Return the runs whose restart is due, at most MOST_DUE. Raises DatabaseError, InterfaceError."""
-    return list(RunnerRun.objects.filter(restart_at__lte=timezone.now()).order_by("restart_at")[:MOST_DUE])
+    return list(RunnerRun.objects.filter(restart_at__lte=clock.now()).order_by("restart_at")[:MOST_DUE])
 
 
 def restart(number: int, report: Callable[[str], None] = lambda words: None) -> None:
@@ -85,7 +85,7 @@ def restart(number: int, report: Callable[[str], None] = lambda words: None) -> 
 
     Raises DatabaseError, InterfaceError.
     """
-    run = RunnerRun.objects.filter(pk=number, restart_at__lte=timezone.now()).first()
+    run = RunnerRun.objects.filter(pk=number, restart_at__lte=clock.now()).first()
     if run is None or not _claim(run):
         return
     try:
@@ -108,7 +108,7 @@ def restart(number: int, report: Callable[[str], None] = lambda words: None) -> 
 
 def _claim(run: RunnerRun) -> bool:
     """Lease the pending restart. Return False if it is not pending any more, or if another worker has it."""
-    until = timezone.now() + timedelta(seconds=settings.RUNNERS_LAUNCH_TIMEOUT + 4 * settings.RUNNERS_PROBE_TIMEOUT)
+    until = clock.now() + timedelta(seconds=settings.RUNNERS_LAUNCH_TIMEOUT + 4 * settings.RUNNERS_PROBE_TIMEOUT)
     until += LEASE_GRACE
     mine = RunnerRun.objects.filter(pk=run.pk, restart_at=run.restart_at, restart_key=run.restart_key)
     if not mine.update(restart_at=until):
@@ -119,7 +119,7 @@ def _claim(run: RunnerRun) -> bool:
 
 def _postpone(run: RunnerRun, why: str) -> None:
     mine = RunnerRun.objects.filter(pk=run.pk, restart_at=run.restart_at, restart_key=run.restart_key)
-    mine.update(restart_at=timezone.now() + LOOK_AGAIN, restart_detail=why)
+    mine.update(restart_at=clock.now() + LOOK_AGAIN, restart_detail=why)
 
 
 def _refuse(run: RunnerRun, why: str, *, is_consumed: bool) -> None:
@@ -138,7 +138,7 @@ def _refuse(run: RunnerRun, why: str, *, is_consumed: bool) -> None:
 
 def _require_allowed(run: RunnerRun) -> RunnerConfig:
     """Return the stored configuration if the person who started the run may start it again now. Raises Refused."""
-    now = timezone.now()
+    now = clock.now()
     wanted = run.restart or {}
     if run.restarts >= wanted.get("attempts", 0):
         raise Refused(f"all {run.restarts} restarts that were asked for were used.")

@@ -15,7 +15,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Model, QuerySet
-from django.utils import timezone
 
 from runners import printable
 from runners.exceptions import RunnerServiceError
@@ -23,6 +22,7 @@ from runners.models import AuditRecord, DetachedCommand, Mail, Operation, Runner
 from runners.services import experiment_descriptions, lifecycle
 from runners.services.machines import answers, scripts
 from runners.services.machines.runner import Runner
+from runners_project import clock
 
 ROWS_AT_ONCE = 10_000  # rows in memory, and directories in one round trip
 KIBIBYTES_MOST = 2**43  # 8 EiB, the size of the largest file
@@ -123,7 +123,7 @@ def _clean(runner: Runner, rows: list[Any], done: Cleaned, *, dry_run: bool) -> 
     if not dry_run:
         for start in range(0, len(gone), DELETE_AT_ONCE):
             chunk = gone[start : start + DELETE_AT_ONCE]
-            type(rows[0]).objects.filter(pk__in=chunk).update(cleaned_at=timezone.now())
+            type(rows[0]).objects.filter(pk__in=chunk).update(cleaned_at=clock.now())
 
 
 def read_answers(output: bytes) -> dict[str, tuple[str, int]]:

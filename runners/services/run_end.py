@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from django.utils import timezone
 
 from runners import printable
 from runners.commands import remedies, run_log
@@ -18,6 +17,7 @@ from runners.services.machines.jobs import FAILURE_LIMIT, MOST_FAILURES, Failure
 from runners.services.machines.output import plain_text
 from runners.services.machines.probe import EndOfRun, Probe
 from runners.services.machines.runner import Runner
+from runners_project import clock
 
 END_OF_LOG = 16_384  # bytes at the end of a log; Autosubmit reports there that it is done, or where it was interrupted
 JOBS_SECONDS = 5  # for reading the job list and the error logs of failed jobs
@@ -163,7 +163,7 @@ def _ended_by_a_stop(run: RunnerRun, finished: datetime | None) -> bool:
     run.refresh_from_db(fields=["stop_requested_at", "stopped_by"])
     if run.stop_requested_at is None:
         return False
-    now = timezone.now()
+    now = clock.now()
     return min(finished or now, now) <= run.stop_requested_at + lifecycle.stop_window()
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from runners.models import DetachedCommand, RunnerRun, WebhookEvent
 from runners.services import outbox
 from runners.services.machines.probe import LogState
+from runners_project import clock
 
 
 def changes(run: DetachedCommand, log: LogState | None, asked: datetime) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def changes(run: DetachedCommand, log: LogState | None, asked: datetime) -> dict
 
 def at_end(run: RunnerRun, log: LogState | None) -> dict[str, Any]:
     """Return the columns to store with the end of a run. A log that is too large is then told with the end."""
-    found = changes(run, log, timezone.now())
+    found = changes(run, log, clock.now())
     return {**found, "log_too_large": True} if log and _is_too_large(log) else found
 
 

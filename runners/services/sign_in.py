@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from datetime import timedelta
 from math import ceil
 
 from django.db import transaction
-from django.utils import timezone
 
 from runners.models import SignInAttempts
 from runners.services.strangers import rate_of
+from runners_project import clock
 
 
 def seconds_to_wait(what: str, name: str, rate: str) -> int:
@@ -26,16 +25,16 @@ def seconds_to_wait(what: str, name: str, rate: str) -> int:
     most, period = limit
     key = hashlib.sha256(f"{what} {name}".encode("utf-8", "replace")).hexdigest()
     row = SignInAttempts.objects.filter(key=key).first()
-    if row and (wait := _wait(row, most, period, time.time())):
+    if row and (wait := _wait(row, most, period, clock.now().timestamp())):
         return wait  # without a write, so that each attempt of a flood costs one query
-    SignInAttempts.objects.filter(expires__lt=timezone.now()).delete()
+    SignInAttempts.objects.filter(expires__lt=clock.now()).delete()
     with transaction.atomic():
         row, _ = SignInAttempts.objects.select_for_update().get_or_create(key=key)
-        now = time.time()
+        now = clock.now().timestamp()
         if wait := _wait(row, most, period, now):
             return wait
         row.times = [*_recent(row, period, now), now]
-        row.expires = timezone.now() + timedelta(seconds=period)
+        row.expires = clock.now() + timedelta(seconds=period)
         row.save()
     return 0
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from runners.commands.installation import archived_in
@@ -38,6 +37,7 @@ from runners.services import (
 from runners.services.active_runs import is_same_environment, is_same_target
 from runners.services.audit import begin
 from runners.services.machines.registry import get_module_loader, get_runner
+from runners_project import clock
 
 
 def run_experiment(
@@ -129,7 +129,7 @@ def _withdraw(run: RunnerRun, audit: AuditRecord, error: ForeignRun) -> None:
     """
     with transaction.atomic():
         mine = RunnerRun.objects.active().filter(pk=run.pk, stop_requested_at=None, stop_owner="")
-        is_mine = mine.update(status=RunStatus.TERMINATED, reason=RunReason.NEVER_STARTED, finished=timezone.now())
+        is_mine = mine.update(status=RunStatus.TERMINATED, reason=RunReason.NEVER_STARTED, finished=clock.now())
         if is_mine:
             outbox.forget(run)
             RunnerRun.objects.filter(pk=run.pk).delete()

@@ -20,7 +20,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Q
-from django.utils import timezone
 
 from runners.commands import output, run_log
 from runners.commands.stop_experiment import STOP_EXPERIMENT, STOP_STDIN
@@ -52,6 +51,7 @@ from runners.services.machines import leftovers
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.probe import Identity, Probe
 from runners.services.machines.registry import get_module_loader
+from runners_project import clock
 
 POLL = 0.5  # seconds between two probes of a run that was signalled
 EARLIER_RUNS = 20  # earlier runs of the experiment whose jobs may still exist
@@ -126,7 +126,7 @@ class Stop:
         interrupted.mark(self.run)
         row = RunnerRun.objects.filter(pk=self.run.pk)
         seconds = settings.RUNNERS_CANCEL_TIMEOUT + 10 * settings.RUNNERS_PROBE_TIMEOUT
-        until = timezone.now() + 2 * lifecycle.stop_window() + timedelta(seconds=seconds)
+        until = clock.now() + 2 * lifecycle.stop_window() + timedelta(seconds=seconds)
         row.update(stop_owner=self.owner, stop_until=until)
         try:
             yield
@@ -272,7 +272,7 @@ class Stop:
         The request of an earlier stop is kept while that stop may be in progress; after the stop window this one
         replaces it. Return False if the run ended, or its launch failed, before the request could be stored.
         """
-        now = timezone.now()
+        now = clock.now()
         is_open = Q(stop_requested_at=None) | Q(stop_requested_at__lt=now - lifecycle.stop_window())
         pending = RunnerRun.objects.active().filter(is_open, pk=self.run.pk)
         if pending.update(stop_requested_at=now, stopped_by=self.audit.actor, modified=now):

@@ -14,7 +14,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from django.conf import settings
-from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from runners.commands.base import Command, CommandOutcome
@@ -41,6 +40,7 @@ from runners.services.machines.jobs import JobQuery
 from runners.services.machines.probe import Probe
 from runners.services.machines.runner import Runner
 from runners.services.representations import iso_time
+from runners_project import clock
 
 PATIENCE = 60.0  # seconds to wait until the change is seen; a round takes 10 s by default
 PAUSE = 1.0  # seconds between two looks
@@ -248,7 +248,7 @@ def _follow(
             now, _ = _statuses(run, left, JobQuery())
             left = [each for each in left if not _is_applied(before[each], now.get(each), target)]
             if not left:
-                return HandedOver("applied", iso_time(timezone.now()), [])
+                return HandedOver("applied", iso_time(clock.now()), [])
         if time.monotonic() - probed > PROBE_PAUSE:
             probing.probe([run])
             probed = time.monotonic()

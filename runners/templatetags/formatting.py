@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django import template
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -16,6 +15,7 @@ from runners.models import AuditRecord, DetachedCommand, RunnerRun, RunReason, R
 from runners.services import interrupted
 from runners.services.machines import scripts
 from runners.web.problems import PROBLEM_TYPES, SERVER_ERROR
+from runners_project import clock
 
 register = template.Library()
 
@@ -70,7 +70,7 @@ def ago(value: datetime | None) -> str | SafeString:
     if value is None:
         return ""
     exact = iso_time(value)
-    words = duration((timezone.now() - value).total_seconds())
+    words = duration((clock.now() - value).total_seconds())
     return format_html('<time datetime="{}" title="{}" data-ago>{} ago</time>', exact, exact_time(value), words)
 
 

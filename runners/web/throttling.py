@@ -32,7 +32,7 @@ def seconds_to_wait(scope: str, sender: Callable[[], str]) -> int:
     if rate is None:
         return 0
     most, period = rate
-    key, now = f"throttle-{scope}-{sender()}", time.time()
+    key, now = f"throttle-{scope}-{sender()}", time.monotonic()
     times = [each for each in cache.get(key, []) if each > now - period]  # the latest first
     if len(times) >= most:
         return max(1, ceil(times[-1] + period - now))

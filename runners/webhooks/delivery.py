@@ -17,14 +17,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
-from django.utils import timezone
 
 from runners.models import Webhook, WebhookDelivery, WebhookFormat
 from runners.services import outbox
 from runners.webhooks import chat
 from runners.webhooks.http import TIMEOUT, NotSent, Response, post
 from runners.webhooks.signing import sign
-from runners_project import metrics
+from runners_project import clock, metrics
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +116,7 @@ def _in_thread(work: Callable[[Any], Round]) -> Callable[[Any], Round]:
 
 def _reserve(delivery: WebhookDelivery) -> bool:
     """Reserve a message: compare its `next_attempt` and set it to the end of the lease. Only one process succeeds."""
-    until = timezone.now() + LEASE
+    until = clock.now() + LEASE
     mine = WebhookDelivery.objects.filter(pk=delivery.pk, next_attempt=delivery.next_attempt)
     # Count the attempt before sending, so that a message that crashes its deliverer is given up, too.
     if not mine.update(next_attempt=until, attempts=delivery.attempts + 1):
@@ -142,7 +141,7 @@ def _attempt(delivery: WebhookDelivery) -> Round:
     is_done = response is not None and response.is_success
     wanted_wait = response.retry_after if response else None
     is_last = is_done or delivery.attempts > len(BACK_OFF) or (response is not None and response.status == GONE)
-    now = timezone.now()
+    now = clock.now()
     # Compare the lease: a deliverer that hung beyond its lease must not overwrite the result of the next one.
     WebhookDelivery.objects.filter(pk=delivery.pk, next_attempt=delivery.next_attempt).update(
         next_attempt=None if is_last else next_time(now, delivery.attempts, wanted_wait),
@@ -176,7 +175,7 @@ def send(hook: Webhook, message_id: str, payload: dict[str, Any], *, timeout: fl
     """Sign a message and send it once. Raises NotSent."""
     content = chat.body_of(hook.format, payload) if hook.format != WebhookFormat.GENERIC else payload
     body = json.dumps(content, separators=(",", ":")).encode()
-    timestamp = int(time.time())
+    timestamp = int(clock.now().timestamp())
     try:
         signature = sign(hook.secret, message_id, timestamp, body)
     except ValueError as error:

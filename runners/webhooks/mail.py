@@ -13,13 +13,12 @@ from datetime import timedelta
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.db import connection
-from django.utils import timezone
 
 from runners import printable
 from runners.models import Mail
 from runners.services.mail import is_on, unsubscribe_link
 from runners.webhooks.delivery import BACK_OFF, Round, next_time
-from runners_project import metrics
+from runners_project import clock, metrics
 from runners_project.shared_calls import AbandonableCalls
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def deliver_due() -> Round:
     total = Round()
     if not is_on():
         return total
-    waiting = Mail.objects.filter(next_attempt__lte=timezone.now()).select_related("user", "subscription")
+    waiting = Mail.objects.filter(next_attempt__lte=clock.now()).select_related("user", "subscription")
     for mail in list(waiting.order_by("next_attempt", "id")[:MESSAGES_PER_ROUND]):
         if not _reserve(mail):
             continue
@@ -52,7 +51,7 @@ def deliver_due() -> Round:
 
 
 def _reserve(mail: Mail) -> bool:
-    until = timezone.now() + LEASE
+    until = clock.now() + LEASE
     mine = Mail.objects.filter(pk=mail.pk, next_attempt=mail.next_attempt)
     if not mine.update(next_attempt=until, attempts=mail.attempts + 1):
         return False
@@ -77,7 +76,7 @@ def _attempt(mail: Mail) -> tuple[bool, Round]:
         log.exception("Mail %s could not be sent", mail.pk)
         error = f"an internal error of the service ({type(bug).__name__}), see its log"
     is_last = not error or is_final or mail.attempts > len(BACK_OFF)
-    now = timezone.now()
+    now = clock.now()
     # Compare the lease, as for webhooks.
     Mail.objects.filter(pk=mail.pk, next_attempt=mail.next_attempt).update(
         next_attempt=None if is_last else next_time(now, mail.attempts, None),

@@ -9,8 +9,6 @@ import threading
 import time
 from dataclasses import dataclass
 
-from django.utils import timezone
-
 from runners.exceptions import TooManyRequests
 from runners.models import Webhook
 from runners.models.webhook import new_message_id
@@ -18,6 +16,7 @@ from runners.services.representations import iso_time
 from runners.webhooks.chat import TEST
 from runners.webhooks.delivery import send
 from runners.webhooks.http import NotSent, Response
+from runners_project import clock
 
 TIMEOUT = 10.0  # seconds; a person and a thread of the server wait for it
 AT_ONCE = 2  # tests of one process, so that receivers that do not answer cannot occupy its threads
@@ -46,7 +45,7 @@ class Outcome:
 
 def send_test(hook: Webhook, sent_by: str) -> Outcome:
     """Send a test message, also if the webhook is off, and wait for the answer. Raises TooManyRequests."""
-    now = timezone.now()
+    now = clock.now()
     message = f"A test message of Autosubmit Runners for the webhook {hook.name}, sent by {sent_by}."
     payload = {"type": TEST, "timestamp": iso_time(now), "data": {"message": message, "sent_by": sent_by}}
     if not _SLOTS.acquire(blocking=False):

@@ -16,13 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any, LiteralString
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import close_old_connections, connection
-from django.utils import timezone
+from django.db import close_old_connections
 from procrastinate.contrib.django import app
 from procrastinate.contrib.django.django_connector import DjangoConnector
 from procrastinate.contrib.django.models import ProcrastinateJob
@@ -150,11 +148,6 @@ async def remove_tasks_of_dead_workers(seconds: float) -> None:
 def sweep(find: Find = due.find) -> None:
     """Defer all work that is due and has no task. Raises ConnectorException, DatabaseError, InterfaceError."""
     close_old_connections()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        tasks.SETTINGS.clock = cursor.fetchone()[0] - timezone.now()
-    if abs(tasks.SETTINGS.clock) < timedelta(seconds=1):
-        tasks.SETTINGS.clock = timedelta()
     waiting = ProcrastinateJob._default_manager.filter(status__in=["todo", "doing"])
     known = set(waiting.values_list("queueing_lock", flat=True))
     for work in find():

@@ -16,13 +16,12 @@ from typing import Protocol
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
 from runners.models import DetachedCommand, Heartbeat
 from runners.services import audit, idempotency, interrupted, nodes, restarting, retention, watching
 from runners.services import mail as outbox_of_mail
 from runners.webhooks import delivery, mail
-from runners_project import metrics
+from runners_project import clock, metrics
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +99,12 @@ def look_at(machine: str, node: str, *, is_silent: bool) -> Work:
 def find_messages() -> Iterable[Work]:
     for number in delivery.receivers():
         yield Work("deliver", (str(number),))
-    if outbox_of_mail.is_on() and outbox_of_mail.due(timezone.now()).exists():
+    if outbox_of_mail.is_on() and outbox_of_mail.due(clock.now()).exists():
         yield Work("mail")
 
 
 def is_retention_due() -> bool:
-    newest = Heartbeat.objects.filter(kind=RETENTION, seen__gt=timezone.now() - DAY)
+    newest = Heartbeat.objects.filter(kind=RETENTION, seen__gt=clock.now() - DAY)
     return bool(settings.RUNNERS_RETENTION_DAYS) and not newest.exists()
 
 
@@ -144,7 +143,7 @@ def _node(voice: Voice, number: str) -> None:
 
 def _retention(voice: Voice) -> None:
     """Remove directories and rows of runs that ended long ago, once a day for all nodes."""
-    now = timezone.now()
+    now = clock.now()
     try:
         with transaction.atomic():
             beat, is_new = Heartbeat.objects.get_or_create(

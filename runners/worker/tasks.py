@@ -14,7 +14,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
-from django.utils import timezone
 from procrastinate import App
 from procrastinate.contrib.django import app
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
@@ -22,6 +21,7 @@ from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from runners.services import nodes, outbox
 from runners.worker import due
 from runners.worker.due import Silent, Voice, Work
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +31,10 @@ LOST = (DatabaseError, InterfaceError, ConnectorException)
 
 @dataclass
 class Settings:
-    """What the tasks of this process need to know.
-
-    `clock`: what is added to this machine's clock to get that of PostgreSQL.
-    """
+    """What the tasks of this process need to know."""
 
     voice: Voice
     interval: float = 10.0
-    clock: timedelta = timedelta()
 
 
 SETTINGS = Settings(Silent())
@@ -65,7 +61,7 @@ def _execute(work: Work, silences: int) -> None:
     All errors are reported here. What is still due afterwards is found again by `distributed.sweep`.
     """
     voice = SETTINGS.voice
-    start = timezone.now()
+    start = clock.now()
     try:
         result = due.perform(work, voice)
         if work.name not in REPEATED or (work.name == "look" and result is None):
@@ -77,7 +73,7 @@ def _execute(work: Work, silences: int) -> None:
         if work.name == "look":
             machine, node = work.arguments
             work = due.look_at(machine, node, is_silent=bool(result))
-        defer(work, at=max(timezone.now(), start + timedelta(seconds=pause)), silences=silences)
+        defer(work, at=max(clock.now(), start + timedelta(seconds=pause)), silences=silences)
     except LOST as error:
         voice.complain(f"The database is unavailable: {error}")
     except Exception:  # a bug; it must not stop the other tasks
@@ -88,11 +84,11 @@ def _execute(work: Work, silences: int) -> None:
 
 
 def defer(work: Work, *, at: datetime | None = None, silences: int = 0) -> bool:
-    """Store a task, unless one with the same key waits already. `at`: by this machine's clock; None: now.
+    """Store a task, unless one with the same key waits already. `at`: None means now.
 
     Return True if it was stored. Raises ConnectorException, DatabaseError, InterfaceError.
     """
-    when: dict[str, Any] = {"schedule_at": at + SETTINGS.clock} if at else {}
+    when: dict[str, Any] = {"schedule_at": at} if at else {}
     task = app.configure_task(
         work.name, queue=work.queue, lock=work.key, queueing_lock=work.key, allow_unknown=False, **when
     )

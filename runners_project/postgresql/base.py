@@ -21,7 +21,7 @@ from django.db.backends.postgresql import base
 from psycopg import capabilities
 from psycopg.abc import PQGen
 
-from runners_project import bounded
+from runners_project import bounded, clock
 
 Returned = TypeVar("Returned")
 
@@ -84,6 +84,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         # The same value for every client: behind pgbouncer, other clients use this server connection later.
         with self.connection.cursor() as cursor:
             cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s'")
+            measure_clock(cursor)
         self.connection.time_limit = self._statement_timeout
 
     def is_usable(self) -> bool:
@@ -91,6 +92,19 @@ class DatabaseWrapper(base.DatabaseWrapper):
             return False
         self.connection.time_limit = self._connect_timeout
         try:
-            return bool(super().is_usable())
+            with self.connection.cursor() as cursor:
+                measure_clock(cursor)  # instead of SELECT 1, so it costs nothing
+            return True
+        except psycopg.Error:
+            return False
         finally:
             self.connection.time_limit = self._statement_timeout
+
+
+def measure_clock(cursor: psycopg.Cursor[Any]) -> None:
+    """Tell `clock` the time of the server. Raises psycopg.Error."""
+    asked = clock.uptime()
+    cursor.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
+    (seconds,) = cursor.fetchone() or (None,)
+    if seconds is not None:
+        clock.learn(float(seconds), asked, clock.uptime())

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,7 +177,8 @@ def test_authorized_principals_file(
     ids=["expired", "not valid yet", "our clock is ahead", "our clock is behind"],
 )
 def test_clocks_and_the_lifetime(site: Site, monkeypatch: pytest.MonkeyPatch, shift: int, is_good: bool) -> None:
-    monkeypatch.setattr(user_authority, "time", SimpleNamespace(time=lambda: time.time() + shift))
+    ours = datetime.now(UTC) + timedelta(seconds=shift)
+    monkeypatch.setattr(user_authority, "clock", SimpleNamespace(now=lambda: ours))
     if is_good:
         assert site.greet() == "hello"
         return

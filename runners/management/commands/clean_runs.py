@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
 from runners.services import acting, idempotency, retention
 from runners.services.audit import audited, begin
+from runners_project import clock
 
 
 class Command(BaseCommand):
@@ -37,7 +37,7 @@ class Command(BaseCommand):
             self._clean(options)
 
     def _clean(self, options: dict[str, Any]) -> None:
-        before = timezone.now() - timedelta(days=options["days"])
+        before = clock.now() - timedelta(days=options["days"])
         is_dry: bool = options["dry_run"]
         would = "would be " if is_dry else ""
         machines = retention.clean_directories(before, dry_run=is_dry)

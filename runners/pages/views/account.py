@@ -15,7 +15,6 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
@@ -30,6 +29,7 @@ from runners.pages.base import PageView
 from runners.services import login_lines, mail, own_tokens
 from runners.web.audit import audit_command
 from runners.web.problems import error_context, with_retry_after
+from runners_project import clock
 
 SHOWN_MAILS = 20
 SENT_FORM = "account_token_form"  # key of the session: the last token form that was sent
@@ -222,7 +222,7 @@ class Notifications(RedirectView):
 
 
 def token_row(token: ApiToken) -> dict[str, Any]:
-    is_over = token.expiry is not None and token.expiry <= timezone.now()
+    is_over = token.expiry is not None and token.expiry <= clock.now()
     return {"token": token, "scope": token.scope, "is_over": is_over}
 
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.utils import timezone
-
 from profiles.config import DEFAULT_INSTALLATION
 from runners.models import RunnerRun
 from runners.pages.base import PageView
 from runners.services import access
 from runners.templatetags.formatting import tone
+from runners_project import clock
 
 # Sizes of the drawing, in pixels. It is never scaled, so that its text stays readable; narrow screens scroll it.
 WIDTH = 1000
@@ -107,7 +106,7 @@ def draw(
     ordered = sorted(runs, key=lambda run: run.created)
     if not ordered:
         return None
-    now = timezone.now()
+    now = clock.now()
     first = start or ordered[0].created
     first = min(first, now - timedelta(minutes=5))
     scale = (WIDTH - THINNEST) / (now - first).total_seconds()
@@ -173,7 +172,7 @@ class History(PageView):
         expid = self.request.GET.get("expid", "").strip()
         by = by if by in GROUPINGS else "experiment"
         days = days if days in SPANS else "7"
-        start = timezone.now() - timedelta(days=int(days))
+        start = clock.now() - timedelta(days=int(days))
         label, group = GROUPINGS[by]
         runs: list[RunnerRun] = []
         names: set[str] = set()

@@ -9,7 +9,6 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from django.utils import timezone
 from django.views import View
 
 from runners.exceptions import LogNotFound, RunnerServiceError
@@ -19,6 +18,7 @@ from runners.pages.base import LoginRequiredMixin
 from runners.pages.views.run import RunBaseView, visible_run
 from runners.services import log_search, logs
 from runners.web.problems import error_context, with_retry_after
+from runners_project import clock
 
 MOST_MATCHES = 100
 MOST_CHARACTERS = 200
@@ -47,7 +47,7 @@ class LogChunkView(RunBaseView):
         run = self.run
         answer: dict[str, Any] = {"active": run.is_active, "lines": [], "problem": "", "note": "", "was_asked": True}
         asking = run.probing_until
-        if run.is_active and not run.reachable and asking and asking > timezone.now():
+        if run.is_active and not run.reachable and asking and asking > clock.now():
             return JsonResponse(answer | {"problem": run.unreachable_detail, "was_asked": False})
         offset = number(request.GET.get("from"))
         before, around = number(request.GET.get("before")), number(request.GET.get("at"))

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.utils import timezone
-
 from profiles.target import Target
 from runners.exceptions import RunnerUnreachable
+from runners_project import clock
 
 MOST_MACHINES = 1000  # machines that wait to be stored; requests may name any number of hosts
 
@@ -36,7 +35,7 @@ class Observed:
         """Note that the machine gave a sign of life."""
         seen = self._of(target)
         if seen:
-            seen.answered_at = timezone.now()
+            seen.answered_at = clock.now()
 
     @contextmanager
     def attempt(self, target: Target) -> Iterator[None]:
@@ -45,7 +44,7 @@ class Observed:
             yield
         except RunnerUnreachable as error:
             if error.is_remembered and (seen := self._of(target)):
-                seen.failed_at, seen.error = timezone.now(), error
+                seen.failed_at, seen.error = clock.now(), error
             raise
 
     def taken(self) -> dict[Target, Seen]:

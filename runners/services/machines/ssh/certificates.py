@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.serialization.ssh import (
 )
 from paramiko import Message
 
+from runners_project import clock
+
 SUFFIX = "-cert-v01@openssh.com"  # the type of a certificate is the type of its key and this suffix
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")  # with which a key of type ssh-rsa signs
 MAX_CERTIFICATE = 64 * 1024  # bytes
@@ -84,7 +86,7 @@ class Certificate:
 
     def check_time(self) -> None:
         """Raise BadCertificate unless the certificate is valid now."""
-        now = int(time.time())
+        now = int(clock.now().timestamp())
         if now < self.certificate.valid_after:
             raise BadCertificate(f"is valid only from {moment(self.certificate.valid_after)}")
         if now >= self.certificate.valid_before:

@@ -11,7 +11,6 @@ import hashlib
 import io
 import secrets
 import stat
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -25,7 +24,7 @@ from django.conf import settings
 from paramiko.pkey import PublicBlob
 
 from runners.services.machines.ssh import keys
-from runners_project import bounded
+from runners_project import bounded, clock
 
 CLOCK_SKEW = 300  # seconds by which the clock of a machine may be behind ours
 KEY_ID_PREFIX = "autosubmit-runners:"
@@ -85,7 +84,7 @@ def sign(person: str, account: str) -> list[UserCertificate]:
 
 
 def _signed(own: Ed25519PrivateKey, authority: keys.PublicKey, person: str, account: str) -> UserCertificate:
-    now = int(time.time())
+    now = int(clock.now().timestamp())
     serial, name = secrets.randbits(63), key_id(person)
     after, before = now - CLOCK_SKEW, now + settings.RUNNERS_SSH_CERTIFICATE_LIFETIME
     builder = (
