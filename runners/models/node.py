@@ -10,7 +10,8 @@ from runners_project import clock
 class NodeCommand(models.Model):
     """One script that the worker of a node executes for another node, such as a probe of a LOCAL run.
 
-    `request` and `answer` are signed with SECRET_KEY. The worker first sets `begun`, so each command is executed once.
+    `request` and `answer` are signed with SECRET_KEY and the number of the row. The worker first sets `begun`, so each
+    command is executed once.
     """
 
     node = models.CharField(max_length=100)

@@ -2,12 +2,16 @@
 
 Nodes share a database. A node that wants something of another node inserts a NodeCommand; the worker of that node
 executes it as it executes its own. So stops, logs and probes need no other code. Only with PostgreSQL.
+
+A command is signed together with its number, its node and the time until which it may begin. So a row that somebody
+copies, renumbers, sends to another node or inserts again later is refused. An answer is signed with the same number.
 """
 
 from __future__ import annotations
 
 import base64
 import logging
+import threading
 import time
 from datetime import timedelta
 from typing import Any
@@ -15,6 +19,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.core import signing
+from django.db import transaction
 from django.dispatch import Signal
 
 from profiles.config import RunnerConfig
@@ -35,6 +40,7 @@ logger = logging.getLogger(__name__)
 WORKER = "watch_runs"  # the kind of the heartbeats of workers
 SALT = "runners.services.nodes"
 TO_BEGIN = 5.0  # seconds that a worker has to begin a command; a worker looks for commands each second
+EXPIRES = timedelta(seconds=TO_BEGIN + 2)  # later than the sender withdraws it
 SILENT_AFTER = timedelta(seconds=60)  # without a heartbeat
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.25  # seconds between two reads of the answer
 KEPT = timedelta(hours=1)
@@ -80,7 +86,7 @@ class NodeRunner(LocalRunner):
             "login": login,
             "until": until,
         }
-        command = NodeCommand.objects.create(node=self.node, request=_signed(request))
+        command = insert(self.node, request)
         inserted.send(NodeCommand, number=command.pk, node=self.node)
         try:
             return self._answer_of(command, start, timeout)
@@ -102,7 +108,7 @@ class NodeRunner(LocalRunner):
         while True:
             row = mine.values("begun", "answer").first()
             if row and row["answer"]:
-                return _result(signing.loads(row["answer"], salt=SALT))
+                return _result(self._verified(command, row["answer"]))
             now = time.monotonic()
             if row and row["begun"] is None and now > start + TO_BEGIN and mine.filter(begun=None).delete()[0]:
                 raise RunnerUnreachable(
@@ -117,9 +123,29 @@ class NodeRunner(LocalRunner):
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _verified(self, command: NodeCommand, answer: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = signing.loads(answer, salt=_salt("answer", command))
+        except signing.BadSignature:
+            raise OutcomeUnknown(
+                f"This run is on node {self.node} of this service. The answer of that node has no valid signature. Do "
+                f"all nodes have the same SECRET_KEY? The node may have executed the command."
+            ) from None
+        return found
+
+
+def insert(node: str, request: dict[str, Any]) -> NodeCommand:
+    """Insert a command for a node, signed. Raises DatabaseError, InterfaceError."""
+    with transaction.atomic():  # the number is known after the insert; workers see the row when it is signed
+        command = NodeCommand.objects.create(node=node)
+        until = (command.created + EXPIRES).timestamp()
+        command.request = signing.dumps(request | {"until_begin": until}, salt=_salt("request", command), compress=True)
+        command.save(update_fields=["request"])
+    return command
+
 
 def execute(number: int) -> None:
-    """Execute a command for another node, unless it was begun before or its time is over.
+    """Execute a command for another node, unless it was begun before, is not signed, or has expired.
 
     Raises DatabaseError, InterfaceError.
     """
@@ -127,9 +153,11 @@ def execute(number: int) -> None:
     if command is None or not NodeCommand.objects.filter(pk=number, begun=None).update(begun=clock.now()):
         return
     try:
-        request = signing.loads(command.request, salt=SALT)
+        request = signing.loads(command.request, salt=_salt("request", command))
+        if not _BEGUN.add(command.request.rpartition(":")[2], float(request["until_begin"])):
+            raise signing.BadSignature
     except signing.BadSignature:
-        logger.error("%s was not inserted by this service: its signature is not valid.", command)
+        logger.error("%s is not executed: it was not inserted by this service, has expired, or was begun.", command)
         return
     answer: dict[str, Any]
     try:
@@ -150,7 +178,8 @@ def execute(number: int) -> None:
     except RunnerServiceError as error:
         known = next((name for name, kind in ERRORS.items() if isinstance(error, kind)), OutcomeUnknown.__name__)
         answer = {"error": known, "detail": error.detail, "facts": error.facts}
-    NodeCommand.objects.filter(pk=number).update(answer=_signed(answer))
+    signed = signing.dumps(answer, salt=_salt("answer", command), compress=True)
+    NodeCommand.objects.filter(pk=number).update(answer=signed)
 
 
 def delete_old() -> None:
@@ -163,8 +192,33 @@ def waiting() -> list[int]:
     return list(NodeCommand.objects.filter(node=settings.RUNNERS_NODE, begun=None).values_list("pk", flat=True))
 
 
-def _signed(value: dict[str, Any]) -> str:
-    return signing.dumps(value, salt=SALT, compress=True)
+def _salt(what: str, command: NodeCommand) -> str:
+    """Return the salt of a signature. It is valid for one command of one node only."""
+    return f"{SALT}.{what}.{command.pk}.{command.node}"
+
+
+class _Begun:
+    """The signatures of commands that this process has begun and that have not expired.
+
+    Somebody may insert such a row again, with the same number.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: dict[str, float] = {}
+
+    def add(self, signature: str, until: float) -> bool:
+        """Return False if the command has expired, or was begun before. `until`: seconds since 1970."""
+        now = clock.now().timestamp()
+        with self._lock:
+            self._until = {known: end for known, end in self._until.items() if end >= now}
+            if until < now or signature in self._until:
+                return False
+            self._until[signature] = until
+        return True
+
+
+_BEGUN = _Begun()
 
 
 def _result(answer: dict[str, Any]) -> CommandResult:
