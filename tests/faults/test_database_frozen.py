@@ -149,7 +149,9 @@ print(len(list(Permission.objects.iterator(chunk_size=2))) > 2)
         (["manage.py", "import_profiles", "migrate"], 15),
         (["manage.py"], 15),
         (["manage.py", "watch_runs", "--interval=10"], 60),
+        (["autosubmit-runners-server", "worker"], 60),
         (["manage.py", "migrate"], 0),
+        (["autosubmit-runners-server", "copy-database", "--from=sqlite:////x"], 0),
         (["manage.py", "clean_runs", "--days=30"], 0),
     ],
 )
