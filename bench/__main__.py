@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import http.client
+import re
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from bench.cases import CASES, Effort
+from bench.cases import CASES, Effort, Result
 from bench.measure import find_wrk
 from bench.report import text, write
 from bench.stage import stage
@@ -40,8 +43,15 @@ def main() -> int:
     results = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, stage(Path(folder)) as built:
         for name in options.only.split(","):
-            result = CASES[name](built, effort)
+            begin = time.monotonic()
+            try:
+                result = CASES[name](built, effort)
+            except (AssertionError, OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
+                built.end_runs()  # the other measurements do not need this one
+                words = re.sub(r"[\s|]+", " ", f"{type(error).__name__}: {error}")[:300]
+                result = Result(name, words, "", "", "to be measured", reached=False)
             results.append(result)
+            sys.stderr.write(f"[{time.monotonic() - begin:.0f} s] ")
             sys.stderr.write(f"{result.what}: {result.ours}; reference {result.reference}; {result.ratio}\n")
     seconds = time.monotonic() - started
     if options.output:

@@ -13,7 +13,6 @@ from threading import Event
 from typing import Any
 
 from bench.stage import COMMANDS, Stage
-from tests.compat.client import Client
 from tests.support.servers import AppServer, SSHServer
 
 THINKING = 1.0  # seconds between an answer and the next request of one user
@@ -74,7 +73,7 @@ def notice(
     bad = {"profile_name": "BAD", "profile_params": {}}
     local = {"profile_name": "LOCAL", "profile_params": {}}
     names = itertools.count()
-    first = Client(server.port)
+    first = stage.client(server)
     number = first.post(COMMANDS + "run-experiment", {"expid": "u000", **bad}).body["runner_id"]
     assert first.post(COMMANDS + "run-experiment", {"expid": "w000", **local}).status == 200
     change = {"command_params": {"final_status": "READY", "job_names_list": ["v000_SIM"]}}
@@ -90,14 +89,14 @@ def notice(
         is_over.wait(THINKING * user / users)
         for turn in itertools.count(user):
             method, path, body = presses[turn % len(presses)]
-            status = Client(server.port).request(method, path, body).status
+            status = stage.client(server, person=user).request(method, path, body).status
             noticed.answers[status] = noticed.answers.get(status, 0) + 1
             if is_over.wait(THINKING):
                 return
 
     def ask(what: str, method: str, path: str, make: Callable[[], Any]) -> None:
         while not is_over.is_set():
-            reply = Client(server.port).request(method, path, make())
+            reply = stage.client(server, person=-1).request(method, path, make())
             if reply.status == 503 and what == "LOCAL run":
                 noticed.refused += 1
                 continue

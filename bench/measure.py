@@ -6,7 +6,7 @@ import re
 import shutil
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 CONNECTIONS = 8
@@ -35,10 +35,15 @@ def find_wrk() -> str:
     return wrk
 
 
-def requests_per_second(folder: Path, port: int, path: str, body: str, *, seconds: int) -> float:
+def requests_per_second(
+    folder: Path, port: int, path: str, body: str, *, seconds: int, headers: Mapping[str, str]
+) -> float:
     """Return the rate of answers over CONNECTIONS persistent connections. AssertionError if an answer is not 2xx."""
     script = folder / "post.lua"
-    script.write_text(f"wrk.method='POST'\nwrk.headers['Content-Type']='application/json'\nwrk.body='{body}'\n")
+    lines = [
+        f"wrk.headers['{name}']='{value}'" for name, value in {**headers, "Content-Type": "application/json"}.items()
+    ]
+    script.write_text("\n".join(["wrk.method='POST'", *lines, f"wrk.body='{body}'", ""]))
     argv = [
         find_wrk(),
         "-t1",

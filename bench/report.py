@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.cases import Effort, Result
-from bench.stage import WORKERS
+from bench.stage import PEOPLE, WORKERS
 from tests.compat.reference import REFERENCE_VENV
 
 HEAD = "<!-- Written by `make bench`; the text below the table is kept. -->"
@@ -22,9 +22,10 @@ INTRODUCTION = """\
 {workers} workers each, a real sshd on loopback (configured as Debian does, with PAM), and an `autosubmit` that does
 nothing, so that the measurement contains only the time of the services. Both have the same profiles (`NO_MODULE`) for
 the same account and get their requests in turns, in one run. Medians of {calls} calls each; requests per second by wrk,
-median of {rounds} rounds of {seconds} s. SQLite, protection off, no rate limit. Lmod is switched off for the account
-(`LMOD_ALLOW_ROOT_USE=no USER_IS_ROOT=1`): Debian's Lmod adds 200 ms to every login shell, and this service uses a login
-shell, which the reference does not.
+median of {rounds} rounds of {seconds} s. SQLite, no rate limit. Both need credentials for every request
+(PROTECTION_LEVEL=ALL): here tokens of {people} people, there its fixed token for scripts, the cheapest check it has.
+Lmod is switched off for the account (`LMOD_ALLOW_ROOT_USE=no USER_IS_ROOT=1`): Debian's Lmod adds 200 ms to every login
+shell, and this service uses a login shell, which the reference does not.
 """
 
 
@@ -41,7 +42,7 @@ def text(results: list[Result], effort: Effort, seconds: float) -> str:
         HEAD,
         "",
         *INTRODUCTION.format(
-            workers=WORKERS, calls=effort.calls, rounds=effort.rounds, seconds=effort.seconds
+            workers=WORKERS, calls=effort.calls, rounds=effort.rounds, seconds=effort.seconds, people=PEOPLE
         ).splitlines(),
         "",
         "| what | ours | reference | ratio | to reach | |",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,23 +15,39 @@ from typing import Any
 import yaml
 
 from tests.compat.client import Client
-from tests.compat.reference import ReferenceServer
+from tests.compat.reference import SCRIPT_TOKEN, ReferenceServer
 from tests.support.processes import is_alive, kill_all, wait_for, with_environment
 from tests.support.servers import AppServer, SSHServer
 
 PROGRAMS = Path(__file__).resolve().parent / "bin"
 WORKERS = 2  # of both servers
 SETTLING = 0.1  # seconds
+PEOPLE = 50  # each has an account and a token
 COMMANDS = "/v4/runners/command/"
 SSHD_OPTIONS = {"UsePAM": "yes"} if os.geteuid() == 0 else {}  # as Debian ships it; only root can use PAM
 # Debian's Lmod adds 200 ms to each login shell, which would hide the measured time; no profile here needs it. Its
 # /etc/profile.d/lmod.sh checks these variables; the second one also avoids its call of `id`.
 NO_LMOD = {"LMOD_ALLOW_ROOT_USE": "no", "USER_IS_ROOT": "1"}
+# Create people and a token for each of them. Print the tokens.
+TOKENS = """
+import json
+from django.contrib.auth.models import User
+from runners.models import ApiToken
+people = [User.objects.create(username=f"scientist{number}") for number in range(%d)]
+print(json.dumps([ApiToken.issue(user=person)[1] for person in people]))
+"""
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 @dataclass
 class Stage:
-    """The running servers `ours` and `reference`. Both have the profiles SSH and LOCAL for the same account."""
+    """The running servers `ours` and `reference`. Both have the profiles SSH and LOCAL for the same account.
+
+    Both require credentials for every request (PROTECTION_LEVEL=ALL). All servers of ours accept the same `tokens`.
+    """
 
     folder: Path
     home: Path
@@ -37,10 +55,22 @@ class Stage:
     profiles: dict[str, Any]
     ours: AppServer
     reference: ReferenceServer
+    tokens: list[str]
 
     def clients(self) -> tuple[Client, Client]:
         """Return a new connection to ours and one to the reference."""
-        return Client(self.ours.port), Client(self.reference.port)
+        return self.client(self.ours), Client(self.reference.port, headers=self.reference_headers)
+
+    def client(self, server: AppServer, person: int = 0) -> Client:
+        """Return a new connection to a server of ours, with the token of a person."""
+        return Client(server.port, headers=self.headers(person))
+
+    def headers(self, person: int = 0) -> dict[str, str]:
+        """Return the credentials of a person for our servers."""
+        return bearer(self.tokens[person % PEOPLE])
+
+    # Its fixed token for scripts: it compares the text, which is the cheapest check that it has.
+    reference_headers = bearer(SCRIPT_TOKEN)
 
     def another(
         self,
@@ -51,14 +81,28 @@ class Stage:
         env: dict[str, str] | None = None,
     ) -> AppServer:
         """Return another server of ours with its own database, not started. `more`: additional profiles."""
-        server = AppServer(self.folder / name, env=self.ours_environment() | (env or {}), workers=workers)
-        self._import(server, more or {})
+        environment = self.ours_environment() | (env or {})
+        server = AppServer(self.folder / name, env=environment, workers=workers, template_db=self._template)
+        if more:
+            self._import(server, more)
         return server
+
+    @property
+    def _template(self) -> Path:
+        return self.folder / "template.sqlite3"
+
+    def make_template(self) -> None:
+        """Make the database that all servers of ours start with: the profiles, and people with tokens."""
+        server = AppServer(self.folder / "template", env=self.ours_environment())
+        self._import(server, {})
+        self.tokens = json.loads(server.manage("shell", "-v0", "-c", TOKENS % PEOPLE))
+        shutil.copy(server.database, self._template)
 
     def ours_environment(self) -> dict[str, str]:
         passed = ",".join((*NO_LMOD, "BENCH_RUN_SECONDS"))
         return {
             "HOME": str(self.home),
+            "PROTECTION_LEVEL": "ALL",
             "THROTTLE_COMMANDS": "off",
             "LOG_LEVEL": "WARNING",
             "RUNNERS_LOCAL_ENV_PASS": passed,
@@ -110,10 +154,11 @@ def stage(folder: Path) -> Iterator[Stage]:
             configuration={"PROFILES": profiles},
             client_key=sshd.client_key,
             workers=WORKERS,
-            env=NO_LMOD,
+            env={"PROTECTION_LEVEL": "ALL", **NO_LMOD},
         )
-        built = Stage(folder, home, sshd, profiles, ours=None, reference=reference)  # type: ignore[arg-type]
+        built = Stage(folder, home, sshd, profiles, ours=None, reference=reference, tokens=[])  # type: ignore[arg-type]
         built.run_seconds(1)
+        built.make_template()
         built.ours = built.another("ours")
         stack.callback(built.end_runs)
         stack.enter_context(built.ours)

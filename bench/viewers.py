@@ -164,9 +164,8 @@ def _ask(port: int, method: str, path: str, headers: dict[str, str], load: Load)
     return response.status, {name.lower(): value for name, value in response.getheaders()}, size
 
 
-def start_runs(server: AppServer, expids: list[str]) -> list[int]:
+def start_runs(client: Client, expids: list[str]) -> list[int]:
     """Start runs over SSH. Return their numbers."""
-    client = Client(server.port)
     numbers = []
     for expid in expids:
         body = {"expid": expid, "profile_name": "SSH", "profile_params": {}}

@@ -75,7 +75,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
         return 'Bearer realm="Autosubmit Runners"'
 
     def _by_token(self, credential: str) -> tuple[Any, ApiToken]:
-        token = ApiToken.objects.select_related("user").filter(digest=hash_token(credential)).first()
+        token = ApiToken.objects.with_digest(hash_token(credential))
         now = clock.now()
         if token is None:
             raise exceptions.AuthenticationFailed("Invalid token. Ask an admin for a new one.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cache
-from typing import Any
 
 from django.db import connections, models
 from django.db.models import Q
 
 from profiles.rules import loader_choices, runner_choices
 from runners.models.base import DetachedCommand, DetachedCommandQuerySet
+from runners.models.prepared import PreparedColumns, prepared_columns
 
 
 class RunStatus(models.TextChoices):
@@ -42,41 +42,28 @@ class RunnerRunQuerySet(DetachedCommandQuerySet["RunnerRun"]):
 
         If they are, the last run is the active one, if there is an active run.
         """
-        sql, names, converters = _reading(self.db)
+        columns = prepared_columns(self.db, self.model)
         with connections[self.db].cursor() as cursor:
-            cursor.execute(sql, {"expid": expid})
+            cursor.execute(_last_of_sql(columns), {"expid": expid})
             row = cursor.fetchone()
         if row is None:
             return None, True
-        *values, is_alone = row
-        for place, functions, column in converters:
-            for convert in functions:
-                values[place] = convert(values[place], column, connections[self.db])
-        return RunnerRun.from_db(self.db, names, values), bool(is_alone)
+        (run,) = columns.instances(row)
+        return run, bool(row[-1])
 
 
 @cache
-def _reading(alias: str) -> tuple[str, list[str], list[tuple[int, list[Any], Any]]]:
-    """Return how `last_of` reads a run: the statement, the fields' names, and (place, converters, column) of some.
-
-    Cached, because every client polls this lookup: building SQL and converters takes Django five times as long as the
-    query.
-    """
-    meta = RunnerRun._meta
-    columns = [field.get_col(meta.db_table) for field in meta.concrete_fields]
-    compiler = RunnerRun.objects.using(alias).all().query.get_compiler(alias)
-    converters = [(place, *found) for place, found in compiler.get_converters(columns).items()]
-    names = ", ".join(connections[alias].ops.quote_name(str(field.column)) for field in meta.concrete_fields)
-    table = meta.db_table
+def _last_of_sql(columns: PreparedColumns) -> str:
+    """Return the statement of `last_of`: the columns of the run, and whether all runs are of one installation."""
+    table = RunnerRun._meta.db_table
     first, last = (
         f"(SELECT installation FROM {table} WHERE expid = %(expid)s ORDER BY installation {order} LIMIT 1)"  # noqa: S608
         for order in ("ASC", "DESC")
     )  # the first and the last entry of an index
-    sql = (
-        f"SELECT {names}, {first} = {last} FROM {table} "  # noqa: S608
+    return (
+        f"SELECT {columns.sql}, {first} = {last} FROM {table} "  # noqa: S608
         "WHERE expid = %(expid)s AND NOT superseded ORDER BY id DESC LIMIT 1"
     )
-    return sql, [field.attname for field in meta.concrete_fields], converters
 
 
 class RunnerRun(DetachedCommand):

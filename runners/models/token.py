@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from django.conf import settings
-from django.db import models
+from django.contrib.auth import get_user_model
+from django.db import connections, models
 
+from runners.models.prepared import PreparedColumns, prepared_columns
 from runners_project import clock
 from runners_project.clock import AutoDateTimeField
 
@@ -32,6 +35,32 @@ class TokenScope(models.TextChoices):
     MANAGE = "manage", "manage: run, and declaring runs ended whose machine is gone for good"
 
 
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def with_digest(self, digest: str) -> ApiToken | None:
+        """Return the token with this hash, and its user, or None.
+
+        One query for each request: nothing is cached, so a revoked token ends at once in every process.
+        """
+        columns = prepared_columns(self.db, self.model, get_user_model())
+        with connections[self.db].cursor() as cursor:
+            cursor.execute(_with_digest_sql(columns), [digest])
+            row = cursor.fetchone()
+        if row is None:
+            return None
+        token, token.user = columns.instances(row)
+        found: ApiToken = token
+        return found
+
+
+@cache
+def _with_digest_sql(columns: PreparedColumns) -> str:
+    tokens, people = ApiToken._meta.db_table, get_user_model()._meta.db_table
+    return (
+        f"SELECT {columns.sql} FROM {tokens} JOIN {people} ON {people}.id = {tokens}.user_id "  # noqa: S608
+        f"WHERE {tokens}.digest = %s"
+    )
+
+
 class ApiToken(models.Model):
     """One token of one person. Only its SHA-512 is stored; `token_key`, its first characters, tells tokens apart."""
 
@@ -43,6 +72,8 @@ class ApiToken(models.Model):
     name = models.CharField(max_length=100, blank=True, help_text="Its purpose, e.g. the machine that uses it.")
     scope = models.CharField(max_length=8, choices=TokenScope.choices, default=TokenScope.RUN)
     last_used = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = ApiTokenQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created"]
