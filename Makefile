@@ -1,7 +1,7 @@
 # `make` lists the targets. They need python3 (3.11 or newer), make, and access to the package registries.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev autosubmit run demo docs test deploy-test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands cli-docs zipapp openapi-lint sdk lock migrations readme reference compat bench bench-servers ci clean
+.PHONY: help install install-dev autosubmit run demo docs test deploy-test test-slurm test-versions test-browser screenshots lint format schema examples cli-commands cli-docs zipapp openapi-lint sdk lock migrations readme reference compat bench bench-servers soak ci clean
 
 PYTHON ?= python3
 export PYTHON
@@ -122,6 +122,12 @@ compat: install-dev reference ## Send the same requests to it and to this servic
 bench: install-dev reference ## Measure this service and it side by side (10 minutes); writes docs/benchmarks.md
 	@tools/install-test-tools tools/test-tools.txt bench/debian-packages.txt
 	@$(BIN)/python -m bench --output docs/benchmarks.md
+
+MINUTES ?= 30
+SEED ?= 1
+soak: install-dev ## Two nodes under load and faults, compared with what happened on the machines (MINUTES=30 SEED=1)
+	@tools/install-test-tools
+	@$(BIN)/python -m soak --minutes $(MINUTES) --seed $(SEED)
 
 bench-servers: install-dev ## Compare gunicorn, Granian and waitress, alone and behind nginx (6 minutes); writes docs/benchmarks.md
 	@tools/install-test-tools bench/debian-packages.txt

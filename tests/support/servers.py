@@ -388,13 +388,14 @@ class AppServer:
     ) -> None:
         self.stop()
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         argv = [sys.executable, "-m", "gunicorn", "runners_project.wsgi", f"--bind=127.0.0.1:{self.port}"]
         argv += [f"--workers={self._workers}", f"--threads={self._threads}", "--timeout=120", "--graceful-timeout=5"]
         argv.append("--limit-request-line=8190")
         argv.append("--no-control-socket")  # by default, all servers share one file in the account's home
         self._process = start(argv, log=self.log, env=self.environment, cwd=ROOT)
-        wait_for(self._answers, 60, what=f"the service on port {self.port}; its log is {self.log}")
+        if wait:
+            wait_for(self._answers, 60, what=f"the service on port {self.port}; its log is {self.log}")
 
     def _answers(self) -> bool:
         assert self._process
@@ -423,6 +424,11 @@ class AppServer:
     @property
     def is_up(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def process_id(self) -> int:
+        """Return the process id of gunicorn's main process; 0 while the server is stopped."""
+        return self._process.pid if self._process else 0
 
     @property
     def worker_pids(self) -> list[int]:
