@@ -39,7 +39,7 @@ from runners.exceptions import (
     TooManyCommands,
 )
 from runners.models import AuditRecord, Operation, OperationStatus, new_run_key
-from runners.services import access, execute, experiment_descriptions, lifecycle, maintenance, outbox, probing
+from runners.services import access, execute, experiment_descriptions, labels, lifecycle, maintenance, outbox, probing
 from runners.services.active_runs import forget_earlier_runs, require_idle
 from runners.services.audit import begin
 from runners.services.db_connection import LOST, drop_lost_connection
@@ -129,6 +129,7 @@ def _launch(operation: Operation, command: OneShotCommand) -> None:
             text,
             prelude=loader.steps(operation.argv),
             timeout=settings.RUNNERS_LAUNCH_TIMEOUT,
+            label=labels.of(operation),
         )
     except (OutcomeUnknown, CommandTimedOut):
         return

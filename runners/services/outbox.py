@@ -7,6 +7,7 @@ lost, no message is sent for something that did not happen, and no receiver can 
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.dispatch import Signal
 
 from runners.commands import run_log
 from runners.models import Operation, RunnerRun, RunReason, RunStatus, Webhook, WebhookDelivery, WebhookEvent
+from runners.models.webhook import new_message_id
 from runners.services import mail
 from runners.services.representations import iso_time, run_fields
 from runners_project import clock, metrics
@@ -50,10 +52,25 @@ def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any], *, is_rep
         when = clock.now() if run.is_active else run.modified
         payload = _payload(event, when, message_fields(run) | more)
         WebhookDelivery.objects.bulk_create(
-            (WebhookDelivery(webhook=hook, run=run, event=event, payload=payload) for hook in hooks),
+            (
+                WebhookDelivery(
+                    webhook=hook, run=run, event=event, payload=payload, message_id=_message_id(hook, run, event)
+                )
+                for hook in hooks
+            ),
             ignore_conflicts=is_repeatable,
         )
         _tell_inserted(hooks)
+
+
+def _message_id(hook: Webhook, run: RunnerRun, event: WebhookEvent) -> str:
+    """Return the id of a message. It is the same if the message is written again after a restore from a backup.
+
+    So a receiver that has got the message from the service before the restore can drop the second one.
+    """
+    if event == WebhookEvent.SILENT:  # a run may be silent several times
+        return new_message_id()
+    return f"msg_{hashlib.sha256(f'{hook.pk} {run.key} {event}'.encode()).hexdigest()[:32]}"
 
 
 def forget(run: RunnerRun) -> None:

@@ -28,6 +28,7 @@ from runners.services import (
     access,
     foreign_runs,
     interrupted,
+    labels,
     lifecycle,
     maintenance,
     outbox,
@@ -101,6 +102,7 @@ def run_experiment(
             prelude=[*loader.steps(argv), *RUN_EXPERIMENT.checks(expid)],
             timeout=settings.RUNNERS_LAUNCH_TIMEOUT,
             unless_runs=foreign_runs.search_of(expid, but=run),
+            label=labels.of(run),
         )
     except ForeignRun as error:
         _withdraw(run, audit, error)

@@ -270,10 +270,12 @@ class Runner(RunnerRules, ABC):
         timeout: float,
         prelude: Sequence[str] = (),
         unless_runs: foreign_process.Search | None = None,
+        label: str = "",
     ) -> Identity:
         """Start a command detached, in the run directory `key`, and return its identity.
 
         `prelude` lines run first, in the same login shell; the call waits for them but not for the command.
+        `label`: as in `scripts.launch`.
         Raises CommandFailed, with the end of the output, if the launch script reports that the prelude failed or that
         the run directory cannot be created. Raises RunnerUnreachable if it reports that start-up files have replaced
         the login shell. Raises ForeignRun if another process runs the experiment of `unless_runs`. In these cases the
@@ -283,7 +285,7 @@ class Runner(RunnerRules, ABC):
         """
         search = unless_runs or foreign_process.Search("")
         script = scripts.launch(
-            key, command, prelude=prelude, timeout=timeout, unless_runs=search.expid, known=search.known
+            key, command, prelude=prelude, timeout=timeout, unless_runs=search.expid, known=search.known, label=label
         )
         result = self.execute(script, timeout=timeout, until=scripts.READY)
         answer = _lines(result)

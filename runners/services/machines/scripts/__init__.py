@@ -8,7 +8,7 @@ The scripts need bash 4.2, coreutils (`timeout`, `env`, `head`, `tail`, `stat`, 
 awk, as every Linux cluster has.
 
 A run's directory `~/.autosubmit-runners/<key>/` (mode 0700; elsewhere if the profile has RUN_DIRECTORY) holds:
-    command.sh   what is executed
+    command.sh   what is executed; its first line is a comment with the label of the command (services/found_runs.py)
     identity     one line, see `Identity` in probe.py; created by the supervisor before the command may execute, or
                  by a probe after the launch deadline (it then holds "claimed"): the first of the two wins the race
     log          standard output and error of the command
@@ -42,6 +42,7 @@ LATE = "late"  # the first line of a launch that timed out and whose command may
 # Exit codes of a launch that failed.
 PRELUDE_FAILED, NO_LOGIN_SHELL, FOREIGN_RUN, NO_RUN_DIRECTORY, CANNOT_WRITE = 70, 71, 72, 73, 74
 UNUSABLE = "autosubmit-runners-unusable"  # the last line on standard error if the base directory cannot be used
+LABEL_LIMIT = 16_384  # characters of the first line of command.sh
 NO_EXPERIMENT = 67  # exit code of `list_scripts` and `read_script`
 NO_LOG = 66  # exit code of the scripts that read a log
 PLACEHOLDER = "placeholder-of-autosubmit-runners"  # an argument of the process that `cancelling` makes
@@ -200,11 +201,14 @@ def launch(
     prelude: Sequence[str] = (),
     unless_runs: str = "",
     known: Sequence[str] = (),
+    label: str = "",
 ) -> str:
     """Return the script that starts `command` detached and reports its identity.
 
     `mkdir` of the run directory fails if it exists, so one key is launched at most once, even if this script arrives
     several times. The script checks that it can write there before it starts anything.
+
+    `label`: letters, digits and `_:.-`, to find the row of the directory again.
 
     The script prints one of these answers:
     - the identity and `ready`: the prelude has succeeded and the command is about to execute
@@ -220,13 +224,21 @@ def launch(
     return _filled(
         "launch",
         key=key,
-        text=f"{text}\n",
+        text=f"# {label}\n{text}\n" if label else f"{text}\n",
         shell=str(_filled("command_shell", "; ")),
         timeout=f"{timeout:g}",
         whole_seconds=math.ceil(timeout),
         expid=unless_runs,
         known=" ".join(known),
     )
+
+
+def list_directories(*, after: str = "", most: int) -> str:
+    """Return the script that lists directories of runs, by name: `KEY LABEL` each, at most `most`, then END.
+
+    LABEL is `-` if the directory has none. `after`: begin behind this key.
+    """
+    return _filled("list_directories", after=after, most=most, label_limit=LABEL_LIMIT)
 
 
 def foreign_look(expid: str, known: Sequence[str]) -> str:

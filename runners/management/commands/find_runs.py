@@ -1,0 +1,79 @@
+"""`manage.py find_runs`: find runs and operations whose rows are lost, after a restore from a backup."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from runners.services import acting, found_runs
+from runners.services.audit import audited, begin
+
+
+class Command(BaseCommand):
+    help = (
+        "List the directories of runs and operations on all machines that have no row in the database, with their "
+        "states. --adopt makes their rows again. Use it after the database was restored from a backup, before the "
+        "worker starts."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--adopt", action="store_true", help="make the rows again")
+        parser.add_argument(
+            "--account", action="append", default=[], help="also ask for this account, where profiles leave it open"
+        )
+        parser.add_argument(
+            "--skip-numbers",
+            type=int,
+            default=0,
+            metavar="N",
+            help="then let the numbers of new runs and operations begin N above the largest one, so that none is used "
+            "again that was given after the backup",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not 0 <= options["skip_numbers"] <= 1_000_000:
+            raise CommandError("--skip-numbers: give 0 to 1000000.")
+        if not options["adopt"] and not options["skip_numbers"]:
+            self._find(options)
+            return
+        with audited(endpoint="find-runs", actor=acting.now().name) as record:
+            record.detail = " ".join(f"{name}={options[name]}" for name in ("adopt", "account", "skip_numbers"))
+            begin(record)
+            made = self._find(options)
+            record.detail += f": {', '.join(made) or 'nothing was adopted'}"
+            if options["skip_numbers"]:
+                for table, number in found_runs.skip_numbers(options["skip_numbers"]).items():
+                    self.stdout.write(f"The next number in {table} is at least {number}.")
+
+    def _find(self, options: dict[str, Any]) -> list[str]:
+        """Print what is found, and adopt it if that was asked for. Return the names of the rows that were made."""
+        made, silent, left = [], 0, 0
+        for account in found_runs.find(tuple(options["account"])):
+            if account.problem:
+                silent += 1
+                self.stderr.write(f"{account.where}: {account.problem}")
+                continue
+            words = f"{account.where}: {account.directories} directories, {len(account.found)} of them without a row"
+            if account.others:
+                words += f"; {account.others} more are of another service or of an older version"
+            self.stdout.write(words)
+            for found in account.found:
+                row = found.row
+                name = f"{row._meta.verbose_name} {row.pk} of {row.expid or 'a new experiment'}"
+                by = row.started_by or "nobody who was signed in"
+                said = f"  {name}, started by {by} at {row.created:%Y-%m-%d %H:%M:%S %Z}: {found.words}"
+                if options["adopt"]:
+                    if found_runs.adopt(found):
+                        made.append(f"{row._meta.verbose_name} {row.pk}")
+                        said += f". Adopted as {row.pk}, {row.status}."
+                    else:
+                        left += 1
+                        said += f". Not adopted: {found.problem}"
+                self.stdout.write(said)
+        if silent or left:
+            raise CommandError(
+                f"{silent} accounts could not be asked, and {left} rows were not made. Call this again later."
+            )
+        return made

@@ -1,0 +1,204 @@
+"""After the database was restored from an older backup, runs and operations that are not in it are found again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from profiles.config import RunnerConfig
+from runners.commands.registry import one_shot_commands
+from runners.models import AuditRecord, Operation, RunnerRun, RunReason, RunStatus, new_run_key
+from runners.models.webhook import Webhook, WebhookDelivery
+from runners.services import found_runs, labels, lifecycle, operations, probing, starting
+from tests.support.environments import StubAccount
+from tests.support.processes import wait_for
+from tests.support.rows import saved_run
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Start = Callable[..., RunnerRun]
+
+
+@pytest.fixture
+def config(config_of: Any) -> RunnerConfig:
+    made: RunnerConfig = config_of("NO_MODULE")
+    return made
+
+
+@pytest.fixture
+def start(config: RunnerConfig, account: StubAccount) -> Start:
+    """Start a run of the experiment, and another one that stays in the database: so the machine is known."""
+
+    def start(expid: str, **control: Any) -> RunnerRun:
+        account.experiment(expid)
+        account.control("run", expid, **control)
+        audit = AuditRecord(actor="ana")
+        return starting.run_experiment(expid=expid, config=config, profile_name="MACHINE", audit=audit)
+
+    account.experiment("z000")
+    account.control("run", "z000", SLEEP=600)
+    starting.run_experiment(expid="z000", config=config, profile_name="MACHINE", audit=AuditRecord())
+    return start
+
+
+def lose(*rows: RunnerRun | Operation) -> None:
+    """Delete rows, as if the database had been restored from a backup that is older than they are."""
+    for row in rows:
+        type(row).objects.filter(pk=row.pk).delete()
+
+
+def directory(run: RunnerRun, account: StubAccount) -> Path:
+    return account.home / ".autosubmit-runners" / run.key
+
+
+def test_a_lost_run_that_goes_on_or_has_ended_gets_its_row_back(
+    start: Start, account: StubAccount, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook = Webhook.objects.create(name="hook", url="https://hooks.example.org/x")
+    ended, running = start("a001", EXIT=7), start("a002", SLEEP=600)
+    wait_for(lambda: list(directory(ended, account).glob("ended.7.*")), what="the end")
+    probing.probe([ended])
+    before = WebhookDelivery.objects.get(run=ended)
+    lose(ended, running)
+    WebhookDelivery.objects.all().delete()
+
+    call_command("find_runs")  # only lists
+    told = capsys.readouterr().out
+    assert f"run {ended.pk} of a001, started by ana" in told and "ended with exit code 7" in told
+    assert RunnerRun.objects.count() == 1
+
+    call_command("find_runs", adopt=True)
+    again = RunnerRun.objects.get(key=ended.key)
+    assert (again.pk, again.expid, again.started_by, again.created) == (ended.pk, "a001", "ana", ended.created)
+    assert (again.status, again.reason, again.exit_code) == (RunStatus.TERMINATED, RunReason.FAILED, 7)
+    found = RunnerRun.objects.get(key=running.key)
+    assert (found.pk, found.status, found.identity) == (running.pk, RunStatus.ACTIVE, running.identity)
+    assert found.config == running.config
+    # The receiver may have got this message from the service before the restore: it has the same id.
+    after = WebhookDelivery.objects.get(webhook=hook, run=again)
+    assert after.message_id == before.message_id
+    record = AuditRecord.objects.get(endpoint="find-runs")
+    assert record.outcome == AuditRecord.OK and f"runner run {running.pk}" in record.detail
+
+    call_command("find_runs", adopt=True)  # nothing is left
+    assert "0 of them without a row" in capsys.readouterr().out
+
+
+def test_a_number_that_was_given_again_is_not_taken_away(start: Start, account: StubAccount) -> None:
+    run = start("a001", SLEEP=600)
+    lose(run)
+    other = saved_run("b001", pk=run.pk, status=RunStatus.COMPLETED)
+    (found,) = [each for looked in found_runs.find() for each in looked.found]
+    assert found_runs.adopt(found)
+    assert RunnerRun.objects.get(key=run.key).pk not in (run.pk, None)
+    assert RunnerRun.objects.get(pk=other.pk).expid == "b001"
+
+
+def test_a_directory_whose_label_is_not_ours_is_only_counted(
+    start: Start, account: StubAccount, settings: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Copied by the owner of the account, changed, missing, signed by another service, or no file."""
+    run = start("a001", SLEEP=600)
+    lose(run)
+    mine = directory(run, account)
+    for text in (None, "# AAAA\ntrue\n", "true\n", "# " + "A" * 20_000, "\0\xff"):
+        other = mine.with_name(new_run_key())
+        other.mkdir()
+        (other / "command.sh").write_text(text if text is not None else (mine / "command.sh").read_text())
+    pipe = mine.with_name(new_run_key())
+    pipe.mkdir()
+    shutil.copy("/etc/hostname", pipe / "log")
+    (pipe / "command.sh").symlink_to("/dev/zero")
+    call_command("find_runs", adopt=True)
+    told = capsys.readouterr().out
+    assert "6 more are of another service or of an older version" in told
+    assert RunnerRun.objects.filter(expid="a001").get().key == run.key
+
+    lose(run)
+    old, settings.SECRET_KEY = settings.SECRET_KEY, "another-7d1mQ0xTz8wXy1LrB7uHc2JdFg9PaSeM"
+    call_command("find_runs", adopt=True)
+    assert not RunnerRun.objects.filter(expid="a001").exists()
+    settings.SECRET_KEY_FALLBACKS = [old]  # the key was rotated since
+    call_command("find_runs", adopt=True)
+    assert RunnerRun.objects.get(expid="a001").key == run.key
+
+
+def test_a_row_that_is_active_in_the_way_is_named(start: Start, account: StubAccount) -> None:
+    run = start("a001", SLEEP=600)
+    lose(run)
+    saved_run("a001", installation=run.installation)
+    with pytest.raises(CommandError, match="1 rows were not made"):
+        call_command("find_runs", adopt=True)
+    assert not RunnerRun.objects.filter(key=run.key).exists()
+
+
+def test_a_restart_that_was_done_after_the_backup_is_not_done_again(start: Start, account: StubAccount) -> None:
+    run = start("a001", SLEEP=600)
+    lose(run)
+    first = saved_run(
+        "a001", status=RunStatus.TERMINATED, restart_at=timezone.now(), restart_key=run.key, finished=timezone.now()
+    )
+    call_command("find_runs", adopt=True)
+    first.refresh_from_db()
+    assert (first.restart_at, first.restart_detail) == (None, f"Started again as run {run.pk}.")
+
+
+def test_a_lost_operation_is_found(config: RunnerConfig, account: StubAccount, start: Start) -> None:
+    command = one_shot_commands()["create-job-list"]
+    account.experiment("a001")
+    made = operations.start(
+        command=command,
+        expid="a001",
+        config=config,
+        profile_name="MACHINE",
+        params={},
+        timeout=60,
+        audit=AuditRecord(actor="ana"),
+    )
+    lose(made)
+    call_command("find_runs", adopt=True)
+    again = Operation.objects.get(key=made.key)
+    assert (again.pk, again.kind, again.argv) == (made.pk, made.kind, made.argv)
+
+    def is_over() -> bool:
+        probing.probe([again])
+        return not again.is_active
+
+    wait_for(is_over, what="the end of the operation")
+    assert again.status == "succeeded"
+
+
+def test_a_machine_that_is_silent_is_named_and_the_others_are_asked(
+    start: Start, account: StubAccount, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = start("a001", SLEEP=600)
+    lose(run)
+    gone = RunnerConfig.from_dict(
+        {**run.config, "RUNNER_TYPE": "SSH", "SSH": {"HOST": "127.0.0.1", "PORT": 1, "USER": "x"}}
+    )
+    saved_run("b001", config=gone.as_dict(), runner="SSH", status=RunStatus.COMPLETED, finished=timezone.now())
+    with pytest.raises(CommandError, match="1 accounts could not be asked"):
+        call_command("find_runs", adopt=True)
+    assert "127.0.0.1" in capsys.readouterr().err
+    assert lifecycle.is_readable(RunnerRun.objects.get(key=run.key))
+
+
+def test_numbers_that_were_told_are_not_used_again(db: None) -> None:
+    last = saved_run("a001")
+    call_command("find_runs", skip_numbers=1000)
+    assert saved_run("a002").pk > last.pk + 1000
+    with pytest.raises(CommandError, match="0 to 1000000"):
+        call_command("find_runs", skip_numbers=-1)
+
+
+def test_a_label_of_a_newer_version_may_have_more_columns() -> None:
+    row = saved_run("a001")
+    label = labels.of(row)
+    assert labels.read(label, row.key).started_by == row.started_by
+    with pytest.raises(labels.NotOurs):
+        labels.read(label, new_run_key())
