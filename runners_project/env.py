@@ -55,6 +55,15 @@ def envsecret(name: str, *, published: str = "", what: str = "") -> str:
     return text
 
 
+def envfallbacks(name: str) -> list[str]:
+    """Return older values of a secret that are still accepted, separated by commas. Raises ImproperlyConfigured."""
+    found = envlist(name)
+    for secret in found:
+        if why := weakness(secret):
+            raise ImproperlyConfigured(f"{name}: one of its secrets {why}. Remove it.")
+    return found
+
+
 def envtoken(name: str) -> str:
     """Return a token that other programs send to the service, or "" if the variable is not set.
 

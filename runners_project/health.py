@@ -6,7 +6,6 @@ redirect to HTTPS and the protection level. Their answers contain no names. /met
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from runners.services import health, monitoring
 from runners_project import __version__
+from runners_project.secrets_in_use import is_secret
 
 
 class HealthMiddleware:
@@ -55,8 +55,8 @@ def version() -> tuple[int, dict[str, Any]]:
 
 def metrics(request: HttpRequest) -> HttpResponse:
     """Return the metrics of all processes in the text format of Prometheus, or 401 without METRICS_TOKEN."""
-    given = request.META.get("HTTP_AUTHORIZATION", "").encode()
-    if not hmac.compare_digest(given, f"Bearer {settings.METRICS_TOKEN}".encode()):
+    scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme != "Bearer" or not is_secret("METRICS_TOKEN", token.encode()):
         return HttpResponse(
             "Send METRICS_TOKEN as a bearer token.\n", "text/plain", 401, headers={"WWW-Authenticate": "Bearer"}
         )

@@ -19,6 +19,7 @@ from runners_project.env import (
     check_number,
     envbool,
     envchoice,
+    envfallbacks,
     envfloat,
     envint,
     envlist,
@@ -48,6 +49,9 @@ if not SECRET_KEY:
             "and give it to the service as the environment variable SECRET_KEY (or set DEBUG=1 on your own machine)."
         )
     SECRET_KEY = "development-only-key-that-signs-nothing-of-value"  # noqa: S105
+# Each secret NAME that others send to the service, or that it has signed with, has NAME_FALLBACKS: values that are
+# still accepted while the secret is rotated (docs/operations/secrets.md).
+SECRET_KEY_FALLBACKS = envfallbacks("SECRET_KEY_FALLBACKS")
 
 ALLOWED_HOSTS = envlist("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = envlist("CSRF_TRUSTED_ORIGINS")
@@ -185,6 +189,7 @@ LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "pages:home"
 RUNNERS_REMOTE_USER_HEADER = envstr("RUNNERS_REMOTE_USER_HEADER")
 # How a request proves that it comes from that proxy: by a secret in another header, or by the use of a Unix socket.
 RUNNERS_REMOTE_USER_SECRET = envsecret("RUNNERS_REMOTE_USER_SECRET")
+RUNNERS_REMOTE_USER_SECRET_FALLBACKS = envfallbacks("RUNNERS_REMOTE_USER_SECRET_FALLBACKS")
 RUNNERS_REMOTE_USER_SOCKET = envbool("RUNNERS_REMOTE_USER_SOCKET", False)
 RUNNERS_REMOTE_USER_CREATE = envbool("RUNNERS_REMOTE_USER_CREATE", True)  # create an account for unknown users
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
@@ -232,7 +237,9 @@ AS_API_JWT_SECRET = envsecret(
     published="54cb6bdb20862b49d07825ef156ea2a789260dafa8c5f4a587e11e2f4b26c312",
     what="the default SECRET_KEY of the Autosubmit API",
 )
+AS_API_JWT_SECRET_FALLBACKS = envfallbacks("AS_API_JWT_SECRET_FALLBACKS")
 AS_API_SECRET_TOKEN = envsecret("AS_API_SECRET_TOKEN")
+AS_API_SECRET_TOKEN_FALLBACKS = envfallbacks("AS_API_SECRET_TOKEN_FALLBACKS")
 TOKEN_DAYS = envint("TOKEN_DAYS", 90)
 
 
@@ -366,6 +373,7 @@ LOGGING: dict[str, Any] = {
 
 # /metrics for Prometheus (docs/operations.md). prometheus_client reads the second variable itself.
 METRICS_TOKEN = envtoken("METRICS_TOKEN")
+METRICS_TOKEN_FALLBACKS = envfallbacks("METRICS_TOKEN_FALLBACKS")
 if METRICS_TOKEN and not DEBUG and not os.access(envstr("PROMETHEUS_MULTIPROC_DIR", "/unset"), os.W_OK | os.X_OK):
     raise ImproperlyConfigured(
         "METRICS_TOKEN is set, but PROMETHEUS_MULTIPROC_DIR does not name a directory that the service can write to. "

@@ -12,19 +12,22 @@ installed from the wheel. It has a new database, and Autosubmit has a new home, 
 first document is the README. The blocks have these variables:
     BASE_URL  http://127.0.0.1:PORT    TOKEN  an API token    PROFILE  a profile (LOCAL, VENV)
     EXPID, RUN  an experiment and its run, which has ended; not for the README
-The guide for admins is executed as root on what looks like a new machine: tools/stand-in/machine.
+The documents of MACHINE are executed as root on what looks like a new machine (tools/stand-in/machine), beside the
+others and in this order: the first installs the service, and each finds what those before it have left.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +38,7 @@ from tools import demo
 ROOT = demo.ROOT
 DEADLINE = "600"  # seconds for the blocks of one document
 SDK = ROOT / ".tools" / "sdk"
-ADMIN = ROOT / "docs" / "guides" / "admin.md"
+MACHINE = (ROOT / "docs" / "guides" / "admin.md", ROOT / "docs" / "operations" / "secrets.md")
 README = ROOT / "README.md"
 COMMANDS = ("bash", "sh", "shell", "console", "python")
 FENCE = re.compile(
@@ -142,26 +145,57 @@ def run_of_an_experiment(site: demo.Site, client: demo.Client) -> dict[str, str]
     return {"EXPID": expid, "RUN": str(run["runner_id"])}
 
 
-def admin_argv(source: Path, folder: Path) -> list[str]:
-    """Return the command that executes the guide for admins. The machine has no network: pip's files are downloaded."""
+def machine_argv(documents: list[Path], source: Path, folder: Path) -> list[str]:
+    """Return the command that executes documents on a machine. It has no network: pip's files are downloaded."""
     wheels, machine = folder / "wheels", folder / "machine"
     machine.mkdir()
     download = [ROOT / ".venv/bin/python", "-m", "pip", "download", "--quiet", "--dest", wheels]
     subprocess.run([*download, "--require-hashes", "-r", source / "requirements.lock"], check=True)
     subprocess.run([*download, "--no-deps", "setuptools>=77"], check=True)
-    commands = f"export PIP_NO_INDEX=1 PIP_FIND_LINKS={wheels}\n{script(ADMIN)}"
+    commands = [f"export PIP_NO_INDEX=1 PIP_FIND_LINKS={wheels}", *map(in_its_own_shell, documents)]
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--ipc", "--net", "--kill-child"]
-    return [*namespaces, "--", str(ROOT / "tools/stand-in/machine"), str(machine), commands]
+    return [*namespaces, "--", str(ROOT / "tools/stand-in/machine"), str(machine), "\n".join(commands)]
+
+
+def in_its_own_shell(document: Path) -> str:
+    """Return a command that executes a document, and tells how long it took."""
+    quoted = shlex.quote(script(document))
+    return f"SECONDS=0; bash -c {quoted} || exit; echo '==> {demo.shown(document)} took' $SECONDS s"
+
+
+def execute_on_a_machine(chosen: list[Path], source: Path, folder: Path) -> list[str]:
+    """Execute the documents of MACHINE up to the last one that was chosen. Return the names of those that failed."""
+    last = max((MACHINE.index(document) for document in chosen if document in MACHINE), default=-1)
+    if last < 0:
+        return []
+    log = folder / "machine.log"
+    # The others print meanwhile, so this is printed at its end.
+    with log.open("wb") as output:
+        argv = machine_argv(list(MACHINE[: last + 1]), source, folder)
+        done = subprocess.run(["timeout", DEADLINE, *argv], cwd=source, stdout=output, stderr=output, check=False)
+    demo.say(log.read_text(errors="replace"))
+    return [] if done.returncode == 0 else ["a document for a machine (above)"]
 
 
 def execute(chosen: list[Path], folder: Path) -> list[str]:
     """Execute the documents. Return the names of those that failed."""
     source = copied(folder)
+    with ThreadPoolExecutor(1) as beside:
+        on_a_machine = beside.submit(execute_on_a_machine, chosen, copy_of(source, folder / "machine-source"), folder)
+        failed = execute_with_a_server([document for document in chosen if document not in MACHINE], source, folder)
+        return [*failed, *on_a_machine.result()]
+
+
+def copy_of(source: Path, target: Path) -> Path:
+    """Copy a folder, because the documents of the two sides must not disturb each other."""
+    return Path(shutil.copytree(source, target, symlinks=True))
+
+
+def execute_with_a_server(chosen: list[Path], source: Path, folder: Path) -> list[str]:
+    """Execute documents that use a server. Return the names of those that failed."""
+    if not chosen:
+        return []
     failed = []
-    if ADMIN in chosen and not executed(ADMIN, admin_argv(source, folder), source, dict(os.environ)):
-        failed.append(demo.shown(ADMIN))
-    if chosen == [ADMIN]:
-        return failed
     (source / "node_modules").symlink_to(SDK / "node" / "node_modules")
     programs = installed(source, folder)
     site = demo.Site(folder, python=programs / "python")
@@ -175,11 +209,9 @@ def execute(chosen: list[Path], folder: Path) -> list[str]:
             env |= {"PROFILE": demo.PROFILE}
             # The README is executed twice: on a new machine, and on a used one.
             for document in [*chosen, *([README] if README in chosen else [])]:
-                if document == ADMIN:
-                    continue
                 if document != README and "RUN" not in env:
                     env |= run_of_an_experiment(site, demo.Client(server.url, token))
-                if not executed(document, ["bash", "-c", script(document)], source, env):
+                if not executed(document, source, env):
                     demo.say(f"The end of the server's log:\n{server.log_end()}")
                     failed.append(demo.shown(document))
     finally:
@@ -187,10 +219,10 @@ def execute(chosen: list[Path], folder: Path) -> list[str]:
     return failed
 
 
-def executed(document: Path, argv: list[str], source: Path, env: dict[str, str]) -> bool:
+def executed(document: Path, source: Path, env: dict[str, str]) -> bool:
     """Execute the commands of a document. Return True if they worked."""
     started = time.monotonic()
-    done = subprocess.run(["timeout", DEADLINE, *argv], cwd=source, env=env, check=False)
+    done = subprocess.run(["timeout", DEADLINE, "bash", "-c", script(document)], cwd=source, env=env, check=False)
     demo.say(f"==> {demo.shown(document)} took {time.monotonic() - started:.0f} s")
     return done.returncode == 0
 

@@ -40,6 +40,7 @@ COMMANDS = (  # the names that callers pass to `audited`: Autosubmit's commands,
     "device-login",
     *("approve-host-authority", "forget-host-authority", "test-webhook"),
     *("ask-machine", "forget-machine", "announce-maintenance", "end-maintenance"),
+    *("rotate-webhook-secret", "find-runs"),
     *("change-password", "create-token", "revoke-token", "set-preferred-username"),
     *("change-configuration", "write-configuration", "restore-configuration"),
 )

@@ -37,6 +37,9 @@ TONES = {
 }
 
 
+SECRET_INPUT = {"size": 60, "autocomplete": "off", "spellcheck": "false"}
+
+
 class WebhookForm(WebhookModelForm):
     events = forms.MultipleChoiceField(
         choices=WebhookEvent.choices,
@@ -53,10 +56,11 @@ class WebhookForm(WebhookModelForm):
 
     class Meta:
         model = Webhook
-        fields = ("name", "enabled", "url", "format", "events", "profile_names", "secret")
+        fields = ("name", "enabled", "url", "format", "events", "profile_names", "secret", "previous_secret")
         widgets = {
             "url": forms.URLInput(attrs={"size": 80}),
-            "secret": forms.TextInput(attrs={"size": 60, "autocomplete": "off", "spellcheck": "false"}),
+            "secret": forms.TextInput(attrs=SECRET_INPUT),
+            "previous_secret": forms.TextInput(attrs=SECRET_INPUT),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,6 +70,14 @@ class WebhookForm(WebhookModelForm):
         field = self.fields["profile_names"]
         assert isinstance(field, forms.MultipleChoiceField)
         field.choices = [(name, name) for name in sorted(names)]
+
+    def clean(self) -> dict[str, Any]:
+        """Keep a secret that is replaced as the previous one, so that the receiver can change it later."""
+        cleaned = super().clean() or {}
+        old = self.initial.get("secret", "") if self.instance.pk else ""
+        if old and cleaned.get("secret", old) != old and "previous_secret" not in self.changed_data:
+            cleaned["previous_secret"] = old
+        return cleaned
 
 
 @admin.register(Webhook)
@@ -86,9 +98,9 @@ class WebhookAdmin(admin.ModelAdmin):
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        """Show the secret only to users who may write: with it, anybody can sign messages that the receiver accepts."""
+        """Show the secrets only to users who may write: they sign what the receiver accepts."""
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
-        signing = [("Signing", {"fields": ("secret",)})] if may_write else []
+        signing = [("Signing", {"fields": ("secret", "previous_secret")})] if may_write else []
         return [*super().get_fieldsets(request, obj), *signing]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:

@@ -11,7 +11,7 @@ logs in, and one fixed token for scripts, its AS_API_SECRET_TOKEN, which is comp
 
 from __future__ import annotations
 
-import hmac
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +26,7 @@ from rest_framework.request import Request
 
 from runners.models.token import TOKEN_PREFIX, ApiToken, TokenScope, hash_token
 from runners_project import clock
+from runners_project.secrets_in_use import in_use, is_secret
 
 LAST_USED_PRECISION = timedelta(minutes=5)  # writing `last_used` for each request would cost too much
 JWT_LEEWAY = 10  # seconds that the clocks of the two services may differ
@@ -61,9 +62,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
             credential = words[1].decode("ascii", "replace")
             if credential.startswith(TOKEN_PREFIX):
                 return self._by_token(credential)
-            if settings.AS_API_SECRET_TOKEN and hmac.compare_digest(
-                credential.encode(), settings.AS_API_SECRET_TOKEN.encode()
-            ):
+            if is_secret("AS_API_SECRET_TOKEN", credential.encode()):
                 return _api_user(SCRIPT_USER), {"user_id": SCRIPT_USER}
             return self._by_jwt(credential)
         except exceptions.AuthenticationFailed:
@@ -90,24 +89,40 @@ class BearerAuthentication(authentication.BaseAuthentication):
         if not settings.AS_API_JWT_SECRET:
             raise exceptions.AuthenticationFailed("This is not a token of this service (they begin with asr_).")
         try:
-            claims = jwt.decode(
-                credential,
-                settings.AS_API_JWT_SECRET,
-                algorithms=["HS256"],
-                options={
-                    "require": ["exp", "user_id"],
-                    "verify_aud": False,
-                    "verify_exp": False,
-                    "verify_iat": False,
-                    "verify_nbf": False,
-                },
-            )
+            claims = _claims(credential)
             is_expired = _is_expired(claims)
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
             raise exceptions.AuthenticationFailed("Invalid token. Sign in again.") from None
         if is_expired:
             raise exceptions.AuthenticationFailed("The login has expired. Sign in again.")
         return _api_user(claims["user_id"]), claims
+
+
+def _claims(credential: str) -> dict[str, Any]:
+    """Return the claims of a JWT that was signed with AS_API_JWT_SECRET or a fallback. Raises jwt.InvalidTokenError.
+
+    Its times are not checked: see `_is_expired`.
+    """
+    *others, last = in_use("AS_API_JWT_SECRET")
+    for secret in others:
+        with suppress(jwt.InvalidSignatureError):
+            return _decoded(credential, secret)
+    return _decoded(credential, last)
+
+
+def _decoded(credential: str, secret: str) -> dict[str, Any]:
+    return jwt.decode(
+        credential,
+        secret,
+        algorithms=["HS256"],
+        options={
+            "require": ["exp", "user_id"],
+            "verify_aud": False,
+            "verify_exp": False,
+            "verify_iat": False,
+            "verify_nbf": False,
+        },
+    )
 
 
 def _is_expired(claims: dict[str, Any]) -> bool:

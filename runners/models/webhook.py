@@ -101,7 +101,7 @@ def validate_names(value: Any) -> None:
 
 
 class Webhook(models.Model):
-    """One receiver. `secret` is stored in plain text to sign with it. It must not appear in logs, lists or answers."""
+    """One receiver. Its secrets are stored in plain text to sign with them. No log, list or answer may show them."""
 
     name = models.CharField(max_length=100, unique=True)
     url = models.CharField(max_length=2000, validators=[validate_target], help_text="http:// or https://")
@@ -110,6 +110,15 @@ class Webhook(models.Model):
         default=new_secret,
         validators=[validate_secret],
         help_text="The receiver needs it to verify the messages (Standard Webhooks).",
+    )
+    previous_secret = models.CharField(
+        max_length=120,
+        blank=True,
+        default="",
+        db_default="",  # an older server on the same database does not set this column
+        validators=[validate_secret],
+        help_text="The secret before the last change. While it is set, messages are signed with both. Empty it when "
+        "the receiver verifies with the new one.",
     )
     format = models.CharField(
         max_length=16,
@@ -130,6 +139,11 @@ class Webhook(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def secrets(self) -> list[str]:
+        """The secrets with which messages are signed, the new one first."""
+        return [self.secret, *([self.previous_secret] if self.previous_secret else [])]
 
     def wants(self, event: str, profile_name: str) -> bool:
         """Return True if the receiver wants the event. An invalid row wants none, so that runs can still end."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 from typing import Any
 
@@ -14,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
 from profiles.validators import shown
+from runners_project.secrets_in_use import is_secret
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +40,11 @@ class ProxyUserMiddleware(RemoteUserMiddleware):
 
 def is_from_proxy(request: HttpRequest) -> bool:
     """Return True if the request has the proof that the settings require. With both settings it needs both proofs."""
-    secret = settings.RUNNERS_REMOTE_USER_SECRET
     if settings.RUNNERS_REMOTE_USER_SOCKET and request.META.get("REMOTE_ADDR"):
         return False  # over TCP: with a Unix socket, servers give no address of the client (seen: gunicorn 27)
-    if secret:
+    if settings.RUNNERS_REMOTE_USER_SECRET:
         sent = request.META.get(_meta_name(SECRET_HEADER), "")
-        return hmac.compare_digest(sent.encode("utf-8", "replace"), secret.encode())
+        return is_secret("RUNNERS_REMOTE_USER_SECRET", sent.encode("utf-8", "replace"))
     return bool(settings.RUNNERS_REMOTE_USER_SOCKET)
 
 

@@ -16,7 +16,6 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Max
-from django.utils import timezone
 
 from profiles.accounts import person_of
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
@@ -29,6 +28,7 @@ from runners.services.machines import scripts
 from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.registry import get_runner
 from runners.services.machines.runner import Runner
+from runners_project import clock
 
 MACHINES_AT_ONCE = 8
 DIRECTORIES_AT_ONCE = 200  # in one round trip: their labels stay below RUNNERS_OUTPUT_LIMIT
@@ -85,7 +85,7 @@ def adopt(found: Found) -> bool:
     row = found.row
     if type(row).objects.filter(pk=row.pk).exists():  # another run has the number now
         row.pk = None
-    row.created = min(row.created, timezone.now())
+    row.created = min(row.created, clock.now())
     try:
         with transaction.atomic():
             row.save(force_insert=True)

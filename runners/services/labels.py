@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from django.core import signing
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.exceptions import ValidationError
 from django.utils.dateparse import parse_datetime
 
 from runners.models import DetachedCommand, Operation, RunnerRun
@@ -62,11 +62,10 @@ def read(label: str, key: str) -> DetachedCommand:
     created = parse_datetime(str(values.pop("created", "")))
     if model is None or created is None or values.get("key") != key:
         raise NotOurs
-    row = model(pk=values.pop("id"), created=created)
+    known = ("id", *COLUMNS[model])  # a label of a newer version may have more columns
+    row = model(created=created, **{name: value for name, value in values.items() if name in known})
     try:
-        for name, value in values.items():  # a label of a newer version may have columns that this version lacks
-            setattr(row, row._meta.get_field(name).attname, value)
-        row.clean_fields(exclude=["modified"])
-    except (FieldDoesNotExist, ValidationError):
+        row.clean_fields()
+    except ValidationError:
         raise NotOurs from None
     return row

@@ -177,7 +177,7 @@ def send(hook: Webhook, message_id: str, payload: dict[str, Any], *, timeout: fl
     body = json.dumps(content, separators=(",", ":")).encode()
     timestamp = int(clock.now().timestamp())
     try:
-        signature = sign(hook.secret, message_id, timestamp, body)
+        signature = sign(hook.secrets, message_id, timestamp, body)
     except ValueError as error:
         raise NotSent(f"the signing secret of the webhook cannot be used: {error}") from error
     headers = {

@@ -255,12 +255,13 @@ def units(tmp_path: Path) -> Path:
         text = (DEPLOY / f"systemd/{unit}.service").read_text()
         text = text.replace(f"{PREFIX}bin/{MANAGE}", shutil.which("true") or "")
         (tmp_path / f"{unit}.service").write_text(text)
+    shutil.copy(DEPLOY / "systemd/autosubmit-runners.socket", tmp_path)
     return tmp_path
 
 
 def test_systemd_accepts_the_units(units: Path) -> None:
     need(SYSTEMD_ANALYZE, "systemd-analyze")
-    files = [str(units / f"{unit}.service") for unit in UNITS]
+    files = [*(str(units / f"{unit}.service") for unit in UNITS), str(units / "autosubmit-runners.socket")]
     done = subprocess.run(
         [str(SYSTEMD_ANALYZE), "verify", "--man=no", *files], capture_output=True, text=True, check=False, timeout=60
     )

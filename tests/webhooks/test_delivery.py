@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import sys
 import threading
@@ -14,10 +15,11 @@ from typing import Any
 
 import pytest
 import standardwebhooks
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
+from runners.models import AuditRecord
 from runners.models.webhook import Webhook, WebhookDelivery, new_secret
 from runners.services import lifecycle, outbox
 from runners.webhooks import delivery as webhooks
@@ -61,6 +63,33 @@ def test_a_delivered_message_has_a_signature_that_the_standard_library_accepts(r
     assert (delivery.state, delivery.last_status, delivery.attempts) == (WebhookDelivery.DELIVERED, 204, 1)
     assert delivery.delivered_at
     assert webhooks.deliver_due() == webhooks.Round()
+
+
+def test_a_webhook_signs_with_both_secrets_until_the_old_one_is_retired(receiver: Receiver) -> None:
+    old = hook(receiver).secret
+    printed = io.StringIO()
+    call_command("rotate_webhook_secret", Webhook.objects.get().name, stdout=printed)
+    new = printed.getvalue().strip()
+    assert new == Webhook.objects.get().secret != old
+    with pytest.raises(CommandError, match="Run --retire first"):
+        call_command("rotate_webhook_secret", Webhook.objects.get().name)
+    ended_run()
+    assert webhooks.deliver_due().delivered == 1
+    ((_, headers, body),) = receiver.requests
+    for secret in (old, new):
+        assert standardwebhooks.Webhook(secret).verify(body, headers)
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(new_secret()).verify(body, headers)
+
+    call_command("rotate_webhook_secret", Webhook.objects.get().name, "--retire")
+    ended_run(expid="a002")
+    assert webhooks.deliver_due().delivered == 1
+    _, headers, body = receiver.requests[-1]
+    assert standardwebhooks.Webhook(new).verify(body, headers)
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(old).verify(body, headers)
+    recorded = [str(record.__dict__) for record in AuditRecord.objects.filter(endpoint="rotate-webhook-secret")]
+    assert len(recorded) == 2 and not any(secret in text for secret in (old, new) for text in recorded)
 
 
 def test_a_message_is_sent_again_after_an_error_with_the_same_id(receiver: Receiver) -> None:
