@@ -6,4 +6,5 @@ cases.py      the measurements, one function each
 report.py     docs/benchmarks.md
 fill.py       one million past runs        cycle.py   one watch cycle of all active runs (both run in the server's
               environment)
+migrations.py  each migration of large tables on PostgreSQL while others write
 """

@@ -164,6 +164,9 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     check_number("DATABASE_URL: statement_timeout", DATABASES["default"]["OPTIONS"]["statement_timeout"], least=0)
     # Tasks are rows of PostgreSQL (runners/worker). With SQLite, the worker needs no tasks.
     INSTALLED_APPS.insert(INSTALLED_APPS.index("profiles"), "procrastinate.contrib.django")
+# runners_project/postgresql/schema.py has the reasons.
+ZERO_DOWNTIME_MIGRATIONS_LOCK_TIMEOUT = "500ms"
+ZERO_DOWNTIME_MIGRATIONS_IDEMPOTENT_SQL = True
 PROCRASTINATE_AUTODISCOVER_MODULE_NAME = ""
 PROCRASTINATE_ON_APP_READY = "runners.worker.tasks.register"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from django.db import migrations, models
 from django.db.models import Q
 
-from runners.online_migrations import AddUniqueConstraint
 
 EVENTS = [
     ("run.completed", "a run ended with exit code 0"),
@@ -21,12 +20,12 @@ EVENTS = [
 
 
 class Migration(migrations.Migration):
-    atomic = False
+    is_safe = {"webhookdelivery_one_delivery_per_webhook_run_event": "0.3.0 keeps to one message per webhook and run, which is stricter."}
 
     dependencies = [("runners", "0026_options_and_previous_run")]
 
     operations = [
-        AddUniqueConstraint(
+        migrations.AddConstraint(
             model_name="webhookdelivery",
             constraint=models.UniqueConstraint(
                 fields=["webhook", "run", "event"],

@@ -5,6 +5,8 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
 
+    is_safe = {"trustedhostkey_one_trusted_host_key_per_host_and_type": "The constraint of 0.3.0 was stricter."}
+
     dependencies = [
         ('runners', '0030_foreign_runs'),
     ]

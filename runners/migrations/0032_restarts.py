@@ -1,13 +1,9 @@
 from django.db import migrations, models
 from django.db.models import Q
 
-from runners import online_migrations
-
 
 class Migration(migrations.Migration):
     """Columns that may be null or have a default, so PostgreSQL adds them without writing the table, and an index."""
-
-    atomic = False  # for CREATE INDEX CONCURRENTLY
 
     dependencies = [
         ("runners", "0031_host_authorities"),
@@ -63,7 +59,7 @@ class Migration(migrations.Migration):
                 help_text="How many automatic restarts have led to this run.",
             ),
         ),
-        online_migrations.AddIndex(
+        migrations.AddIndex(
             model_name="runnerrun",
             index=models.Index(condition=Q(restart_at__isnull=False), fields=["restart_at"], name="run_restart_due"),
         ),

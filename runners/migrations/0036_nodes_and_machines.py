@@ -2,12 +2,8 @@
 
 from django.db import migrations, models
 
-from runners import online_migrations
-
 
 class Migration(migrations.Migration):
-
-    atomic = False
 
     dependencies = [
         ('runners', '0035_machines'),
@@ -39,7 +35,7 @@ class Migration(migrations.Migration):
             name='node',
             field=models.CharField(blank=True, db_default='', default='', editable=False, help_text='The node of this service (RUNNERS_NODE) on which a LOCAL command runs. Empty: any node reaches it.', max_length=100),
         ),
-        online_migrations.AddIndex(
+        migrations.AddIndex(
             model_name='runnerrun',
             index=models.Index(condition=models.Q(('status', 'ACTIVE')), fields=['machine', 'node'], name='run_active_machine'),
         ),

@@ -22,6 +22,7 @@ from psycopg import capabilities
 from psycopg.abc import PQGen
 
 from runners_project import bounded, clock
+from runners_project.postgresql.schema import DatabaseSchemaEditor
 
 Returned = TypeVar("Returned")
 
@@ -51,6 +52,8 @@ class Connection(psycopg.Connection[Any]):
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's backend with connections of the class above, without psycopg's pool and isolation levels."""
+
+    SchemaEditorClass = DatabaseSchemaEditor
 
     def get_connection_params(self) -> dict[str, Any]:
         if unknown := {"pool", "isolation_level"} & set(self.settings_dict["OPTIONS"]):

@@ -1,4 +1,4 @@
-"""On PostgreSQL, the migration creates the constraint of installations while runs start, and no run waits for it."""
+"""On PostgreSQL, no run waits for a migration, and a migration that was interrupted is continued by the next one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.support.postgres import Postgres
-from tests.support.processes import PATIENCE, end, wait_for
+from tests.support.processes import PATIENCE, start, wait_for
 
-BEFORE, AFTER = "0013", "0014"
+BEFORE, COLUMN, INDEXES = "0012", "0013", "0014"
 INSERT = """
 SET statement_timeout = '5s';
 INSERT INTO runners_runnerrun (key, expid, profile_name, config, runner, module_loader, modules, status, reason, signal,
@@ -21,48 +23,71 @@ VALUES ('{key}', '{expid}', '', '{{}}', 'LOCAL', 'NO_MODULE', '', 'ACTIVE', '', 
 """  # the row of a server of the previous version, without `installation`
 
 
-def test_runs_are_started_while_the_constraint_is_made(postgres: Postgres) -> None:
+def test_runs_are_started_while_migrations_wait_and_an_interrupted_one_is_continued(postgres: Postgres) -> None:
     database = f"online_{secrets.token_hex(4)}"
     url = postgres.create(database)
     env = {**os.environ, "DATABASE_URL": url, "SECRET_KEY": secrets.token_urlsafe(50)}
 
-    def migrate(target: str) -> subprocess.Popen[bytes]:
+    def begin(target: str) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "manage.py", "migrate", "runners", target, "-v", "0"]
-        return subprocess.Popen(argv, env=env)
+        return start(argv, log=postgres.folder / "migrate.log", env=env)
+
+    def migrate(target: str) -> None:
+        assert begin(target).wait(60 * PATIENCE) == 0
 
     def insert(expid: str) -> bool:
         return bool(postgres.sql(INSERT.format(key=secrets.token_hex(16), expid=expid), database, check=False))
 
-    first = migrate(BEFORE)
-    assert first.wait(120 * PATIENCE) == 0
-    writer = subprocess.Popen(postgres.psql(database), stdin=subprocess.PIPE)
-    migration = None
-    try:
-        assert writer.stdin
-        writer.stdin.write(f"BEGIN; {INSERT.format(key=secrets.token_hex(16), expid='a000')};\n".encode())
-        writer.stdin.flush()
-        is_open = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
-        wait_for(lambda: postgres.sql(is_open, database) == "1", 30, what="the open transaction")
-        migration = migrate(AFTER)
-        building = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'"
-        wait_for(lambda: postgres.sql(building, database) == "1", 60, what="the migration waits for the open writer")
-        assert insert("a001")
-        writer.stdin.write(b"COMMIT;\n")
-        writer.stdin.close()
-        assert writer.wait(30 * PATIENCE) == 0
-        assert migration.wait(60 * PATIENCE) == 0
-    finally:
-        writer.kill()
-        if migration:
-            end(migration)
+    @contextmanager
+    def open_writer(expid: str) -> Iterator[None]:
+        """Insert a run in a transaction that is committed at the end of the block."""
+        writer = subprocess.Popen(postgres.psql(database), stdin=subprocess.PIPE)
+        try:
+            assert writer.stdin
+            writer.stdin.write(f"BEGIN; {INSERT.format(key=secrets.token_hex(16), expid=expid)};\n".encode())
+            writer.stdin.flush()
+            is_open = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+            wait_for(lambda: postgres.sql(is_open, database) == "1", 30, what="the open transaction")
+            yield
+            writer.stdin.write(b"COMMIT;\n")
+            writer.stdin.close()
+            assert writer.wait(30 * PATIENCE) == 0
+        finally:
+            writer.kill()
+            if writer.stdin:
+                writer.stdin.close()
+
+    def wait_until_blocked(statement: str) -> int:
+        """Wait until a statement of the migration waits for a lock. Return the pid of its server process."""
+        waiting = f"SELECT max(pid) FROM pg_stat_activity WHERE query LIKE '{statement}%' AND wait_event_type = 'Lock'"
+
+        def pid() -> int:
+            found = postgres.sql(waiting, database)
+            return 0 if isinstance(found, bool) else int(found)
+
+        return wait_for(pid, 60, what=f"{statement} waits for a lock", interval=0.02)
+
+    invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+    migrate(BEFORE)
+    with open_writer("a000"):
+        migration = begin(COLUMN)
+        wait_until_blocked("ALTER TABLE")
+        assert insert("a001"), "it waited behind the migration"
+    assert migration.wait(60 * PATIENCE) == 0
+    with open_writer("b000"):
+        migration = begin(INDEXES)
+        pid = wait_until_blocked("CREATE INDEX CONCURRENTLY")
+        assert insert("b001"), "it waited behind the migration"
+        postgres.sql(f"SELECT pg_terminate_backend({pid})", database)
+        assert migration.wait(60 * PATIENCE) == 1
+    assert postgres.sql(invalid, database) == "1"
+    migrate(INDEXES)
+    assert postgres.sql(invalid, database) == "0"
     assert insert("a002")
     assert not insert("a000"), "a second active run in the default installation"
     names = postgres.sql(
         "SELECT string_agg(indexname, ' ') FROM pg_indexes WHERE indexname LIKE 'one_active%'", database
     )
     assert names == "one_active_run_per_installation"
-    invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
-    assert postgres.sql(invalid, database) == "0"
-    back = migrate(BEFORE)
-    assert back.wait(60 * PATIENCE) == 0
+    migrate(BEFORE)
     assert not insert("a000"), "a second active run under the old constraint"
