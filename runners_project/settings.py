@@ -82,7 +82,7 @@ CORS_EXPOSE_HEADERS += ["X-Request-ID"]
 CORS_EXPOSE_HEADERS += ["X-Log-Offset", "X-Log-Next-Offset", "X-Log-Size", "X-Log-Ended"]
 CORS_PREFLIGHT_MAX_AGE = 600
 
-# Each layer slows down every request: get-runner-run-status must answer more than 1100 times a second on two cores.
+# Each layer slows down every request: docs/benchmarks.md says what a status costs.
 MIDDLEWARE = [
     "runners_project.request_id.RequestIdMiddleware",
     "runners_project.metrics.MetricsMiddleware",
@@ -94,6 +94,7 @@ MIDDLEWARE = [
     "runners.web.middleware.RejectNulMiddleware",
     "runners.web.middleware.ActingMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "runners.api.status_middleware.StatusMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -53,18 +53,9 @@ class BearerAuthentication(authentication.BaseAuthentication):
     """
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
-        words = authentication.get_authorization_header(request).split()
-        if not words or words[0].lower() not in (b"bearer", b"token"):
-            return None
+        header = authentication.get_authorization_header(request)
         try:
-            if len(words) != 2:
-                raise exceptions.AuthenticationFailed("Write the header as 'Authorization: Bearer TOKEN'.")
-            credential = words[1].decode("ascii", "replace")
-            if credential.startswith(TOKEN_PREFIX):
-                return self._by_token(credential)
-            if is_secret("AS_API_SECRET_TOKEN", credential.encode()):
-                return _api_user(SCRIPT_USER), {"user_id": SCRIPT_USER}
-            return self._by_jwt(credential)
+            return user_of(header)
         except exceptions.AuthenticationFailed:
             if is_open(request):
                 return None
@@ -73,29 +64,49 @@ class BearerAuthentication(authentication.BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="Autosubmit Runners"'
 
-    def _by_token(self, credential: str) -> tuple[Any, ApiToken]:
-        token = ApiToken.objects.with_digest(hash_token(credential))
-        now = clock.now()
-        if token is None:
-            raise exceptions.AuthenticationFailed("Invalid token. Ask an admin for a new one.")
-        if token.expiry and token.expiry < now:
-            raise exceptions.AuthenticationFailed(f"This token expired on {token.expiry:%Y-%m-%d}. Ask for a new one.")
-        _require_active(token.user)
-        if token.last_used is None or now - token.last_used > LAST_USED_PRECISION:
-            ApiToken.objects.filter(pk=token.pk).update(last_used=now)
-        return token.user, token
 
-    def _by_jwt(self, credential: str) -> tuple[Any, dict[str, Any]]:
-        if not settings.AS_API_JWT_SECRET:
-            raise exceptions.AuthenticationFailed("This is not a token of this service (they begin with asr_).")
-        try:
-            claims = _claims(credential)
-            is_expired = _is_expired(claims)
-        except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
-            raise exceptions.AuthenticationFailed("Invalid token. Sign in again.") from None
-        if is_expired:
-            raise exceptions.AuthenticationFailed("The login has expired. Sign in again.")
-        return _api_user(claims["user_id"]), claims
+def user_of(header: bytes) -> tuple[Any, Any] | None:
+    """Return the user and the token, or the claims, of a header `Authorization`. None: it has no bearer credentials.
+
+    Raises AuthenticationFailed.
+    """
+    words = header.split()
+    if not words or words[0].lower() not in (b"bearer", b"token"):
+        return None
+    if len(words) != 2:
+        raise exceptions.AuthenticationFailed("Write the header as 'Authorization: Bearer TOKEN'.")
+    credential = words[1].decode("ascii", "replace")
+    if credential.startswith(TOKEN_PREFIX):
+        return _by_token(credential)
+    if is_secret("AS_API_SECRET_TOKEN", credential.encode()):
+        return _api_user(SCRIPT_USER), {"user_id": SCRIPT_USER}
+    return _by_jwt(credential)
+
+
+def _by_token(credential: str) -> tuple[Any, ApiToken]:
+    token = ApiToken.objects.with_digest(hash_token(credential))
+    now = clock.now()
+    if token is None:
+        raise exceptions.AuthenticationFailed("Invalid token. Ask an admin for a new one.")
+    if token.expiry and token.expiry < now:
+        raise exceptions.AuthenticationFailed(f"This token expired on {token.expiry:%Y-%m-%d}. Ask for a new one.")
+    _require_active(token.user)
+    if token.last_used is None or now - token.last_used > LAST_USED_PRECISION:
+        ApiToken.objects.filter(pk=token.pk).update(last_used=now)
+    return token.user, token
+
+
+def _by_jwt(credential: str) -> tuple[Any, dict[str, Any]]:
+    if not settings.AS_API_JWT_SECRET:
+        raise exceptions.AuthenticationFailed("This is not a token of this service (they begin with asr_).")
+    try:
+        claims = _claims(credential)
+        is_expired = _is_expired(claims)
+    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
+        raise exceptions.AuthenticationFailed("Invalid token. Sign in again.") from None
+    if is_expired:
+        raise exceptions.AuthenticationFailed("The login has expired. Sign in again.")
+    return _api_user(claims["user_id"]), claims
 
 
 def _claims(credential: str) -> dict[str, Any]:

@@ -126,10 +126,17 @@ class CommandsView(ReadOnlyAPIView):
         return Response(CommandsAnswer({"commands": list(COMMANDS.values())}, context=context).data)
 
 
+def status_fields(run: RunnerRun, user: Any) -> dict[str, Any]:
+    """Return the response of get-runner-run-status: the run, and a foreign run of the experiment that is known."""
+    seen = foreign_runs.seen(run.expid, user, run=run)
+    return run_fields(run) | ({"foreign": seen} if seen else {})
+
+
 class RunStatusView(ReadOnlyAPIView):
     """The status of the last run of an experiment: a POST that only reads, and the endpoint that every client polls.
 
     No toggle disables it: active runs have to stay visible while RUNNER_RUN is off. It leaves no audit record.
+    `status_middleware.py` answers the most frequent requests before this view.
     """
 
     required_scope = TokenScope.READ
@@ -146,5 +153,4 @@ class RunStatusView(ReadOnlyAPIView):
             if seen := foreign_runs.seen(expid, user, scope=scope):
                 error.facts["foreign"] = seen
             raise
-        seen = foreign_runs.seen(expid, user, run=run)
-        return Response(run_fields(run) | ({"foreign": seen} if seen else {}))
+        return Response(status_fields(run, user))
