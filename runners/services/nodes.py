@@ -31,6 +31,8 @@ from runners.exceptions import (
     RunnerUnreachable,
 )
 from runners.models import Heartbeat, NodeCommand
+from runners.services.machines.breaker import BREAKER
+from runners.services.machines.bulkheads import BULKHEADS, Wait
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.runner import CLIENT_GRACE, CommandResult
 from runners_project import clock
@@ -75,7 +77,7 @@ class NodeRunner(LocalRunner):
     def execute(
         self, script: str, *, timeout: float, stdin: bytes = b"", login: bool = False, until: str = ""
     ) -> CommandResult:
-        """Let the worker of the node execute the script. Raises the errors of `Runner.execute`."""
+        """Let the worker of the node execute the script. Raises the errors of `Runner.execute`, and MachineBusy."""
         self._require_worker()
         start = time.monotonic()
         request = {
@@ -86,12 +88,14 @@ class NodeRunner(LocalRunner):
             "login": login,
             "until": until,
         }
-        command = insert(self.node, request)
-        inserted.send(NodeCommand, number=command.pk, node=self.node)
-        try:
-            return self._answer_of(command, start, timeout)
-        finally:
-            NodeCommand.objects.filter(pk=command.pk).delete()
+        # As for any machine: few threads wait for a worker that does not begin, and it is not asked again at once.
+        with BREAKER.attempt(self.login), BULKHEADS.waiting(self.target, self.where) as wait:
+            command = insert(self.node, request)
+            inserted.send(NodeCommand, number=command.pk, node=self.node)
+            try:
+                return self._answer_of(command, start, timeout, wait)
+            finally:
+                NodeCommand.objects.filter(pk=command.pk).delete()
 
     def _require_worker(self) -> None:
         newest = Heartbeat.objects.filter(kind=WORKER, node=self.node).order_by("-seen").first()
@@ -102,15 +106,21 @@ class NodeRunner(LocalRunner):
                 f"Start the worker of that node."
             )
 
-    def _answer_of(self, command: NodeCommand, start: float, timeout: float) -> CommandResult:
+    def _answer_of(self, command: NodeCommand, start: float, timeout: float, wait: Wait) -> CommandResult:
         mine = NodeCommand.objects.filter(pk=command.pk)
         pause, end = FIRST_PAUSE, start + timeout + CLIENT_GRACE
+        to_begin = TO_BEGIN if wait.patience is None else min(wait.patience, TO_BEGIN)
         while True:
             row = mine.values("begun", "answer").first()
+            if row and row["begun"] and not wait.is_answered:
+                BREAKER.answered(self.login)
+                BULKHEADS.heard(self.target, wait)
             if row and row["answer"]:
                 return _result(self._verified(command, row["answer"]))
             now = time.monotonic()
-            if row and row["begun"] is None and now > start + TO_BEGIN and mine.filter(begun=None).delete()[0]:
+            if row and row["begun"] is None and now > start + to_begin and mine.filter(begun=None).delete()[0]:
+                if to_begin < TO_BEGIN:
+                    raise BULKHEADS.busy(self.target, self.where)
                 raise RunnerUnreachable(
                     f"This run is on node {self.node} of this service. The worker of that node did not begin within "
                     f"{TO_BEGIN:g} s; nothing was executed there."
