@@ -222,7 +222,7 @@ def _require_no_worker(old: sqlite3.Connection) -> None:
     table = Heartbeat._meta.db_table
     beats = old.execute(f"SELECT seen, interval FROM {table} WHERE kind = 'watch_runs'").fetchall()  # noqa: S608
     for text, interval in beats:
-        age = datetime.now(UTC) - datetime.fromisoformat(text).replace(tzinfo=UTC)
+        age = datetime.now(UTC) - datetime.fromisoformat(text).replace(tzinfo=UTC)  # noqa: TID251 -- rows of SQLite have this clock
         limit = LATE_AFTER * timedelta(seconds=interval) + SLACK
         if timedelta(0) <= age < limit:
             raise NotCopied(
