@@ -59,9 +59,11 @@ class Soak:
         waiting = list(self.planned)
         progress, repair = self.begin + PROGRESS, self.begin
         while (now := time.monotonic()) < self.begin + self.seconds:
-            while waiting and self.begin + waiting[0].at <= now:
-                self.faults.begin(waiting.pop(0))
             self.faults.end_those_over()
+            for planned in [each for each in waiting if self.begin + each.at <= now]:
+                if not self.faults.is_under_way(planned.target):
+                    waiting.remove(planned)
+                    self.faults.begin(planned)
             if now > repair:
                 self.restart()
                 repair = now + 1
@@ -132,7 +134,7 @@ class Soak:
             faults=self.faults.done,
             damage=self.faults.damage,
             samples=self.sampler.samples,
-            left_at_end=left,
+            left_at_end=left + self.faults.failed,
             logs=logs,
             is_long=self.seconds >= 20 * 60,
         )

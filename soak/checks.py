@@ -291,7 +291,7 @@ def logs_are_whole(facts: Facts) -> Check:
         run = facts.runs.get(seen.number)
         if seen.what == "log" and seen.status == 200 and run and seen.answer.get("ended"):
             starts = facts.starts_of(run["key"])
-            if starts and starts[0].code == 0:
+            if starts and starts[0].code == 0 and not run["signal"]:  # a shell that TERM ends may write any code
                 check.expect(
                     "Run successful" in seen.answer["text"], f"run {seen.number}: {seen.answer['text'][-80:]!r}"
                 )
@@ -305,7 +305,8 @@ def operations_are_true(facts: Facts) -> Check:
         said = f"operation {row['id']} ({row['status']}, exit code {row['exit_code']})"
         check.expect(row["status"] != "running", f"{said} has not ended")
         if row["status"] == "succeeded":
-            check.expect(len(starts) == 1 and starts[0].code == 0, f"{said}: {len(starts)} starts")
+            codes = [process.code for process in starts]  # the stand-in's `expid` replaces the trap that writes the end
+            check.expect(codes in ([0], [None]), f"{said}: the exit codes in the journal are {codes}")
         elif row["status"] == "failed" and row["exit_code"] is None and not row["identity"]:
             check.expect(not starts, f"{said} was never started, but has {len(starts)} starts")
     return check

@@ -105,16 +105,23 @@ class Faults:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.done: list[Done] = []
+        self.failed: list[str] = []  # what the soak could not do to the site
         self.damage = Damage()
         self.down: set[str] = set()  # what was ended and is started again at the end of its fault
         self._open: list[tuple[float, Done, ExitStack]] = []
 
+    def is_under_way(self, target: str) -> bool:
+        return any(done.target == target for _, done, _ in self._open)
+
     def begin(self, planned: Planned) -> None:
         done = Done(planned.kind, planned.target, time.time())
         stack = ExitStack()
-        undo = getattr(self, "_" + planned.kind.lower().replace(" ", "_"))(planned, stack)
-        if undo:
-            stack.callback(undo)
+        try:
+            undo = getattr(self, "_" + planned.kind.lower().replace(" ", "_"))(planned, stack)
+            if undo:
+                stack.callback(undo)
+        except (AssertionError, OSError) as error:
+            self.failed.append(f"{planned.kind} ({planned.target}): {error!r}")
         self.done.append(done)
         self._open.append((time.monotonic() + planned.seconds, done, stack))
 
@@ -122,7 +129,10 @@ class Faults:
         for entry in list(self._open):
             when, done, stack = entry
             if everything or time.monotonic() >= when:
-                stack.close()
+                try:
+                    stack.close()
+                except (AssertionError, OSError) as error:
+                    self.failed.append(f"the end of {done.kind} ({done.target}): {error!r}")
                 done.end = time.time()
                 self._open.remove(entry)
 

@@ -9,20 +9,20 @@ never completed becomes `interrupted` as soon as it is certain that no process w
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError
 
 from profiles.exceptions import InvalidProfile
 from runners.exceptions import OutcomeUnknown, RunnerServiceError
 from runners.models import AuditRecord
 from runners.services import machine_states, own_process
 from runners.services.db_connection import LOST, drop_lost_connection
+from runners.services.later import LATER
 from runners_project import clock, metrics, request_id
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def _complete(record: AuditRecord) -> None:
         _save(record)
     except LOST as error:
         logger.error("An audit record cannot be saved now (%s): %s", error, record)
-        LATER.add(record)
+        LATER.add(str(record), partial(_save, record))
     except (DatabaseError, InterfaceError) as error:
         logger.error("An audit record was not saved (%s): %s", error, record)
 
@@ -175,51 +175,3 @@ def _save(record: AuditRecord) -> None:
         if not drop_lost_connection():
             raise
         record.save()
-
-
-class Later:
-    """Records that could not be saved because the database was not reachable. A thread saves them when it is back.
-
-    The records are lost if the process ends. Those whose commands had begun are then marked as interrupted.
-    """
-
-    MOST = 1000  # records; further ones are only logged
-    PAUSE = 1.0  # seconds between two attempts
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._records: deque[AuditRecord] = deque()
-        self._is_running = False
-
-    def add(self, record: AuditRecord) -> None:
-        with self._lock:
-            if len(self._records) >= self.MOST:
-                return
-            self._records.append(record)
-            if self._is_running:
-                return
-            self._is_running = True
-        threading.Thread(target=self._run, name="audit", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            while record := self._next():
-                try:
-                    _save(record)
-                except LOST:
-                    time.sleep(self.PAUSE)
-                    continue
-                except (DatabaseError, InterfaceError) as error:
-                    logger.error("An audit record was not saved (%s): %s", error, record)
-                with self._lock:
-                    self._records.popleft()
-        finally:
-            connection.close()
-
-    def _next(self) -> AuditRecord | None:
-        with self._lock:
-            self._is_running = bool(self._records)
-            return self._records[0] if self._records else None
-
-
-LATER = Later()

@@ -22,6 +22,8 @@ from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import IdempotencyInProgress, IdempotencyKeyReused, NotRunning
 from runners.models import DetachedCommand, IdempotencyRecord, Operation, RunnerRun, RunStatus, new_run_key
 from runners.services import own_process, probing
+from runners.services.db_connection import LOST
+from runners.services.later import LATER
 from runners_project import clock
 
 logger = logging.getLogger(__name__)
@@ -179,20 +181,32 @@ def operation_of(record: IdempotencyRecord) -> Operation | None:
 def answer(record: IdempotencyRecord, *, status: int, body: Any, headers: dict[str, str]) -> None:
     """Store the answer for every retry of the request.
 
-    A lost database is only logged: the command was done, and a retry finds its run or operation.
+    If the database is lost, the answer is stored later.
     """
     changes = {"answer_status": status, "answer_body": body, "answer_headers": headers, "owner": ""}
-    try:
-        _own(record).update(**changes)
-    except (DatabaseError, InterfaceError) as error:
-        logger.error("The answer of %s was not stored: %s", record, error)
+    _now_or_later(record, lambda: _own(record).update(**changes))
 
 
 def release(record: IdempotencyRecord) -> None:
     """Release the key of a request that has no answer to store.
 
-    If the request did nothing, delete the key. Otherwise the key stays bound to its run or operation.
+    If the request did nothing, delete the key. Otherwise the key stays bound to its run or operation. If the database
+    is lost, the key is released later: its process lives, so until then a retry would wait for the end of the lease.
     """
+    _now_or_later(record, lambda: _release(record))
+
+
+def _now_or_later(record: IdempotencyRecord, store: Callable[[], object]) -> None:
+    try:
+        store()
+    except LOST as error:
+        logger.error("%s cannot be changed now (%s); it will be when the database is back.", record, error)
+        LATER.add(str(record), store)
+    except (DatabaseError, InterfaceError) as error:
+        logger.error("%s was not changed: %s", record, error)
+
+
+def _release(record: IdempotencyRecord) -> None:
     run = RunnerRun.objects.filter(key=record.run_key).first()
     if never_started(record.operation) and never_started(run):
         _own(record).delete()

@@ -190,11 +190,15 @@ def test_a_run_launched_without_the_database_is_answered(
 def test_a_launch_that_loses_the_database_is_unknown_and_has_its_run_id(
     broken: tuple[Restarted, Callable[[], None]], account: StubAccount, launch_gates: LaunchGates
 ) -> None:
-    """The database comes back after the answer. Then the service adopts the run and completes the record by itself."""
+    """The database comes back after the answer. Then the service adopts the run and completes the record by itself.
+
+    A repeated request gets the run, although the process of the first request lives: it releases the key.
+    """
     service, _ = broken
     account.control("run", EXPID, SLEEP=600)
     launch_gates.before.arm()
-    launch = send(service.app, "run-experiment", {**PROFILE, "expid": EXPID})
+    body, key = {**PROFILE, "expid": EXPID}, str(uuid4())
+    launch = send(service.app, "run-experiment", body, Idempotency_Key=key)
     launch_gates.before.wait_held()
     service.postgres.stop()
     launch_gates.before.release()
@@ -206,3 +210,10 @@ def test_a_launch_that_loses_the_database_is_unknown_and_has_its_run_id(
     wait_for(lambda: service.rows(SQL) == [["run-experiment", "outcome_unknown", number]], what="the record's end")
     status = service.app.post(COMMAND + "get-runner-run-status", {"expid": EXPID})
     assert (status.body["status"], str(status.body["runner_id"])) == ("ACTIVE", number)
+
+    def repeated() -> Any:
+        answer = service.app.post(COMMAND + "run-experiment", body, Idempotency_Key=key)
+        return answer if answer.body.get("code") != "idempotency_in_progress" else None
+
+    again = wait_for(repeated, 20, what="the answer of a repeated request")
+    assert (again.status, str(again.body["runner_id"])) == (200, number), again.body
