@@ -16,14 +16,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from tests.support.postgres import Postgres
-from tests.support.processes import end, free_port, kill_all, start
+from tests.support.processes import descendants, end, free_port, kill_all, start
 from tests.support.servers import ROOT, SSHServer
 
 INTERVAL = 10.0  # seconds
@@ -63,6 +63,28 @@ class Workers:
     def close(self) -> None:
         for process in self.processes:
             end(process)
+
+
+def cpu(pids: list[int]) -> float:
+    """Return the seconds of CPU that the processes have used, with their descendants, ended ones included."""
+    ticks = 0
+    for pid in {each for root in pids for each in (root, *descendants(root))}:
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()
+            ticks += sum(map(int, words[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Meter:
+    """The CPU that workers, machines and PostgreSQL use, in cores."""
+
+    def __init__(self, **pids: list[int]) -> None:
+        self._pids = pids
+        self._begin, self._used = time.monotonic(), {name: cpu(each) for name, each in pids.items()}
+
+    def text(self) -> str:
+        seconds = time.monotonic() - self._begin
+        return ", ".join(f"{name} {(cpu(pids) - self._used[name]) / seconds:.2f}" for name, pids in self._pids.items())
 
 
 def messages(count: int, seconds: float) -> float:
@@ -107,27 +129,26 @@ def machines(folder: Path, count: int, down: int, slow: int) -> tuple[list[Any],
     return configs, silent, servers
 
 
-def rows(configs: list[Any], count: int) -> list[Any]:
-    """Start one run on each machine, and insert `count` more rows per machine. Return the rows of the real runs."""
+def rows(configs: list[Any], count: int) -> tuple[list[Any], list[Any]]:
+    """Start a run that will end on each machine, and one that stays; insert `count` rows of the latter per machine.
+
+    Return the rows of the runs that will end, and those that stay.
+    """
     from runners.models import RunnerRun
     from tests.support.contract import launch
     from tests.support.faults import confirmed_run
 
-    real = []
+    ending, staying = [], []
     for config in configs:
-        key, identity = launch(config, ["sleep", "3600"])
-        run = confirmed_run(config, identity.as_dict(), key)
-        run.save()
-        real.append(run)
-    holder = real[0].identity
-    more = [
-        confirmed_run(config, run.identity) for config, run in zip(configs, real, strict=True) for _ in range(count)
-    ]
+        for found in (ending, staying):
+            key, identity = launch(config, ["sleep", "3600"])
+            found.append(confirmed_run(config, identity.as_dict(), key))
+            found[-1].save()
+    more = [confirmed_run(run.runner_config, run.identity) for run in staying for _ in range(count)]
     for row in more:
         row.name_machine()
-    assert holder
     RunnerRun.objects.bulk_create(more, batch_size=500)
-    return real
+    return ending, staying
 
 
 def delays(real: list[Any]) -> list[float]:
@@ -171,6 +192,7 @@ def main() -> None:
         os.environ["DATABASE_URL"] = postgres.create("bench")
         os.environ["RUNNERS_WEBHOOK_PRIVATE_TARGETS"] = "127.0.0.0/8"
         os.environ["LOG_LEVEL"] = "WARNING"
+        os.environ.setdefault("SECRET_KEY", "only-for-a-benchmark-signs-nothing-of-value")
         os.environ["RUNNERS_KNOWN_HOSTS"] = str(folder / "known_hosts")
         os.environ["RUNNERS_SSH_KEYS"] = ",".join(
             str(folder / f"sshd-{each}" / "client_key") for each in ("well", "slow")
@@ -182,22 +204,33 @@ def main() -> None:
         django.setup()
         workers = Workers(folder)
         try:
-            say(f"| {wanted.messages} messages, instant receiver | {messages(wanted.messages, 0):.0f} s |\n")
-            say(f"| {wanted.slow_messages} messages, receiver of 1 s | {messages(wanted.slow_messages, 1):.0f} s |\n")
+            if wanted.messages:
+                say(f"| {wanted.messages} messages, instant receiver | {messages(wanted.messages, 0):.0f} s |\n")
+            if wanted.slow_messages:
+                say(
+                    f"| {wanted.slow_messages} messages, receiver of 1 s | {messages(wanted.slow_messages, 1):.0f} s |\n"
+                )
             down = slow = max(1, wanted.machines // 12)
             configs, silent, servers = machines(folder, wanted.machines, down, slow)
             try:
-                real = rows(configs, wanted.runs // wanted.machines)
+                real, staying = rows(configs, wanted.runs // wanted.machines)
                 for config in silent:
-                    _insert_silent(config, real[0].identity, wanted.runs // wanted.machines)
+                    _insert_silent(config, staying[0].identity, wanted.runs // wanted.machines)
                 time.sleep(2 * INTERVAL)
                 half = len(real) // 2
+                meter = Meter(
+                    workers=[process.pid for process in workers.processes],
+                    machines=[server.drop_connections for server in servers],
+                    postgres=[postgres.pid],
+                )
                 line(
                     f"{wanted.runs} runs, {wanted.machines} machines, {down} down, {slow} slow, two workers",
                     delays(real[:half]),
                 )
+                say(f"cores used: {meter.text()}; load {os.getloadavg()[0]:.1f}\n")
                 workers.processes[0].kill()
                 line("the same, one worker killed as the first run ends", delays(real[half:]))
+                kill_all([pid for run in staying for pid in (run.identity["supervisor_pid"], run.pid)])
             finally:
                 for server in servers:
                     server.stop()

@@ -71,6 +71,10 @@ class Postgres:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories={self.folder}"
         self._call("pg_ctl", "-D", str(self._data), "-w", "-o", options, "-l", str(self.folder / "server.log"), "start")
 
+    @property
+    def pid(self) -> int:
+        return int((self._data / "postmaster.pid").read_text().split()[0])
+
     def stop(self) -> None:
         """Break all connections at once, as a failure does."""
         self._call("pg_ctl", "-D", str(self._data), "-w", "-m", "immediate", "stop")
