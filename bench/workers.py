@@ -1,34 +1,43 @@
-"""Measure the workers on PostgreSQL: `python -m bench.workers [--messages N] [--machines N] [--runs N]`.
+"""Measure two workers on PostgreSQL: `python -m bench.workers webhooks|watch|accounts`, in any environment.
 
-Two workers share webhooks to an instant receiver and to a slow one (1 s), and the watch of machines of which some are
-down and some slow. Then one worker is killed. Prints a table for docs/benchmarks.md. The machines are addresses of real
-sshds; one run of each is a real process, whose end is measured, the other rows share its identity.
+`webhooks`: messages to a receiver that answers at once, and to one that takes 1 s. `watch`: runs on machines of which
+some are down and some slow; then one worker is killed. `accounts`: each of 300 people has an account of their own, so
+there are 300 logins to watch. Prints JSON.
+
+The machines are addresses of two real sshds. Each end that is measured is that of a real process; all other rows have
+the identity of one process that stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from bench.connections import address
 from tests.support.postgres import Postgres
-from tests.support.processes import descendants, end, free_port, kill_all, start
+from tests.support.processes import descendants, end, free_port, kill_all, start, wait_for
 from tests.support.servers import ROOT, SSHServer
 
 INTERVAL = 10.0  # seconds
 SLOW = 2.0  # seconds that a slow machine needs for each login
-say = sys.stdout.write
+NAMES = ("well", "slow")  # the two sshds
+MOST_ENDS = 60  # real processes whose end is measured
 
 
 @contextmanager
@@ -89,16 +98,15 @@ class Meter:
 
 def messages(count: int, seconds: float) -> float:
     """Return the seconds until `count` messages are delivered."""
-    from django.utils import timezone
-
     from runners.models import Webhook, WebhookDelivery
+    from runners_project import clock
 
     with receiver(seconds) as url:
         hook = Webhook.objects.create(name=f"{seconds} s", url=url)
         payload = {"type": "run.completed", "data": {"expid": "a000"}}
         begin = time.monotonic()
         WebhookDelivery.objects.bulk_create(
-            WebhookDelivery(webhook=hook, event="run.completed", payload=payload, next_attempt=timezone.now())
+            WebhookDelivery(webhook=hook, event="run.completed", payload=payload, next_attempt=clock.now())
             for _ in range(count)
         )
         while WebhookDelivery.objects.filter(webhook=hook, delivered_at=None).exists():
@@ -111,77 +119,131 @@ def machines(folder: Path, count: int, down: int, slow: int) -> tuple[list[Any],
     from runners.services.machines.ssh.target import SSHTarget
 
     servers = []
-    for name in ("well", "slow"):
+    for name in NAMES:
         home = folder / name
         home.mkdir()
-        servers.append(SSHServer(folder / f"sshd-{name}", home=home, options={"ListenAddress": "0.0.0.0"}))  # noqa: S104 -- all of 127.0.0.0/8
+        options = {"ListenAddress": "0.0.0.0", "MaxStartups": "1000"}  # noqa: S104 -- all of 127.0.0.0/8
+        servers.append(SSHServer(folder / f"sshd-{name}", home=home, options=options))
         servers[-1].start()
     (folder / "slow" / ".bashrc").write_text(f"sleep {SLOW}\n")
     known = []
     configs = []
     for number in range(count - down):
         server = servers[number < slow]
-        address = f"127.0.{1 + (number < slow)}.{number + 1}"
-        known.append(server.known_hosts.read_text().splitlines()[0].replace("127.0.0.1", address))
-        configs.append(replace(server.config(), target=SSHTarget(address, server.port, server.user)))
-    silent = [replace(configs[0], target=SSHTarget("127.0.3.1", free_port(), servers[0].user)) for _ in range(down)]
+        host = address(number)
+        known.append(server.known_hosts.read_text().splitlines()[0].replace("127.0.0.1", host))
+        configs.append(replace(server.config(), target=SSHTarget(host, server.port, server.user)))
+    silent = [replace(configs[0], target=SSHTarget("127.0.9.1", free_port(), servers[0].user)) for _ in range(down)]
     (folder / "known_hosts").write_text("\n".join(known) + "\n")
     return configs, silent, servers
 
 
-def rows(configs: list[Any], count: int) -> tuple[list[Any], list[Any]]:
-    """Start a run that will end on each machine, and one that stays; insert `count` rows of the latter per machine.
-
-    Return the rows of the runs that will end, and those that stay.
-    """
+def insert_runs(configs: list[Any], silent: list[Any], runs: int) -> tuple[list[Any], Any]:
+    """Insert `runs` active runs. Return those that can be ended (at most MOST_ENDS), and the one that stays."""
     from runners.models import RunnerRun
     from tests.support.contract import launch
     from tests.support.faults import confirmed_run
 
-    ending, staying = [], []
-    for config in configs:
-        for found in (ending, staying):
-            key, identity = launch(config, ["sleep", "3600"])
-            found.append(confirmed_run(config, identity.as_dict(), key))
-            found[-1].save()
-    more = [confirmed_run(run.runner_config, run.identity) for run in staying for _ in range(count)]
+    def start_run(config: Any) -> Any:
+        key, identity = launch(config, ["sleep", "3600"])
+        return confirmed_run(config, identity.as_dict(), key)
+
+    step = -(-len(configs) // MOST_ENDS)
+    ending = [start_run(config) for config in configs[::step]]
+    for run in ending:
+        run.save()
+    staying = start_run(configs[-1])
+    everywhere = [*configs, *silent]
+    more = [confirmed_run(everywhere[number % len(everywhere)], staying.identity) for number in range(runs)]
     for row in more:
         row.name_machine()
     RunnerRun.objects.bulk_create(more, batch_size=500)
     return ending, staying
 
 
-def delays(real: list[Any]) -> list[float]:
-    """Kill the real runs one after the other within an interval. Return the seconds until each end is stored."""
+def processes_of(runs: list[Any]) -> list[int]:
+    return [pid for run in runs for pid in (run.identity["supervisor_pid"], run.pid)]
+
+
+def wait_until_watched(since: datetime, silent: int) -> float:
+    """Return the seconds until each machine that answers has been asked after `since`. `silent`: the others."""
     from runners.models import RunnerRun
 
-    killed: dict[int, float] = {}
+    begin = time.monotonic()
+    rows = RunnerRun.objects.active().exclude(confirmed_at__gt=since).order_by()
+    wait_for(lambda: rows.values("machine").distinct().count() <= silent, 20 * INTERVAL, interval=0.2)
+    return time.monotonic() - begin
+
+
+def delays(ending: list[Any]) -> list[float]:
+    """End the runs one after the other within an interval. Return the seconds until each end is stored, sorted."""
+    from runners.models import RunnerRun
+
+    ended: dict[int, float] = {}
     found: dict[int, float] = {}
-    for run in real:
-        kill_all([run.identity["supervisor_pid"], run.pid])
-        killed[run.pk] = time.monotonic()
-        time.sleep(INTERVAL / len(real))
-        _collect(RunnerRun, killed, found)
-    give_up = time.monotonic() + 12 * INTERVAL
-    while len(found) < len(killed) and time.monotonic() < give_up:
-        time.sleep(0.1)
-        _collect(RunnerRun, killed, found)
+
+    def collect() -> bool:
+        left = [pk for pk in ended if pk not in found]
+        for pk in RunnerRun.objects.filter(pk__in=left).exclude(status="ACTIVE").values_list("pk", flat=True):
+            found[pk] = time.monotonic() - ended[pk]
+        return len(found) == len(ended)
+
+    for run in ending:
+        kill_all(processes_of([run]))
+        ended[run.pk] = time.monotonic()
+        time.sleep(INTERVAL / len(ending))
+        collect()
+    wait_for(collect, 12 * INTERVAL, interval=0.1, what="all ends")
     return sorted(found.values())
 
 
-def _collect(model: Any, killed: dict[int, float], found: dict[int, float]) -> None:
-    left = [pk for pk in killed if pk not in found]
-    for pk in model.objects.filter(pk__in=left).exclude(status="ACTIVE").values_list("pk", flat=True):
-        found[pk] = time.monotonic() - killed[pk]
+def p95(seconds: list[float]) -> float:
+    return seconds[max(0, math.ceil(len(seconds) * 0.95) - 1)]
 
 
-def line(name: str, seconds: list[float]) -> None:
-    p95 = seconds[max(0, int(len(seconds) * 0.95) - 1)]
-    say(f"| {name} | {statistics.median(seconds):.1f} / {p95:.1f} / {seconds[-1]:.1f} s ({len(seconds)} ends) |\n")
+def webhooks(wanted: Namespace, folder: Path, postgres: Postgres) -> dict[str, float]:
+    workers = Workers(folder)
+    try:
+        return {
+            "instant": messages(wanted.messages, 0),
+            "slow": messages(wanted.slow_messages, 1),
+        }
+    finally:
+        workers.close()
+
+
+def watch(wanted: Namespace, folder: Path, postgres: Postgres) -> dict[str, Any]:
+    """Measure the delay until an end is known, and how soon the other worker has taken over when one was killed."""
+    from runners_project import clock
+
+    bad = 0 if wanted.what == "accounts" else max(1, wanted.machines // 12)
+    configs, silent, servers = machines(folder, wanted.machines, bad, bad)
+    ending, staying = insert_runs(configs, silent, wanted.runs)
+    workers = Workers(folder)
+    try:
+        wait_until_watched(clock.now(), len(silent))
+        meter = Meter(
+            workers=[process.pid for process in workers.processes],
+            machines=[server.process_id for server in servers],
+            postgres=[postgres.pid],
+        )
+        half = len(ending) // 2
+        found = {"down": bad, "slow": bad, "delays": delays(ending[:half]), "cores": meter.text()}
+        workers.processes[0].kill()
+        with ThreadPoolExecutor(1) as pool:
+            takeover = pool.submit(wait_until_watched, clock.now(), len(silent))
+            found |= {"delays_after_kill": delays(ending[half:]), "takeover": takeover.result()}
+        return found | {"load": os.getloadavg()[0]}
+    finally:
+        workers.close()
+        kill_all(processes_of([staying, *ending]))
+        for server in servers:
+            server.stop()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["webhooks", "watch", "accounts"])
     parser.add_argument("--messages", type=int, default=2000)
     parser.add_argument("--slow-messages", type=int, default=2000)
     parser.add_argument("--machines", type=int, default=60)
@@ -189,63 +251,21 @@ def main() -> None:
     wanted = parser.parse_args()
     with Postgres() as postgres, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ["DATABASE_URL"] = postgres.create("bench")
-        os.environ["RUNNERS_WEBHOOK_PRIVATE_TARGETS"] = "127.0.0.0/8"
-        os.environ["LOG_LEVEL"] = "WARNING"
-        os.environ.setdefault("SECRET_KEY", "only-for-a-benchmark-signs-nothing-of-value")
-        os.environ["RUNNERS_KNOWN_HOSTS"] = str(folder / "known_hosts")
-        os.environ["RUNNERS_SSH_KEYS"] = ",".join(
-            str(folder / f"sshd-{each}" / "client_key") for each in ("well", "slow")
-        )
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runners_project.settings")
+        os.environ |= {
+            "DATABASE_URL": postgres.create("bench"),
+            "DJANGO_SETTINGS_MODULE": "runners_project.settings",
+            "LOG_LEVEL": "WARNING",
+            "RUNNERS_KNOWN_HOSTS": str(folder / "known_hosts"),
+            "RUNNERS_SSH_KEYS": ",".join(str(folder / f"sshd-{each}" / "client_key") for each in NAMES),
+            "RUNNERS_WEBHOOK_PRIVATE_TARGETS": "127.0.0.0/8",
+            "SECRET_KEY": "only-for-a-benchmark-signs-nothing-of-value",
+        }
         subprocess.run([sys.executable, str(ROOT / "manage.py"), "migrate", "-v0"], check=True)
         import django
 
         django.setup()
-        workers = Workers(folder)
-        try:
-            if wanted.messages:
-                say(f"| {wanted.messages} messages, instant receiver | {messages(wanted.messages, 0):.0f} s |\n")
-            if wanted.slow_messages:
-                say(
-                    f"| {wanted.slow_messages} messages, receiver of 1 s | {messages(wanted.slow_messages, 1):.0f} s |\n"
-                )
-            down = slow = max(1, wanted.machines // 12)
-            configs, silent, servers = machines(folder, wanted.machines, down, slow)
-            try:
-                real, staying = rows(configs, wanted.runs // wanted.machines)
-                for config in silent:
-                    _insert_silent(config, staying[0].identity, wanted.runs // wanted.machines)
-                time.sleep(2 * INTERVAL)
-                half = len(real) // 2
-                meter = Meter(
-                    workers=[process.pid for process in workers.processes],
-                    machines=[server.drop_connections for server in servers],
-                    postgres=[postgres.pid],
-                )
-                line(
-                    f"{wanted.runs} runs, {wanted.machines} machines, {down} down, {slow} slow, two workers",
-                    delays(real[:half]),
-                )
-                say(f"cores used: {meter.text()}; load {os.getloadavg()[0]:.1f}\n")
-                workers.processes[0].kill()
-                line("the same, one worker killed as the first run ends", delays(real[half:]))
-                kill_all([pid for run in staying for pid in (run.identity["supervisor_pid"], run.pid)])
-            finally:
-                for server in servers:
-                    server.stop()
-        finally:
-            workers.close()
-
-
-def _insert_silent(config: Any, identity: dict[str, Any], count: int) -> None:
-    from runners.models import RunnerRun
-    from tests.support.faults import confirmed_run
-
-    more = [confirmed_run(config, identity) for _ in range(count)]
-    for row in more:
-        row.name_machine()
-    RunnerRun.objects.bulk_create(more)
+        measure = webhooks if wanted.what == "webhooks" else watch
+        sys.stdout.write(json.dumps(measure(wanted, folder, postgres)) + "\n")
 
 
 if __name__ == "__main__":

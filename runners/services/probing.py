@@ -288,12 +288,15 @@ def _apply_each(runs: Sequence[DetachedCommand], runner: Runner, answers: dict[s
             logger.exception("The answer of the machine about %s cannot be stored.", run)
             answers[run.key] = _cannot_be_read(run, f"The answer cannot be stored: {error}")
 
-    def apply_in_thread(run: DetachedCommand) -> None:
+    waiting = iter(runs)  # of a list, so several threads can take rows from it
+
+    def apply_in_thread() -> None:
         try:
             with BULKHEADS.background():
-                apply_one(run)
+                for run in waiting:
+                    apply_one(run)
         finally:
-            connection.close()
+            connection.close()  # once per thread: opening one costs as much as an end
 
     # No other thread sees the rows of an open transaction.
     wanted = 0 if connection.in_atomic_block or len(runs) < 2 else min(ENDS_AT_ONCE, len(runs))
@@ -307,7 +310,7 @@ def _apply_each(runs: Sequence[DetachedCommand], runner: Runner, answers: dict[s
                 apply_one(run)
             return
         with ThreadPoolExecutor(helpers, thread_name_prefix="ends") as pool:
-            for future in [pool.submit(apply_in_thread, run) for run in runs]:
+            for future in [pool.submit(apply_in_thread) for _ in range(helpers)]:
                 future.result()
 
 

@@ -26,6 +26,13 @@ from tests.support.webhooks import Receiver
 pytestmark = pytest.mark.faults
 INTERVAL = 5.0  # seconds
 Worker = subprocess.Popen[bytes]
+COPY = """
+from runners.models import RunnerRun, new_run_key
+run = RunnerRun.objects.get()
+for number in range({copies}):
+    run.pk, run.key, run.expid = None, new_run_key(), f"x{{number:03}}"
+    run.save(force_insert=True)
+"""
 
 
 @pytest.fixture
@@ -107,6 +114,32 @@ def test_two_workers_share_a_machine_and_one_replaces_the_other(
     query = "SELECT status FROM runners_runnerrun"
     wait_for(lambda: postgres.sql(query, database) == "TERMINATED", 60, what="the end, seen by the other worker")
     assert time.monotonic() - begin < 2 * INTERVAL
+
+
+def test_a_worker_opens_no_connection_for_each_look_and_each_end(
+    app: AppServer, sshd: SSHServer, postgres: Postgres, database: str, work: Callable[..., Worker]
+) -> None:
+    copies = 60
+    pid = start_run(app, sshd)
+    app.manage("shell", "-c", COPY.format(copies=copies))  # they end with the process
+    work("one", 1)
+
+    def opened() -> int:
+        return int(str(postgres.sql(f"SELECT sessions FROM pg_stat_database WHERE datname = '{database}'")))
+
+    def look_again(times: int) -> None:
+        before = sessions(sshd)
+        wait_for(lambda: sessions(sshd) >= before + times, 60, what=f"{times} looks")
+
+    look_again(4)
+    before = opened()
+    look_again(6)
+    assert opened() - before <= 2
+    before = opened()
+    kill_all([pid])
+    query = f"SELECT count(*) = {copies + 1} FROM runners_runnerrun WHERE status = 'TERMINATED'"
+    wait_for(lambda: postgres.sql(query, database) == "t", 60, interval=2, what="all ends")  # each query opens one, too
+    assert opened() - before < copies
 
 
 def test_lost_and_doubled_tasks_do_no_harm(
