@@ -50,6 +50,7 @@ class RunnerProfileAdmin(ProfileAdmin):
     list_filter = ("enabled", "runner_type", "module_loader_type")
     search_fields = ("name", "description", "modules", "ssh_host", "ssh_user")
     search_help_text = "Name, description, modules, SSH host or user"
+    list_per_page = 25  # what each profile still needs takes three queries and the files of the service
     actions = ("duplicate", "export", "enable", "disable")
     form = ProfileForm
     fieldsets = (

@@ -60,7 +60,9 @@ class AuditRecordAdmin(ReadOnlyAdmin):
         *("expid__exact", "actor__exact", "outcome__exact", "token__exact", "address__exact"),
         *("profile_name__icontains", "detail__icontains"),
     )
-    search_help_text = "Experiment, person, outcome, token, address; parts of a profile's name or of the text"
+    search_help_text = (
+        "Experiment, person, outcome, token, address; or, in the newest records, parts of a profile or of the text"
+    )
     sortable_by = ("began",)
     fieldsets = (
         (None, {"fields": ("when", "who", "token", "address")}),

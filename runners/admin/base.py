@@ -15,7 +15,9 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from runners.admin.search import IndexedSearch
 from runners.models import RunnerRun
+from runners.services.bounded_queries import first_values
 from runners.templatetags import formatting
 from runners.templatetags.formatting import local_time
 
@@ -25,7 +27,7 @@ else:
     AnyPaginator = Paginator
 
 MOST_CHOICES = 30  # of a filter
-MOST_COUNTED = 10_000  # rows that a list counts and pages through
+MOST_COUNTED = 2_000  # rows that a list counts and pages through
 
 
 class BoundedPaginator(AnyPaginator):
@@ -46,7 +48,7 @@ class BoundedPaginator(AnyPaginator):
         return self._found > MOST_COUNTED
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):
+class ReadOnlyAdmin(IndexedSearch):
     """Read-only rows in large tables: no facets and no full count, because each would read the whole table."""
 
     paginator = BoundedPaginator
@@ -75,13 +77,7 @@ class ValuesFilter(admin.SimpleListFilter):
     """
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
-        name = self.parameter_name
-        assert name
-        rows = model_admin.model._default_manager.order_by(name).values_list(name, flat=True)
-        found: list[str] = []
-        value = ""
-        while len(found) < MOST_CHOICES and (following := rows.filter(**{f"{name}__gt": value}).first()):
-            found.append(value := following)
+        found = first_values(model_admin.model, str(self.parameter_name), MOST_CHOICES)
         return [(each, each) for each in found]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:

@@ -28,7 +28,7 @@ class MachineAdmin(ReadOnlyAdmin):
     """The machines that the service has contacted. Their pages ask, stop and forget."""
 
     list_display = ("listed_name", "state", "seen_since", "answered", "failed", "page")
-    search_fields = ("name",)
+    search_fields = ("name__icontains",)
     fields = ("name", "state", "seen_since", "answered", "failed", "last_error", "page")
     readonly_fields = ("state", "seen_since", "answered", "failed", "page")
 

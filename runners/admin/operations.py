@@ -38,7 +38,9 @@ class OperationAdmin(ReadOnlyAdmin):
     list_display = ("id", "kind", "expid", "shown_state", "profile", "person", "began", "lasted")
     list_filter = (StatusFilter, KindFilter, ("created", DateFilter))
     search_fields = ("expid__exact", "started_by__exact", "host__exact", "profile_name__icontains")
-    search_help_text = "Experiment, person, host; parts of a profile's name"
+    search_help_text = (
+        "Experiment, person or host; if none of them has the word: part of a profile's name, in the newest"
+    )
     sortable_by = ("id",)
     fieldsets = (
         (None, {"fields": ("kind", "expid", "shown_state", "exit_code", "shown_result", "shown_error")}),

@@ -91,6 +91,7 @@ class RunnerRunAdmin(ReadOnlyAdmin):
     list_display_links = ("id", "expid")
     list_filter = (StatusFilter, ReasonFilter, ProfileFilter, HostFilter, StartedByFilter, ("created", DateFilter))
     search_fields = ("expid__exact", "started_by__exact", "user__exact", "host__icontains", "profile_name__icontains")
+    few_values = ("host", "profile_name")
     search_help_text = "Experiment, person, account; parts of a host or profile"
     sortable_by = ("id", "started")
     actions = ("ask",)

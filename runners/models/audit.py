@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.db import models
+from django.db.models import Q
 
 from runners.models.base import OfProfile
 from runners_project import clock
@@ -66,6 +67,8 @@ class AuditRecord(OfProfile):
             models.Index(fields=["endpoint", "-id"], name="audit_endpoint"),
             models.Index(fields=["outcome", "-id"], name="audit_outcome"),
             models.Index(fields=["-created"], name="audit_created"),
+            models.Index(fields=["address", "-id"], name="audit_address"),
+            models.Index(fields=["token", "-id"], condition=Q(token__gt=""), name="audit_token"),
         ]
 
     def of_run(self, run: RunnerRun) -> None:

@@ -73,6 +73,7 @@ class Mail(models.Model):
         indexes = [
             models.Index(F("next_attempt"), condition=Q(next_attempt__isnull=False), name="mail_due"),
             models.Index(fields=["user", "-id"], name="mail_user_latest"),
+            models.Index(fields=["-id"], condition=Q(sent_at=None), name="mail_undone"),
         ]
 
     def __str__(self) -> str:

@@ -43,6 +43,10 @@ class Operation(DetachedCommand):
         indexes = [
             models.Index(fields=["status", "-id"], name="operation_status_latest"),
             models.Index(fields=["-created"], name="operation_created"),
+            models.Index(fields=["expid", "-id"], name="operation_expid"),
+            models.Index(fields=["started_by", "-id"], name="operation_person"),
+            models.Index(fields=["host", "-id"], name="operation_host"),
+            models.Index(fields=["kind", "-id"], name="operation_kind"),
         ]
 
     def __str__(self) -> str:

@@ -194,6 +194,8 @@ class WebhookDelivery(models.Model):
         indexes = [
             models.Index(F("next_attempt"), condition=Q(next_attempt__isnull=False), name="delivery_due"),
             models.Index(fields=["webhook", "-id"], name="delivery_webhook_latest"),
+            models.Index(fields=["event", "-id"], name="delivery_event_latest"),
+            models.Index(fields=["-id"], condition=Q(delivered_at=None), name="delivery_undone"),
         ]
 
     def __str__(self) -> str:

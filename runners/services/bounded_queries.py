@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.exceptions import EmptyResultSet
 from django.db import OperationalError, connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 
 STEPS = 10_000  # instructions of SQLite between two looks at the clock
 QUERY_CANCELED = "57014"  # PostgreSQL's code of a statement that has exceeded its limit
@@ -63,7 +63,7 @@ def count(rows: QuerySet[Any], most: int, seconds: float) -> int | None:
         return None
 
 
-def count_groups(rows: QuerySet[Any, tuple[str, str]]) -> dict[tuple[str, str], int]:
+def count_groups(rows: QuerySet[Any, tuple[Any, Any]]) -> dict[tuple[Any, Any], int]:
     """Return how often each pair of values occurs in a `values_list` of two columns, which may have a limit.
 
     Django cannot group the rows of a query that has a limit.
@@ -75,3 +75,23 @@ def count_groups(rows: QuerySet[Any, tuple[str, str]]) -> dict[tuple[str, str], 
     with connection.cursor() as cursor:
         cursor.execute(f"WITH pairs (a, b) AS ({sql}) SELECT a, b, COUNT(*) FROM pairs GROUP BY a, b", params)  # noqa: S608
         return {(first, second): number for first, second, number in cursor.fetchall()}
+
+
+def first_values(model: type[Model], name: str, most: int) -> list[str]:
+    """Return the first `most` values of an indexed text column, sorted, without the empty text.
+
+    Each value costs one seek in the index, however many rows there are. SELECT DISTINCT would read the whole index.
+    Reference: https://wiki.postgresql.org/wiki/Loose_indexscan
+    """
+    quote = connection.ops.quote_name
+    table, column = quote(model._meta.db_table), quote(str(model._meta.get_field(name).column))  # type: ignore[union-attr]
+    following = f"SELECT MIN({column}) FROM {table} WHERE {column} >"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"WITH RECURSIVE found (value, number) AS (SELECT ({following} ''), 1 UNION ALL "  # noqa: S608
+            f"SELECT ({following} found.value), found.number + 1 FROM found "
+            "WHERE found.value IS NOT NULL AND found.number < %s) "
+            "SELECT value FROM found WHERE value IS NOT NULL ORDER BY number",
+            [most],
+        )
+        return [value for (value,) in cursor.fetchall()]

@@ -148,17 +148,17 @@ def runs_described(runs: QuerySet[RunnerRun], text: str) -> Q:
         return Q()
     of_expid = runs.order_by().filter(expid=OuterRef("expid"), installation=OuterRef("installation"))
     rows = ExperimentDescription.objects.filter(Exists(of_expid), search_text__contains=wanted).order_by("-expid")
-    by_home: dict[Home, set[str]] = {}
-    for expid, *columns in rows.values_list("expid", "installation", "machine", "node")[:MOST_FOUND]:
-        by_home.setdefault(Home(*columns), set()).add(expid)
-    condition = Q()
-    for place, expids in by_home.items():
-        of_place = Q(expid__gte=min(expids), expid__lte=max(expids))  # for plans that walk the index in its order
-        of_place &= Q(expid__in=sorted(expids), installation=place.installation, superseded=False)
-        if place.installation == DEFAULT_INSTALLATION:
-            of_place &= Q(machine=place.machine, node=place.node)
-        condition |= of_place
-    return condition
+    found = dict(rows.values_list("pk", "expid")[:MOST_FOUND])
+    if not found:
+        return Q()
+    expids = sorted(set(found.values()))
+    at_home = Q(machine=OuterRef("machine"), node=OuterRef("node")) | ~Q(installation=DEFAULT_INSTALLATION)
+    described = ExperimentDescription.objects.filter(
+        at_home, pk__in=found, expid=OuterRef("expid"), installation=OuterRef("installation")
+    )
+    # The range is for plans that walk the index of the expid in its order.
+    of_expids = Q(expid__gte=expids[0], expid__lte=expids[-1], expid__in=expids, superseded=False)
+    return of_expids & Q(Exists(described))
 
 
 def of_runs(runs: Iterable[RunnerRun]) -> dict[int, str]:

@@ -18,7 +18,7 @@ from profiles.rules import RUNNERS
 from runners.models import AuditRecord, RunnerRun, RunStatus, TrustedHostKey
 from runners.services.key_pairs import SERVICE_KEY, USER_CA
 
-MOST_PROFILES = 50  # whose needs are looked up
+MOST_PROFILES = 25  # whose needs are looked up: three queries each
 MOST_SHOWN = 5  # needs and profiles that a step names
 NEWEST_RECORDS = 10_000  # of the audit log, in which the connection tests are looked for
 

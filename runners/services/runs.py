@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.db import connection
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 
@@ -71,26 +72,18 @@ def find(
     `beyond`: only runs that come after the run of this number in this order. `created_after` is inclusive,
     `created_before` exclusive. Each filter but `runner` has an index that ends in the number. So with one filter the
     first rows are found at once, however many rows there are. For the same reason the times are first converted to
-    ranges of numbers. With several filters, the index of one finds the rows and the others are checked on each row: few
-    matches among many rows take longer.
+    ranges of numbers. With several filters: see `_with_all`.
     """
     runs = access.visible(RunnerRun.objects.order_by("id" if oldest_first else "-id"), viewer)
     if search.strip():
         runs = matching(runs, search.strip())
-    # The filters are ordered from the one that usually matches the fewest runs to the one that matches the most. The
-    # first given filter uses its index. COALESCE prevents index use for the others and for `created`. Otherwise SQLite
-    # uses any of the indexes, or sorts: measured with 300,000 runs, half of all combinations of two and three filters
-    # took 10 to 900 ms.
+    # The filters are ordered from the one that usually matches the fewest runs to the one that matches the most.
     telling = {"expid": expid, "started_by": started_by, "user": user, "profile_name": profile_name, "host": host}
     telling["installation"] = installation
     rest = {"reason": reason, "status": status, "runner": runner}
-    given = {name: value for name, value in (telling | rest).items() if value}
-    best = "status" if status == RunStatus.ACTIVE else next(iter(given), "")
-    others = given.keys() - {best}
-    runs = runs.alias(
-        moment=Coalesce("created", "created"), **{f"checked_{each}": Coalesce(each, each) for each in others}
-    )
-    runs = runs.filter(**{f"checked_{name}" if name in others else name: value for name, value in given.items()})
+    runs = _with_all(runs, {name: value for name, value in (telling | rest).items() if value})
+    # COALESCE prevents the use of the index of `created`, after which the database would have to sort.
+    runs = runs.alias(moment=Coalesce("created", "created"))
     # Few runs have a mark, and each mark has an index of its runs.
     if silent is not None:
         runs = runs.filter(silent_since__isnull=not silent)
@@ -115,6 +108,25 @@ def find(
         if "ended" in sort:
             runs = runs.filter(finished__isnull=False)
     return runs
+
+
+def _with_all(runs: QuerySet[RunnerRun], given: dict[str, str]) -> QuerySet[RunnerRun]:
+    """Return those `runs` that have all of these values.
+
+    With several values, PostgreSQL gets a subquery for each. It merges the sorted numbers of their indexes, and reads
+    only the rows that it returns. With plain conditions it reads all rows that one index finds, or walks the whole
+    table: 1 to 2 s with 1,000,000 runs. SQLite cannot merge. There, the first value uses its index and COALESCE
+    prevents index use for the others. Otherwise SQLite uses any of the indexes, or sorts: measured with 300,000 runs,
+    half of all combinations of two and three filters took 10 to 900 ms.
+    """
+    if len(given) > 1 and connection.vendor == "postgresql":
+        for name, value in given.items():
+            runs = runs.filter(pk__in=RunnerRun.objects.filter(**{name: value}).values("pk"))
+        return runs
+    best = "status" if given.get("status") == RunStatus.ACTIVE else next(iter(given), "")
+    others = given.keys() - {best}
+    runs = runs.alias(**{f"checked_{each}": Coalesce(each, each) for each in others})
+    return runs.filter(**{f"checked_{name}" if name in others else name: value for name, value in given.items()})
 
 
 def matching(runs: QuerySet[RunnerRun], text: str) -> QuerySet[RunnerRun]:
