@@ -48,17 +48,24 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
     """Answer 503 if the database does not answer, 500 for a bug. Django has already logged the traceback."""
     error = sys.exc_info()[1]
     if error and problem_type_of(error) is DATABASE_UNAVAILABLE:
-        if _wants_problem(request):
-            response = _problem(DATABASE_UNAVAILABLE, f"{DATABASE_UNAVAILABLE.title}. Try again in some seconds.")
-        else:  # without the request, because the page must not query who is signed in
-            response = HttpResponse(render_to_string("503.html"), status=DATABASE_UNAVAILABLE.status)
-        response["Retry-After"] = str(DATABASE_RETRY)
-        return response
+        return database_unavailable(request)
     if _wants_problem(request):
         return _problem(
             SERVER_ERROR, "Internal error of the service. It is logged. Report it to an admin with the time."
         )
     return defaults.server_error(request)
+
+
+def database_unavailable(request: HttpRequest, detail: str = "") -> HttpResponseBase:
+    """Answer 503, with `detail` as the reason if it is known."""
+    if _wants_problem(request):
+        detail = detail or f"{DATABASE_UNAVAILABLE.title}. Try again in some seconds."
+        response = _problem(DATABASE_UNAVAILABLE, detail)
+    else:  # without the request, because the page must not query who is signed in
+        page = render_to_string("503.html", {"detail": detail})
+        response = HttpResponse(page, status=DATABASE_UNAVAILABLE.status)
+    response["Retry-After"] = str(DATABASE_RETRY)
+    return response
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

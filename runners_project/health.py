@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from runners.services import health, monitoring
 from runners_project import __version__
+from runners_project.error_pages import database_unavailable
 from runners_project.secrets_in_use import is_secret
 
 
@@ -36,6 +37,18 @@ class HealthMiddleware:
             return metrics(request)
         status, body = answer()
         return JsonResponse(body, status=status, headers={"Cache-Control": "no-store"})
+
+
+class MigrationsMiddleware:
+    """Answer 503 while the database lacks migrations of this version, instead of failing in the middle of a command."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if problem := health.why_not_migrated():
+            return database_unavailable(request, f"The database is not ready for this version: {problem}")
+        return self.get_response(request)
 
 
 def livez() -> tuple[int, dict[str, Any]]:

@@ -87,6 +87,7 @@ MIDDLEWARE = [
     "runners_project.request_id.RequestIdMiddleware",
     "runners_project.metrics.MetricsMiddleware",
     "runners_project.health.HealthMiddleware",
+    "runners_project.health.MigrationsMiddleware",
     "runners.pages.polls.UnchangedPollMiddleware",
     "runners.web.middleware.BodyLimitMiddleware",
     "runners.web.compression.CompressionMiddleware",

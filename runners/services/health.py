@@ -90,6 +90,7 @@ class Beat:
 _lock = threading.Lock()
 _shared: tuple[float, Report] | None = None
 _migrated_at = 0.0
+_asked: tuple[float, str] | None = None  # when, and the answer
 
 
 def report() -> Report:
@@ -105,32 +106,48 @@ def report() -> Report:
 
 def forget() -> None:
     """Drop the cached results (for tests)."""
-    global _shared, _migrated_at
+    global _shared, _migrated_at, _asked
     with _lock:
-        _shared, _migrated_at = None, 0.0
+        _shared, _migrated_at, _asked = None, 0.0, None
 
 
 def _look() -> Report:
     try:
-        if pending := _pending_migrations():
-            return Report(f"{pending} migrations are pending: run `manage.py migrate`.")
-        return _warnings()
+        return Report(problem) if (problem := pending_migrations()) else _warnings()
     except (DatabaseError, InterfaceError):
         return Report("The database is unavailable.")
 
 
-def _pending_migrations() -> int:
-    """Return how many migrations the database lacks. Those that only the database knows (of a newer version) do not
-    count.
+def pending_migrations() -> str:
+    """Return a problem if the database lacks migrations. Those that only the database knows (of a newer version) do
+    not count. Raises DatabaseError, InterfaceError.
     """
     global _migrated_at
     if _migrated_at and time.monotonic() - _migrated_at < MIGRATED_FOR:
-        return 0
+        return ""
     executor = MigrationExecutor(connection)
     pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    _migrated_at = 0.0 if pending else time.monotonic()
     if not pending:
-        _migrated_at = time.monotonic()
-    return len(pending)
+        return ""
+    verb = "migration is" if len(pending) == 1 else "migrations are"
+    return f"{len(pending)} {verb} pending: run `manage.py migrate`."
+
+
+def why_not_migrated() -> str:
+    """Return what `pending_migrations` has said; it is asked again at most once per second. A process that has seen
+    all migrations once costs no statement. Without a database the answer is empty: the request finds that out itself.
+    """
+    global _asked
+    if _migrated_at:
+        return ""
+    with _lock:
+        if not _asked or time.monotonic() - _asked[0] >= SHARED_FOR:
+            try:
+                _asked = (time.monotonic(), pending_migrations())
+            except (DatabaseError, InterfaceError):
+                return ""
+        return _asked[1]
 
 
 def _warnings() -> Report:

@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any, LiteralString
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 from procrastinate.contrib.django import app
 from procrastinate.contrib.django.django_connector import DjangoConnector
 from procrastinate.contrib.django.models import ProcrastinateJob
@@ -29,11 +30,17 @@ from procrastinate.jobs import Status
 
 from runners.worker import due, tasks
 from runners.worker.due import SHARED, SILENT, Voice, Work
+from runners_project import clock
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 24  # tasks of one process; each may have a database connection
 SILENT_AT_ONCE = 8
+FORGOTTEN_AFTER = timedelta(minutes=10)
+FORGOTTEN = """
+    DELETE FROM procrastinate_jobs AS job WHERE status = 'todo' AND %s > coalesce(
+        scheduled_at, (SELECT max(at) FROM procrastinate_events WHERE job_id = job.id AND type = 'deferred'))
+"""
 POLL = 1.0  # seconds between two looks for tasks; less if the interval is shorter
 Find = Callable[[], "list[Work]"]
 
@@ -96,11 +103,11 @@ async def _work(stop: threading.Event, interval: float, beat: Callable[[], None]
         "listen_notify": False,
         "install_signal_handlers": False,
     }
-    shared = [SHARED, due.node_queue(settings.RUNNERS_NODE)]
+    shared = queues(SHARED, due.node_queue(settings.RUNNERS_NODE))
     parts: list[asyncio.Task[Any]] = [
         asyncio.create_task(app.run_worker_async(queues=shared, concurrency=AT_ONCE, name="shared", **options)),
         asyncio.create_task(
-            app.run_worker_async(queues=[SILENT], concurrency=SILENT_AT_ONCE, name="silent", **options)
+            app.run_worker_async(queues=queues(SILENT), concurrency=SILENT_AT_ONCE, name="silent", **options)
         ),
         asyncio.create_task(_sweep_until_stopped(stop, interval, beat, find)),
     ]
@@ -113,6 +120,11 @@ async def _work(stop: threading.Event, interval: float, beat: Callable[[], None]
     for result in results:
         if isinstance(result, Exception):
             raise result
+
+
+def queues(*names: str) -> list[str]:
+    """Return the queues of Procrastinate for the tasks that this version knows."""
+    return [tasks.queue_of(queue, task) for queue in names for task in due.FUNCTIONS]
 
 
 def heartbeat_interval(interval: float) -> float:
@@ -145,9 +157,19 @@ async def remove_tasks_of_dead_workers(seconds: float) -> None:
         await app.job_manager.finish_job(job, status=Status.FAILED, delete_job=True)
 
 
+def remove_forgotten_tasks() -> None:
+    """Remove the tasks that nobody has begun for FORGOTTEN_AFTER: only another version or a node that is gone would.
+
+    Work that is still due is deferred again.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(FORGOTTEN, [clock.now() - FORGOTTEN_AFTER])
+
+
 def sweep(find: Find = due.find) -> None:
     """Defer all work that is due and has no task. Raises ConnectorException, DatabaseError, InterfaceError."""
     close_old_connections()
+    remove_forgotten_tasks()
     waiting = ProcrastinateJob._default_manager.filter(status__in=["todo", "doing"])
     known = set(waiting.values_list("queueing_lock", flat=True))
     for work in find():

@@ -49,7 +49,8 @@ def register(procrastinate: App) -> None:
 
 
 def _task_of(name: str) -> Callable[..., None]:
-    def task(arguments: list[str], queue: str = due.SHARED, silences: int = 0) -> None:
+    def task(arguments: list[str], queue: str = due.SHARED, silences: int = 0, **_: object) -> None:
+        # `**_`: what a newer version may add. The arguments that exist keep their meaning.
         _execute(Work(name, tuple(arguments), queue), silences)
 
     return task
@@ -82,6 +83,13 @@ def _execute(work: Work, silences: int) -> None:
         voice.complain(f"Work was aborted by a bug: {work.key}. The worker continues.")
 
 
+def queue_of(queue: str, name: str) -> str:
+    """Return the queue of Procrastinate. Each task has its own, so a worker never fetches one that only another version
+    of the service knows: Procrastinate would delete it.
+    """
+    return f"{queue}/{name}"
+
+
 def defer(work: Work, *, at: datetime | None = None, silences: int = 0) -> bool:
     """Store a task, unless one with the same key waits already. `at`: None means now.
 
@@ -89,7 +97,12 @@ def defer(work: Work, *, at: datetime | None = None, silences: int = 0) -> bool:
     """
     when: dict[str, Any] = {"schedule_at": at} if at else {}
     task = app.configure_task(
-        work.name, queue=work.queue, lock=work.key, queueing_lock=work.key, allow_unknown=False, **when
+        work.name,
+        queue=queue_of(work.queue, work.name),
+        lock=work.key,
+        queueing_lock=work.key,
+        allow_unknown=False,
+        **when,
     )
     try:
         task.defer(arguments=list(work.arguments), queue=work.queue, silences=silences)

@@ -164,7 +164,9 @@ def test_lost_and_doubled_tasks_do_no_harm(
     wait_for(lambda: receiver.requests, 30, what="the message, although the task was lost")
     for name, arguments in (("look", [machine, ""]), ("deliver", ["1"]), ("upkeep", [])):
         values = json.dumps({"arguments": arguments})
-        insert = f"INSERT INTO procrastinate_jobs (queue_name, task_name, args) SELECT 'shared', '{name}', '{values}'"
+        insert = (
+            f"INSERT INTO procrastinate_jobs (queue_name, task_name, args) SELECT 'shared/{name}', '{name}', '{values}'"
+        )
         postgres.sql(f"{insert} FROM generate_series(1, 10)", database)  # doubled, without locks
     doubled = "SELECT count(*) FROM procrastinate_jobs WHERE lock IS NULL"
     wait_for(lambda: postgres.sql(f"{doubled} AND status = 'todo'", database) == "0", 30, what="the doubled tasks")
@@ -175,6 +177,27 @@ def test_lost_and_doubled_tasks_do_no_harm(
     assert len(receiver.requests) == 1
     rows: Any = postgres.sql("SELECT count(*), min(reason) FROM runners_runnerrun", database)
     assert rows == "1|killed"
+
+
+def test_tasks_of_another_version_are_left_to_it_and_removed_when_it_is_gone(
+    postgres: Postgres, database: str, work: Callable[..., Worker]
+) -> None:
+    """A task that this version does not know waits for a worker that knows it; a new argument is ignored."""
+
+    def insert(queue: str, name: str, age: str, args: str = '{"arguments": []}') -> None:
+        columns = "queue_name, task_name, args, scheduled_at"
+        values = f"'{queue}/{name}', '{name}', '{args}', now() - interval '{age}'"
+        postgres.sql(f"INSERT INTO procrastinate_jobs ({columns}) VALUES ({values})", database)
+
+    def waiting() -> set[str]:
+        return set(str(postgres.sql("SELECT task_name FROM procrastinate_jobs WHERE lock IS NULL", database)).split())
+
+    insert("shared", "newer", "5 minutes")
+    insert("shared", "gone", "11 minutes")
+    insert("node-gone", "restart", "11 minutes")
+    insert("shared", "upkeep", "1 second", '{"arguments": [], "newer": 1}')
+    work("one", 1)
+    wait_for(lambda: waiting() == {"newer"}, 30, what="the tasks that this version knows, and those that nobody does")
 
 
 def test_a_local_run_belongs_to_the_node_that_has_started_it(

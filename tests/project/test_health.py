@@ -11,8 +11,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from runners.models import Heartbeat
@@ -92,6 +94,36 @@ def test_a_pending_migration_is_not_ready(client: Client) -> None:
     assert "manage.py migrate" in answer["detail"]
 
 
+@pytest.mark.django_db
+def test_requests_are_refused_while_a_migration_is_pending(settings: Any) -> None:
+    place = settings.MIDDLEWARE.index("runners_project.health.HealthMiddleware") + 1
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE]
+    settings.MIDDLEWARE.insert(place, "runners_project.health.MigrationsMiddleware")
+    client = Client()
+    newest = MigrationRecorder.Migration.objects.filter(app="runners").latest("id")
+    name, applied = newest.name, newest.applied
+    newest.delete()
+    answer = client.get("/v4/runners/runs")
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+    assert answer.json()["detail"].endswith("1 migration is pending: run `manage.py migrate`.")
+    assert answer["Retry-After"]
+    page = client.get("/login")
+    assert (page.status_code, "1 migration is pending" in page.content.decode()) == (503, True)
+    assert (client.get("/livez").status_code, ready(client, expect=503)["status"]) == (200, "unavailable")
+    MigrationRecorder.Migration.objects.create(app="runners", name=name, applied=applied)
+    health.forget()
+    assert client.get("/v4/runners/runs").status_code == 401
+    with CaptureQueriesContext(connection) as queries:
+        client.get("/v4/runners/runs")
+    assert not [query for query in queries if "django_migrations" in query["sql"]]
+
+
+@pytest.mark.django_db
+def test_a_newer_migration_in_the_database_is_accepted(client: Client) -> None:
+    MigrationRecorder.Migration.objects.create(app="runners", name="9999_of_a_newer_version", applied=timezone.now())
+    assert ready(client)["status"] == "ready"
+
+
 def test_a_missing_database_makes_the_service_not_ready_but_alive(tmp_path: Any) -> None:
     program = (
         "import django; django.setup()\n"
@@ -123,6 +155,21 @@ def test_pages_show_that_no_worker_is_running(admin_client: Client, client: Clie
     for path in ("/", "/admin/"):
         health.forget()
         assert "No worker is running" not in admin_client.get(path).content.decode(), path
+
+
+def test_the_worker_waits_for_pending_migrations(app: AppServer) -> None:
+    app.manage("migrate", "runners", "0038", "--verbosity=0")
+    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"]
+    log = app.folder / "watch.log"
+    watch = start(argv, log=log, env=app.environment, cwd=ROOT)
+    try:
+        wait_for(lambda: "The worker waits." in log.read_text(), 30, what="the worker waits")
+        assert "Watching" not in log.read_text()
+        app.manage("migrate", "--verbosity=0")
+        wait_for(lambda: "Watching" in log.read_text(), 30, what="the worker begins")
+    finally:
+        end(watch)
+    assert "Traceback" not in log.read_text()
 
 
 def test_watch_runs_records_that_it_lives_and_that_it_ends(app: AppServer) -> None:

@@ -353,10 +353,15 @@ class AppServer:
         workers: int = 2,
         threads: int = 8,
         template_db: Path | None = None,
+        root: Path = ROOT,
     ) -> None:
-        """`env` is added to a minimal environment. `template_db`: a migrated SQLite file to copy (saves 2 s)."""
+        """`env` is added to a minimal environment. `template_db`: a migrated SQLite file to copy (saves 2 s).
+
+        `root`: the checkout with the code, if it is another version.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.root = root
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "server.log"
@@ -393,7 +398,7 @@ class AppServer:
         argv += [f"--workers={self._workers}", f"--threads={self._threads}", "--timeout=120", "--graceful-timeout=5"]
         argv.append("--limit-request-line=8190")
         argv.append("--no-control-socket")  # by default, all servers share one file in the account's home
-        self._process = start(argv, log=self.log, env=self.environment, cwd=ROOT)
+        self._process = start(argv, log=self.log, env=self.environment, cwd=self.root)
         if wait:
             wait_for(self._answers, 60, what=f"the service on port {self.port}; its log is {self.log}")
 
@@ -440,10 +445,9 @@ class AppServer:
 
     def manage(self, *args: str, check: bool = True) -> str:
         """Run a management command in the server's environment. Return its output. AssertionError if it fails."""
-        argv = [sys.executable, str(ROOT / "manage.py"), *args]
-        done = subprocess.run(
-            argv, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120 * PATIENCE
-        )
+        argv = [sys.executable, str(self.root / "manage.py"), *args]
+        options: dict[str, Any] = {"env": self.environment, "cwd": self.root, "timeout": 120 * PATIENCE}
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
         assert done.returncode == 0 or not check, f"{args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 

@@ -18,6 +18,8 @@ from runners.worker import due, embedded
 from runners.worker.due import Work
 from runners.worker.embedded import EmbeddedWorker
 
+MIGRATIONS_PAUSE = 2.0  # seconds between two looks for pending migrations
+
 
 class Command(BaseCommand):
     help = (
@@ -35,6 +37,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         interval = options["interval"]
         if interval is None:
+            if problem := health.pending_migrations():
+                raise CommandError(problem)
             self.work_once()
             if self.has_failed:
                 raise CommandError("The round is not complete, see above.")
@@ -42,6 +46,7 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        self.wait_for_migrations(stop)
         self.stdout.write(self.greeting.format(interval=interval))
         self.stdout.flush()
         beat = health.Beat(health.WATCH, interval)
@@ -52,6 +57,21 @@ class Command(BaseCommand):
         else:
             embedded.run(EmbeddedWorker(self, self.find), stop, interval, beat.beat, self)
         self.patiently(beat.end)
+
+    def wait_for_migrations(self, stop: threading.Event) -> None:
+        """Wait until the database has all migrations of this version. A lost database is the worker's own matter."""
+        told = ""
+        while not stop.is_set():
+            try:
+                problem = health.pending_migrations()
+            except (DatabaseError, InterfaceError):
+                return
+            if not problem:
+                return
+            if problem != told:
+                self.complain(f"{problem} The worker waits.")
+                told = problem
+            stop.wait(MIGRATIONS_PAUSE)
 
     def work_once(self) -> None:
         """Look at the machines, and then do what is due after that."""
