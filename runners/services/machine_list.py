@@ -213,8 +213,7 @@ def forget(*, name: str, user: Any, audit: AuditRecord) -> None:
     runs or a profile leads there.
     """
     machine_for(user, name)
-    profiles = [each.name for each in RunnerProfile.objects.order_by("name") if name in set(_machines_of(each, {}))]
-    if profiles:
+    if profiles := profiles_leading_to(name):
         raise MachineInUse(
             f"{name} cannot be forgotten: the profiles {', '.join(profiles[:10])} lead there. Delete or change them "
             "first."
@@ -222,12 +221,18 @@ def forget(*, name: str, user: Any, audit: AuditRecord) -> None:
     active = [run for run in RunnerRun.objects.active() if machine_of(run) == name]
     if active:
         raise MachineInUse(
-            f"{name} cannot be forgotten: {len(active)} active runs are there. Stop them, or declare them ended first."
+            f"{name} cannot be forgotten: {len(active)} active runs are there. Stop them, or declare them ended first. "
+            "If the machine is gone for good: autosubmit-runners-server forget-machine."
         )
     begin(audit)
     machine_states.forget(name)
     for row in Maintenance.objects.filter(machine=name):
         row.delete()
+
+
+def profiles_leading_to(name: str) -> list[str]:
+    """Return the names of the profiles that name this machine."""
+    return [each.name for each in RunnerProfile.objects.order_by("name") if name in set(_machines_of(each, {}))]
 
 
 def known_name(text: str) -> str:

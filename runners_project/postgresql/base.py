@@ -6,6 +6,10 @@ connection that other clients use later. A deadline of the client works in all o
 it, the client sends a separate cancel request, which pgbouncer forwards to the server. Then it closes the connection,
 because the state of the connection is unknown.
 
+With several hosts (`db1,db2`), each of them has `connect_timeout`. The one that accepted the last connection is tried
+first: after a failover, a host that does not answer delays only the first connection of a process. Unless
+`target_session_attrs` is set, only a host that accepts writes is used, so a standby is not.
+
 `OPTIONS["statement_timeout"]`: seconds for one statement; 0: no limit. `OPTIONS["connect_timeout"]`: whole seconds.
 """
 
@@ -28,6 +32,7 @@ Returned = TypeVar("Returned")
 
 CANCEL_TIMEOUT = 1.0  # seconds for the request to cancel a statement
 IDLE_IN_TRANSACTION = 60  # seconds after which the server ends an idle transaction
+_used: dict[str, str] = {}  # by the hosts of DATABASE_URL: the one that accepted the last connection of this process
 
 
 class Connection(psycopg.Connection[Any]):
@@ -66,21 +71,36 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         connection = Connection.connect(**self._with_addresses(conn_params))
+        _used[str(conn_params.get("host", ""))] = connection.info.host
         connection.time_limit = self._connect_timeout  # for the statements that set up the connection
         return connection
 
     def _with_addresses(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Return `params` with the resolved addresses of the host, because libpq waits for DNS without a deadline."""
-        host = str(params.get("host", ""))
-        if not self._connect_timeout or not host or host[0] in "/@" or "," in host or "hostaddr" in params:
+        """Return `params` with the resolved addresses of the hosts, because libpq waits for DNS without a deadline."""
+        given = str(params.get("host", ""))
+        if not self._connect_timeout or not given or given[0] in "/@" or "hostaddr" in params:
             return params
-        port = int(params.get("port") or 5432)
-        try:
-            found = bounded.resolve(host, port, time.monotonic() + self._connect_timeout)
-        except OSError as error:
-            raise psycopg.OperationalError(f"the name of the database's host cannot be resolved: {error}") from error
-        addresses = [str(address[0]) for _, address in found]
-        return {**params, "host": ",".join([host] * len(addresses)), "hostaddr": ",".join(addresses)}
+        names = given.split(",")
+        ports = str(params.get("port") or 5432).split(",")
+        if len(ports) not in (1, len(names)):
+            raise ImproperlyConfigured("DATABASE_URL: give one port, or as many ports as hosts.")
+        hosts = list(zip(names, ports * len(names) if len(ports) == 1 else ports, strict=True))
+        hosts.sort(key=lambda host: host[0] != _used.get(given))
+        found: list[tuple[str, str, str]] = []
+        errors = []
+        end = time.monotonic() + self._connect_timeout
+        for name, port in hosts:
+            try:
+                addresses = bounded.resolve(name, int(port), end)
+            except OSError as error:
+                errors.append(f"{name}: {error}")
+            else:
+                found += [(name, str(address[0]), port) for _, address in addresses]
+        if not found:
+            raise psycopg.OperationalError(f"the name of the database's host cannot be resolved: {'; '.join(errors)}")
+        several = {} if len(names) == 1 else {"target_session_attrs": "read-write"}
+        columns = [",".join(column) for column in zip(*found, strict=True)]
+        return {**several, **params, **dict(zip(("host", "hostaddr", "port"), columns, strict=True))}
 
     def init_connection_state(self) -> None:
         super().init_connection_state()

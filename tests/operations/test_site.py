@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -17,13 +18,14 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.postgres import find_postgres
-from tests.support.processes import wait_for
+from tests.support.processes import PATIENCE, wait_for
 from tests.support.requirements import need
 from tests.support.site import Machine, Site, site
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.faults]
 OPERATIONS = ROOT / "docs" / "operations"
 POSTGRESQL = OPERATIONS / "postgresql.md"
+NODES = OPERATIONS / "nodes.md"
 PROFILES = """
 RUNNER_CONFIGURATION:
   PROFILES:
@@ -172,3 +174,198 @@ def test_move_from_sqlite(service: Service) -> None:
     status, answer, _ = service.command("stop-experiment", "a002")
     assert status == 200, answer
     assert service.status("a002")["reason"] == "stopped"
+
+
+def test_failover_to_a_standby(service: Service) -> None:
+    """The primary vanishes while runs are started: fast errors, and then each run exists once."""
+    machines, login = service.site, service.site["login"]
+    machines["db2"].start()
+    machines["db2"](NEW_CLUSTER)
+    machines.follow(POSTGRESQL, "A standby")
+    expids = [f"b{number:03d}" for number in range(6)]
+    for expid in expids:
+        experiment(login, "ana", expid, 600)
+    before = service.run("b000", "THERE")
+
+    def start_run(expid: str) -> tuple[int, Any, float]:
+        return service.command("run-experiment", expid, "THERE", headers=(f"Idempotency-Key: {expid}",))
+
+    with ThreadPoolExecutor() as threads:
+        pending = [threads.submit(start_run, expid) for expid in expids[1:4]]
+        machines["db1"].kill()
+        for each in pending:
+            each.result()
+    start_run("b004")  # the processes notice now that their connections are dead
+    for _ in range(4):
+        status, answer, seconds = start_run("b004")
+        assert (status, answer["code"]) == (503, "database_unavailable"), answer
+        assert seconds < 6 * PATIENCE, "a request waits for no longer than the time-outs of both servers"
+    assert service.call("GET", "/readyz")[0] == 503
+
+    machines.follow(POSTGRESQL, "Failover")
+    for expid in expids[1:]:
+        wait_for(lambda expid=expid: start_run(expid)[0] == 200, 60, what=f"a retry for {expid}", interval=1)
+    assert service.status("b000")["runner_id"] == before["runner_id"]
+    for expid in expids:
+        assert service.status(expid)["status"] == "ACTIVE"
+        assert starts(login, "ana", expid) == 1
+        count = machines["db2"](f"runuser -u postgres -- psql -Atc {_quoted(COUNT % expid)} autosubmit_runners")
+        assert (expid, count.strip()) == (expid, "1")
+    _, answer, _ = service.command("run-experiment", "b001", "THERE")
+    assert answer["code"] == "already_running"
+    wait_for(lambda: service.call("GET", "/readyz")[1].get("warnings") == [], 90, what="the worker", interval=1)
+
+
+COUNT = "SELECT count(*) FROM runners_runnerrun WHERE expid = '%s'"
+
+
+def test_a_new_standby_and_the_service_without_it(service: Service) -> None:
+    machines, exchange = service.site, ("db1", "db2")
+    machines["db1"].start()
+    machines["db1"](NEW_CLUSTER)
+    machines.follow(POSTGRESQL, "A standby", exchange=exchange)
+    service.wait_ready("node1")
+    machines["db1"].kill()
+    status, answer, seconds = service.command("run-experiment", "b000", "THERE")
+    assert (status, answer["code"]) == (503, "database_unavailable"), answer  # the commit has no second copy
+    assert seconds < 40 * PATIENCE
+    machines.follow(POSTGRESQL, "Without the standby", exchange=exchange)
+    experiment(machines["login"], "ana", "c000", 600)
+    service.run("c000", "THERE")
+
+
+def test_pgbouncer(service: Service) -> None:
+    service.site.follow(POSTGRESQL, "pgbouncer")
+    assert service.status("c000")["status"] == "ACTIVE"
+    assert service.command("stop-experiment", "c000")[0] == 200
+    wait_for(lambda: service.call("GET", "/readyz")[1].get("warnings") == [], 60, what="the worker", interval=1)
+    service.site["node1"](BACK)
+
+
+BACK = """
+sed -i 's|@127.0.0.1:6432/|@db1,db2/|' /etc/autosubmit-runners/environment
+systemctl restart autosubmit-runners autosubmit-runners-worker
+"""
+
+
+# --- several nodes ----------------------------------------------------------------------------------------------------
+
+HTTPS = "https://runners.example.org"
+CERTIFICATE = """
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=runners.example.org \\
+  -addext subjectAltName=DNS:runners.example.org -keyout /etc/ssl/private/runners.example.org.key \\
+  -out /etc/ssl/certs/runners.example.org.pem 2>/dev/null
+rm -f /etc/nginx/sites-enabled/*
+"""
+TRUST = "cat /etc/ssl/certs/runners.example.org.pem"
+
+
+def nodes_of_the_proxy(site: Site) -> set[str]:
+    text = site["proxy"]("cat /etc/nginx/autosubmit-runners-upstream.conf")
+    return {line.split()[1].partition(":")[0] for line in text.splitlines()}
+
+
+def test_two_nodes_behind_a_proxy(service: Service) -> None:
+    machines = service.site
+    for name in ("node2", "proxy", "client"):
+        machines[name].start()
+    machines["proxy"](CERTIFICATE)
+    machines.follow(
+        NODES, "A second node", between={2: lambda: copy_file(machines, "node1", "node2", "/root/node.tar.gz")}
+    )
+    machines["proxy"](
+        "cp /etc/ssl/certs/runners.example.org.pem /root/.curlrc.pem; echo cacert=/root/.curlrc.pem >/root/.curlrc"
+    )
+    machines.follow(NODES, "The proxy")
+    certificate = machines["proxy"](TRUST)
+    machines["client"](f"echo {_quoted(certificate)} >/root/ca.pem; echo cacert=/root/ca.pem >/root/.curlrc")
+    ask = partial(service.call, at="client", url=HTTPS)
+    assert nodes_of_the_proxy(machines) == {"node1", "node2"}
+
+    # No session sticks to a node: a LOCAL run of one node is read and stopped through both.
+    experiment(machines["node1"], "autosubmit-runners", "d000", 600)
+    service.run("d000", "HERE")
+    for _ in range(6):
+        status, answer, _ = ask("POST", "/v4/runners/command/get-runner-run-status", {"expid": "d000"})
+        assert (status, answer["status"], answer["reachable"]) == (200, "ACTIVE", True)
+    number = answer["runner_id"]
+    assert service.call("GET", f"/v4/runners/runs/{number}/log", at="node2")[0] == 200
+    status, answer, _ = ask("POST", "/v4/runners/command/stop-experiment", {"expid": "d000"})
+    assert status == 200, answer
+    for node in ("node1", "node2"):
+        assert "GET /livez" not in machines[node].logs()
+
+    # A large upload reaches the service, and the address of a client is the real one.
+    big = {"expid": "nope", "unknown": "x" * 100_000}
+    status, answer, _ = ask("POST", "/v4/runners/command/run-experiment", big, headers=("X-Forwarded-For: 1.2.3.4",))
+    assert (status, answer["code"]) == (400, "invalid_request"), answer
+    found = database(machines, "SELECT DISTINCT address FROM runners_auditrecord WHERE address LIKE '%.%'")
+    assert "1.2.3.4" not in found
+    assert "10.20.0.51" in found
+    assert ask("GET", "/readyz")[0] == 404  # of nginx: health is not for clients
+
+
+def database(machines: Site, query: str) -> str:
+    return machines["db2"](f"runuser -u postgres -- psql -At -c {_quoted(query)} autosubmit_runners").strip()
+
+
+def copy_file(machines: Site, source: str, target: str, path: str) -> None:
+    machines[target](f"base64 --decode >{path} <<'END'\n{machines[source](f'base64 {path}')}\nEND")
+
+
+def test_a_node_that_is_not_ready_gets_no_requests(service: Service) -> None:
+    machines = service.site
+    ask = partial(service.call, "GET", "/v4/runners/configuration/profiles", at="client", url=HTTPS)
+    # node2 answers and has no database: it is taken out within some seconds, and no client sees an error afterwards.
+    machines["node2"](
+        "cp -p /etc/hosts /etc/hosts.old; sed -i '/db[12]/d' /etc/hosts; echo '10.20.0.99 db1 db2' >>/etc/hosts"
+    )
+    machines["node2"]("systemctl restart autosubmit-runners")
+    wait_for(lambda: nodes_of_the_proxy(machines) == {"node1"}, 60, what="node2 is taken out", interval=0.5)
+    assert [ask()[0] for _ in range(6)] == [200] * 6
+    machines["node2"]("cp -p /etc/hosts.old /etc/hosts; systemctl restart autosubmit-runners")
+    wait_for(lambda: len(nodes_of_the_proxy(machines)) == 2, 60, what="node2 is back", interval=0.5)
+    # node2 is off the network: nginx asks the other node for each request, at once.
+    machines["node2"].unplug()
+    answers = [ask() for _ in range(6)]
+    machines["node2"].plug()
+    assert [status for status, _, _ in answers] == [200] * 6
+    assert max(seconds for _, _, seconds in answers) < 8 * PATIENCE
+    wait_for(lambda: len(nodes_of_the_proxy(machines)) == 2, 60, what="node2 is back", interval=0.5)
+
+
+def test_take_a_node_out(service: Service) -> None:
+    machines = service.site
+    experiment(machines["node2"], "autosubmit-runners", "e000", 600)
+    service.run("e000", "HERE", at="node2")
+
+    def away() -> None:
+        assert nodes_of_the_proxy(machines) == {"node1"}
+        status = wait_for(
+            lambda: (found := service.status("e000"))["reachable"] is False and found, 60, what="no worker", interval=1
+        )
+        assert status["status"] == "ACTIVE"
+        assert service.command("stop-experiment", "e000")[0] == 502
+        assert starts(machines["node2"], "autosubmit-runners", "e000") == 1
+
+    machines.follow(NODES, "Take a node out", between={3: away})
+    assert nodes_of_the_proxy(machines) == {"node1", "node2"}
+    wait_for(lambda: service.status("e000")["reachable"], 60, what="the worker of node2", interval=1)
+
+
+def test_a_node_is_lost_for_good(service: Service) -> None:
+    machines, login = service.site, service.site["login"]
+    experiment(login, "ana", "f000", 600)
+    service.run("f000", "THERE", at="node2")
+    machines["node2"].kill()
+    refused = machines["node1"].command("runners-admin forget-node node2 --reason early")
+    assert (refused.returncode, "was seen" in refused.stdout) == (1, True), refused.stdout
+    assert service.status("f000")["reachable"] is True  # a run on a machine needs no certain node
+    wait_for(lambda: "node_missing" in str(service.call("GET", "/readyz")[1]), 90, what="node_missing", interval=1)
+    output = machines.follow(NODES, "A node is lost for good")
+    assert "1 active runs" in output
+    answer = service.status("e000")
+    assert (answer["status"], answer["reason"]) == ("TERMINATED", "abandoned")
+    wait_for(lambda: service.call("GET", "/readyz")[1].get("warnings") == [], 60, what="no warning", interval=1)
+    machines["node1"]("runners-admin clean-runs --days 0 --rows")  # the nightly command succeeds
+    login("pkill -u ana -f f000 || true")

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -114,17 +113,34 @@ class Site:
     def __getitem__(self, name: str) -> Machine:
         return self.machines[name]
 
-    def follow(self, document: Path, section: str) -> str:
-        """Execute the blocks of a section of a document, each on the machine that it names. Return their output."""
+    def follow(
+        self,
+        document: Path,
+        section: str,
+        *,
+        exchange: tuple[str, str] | None = None,
+        between: Mapping[int, Callable[[], object]] | None = None,
+    ) -> str:
+        """Execute the blocks of a section of a document, each on the machine that it names. Return their output.
+
+        `exchange`: two names of machines that are exchanged in all blocks. `between`: what to call before a block, by
+        its number from 1 on.
+        """
         output = []
         found = sections(document)[section]
+        if exchange:
+            one, other = exchange
+            found = found.replace(one, "@@").replace(other, one).replace("@@", other)
         executed = [block for block in blocks(found) if "run-by=" in block.words]
         assert executed, f"{document.name}: no block of '{section}' is executed"
-        for block in executed:
+        for number, block in enumerate(executed, 1):
+            if between and number in between:
+                between[number]()
             named = ON.search(block.text.partition("\n")[0])
             assert named, f"{document.name}, {section}: the first line of a block names its machine: # on node1"
             for name in named[1].split(" and "):
-                output.append(self[name](CURL + block.text))
+                where = "cd /opt/checkout\n" if "repository" in block.text.partition("\n")[0] else ""
+                output.append(self[name](CURL + where + block.text))
         return "\n".join(output)
 
 
@@ -159,7 +175,3 @@ def site(*names: str) -> Iterator[Site]:
         switch.kill()
         switch.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def quoted(text: str) -> str:
-    return shlex.quote(text)
