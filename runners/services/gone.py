@@ -128,7 +128,7 @@ def _of_machine(name: str) -> Iterator[Rows]:
 
 def _require_silent(rows: Rows, name: str) -> None:
     """Raise MachineInUse if the machine answers: then its runs can be stopped, and its directories removed."""
-    newest = rows.order_by("-pk").first()
+    newest = rows.latest("pk")
     try:
         lifecycle.runner_of(newest).execute("true", timeout=settings.RUNNERS_PROBE_TIMEOUT)
     except RunnerServiceError:

@@ -17,7 +17,7 @@ from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from profiles.models import RunnerProfile, UserSettings
 from profiles.rules import RUNNERS
 from runners.exceptions import InvalidRequest, MachineInUse, MachineNotFound
-from runners.models import AuditRecord, Machine, Maintenance, RunnerRun
+from runners.models import AuditRecord, DetachedCommand, Machine, Maintenance, RunnerRun
 from runners.services import access, lifecycle, machine_states, maintenance, probing
 from runners.services.audit import begin
 from runners.services.machines.breaker import BREAKER
@@ -76,7 +76,7 @@ class SeenMachine:
         return next((each for each in self.maintenance if each.applies), None)
 
 
-def machine_of(run: RunnerRun) -> str:
+def machine_of(run: DetachedCommand) -> str:
     """Return the name of the machine of a run; empty if its stored configuration cannot be read."""
     try:
         return run.runner_config.target.machine

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.faults]
 OPERATIONS = ROOT / "docs" / "operations"
 POSTGRESQL = OPERATIONS / "postgresql.md"
 NODES = OPERATIONS / "nodes.md"
+MACHINES = OPERATIONS / "machines.md"
+DISASTERS = OPERATIONS / "disasters.md"
 PROFILES = """
 RUNNER_CONFIGURATION:
   PROFILES:
@@ -153,6 +156,7 @@ DATABASE_URL=sqlite:////var/lib/autosubmit-runners/db.sqlite3
 ALLOWED_HOSTS=runners.example.org,127.0.0.1
 RUNNERS_NODE=node1
 RUNNERS_STATUS_FRESHNESS=0.2
+DATABASE_STATEMENT_TIMEOUT=6
 END
 chmod 0600 /etc/autosubmit-runners/environment
 """
@@ -361,7 +365,10 @@ def test_a_node_is_lost_for_good(service: Service) -> None:
     refused = machines["node1"].command("runners-admin forget-node node2 --reason early")
     assert (refused.returncode, "was seen" in refused.stdout) == (1, True), refused.stdout
     assert service.status("f000")["reachable"] is True  # a run on a machine needs no certain node
-    wait_for(lambda: "node_missing" in str(service.call("GET", "/readyz")[1]), 90, what="node_missing", interval=1)
+    database(
+        machines, "UPDATE runners_heartbeat SET seen = seen - interval '1 minute' WHERE node = 'node2'"
+    )  # time passes
+    wait_for(lambda: "node_missing" in str(service.call("GET", "/readyz")[1]), 30, what="node_missing", interval=1)
     output = machines.follow(NODES, "A node is lost for good")
     assert "1 active runs" in output
     answer = service.status("e000")
@@ -369,3 +376,112 @@ def test_a_node_is_lost_for_good(service: Service) -> None:
     wait_for(lambda: service.call("GET", "/readyz")[1].get("warnings") == [], 60, what="no warning", interval=1)
     machines["node1"]("runners-admin clean-runs --days 0 --rows")  # the nightly command succeeds
     login("pkill -u ana -f f000 || true")
+
+
+# --- machines and disasters -------------------------------------------------------------------------------------------
+
+
+def test_maintenance_of_a_machine(service: Service) -> None:
+    machines = service.site
+    machines.variables = {"TOKEN": service.token, "BASE_URL": HTTPS}
+    experiment(machines["login"], "ana", "f001", 600)
+
+    def refused() -> None:
+        status, answer, _ = service.command("run-experiment", "f001", "THERE")
+        assert (status, answer["code"]) == (503, "machine_in_maintenance"), answer
+        assert "New disks" in answer["detail"]
+        assert service.status("b000")["status"] == "ACTIVE"
+
+    output = machines.follow(MACHINES, "Maintenance of a machine", between={2: refused})
+    assert "'login': " in output
+    service.run("f001", "THERE")
+
+
+def test_the_database_is_lost(service: Service) -> None:
+    machines = service.site
+    experiment(machines["login"], "ana", "g000", 600)
+    known = service.status("f001")["runner_id"]
+    after: list[int] = []
+
+    def disaster() -> None:
+        after.append(service.run("g000", "THERE")["runner_id"])
+        machines["db2"]("runuser -u postgres -- psql -qc 'DROP DATABASE autosubmit_runners WITH (FORCE)'")
+        status, answer, _ = service.command("get-runner-run-status", "f001")
+        assert (status, answer["code"]) == (503, "database_unavailable"), answer
+
+    output = machines.follow(DISASTERS, "The database is lost", between={2: disaster})
+    assert "Adopted as" in output
+    assert service.status("f001")["runner_id"] == known
+    found = service.status("g000")
+    assert (found["runner_id"], found["status"], found["reachable"]) == (after[0], "ACTIVE", True)
+    assert starts(machines["login"], "ana", "g000") == 1
+    assert service.command("stop-experiment", "g000")[0] == 200
+
+
+def test_the_disk_of_the_database_is_full(service: Service) -> None:
+    machines = service.site
+    database_server = machines["db2"]
+    query = "CREATE TABLE filler AS SELECT generate_series(1, 200000); DROP TABLE filler; SELECT pg_switch_wal()"
+
+    def fill() -> None:
+        database_server.fill_disk()
+
+        def is_full() -> bool:
+            database_server.command(f"runuser -u postgres -- psql -c '{query}' autosubmit_runners")
+            status, answer, _ = service.command("run-experiment", "f001", "THERE")
+            return status == 503 and answer["code"] == "database_unavailable"
+
+        wait_for(is_full, 60, what="a full disk")
+        assert service.call("GET", "/v4/runners/runs")[0] == 503 or "run" in str(service.status("f001"))
+
+    machines.follow(DISASTERS, "The disk of the database is full", between={2: fill})
+    database_server.grow_disk()
+    wait_for(lambda: service.command("get-runner-run-status", "f001")[0] == 200, 60, what="the database", interval=1)
+    assert service.status("f001")["status"] == "ACTIVE"
+
+
+def test_the_disk_of_a_machine_is_full(service: Service) -> None:
+    login = service.site["login"]
+    for expid in ("b001", "b002", "b003"):
+        assert service.command("stop-experiment", expid)[0] == 200
+    experiment(login, "ana", "h000", 600)
+    login.fill_disk()
+    status, answer, _ = service.command("run-experiment", "h000", "THERE")
+    assert status >= 500, answer
+    assert "No space left on device" in str(answer)
+    assert starts(login, "ana", "h000") == 0
+    assert service.status("f001")["status"] == "ACTIVE"
+    service.site.follow(DISASTERS, "The disk of a machine is full")
+    service.run("h000", "THERE")
+    login.grow_disk()
+
+
+def test_a_key_has_leaked(service: Service) -> None:
+    machines = service.site
+
+    def copy() -> None:
+        for name in ("leaked", "new"):
+            copy_file(machines, "node1", "login", f"/root/{name}.pub")
+
+    leaked = machines["login"]("cat ~ana/.ssh/authorized_keys").split()[1]
+    machines.follow(DISASTERS, "A key has leaked", between={2: copy})
+    assert leaked not in machines["login"]("cat ~ana/.ssh/authorized_keys")
+    experiment(machines["login"], "ana", "k000", 600)
+    service.run("k000", "THERE")
+    assert service.status("f001")["reachable"] is True
+
+
+def test_a_clock_is_wrong(service: Service) -> None:
+    output = service.site.follow(DISASTERS, "A clock is wrong")
+    assert re.search(r"This node is -?[0-9] s ahead of the database", output), output
+
+
+def test_a_machine_is_gone_for_good(service: Service) -> None:
+    machines = service.site
+    machines["login"].kill()
+    output = machines.follow(MACHINES, "A machine is gone for good")
+    assert "login is forgotten." in output
+    answer = service.status("f001")
+    assert (answer["status"], answer["reason"]) == ("TERMINATED", "abandoned")
+    assert "replaced by login2" in str(answer)
+    assert database(machines, "SELECT count(*) FROM runners_runnerrun WHERE status = 'ACTIVE'") == "0"

@@ -94,6 +94,17 @@ class Machine:
             self._process = None
             wait_for(lambda: not Path(f"/proc/{self._init}").exists(), 20, what=f"end of {self.name}")
 
+    def fill_disk(self) -> None:
+        """Leave no space on its disk."""
+        self(
+            f"used=$(df --output=used --block-size=1K {self._folder} | tail -n 1)\n"
+            f"mount -o remount,size=$((used + 64))k {self._folder}\n"
+            "dd if=/dev/zero of=/var/filler bs=1k 2>/dev/null || true"
+        )
+
+    def grow_disk(self) -> None:
+        self(f"mount -o remount,size=2g {self._folder}; rm -f /var/filler")
+
     def unplug(self) -> None:
         """Take it off the network: nothing that is sent to it is answered."""
         self._link("down")
@@ -109,6 +120,7 @@ class Machine:
 class Site:
     def __init__(self, folder: Path, switch: int) -> None:
         self.machines = {name: Machine(name, folder, switch) for name in ADDRESSES}
+        self.variables: dict[str, str] = {}  # of the shell that executes the blocks
 
     def __getitem__(self, name: str) -> Machine:
         return self.machines[name]
@@ -140,7 +152,8 @@ class Site:
             assert named, f"{document.name}, {section}: the first line of a block names its machine: # on node1"
             for name in named[1].split(" and "):
                 where = "cd /opt/checkout\n" if "repository" in block.text.partition("\n")[0] else ""
-                output.append(self[name](CURL + where + block.text))
+                variables = "".join(f"export {key}={value}\n" for key, value in self.variables.items())
+                output.append(self[name](CURL + variables + where + block.text))
         return "\n".join(output)
 
 
