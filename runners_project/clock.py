@@ -50,6 +50,11 @@ def now() -> datetime:
     return datetime.fromtimestamp(uptime() + best.ahead, UTC) if best else timezone.now()
 
 
+def ahead() -> float:
+    """Return how many seconds the clock of this machine is ahead of the database's; negative if it is behind."""
+    return (timezone.now() - now()).total_seconds()
+
+
 def learn(seconds: float, asked: float, answered: float) -> None:
     """Take a measurement. `seconds`: the time of the database since 1970; `asked`, `answered`: by `uptime`."""
     global _best

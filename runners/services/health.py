@@ -30,6 +30,7 @@ MIGRATED_FOR = 60.0  # seconds for which the result "no migration is pending" is
 LATE_AFTER = 3  # intervals without a heartbeat of a watch
 SLACK = timedelta(seconds=30)
 BACKLOG_AFTER = timedelta(minutes=1)  # how long a webhook message may be due
+CLOCK_SLACK = 30.0  # seconds by which the clock of this node may differ from the database's
 KEPT = timedelta(days=1)  # how long heartbeats of processes that are gone are kept
 
 
@@ -174,6 +175,15 @@ def _warnings() -> Report:
     overdue = tasks["overdue"] if tasks else 0
     if overdue:
         warnings.append(Finding("task_backlog", f"{overdue} tasks have been due for more than a minute."))
+    ahead = clock.ahead()
+    if abs(ahead) > CLOCK_SLACK:
+        warnings.append(
+            Finding(
+                "clock_differs",
+                f"The clock of this node is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the database's. "
+                f"The service uses the latter; lines of logs have the former. Correct the wrong one.",
+            )
+        )
     return Report("", tuple(warnings), age, backlog, overdue)
 
 

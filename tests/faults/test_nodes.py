@@ -80,8 +80,9 @@ def body_of(nodes: Nodes, runner_type: str) -> dict[str, object]:
     return {"expid": EXPID, **profile_of(nodes.sshd if runner_type == "SSH" else None)}
 
 
-@pytest.mark.parametrize("step", ["before", "after", "login"])
-@pytest.mark.parametrize("runner_type", ["LOCAL", "SSH"])
+@pytest.mark.parametrize(
+    ("runner_type", "step"), [("LOCAL", "before"), ("LOCAL", "login"), ("SSH", "after"), ("SSH", "login")]
+)
 def test_a_launch_whose_node_is_killed_starts_once(
     nodes: Nodes, launch_gates: LaunchGates, make_gate: MakeGate, account: StubAccount, runner_type: str, step: str
 ) -> None:
@@ -159,8 +160,7 @@ def test_a_stop_on_another_node_is_executed_once_although_a_process_is_killed(
     assert account.calls("run") == [["run", EXPID]]
 
 
-@pytest.mark.parametrize("step", ["before", "waiting"])
-@pytest.mark.parametrize("runner_type", ["LOCAL", "SSH"])
+@pytest.mark.parametrize(("runner_type", "step"), [("LOCAL", "waiting"), ("SSH", "before"), ("SSH", "waiting")])
 def test_a_waiting_create_loses_nothing_when_its_node_is_killed(
     nodes: Nodes, launch_gates: LaunchGates, make_gate: MakeGate, account: StubAccount, runner_type: str, step: str
 ) -> None:
@@ -237,19 +237,19 @@ def test_everything_of_a_local_run_of_another_node_can_be_read(nodes: Nodes, acc
 
     run, page = f"/v4/runners/runs/{number}", f"/runs/{number}"
     wait_for(lambda: WORDS in read(f"{run}/log"), 60, what="the log")
+    before = asked()
     for path, words in (
         (f"{run}/log?tail=16", "v4.1.17.1"),
         (f"{run}/log?offset=0&limit=50", WORDS[:10]),
-        (f"{run}/log/search?text=words", WORDS),
+        (f"{run}/log/search?text=words", "'match': 'words'"),
         (page, EXPID),
         (f"{page}/log", WORDS),
         (f"{page}/log/search?text=words", "'matches': [{"),
         (f"{page}/log/raw", WORDS),
         (f"{page}/log/download", WORDS),
     ):
-        before = asked()
         assert words in read(path), path
-        assert path == page or asked() > before, path  # not read from the disk of node two
+    assert asked() - before >= 5  # not read from the disk of node two; parts that were just read are shared
     before = asked()
     jobs = nodes.two.get(f"{run}/jobs")
     assert asked() > before

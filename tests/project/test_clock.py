@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from django.db import OperationalError
 
+from runners.services import health
 from runners_project import clock
 from tests.support.postgres import Postgres, find_postgres
 from tests.support.processes import PATIENCE
@@ -44,6 +45,18 @@ def learn(seconds: float, *, trip: float = 0.0) -> None:
 def test_with_sqlite_it_is_the_clock_of_the_machine() -> None:
     assert abs(ahead()) < 1
     assert clock.now().tzinfo is not None
+
+
+def test_a_node_whose_clock_differs_has_a_warning(db: None) -> None:
+    for seconds, words in ((600, "is 600 s behind"), (-600, "is 600 s ahead of")):
+        clock.forget()
+        health.forget()
+        learn(seconds)
+        (found,) = [each for each in health.report().warnings if each.code == "clock_differs"]
+        assert words in found.detail
+    clock.forget()
+    health.forget()
+    assert "clock_differs" not in [each.code for each in health.report().warnings]
 
 
 def test_the_most_precise_measurement_counts() -> None:
