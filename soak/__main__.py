@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import psycopg
 
 from soak import faults, growth
-from soak.checks import END_EVENTS, Check, Facts, all_checks
+from soak.checks import CHECKS_DURING_LOAD, END_EVENTS, Check, Facts, all_checks
 from soak.faults import Faults
 from soak.load import Records, start_users
 from soak.site import Site
@@ -40,6 +41,39 @@ def say(words: str) -> None:
     sys.stderr.flush()
 
 
+class Looks(threading.Thread):
+    """Compares what was seen so far with the journal, again and again during the load."""
+
+    def __init__(self, soak: Soak) -> None:
+        super().__init__(name="looks", daemon=True)
+        self._soak, self._enough = soak, threading.Event()
+        self.count = 0
+        self.violations: list[str] = []
+
+    def run(self) -> None:
+        while not self._enough.wait(PROGRESS):
+            all_records = self._soak.records
+            records = replace(
+                all_records,
+                attempts=[attempt for attempt in list(all_records.attempts) if attempt.done],
+                seen=list(all_records.seen),
+            )
+            if self._enough.wait(5):  # the journal is as new as the answers
+                return
+            with suppress(psycopg.Error):
+                facts = self._soak.facts([], records)
+                self.count += 1
+                found = [each for check in CHECKS_DURING_LOAD for each in check(facts).violations]
+                for violation in found:
+                    if violation not in self.violations:
+                        self.violations.append(violation)
+                        say(f"VIOLATION: {violation}")
+
+    def close(self) -> None:
+        self._enough.set()
+        self.join()
+
+
 class Soak:
     """One soak on a site that has started."""
 
@@ -53,6 +87,8 @@ class Soak:
         self.started_again: Counter[str] = Counter()
         self.begin = time.monotonic()
         self.users = start_users(site, seed, USERS, self.records, self.enough)
+        self.looks = Looks(self)
+        self.looks.start()
         self.sampler.start()
 
     def run(self) -> None:
@@ -88,6 +124,7 @@ class Soak:
     def settle(self) -> dict[str, int]:
         """Wait until nothing goes on any more. Return what still does."""
         self.enough.set()
+        self.looks.close()
         deadline = time.monotonic() + SETTLED_WITHIN
         left: dict[str, int] = {}
         while time.monotonic() < deadline:
@@ -115,7 +152,10 @@ class Soak:
                 found.append(f"process {pid}: {words[:200]}")
         return found
 
-    def facts(self, left: list[str]) -> Facts:
+    def facts(self, left: list[str], records: Records | None = None) -> Facts:
+        """Return what is known. `records`: what the users had seen some seconds ago. Raises psycopg.Error."""
+        processes = self.site.journal.processes()  # before the rows: a process has a row first
+
         def rows(table: str) -> list[dict[str, Any]]:
             return self.site.query(f"SELECT * FROM {table} ORDER BY id")
 
@@ -124,8 +164,8 @@ class Soak:
             logs[f"server {node.name}"] = node.app.log_text()
             logs[f"worker {node.name}"] = node.worker_log.read_text(errors="replace")
         return Facts(
-            records=self.records,
-            processes=self.site.journal.processes(),
+            records=records or self.records,
+            processes=processes,
             messages=list(self.site.receiver.messages),
             runs={row["id"]: row for row in rows("runners_runnerrun")},
             operations={row["id"]: row for row in rows("runners_operation")},
@@ -134,7 +174,7 @@ class Soak:
             faults=self.faults.done,
             damage=self.faults.damage,
             samples=self.sampler.samples,
-            left_at_end=left + self.faults.failed,
+            left_at_end=left + self.faults.failed + self.looks.violations,
             logs=logs,
             is_long=self.seconds >= 20 * 60,
         )
@@ -150,6 +190,7 @@ def report(soak: Soak, facts: Facts, checks: list[Check], seed: str, load: str) 
         f"pages and lists, {len(facts.runs)} runs, {len(facts.operations)} operations, {len(facts.messages)} messages",
         "Runs: " + ", ".join(f"{number} {end}" for end, number in sorted(ends.items())),
         "Delay from an end to its first message: " + delays(facts),
+        f"Looks during the load: {soak.looks.count}, with {len(soak.looks.violations)} violations",
         f"Faults ({len(facts.faults)}): "
         + ", ".join(f"{number} {kind}" for kind, number in faults.counts(facts.faults)),
         "Ended by itself and started again: "

@@ -16,6 +16,7 @@ from soak.load import Attempt, Records
 from soak.site import FRESHNESS, Message
 
 SLACK = 2.0  # seconds between an end of a command and the time when its directory and the journal's observer show it
+LOST_DATABASE = re.compile(r"^django\.db\.utils\.(OperationalError|InterfaceError): ", re.MULTILINE)
 TRACEBACK = "Traceback (most recent call last)"
 ENTRY = r"^(?=\[?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)"
 END_EVENTS = ("run.completed", "run.terminated", "run.never_started")
@@ -404,8 +405,10 @@ def no_server_errors(facts: Facts) -> Check:
 
 
 def tells_lost_database(entry: str) -> bool:
-    """Return True if Procrastinate reports that it could not store something without the database."""
-    return " procrastinate." in entry.split("\n")[0] and "ConnectorException" in entry
+    """Return True if the error is the loss of the database, and no request was answered with 500 because of it."""
+    first = entry.split("\n")[0]
+    is_lost = "ConnectorException" in entry or LOST_DATABASE.search(entry)
+    return bool(is_lost) and "Internal Server Error" not in first
 
 
 def summary(entry: str) -> str:
@@ -505,4 +508,13 @@ CHECKS: list[Callable[[Facts], Check]] = [
     nothing_is_left,
     memory_is_flat,
     tables_are_flat,
+]
+# These need nothing that settles later.
+CHECKS_DURING_LOAD = [
+    started_runs,
+    certainly_not_started,
+    processes_have_rows,
+    never_two_at_once,
+    statuses_are_true,
+    stops_leave_nothing,
 ]
