@@ -432,8 +432,9 @@ class SetJobStatus(OneShotCommand):
         filter_type = next((word.partition("=")[2] for word in argv if word.startswith("--filter_type=")), "")
         for section in sections_left_out(found, sections_of(filter_type)):
             told.append(
-                f"No job of section {section} was selected, so none was changed. Autosubmit ignores sections without "
-                f"splits if filter_type names another section with splits. Send one request per section."
+                f"No job of section {section} was selected, so none was changed. Autosubmit 4.1.17 ignores jobs "
+                f"without splits in a filter by section if other jobs of the experiment have splits. Name the jobs "
+                "instead."
             )
         return CommandOutcome(expid, told, found)
 
@@ -553,10 +554,12 @@ def sections_of(filter_type: str) -> list[str]:
 
 
 def sections_left_out(found: Changes, sections: Iterable[str]) -> list[str]:
-    """Return the sections that a setstatus has certainly ignored: it selected none of their jobs, but other jobs.
+    """Return the sections of which a setstatus has certainly selected no job.
 
-    4.1.17.1 leaves out sections without splits if another section has splits.
+    4.1.17.1 leaves out jobs without splits if any job of the experiment has splits.
     """
+    if found.selected == 0:
+        return list(sections)
     if not found.changed or found.unchanged != 0 or found.changed > len(found.jobs):
         return []  # the sections of the selected jobs that were not changed, or are not listed, are unknown
     names = [name.upper() for name in found.jobs]

@@ -48,7 +48,7 @@ def selection_of(given: Mapping[str, str]) -> JobSelection | None:
             raise CannotCount(f"No status begins or ends like this: {status[:40]}.")
     if len(chunks) > 1:
         raise CannotCount("Only one of the filters by chunk can be given.")
-    sections = [_sections(split_sections(types))] if types else []
+    sections = [_sections(split_sections(types))] if types and types.upper() != ANY else []
     formula = None
     if chunks:
         text, _, rest = chunks[0].partition(",")
@@ -63,14 +63,14 @@ def selection_of(given: Mapping[str, str]) -> JobSelection | None:
     )
 
 
-def _sections(items: list[str]) -> tuple[tuple[str | None, tuple[int, ...] | None], ...] | None:
+def _sections(items: list[str]) -> tuple[tuple[str | None, tuple[int, ...] | None], ...]:
     found = []
     for item in items[:MOST_PAIRS]:
         match = _SECTION.fullmatch(item)
         if match is None:
             raise CannotCount("The sections are not complete.")
         found.append((_word(match[1]), _numbers((match[2] or "").split())))
-    return None if found == [(None, None)] else tuple(found)
+    return tuple(found)
 
 
 def _word(text: str) -> str | None:

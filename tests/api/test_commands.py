@@ -95,8 +95,8 @@ def test_set_job_status_hands_every_filter_on(api: Api, account: StubAccount) ->
     assert body == {
         "message": "Job status for experiment a001 set successfully.",
         "warnings": [
-            "No job of section POST was selected, so none was changed. Autosubmit ignores sections without splits if "
-            "filter_type names another section with splits. Send one request per section."
+            "No job of section POST was selected, so none was changed. Autosubmit 4.1.17 ignores jobs without splits "
+            "in a filter by section if other jobs of the experiment have splits. Name the jobs instead."
         ],
         "changed": {"a001_ONE": "COMPLETED"},
         "counts": {"selected": 1, "changed": 1, "unchanged": 0},

@@ -227,6 +227,8 @@ def test_a_section_whose_jobs_were_not_changed_is_found() -> None:
     found = set_job_status.read_changes(read(NEWEST, "set_fail")[0])
     assert set_job_status.sections_left_out(found, ["DN", "SIM"]) == ["SIM"]
     assert set_job_status.sections_left_out(found, ["DN"]) == []
+    nothing = set_job_status.Changes({}, 0, 0)
+    assert set_job_status.sections_left_out(nothing, ["SIM"]) == ["SIM"]
 
 
 JOBS_OF_RUNS = [

@@ -187,13 +187,13 @@ class JobLog:
 class JobSelection:
     """Which jobs are selected: all filters have to match. None matches every value.
 
-    `sections`: one entry for each filter with sections; an entry is None or pairs (section, splits). `chunks`: triples
+    `sections`: one entry for each filter with sections; an entry is pairs (section, splits). `chunks`: triples
     (date, member, chunks). Sections and members are in capital letters.
     """
 
     names: tuple[str, ...] | None = None
     statuses: tuple[str, ...] | None = None
-    sections: tuple[tuple[tuple[str | None, tuple[int, ...] | None], ...] | None, ...] = ()
+    sections: tuple[tuple[tuple[str | None, tuple[int, ...] | None], ...], ...] = ()
     chunks: tuple[tuple[str | None, str | None, tuple[int, ...] | None], ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -461,7 +461,8 @@ def answer_selection(request: dict[str, Any], write: Any) -> None:
     experiment = Experiment(request)
     jobs, stamp = experiment.jobs()
     found = _counts(jobs, stamp, 0)
-    chosen = [job for job in jobs if _is_selected(job, request["selection"])]
+    has_splits = any(_is_split(job) for job in jobs)
+    chosen = [job for job in jobs if _is_selected(job, request["selection"], has_splits)]
     sections: dict[str, int] = {}
     for job in jobs:
         section = str(READ["section"](job) or "")
@@ -473,26 +474,33 @@ def answer_selection(request: dict[str, Any], write: Any) -> None:
     write(experiment.key, found)
 
 
-def _is_selected(job: dict[str, Any], selection: dict[str, Any]) -> bool:
-    """Return True if all filters match, as in `setstatus` of Autosubmit 4.1.17.1. None matches every value."""
+def _is_selected(job: dict[str, Any], selection: dict[str, Any], has_splits: bool) -> bool:
+    """Return True if all filters match, as in `setstatus` of Autosubmit 4.1.17.1. None matches every value.
+
+    `has_splits`: a job of the job list has splits. Then a filter by section selects only jobs with splits.
+    """
     names, statuses = selection["names"], selection["statuses"]
     if names is not None and _name(job) not in names:
         return False
     if statuses is not None and _status(job) not in statuses:
         return False
     for wanted in selection["sections"]:
-        if wanted is not None and not any(_has_section(job, *each) for each in wanted):
+        if not any(_has_section(job, has_splits, *each) for each in wanted):
             return False
     chunks = selection["chunks"]
     return chunks is None or any(_is_in_chunks(job, *each) for each in chunks)
 
 
-def _has_section(job: dict[str, Any], section: str | None, splits: list[int] | None) -> bool:
+def _has_section(job: dict[str, Any], has_splits: bool, section: str | None, splits: list[int] | None) -> bool:
     if section is not None and str(READ["section"](job) or "").upper() != section:
         return False
     if splits is None:
-        return True
-    return (_number(_value(job, "splits")) or 0) > 1 and READ["split"](job) in splits
+        return _is_split(job) or not has_splits
+    return _is_split(job) and READ["split"](job) in splits
+
+
+def _is_split(job: dict[str, Any]) -> bool:
+    return (_number(_value(job, "splits")) or 0) > 1
 
 
 def _is_in_chunks(job: dict[str, Any], date: str | None, member: str | None, chunks: list[int] | None) -> bool:
