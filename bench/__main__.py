@@ -28,6 +28,11 @@ QUICK = Effort(
     idle=2,
     shown=20,
     watching=5,
+    messages=100,
+    slow_messages=8,
+    machines=12,
+    accounts=20,
+    watched=200,
 )
 
 

@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-from bench import bulkheads, viewers
+from bench import bulkheads, viewers, workers
 from bench.connections import address
 from bench.fill import RUNS_OF_EACH, expid
 from bench.measure import CONNECTIONS, alternate, requests_per_second
@@ -50,7 +51,8 @@ class Effort:
 
     `calls` of each kind, `seconds` of load, `past` runs, `active` runs, short `commands`, `megabytes` of output,
     `targets` with one connection each, which stay idle for `idle` seconds, `shown` runs on dashboards that are open for
-    `watching` seconds.
+    `watching` seconds. The workers get `messages` for a receiver that answers at once and `slow_messages` for one that
+    needs 1 s; they watch `watched` runs on `machines`, and as many for that many `accounts`.
     """
 
     calls: int = 40
@@ -64,6 +66,11 @@ class Effort:
     watching: float = 20
     targets: int = 300
     idle: int = 10
+    messages: int = 2_000
+    slow_messages: int = 100
+    machines: int = 60
+    accounts: int = 300
+    watched: int = 10_000
 
 
 def new_expid() -> str:
@@ -483,6 +490,55 @@ def _grow(log: Path, is_over: threading.Event) -> None:
             stream.write("one line more\n")
 
 
+def watched_machines(stage: Stage, effort: Effort) -> Result:
+    """Watch many runs on machines of which some are down and some slow, with two workers. Then one is killed."""
+    return _watched("watch", effort.machines, effort.watched)
+
+
+def watched_accounts(stage: Stage, effort: Effort) -> Result:
+    """Watch runs of many accounts: each one is a login of its own."""
+    return _watched("accounts", effort.accounts, effort.watched)
+
+
+def _watched(what: str, machines: int, runs: int) -> Result:
+    got = _workers(what, "--machines", machines, "--runs", runs)
+    delay, later = (workers.p95(got[name]) for name in ("delays", "delays_after_kill"))
+    limit = 2 * workers.INTERVAL
+    where = (
+        f"{machines} accounts" if what == "accounts" else f"{machines} machines, {got['down']} down, {got['slow']} slow"
+    )
+    return Result(
+        f"{runs:,} active runs, {where}, two workers, interval {workers.INTERVAL:g} s: until an end is known, p95",
+        f"{delay:.1f} s; {later:.1f} s with one worker killed, replaced after {got['takeover']:.1f} s",
+        "does not",
+        "",
+        f"<= {limit:g} s",
+        max(delay, later, got["takeover"]) <= limit,
+        [f"{where.capitalize()}: cores used: {got['cores']}; load {got['load']:.1f}."],
+    )
+
+
+def webhooks(stage: Stage, effort: Effort) -> Result:
+    """Deliver many messages to a receiver that answers at once, and some to one that needs 1 s."""
+    got = _workers("webhooks", "--messages", effort.messages, "--slow-messages", effort.slow_messages)
+    slow = got["slow_pace"] * 2000
+    what = f"{effort.messages:,} webhooks to an instant receiver, {effort.slow_messages:,} to one that needs 1 s"
+    return Result(
+        what,
+        f"{got['instant']:.0f} s; {got['slow']:.0f} s, at a pace of {slow:.0f} s for 2,000",
+        "has none",
+        "",
+        "<= 60 s; <= 600 s for 2,000",
+        got["instant"] <= 60 and slow <= 600,
+    )
+
+
+def _workers(*words: object) -> dict[str, Any]:
+    """Return what `python -m bench.workers` has measured."""
+    answer: dict[str, Any] = json.loads(_in_environment(dict(os.environ), "bench.workers", *map(str, words)))
+    return answer
+
+
 CASES: dict[str, Callable[[Stage, Effort], Result]] = {
     "run-ssh": run_ssh,
     "set-job-status": set_job_status_ssh,
@@ -497,5 +553,8 @@ CASES: dict[str, Callable[[Stage, Effort], Result]] = {
     "dashboards": dashboards,
     "log-viewers": log_viewers,
     "jobs": job_list,
+    "machines": watched_machines,
+    "accounts": watched_accounts,
+    "webhooks": webhooks,
 }
 assert PROGRAMS.is_dir()

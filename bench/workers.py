@@ -114,6 +114,17 @@ def messages(count: int, seconds: float) -> float:
         return time.monotonic() - begin
 
 
+def pace_of(name: str) -> float:
+    """Return the seconds per message between the first and the last delivery to a receiver."""
+    from django.db.models import Count, Max, Min
+
+    from runners.models import WebhookDelivery
+
+    rows = WebhookDelivery.objects.filter(webhook__name=name)
+    found = rows.aggregate(first=Min("delivered_at"), last=Max("delivered_at"), count=Count("pk"))
+    return float((found["last"] - found["first"]).total_seconds() / (found["count"] - 1))
+
+
 def machines(folder: Path, count: int, down: int, slow: int) -> tuple[list[Any], list[Any], list[SSHServer]]:
     """Return the configurations of the machines that answer, of those that are down, and the servers."""
     from runners.services.machines.ssh.target import SSHTarget
@@ -204,10 +215,8 @@ def p95(seconds: list[float]) -> float:
 def webhooks(wanted: Namespace, folder: Path, postgres: Postgres) -> dict[str, float]:
     workers = Workers(folder)
     try:
-        return {
-            "instant": messages(wanted.messages, 0),
-            "slow": messages(wanted.slow_messages, 1),
-        }
+        instant, slow = messages(wanted.messages, 0), messages(wanted.slow_messages, 1)
+        return {"instant": instant, "slow": slow, "slow_pace": pace_of("1 s")}
     finally:
         workers.close()
 
