@@ -26,7 +26,7 @@ from tests.support.faults import (
 )
 from tests.support.nodes import Nodes, unless_lost
 from tests.support.postgres import Postgres
-from tests.support.processes import PATIENCE, kill_all, wait_for
+from tests.support.processes import PATIENCE, kill_all, wait_for, with_environment
 from tests.support.servers import AppServer, SSHServer
 from tests.support.webhooks import Receiver
 
@@ -117,6 +117,40 @@ def test_a_launch_whose_node_is_killed_starts_once(
     assert (retried.status, retried.body["pid"]) == (200, found["pid"]), retried.body
     assert account.calls("run") == [["run", EXPID]]
     assert nodes.sql(STATE) == "ACTIVE||1"
+
+
+def test_a_restart_whose_worker_is_killed_in_the_launch_starts_once(
+    nodes: Nodes, make_gate: MakeGate, account: StubAccount
+) -> None:
+    """The worker of the other node finds the run, and must not start it again."""
+    body = body_of(nodes, "SSH") | {"restart": {"on": ["lost"], "attempts": 2}}
+    assert nodes.one.post(COMMAND + "run-experiment", body).status == 200
+    pids = with_environment("AUTOSUBMIT_RUNNERS_KEY", nodes.sql("SELECT key FROM runners_runnerrun"))
+    kill_all([int(nodes.sql("SELECT identity->>'supervisor_pid' FROM runners_runnerrun")), *pids])
+    wait_for(lambda: not run_processes(account), what="the end of the first run")
+    boot = "UPDATE runners_runnerrun SET identity = jsonb_set(identity, '{boot_id}', to_jsonb(repeat('0', 32)))"
+    nodes.sql(boot)  # the machine was rebooted
+    gate, profile = make_gate(), account.home / ".bash_profile"
+    before = profile.read_text()
+    profile.write_text(gate.text + before)
+    try:
+        gate.arm()
+        first = nodes.work("one")
+        gate.wait_held(60)
+        kill_all([first.pid])
+        nodes.work("two")
+        wait_for(lambda: nodes.has_worker("two"), 60, what="the other worker")
+        nodes.sql("UPDATE runners_runnerrun SET restart_at = now() WHERE restart_at IS NOT NULL")  # the lease ends
+    finally:
+        profile.write_text(before)
+        gate.release()
+    wait_for(lambda: len(run_processes(account)) == 1, 60, what="the run")
+    active = "SELECT pid FROM runners_runnerrun WHERE status = 'ACTIVE' AND pid IS NOT NULL"
+    wait_for(lambda: nodes.sql(active) == str(run_processes(account)[0]), 60, what="its identity")
+    assert account.calls("run") == [["run", EXPID]] * 2
+    assert (
+        nodes.sql("SELECT string_agg(coalesce(previous_run, 0)::text, ',' ORDER BY id) FROM runners_runnerrun") == "0,1"
+    )
 
 
 @pytest.mark.parametrize("victim", ["asking", "executing"])

@@ -50,6 +50,7 @@ class Nodes:
                 "RUNNERS_NODE": name,
                 "RUNNERS_WEBHOOK_PRIVATE_TARGETS": "127.0.0.1",
                 "RUNNERS_STATUS_FRESHNESS": "0.2",
+                "RUNNERS_RESTART_DELAY": "0",
                 **wrong_clock(seconds),
             }
             self.servers[name] = make_app(account=account, sshd=sshd, env=env, workers=1)
