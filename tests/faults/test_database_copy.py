@@ -15,8 +15,10 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.postgres import Postgres
-from tests.support.processes import PATIENCE
+from tests.support.processes import PATIENCE, wait_for
 from tests.support.servers import AppServer
+
+pytestmark = pytest.mark.timeout(400)
 
 ROWS = """
 import datetime
@@ -71,11 +73,15 @@ class Target:
     def sql(self, statement: str) -> str:
         return str(self._postgres.sql(statement, self.name))
 
-    def command(self, *argv: str) -> subprocess.CompletedProcess[str]:
+    @property
+    def environment(self) -> dict[str, str]:
         env = {"PATH": "/usr/bin:/bin", "SECRET_KEY": "of the test run, signs nothing of value"}
+        return env | {"DATABASE_URL": self.url, "RUNNERS_NODE": "here"}
+
+    def command(self, *argv: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *argv],
-            env=env | {"DATABASE_URL": self.url, "RUNNERS_NODE": "here"},
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -216,3 +222,24 @@ def test_a_source_that_is_no_database_is_refused(tmp_path: Path, target: Target)
     target.refuses(tmp_path / "other", "not a database of this service")
     done = target.command("copy_database", "--from", "postgres://localhost/x")
     assert "Only SQLite databases can be copied" in done.stderr
+
+
+def test_a_copy_that_is_killed_leaves_nothing(old: Path, target: Target) -> None:
+    argv = [sys.executable, str(ROOT / "manage.py"), "copy_database", "--from", f"sqlite:///{old}"]
+    target.sql(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); RETURN NEW; END'"
+    )
+    target.sql("CREATE TRIGGER wait BEFORE INSERT ON runners_runnerrun FOR EACH ROW EXECUTE FUNCTION wait()")
+    copying = subprocess.Popen(argv, env=target.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%runnerrun%' AND datname = current_database()"
+    try:
+        wait_for(lambda: target.sql(waits) == "1", 60, what="the copy of the runs")
+        assert "is in use" in target.copy(old).stderr  # a second copy at the same time
+    finally:
+        copying.kill()
+        copying.wait()
+    target.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%'")
+    target.is_empty()
+    target.sql("DROP TRIGGER wait ON runners_runnerrun")
+    done = target.copy(old)
+    assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from tests.support.processes import PATIENCE, wait_for
 from tests.support.requirements import need
 from tests.support.site import Machine, Site, site
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.faults]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.faults]
 OPERATIONS = ROOT / "docs" / "operations"
 POSTGRESQL = OPERATIONS / "postgresql.md"
 NODES = OPERATIONS / "nodes.md"
@@ -467,8 +467,8 @@ def test_a_key_has_leaked(service: Service) -> None:
     machines.follow(DISASTERS, "A key has leaked", between={2: copy})
     assert leaked not in machines["login"]("cat ~ana/.ssh/authorized_keys")
     experiment(machines["login"], "ana", "k000", 600)
-    service.run("k000", "THERE")
-    assert service.status("f001")["reachable"] is True
+    wait_for(lambda: service.command("run-experiment", "k000", "THERE")[0] == 200, 60, what="the new key", interval=1)
+    wait_for(lambda: service.status("f001")["reachable"], 60, what="a look with the new key", interval=1)
 
 
 def test_a_clock_is_wrong(service: Service) -> None:

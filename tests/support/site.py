@@ -72,7 +72,7 @@ class Machine:
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env, check=False,
-                timeout=100 * PATIENCE,
+                timeout=200 * PATIENCE,
             )  # fmt: skip
             output.seek(0)
             return subprocess.CompletedProcess(argv, done.returncode, output.read())
@@ -97,13 +97,13 @@ class Machine:
     def fill_disk(self) -> None:
         """Leave no space on its disk."""
         self(
-            f"used=$(df --output=used --block-size=1K {self._folder} | tail -n 1)\n"
-            f"mount -o remount,size=$((used + 64))k {self._folder}\n"
+            "used=$(df --output=used --block-size=1K /opt/disk | tail -n 1)\n"
+            "mount -o remount,size=$((used + 64))k /opt/disk\n"
             "dd if=/dev/zero of=/var/filler bs=1k 2>/dev/null || true"
         )
 
     def grow_disk(self) -> None:
-        self(f"mount -o remount,size=2g {self._folder}; rm -f /var/filler")
+        self("mount -o remount,size=2g /opt/disk; rm -f /var/filler")
 
     def unplug(self) -> None:
         """Take it off the network: nothing that is sent to it is answered."""
