@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -12,12 +10,13 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
+from bench.measure import requests_per_second
 from bench.stage import COMMANDS, Stage
 from tests.support.servers import AppServer, SSHServer
 
 THINKING = 1.0  # seconds between an answer and the next request of one user
 PAUSE = 0.1  # seconds between two requests of the others
-THREADS = 8  # of each server process, as documented
+STATUS_CONNECTIONS = 128
 
 
 @contextmanager
@@ -33,27 +32,14 @@ def frozen(machine: SSHServer) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def silent(machine: SSHServer) -> Iterator[None]:
-    """A listener accepts connections and never answers."""
-    machine.stop()
-    with socket.create_server(("127.0.0.1", machine.port), backlog=512):
-        yield
-    machine.start()
-
-
-@contextmanager
-def refusing(machine: SSHServer) -> Iterator[None]:
-    """Nothing listens: connections are refused."""
-    machine.stop()
-    yield
-    machine.start()
-
-
 @dataclass
 class Noticed:
-    """The seconds of each answer to others, by request; and the number of answers to the users, by HTTP status."""
+    """What others notice, in seconds: the p95 of a status, and each other answer, by request.
 
+    `answers`: the number of answers to the users of the machine, by HTTP status.
+    """
+
+    status: float = 0.0
     seconds: dict[str, list[float]] = field(default_factory=dict)
     answers: dict[int, int] = field(default_factory=dict)
     refused: int = 0  # LOCAL runs
@@ -64,9 +50,12 @@ class Noticed:
 
 
 def notice(
-    stage: Stage, server: AppServer, machine: SSHServer, fault: Callable[[SSHServer], Any], users: int, seconds: float
+    stage: Stage, server: AppServer, machine: SSHServer, fault: Callable[[SSHServer], Any], users: int, seconds: int
 ) -> Noticed:
-    """Measure the others' requests while `users` people request run, status, set-job-status, check and log."""
+    """Measure the others' requests while `users` people request run, status, set-job-status, check and log.
+
+    The others are STATUS_CONNECTIONS that poll a status without a pause, and two clients with pages and LOCAL runs.
+    """
     stage.run_seconds(600)
     noticed = Noticed()
     is_over = Event()
@@ -104,17 +93,25 @@ def notice(
             noticed.seconds.setdefault(what, []).append(reply.seconds)
             is_over.wait(PAUSE)
 
-    with fault(machine), ThreadPoolExecutor(users + 3) as pool:
+    with fault(machine), ThreadPoolExecutor(users + 2) as pool:
         done = [pool.submit(press, user) for user in range(users)]
         done += [
-            pool.submit(ask, "status", "POST", COMMANDS + "get-runner-run-status", lambda: {"expid": "w000"}),
             pool.submit(ask, "page", "GET", "/login", lambda: None),
             pool.submit(
                 ask, "LOCAL run", "POST", COMMANDS + "run-experiment", lambda: {"expid": f"l{next(names):04x}", **local}
             ),
         ]
         try:
-            time.sleep(seconds)
+            polled = requests_per_second(
+                stage.folder,
+                server.port,
+                COMMANDS + "get-runner-run-status",
+                '{"expid": "w000"}',
+                seconds=seconds,
+                headers=stage.headers(person=-1),
+                connections=STATUS_CONNECTIONS,
+            )
+            noticed.status = polled.p95
         finally:
             is_over.set()
         for future in done:

@@ -23,9 +23,8 @@ from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.measure import find_wrk
+from bench.measure import cpu_seconds, find_wrk
 from bench.report import machine
-from bench.viewers import cpu_seconds
 from tests.support.processes import descendants, end, free_port, is_listening, start, wait_for
 from tests.support.servers import ROOT, AppServer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import random
 import statistics
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.measure import cpu_seconds
 from tests.compat.client import Client
 from tests.support.servers import AppServer
 
@@ -70,15 +70,6 @@ def sessions(server: AppServer, count: int) -> list[str]:
     output = server.manage("shell", "-c", SESSIONS % (PEOPLE, count))
     keys: list[str] = json.loads(output.strip().splitlines()[-1])
     return keys
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """Return the CPU seconds of processes and their ended children so far, user and system."""
-    total = 0
-    for pid in pids:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += sum(map(int, words[11:15]))
-    return total / os.sysconf("SC_CLK_TCK")
 
 
 def measure(

@@ -229,7 +229,9 @@ class RunnerProfile(models.Model):
         """
         if user.is_active and user.is_superuser:
             return True
-        groups = {group.pk for group in getattr(self, field).all()} or {group.pk for group in self.run_groups.all()}
+        groups = {group.pk for group in getattr(self, field).all()}
+        if not groups and field != "run_groups":
+            groups = {group.pk for group in self.run_groups.all()}
         return not groups or bool(groups & (groups_of(user) if own is None else own))
 
     @classmethod

@@ -35,6 +35,9 @@ class TokenScope(models.TextChoices):
     MANAGE = "manage", "manage: run, and declaring runs ended whose machine is gone for good"
 
 
+_RANKS = {scope: rank for rank, scope in enumerate(TokenScope.values)}
+
+
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
     def with_digest(self, digest: str) -> ApiToken | None:
         """Return the token with this hash, and its user, or None.
@@ -91,8 +94,7 @@ class ApiToken(models.Model):
         return row, text
 
     def allows(self, scope: str) -> bool:
-        order = TokenScope.values
-        return order.index(self.scope) >= order.index(scope)
+        return _RANKS[self.scope] >= _RANKS[scope]
 
 
 class SignInAttempts(models.Model):

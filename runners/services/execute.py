@@ -90,6 +90,7 @@ def preview(
 
 
 def _prepare(command: OneShotCommand, expid: str, config: RunnerConfig, audit: AuditRecord) -> None:
+    audit.profile_id = config.profile_id
     if command.needs_idle:
         begin(audit)
         get_runner(config).admit()

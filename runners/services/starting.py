@@ -68,7 +68,7 @@ def run_experiment(
     """
     params = params or {}
     argv = RUN_EXPERIMENT.argv(expid, params)
-    audit.argv = argv
+    audit.argv, audit.profile_id = argv, config.profile_id
     maintenance.require_none(config)
     _require_no_cancel(expid, config.installation)
     _require_not_renamed(expid, config)

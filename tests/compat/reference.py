@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from tests.support.paths import ROOT
-from tests.support.processes import PATIENCE, end, free_port, is_listening, start, wait_for
+from tests.support.processes import PATIENCE, descendants, end, free_port, is_listening, start, wait_for
 
 REFERENCE_VENV = ROOT / ".tools" / "autosubmit-api"  # made by tools/autosubmit-api-venv
 JWT_SECRET = "of the test run, signs nothing of value; 32 bytes and more"
@@ -97,6 +97,11 @@ class ReferenceServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def worker_pids(self) -> list[int]:
+        assert self._process
+        return list(descendants(self._process.pid))
 
     def stop(self) -> None:
         if self._process:

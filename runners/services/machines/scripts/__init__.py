@@ -66,7 +66,7 @@ _INCLUDE = re.compile(r"\. ([a-z_]+)\.sh")
 _PLACEHOLDER = re.compile(r"@([A-Za-z_]+)@")
 # Two threads that parse at once may get a SystemError (AST constructor recursion depth mismatch) in CPython 3.11.
 _PARSING = threading.Lock()
-_UNSAFE = re.compile(rb"[^A-Za-z0-9_./,:+@-]")
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./,:+@-")
 
 
 class Shell(str):
@@ -152,7 +152,13 @@ def encoded(script: str) -> bytes:
 
     Any other shell or interpreter that reads this word, or a part of it, can only report an error.
     """
-    return _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], f"{script}\n{END}".encode())
+    data = f"{script}\n{END}".encode()
+    unsafe = set(data) - _SAFE
+    # Few different bytes are unsafe, so this takes a tenth of the time of one replacement per byte. The backslash comes
+    # first: the escapes themselves contain it.
+    for byte in sorted(unsafe, key=lambda each: each != ord("\\")):
+        data = data.replace(bytes([byte]), b"\\x%02x" % byte)
+    return data
 
 
 def bootstrap(length: int, *, marker: str, login: bool, timeout: float | None) -> list[str]:
