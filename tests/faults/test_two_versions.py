@@ -1,10 +1,12 @@
 """Servers and workers of the last release and of this version share one PostgreSQL database, as during an upgrade.
 
-The last release is the newest tag `v*` before this version. Versions before 0.9.0 have no tags.
+The last release is the newest tag `v*` before this version. Versions before 0.9.0 have no tags. LAST_RELEASE names
+another commit.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
@@ -22,8 +24,20 @@ from tests.support.processes import end, kill_all, start, wait_for
 from tests.support.servers import ROOT, AppServer, SSHServer
 from tests.support.webhooks import Receiver
 
+pytestmark = pytest.mark.timeout(300)  # four processes with two versions of the code start first
 VERSION_0_3_0 = "fd221891e05ff7df2e4676e95898418335f3122f"
 SET = {"final_status": "COMPLETED", "job_names_list": [f"{EXPID}_SIM"]}
+NEXT_RELEASE = """
+DO $$ DECLARE name text; BEGIN
+  FOR name IN SELECT tablename FROM pg_tables WHERE tablename LIKE 'runners%' OR tablename LIKE 'profiles%' LOOP
+    EXECUTE format('ALTER TABLE %I ADD COLUMN next_release integer NOT NULL DEFAULT 1', name);
+    EXECUTE format('CREATE INDEX ON %I (next_release)', name);
+  END LOOP;
+END $$;
+CREATE TABLE runners_nextrelease (id bigint PRIMARY KEY, run_id bigint REFERENCES runners_runnerrun);
+INSERT INTO django_migrations (app, name, applied)
+  VALUES ('runners', '9999_next_release', now()), ('profiles', '9999_next_release', now());
+"""
 SESSION = """
 from django.contrib.auth import get_user_model, SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
@@ -45,7 +59,11 @@ def git(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def last_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkout of the last release. It runs with the packages of this version."""
-    commit = git("describe", "--tags", "--match=v*", "--abbrev=0", "HEAD^") or VERSION_0_3_0
+    commit = (
+        os.environ.get("LAST_RELEASE")
+        or git("describe", "--tags", "--match=v*", "--abbrev=0", "HEAD^")
+        or VERSION_0_3_0
+    )
     if not git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
         pytest.skip(f"the history of the repository does not contain {commit}")
     folder = tmp_path_factory.mktemp("last-release")
@@ -58,7 +76,10 @@ def last_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def database(postgres: Postgres) -> str:
-    return postgres.create(f"versions_{secrets.token_hex(4)}", template="template_of_tests").rpartition("/")[2]
+    """Return a database with a migration of the next release, too: it adds a column to each table, and a table."""
+    name = postgres.create(f"versions_{secrets.token_hex(4)}", template="template_of_tests").rpartition("/")[2]
+    postgres.sql(NEXT_RELEASE, name)
+    return name
 
 
 @pytest.fixture
