@@ -7,6 +7,9 @@ of them, deep cursors) and from the form of the list of runs. Needs a server's e
 
 A superuser asks every address. The API and the pages are also asked by a person who does not see all runs.
 
+With `--plans`, the plans count instead of times: no statement may read a big table from beginning to end, because
+no index serves it. This needs some ten thousand rows only. `tests/faults/test_walk.py` does it, with `--few` addresses.
+
 On a loaded machine the times say little. With `--cpu`, the processor time of this process and of its PostgreSQL backend
 counts instead: it is about the time of the answer on a quiet machine that has the table in memory. PostgreSQL must then
 run on this machine.
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import os
 import re
 import sys
@@ -35,7 +39,8 @@ SLOW = 0.2  # seconds
 ROUNDS = 3
 CONTROL = "/v4/runners/runs?page_size=1"
 ABSENT = "nothinglikethis"
-PAIRED = 4  # values of a parameter that are combined with those of the others
+BIG = re.compile(r"runners_(runnerrun|auditrecord|operation|webhookdelivery|mail)\b")
+MOST_QUERIES = 130  # of one answer
 # Addresses that end the session, or answer with a whole document that does not depend on rows.
 LEFT_OUT = re.compile(r"^/(logout|admin/logout|docs|openapi\.)")
 
@@ -82,11 +87,13 @@ HEAD = "         ms     SQL     CPU   DBCPU SQL#    bytes  who    address"
 class Walker:
     """Asks addresses in this process, and records what each statement costs."""
 
-    def __init__(self, *, by_cpu: bool = False) -> None:
+    def __init__(self, *, by_cpu: bool = False, by_plan: bool = False) -> None:
         from django.contrib.auth.models import User
         from django.test import Client
 
         self._by_cpu = by_cpu
+        self._by_plan = by_plan
+        self._explained: set[str] = set()
         self._prepared: Any = None
 
         people = User.objects.filter(is_active=True)
@@ -114,6 +121,8 @@ class Walker:
         with connection.cursor() as cursor:
             # One backend does all of the work, so that its processor time is that of the statement.
             cursor.execute("SET max_parallel_workers_per_gather = 0")
+            if self._by_plan:  # then a sequential scan means that no index can be used
+                cursor.execute("SET enable_seqscan = off")
         self._prepared = connection.connection
 
     def _database_cpu(self) -> float:
@@ -160,6 +169,28 @@ class Walker:
                 break
             best = min(best, self.ask(address), key=self.cost)
         return best
+
+    def mistakes(self, answer: Answer) -> Iterator[str]:
+        """Yield what is wrong with the statements of an answer. Each different statement is explained once."""
+        from django.db import connection
+
+        if len(answer.queries) > MOST_QUERIES:
+            yield f"{len(answer.queries)} queries"
+        for _, sql, params in answer.queries:
+            is_read = sql.lstrip("(").startswith(("SELECT", "WITH")) and BIG.search(sql)
+            if not is_read or sql in self._explained:
+                continue
+            self._explained.add(sql)
+            with connection.cursor() as cursor:
+                cursor.execute(f"EXPLAIN {sql}", params)
+                plan = [line for (line,) in cursor.fetchall()]
+            # One that is limited ends after the first rows: it counts what most rows have.
+            scans = [
+                line.strip()
+                for above, line in itertools.pairwise(plan)
+                if "Seq Scan" in line and BIG.search(line) and "Limit" not in above
+            ]
+            yield from (f"{scan}: {sql}" for scan in scans)
 
 
 def forget_caches() -> None:
@@ -260,12 +291,22 @@ class Samples:
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-def addresses(walker: Walker, samples: Samples) -> list[Address]:
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How many addresses: `choices` of a filter, and `paired` values of a parameter that are combined with others."""
+
+    choices: int = 1000
+    paired: int = 4
+
+
+FEW = Extent(choices=1, paired=1)
+
+
+def addresses(walker: Walker, samples: Samples, extent: Extent = Extent()) -> list[Address]:
     """Return all addresses, each once."""
-    root: list[str] = [*admin_addresses(walker.people["root"]), *path_addresses(samples), *api_lists(samples)]
-    root += list(run_list_pages(samples))
-    root += list(history_pages(samples))
-    both = [path for path in root if not path.startswith("/admin")]
+    root: list[str] = [*admin_addresses(walker.people["root"], extent), *path_addresses(samples)]
+    root += [*api_lists(samples, extent), *run_list_pages(samples, extent), *history_pages(samples, extent)]
+    both = [path for path in root if not path.startswith("/admin") and (extent.paired > 1 or "&" not in path)]
     found = [*map(Address, root), *(Address(path, "person") for path in both)]
     return list(dict.fromkeys(each for each in found if not LEFT_OUT.match(each.path)))
 
@@ -277,7 +318,7 @@ def with_query(path: str, query: Mapping[str, object]) -> str:
 # Django's admin.
 
 
-def admin_addresses(user: Any) -> Iterator[str]:
+def admin_addresses(user: Any, extent: Extent) -> Iterator[str]:
     from django.contrib import admin
     from django.test import RequestFactory
     from django.urls import reverse
@@ -288,7 +329,7 @@ def admin_addresses(user: Any) -> Iterator[str]:
     for label in sorted({model._meta.app_label for model in admin.site._registry}):
         yield reverse("admin:app_list", args=[label])
     for model, model_admin in admin.site._registry.items():
-        yield from changelist_addresses(model, model_admin, user)
+        yield from changelist_addresses(model, model_admin, user, extent)
         yield from row_addresses(model, model_admin)
         for name in model_admin.autocomplete_fields:
             query = {"app_label": model._meta.app_label, "model_name": model._meta.model_name, "field_name": name}
@@ -296,7 +337,7 @@ def admin_addresses(user: Any) -> Iterator[str]:
                 yield with_query(reverse("admin:autocomplete"), {**query, "term": term})
 
 
-def changelist_addresses(model: Any, model_admin: Any, user: Any) -> Iterator[str]:
+def changelist_addresses(model: Any, model_admin: Any, user: Any, extent: Extent) -> Iterator[str]:
     from django.contrib.admin import ShowFacets
     from django.test import RequestFactory
     from django.urls import reverse
@@ -310,19 +351,20 @@ def changelist_addresses(model: Any, model_admin: Any, user: Any) -> Iterator[st
     for spec in changelist.filter_specs:
         links = [choice["query_string"] for choice in spec.choices(changelist)]
         links = list(dict.fromkeys(link.lstrip("?") for link in links if link.strip("?")))
-        yield from (f"{path}?{link}" for link in links)
-        queries.append(links[:: max(1, len(links) // PAIRED)])
+        yield from (f"{path}?{link}" for link in links[: extent.choices])
+        queries.append(links[:: max(1, len(links) // extent.paired)][: extent.paired + 1])
     for one, other in itertools.combinations(queries, 2):
         yield from (f"{path}?{first}&{second}" for first, second in itertools.product(one, other))
     numbers = [number for number, name in enumerate(changelist.list_display) if name != "action_checkbox"]
     orders = [f"o={sign}{number}" for number in numbers for sign in ("", "-")]
     words = list(searches(model, model_admin))
+    words = words if extent.choices > len(words) else words[-extent.choices :] + words[:: len(words) // 3]
     for query in (*orders, *(f"q={quote(word)}" for word in words)):
         yield f"{path}?{query}"
     filters = [links[-1] for links in queries if links]
-    for word, link in itertools.product(words[:3] + words[-1:], filters):
+    for word, link in itertools.product(words[:3] + words[-1:], filters[: extent.choices]):
         yield f"{path}?q={quote(word)}&{link}"
-    for order, link in itertools.product(orders, filters):
+    for order, link in itertools.product(orders, filters[: extent.choices]):
         yield f"{path}?{order}&{link}"
     pages = changelist.paginator.num_pages
     yield from (f"{path}?p={page}" for page in sorted({2, pages // 2, pages}) if 1 < page <= pages)
@@ -399,7 +441,7 @@ def routes(patterns: Iterable[Any], begin: str) -> Iterator[str]:
             yield begin + text
 
 
-def api_lists(samples: Samples) -> Iterator[str]:
+def api_lists(samples: Samples, extent: Extent) -> Iterator[str]:
     """Yield each value of each query parameter of the OpenAPI document, and pairs of them, and deep cursors."""
     from drf_spectacular.generators import SchemaGenerator
 
@@ -417,7 +459,8 @@ def api_lists(samples: Samples) -> Iterator[str]:
             given = {each["name"]: values_of(each, samples) for each in parameters}
             if "cursor" in given:
                 given["cursor"] = [cursor_of(samples.runs[1]), cursor_of(samples.runs[2] + 1)]
-            yield from combinations(filled, given)
+            is_list = "cursor" in given  # others ask one experiment, run or operation
+            yield from combinations(filled, given if is_list else {}, extent)
 
 
 def values_of(parameter: Mapping[str, Any], samples: Samples) -> list[str]:
@@ -431,15 +474,15 @@ def values_of(parameter: Mapping[str, Any], samples: Samples) -> list[str]:
     return [str(schema.get("minimum", 1))] if schema.get("type") == "integer" else [ABSENT]
 
 
-def combinations(path: str, given: Mapping[str, list[str]]) -> Iterator[str]:
+def combinations(path: str, given: Mapping[str, list[str]], extent: Extent) -> Iterator[str]:
     """Yield each value alone, and each pair of two parameters with the first, second and last values."""
     yield from (with_query(path, {name: value}) for name, values in given.items() for value in values)
-    few = {name: [*values[: PAIRED - 1], values[-1]] for name, values in given.items() if values}
+    few = {name: [*values[: extent.paired - 1], values[-1]] for name, values in given.items() if values}
     for (one, first), (other, second) in itertools.combinations(few.items(), 2):
         yield from (with_query(path, {one: a, other: b}) for a, b in itertools.product(first, second))
 
 
-def run_list_pages(samples: Samples) -> Iterator[str]:
+def run_list_pages(samples: Samples, extent: Extent) -> Iterator[str]:
     """Yield the list of runs with each filter, order, search and page, and pairs of them, whole and as a fragment."""
     from runners.pages.run_filters import RunFilterForm
 
@@ -448,16 +491,16 @@ def run_list_pages(samples: Samples) -> Iterator[str]:
         choices = [str(value) for value, _ in getattr(item, "choices", []) if value]
         given[name] = choices or samples.values[name]
     yield "/runs?mine=0"
-    yield from combinations("/runs", given)
+    yield from combinations("/runs", given, extent)
     for path in ("/", "/runs/list"):
         yield from (f"{path}?mine={value}" for value in given["mine"])
 
 
-def history_pages(samples: Samples) -> Iterator[str]:
+def history_pages(samples: Samples, extent: Extent) -> Iterator[str]:
     from runners.pages.views.history import GROUPINGS, SPANS
 
     given = {"by": list(GROUPINGS), "days": list(SPANS), "expid": samples.values["expid"]}
-    yield from combinations("/history", given)
+    yield from combinations("/history", given, extent)
 
 
 # --- report -----------------------------------------------------------------------------------------------------------
@@ -477,6 +520,19 @@ def explain(answer: Answer) -> str:
         return text + "\n".join(f"    {line}" for (line,) in cursor.fetchall())
 
 
+def check(walker: Walker, found: list[Address]) -> int:
+    """Ask each address once. Print those with status 500 or 503, a plan without an index, or too many queries."""
+    wrong = 0
+    for address in found:
+        answer = walker.ask(address)
+        mistakes = [f"status {answer.status}"] if answer.status in (500, 503) else []
+        mistakes += walker.mistakes(answer)
+        wrong += bool(mistakes)
+        sys.stdout.write("".join(f"{address.who} {address.path}\n    {mistake}\n" for mistake in mistakes))
+    sys.stdout.write(f"{len(found)} addresses asked, {wrong} of them wrong\n")
+    return int(bool(wrong or not found))
+
+
 def main(arguments: list[str] | None = None) -> int:
     from runners.models import AuditRecord, RunnerRun
 
@@ -485,18 +541,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slow", type=int, default=int(1000 * SLOW), metavar="MS", help="print those above")
     parser.add_argument("--explain", action="store_true", help="print the plan of the slowest statement of each")
     parser.add_argument("--list", action="store_true", help="print the addresses, and ask none")
+    parser.add_argument("--plans", action="store_true", help="check plans and numbers of queries instead of times")
+    parser.add_argument("--few", action="store_true", help="fewer values of each filter")
     parser.add_argument("--cpu", action="store_true", help="count processor time, for a loaded machine")
     options = parser.parse_args(arguments)
     slow = options.slow / 1000
+    logging.disable(logging.CRITICAL)  # an address that answers 404 or 502 is no mistake here
     say = sys.stdout.write
     with no_machines():
-        walker, samples = Walker(by_cpu=options.cpu), Samples.load()
-        found = addresses(walker, samples)
+        walker, samples = Walker(by_cpu=options.cpu, by_plan=options.plans), Samples.load()
+        found = addresses(walker, samples, FEW if options.few else Extent())
         if options.only:
             found = [each for each in found if options.only.search(f"{each.who} {each.path}")]
         if options.list:
             say("".join(f"{each.who:6} {each.path}\n" for each in found))
             return 0
+        if options.plans:
+            return check(walker, found)
         control = [walker.ask(Address(CONTROL)) for _ in range(20)]
         start, answers = time.monotonic(), []
         for address in found:

@@ -50,7 +50,7 @@ class RunnerProfileAdmin(ProfileAdmin):
     list_filter = ("enabled", "runner_type", "module_loader_type")
     search_fields = ("name", "description", "modules", "ssh_host", "ssh_user")
     search_help_text = "Name, description, modules, SSH host or user"
-    list_per_page = 25  # what each profile still needs takes three queries and the files of the service
+    list_per_page = list_max_show_all = 25  # each needs three queries and reads files: what it still needs
     actions = ("duplicate", "export", "enable", "disable")
     form = ProfileForm
     fieldsets = (

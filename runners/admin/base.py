@@ -12,12 +12,13 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from runners.admin.search import IndexedSearch
 from runners.models import RunnerRun
-from runners.services.bounded_queries import first_values
+from runners.services.bounded_queries import first_values, numbers_between
 from runners.templatetags import formatting
 from runners.templatetags.formatting import local_time
 
@@ -103,6 +104,17 @@ class DateFilter(admin.DateFieldListFilter):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.title = "date"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        """Begin the list where rows of this time are. Otherwise the database walks all rows in front of them."""
+        rows = super().queryset(request, queryset)
+        after, before = (
+            parse_datetime(str(self.used_parameters.get(f"{self.field_path}__{lookup}", "")))
+            for lookup in ("gte", "lt")
+        )
+        if rows is None or not all(each is None or each.tzinfo for each in (after, before)):
+            return rows
+        return rows.filter(numbers_between(rows, after, before))
 
 
 class ChoiceFilter(admin.SimpleListFilter):

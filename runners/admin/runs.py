@@ -62,7 +62,11 @@ class StatusFilter(ChoiceFilter):
 class ReasonFilter(ChoiceFilter):
     title = "reason"
     parameter_name = "reason"
-    meanings = {reason.value: (reason.value.replace("_", " "), Q(reason=reason.value)) for reason in RunReason}
+    meanings = {
+        # With the status, a contradiction to the filter of the status costs nothing.
+        reason.value: (reason.value.replace("_", " "), Q(reason=reason.value, status=RunStatus.TERMINATED))
+        for reason in RunReason
+    }
 
 
 class StopForm(forms.Form):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet
 from django.db import OperationalError, connection, transaction
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 
+# Numbers follow the order of insertion, but `created` may be from the clock of the process that inserts. This is how
+# much the two orders can differ (a database that makes writers wait, clocks of several servers).
+ORDER_SLACK = timedelta(minutes=10)
+FIRST_MOMENT, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 STEPS = 10_000  # instructions of SQLite between two looks at the clock
 QUERY_CANCELED = "57014"  # PostgreSQL's code of a statement that has exceeded its limit
 
@@ -95,3 +100,21 @@ def first_values(model: type[Model], name: str, most: int) -> list[str]:
             [most],
         )
         return [value for (value,) in cursor.fetchall()]
+
+
+def numbers_between(rows: QuerySet[Any], after: datetime | None, before: datetime | None) -> Q:
+    """Return a condition on the number of rows that were created at `after` or later, and before `before`.
+
+    It is wider by ORDER_SLACK, so `created` has to be compared, too. It lets a list in the order of the numbers begin
+    where these rows are: two seeks in the index of `created`.
+    """
+    condition = Q()
+    by_time = rows.model._default_manager.order_by("-created").values_list("pk", flat=True)
+    if after:
+        surely = max(after, FIRST_MOMENT + ORDER_SLACK) - ORDER_SLACK
+        condition &= Q(pk__gt=by_time.filter(created__lt=surely).first() or 0)
+    if before:
+        surely = min(before, LAST_MOMENT - ORDER_SLACK) + ORDER_SLACK
+        later = by_time.reverse().filter(created__gt=surely).first()
+        condition &= Q(pk__lt=later) if later else Q()
+    return condition

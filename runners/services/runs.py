@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db import connection
@@ -15,12 +15,10 @@ from runners.exceptions import NotRunning, RunNotFound, StillReachable
 from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import access, experiment_descriptions, interrupted, lifecycle, lookup, probing
 from runners.services.audit import begin
+from runners.services.bounded_queries import numbers_between
 from runners.services.lookup import Scope
 from runners.services.machines.probe import Probe
 
-# Run numbers follow the order of insertion, but `created` is from the clock of the process that inserts. This is how
-# much the two orders can differ (a database that makes writers wait, clocks of several servers).
-ORDER_SLACK = timedelta(minutes=10)
 NUMBER = re.compile(r"[0-9]{1,18}")
 EXPID_LENGTH = 16
 START_OF_EXPID = re.compile(rf"[a-z0-9]{{1,{EXPID_LENGTH}}}")
@@ -37,7 +35,6 @@ SORTS = {
     "person": ("started_by", "-id"),
     "-person": ("-started_by", "id"),
 }
-FIRST_MOMENT, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 def find(
@@ -91,16 +88,12 @@ def find(
         runs = runs.filter(log_too_large=log_too_large)
     if reachable is not None:
         runs = runs.filter(status=RunStatus.ACTIVE, reachable=reachable)
-    by_time = RunnerRun.objects.order_by("-created").values_list("id", flat=True)
     if created_after:
-        surely = max(created_after, FIRST_MOMENT + ORDER_SLACK) - ORDER_SLACK
-        earlier = by_time.filter(created__lt=surely).first()
-        runs = runs.filter(moment__gte=created_after, id__gt=earlier or 0)
+        runs = runs.filter(moment__gte=created_after)
     if created_before:
-        surely = min(created_before, LAST_MOMENT - ORDER_SLACK) + ORDER_SLACK
-        later = by_time.reverse().filter(created__gt=surely).first()
         runs = runs.filter(moment__lt=created_before)
-        runs = runs.filter(id__lt=later) if later else runs
+    if created_after or created_before:
+        runs = runs.filter(numbers_between(runs, created_after, created_before))
     if beyond is not None:
         runs = runs.filter(id__gt=beyond) if oldest_first else runs.filter(id__lt=beyond)
     if sort:
