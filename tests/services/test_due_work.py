@@ -61,8 +61,8 @@ def test_retention_is_due_once_a_day_and_only_if_it_is_wanted(settings: Any) -> 
 def test_a_command_for_a_node_is_executed_once_and_only_with_its_signature(settings: Any) -> None:
     settings.RUNNERS_NODE = "n1"
     request = {"config": saved_run().config, "script": "echo done", "timeout": 20}
-    signed = nodes._signed(request | {"stdin": "", "login": False, "until": ""})
-    command = NodeCommand.objects.create(node="n1", request=signed)
+    command = nodes.insert("n1", request | {"stdin": "", "login": False, "until": ""})
+    signed = command.request
     assert Work("node", (str(command.pk),), "node-n1") in due.find()
     due.perform(Work("node", (str(command.pk),)), Silent())
     first = NodeCommand.objects.get().answer
@@ -72,9 +72,10 @@ def test_a_command_for_a_node_is_executed_once_and_only_with_its_signature(setti
     NodeCommand.objects.update(begun=None, answer="", request=signed[:-1] + ("A" if signed[-1] != "A" else "B"))
     due.perform(Work("node", (str(command.pk),)), Silent())
     assert NodeCommand.objects.get().answer == ""
-    NodeCommand.objects.update(begun=None, request=signed, node="n2")
+    command = nodes.insert("n1", request | {"stdin": "", "login": False, "until": ""})
+    NodeCommand.objects.filter(pk=command.pk).update(node="n2")
     due.perform(Work("node", (str(command.pk),)), Silent())
-    assert NodeCommand.objects.get().begun is None
+    assert NodeCommand.objects.get(pk=command.pk).begun is None
 
 
 def test_an_error_on_the_other_node_keeps_its_kind_and_its_facts(settings: Any, tmp_path: Path) -> None:
@@ -82,8 +83,8 @@ def test_an_error_on_the_other_node_keeps_its_kind_and_its_facts(settings: Any, 
     (tmp_path / "file").touch()
     config = saved_run().config | {"RUN_DIRECTORY": str(tmp_path / "file")}
     request = {"config": config, "script": "echo done", "timeout": 20, "stdin": "", "login": False, "until": ""}
-    command = NodeCommand.objects.create(node="n1", request=nodes._signed(request))
+    command = nodes.insert("n1", request)
     nodes.execute(command.pk)
     with pytest.raises(RunDirectoryUnusable, match="Nothing was started") as raised:
-        nodes._result(signing.loads(NodeCommand.objects.get().answer, salt=nodes.SALT))
+        nodes._result(signing.loads(NodeCommand.objects.get().answer, salt=nodes._salt("answer", command)))
     assert raised.value.facts["exit_code"] == scripts.NO_RUN_DIRECTORY
