@@ -16,7 +16,7 @@ from soak.load import Attempt, Records
 from soak.site import FRESHNESS, Message
 
 SLACK = 2.0  # seconds between an end of a command and the time when its directory and the journal's observer show it
-LOST_DATABASE = re.compile(r"^django\.db\.utils\.(OperationalError|InterfaceError): ", re.MULTILINE)
+LOST_DATABASE = re.compile(r"OperationalError|InterfaceError|server closed the connection unexpectedly")
 TRACEBACK = "Traceback (most recent call last)"
 ENTRY = r"^(?=\[?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)"
 END_EVENTS = ("run.completed", "run.terminated", "run.never_started")

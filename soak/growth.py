@@ -15,7 +15,7 @@ import psycopg
 from soak.site import Site
 
 INTERVAL = 5.0  # seconds
-WARM_UP = 180.0  # seconds of a process that are not judged
+WARM_UP = 600.0  # seconds of a process that are not judged: imports, pools and caches fill
 SHORTEST = 300.0  # seconds after the warm-up without which nothing is judged
 MOST_GROWTH = 0.08  # of the memory, over the time that is judged
 MOST_MORE = 8.0  # MB that are allowed in any case
