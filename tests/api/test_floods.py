@@ -8,8 +8,9 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -201,7 +202,8 @@ def test_wrong_old_passwords_are_throttled_within_a_session(db: None, settings: 
 
 def test_attempts_are_forgotten_after_their_period(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_800_000_000.0]
-    monkeypatch.setattr(sign_in.time, "time", lambda: now[0])
+    clock = SimpleNamespace(now=lambda: datetime.fromtimestamp(now[0], UTC))
+    monkeypatch.setattr(sign_in, "clock", clock)
     waits = []
     for seconds in (0, 10, 20, 30, 11, 20, 1):
         now[0] += seconds
