@@ -36,9 +36,13 @@ from typing import Any
 from tools import demo
 
 ROOT = demo.ROOT
-DEADLINE = "600"  # seconds for the blocks of one document
+DEADLINE = "600"  # seconds for the blocks of one document with a server
+MACHINE_DEADLINE = "900"  # seconds for all documents of MACHINE
 SDK = ROOT / ".tools" / "sdk"
-MACHINE = (ROOT / "docs" / "guides" / "admin.md", ROOT / "docs" / "operations" / "secrets.md")
+MACHINE = tuple(
+    ROOT / "docs" / f"{name}.md"
+    for name in ("guides/admin", "operations/secrets", "operations/backup", "operations/sizing")
+)
 README = ROOT / "README.md"
 COMMANDS = ("bash", "sh", "shell", "console", "python")
 FENCE = re.compile(
@@ -172,7 +176,9 @@ def execute_on_a_machine(chosen: list[Path], source: Path, folder: Path) -> list
     # The others print meanwhile, so this is printed at its end.
     with log.open("wb") as output:
         argv = machine_argv(list(MACHINE[: last + 1]), source, folder)
-        done = subprocess.run(["timeout", DEADLINE, *argv], cwd=source, stdout=output, stderr=output, check=False)
+        done = subprocess.run(
+            ["timeout", MACHINE_DEADLINE, *argv], cwd=source, stdout=output, stderr=output, check=False
+        )
     demo.say(log.read_text(errors="replace"))
     return [] if done.returncode == 0 else ["a document for a machine (above)"]
 

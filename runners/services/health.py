@@ -20,7 +20,7 @@ from django.db.models import Count, Q
 from django.db.models.functions import Now
 
 from runners.models import Heartbeat, RunnerRun
-from runners.services import mail, outbox, own_process
+from runners.services import mail, outbox, own_process, sizing
 from runners.services.nodes import WORKER, has_tasks
 from runners_project import clock
 
@@ -92,6 +92,7 @@ _lock = threading.Lock()
 _shared: tuple[float, Report] | None = None
 _migrated_at = 0.0
 _asked: tuple[float, str] | None = None  # when, and the answer
+_lack: tuple[float, str] | None = None
 
 
 def report() -> Report:
@@ -107,9 +108,9 @@ def report() -> Report:
 
 def forget() -> None:
     """Drop the cached results (for tests)."""
-    global _shared, _migrated_at, _asked
+    global _shared, _migrated_at, _asked, _lack
     with _lock:
-        _shared, _migrated_at, _asked = None, 0.0, None
+        _shared, _migrated_at, _asked, _lack = None, 0.0, None, None
 
 
 def _look() -> Report:
@@ -171,6 +172,8 @@ def _warnings() -> Report:
         warnings.append(Finding("webhook_backlog", f"{backlog} webhook messages have been due for more than a minute."))
     if mail.is_on() and (waiting := mail.due(now - BACKLOG_AFTER).count()):
         warnings.append(Finding("mail_backlog", f"{waiting} mails have been due for more than a minute."))
+    if lack := _shortage():
+        warnings.append(Finding("few_connections", lack))
     tasks = task_counts()
     overdue = tasks["overdue"] if tasks else 0
     if overdue:
@@ -185,6 +188,14 @@ def _warnings() -> Report:
             )
         )
     return Report("", tuple(warnings), age, backlog, overdue)
+
+
+def _shortage() -> str:
+    """Return why the connections to the database may not suffice, as of the last MIGRATED_FOR seconds; else nothing."""
+    global _lack
+    if _lack is None or time.monotonic() - _lack[0] > MIGRATED_FOR:
+        _lack = time.monotonic(), sizing.shortage(sizing.size_of_this_service(), sizing.room())
+    return _lack[1]
 
 
 def _missing_nodes(now: datetime) -> list[Finding]:

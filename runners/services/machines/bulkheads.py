@@ -369,13 +369,17 @@ class Bulkheads:
 
 
 def threads_of(argv: list[str]) -> int:
-    """Return the number of threads that the server's command line gives each process; 0 if it gives none."""
+    """Return the number of threads that the server's command line gives each process; 0 if it gives none.
+
+    The last option counts, as for the server: `serve --threads 16` appends to the documented options.
+    """
+    found = 0
     for option, following in zip(argv, [*argv[1:], ""], strict=True):
         name, _, value = option.partition("=")
         if name in THREAD_OPTIONS:
             text = value or following
-            return int(text) if text.isdecimal() and len(text) < 5 else 0
-    return 0
+            found = int(text) if text.isdecimal() and len(text) < 5 else 0
+    return found
 
 
 BULKHEADS = Bulkheads()
