@@ -108,10 +108,10 @@ class DateFilter(admin.DateFieldListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
         """Begin the list where rows of this time are. Otherwise the database walks all rows in front of them."""
         rows = super().queryset(request, queryset)
-        after, before = (
-            parse_datetime(str(self.used_parameters.get(f"{self.field_path}__{lookup}", "")))
-            for lookup in ("gte", "lt")
-        )
+        given: list[Any] = [
+            self.used_parameters.get(f"{self.field_path}__{lookup}") or [""] for lookup in ("gte", "lt")
+        ]
+        after, before = (parse_datetime(str(values[-1])) for values in given)
         if rows is None or not all(each is None or each.tzinfo for each in (after, before)):
             return rows
         return rows.filter(numbers_between(rows, after, before))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -142,3 +143,15 @@ def test_the_list_of_webhooks_counts_the_messages_with_one_query(
     assert sum("runners_webhookdelivery" in each["sql"] for each in queries) == 1
     monkeypatch.setattr("runners.admin.webhooks.MOST_UNDONE", 4)
     assert re.findall(r'field-waiting">([^<]*)<', admin_client.get(url).content.decode()) == ["1+", "1+", "0+"]
+
+
+def test_a_date_filter_begins_where_the_rows_of_its_time_are(admin_client: Client) -> None:
+    for number, year in enumerate((2020, 2021, 2022)):
+        saved_run(f"a{number:03}", created=datetime(year, 6, 1, tzinfo=UTC))
+    query = {"created__gte": "2021-01-01 00:00:00+00:00", "created__lt": "2022-01-01 00:00:00+00:00"}
+    with CaptureQueriesContext(connection) as queries:
+        assert found(admin_client, RUNS, **query) == (["a001"], False)
+    first, _, last = RunnerRun.objects.order_by("pk").values_list("pk", flat=True)
+    sql = [each["sql"] for each in queries if "COUNT(" in each["sql"]]
+    assert f'"id" > {first}' in sql[0]
+    assert f'"id" < {last}' in sql[0]
