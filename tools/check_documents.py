@@ -41,7 +41,7 @@ MACHINE_DEADLINE = "900"  # seconds for all documents of MACHINE
 SDK = ROOT / ".tools" / "sdk"
 MACHINE = tuple(
     ROOT / "docs" / f"{name}.md"
-    for name in ("guides/admin", "operations/secrets", "operations/backup", "operations/sizing")
+    for name in ("guides/admin", "operations/upgrade", "operations/secrets", "operations/backup", "operations/sizing")
 )
 README = ROOT / "README.md"
 COMMANDS = ("bash", "sh", "shell", "console", "python")
