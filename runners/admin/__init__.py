@@ -1,4 +1,4 @@
-"""The admin of runs, operations, the audit log, tokens, host keys, webhooks, mail and checks."""
+"""The admin of runs, operations, the audit log, people, tokens, host keys, webhooks, mail and checks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from runners.admin import (  # noqa: F401  (each registers its models)
     runs,
     ssh_keys,
     tokens,
+    users,
     webhooks,
 )
 from runners_project.admin_site import Site

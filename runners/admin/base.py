@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.core.paginator import Paginator
-from django.db.models import Model, Q, QuerySet
+from django.db.models import CASCADE, ForeignObjectRel, Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
@@ -24,7 +25,9 @@ from runners.templatetags.formatting import local_time
 
 if TYPE_CHECKING:
     AnyPaginator = Paginator[Any]
+    AnyModelAdmin = admin.ModelAdmin[Any]
 else:
+    AnyModelAdmin = admin.ModelAdmin
     AnyPaginator = Paginator
 
 MOST_CHOICES = 30  # of a filter
@@ -69,6 +72,43 @@ class ReadOnlyAdmin(IndexedSearch):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         title = str(self.opts.verbose_name_plural).capitalize()  # not "Select ...": there is nothing to select
         return super().changelist_view(request, {"title": title, **(extra_context or {})})
+
+
+class CountedDeletion(AnyModelAdmin):
+    """The page that asks before a deletion counts the rows that are deleted, too: up to MOST_COUNTED of each model.
+
+    Django's page loads and lists each of them. It also refuses rows with dependent rows that nobody may delete by hand,
+    such as the messages of a webhook. These need no permission of their own.
+    """
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
+        counts: Counter[str] = Counter({str(self.opts.verbose_name_plural): len(objs)})
+        missing: set[str] = set()
+        deleted: list[Any] = []
+        for obj in objs:
+            lines = []
+            for model, found in self._deleted_with(obj):
+                name = str(model._meta.verbose_name_plural)
+                number = f"more than {MOST_COUNTED}" if found > MOST_COUNTED else found
+                lines.append(f"{name[0].upper()}{name[1:]}: {number}")
+                counts[name] += found
+                if self._is_forbidden(model, request):
+                    missing.add(str(model._meta.verbose_name))
+            deleted += [f"{self.opts.verbose_name}: {obj}", lines] if lines else [f"{self.opts.verbose_name}: {obj}"]
+        return deleted, dict(counts), missing, []
+
+    def _deleted_with(self, obj: Model) -> Iterator[tuple[type[Model], int]]:
+        """Yield each model with rows that are deleted with `obj`, and their number, at most MOST_COUNTED + 1."""
+        for relation in self.opts.get_fields(include_hidden=True):
+            if isinstance(relation, ForeignObjectRel) and relation.on_delete is CASCADE:
+                model = relation.related_model
+                rows = model._base_manager.filter(**{relation.field.name: obj})
+                if not model._meta.auto_created and (found := rows[: MOST_COUNTED + 1].count()):
+                    yield model, found
+
+    def _is_forbidden(self, model: type[Model], request: HttpRequest) -> bool:
+        other = self.admin_site._registry.get(model)
+        return other is not None and not isinstance(other, ReadOnlyAdmin) and not other.has_delete_permission(request)
 
 
 class ValuesFilter(admin.SimpleListFilter):

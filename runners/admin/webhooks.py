@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from profiles.models import RunnerProfile
-from runners.admin.base import ChoiceFilter, ReadOnlyAdmin, as_json, badge, clipped, short
+from runners.admin.base import ChoiceFilter, CountedDeletion, ReadOnlyAdmin, as_json, badge, clipped, short
 from runners.exceptions import RunnerServiceError
 from runners.models import Webhook, WebhookDelivery, WebhookEvent
 from runners.services import outbox
@@ -83,7 +83,7 @@ class WebhookForm(WebhookModelForm):
 
 
 @admin.register(Webhook)
-class WebhookAdmin(admin.ModelAdmin):
+class WebhookAdmin(CountedDeletion):
     form = WebhookForm
     list_display = ("name", "enabled", "url", "subscription", "waiting", "given_up", "messages_link")
     list_filter = ("enabled",)
