@@ -21,10 +21,14 @@ EXACT, PART = "__exact", "__icontains"
 
 @dataclass
 class Word:
-    """Where one word of a search is found. `columns`: conditions for which an index exists. `text`: the other one."""
+    """Where one word of a search is found. `columns`: conditions for which an index exists. `text`: the other one.
+
+    `is_cut`: a column has more than MOST_VALUES values, so not all of them were compared.
+    """
 
     columns: list[Q] = field(default_factory=list)
     text: Q = field(default_factory=Q)
+    is_cut: bool = False
 
     @property
     def condition(self) -> Q:
@@ -46,6 +50,9 @@ class IndexedSearch(admin.ModelAdmin):
         words = [self._word(text) for text in split(search_term)]
         if not words:
             return queryset, False
+        if any(word.is_cut for word in words):
+            text = f"Only the first {MOST_VALUES:,} of these values were compared: {', '.join(self.few_values)}."
+            messages.info(request, f"{text} Write a whole value to find others.")
         if not all(word.condition for word in words):
             return queryset.none(), False
         first = next((word for word in words if word.columns), None)
@@ -62,10 +69,8 @@ class IndexedSearch(admin.ModelAdmin):
             is_cut |= len(numbers) > MOST_FOUND
             found.update(numbers[:MOST_FOUND])
         if is_cut:
-            text = (
-                f"Only the newest rows were searched ({NEWEST:,} at most). Choose a date or another filter for others."
-            )
-            messages.info(request, text)
+            text = f"Only the newest rows were searched ({NEWEST:,} at most, {MOST_FOUND:,} of each column)."
+            messages.info(request, f"{text} Choose a date or another filter for others.")
         return queryset.filter(pk__in=found), False
 
     def _word(self, text: str) -> Word:
@@ -76,8 +81,11 @@ class IndexedSearch(admin.ModelAdmin):
         named = Q()
         for name in parts:
             if name in self.few_values:
-                values = first_values(self.model, name, MOST_VALUES)
+                values = first_values(self.model, name, MOST_VALUES + 1)
+                word.is_cut |= len(values) > MOST_VALUES
+                values = values[:MOST_VALUES]
                 having = [value for value in values if text.casefold() in value.casefold()]
+                having += [text] if text not in having and exists(self.model, name, text) else []
                 named |= Q(**{f"{name}__in": having}) if having else Q()
         word.columns += [named] if named else []
         word.text = _any(Q(**{f"{name}{PART}": text}) for name in parts if name not in self.few_values)

@@ -86,6 +86,17 @@ def test_a_word_in_several_columns_finds_the_newest_rows_of_each(
     assert found(admin_client, RUNS, q="ada") == (["a005", "a004", "a003", "a002"], True)
 
 
+def test_a_search_says_that_not_every_host_was_compared(
+    admin_client: Client, runs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.admin.search.MOST_VALUES", 2)
+    answer = admin_client.get(reverse(RUNS), {"q": "bet"})
+    assert [row.expid for row in answer.context["cl"].result_list] == []  # the third host
+    assert "Only the first 2 of these values were compared: host, profile_name." in answer.content.decode()
+    assert found(admin_client, RUNS, q="beta")[0] == ["ada"]
+    assert "were compared" not in admin_client.get(reverse(AUDIT), {"q": "beta"}).content.decode()
+
+
 def test_each_exact_column_of_a_search_has_an_index_that_begins_with_it() -> None:
     """Without an index, the search would read the whole table."""
     for model, model_admin in admin.site._registry.items():
