@@ -28,8 +28,9 @@ from runners.services import runs
 from runners.services.strangers import rate_of
 from runners.web.middleware import GetResponse
 
+SPACE = rb"[ \t\n\r]*"  # of JSON; `\s` would also match a form feed
 # The body of a request without options, as JSON libraries write it. The view parses every other form.
-PLAIN_BODY = re.compile(rb'\s*\{\s*"expid"\s*:\s*"(%s)"\s*\}\s*' % EXPID_PATTERN.encode())
+PLAIN_BODY = re.compile(SPACE.join((b"", rb"\{", b'"expid"', b":", b'"(%s)"' % EXPID_PATTERN.encode(), rb"\}", b"")))
 MOST_BYTES = 200
 RENDERER = CompactJSONRenderer()
 # Of DRF, and of the middleware that is left out.
