@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -74,6 +75,11 @@ class Looks(threading.Thread):
         self.join()
 
 
+def ended_early(threads: Iterable[threading.Thread]) -> list[str]:
+    """Return a sentence for each thread of the soak that an error has ended: what it compares was compared no more."""
+    return [f"the soak's thread {thread.name} has ended early" for thread in threads if not thread.is_alive()]
+
+
 class Soak:
     """One soak on a site that has started."""
 
@@ -85,6 +91,7 @@ class Soak:
         self.planned = faults.schedule(seed, 0.85 * seconds)
         self.sampler = growth.Sampler(site)
         self.started_again: Counter[str] = Counter()
+        self.broken: list[str] = []  # what the soak itself could not do
         self.begin = time.monotonic()
         self.users = start_users(site, seed, USERS, self.records, self.enough)
         self.looks = Looks(self)
@@ -123,6 +130,7 @@ class Soak:
 
     def settle(self) -> dict[str, int]:
         """Wait until nothing goes on any more. Return what still does."""
+        self.broken += ended_early([*self.users, self.looks, self.sampler, self.site.journal.thread])
         self.enough.set()
         self.looks.close()
         deadline = time.monotonic() + SETTLED_WITHIN
@@ -135,6 +143,7 @@ class Soak:
                 if not any(left.values()):
                     break
             time.sleep(0.5)
+        self.broken += ended_early([self.sampler, self.site.journal.thread] if not self.broken else [])
         self.sampler.close()
         return {name: number for name, number in left.items() if number}
 
@@ -174,7 +183,7 @@ class Soak:
             faults=self.faults.done,
             damage=self.faults.damage,
             samples=self.sampler.samples,
-            left_at_end=left + self.faults.failed + self.looks.violations,
+            left_at_end=left + self.faults.failed + self.looks.violations + self.broken,
             logs=logs,
             is_long=self.seconds >= 20 * 60,
         )

@@ -53,12 +53,12 @@ class Journal:
         self._living: list[Process] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._observe, name="journal", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._observe, name="journal", daemon=True)
+        self.thread.start()
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join()
+        self.thread.join()
 
     def processes(self) -> list[Process]:
         """Return all processes so far, oldest first."""

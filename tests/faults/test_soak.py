@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from soak.checks import Check, Facts, all_checks
+from soak.__main__ import ended_early
+from soak.checks import ALWAYS, Check, Facts, all_checks
 from soak.faults import KINDS, Damage, schedule
 from soak.growth import Samples, Trend, trend
 from soak.journal import Process
@@ -156,6 +158,30 @@ def test_each_untruth_is_found(lie: Callable[[Facts], Any]) -> None:
     facts = true_facts()
     lie(facts)
     assert violations(facts)
+
+
+def test_nothing_to_compare_is_a_violation() -> None:
+    """Every request was rejected, for instance because the tokens were wrong."""
+    facts = true_facts()
+    for records in (facts.records.attempts, facts.records.seen, facts.processes, facts.messages, facts.audit):
+        records.clear()
+    facts.runs.clear()
+    names = {check.name for check in violations(facts)}
+    assert len(names) == len(ALWAYS) - 1, names  # all but that nothing is left on the machines
+    facts = true_facts()
+    facts.is_long = True
+    assert {"a log that is called ended has its last line"} < {check.name for check in violations(facts)}
+
+
+def test_a_thread_that_has_ended_early_is_named() -> None:
+    enough = threading.Event()
+    ended, alive = threading.Thread(name="journal"), threading.Thread(name="samples", target=enough.wait)
+    for thread in (ended, alive):
+        thread.start()
+    ended.join()
+    assert ended_early([ended, alive]) == ["the soak's thread journal has ended early"]
+    enough.set()
+    alive.join()
 
 
 def test_a_repeated_message_with_the_same_id_is_allowed() -> None:
