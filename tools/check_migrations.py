@@ -81,7 +81,7 @@ def problem_of(operation: Operation, app: str, before: ProjectState, after: Proj
         return (
             "it may lock many rows at once. Say how it works in batches (RunPython with atomic=False), or how few rows"
         )
-    if isinstance(operation, migrations.AddConstraint):
+    if isinstance(operation, migrations.AddConstraint | migrations.AlterUniqueTogether):
         return "servers of the last release may write rows that violate it"
     if isinstance(operation, migrations.AddField | migrations.AlterField):
         return problem_of_field(operation, app, before, after)

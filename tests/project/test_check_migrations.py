@@ -57,6 +57,7 @@ def changed(field: models.Field[Any, Any]) -> migrations.AlterField:
             migrations.AddConstraint("row", models.UniqueConstraint(fields=["name"], name="one_name")),
             "may write rows that violate it",
         ),
+        (migrations.AlterUniqueTogether("row", {("name",)}), "may write rows that violate it"),
         (
             migrations.SeparateDatabaseAndState(database_operations=[migrations.RemoveField("row", "name")]),
             "still use it",
