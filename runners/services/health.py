@@ -146,9 +146,11 @@ def why_not_migrated() -> str:
     with _lock:
         if not _asked or time.monotonic() - _asked[0] >= SHARED_FOR:
             try:
-                _asked = (time.monotonic(), pending_migrations())
+                problem = pending_migrations()
             except (DatabaseError, InterfaceError):
-                return ""
+                problem = ""
+            # The time after the answer: threads that have waited for the lock must not wait for the database again.
+            _asked = (time.monotonic(), problem)
         return _asked[1]
 
 

@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -116,6 +118,23 @@ def test_requests_are_refused_while_a_migration_is_pending(settings: Any) -> Non
     with CaptureQueriesContext(connection) as queries:
         client.get("/v4/runners/runs")
     assert not [query for query in queries if "django_migrations" in query["sql"]]
+
+
+def test_without_a_database_the_requests_that_wait_ask_once_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def ask() -> str:
+        asked.append(time.monotonic())
+        time.sleep(1.2 * health.SHARED_FOR)  # a database that does not answer until the deadline of the connection
+        raise OperationalError("no answer")
+
+    monkeypatch.setattr(health, "pending_migrations", ask)
+    threads = [threading.Thread(target=health.why_not_migrated) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(asked) == 1
 
 
 @pytest.mark.django_db
