@@ -77,6 +77,8 @@ def forget_node(*, name: str, reason: str, audit: AuditRecord) -> Ended:
 
     Raises InvalidRequest, MachineNotFound, and MachineInUse if a worker of the node is alive.
     """
+    if not name:  # all commands over SSH have an empty node
+        raise InvalidRequest("Give the name of the node, as /readyz shows it.")
     note = _note(f"The node {name} of this service is gone for good", reason)
     audit.detail = f"{name}: {reason}"
     groups = [rows for model in retention.MODELS if (rows := model._default_manager.filter(node=name)).exists()]

@@ -98,6 +98,15 @@ def test_localhost_is_a_node(gone: RunnerConfig) -> None:
         call_command("forget_machine", "localhost", reason="sold")
 
 
+def test_a_node_needs_a_name(gone: RunnerConfig) -> None:
+    """`forget_node "$NODE"` without the variable must not end the runs over SSH, whose node is empty."""
+    active, _, _ = rows_of(gone)
+    with pytest.raises(CommandError, match="Give the name of the node"):
+        call_command("forget_node", "", reason="its disk failed")
+    active.refresh_from_db()
+    assert active.is_active
+
+
 def test_a_node_that_is_gone(account: Any) -> None:
     rows = rows_of(account.config(), node="old-node")
     RunnerRun.objects.update(node="old-node")  # `save` names the node of this process
