@@ -31,7 +31,8 @@ from runners.services.machines.runner import Runner
 from runners_project import clock
 
 MACHINES_AT_ONCE = 8
-DIRECTORIES_AT_ONCE = 200  # in one round trip: their labels stay below RUNNERS_OUTPUT_LIMIT
+DIRECTORIES_MOST = 1_000_000  # of one account; more is no answer of a machine that works
+DIRECTORIES_AT_ONCE = 60  # in one round trip: with the longest labels, the answer is below 1 MiB
 MODELS: tuple[type[DetachedCommand], ...] = (RunnerRun, Operation)
 
 
@@ -92,6 +93,7 @@ def adopt(found: Found) -> bool:
     except IntegrityError:
         found.problem = _why_not(row)
         return False
+    _continue_behind(type(row), row.pk)
     lifecycle.apply(row, lifecycle.runner_of(row), found.probe)
     if isinstance(row, RunnerRun):
         done = RunnerRun.objects.filter(restart_key=row.key, restart_at__isnull=False)
@@ -113,16 +115,36 @@ def skip_numbers(count: int) -> dict[str, int]:
     """
     following = {}
     for model in MODELS:
-        last = (model.objects.aggregate(last=Max("pk"))["last"] or 0) + count
-        table = model._meta.db_table
-        with connection.cursor() as cursor:
-            if connection.vendor == "postgresql":
-                cursor.execute("SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", [table, max(last, 1)])
-            else:
-                cursor.execute("DELETE FROM sqlite_sequence WHERE name = %s", [table])
-                cursor.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", [table, last])
-        following[table] = last + 1
+        largest = model.objects.aggregate(last=Max("pk"))["last"] or 0
+        last = max(largest, _last_given(model)) + count  # retention may have deleted the rows of the last numbers
+        _continue_behind(model, last)
+        following[model._meta.db_table] = last + 1
     return following
+
+
+def _last_given(model: type[DetachedCommand]) -> int:
+    """Return the last number that the database has given, or 0."""
+    table = model._meta.db_table
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_sequence_last_value(pg_get_serial_sequence(%s, 'id')::regclass)", [table])
+        else:
+            cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [table])
+        row = cursor.fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def _continue_behind(model: type[DetachedCommand], number: int) -> None:
+    """Let the numbers of new rows be larger than `number`. PostgreSQL does not count the numbers of given rows."""
+    table = model._meta.db_table
+    if _last_given(model) >= number:
+        return
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", [table, number])
+        else:
+            cursor.execute("DELETE FROM sqlite_sequence WHERE name = %s", [table])
+            cursor.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", [table, number])
 
 
 # --- the accounts -----------------------------------------------------------------------------------------------------
@@ -179,6 +201,8 @@ def _look(runner: Runner) -> Account:
             account.found += [Found(row, probes[row.key]) for row in rows]
             if len(listed) < DIRECTORIES_AT_ONCE:
                 return account
+            if account.directories > DIRECTORIES_MOST:
+                raise CommandFailed(f"{runner.where} has more than {DIRECTORIES_MOST} directories of runs.")
             after = max(listed)
     except RunnerServiceError as error:
         account.problem = error.detail
@@ -189,13 +213,19 @@ def _list(runner: Runner, after: str) -> dict[str, str]:
     """Return the label of each directory behind the key `after`, by its key. Raises RunnerServiceError."""
     script = scripts.list_directories(after=after, most=DIRECTORIES_AT_ONCE)
     result = runner.execute(script, timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    if result.truncated:  # then its beginning is missing
+        raise CommandFailed(
+            f"The answer of {runner.where} about its directories is too long. Set RUNNERS_OUTPUT_LIMIT to 1048576 or "
+            "more."
+        )
     *told, last, _ = ["", *result.stdout.decode("ascii", "replace").split("\n")]
-    if last != scripts.END:
+    pairs = [line.split(" ") for line in told if line]
+    found = {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and labels.is_key(pair[0])}
+    if last != scripts.END or min(found, default="g") <= after:  # the same directories again would never end
         raise CommandFailed(
             f"The answer of {runner.where} about its directories is not valid. Its last output: {result.last_words}"
         )
-    pairs = [line.split(" ") for line in told if line]
-    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and labels.is_key(pair[0])}
+    return found
 
 
 def _without_row(listed: dict[str, str], account: Account) -> list[DetachedCommand]:

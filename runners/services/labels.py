@@ -18,7 +18,7 @@ from django.utils.dateparse import parse_datetime
 from runners.models import DetachedCommand, Operation, RunnerRun
 
 SALT = "runners.label"
-COMMON = ("key", "expid", "installation", "profile_name", "profile_id", "config", "started_by")
+COMMON = ("key", "expid", "installation", "profile_name", "profile_id", "config", "node", "started_by")
 COLUMNS: dict[type[DetachedCommand], tuple[str, ...]] = {
     RunnerRun: (
         *COMMON,
@@ -68,4 +68,5 @@ def read(label: str, key: str) -> DetachedCommand:
         row.clean_fields()
     except ValidationError:
         raise NotOurs from None
+    row.name_machine()  # otherwise `save` does it, and sets the node of this process
     return row

@@ -243,3 +243,27 @@ def test_a_copy_that_is_killed_leaves_nothing(old: Path, target: Target) -> None
     target.sql("DROP TRIGGER wait ON runners_runnerrun")
     done = target.copy(old)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_number_of_a_run_that_is_made_again_is_not_given_again(target: Target) -> None:
+    """After a restore. PostgreSQL does not count the numbers of rows that are inserted with one (SQLite does)."""
+    code = """
+from profiles.config import RunnerConfig
+from runners.models import RunnerRun
+from runners.services import found_runs
+from runners.services.machines.probe import cannot_tell
+def row(**values):
+    return RunnerRun(config=RunnerConfig("LOCAL", "NO_MODULE").as_dict(), status="COMPLETED", **values)
+assert found_runs.adopt(found_runs.Found(row(expid="a001", pk=2), cannot_tell("asked in a test")))
+for number in (3, 4):
+    new = row(expid="a002")
+    new.save(force_insert=True)
+    assert new.pk == number, new.pk
+RunnerRun.objects.all().delete()  # as the retention does
+assert found_runs.skip_numbers(10)["runners_runnerrun"] == 15
+new = row(expid="a003")
+new.save(force_insert=True)
+assert new.pk == 15, new.pk
+"""
+    done = target.command("shell", "-v0", "-c", code)
+    assert done.returncode == 0, done.stderr

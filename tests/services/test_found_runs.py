@@ -16,12 +16,15 @@ from runners.commands.registry import one_shot_commands
 from runners.models import AuditRecord, Operation, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models.webhook import Webhook, WebhookDelivery
 from runners.services import found_runs, labels, lifecycle, operations, probing, starting
+from runners.services.machines import scripts
+from runners.services.machines.runner import CommandResult
 from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
 from tests.support.rows import saved_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Start = Callable[..., RunnerRun]
+DEAD = {"HOST": "127.0.0.1", "PORT": 1, "USER": "x"}
 
 
 @pytest.fixture
@@ -178,20 +181,58 @@ def test_a_machine_that_is_silent_is_named_and_the_others_are_asked(
 ) -> None:
     run = start("a001", SLEEP=600)
     lose(run)
-    gone = RunnerConfig.from_dict(
-        {**run.config, "RUNNER_TYPE": "SSH", "SSH": {"HOST": "127.0.0.1", "PORT": 1, "USER": "x"}}
-    )
+    gone = RunnerConfig.from_dict({**run.config, "RUNNER_TYPE": "SSH", "SSH": DEAD})
     saved_run("b001", config=gone.as_dict(), runner="SSH", status=RunStatus.COMPLETED, finished=timezone.now())
     with pytest.raises(CommandError, match="1 accounts could not be asked"):
         call_command("find_runs", adopt=True)
     assert "127.0.0.1" in capsys.readouterr().err
     assert lifecycle.is_readable(RunnerRun.objects.get(key=run.key))
+    assert f"runner run {run.pk}" in AuditRecord.objects.get(endpoint="find-runs").detail
+
+
+def test_numbers_are_skipped_although_a_machine_is_silent(start: Start) -> None:
+    last = start("a001", SLEEP=600)
+    gone = RunnerConfig.from_dict({**last.config, "RUNNER_TYPE": "SSH", "SSH": DEAD})
+    saved_run("b001", config=gone.as_dict(), runner="SSH", status=RunStatus.COMPLETED, finished=timezone.now())
+    with pytest.raises(CommandError, match="1 accounts could not be asked"):
+        call_command("find_runs", adopt=True, skip_numbers=1000)
+    assert saved_run("a002").pk > last.pk + 1000
+
+
+def test_a_machine_that_lists_the_same_directories_for_ever_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner of the account decides what its shell prints."""
+    lines = "".join(f"{number:032x} -\n" for number in range(found_runs.DIRECTORIES_AT_ONCE)) + scripts.END + "\n"
+    result = CommandResult(0, lines.encode(), b"", 0.1)
+    calls: list[int] = []
+
+    def execute(*args: Any, **options: Any) -> CommandResult:
+        calls.append(1)
+        assert len(calls) < 10, "it goes on for ever"
+        return result
+
+    runner = lifecycle.runner_of(saved_run("a001"))
+    monkeypatch.setattr(type(runner), "execute", execute)
+    assert "is not valid" in found_runs._look(runner).problem
+
+
+def test_a_long_answer_hides_no_directory(start: Start, account: StubAccount, settings: Any) -> None:
+    """Only the end of an answer is kept. What is missing must not look like an account without directories."""
+    longest = scripts.LABEL_LIMIT + len(f"{new_run_key()} \n")
+    assert found_runs.DIRECTORIES_AT_ONCE * longest + len(f"{scripts.END}\n") <= settings.RUNNERS_OUTPUT_LIMIT
+    lose(start("a001", SLEEP=600))
+    settings.RUNNERS_OUTPUT_LIMIT = 200
+    (problem,) = {looked.problem for looked in found_runs.find()}
+    assert "Set RUNNERS_OUTPUT_LIMIT to 1048576 or more" in problem
 
 
 def test_numbers_that_were_told_are_not_used_again(db: None) -> None:
     last = saved_run("a001")
     call_command("find_runs", skip_numbers=1000)
     assert saved_run("a002").pk > last.pk + 1000
+    newest = saved_run("a003")
+    lose(newest)  # by the retention
+    call_command("find_runs", skip_numbers=1)
+    assert saved_run("a004").pk > newest.pk + 1
     with pytest.raises(CommandError, match="0 to 1000000"):
         call_command("find_runs", skip_numbers=-1)
 
@@ -202,3 +243,16 @@ def test_a_label_of_a_newer_version_may_have_more_columns() -> None:
     assert labels.read(label, row.key).started_by == row.started_by
     with pytest.raises(labels.NotOurs):
         labels.read(label, new_run_key())
+
+
+def test_a_local_run_of_another_node_stays_there(settings: Any) -> None:
+    """Otherwise this node would look for its directory, find none, and call the run "never started"."""
+    here, settings.RUNNERS_NODE = settings.RUNNERS_NODE, "another"
+    row = saved_run("a001")
+    label = labels.of(row)
+    settings.RUNNERS_NODE = here
+    lose(row)
+    again = labels.read(label, row.key)
+    again.save(force_insert=True)
+    again.refresh_from_db()
+    assert (again.node, again.machine) == ("another", row.machine)

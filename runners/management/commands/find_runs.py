@@ -36,20 +36,29 @@ class Command(BaseCommand):
         if not 0 <= options["skip_numbers"] <= 1_000_000:
             raise CommandError("--skip-numbers: give 0 to 1000000.")
         if not options["adopt"] and not options["skip_numbers"]:
-            self._find(options)
+            if problem := self._find(options, []):
+                raise CommandError(problem)
             return
+        made: list[str] = []
         with audited(endpoint="find-runs", actor=acting.now().name) as record:
             record.detail = " ".join(f"{name}={options[name]}" for name in ("adopt", "account", "skip_numbers"))
             begin(record)
-            made = self._find(options)
-            record.detail += f": {', '.join(made) or 'nothing was adopted'}"
+            try:
+                problem = self._find(options, made)
+            finally:
+                record.detail += f": {', '.join(made) or 'nothing was adopted'}"
             if options["skip_numbers"]:
                 for table, number in found_runs.skip_numbers(options["skip_numbers"]).items():
                     self.stdout.write(f"The next number in {table} is at least {number}.")
+            if problem:
+                raise CommandError(problem)
 
-    def _find(self, options: dict[str, Any]) -> list[str]:
-        """Print what is found, and adopt it if that was asked for. Return the names of the rows that were made."""
-        made, silent, left = [], 0, 0
+    def _find(self, options: dict[str, Any], made: list[str]) -> str:
+        """Print what is found, and adopt it if that was asked for. Return what was left out, for people.
+
+        `made`: gets the names of the rows that were made, also if an error ends it.
+        """
+        silent, left = 0, 0
         for account in found_runs.find(tuple(options["account"])):
             if account.problem:
                 silent += 1
@@ -72,8 +81,6 @@ class Command(BaseCommand):
                         left += 1
                         said += f". Not adopted: {found.problem}"
                 self.stdout.write(said)
-        if silent or left:
-            raise CommandError(
-                f"{silent} accounts could not be asked, and {left} rows were not made. Call this again later."
-            )
-        return made
+        if not silent and not left:
+            return ""
+        return f"{silent} accounts could not be asked, and {left} rows were not made. Call this again later."
