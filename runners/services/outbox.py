@@ -31,7 +31,7 @@ def run_ended(run: RunnerRun) -> None:
     Without receivers this costs one small query.
     """
     transaction.on_commit(metrics.RUNS_ENDED.labels(run.status, run.reason).inc)
-    _insert(run, event_of(run), {}, is_repeatable=False)
+    _insert(run, event_of(run), {})
 
 
 def tell(run: RunnerRun, event: WebhookEvent, **more: Any) -> None:
@@ -40,10 +40,10 @@ def tell(run: RunnerRun, event: WebhookEvent, **more: Any) -> None:
     Each receiver gets each event of a run at most once: later calls insert nothing. The exception is SILENT, whose
     caller counts the silences. `more`: further members of `data`, as JSON types, without any text of a log.
     """
-    _insert(run, event, more, is_repeatable=True)
+    _insert(run, event, more)
 
 
-def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any], *, is_repeatable: bool) -> None:
+def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any]) -> None:
     hooks = [hook for hook in Webhook.objects.filter(enabled=True) if hook.wants(event, run.profile_name)]
     if hooks or mail.is_on():
         run.refresh_from_db()  # other processes may have changed the row, e.g. stored who requested the stop
@@ -58,7 +58,7 @@ def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any], *, is_rep
                 )
                 for hook in hooks
             ),
-            ignore_conflicts=is_repeatable,
+            ignore_conflicts=True,  # of an event that was told, also if the row of the run was made again since
         )
         _tell_inserted(hooks)
 

@@ -92,6 +92,18 @@ def test_a_lost_run_that_goes_on_or_has_ended_gets_its_row_back(
     assert "0 of them without a row" in capsys.readouterr().out
 
 
+def test_a_run_whose_end_was_told_gets_its_row_back(start: Start, account: StubAccount) -> None:
+    """Its message outlives the row, and has the id that the message about this end would have."""
+    Webhook.objects.create(name="hook", url="https://hooks.example.org/x")
+    run = start("a001", EXIT=7)
+    wait_for(lambda: list(directory(run, account).glob("ended.7.*")), what="the end")
+    probing.probe([run])
+    lose(run)
+    call_command("find_runs", adopt=True)
+    assert RunnerRun.objects.get(key=run.key).exit_code == 7
+    assert WebhookDelivery.objects.count() == 1
+
+
 def test_a_number_that_was_given_again_is_not_taken_away(start: Start, account: StubAccount) -> None:
     run = start("a001", SLEEP=600)
     lose(run)
