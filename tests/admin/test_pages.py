@@ -108,11 +108,11 @@ def test_filters_have_readable_names(admin_client: Client, rows: dict[str, Model
 def test_every_command_that_is_recorded_can_be_filtered_by() -> None:
     """Find the recorded commands in the source code, because no test could send every command once."""
     before = (
-        r"audited\(endpoint=",
+        r"(?:audited|AuditRecord)\(endpoint=",
         r"audit_command\([a-z.]*request, ",
         r"command = ",
         r"command\(",
-        r"\n(?:ENDPOINT|RUN_AGAIN) = ",
+        r"\n(?:ENDPOINT|ENDPOINT, OUTCOME|RUN_AGAIN) = ",
         r"endpoint = ",
         r"PairKind\([^()]*endpoint=",
         r"if row.is_authority else ",
