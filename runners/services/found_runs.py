@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Max
+from django.db.models import Max, Model
 
 from profiles.accounts import person_of
 from profiles.exceptions import ForbiddenParameter, InvalidProfile
@@ -94,6 +94,8 @@ def adopt(found: Found) -> bool:
         found.problem = _why_not(row)
         return False
     _continue_behind(type(row), row.pk)
+    if row.profile_id:  # a profile that is lost, too: a new one with its number would decide who sees the run
+        _continue_behind(RunnerProfile, row.profile_id)
     lifecycle.apply(row, lifecycle.runner_of(row), found.probe)
     if isinstance(row, RunnerRun):
         done = RunnerRun.objects.filter(restart_key=row.key, restart_at__isnull=False)
@@ -122,7 +124,7 @@ def skip_numbers(count: int) -> dict[str, int]:
     return following
 
 
-def _last_given(model: type[DetachedCommand]) -> int:
+def _last_given(model: type[Model]) -> int:
     """Return the last number that the database has given, or 0."""
     table = model._meta.db_table
     with connection.cursor() as cursor:
@@ -134,7 +136,7 @@ def _last_given(model: type[DetachedCommand]) -> int:
     return int(row[0] or 0) if row else 0
 
 
-def _continue_behind(model: type[DetachedCommand], number: int) -> None:
+def _continue_behind(model: type[Model], number: int) -> None:
     """Let the numbers of new rows be larger than `number`. PostgreSQL does not count the numbers of given rows."""
     table = model._meta.db_table
     if _last_given(model) >= number:

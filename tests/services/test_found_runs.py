@@ -17,10 +17,11 @@ from runners.models import AuditRecord, Operation, RunnerRun, RunReason, RunStat
 from runners.models.webhook import Webhook, WebhookDelivery
 from runners.services import found_runs, labels, lifecycle, operations, probing, starting
 from runners.services.machines import scripts
+from runners.services.machines.probe import cannot_tell
 from runners.services.machines.runner import CommandResult
 from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
-from tests.support.rows import saved_run
+from tests.support.rows import open_profile, saved_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Start = Callable[..., RunnerRun]
@@ -200,6 +201,17 @@ def test_a_machine_that_is_silent_is_named_and_the_others_are_asked(
     assert "127.0.0.1" in capsys.readouterr().err
     assert lifecycle.is_readable(RunnerRun.objects.get(key=run.key))
     assert f"runner run {run.pk}" in AuditRecord.objects.get(endpoint="find-runs").detail
+
+
+def test_a_new_profile_does_not_get_the_number_of_the_lost_profile_of_a_run(start: Start) -> None:
+    """The number decides who may see and stop the run."""
+    last = open_profile("LAST")
+    run = start("a001", SLEEP=600)
+    run.profile_id, run.profile_name = last.pk + 5, "LOST"
+    label = labels.of(run)
+    lose(run)
+    assert found_runs.adopt(found_runs.Found(labels.read(label, run.key), cannot_tell("not asked")))
+    assert open_profile("NEW").pk > last.pk + 5
 
 
 def test_numbers_are_skipped_although_a_machine_is_silent(start: Start) -> None:
