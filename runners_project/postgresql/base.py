@@ -88,8 +88,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         hosts.sort(key=lambda host: host[0] != _used.get(given))
         found: list[tuple[str, str, str]] = []
         errors = []
-        end = time.monotonic() + self._connect_timeout
         for name, port in hosts:
+            end = time.monotonic() + self._connect_timeout  # each: a name without an answer must not hide the others
             try:
                 addresses = bounded.resolve(name, int(port), end)
             except OSError as error:
