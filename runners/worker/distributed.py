@@ -38,7 +38,7 @@ AT_ONCE = 24  # tasks of one process; each may have a database connection
 SILENT_AT_ONCE = 8
 FORGOTTEN_AFTER = timedelta(minutes=10)
 FORGOTTEN = """
-    DELETE FROM procrastinate_jobs AS job WHERE status = 'todo' AND %s > coalesce(
+    DELETE FROM procrastinate_jobs AS job WHERE status = 'todo' AND queue_name <> ALL(%s) AND %s > coalesce(
         scheduled_at, (SELECT max(at) FROM procrastinate_events WHERE job_id = job.id AND type = 'deferred'))
 """
 POLL = 1.0  # seconds between two looks for tasks; less if the interval is shorter
@@ -160,10 +160,12 @@ async def remove_tasks_of_dead_workers(seconds: float) -> None:
 def remove_forgotten_tasks() -> None:
     """Remove the tasks that nobody has begun for FORGOTTEN_AFTER: only another version or a node that is gone would.
 
-    Work that is still due is deferred again.
+    Work that is still due is deferred again. The tasks of this worker's own queues stay: in a long queue, they would
+    lose their place before their turn.
     """
+    own = queues(SHARED, SILENT, due.node_queue(settings.RUNNERS_NODE))
     with connection.cursor() as cursor:
-        cursor.execute(FORGOTTEN, [clock.now() - FORGOTTEN_AFTER])
+        cursor.execute(FORGOTTEN, [own, clock.now() - FORGOTTEN_AFTER])
 
 
 def sweep(find: Find = due.find) -> None:

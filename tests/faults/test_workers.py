@@ -180,9 +180,12 @@ def test_lost_and_doubled_tasks_do_no_harm(
 
 
 def test_tasks_of_another_version_are_left_to_it_and_removed_when_it_is_gone(
-    postgres: Postgres, database: str, work: Callable[..., Worker]
+    app: AppServer, postgres: Postgres, database: str, work: Callable[..., Worker]
 ) -> None:
-    """A task that this version does not know waits for a worker that knows it; a new argument is ignored."""
+    """A task that this version does not know waits for a worker that knows it; a new argument is ignored.
+
+    A task that waits long in a queue of this version keeps its place.
+    """
 
     def insert(queue: str, name: str, age: str, args: str = '{"arguments": []}') -> None:
         columns = "queue_name, task_name, args, scheduled_at"
@@ -195,6 +198,10 @@ def test_tasks_of_another_version_are_left_to_it_and_removed_when_it_is_gone(
     insert("shared", "newer", "5 minutes")
     insert("shared", "gone", "11 minutes")
     insert("node-gone", "restart", "11 minutes")
+    insert("silent", "look", "11 minutes", '{"arguments": ["of no run", ""]}')
+    sweep = "from runners.worker import distributed; distributed.remove_forgotten_tasks()"
+    app.manage("shell", "-v0", "-c", sweep)
+    assert waiting() == {"newer", "look"}
     insert("shared", "upkeep", "1 second", '{"arguments": [], "newer": 1}')
     work("one", 1)
     wait_for(lambda: waiting() == {"newer"}, 30, what="the tasks that this version knows, and those that nobody does")
