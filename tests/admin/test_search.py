@@ -114,6 +114,20 @@ def test_each_exact_column_of_a_search_has_an_index_that_begins_with_it() -> Non
             assert column.unique or column.db_index or name in indexed, f"{of.__name__}.{name}"
 
 
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL reads small tables without an index")
+def test_sqlite_uses_the_index_of_tokens_which_has_a_condition(admin_client: Client) -> None:
+    AuditRecord.objects.create(endpoint="run-experiment", expid="a001", token="asr_1")
+    with CaptureQueriesContext(connection) as queries:
+        assert found(admin_client, AUDIT, q="asr_1") == (["a001"], False)
+    seeks = [each["sql"] for each in queries if '"token" ' in each["sql"].partition("WHERE")[2]]
+    assert len(seeks) >= 3  # whether the token exists, the number of its records, and the records
+    for sql in seeks:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+            plan = " ".join(str(row) for row in cursor.fetchall())
+        assert "audit_token" in plan, (sql, plan)
+
+
 def test_first_values_returns_different_values_sorted(runs: None) -> None:
     saved_run("a003", host="alpha1")
     saved_run("a004", host="")

@@ -7,8 +7,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from runners.models import AuditRecord
 from runners.services import acting, found_runs
 from runners.services.audit import audited, begin
+
+NAMES_MOST = 50  # names of rows in one audit record, whose text has DETAIL_LIMIT characters
 
 
 class Command(BaseCommand):
@@ -46,7 +49,10 @@ class Command(BaseCommand):
             try:
                 problem = self._find(options, made)
             finally:
-                record.detail += f": {', '.join(made) or 'nothing was adopted'}"
+                record.detail += f": {', '.join(made[:NAMES_MOST]) or 'nothing was adopted'}"
+                for start in range(NAMES_MOST, len(made), NAMES_MOST):
+                    names = ", ".join(made[start : start + NAMES_MOST])
+                    AuditRecord(endpoint=record.endpoint, actor=record.actor, detail=f"adopted, too: {names}").save()
             if options["skip_numbers"]:
                 for table, number in found_runs.skip_numbers(options["skip_numbers"]).items():
                     self.stdout.write(f"The next number in {table} is at least {number}.")
