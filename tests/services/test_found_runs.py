@@ -13,9 +13,10 @@ from django.utils import timezone
 
 from profiles.config import RunnerConfig
 from runners.commands.registry import one_shot_commands
+from runners.management.commands import find_runs
 from runners.models import AuditRecord, Operation, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models.webhook import Webhook, WebhookDelivery
-from runners.services import found_runs, labels, lifecycle, operations, probing, starting
+from runners.services import audit, found_runs, labels, lifecycle, operations, probing, starting
 from runners.services.machines import scripts
 from runners.services.machines.probe import cannot_tell
 from runners.services.machines.runner import CommandResult
@@ -41,8 +42,8 @@ def start(config: RunnerConfig, account: StubAccount) -> Start:
     def start(expid: str, **control: Any) -> RunnerRun:
         account.experiment(expid)
         account.control("run", expid, **control)
-        audit = AuditRecord(actor="ana")
-        return starting.run_experiment(expid=expid, config=config, profile_name="MACHINE", audit=audit)
+        record = AuditRecord(actor="ana")
+        return starting.run_experiment(expid=expid, config=config, profile_name="MACHINE", audit=record)
 
     account.experiment("z000")
     account.control("run", "z000", SLEEP=600)
@@ -103,6 +104,19 @@ def test_a_run_whose_end_was_told_gets_its_row_back(start: Start, account: StubA
     call_command("find_runs", adopt=True)
     assert RunnerRun.objects.get(key=run.key).exit_code == 7
     assert WebhookDelivery.objects.count() == 1
+
+
+def test_each_row_that_was_made_is_in_the_audit_log(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of one record is limited, and a backup may be older than hundreds of runs."""
+    assert find_runs.NAMES_MOST * len("runner run 1234567890, ") < audit.DETAIL_LIMIT - 500
+    monkeypatch.setattr(find_runs, "NAMES_MOST", 2)
+    runs = [start(expid, SLEEP=600) for expid in ("a001", "a002", "a003")]
+    lose(*runs)
+    call_command("find_runs", adopt=True)
+    records = AuditRecord.objects.filter(endpoint="find-runs")
+    words = " ".join(record.detail for record in records)
+    assert len(records) == 2
+    assert all(f"runner run {run.pk}" in words for run in runs)
 
 
 def test_a_number_that_was_given_again_is_not_taken_away(start: Start, account: StubAccount) -> None:
