@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.db.models import Model, Q, QuerySet
+from django.db.models.expressions import RawSQL
 from django.http import HttpRequest
 from django.utils.text import smart_split, unescape_string_literal
 
@@ -77,16 +78,16 @@ class IndexedSearch(admin.ModelAdmin):
         word = Word()
         parts = [lookup.removesuffix(PART) for lookup in self.search_fields if lookup.endswith(PART)]
         exact = [lookup.removesuffix(EXACT) for lookup in self.search_fields if lookup.endswith(EXACT)]
-        word.columns = [Q(**{path: text}) for path in exact if exists(self.model, path, text)]
+        word.columns = [having(path, "exact", text) for path in exact if exists(self.model, path, text)]
         named = Q()
         for name in parts:
             if name in self.few_values:
                 values = first_values(self.model, name, MOST_VALUES + 1)
                 word.is_cut |= len(values) > MOST_VALUES
                 values = values[:MOST_VALUES]
-                having = [value for value in values if text.casefold() in value.casefold()]
-                having += [text] if text not in having and exists(self.model, name, text) else []
-                named |= Q(**{f"{name}__in": having}) if having else Q()
+                found = [value for value in values if text.casefold() in value.casefold()]
+                found += [text] if text not in found and exists(self.model, name, text) else []
+                named |= Q(**{f"{name}__in": found}) if found else Q()
         word.columns += [named] if named else []
         word.text = _any(Q(**{f"{name}{PART}": text}) for name in parts if name not in self.few_values)
         return word
@@ -102,6 +103,15 @@ def split(search_term: str) -> list[str]:
     return found
 
 
+def having(path: str, lookup: str, value: str) -> Q:
+    """Return a condition on a text that is not empty.
+
+    Some indexes have only the rows whose text is not empty. SQLite uses such an index only if the query has the same
+    condition, with a literal.
+    """
+    return Q(**{f"{path}__{lookup}": value, f"{path}__gt": RawSQL("''", ())})
+
+
 def exists(model: type[Model], path: str, value: str) -> bool:
     """Return True if a row has this value in an indexed column. `path`: a column, or one of a related model.
 
@@ -111,7 +121,7 @@ def exists(model: type[Model], path: str, value: str) -> bool:
     *relations, column = path.split("__")
     for relation in relations:
         model = model._meta.get_field(relation).related_model  # type: ignore[assignment]
-    rows = model._default_manager.filter(**{f"{column}__gte": value}).order_by(column)
+    rows = model._default_manager.filter(having(column, "gte", value)).order_by(column)
     return bool(rows.values_list(column, flat=True).first() == value)
 
 
