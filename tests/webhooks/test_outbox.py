@@ -132,10 +132,18 @@ def test_a_failed_operation_is_told_without_the_text_of_a_machine(receiver: Rece
 
 def test_the_end_and_its_message_are_stored_together_or_not_at_all(receiver: Receiver) -> None:
     run = active_run()
-    WebhookDelivery.objects.create(webhook=hook(receiver), run=run, event="run.completed", payload={})
-    with pytest.raises(IntegrityError):  # raised by the message
-        lifecycle.finish_run(run, reason="", exit_code=0)
+    hook(receiver)
+    with connection.cursor() as cursor:
+        table = WebhookDelivery._meta.db_table
+        cursor.execute(f"CREATE TEMP TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END")
+        try:
+            with pytest.raises(IntegrityError, match="full"):  # raised by the message
+                lifecycle.finish_run(run, reason="", exit_code=0)
+        finally:
+            cursor.execute("DROP TRIGGER full")
     assert RunnerRun.objects.get(pk=run.pk).status == RunStatus.ACTIVE
+    lifecycle.finish_run(run, reason="", exit_code=0)
+    assert WebhookDelivery.objects.get().run == run
 
 
 def test_without_webhooks_an_end_costs_one_more_query(django_assert_num_queries: Any) -> None:
