@@ -97,7 +97,7 @@ def test_wrong_clocks_of_nodes_do_no_harm(
     wait_for(lambda: len(run_processes(account)) == 1, what="one run")
     assert two.post(COMMAND + "run-experiment", body, **key).body["pid"] == started.body["pid"]
     assert nodes.sql(audit) == "ok"
-    assert warnings(one) == warnings(two) == ["clock_differs"]
+    assert all("clock_differs" in warnings(each) for each in (one, two))
 
     # A look of one node hangs: its lease ends soon, by the clock of the database, and no other node takes it.
     with sshd.frozen():
