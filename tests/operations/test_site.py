@@ -1,7 +1,7 @@
 """The guides for sites of several machines, executed as they are written on machines of their own (support/site.py).
 
-The tests of this module are one story, in the order of the file: a service with SQLite moves to PostgreSQL, gets a
-standby, a second node and a proxy, and then loses them.
+The steps are one story, in the order of the file: a service with SQLite moves to PostgreSQL, gets a standby, a second
+node and a proxy, and then loses them. They are one test, because parallel processes share out tests one by one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +24,7 @@ from tests.support.processes import PATIENCE, wait_for
 from tests.support.requirements import need
 from tests.support.site import Machine, Site, site
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.faults]
+pytestmark = pytest.mark.faults
 OPERATIONS = ROOT / "docs" / "operations"
 POSTGRESQL = OPERATIONS / "postgresql.md"
 NODES = OPERATIONS / "nodes.md"
@@ -162,7 +163,7 @@ chmod 0600 /etc/autosubmit-runners/environment
 """
 
 
-def test_move_from_sqlite(service: Service) -> None:
+def move_from_sqlite(service: Service) -> None:
     node, login = service.site["node1"], service.site["login"]
     experiment(login, "ana", "a001", 600)
     experiment(node, "autosubmit-runners", "a002", 600)
@@ -180,7 +181,7 @@ def test_move_from_sqlite(service: Service) -> None:
     assert service.status("a002")["reason"] == "stopped"
 
 
-def test_failover_to_a_standby(service: Service) -> None:
+def failover_to_a_standby(service: Service) -> None:
     """The primary vanishes while runs are started: fast errors, and then each run exists once."""
     machines, login = service.site, service.site["login"]
     machines["db2"].start()
@@ -223,7 +224,7 @@ def test_failover_to_a_standby(service: Service) -> None:
 COUNT = "SELECT count(*) FROM runners_runnerrun WHERE expid = '%s'"
 
 
-def test_a_new_standby_and_the_service_without_it(service: Service) -> None:
+def a_new_standby_and_the_service_without_it(service: Service) -> None:
     machines, exchange = service.site, ("db1", "db2")
     machines["db1"].start()
     machines["db1"](NEW_CLUSTER)
@@ -238,7 +239,7 @@ def test_a_new_standby_and_the_service_without_it(service: Service) -> None:
     service.run("c000", "THERE")
 
 
-def test_pgbouncer(service: Service) -> None:
+def pgbouncer(service: Service) -> None:
     service.site.follow(POSTGRESQL, "pgbouncer")
     assert service.status("c000")["status"] == "ACTIVE"
     assert service.command("stop-experiment", "c000")[0] == 200
@@ -269,7 +270,7 @@ def nodes_of_the_proxy(site: Site) -> set[str]:
     return {line.split()[1].partition(":")[0] for line in text.splitlines()}
 
 
-def test_two_nodes_behind_a_proxy(service: Service) -> None:
+def two_nodes_behind_a_proxy(service: Service) -> None:
     machines = service.site
     for name in ("node2", "proxy", "client"):
         machines[name].start()
@@ -317,7 +318,7 @@ def copy_file(machines: Site, source: str, target: str, path: str) -> None:
     machines[target](f"base64 --decode >{path} <<'END'\n{machines[source](f'base64 {path}')}\nEND")
 
 
-def test_a_node_that_is_not_ready_gets_no_requests(service: Service) -> None:
+def a_node_that_is_not_ready_gets_no_requests(service: Service) -> None:
     machines = service.site
     ask = partial(service.call, "GET", "/v4/runners/configuration/profiles", at="client", url=HTTPS)
     # node2 answers and has no database: it is taken out within some seconds, and no client sees an error afterwards.
@@ -338,7 +339,7 @@ def test_a_node_that_is_not_ready_gets_no_requests(service: Service) -> None:
     wait_for(lambda: len(nodes_of_the_proxy(machines)) == 2, 60, what="node2 is back", interval=0.5)
 
 
-def test_take_a_node_out(service: Service) -> None:
+def take_a_node_out(service: Service) -> None:
     machines = service.site
     experiment(machines["node2"], "autosubmit-runners", "e000", 600)
     service.run("e000", "HERE", at="node2")
@@ -357,7 +358,7 @@ def test_take_a_node_out(service: Service) -> None:
     wait_for(lambda: service.status("e000")["reachable"], 60, what="the worker of node2", interval=1)
 
 
-def test_a_node_is_lost_for_good(service: Service) -> None:
+def a_node_is_lost_for_good(service: Service) -> None:
     machines, login = service.site, service.site["login"]
     experiment(login, "ana", "f000", 600)
     service.run("f000", "THERE", at="node2")
@@ -381,7 +382,7 @@ def test_a_node_is_lost_for_good(service: Service) -> None:
 # --- machines and disasters -------------------------------------------------------------------------------------------
 
 
-def test_maintenance_of_a_machine(service: Service) -> None:
+def maintenance_of_a_machine(service: Service) -> None:
     machines = service.site
     machines.variables = {"TOKEN": service.token, "BASE_URL": HTTPS}
     experiment(machines["login"], "ana", "f001", 600)
@@ -397,7 +398,7 @@ def test_maintenance_of_a_machine(service: Service) -> None:
     service.run("f001", "THERE")
 
 
-def test_the_database_is_lost(service: Service) -> None:
+def the_database_is_lost(service: Service) -> None:
     machines = service.site
     experiment(machines["login"], "ana", "g000", 600)
     known = service.status("f001")["runner_id"]
@@ -418,7 +419,7 @@ def test_the_database_is_lost(service: Service) -> None:
     assert service.command("stop-experiment", "g000")[0] == 200
 
 
-def test_the_disk_of_the_database_is_full(service: Service) -> None:
+def the_disk_of_the_database_is_full(service: Service) -> None:
     machines = service.site
     database_server = machines["db2"]
     query = "CREATE TABLE filler AS SELECT generate_series(1, 200000); DROP TABLE filler; SELECT pg_switch_wal()"
@@ -440,7 +441,7 @@ def test_the_disk_of_the_database_is_full(service: Service) -> None:
     assert service.status("f001")["status"] == "ACTIVE"
 
 
-def test_the_disk_of_a_machine_is_full(service: Service) -> None:
+def the_disk_of_a_machine_is_full(service: Service) -> None:
     login = service.site["login"]
     for expid in ("b001", "b002", "b003"):
         assert service.command("stop-experiment", expid)[0] == 200
@@ -456,7 +457,7 @@ def test_the_disk_of_a_machine_is_full(service: Service) -> None:
     login.grow_disk()
 
 
-def test_a_key_has_leaked(service: Service) -> None:
+def a_key_has_leaked(service: Service) -> None:
     machines = service.site
 
     def copy() -> None:
@@ -471,12 +472,12 @@ def test_a_key_has_leaked(service: Service) -> None:
     wait_for(lambda: service.status("f001")["reachable"], 60, what="a look with the new key", interval=1)
 
 
-def test_a_clock_is_wrong(service: Service) -> None:
+def a_clock_is_wrong(service: Service) -> None:
     output = service.site.follow(DISASTERS, "A clock is wrong")
     assert re.search(r"This node is -?[0-9] s ahead of the database", output), output
 
 
-def test_a_machine_is_gone_for_good(service: Service) -> None:
+def a_machine_is_gone_for_good(service: Service) -> None:
     machines = service.site
     machines["login"].kill()
     output = machines.follow(MACHINES, "A machine is gone for good")
@@ -485,3 +486,29 @@ def test_a_machine_is_gone_for_good(service: Service) -> None:
     assert (answer["status"], answer["reason"]) == ("TERMINATED", "abandoned")
     assert "replaced by login2" in str(answer)
     assert database(machines, "SELECT count(*) FROM runners_runnerrun WHERE status = 'ACTIVE'") == "0"
+
+
+@pytest.mark.timeout(1800)
+def test_the_guides_work_one_after_another(service: Service) -> None:
+    for step in STEPS:
+        sys.stdout.write(f"--- {step.__name__}\n")
+        step(service)
+
+
+STEPS = (
+    move_from_sqlite,
+    failover_to_a_standby,
+    a_new_standby_and_the_service_without_it,
+    pgbouncer,
+    two_nodes_behind_a_proxy,
+    a_node_that_is_not_ready_gets_no_requests,
+    take_a_node_out,
+    a_node_is_lost_for_good,
+    maintenance_of_a_machine,
+    the_database_is_lost,
+    the_disk_of_the_database_is_full,
+    the_disk_of_a_machine_is_full,
+    a_key_has_leaked,
+    a_clock_is_wrong,
+    a_machine_is_gone_for_good,
+)

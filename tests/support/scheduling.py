@@ -25,28 +25,19 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Multiply each test's timeout by PATIENCE, and arrange the tests for several processes (pytest-xdist).
 
-    A process gets one group at a time: all cases of one test function, or all tests of a file with module-scoped
-    fixtures. Slow tests go first, so that all processes end at about the same time.
+    Slow tests go first, so that all processes end at about the same time. A process gets the next test when it has
+    ended one. The marker `xdist_group` has no effect with pytest 9.2 (pytest-xdist 3.8), so steps that follow each
+    other are one test.
     """
     slow = set()
     for item in items:
-        file, _, test = item.nodeid.partition("::")
         own = item.get_closest_marker("timeout")
-        if own or item.get_closest_marker("real") or file.startswith(SLOW):
+        if own or item.get_closest_marker("real") or item.nodeid.startswith(SLOW):
             slow.add(item.nodeid)
         seconds = own.args[0] if own else float(config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(seconds * PATIENCE), append=False)
-        if not item.get_closest_marker("xdist_group"):
-            function = test.partition("[")[0]
-            item.add_marker(pytest.mark.xdist_group(file if lives_long(item) else f"{file}::{function}"))
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: item.nodeid not in slow)
 
 
 SLOW = ("tests/browser/", "tests/compat/", "tests/faults/", "tests/sdk/")  # and tests with their own timeout
-
-
-def lives_long(item: pytest.Item) -> bool:
-    """Return True if a fixture of the test has the scope "module". Fixtures from `getfixturevalue` are not found."""
-    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]  # no public name for it
-    return any(definition.scope == "module" for each in fixtures.values() for definition in each)
