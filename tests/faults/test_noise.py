@@ -71,7 +71,7 @@ def test_a_login_profile_that_prints_words_of_success(
     set_status(there)
     account.control("run", SLEEP=600)
     run = start_run(there)
-    assert run_processes(account) == [run.pid]
+    wait_for(lambda: run_processes(account) == [run.pid], what="the process of the run")
     assert stop_run().run.reason == "stopped"
 
 
