@@ -119,7 +119,7 @@ compat: install-dev reference ## Send the same requests to it and to this servic
 	@tools/install-test-tools
 	@COMPAT_WRITE=1 $(BIN)/python -m pytest tests/compat
 
-bench: install-dev reference ## Measure this service and it side by side (12 minutes); writes docs/benchmarks.md
+bench: install-dev reference ## Measure this service and it side by side (20 minutes); writes docs/benchmarks.md
 	@tools/install-test-tools tools/test-tools.txt bench/debian-packages.txt
 	@$(BIN)/python -m bench --output docs/benchmarks.md
 
