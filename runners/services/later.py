@@ -53,6 +53,11 @@ class Later:
                     continue
                 except (DatabaseError, InterfaceError) as error:
                     logger.error("A change was not stored (%s): %s", error, what)
+                except BaseException:  # a bug ends this thread; the next change starts another one
+                    with self._lock:
+                        self._changes.popleft()
+                        self._is_running = False
+                    raise
                 with self._lock:
                     self._changes.popleft()
         finally:

@@ -6,6 +6,7 @@
                     and to this process
     service         Service in front of the stub account, once for LOCAL and once for SSH
     postgres        Postgres: a database cluster that can be stopped and started
+    receiver        Receiver of webhooks
 Every test in this package has the marker `faults`.
 """
 
@@ -25,6 +26,7 @@ from tests.support.faults import EXPID, Gate, LaunchGates, Service, add_profiles
 from tests.support.postgres import Postgres, find_postgres
 from tests.support.requirements import need
 from tests.support.servers import AppServer, SSHServer
+from tests.support.webhooks import Receiver
 
 HERE = Path(__file__).parent
 
@@ -119,3 +121,10 @@ def _postgres() -> Iterator[Postgres]:
 def postgres(_postgres: Postgres) -> Iterator[Postgres]:
     yield _postgres
     _postgres.ensure_up()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    found = Receiver()
+    yield found
+    found.close()

@@ -46,13 +46,6 @@ def nodes(
     found.close()
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-    yield found
-    found.close()
-
-
 def warnings(app: AppServer) -> list[str]:
     return [each["code"] for each in app.get("/readyz").body["warnings"]]
 

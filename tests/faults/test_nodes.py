@@ -63,13 +63,6 @@ def nodes(
     found.close()
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-    yield found
-    found.close()
-
-
 def at_autosubmit(account: StubAccount, command: str, gate: Gate) -> Gate:
     """Let the next `autosubmit COMMAND` wait at the gate before it does anything."""
     add_control(account, command, gate.text)

@@ -83,13 +83,6 @@ def database(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def apps(
     tmp_path: Path,
     account: StubAccount,

@@ -72,13 +72,6 @@ def work(app: AppServer) -> Iterator[Callable[..., Worker]]:
         assert "Traceback" not in log.read_text(), log.read_text()
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-    yield found
-    found.close()
-
-
 def start_run(app: AppServer, sshd: SSHServer | None) -> int:
     answer = app.post(COMMAND + "run-experiment", {"expid": EXPID, **profile_of(sshd)})
     assert answer.status == 200, answer.body
