@@ -80,12 +80,17 @@ class Sampler(threading.Thread):
     def run(self) -> None:
         turn = 0
         while not self._closed.wait(INTERVAL):
-            for what, pid in self._pids():
-                with suppress(OSError, KeyError, ValueError):
-                    self.samples.processes[what, pid].append(sample(pid))
+            self.take(self._pids())
             with suppress(psycopg.Error):
                 self._ask_database(with_tables=turn % 4 == 0)
             turn += 1
+
+    def take(self, processes: list[tuple[str, int]]) -> None:
+        """Take one sample of each process that still exists."""
+        for what, pid in processes:
+            with suppress(OSError, KeyError, ValueError):
+                taken = sample(pid)
+                self.samples.processes[what, pid].append(taken)
 
     def close(self) -> None:
         self._closed.set()

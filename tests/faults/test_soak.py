@@ -18,10 +18,10 @@ import pytest
 from soak.__main__ import ended_early
 from soak.checks import ALWAYS, Check, Facts, all_checks
 from soak.faults import KINDS, Damage, schedule
-from soak.growth import Samples, Trend, trend
+from soak.growth import Sampler, Samples, Trend, trend
 from soak.journal import Process
 from soak.load import Attempt, Records, Seen
-from soak.site import Message
+from soak.site import Message, Site
 from tests.support.paths import ROOT
 from tests.support.postgres import find_postgres
 from tests.support.processes import PATIENCE
@@ -171,6 +171,17 @@ def test_nothing_to_compare_is_a_violation() -> None:
     facts = true_facts()
     facts.is_long = True
     assert {"a log that is called ended has its last line"} < {check.name for check in violations(facts)}
+
+
+def test_a_process_that_ends_before_its_first_sample_is_left_out() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    sampler = Sampler(Site.__new__(Site))  # it asks the site for nothing here
+    sampler.take([("ended", ended.pid), ("this one", os.getpid())])
+    assert list(sampler.samples.processes) == [("this one", os.getpid())]
+    facts = true_facts()
+    facts.samples = sampler.samples
+    assert violations(facts) == []
 
 
 def test_a_thread_that_has_ended_early_is_named() -> None:
