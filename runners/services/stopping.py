@@ -4,7 +4,8 @@
    another home.
 2. INT to the run's own processes: the first INT is lost if it arrives while Autosubmit is still importing.
 3. TERM, then KILL, to the run's own processes.
-4. After the end: TERM and KILL to the remaining processes of the run, except for jobs on the local platform.
+4. After the end: TERM and KILL to the remaining processes of the run, except for jobs on the local platform. This is
+   done, too, if the run had failed or was killed just before the stop.
 5. With `cancel_jobs`: Autosubmit's own cancel, with its own timeout (cancelling.py), then the end of the local jobs.
    The run has to end first, because Autosubmit cancels no jobs before.
 """
@@ -54,6 +55,7 @@ from runners.services.machines.registry import get_module_loader
 from runners_project import clock
 
 POLL = 0.5  # seconds between two probes of a run that was signalled
+RECENTLY = timedelta(minutes=1)  # since a run was seen alive: then its process group is searched, too
 EARLIER_RUNS = 20  # earlier runs of the experiment whose jobs may still exist
 
 
@@ -90,6 +92,7 @@ class Stop:
 
         Raises RunnerUnreachable, NotRunning, OutcomeUnknown, StopNotConfirmed.
         """
+        seen_alive = self.run.confirmed_at
         with self._owned():
             identity = self._require_running()
             if identity and not self._request():
@@ -98,6 +101,10 @@ class Stop:
                 self.had_ended = True
                 self.steps.append(HAD_ENDED)
                 self._show()
+                left_by = lifecycle.identity_of(self.run)
+                if left_by and self.run.status != RunStatus.COMPLETED:
+                    is_fresh = seen_alive is not None and clock.now() - seen_alive < RECENTLY
+                    self._end_leftovers(left_by, is_fresh=is_fresh)
             else:
                 self.audit.argv = STOP_EXPERIMENT.argv(self.run.expid, force=self.force)
                 try:

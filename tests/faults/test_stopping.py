@@ -190,6 +190,27 @@ def test_without_cancel_jobs_local_jobs_go_on_and_helpers_are_ended(target: Runn
     assert outcome.message == f"Experiment {EXPID} stopped successfully."
 
 
+def test_a_stop_of_a_run_that_was_just_killed_ends_what_the_run_has_left(
+    target: RunnerConfig, account: StubAccount
+) -> None:
+    """Nobody has looked since the kill. The helper can be found by its group, the child by its environment."""
+    helper = (
+        "env -u AUTOSUBMIT_RUNNERS_KEY bash -c \"trap '' INT TERM HUP; while :; do sleep 0.2; done\" log-recovery &\n"
+    )
+    run = start(target, account, more=local_job(account) + helper + CHILD)
+    wait_for(lambda: len(of_group(run)) >= 3 and len(of_run(run)) >= 3, what="the run's processes")
+    assert run.identity
+    os.kill(run.identity["pid"], signal.SIGKILL)
+    outcome = faults.stop_run(EXPID)
+    assert actions(outcome) == [("look", True), ("end of what was left", True)]
+    assert "log-recovery" in outcome.steps[-1]["outcome"]
+    assert outcome.run.reason == "killed"
+    assert outcome.message == f"Experiment {EXPID} had already ended."
+    left = [command_line(pid) for pid in {*of_run(run), *of_group(run)}]
+    assert left and all(JOB.format(EXPID) in words or "sleep" in words for words in left), left
+    assert not any("log-recovery" in words or "setsid" in words for words in left)
+
+
 @pytest.mark.parametrize("cancel_jobs", [False, True])
 def test_a_kill_ends_local_jobs_only_when_they_are_to_be_cancelled(
     target: RunnerConfig, account: StubAccount, cancel_jobs: bool
