@@ -42,6 +42,7 @@ FORGOTTEN = """
         scheduled_at, (SELECT max(at) FROM procrastinate_events WHERE job_id = job.id AND type = 'deferred'))
 """
 POLL = 1.0  # seconds between two looks for tasks; less if the interval is shorter
+DEATHS_POLL = 1.0  # seconds between two looks for workers that have died
 Find = Callable[[], "list[Work]"]
 
 
@@ -140,21 +141,29 @@ def dead_after(interval: float) -> float:
 
 
 async def _sweep_until_stopped(stop: threading.Event, interval: float, beat: Callable[[], None], find: Find) -> None:
+    """Sweep each half interval, and at once when a worker has died, so that the others replace it soon."""
+    next_sweep = 0.0  # by `time.monotonic`
     while not stop.is_set():
-        begin = time.monotonic()
-        await remove_tasks_of_dead_workers(dead_after(interval))
-        await sync_to_async(sweep)(find)
-        await sync_to_async(beat)()
-        end = begin + interval / 2
+        has_removed = await remove_tasks_of_dead_workers(dead_after(interval))
+        if has_removed or time.monotonic() >= next_sweep:
+            next_sweep = time.monotonic() + interval / 2
+            await sync_to_async(sweep)(find)
+            await sync_to_async(beat)()
+        end = min(next_sweep, time.monotonic() + DEATHS_POLL)
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 0.2))
 
 
-async def remove_tasks_of_dead_workers(seconds: float) -> None:
-    """Remove the tasks that workers without a heartbeat in the last `seconds` have begun. `sweep` defers them again."""
-    for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=seconds):
+async def remove_tasks_of_dead_workers(seconds: float) -> bool:
+    """Remove the tasks that workers without a heartbeat in the last `seconds` have begun. `sweep` defers them again.
+
+    Return True if there were such tasks.
+    """
+    jobs = list(await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=seconds))
+    for job in jobs:
         logger.warning("The worker of task %s (%s) is dead. The task is repeated.", job.id, job.lock)
         await app.job_manager.finish_job(job, status=Status.FAILED, delete_job=True)
+    return bool(jobs)
 
 
 def remove_forgotten_tasks() -> None:

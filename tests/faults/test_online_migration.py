@@ -91,3 +91,35 @@ def test_runs_are_started_while_migrations_wait_and_an_interrupted_one_is_contin
     assert names == "one_active_run_per_installation"
     migrate(BEFORE)
     assert not insert("a000"), "a second active run under the old constraint"
+
+
+def test_the_room_in_the_pages_of_runs_is_set_beside_an_open_writer_and_removed_on_the_way_back(
+    postgres: Postgres,
+) -> None:
+    database = f"room_{secrets.token_hex(4)}"
+    env = {**os.environ, "DATABASE_URL": postgres.create(database), "SECRET_KEY": secrets.token_urlsafe(50)}
+
+    def migrate(target: str) -> None:
+        argv = [sys.executable, "manage.py", "migrate", "runners", target, "-v", "0"]
+        assert start(argv, log=postgres.folder / "migrate.log", env=env).wait(60 * PATIENCE) == 0
+
+    room = (
+        "SELECT coalesce(string_agg(relname || reloptions::text, ', ' ORDER BY relname), 'none') FROM pg_class WHERE "
+    )
+    room += "reloptions IS NOT NULL AND relname IN ('runners_runnerrun', 'runners_operation')"
+    migrate("0042")
+    assert postgres.sql(room, database) == "none"
+    writer = subprocess.Popen(postgres.psql(database), stdin=subprocess.PIPE)
+    try:
+        assert writer.stdin
+        writer.stdin.write(b"BEGIN; UPDATE runners_runnerrun SET modified = now(); DELETE FROM runners_operation;\n")
+        writer.stdin.flush()
+        is_open = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+        wait_for(lambda: postgres.sql(is_open, database) == "1", 30, what="the open transaction")
+        migrate("0043")
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert postgres.sql(room, database) == "runners_operation{fillfactor=70}, runners_runnerrun{fillfactor=70}"
+    migrate("0042")
+    assert postgres.sql(room, database) == "none"
