@@ -28,6 +28,21 @@ from tests.support import job_lists
 from tests.support.processes import kill_all, wait_for
 from tests.support.servers import SSHServer
 
+# Print the median seconds of launches without HTTP and database.
+LAUNCHES = """
+import statistics, time
+from profiles.models import RunnerProfile
+from runners.models import new_run_key
+from runners.services.machines.foreign_process import Search
+from runners.services.machines.registry import get_runner
+runner = get_runner(RunnerProfile.objects.get(name="LOCAL").resolve({}))
+seconds = []
+for number in range(%d):
+    start = time.perf_counter()
+    runner.launch(new_run_key(), "exec autosubmit run b000", timeout=60, unless_runs=Search("b000"))
+    seconds.append(time.perf_counter() - start)
+print(statistics.median(seconds))
+"""
 ROOT = Path(__file__).resolve().parent.parent
 _numbers = count(1)
 JOBS = 10_000
@@ -121,7 +136,32 @@ def _floor(stage: Stage, effort: Effort) -> str:
 
 
 def run_local(stage: Stage, effort: Effort) -> Result:
-    return _run(stage, effort, "LOCAL", "run-experiment LOCAL, median", 1 / 2, "<= 1/2")
+    result = _run(stage, effort, "LOCAL", "run-experiment LOCAL, median", 1 / 2, "<= 1/2")
+    return replace(result, notes=[_local_floor(stage, effort)])
+
+
+def _local_floor(stage: Stage, effort: Effort) -> str:
+    """Return a sentence about what a LOCAL run costs without HTTP and database, and what its shells cost alone."""
+    environment = stage.ours.environment
+    count = max(20, effort.calls)
+
+    def shell(option: str) -> Callable[[int], float]:
+        def seconds(_: int) -> float:
+            start = time.perf_counter()
+            subprocess.run(["bash", option, ":"], env=environment, check=True)
+            return time.perf_counter() - start
+
+        return seconds
+
+    shells = alternate({"plain": shell("-c"), "login": shell("-lc")}, count)
+    launch = float(stage.ours.manage("shell", "-v0", "-c", LAUNCHES % count))
+    stage.end_runs()
+    return (
+        f"run-experiment LOCAL: the launch alone, without HTTP and database, takes {milliseconds(launch)}: the shell "
+        "that reads the script, a search of /proc for the same experiment outside of this service, the run directory, "
+        f"and the login shell of the command. A `bash` that does nothing takes {milliseconds(shells['plain'])}, one "
+        f"with the profiles of a login shell {milliseconds(shells['login'])}."
+    )
 
 
 def _run(stage: Stage, effort: Effort, profile: str, what: str, limit: float, target: str) -> Result:
@@ -212,7 +252,7 @@ def status_rate(stage: Stage, effort: Effort) -> Result:
         _truth(ours, reference, path, expids),
         f"get-runner-run-status: processor time of the server for one status, which depends less on the load of the "
         f"machine: {cpu['ours'] * 1000:.2f} ms, the reference {cpu['reference'] * 1000:.2f} ms "
-        f"({cpu['reference'] / cpu['ours']:.1f} times as much).",
+        f"({cpu['reference'] / cpu['ours']:.1f} times as much). {_server_alone(stage, effort)}",
     ]
     stage.end_runs()
     ratio = got["ours"] / got["reference"]
@@ -224,6 +264,22 @@ def status_rate(stage: Stage, effort: Effort) -> Result:
         ">= 6",
         ratio >= 6,
         notes,
+    )
+
+
+def _server_alone(stage: Stage, effort: Effort) -> str:
+    """Return a sentence about the processor time of the server itself: with an application that does nothing."""
+    with stage.constant() as server:
+        path, body = "/bench/constant", json.dumps({"expid": "b000"})
+        requests_per_second(stage.folder, server.port, path, body, seconds=1, headers=stage.headers())
+        before = cpu_seconds(server.worker_pids)
+        rate = requests_per_second(
+            stage.folder, server.port, path, body, seconds=effort.seconds, headers=stage.headers()
+        )
+        used = (cpu_seconds(server.worker_pids) - before) / (rate.per_second * effort.seconds)
+    return (
+        f"Of ours, gunicorn takes {used * 1000:.2f} ms: with an application that sends a constant of the same length, "
+        f"it answers {rate.per_second:.0f}/s."
     )
 
 

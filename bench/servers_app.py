@@ -1,5 +1,6 @@
-"""The service with three additional paths for `bench.servers`. They behave as an application may.
+"""The service with additional paths for `bench`. They behave as an application may.
 
+`/bench/constant` reads the body and sends the same bytes each time, as long as a status and with its headers.
 `/bench/stream` sends a line every half second for six seconds. `/bench/large` sends 50 MB, like the download of a log.
 `/bench/unread` answers without reading the body.
 """
@@ -16,7 +17,19 @@ LINES, PAUSE = 12, 0.5  # seconds
 CHUNK, CHUNKS = b"x" * 500_000, 100
 
 
+STATUS = b"x" * 420
+STATUS_HEADERS = [
+    ("Content-Type", "application/json"),
+    ("Content-Length", str(len(STATUS))),
+    ("Allow", "POST, OPTIONS"),
+]
+
+
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    if environ["PATH_INFO"] == "/bench/constant":
+        environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        start_response("200 OK", STATUS_HEADERS)
+        return [STATUS]
     if environ["PATH_INFO"] == "/bench/stream":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return _lines()

@@ -38,6 +38,12 @@ print(json.dumps([ApiToken.issue(user=person)[1] for person in people]))
 """
 
 
+class Constant(AppServer):
+    """A server whose application does nothing for the path /bench/constant."""
+
+    application = "bench.servers_app"
+
+
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
@@ -86,6 +92,10 @@ class Stage:
         if more:
             self._import(server, more)
         return server
+
+    def constant(self) -> AppServer:
+        """Return a server whose path /bench/constant sends a constant, not started."""
+        return Constant(self.folder / "constant", env=self.ours_environment(), template_db=self._template)
 
     @property
     def _template(self) -> Path:

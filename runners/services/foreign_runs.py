@@ -59,7 +59,7 @@ def search_of(expid: str, *, but: RunnerRun | None = None) -> Search:
     `but`: a run that is just being started, so it has no process yet.
     """
     known = []
-    for run in RunnerRun.objects.active().filter(expid=expid):
+    for run in RunnerRun.objects.active().filter(expid=expid).only("key", "identity"):
         if run == but:
             continue
         try:

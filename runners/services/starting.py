@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 
 from profiles.config import DEFAULT_INSTALLATION, RunnerConfig
 from runners.commands.installation import archived_in
@@ -142,14 +143,15 @@ def _withdraw(run: RunnerRun, audit: AuditRecord, error: ForeignRun) -> None:
 
 
 def _require_no_cancel(expid: str, installation: str) -> None:
-    """Raise AlreadyRunning if a stop of the last run is still under way: it could cancel the jobs of a new run, too."""
-    last = RunnerRun.objects.filter(expid=expid, installation=installation).order_by("-id").first()
-    if last and not last.is_active and interrupted.is_under_way(last):
-        raise AlreadyRunning(
-            f"A stop of experiment {expid} is still in progress: processes or jobs that {access.described(last)} has "
-            f"left are being ended or cancelled. Start it after that.",
-            run=last,
-        )
+    """Raise AlreadyRunning if a stop of an ended run is still under way: it could cancel the jobs of a new run, too."""
+    ended = RunnerRun.objects.filter(expid=expid, installation=installation).exclude(status=RunStatus.ACTIVE)
+    for run in _found(ended.filter(stop_owner__gt="")):
+        if interrupted.is_under_way(run):
+            raise AlreadyRunning(
+                f"A stop of experiment {expid} is still in progress: processes or jobs that {access.described(run)} "
+                f"has left are being ended or cancelled. Start it after that.",
+                run=run,
+            )
 
 
 def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
@@ -158,11 +160,20 @@ def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
     Such a run is a run of the same experiment. Without this check, a new installation name in a profile would let an
     experiment run twice.
     """
-    for run in RunnerRun.objects.active().filter(expid=expid).exclude(installation=config.installation):
+    for run in _found(RunnerRun.objects.active().filter(expid=expid).exclude(installation=config.installation)):
         if is_same_environment(run, config):
             probing.refresh_now(run)
             if run.is_active:
                 raise AlreadyRunning(_already_running(run, config), run=run)
+
+
+def _found(rows: QuerySet[RunnerRun]) -> list[RunnerRun]:
+    """Return the rows. Usually there are none, and then only their numbers are selected.
+
+    Django takes as long to make the SQL of all columns as the database needs for the query.
+    """
+    numbers = list(rows.values_list("pk", flat=True))
+    return list(rows.filter(pk__in=numbers)) if numbers else []
 
 
 def _require_not_stopped(run: RunnerRun) -> None:

@@ -345,6 +345,8 @@ class Answer:
 class AppServer:
     """This service as it is deployed: gunicorn, several worker processes with threads, and its own database file."""
 
+    application = "runners_project.wsgi"
+
     def __init__(
         self,
         folder: Path,
@@ -394,7 +396,7 @@ class AppServer:
         self.stop()
 
     def start(self, *, wait: bool = True) -> None:
-        argv = [sys.executable, "-m", "gunicorn", "runners_project.wsgi", f"--bind=127.0.0.1:{self.port}"]
+        argv = [sys.executable, "-m", "gunicorn", self.application, f"--bind=127.0.0.1:{self.port}"]
         argv += [f"--workers={self._workers}", f"--threads={self._threads}", "--timeout=120", "--graceful-timeout=5"]
         argv.append("--limit-request-line=8190")
         argv.append("--no-control-socket")  # by default, all servers share one file in the account's home
