@@ -19,7 +19,7 @@ from whitenoise import WhiteNoise  # noqa: E402
 
 from runners.services import interrupted  # noqa: E402
 from runners.services.machines.bulkheads import BULKHEADS  # noqa: E402
-from runners_project import guide  # noqa: E402
+from runners_project import guide, memory  # noqa: E402
 
 BULKHEADS.serve()
 
@@ -42,3 +42,4 @@ interrupted.mark_at_start()
 application = serve_static(
     WhiteNoise(django_application, max_age=3600, index_file=True, add_headers_function=guide.add_headers)
 )
+memory.freeze_startup()

@@ -464,18 +464,23 @@ def memory_is_flat(facts: Facts) -> Check:
     return check
 
 
+def _threads(samples: growth.Samples) -> int:
+    """Return how many threads servers and workers had at most at the same time. Each may have one connection."""
+    counts: Counter[int] = Counter()
+    for taken in samples.processes.values():
+        rounds = {round(sample.when / growth.INTERVAL): sample.threads for sample in taken}
+        counts.update(rounds)
+    return max(counts.values(), default=0)
+
+
 def tables_are_flat(facts: Facts) -> Check:
-    check = Check("connections and the tables of tasks and of housekeeping do not grow")
+    check = Check("there are no more connections than threads, and the tables of tasks and of housekeeping do not grow")
     if facts.samples.connections:
         most = max(number for _, number in facts.samples.connections)
         check.expect(most < 90, f"{most:.0f} connections to PostgreSQL")
         check.remark = f"at most {most:.0f} connections"
-        begin = facts.samples.connections[0][0] + growth.WARM_UP
-        late = [point for point in facts.samples.connections if point[0] > begin]
-        if late and late[-1][0] - late[0][0] > growth.SHORTEST:
-            line = growth.trend(late)
-            check.expect(line.last - line.first < 10, f"connections: {line.first:.0f} to {line.last:.0f}")
-            check.remark += f", in the long run {line.first:.0f} to {line.last:.0f}"
+        check.remark += f", at most {_threads(facts.samples)} threads of servers and workers"
+        check.expect(most <= _threads(facts.samples), f"{most:.0f} connections, more than threads")
     if facts.samples.tables:
         (_, first), (_, last) = facts.samples.tables[0], facts.samples.tables[-1]
         largest: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from runners.services.representations import progress_fields
 from runners.templatetags import formatting as words
 from runners_project import clock
 
-KEPT = 4096  # cached rows, about 800 bytes each
+KEPT = 1024  # cached rows, about 2.5 kB each; a list shows at most 200
 # The placeholder of an age in the cached HTML. It holds the time from which the age counts, because an age changes
 # while the row does not. Stored data cannot contain a placeholder, because templates escape every `<`.
 AGE = "<!--age {}-->"

@@ -191,6 +191,25 @@ def test_the_worker_waits_for_pending_migrations(app: AppServer) -> None:
     assert "Traceback" not in log.read_text()
 
 
+def test_the_worker_waits_for_a_database_that_is_down_when_it_starts(app: AppServer) -> None:
+    """It cannot know yet whether migrations are pending."""
+    app.stop()
+    aside = app.database.rename(app.database.with_suffix(".aside"))
+    app.database.mkdir()  # SQLite cannot open it
+    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"]
+    log = app.folder / "watch.log"
+    watch = start(argv, log=log, env=app.environment, cwd=ROOT)
+    try:
+        wait_for(lambda: "The worker waits." in log.read_text(), 30, what="the worker waits")
+        assert "The database is unavailable" in log.read_text() and "Watching" not in log.read_text()
+        app.database.rmdir()
+        aside.rename(app.database)
+        wait_for(lambda: "Watching" in log.read_text(), 30, what="the worker begins")
+    finally:
+        end(watch)
+    assert "Traceback" not in log.read_text()
+
+
 def test_watch_runs_records_that_it_lives_and_that_it_ends(app: AppServer) -> None:
     def answer() -> dict[str, Any]:
         return dict(app.get("/readyz").body)

@@ -17,6 +17,7 @@ from runners.services import health, lifecycle, nodes
 from runners.worker import due, embedded
 from runners.worker.due import Work
 from runners.worker.embedded import EmbeddedWorker
+from runners_project import memory
 
 MIGRATIONS_PAUSE = 2.0  # seconds between two looks for pending migrations
 
@@ -49,6 +50,7 @@ class Command(BaseCommand):
         self.wait_for_migrations(stop)
         self.stdout.write(self.greeting.format(interval=interval))
         self.stdout.flush()
+        memory.freeze_startup()
         beat = health.Beat(health.WATCH, interval)
         if nodes.has_tasks():
             from runners.worker import distributed  # its models exist with PostgreSQL only
@@ -59,13 +61,13 @@ class Command(BaseCommand):
         self.patiently(beat.end)
 
     def wait_for_migrations(self, stop: threading.Event) -> None:
-        """Wait until the database has all migrations of this version. A lost database is the worker's own matter."""
+        """Wait until the database has all migrations of this version."""
         told = ""
         while not stop.is_set():
             try:
                 problem = health.pending_migrations()
-            except (DatabaseError, InterfaceError):
-                return
+            except (DatabaseError, InterfaceError) as error:
+                problem = f"The database is unavailable: {str(error).strip()}."
             if not problem:
                 return
             if problem != told:
