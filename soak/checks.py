@@ -302,7 +302,8 @@ def logs_are_whole(facts: Facts) -> Check:
         run = facts.runs.get(seen.number)
         if seen.what == "log" and seen.status == 200 and run and seen.answer.get("ended"):
             starts = facts.starts_of(run["key"])
-            # A shell that TERM ends may write any code into the journal. If its supervisor is gone, too, nobody knows.
+            # Only exit code 0 in the row proves that the run completed. A shell that TERM ends may write any code into
+            # the journal. Without its supervisor, the row has no exit code.
             if starts and starts[0].code == 0 and run["exit_code"] == 0:
                 check.expect(
                     "Run successful" in seen.answer["text"], f"run {seen.number}: {seen.answer['text'][-80:]!r}"
@@ -465,23 +466,22 @@ def memory_is_flat(facts: Facts) -> Check:
     return check
 
 
-def _threads(samples: growth.Samples) -> int:
-    """Return how many threads servers and workers had at most at the same time. Each may have one connection."""
-    counts: Counter[int] = Counter()
-    for taken in samples.processes.values():
-        rounds = {round(sample.when / growth.INTERVAL): sample.threads for sample in taken}
-        counts.update(rounds)
-    return max(counts.values(), default=0)
-
-
 def tables_are_flat(facts: Facts) -> Check:
     check = Check("there are no more connections than threads, and the tables of tasks and of housekeeping do not grow")
     if facts.samples.connections:
         most = max(number for _, number in facts.samples.connections)
         check.expect(most < 90, f"{most:.0f} connections to PostgreSQL")
         check.remark = f"at most {most:.0f} connections"
-        check.remark += f", at most {_threads(facts.samples)} threads of servers and workers"
-        check.expect(most <= _threads(facts.samples), f"{most:.0f} connections, more than threads")
+        threads = dict(facts.samples.threads)
+        for when, number in facts.samples.connections:
+            check.expect(number <= threads.get(when, number), f"{number:.0f} connections, {threads.get(when)} threads")
+        begin = facts.samples.connections[0][0] + growth.WARM_UP
+        late = [point for point in facts.samples.connections if point[0] > begin]
+        if late and late[-1][0] - late[0][0] > growth.SHORTEST:
+            line = growth.trend(late)
+            grown = line.last - line.first
+            check.expect(grown < growth.MOST_MORE_CONNECTIONS, f"connections: {line.first:.0f} to {line.last:.0f}")
+            check.remark += f", in the long run {line.first:.0f} to {line.last:.0f}"
     if facts.samples.tables:
         (_, first), (_, last) = facts.samples.tables[0], facts.samples.tables[-1]
         largest: Counter[str] = Counter()

@@ -26,6 +26,9 @@ OF_PEOPLE = frozenset(
         *("runners_idempotencyrecord", "runners_experimentdescription", "runners_experiment"),
     }
 )
+# A database that was restarted has no connections, and after the last fault each thread opens its own. So they grow by
+# about a third of the threads without being lost.
+MOST_MORE_CONNECTIONS = 20
 ROWS_OF_HOUSEKEEPING = 200  # that any other table may have at most more at the end than at the begin
 
 
@@ -66,6 +69,7 @@ class Samples:
 
     processes: dict[tuple[str, int], list[Sample]] = field(default_factory=lambda: defaultdict(list))
     connections: list[tuple[float, float]] = field(default_factory=list)
+    threads: list[tuple[float, float]] = field(default_factory=list)  # of all servers and workers, in the same rounds
     tables: list[tuple[float, dict[str, int]]] = field(default_factory=list)
 
 
@@ -80,17 +84,21 @@ class Sampler(threading.Thread):
     def run(self) -> None:
         turn = 0
         while not self._closed.wait(INTERVAL):
-            self.take(self._pids())
+            threads = self.take(self._pids())
             with suppress(psycopg.Error):
                 self._ask_database(with_tables=turn % 4 == 0)
+                self.samples.threads.append((self.samples.connections[-1][0], threads))
             turn += 1
 
-    def take(self, processes: list[tuple[str, int]]) -> None:
-        """Take one sample of each process that still exists."""
+    def take(self, processes: list[tuple[str, int]]) -> int:
+        """Take one sample of each process that still exists. Return the number of their threads."""
+        threads = 0
         for what, pid in processes:
             with suppress(OSError, KeyError, ValueError):
                 taken = sample(pid)
                 self.samples.processes[what, pid].append(taken)
+                threads += taken.threads
+        return threads
 
     def close(self) -> None:
         self._closed.set()
@@ -111,7 +119,10 @@ class Sampler(threading.Thread):
 
     def _ask_database(self, *, with_tables: bool) -> None:
         now = time.monotonic()
-        active = "SELECT count(*) AS number FROM pg_stat_activity WHERE datname = 'soak' AND pid <> pg_backend_pid()"
+        active = (
+            "SELECT count(*) AS number FROM pg_stat_activity WHERE datname = 'soak' AND pid <> pg_backend_pid() AND "
+            "backend_type = 'client backend'"
+        )
         self.samples.connections.append((now, self._site.query(active)[0]["number"]))
         if with_tables:
             names = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"

@@ -206,7 +206,7 @@ class User(threading.Thread):
         if self.rng.random() < 0.15:
             body["force"] = True
         stopped = self.until_known("stop-experiment", body)
-        if stopped.succeeded and stopped.answer["reason"] == "stopped":  # not if a fault has ended it before
+        if stopped.succeeded and stopped.answer["reason"] in ("stopped", "killed", "failed", "lost"):
             left = [pid for pid in with_environment("SOAK_RUN", expid) if is_alive(pid)]
             self.records.stops += 1
             if left:

@@ -13,9 +13,7 @@ that run the experiment.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -46,7 +44,6 @@ from runners.services import access, audit, lifecycle, maintenance, outbox, rest
 from runners.services.machines import leftovers
 from runners.services.machines.answers import Unreadable
 from runners.services.machines.probe import Probe
-from runners.services.machines.runner import Runner
 from runners_project import clock
 
 logger = logging.getLogger(__name__)
@@ -202,7 +199,7 @@ def _require_over(run: RunnerRun) -> None:
         identity = lifecycle.identity_of(run)
         if probe.answer in (Probe.REBOOTED, Probe.NEVER_STARTED) or identity is None:
             return
-        left = _leftovers(runner, leftovers.Run(run.expid, identity, [run.key], group=True))
+        left = leftovers.look(runner, leftovers.Run(run.expid, identity, [run.key], group=True))
     except RunnerServiceError as error:
         raise NotYet(f"it is not certain that the old run is over: {error.detail}") from error
     except Unreadable as error:
@@ -210,18 +207,6 @@ def _require_over(run: RunnerRun) -> None:
     helpers = [each for each in left if not each.is_job]
     if helpers:
         raise NotYet(f"processes of the old run are still alive: {leftovers.summary(helpers)}")
-
-
-def _leftovers(runner: Runner, run: leftovers.Run) -> list[leftovers.Leftover]:
-    """Return the processes that are left, as the node of the run reports. Raises the errors of `leftovers.look`."""
-    host, deadline = run.identity.host, time.monotonic() + settings.RUNNERS_PROBE_TIMEOUT
-    try:
-        return leftovers.look(runner.at_node(host), run)
-    except OutcomeUnknown as error:
-        for way in runner.runners_at(host, deadline):
-            with suppress(OutcomeUnknown, RunnerUnreachable):
-                return leftovers.look(way, run)
-        raise error
 
 
 # --- the start --------------------------------------------------------------------------------------------------------

@@ -28,11 +28,11 @@ from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus, new_run
 from runners.services import (
     access,
     foreign_runs,
-    interrupted,
     labels,
     lifecycle,
     maintenance,
     outbox,
+    own_process,
     probing,
     run_options,
 )
@@ -143,15 +143,16 @@ def _withdraw(run: RunnerRun, audit: AuditRecord, error: ForeignRun) -> None:
 
 
 def _require_no_cancel(expid: str, installation: str) -> None:
-    """Raise AlreadyRunning if a stop of an ended run is still under way: it could cancel the jobs of a new run, too."""
-    ended = RunnerRun.objects.filter(expid=expid, installation=installation).exclude(status=RunStatus.ACTIVE)
-    for run in _found(ended.filter(stop_owner__gt="")):
-        if interrupted.is_under_way(run):
-            raise AlreadyRunning(
-                f"A stop of experiment {expid} is still in progress: processes or jobs that {access.described(run)} "
-                f"has left are being ended or cancelled. Start it after that.",
-                run=run,
-            )
+    """Raise AlreadyRunning if a stop of the last run is still under way: it could cancel the jobs of a new run, too."""
+    rows = RunnerRun.objects.filter(expid=expid, installation=installation).order_by("-id")
+    last = rows.values_list("pk", "status", "stop_owner", "stop_until").first()
+    if last and last[1] != RunStatus.ACTIVE and own_process.is_working(*last[2:]):
+        run = RunnerRun.objects.get(pk=last[0])
+        raise AlreadyRunning(
+            f"A stop of experiment {expid} is still in progress: processes or jobs that {access.described(run)} has "
+            f"left are being ended or cancelled. Start it after that.",
+            run=run,
+        )
 
 
 def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
@@ -168,7 +169,7 @@ def _require_not_renamed(expid: str, config: RunnerConfig) -> None:
 
 
 def _found(rows: QuerySet[RunnerRun]) -> list[RunnerRun]:
-    """Return the rows. Usually there are none, and then only their numbers are selected.
+    """Return the rows. Usually there are none, and then only their primary keys are selected.
 
     Django takes as long to make the SQL of all columns as the database needs for the query.
     """

@@ -5,7 +5,7 @@
 2. INT to the run's own processes: the first INT is lost if it arrives while Autosubmit is still importing.
 3. TERM, then KILL, to the run's own processes.
 4. After the end: TERM and KILL to the remaining processes of the run, except for jobs on the local platform. This is
-   done, too, if the run had failed or was killed just before the stop.
+   also done if the run had already ended, unless it had completed or an admin has declared its end.
 5. With `cancel_jobs`: Autosubmit's own cancel, with its own timeout (cancelling.py), then the end of the local jobs.
    The run has to end first, because Autosubmit cancels no jobs before.
 """
@@ -33,7 +33,7 @@ from runners.exceptions import (
     RunNotFound,
     StopNotConfirmed,
 )
-from runners.models import AuditRecord, RunnerRun, RunStatus
+from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import (
     access,
     foreign_runs,
@@ -55,7 +55,7 @@ from runners.services.machines.registry import get_module_loader
 from runners_project import clock
 
 POLL = 0.5  # seconds between two probes of a run that was signalled
-RECENTLY = timedelta(minutes=1)  # since a run was seen alive: then its process group is searched, too
+RECENTLY = timedelta(minutes=1)  # if the run was seen alive within this time, its process group is searched, too
 EARLIER_RUNS = 20  # earlier runs of the experiment whose jobs may still exist
 
 
@@ -101,10 +101,7 @@ class Stop:
                 self.had_ended = True
                 self.steps.append(HAD_ENDED)
                 self._show()
-                left_by = lifecycle.identity_of(self.run)
-                if left_by and self.run.status != RunStatus.COMPLETED:
-                    is_fresh = seen_alive is not None and clock.now() - seen_alive < RECENTLY
-                    self._end_leftovers(left_by, is_fresh=is_fresh)
+                self._end_leftovers_of_ended(seen_alive)
             else:
                 self.audit.argv = STOP_EXPERIMENT.argv(self.run.expid, force=self.force)
                 try:
@@ -180,7 +177,7 @@ class Stop:
         whose = leftovers.Run(self.run.expid, identity, self._keys() if jobs else [self.run.key], group=is_fresh)
         start = time.monotonic()
         try:
-            before, left = leftovers.end(self.runner.at_node(identity.host), whose, jobs=jobs)
+            before, left = leftovers.end(self.runner, whose, jobs=jobs)
         except RunnerServiceError as error:
             before, left, outcome = [], None, f"not known: {error.detail}"
         if left is None or left:
@@ -194,6 +191,17 @@ class Stop:
         self.steps.append({"action": action, "outcome": outcome, "seconds": seconds, "ended": True})
         self._show()
         return left == []
+
+    def _end_leftovers_of_ended(self, seen_alive: datetime | None) -> None:
+        """Do the same for a run that had ended before this stop. `seen_alive`: when its machine last confirmed it.
+
+        A run whose end an admin has declared may live, and a stop would end it without an INT. What an ended run has
+        left is known only after its machine has told the result, so an ACTIVE row is left alone.
+        """
+        identity = lifecycle.identity_of(self.run)
+        if identity and self.run.status == RunStatus.TERMINATED and self.run.reason != RunReason.ABANDONED:
+            is_fresh = seen_alive is not None and abs(clock.now() - seen_alive) < RECENTLY
+            self._end_leftovers(identity, is_fresh=is_fresh)
 
     def _keys(self) -> list[str]:
         """Return the keys of this run and of earlier ones.

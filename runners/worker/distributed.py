@@ -157,13 +157,18 @@ async def _sweep_until_stopped(stop: threading.Event, interval: float, beat: Cal
 async def remove_tasks_of_dead_workers(seconds: float) -> bool:
     """Remove the tasks that workers without a heartbeat in the last `seconds` have begun. `sweep` defers them again.
 
-    Return True if there were such tasks.
+    Return True if some were removed.
     """
-    jobs = list(await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=seconds))
-    for job in jobs:
-        logger.warning("The worker of task %s (%s) is dead. The task is repeated.", job.id, job.lock)
-        await app.job_manager.finish_job(job, status=Status.FAILED, delete_job=True)
-    return bool(jobs)
+    removed = 0
+    for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=seconds):
+        try:
+            await app.job_manager.finish_job(job, status=Status.FAILED, delete_job=True)
+        except ConnectorException as error:  # another worker has removed it, or the database is lost
+            logger.info("The task %s (%s) of a dead worker was not removed: %s", job.id, job.lock, error)
+        else:
+            logger.warning("The worker of task %s (%s) is dead. The task is repeated.", job.id, job.lock)
+            removed += 1
+    return removed > 0
 
 
 def remove_forgotten_tasks() -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from tests.support.postgres import Postgres
 from tests.support.processes import PATIENCE, start, wait_for
 
+OWN = "datname = current_database()"
 BEFORE, COLUMN, INDEXES = "0012", "0013", "0014"
 INSERT = """
 SET statement_timeout = '5s';
@@ -46,7 +47,7 @@ def test_runs_are_started_while_migrations_wait_and_an_interrupted_one_is_contin
             assert writer.stdin
             writer.stdin.write(f"BEGIN; {INSERT.format(key=secrets.token_hex(16), expid=expid)};\n".encode())
             writer.stdin.flush()
-            is_open = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+            is_open = f"SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND {OWN}"
             wait_for(lambda: postgres.sql(is_open, database) == "1", 30, what="the open transaction")
             yield
             writer.stdin.write(b"COMMIT;\n")
@@ -114,7 +115,7 @@ def test_the_room_in_the_pages_of_runs_is_set_beside_an_open_writer_and_removed_
         assert writer.stdin
         writer.stdin.write(b"BEGIN; UPDATE runners_runnerrun SET modified = now(); DELETE FROM runners_operation;\n")
         writer.stdin.flush()
-        is_open = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+        is_open = f"SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND {OWN}"
         wait_for(lambda: postgres.sql(is_open, database) == "1", 30, what="the open transaction")
         migrate("0043")
     finally:

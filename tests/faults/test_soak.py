@@ -147,7 +147,16 @@ def server_error(facts: Facts) -> None:
     facts.records.pages.append(("/runs", 500))
 
 
+def more_connections_than_threads(facts: Facts) -> None:
+    facts.samples.connections, facts.samples.threads = [(100.0, 20.0)], [(100.0, 19.0)]
+
+
+def growing_connections(facts: Facts) -> None:
+    facts.samples.connections = [(float(second), 10 + second / 60) for second in range(0, 2400, 5)]
+
+
 LIES = [
+    *(more_connections_than_threads, growing_connections),
     *(second_start, no_start, start_after_rejection, unknown_for_ever, wrong_exit_code, active_too_long),
     *(ended_too_early, second_message, no_message, no_record, under_way, left_after_a_stop, server_error),
 ]

@@ -24,14 +24,14 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from profiles.rules import RUNNERS
 from runners.exceptions import NotRunning, OutcomeUnknown, RunnerUnreachable, StopNotConfirmed
-from runners.models import AuditRecord, RunnerRun
+from runners.models import AuditRecord, RunnerRun, RunReason, RunStatus
 from runners.services import probing
 from runners.services.lifecycle import identity_of
 from runners.services.machines import exchange
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.probe import Identity, Probe, ProbeTarget
 from runners.services.machines.registry import get_runner
-from runners.services.stopping import StopOutcome
+from runners.services.stopping import Stop, StopOutcome
 from tests.support import faults
 from tests.support.environments import AutosubmitAccount, StubAccount
 from tests.support.faults import (
@@ -201,6 +201,8 @@ def test_a_stop_of_a_run_that_was_just_killed_ends_what_the_run_has_left(
     wait_for(lambda: len(of_group(run)) >= 3 and len(of_run(run)) >= 3, what="the run's processes")
     assert run.identity
     os.kill(run.identity["pid"], signal.SIGKILL)
+    directory = account.home / ".autosubmit-runners" / run.key
+    wait_for(lambda: list(directory.glob("ended.*")), what="the supervisor has written the end")
     outcome = faults.stop_run(EXPID)
     assert actions(outcome) == [("look", True), ("end of what was left", True)]
     assert "log-recovery" in outcome.steps[-1]["outcome"]
@@ -208,6 +210,23 @@ def test_a_stop_of_a_run_that_was_just_killed_ends_what_the_run_has_left(
     assert outcome.message == f"Experiment {EXPID} had already ended."
     left = [words for pid in {*of_run(run), *of_group(run)} if (words := command_line(pid))]
     assert left and all(JOB.format(EXPID) in words or "sleep" in words for words in left), left
+
+
+def test_a_stop_leaves_a_run_alone_whose_end_an_admin_has_declared(
+    target: RunnerConfig, account: StubAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The declaration comes after the stop has seen the run alive. The run goes on."""
+    run = start(target, account)
+    request = Stop._request
+
+    def declared_ended(stop: Stop) -> bool:
+        RunnerRun.objects.filter(pk=run.pk).update(status=RunStatus.TERMINATED, reason=RunReason.ABANDONED)
+        return request(stop)
+
+    monkeypatch.setattr(Stop, "_request", declared_ended)
+    outcome = faults.stop_run(EXPID)
+    assert actions(outcome) == [("look", True)]
+    assert of_run(run)
 
 
 @pytest.mark.parametrize("cancel_jobs", [False, True])

@@ -7,6 +7,7 @@ intervals, also if it dies within a look. Tasks that are lost or doubled do no h
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -236,3 +237,21 @@ def test_a_local_run_belongs_to_the_node_that_has_started_it(
     assert stopped.status == 200, stopped.body
     assert postgres.sql("SELECT status, reason FROM runners_runnerrun", database) == "TERMINATED|stopped"
     assert postgres.sql("SELECT count(*) FROM runners_nodecommand", database) == "0"
+
+
+def test_a_worker_whose_connection_breaks_while_it_waits_opens_a_new_one(postgres: Postgres) -> None:
+    name = f"waits_{secrets.token_hex(4)}"
+    url = postgres.create(name)
+    env = {**os.environ, "DATABASE_URL": url, "SECRET_KEY": secrets.token_urlsafe(50)}
+    log = postgres.folder / f"{name}.log"
+    watch = start([sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"], log=log, env=env, cwd=ROOT)
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    try:
+        wait_for(lambda: "The worker waits." in log.read_text(), 30, what="the worker waits")
+        broken = postgres.sql(f"SELECT count(pg_terminate_backend(pid)) {others}", name)
+        assert broken == "1"
+        wait_for(lambda: "The database is unavailable" in log.read_text(), 30, what="the broken connection")
+        subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=env, check=True)
+        wait_for(lambda: "Watching" in log.read_text(), 30, what="the worker begins")
+    finally:
+        end(watch)

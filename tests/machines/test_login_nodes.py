@@ -28,8 +28,8 @@ from runners.services.machines.ssh.pool import POOL
 from runners.services.machines.ssh.target import SSHTarget
 from runners_project import bounded
 from tests.support.environments import StubAccount
-from tests.support.faults import EXPID, look, sessions, start_run, stop_run, stored
-from tests.support.processes import wait_for
+from tests.support.faults import EXPID, add_control, look, sessions, start_run, stop_run, stored
+from tests.support.processes import is_alive, wait_for, with_environment
 from tests.support.requirements import need
 from tests.support.servers import SSHServer
 
@@ -182,6 +182,25 @@ def test_a_service_that_has_restarted_finds_the_node_by_the_addresses_of_the_ali
     cluster.lead_to(1, 0)
     assert look().reachable
     assert stop_run(force=True).run.reason == "stopped"
+
+
+def test_a_stop_of_an_ended_run_ends_what_it_has_left_on_its_node(
+    make_cluster: Callable[..., Cluster], account: StubAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each node sees the end in the shared home. Only the node of the run sees what the run has left."""
+    cluster = make_cluster(account.home, account.home)
+    add_control(account, f"run.{EXPID}", 'setsid bash -c "while :; do sleep 0.2; done" &\n', SLEEP=0.5, EXIT=3)
+    run = start_run(cluster.config)
+    wait_for(lambda: list((account.home / ".autosubmit-runners" / run.key).glob("ended.*")), what="the end")
+    left = with_environment("AUTOSUBMIT_RUNNERS_KEY", run.key)
+    assert left
+    monkeypatch.setattr("runners.services.machines.ssh.runner.NODES", Nodes())  # as after a restart of the service
+    cluster.lead_to(1, 0)
+    outcome = stop_run()
+    assert [step["action"] for step in outcome.steps] == ["look", "end of what was left"]
+    assert outcome.steps[1]["outcome"].startswith("ended: ")
+    assert (outcome.run.reason, outcome.warnings) == ("failed", [])
+    assert not any(map(is_alive, left))
 
 
 def test_an_answer_of_another_node_names_both_nodes_and_decides_nothing(

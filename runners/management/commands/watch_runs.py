@@ -6,11 +6,12 @@ import signal
 import threading
 from argparse import ArgumentParser
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, connection
 
 from runners.models import DetachedCommand, Operation, RunnerRun
 from runners.services import health, lifecycle, nodes
@@ -50,13 +51,14 @@ class Command(BaseCommand):
         self.wait_for_migrations(stop)
         self.stdout.write(self.greeting.format(interval=interval))
         self.stdout.flush()
-        memory.freeze_startup()
         beat = health.Beat(health.WATCH, interval)
         if nodes.has_tasks():
             from runners.worker import distributed  # its models exist with PostgreSQL only
 
+            memory.freeze_startup()
             distributed.run(self, stop, interval, beat.beat, self.find)
         else:
+            memory.freeze_startup()
             embedded.run(EmbeddedWorker(self, self.find), stop, interval, beat.beat, self)
         self.patiently(beat.end)
 
@@ -67,12 +69,16 @@ class Command(BaseCommand):
             try:
                 problem = health.pending_migrations()
             except (DatabaseError, InterfaceError) as error:
-                problem = f"The database is unavailable: {str(error).strip()}."
+                problem, kind = f"The database is unavailable: {str(error).strip()}.", "database"
+                with suppress(DatabaseError, InterfaceError):
+                    connection.close()  # a broken connection is not opened again otherwise
+            else:
+                kind = problem
             if not problem:
                 return
-            if problem != told:
+            if kind != told:
                 self.complain(f"{problem} The worker waits.")
-                told = problem
+                told = kind
             stop.wait(MIGRATIONS_PAUSE)
 
     def work_once(self) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from django.conf import settings
 
 from runners import printable
-from runners.exceptions import OutcomeUnknown
+from runners.exceptions import OutcomeUnknown, RunnerUnreachable
 from runners.services.machines import scripts
 from runners.services.machines.probe import Identity
 from runners.services.machines.runner import Runner
@@ -49,16 +50,30 @@ class Run:
 
 
 def look(runner: Runner, run: Run, *, helpers: str = "", jobs: str = "") -> list[Leftover]:
-    """Return the processes that are left. `helpers` and `jobs` are signals to send to the processes of that kind.
+    """Return the processes that are left, as the node of the run reports them, on whatever node `runner` arrives.
 
-    Raises OutcomeUnknown if the machine cannot tell, and the errors of `Runner.execute`.
+    `helpers` and `jobs` are signals to send to the processes of that kind. Raises OutcomeUnknown if the node cannot
+    tell or is not found, and the errors of `Runner.execute`.
     """
     script = scripts.leftovers(run.keys, run.identity.words, run.expid, group=run.group, helpers=helpers, jobs=jobs)
+    host, deadline = run.identity.host, time.monotonic() + settings.RUNNERS_PROBE_TIMEOUT
+    try:
+        return _look_there(runner.at_node(host), host, script)
+    except OutcomeUnknown:
+        for way in runner.runners_at(host, deadline):
+            with suppress(OutcomeUnknown, RunnerUnreachable):
+                found = _look_there(way, host, script)
+                runner.learn_way(host, way)
+                return found
+        raise
+
+
+def _look_there(runner: Runner, host: str, script: str) -> list[Leftover]:
     lines = runner.execute(script, timeout=settings.RUNNERS_PROBE_TIMEOUT).text.splitlines()
     if lines == ["rebooted"]:
         return []
     if "end" not in lines[-1:]:
-        where = f"{run.identity.host}, a node of {runner.where}"
+        where = f"{host}, a node of {runner.where}"
         raise OutcomeUnknown(f"What is left of the run on {where}, cannot be told: another machine answered, or none.")
     found = [match for line in lines[:-1] if (match := _LINE.fullmatch(line))]
     return [
