@@ -205,10 +205,17 @@ class _BackgroundProbe:
         return self._answer is not None and not any(probe.is_over for probe in self._answer[1].values())
 
     def _probe(self) -> None:
+        """Probe and store. A lost database is logged: the next probe stores what this one could not."""
+        try:
+            self._probe_and_store()
+        except (DatabaseError, InterfaceError) as error:
+            logger.error("The answer of a machine about %s rows was not stored: %s", len(self._runs), error)
+
+    def _probe_and_store(self) -> None:
         with ExitStack() as lease:
             lease.push(self._lease)
             runner = lifecycle.runner_of(self._runs[0])
-            answers = _answers_of(runner, self._runs)
+            answers = _answers_of(runner, self._runs)  # through another node of the service, it needs the database
             with self._lock:
                 self._answer = runner, answers
                 is_left = self._is_for_caller and not self._is_late
@@ -217,13 +224,9 @@ class _BackgroundProbe:
             self._is_probed.set()
             if is_left:
                 return
-            try:
-                rows = type(self._runs[0]).objects.active().filter(pk__in=[run.pk for run in self._runs])
-                if found := list(rows):
-                    _apply_all(found, runner, answers, self._asked)
-            except (DatabaseError, InterfaceError) as error:
-                logger.error("The answer of a machine about %s rows was not stored: %s", len(self._runs), error)
-                return
+            rows = type(self._runs[0]).objects.active().filter(pk__in=[run.pk for run in self._runs])
+            if found := list(rows):
+                _apply_all(found, runner, answers, self._asked)
         self._is_stored.set()
 
 
