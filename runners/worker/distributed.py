@@ -165,6 +165,7 @@ async def remove_tasks_of_dead_workers(seconds: float) -> bool:
             await app.job_manager.finish_job(job, status=Status.FAILED, delete_job=True)
         except ConnectorException as error:  # another worker has removed it, or the database is lost
             logger.info("The task %s (%s) of a dead worker was not removed: %s", job.id, job.lock, error)
+            break  # the next look continues; a database that does not answer costs one wait, and not one for each task
         else:
             logger.warning("The worker of task %s (%s) is dead. The task is repeated.", job.id, job.lock)
             removed += 1
