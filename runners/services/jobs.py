@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from django.conf import settings
@@ -41,6 +42,7 @@ Answer = TypeVar("Answer", JobPage, SelectedJobs)
 PATIENCE = 5.0  # seconds that a viewer waits for a read of another viewer's request
 KEPT_ANSWERS = 64  # in this process; an answer has at most 1 MB
 KEPT_MACHINES = 1000
+PLACE_LIFETIME = 600.0  # seconds; a configuration of Autosubmit may be changed
 NO_PYTHON = "no_python"
 NO_PYTHON_TEXT = (
     "No Python 3.6 or newer that can read the job list was found on the machine, neither the system's own nor in the "
@@ -57,7 +59,7 @@ _reads = SharedCalls()
 # What was learned: the accounts whose Python is in the environment of a profile, and where the experiments of profiles
 # are (for requests without a run: the environment of the profile may name another configuration of Autosubmit).
 _python_of_environment: OrderedDict[Hashable, bool] = OrderedDict()
-_places: OrderedDict[Hashable, tuple[str, str]] = OrderedDict()
+_places: OrderedDict[Hashable, tuple[float, tuple[str, str]]] = OrderedDict()
 
 
 def counts_of(run: RunnerRun) -> JobCounts:
@@ -124,11 +126,18 @@ def _profile_of(runner: Runner) -> tuple[Hashable, ...]:
 
 
 def _ask_at_place(runner: Runner, request: Mapping[str, Any], parse: Callable[[CommandResult], Answer]) -> Answer:
-    """Ask about an experiment without a run. The first answer tells where the experiments of the profile are."""
+    """Ask about an experiment without a run. The first answer tells where the experiments of the profile are.
+
+    Ask the environment of the profile again if nothing is found there: the experiments may have moved.
+    """
+    begin = time.monotonic()
     with _lock:
-        place = _places.get(_profile_of(runner))
-    found = _ask(runner, {**request, "place": place}, parse, environment=place is None)
-    _keep(_places, _profile_of(runner), found.place, KEPT_MACHINES)
+        learned, place = _places.get(_profile_of(runner), (0.0, None))
+    if place is not None and begin - learned < PLACE_LIFETIME:
+        with suppress(JobsNotFound):
+            return _ask(runner, {**request, "place": place}, parse)
+    found = _ask(runner, {**request, "place": None}, parse, environment=True)
+    _keep(_places, _profile_of(runner), (begin, found.place), KEPT_MACHINES)
     return found
 
 

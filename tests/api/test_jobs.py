@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,9 +30,8 @@ JOBS = [
 
 
 @pytest.fixture
-def run(account: StubAccount, settings: Any) -> Iterator[RunnerRun]:
+def run(account: StubAccount, settings: Any) -> RunnerRun:
     settings.PROTECTION_LEVEL = "NONE"
-    jobs.forget()
     job_lists.write(account.home, "a001", JOBS)
     job_lists.history(
         account.home, "a001", [row(SIM, 0, status="FAILED", job_id=5), row(SIM, 1, status="FAILED", job_id=8)]
@@ -41,10 +39,9 @@ def run(account: StubAccount, settings: Any) -> Iterator[RunnerRun]:
     job_lists.write_log(account.home, "a001", f"{SIM}.1.err", "Zeile 1\nKein Speicherplatz für x\n".encode())
     RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
     config = account.config().as_dict()
-    yield RunnerRun.objects.create(
+    return RunnerRun.objects.create(
         expid="a001", config=config, runner="LOCAL", module_loader="NO_MODULE", status="COMPLETED", exit_code=0
     )
-    jobs.forget()
 
 
 def get(client: Client, path: str, expect: int = 200, **headers: str) -> Any:

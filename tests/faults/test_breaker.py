@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,11 +29,8 @@ AT_ONCE = 0.5  # seconds
 
 
 @pytest.fixture(autouse=True)
-def pause(settings: Any) -> Iterator[None]:
+def pause(settings: Any) -> None:
     settings.RUNNERS_RETRY_PAUSE, settings.RUNNERS_RETRY_PAUSE_LONGEST = 60.0, 120.0
-    BREAKER.forget()
-    yield
-    BREAKER.forget()
 
 
 def seconds_until_error(call: Callable[[], Any], error: type[RunnerServiceError]) -> tuple[float, RunnerServiceError]:

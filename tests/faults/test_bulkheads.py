@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -22,7 +22,6 @@ from profiles.config import RunnerConfig
 from runners.exceptions import MachineBusy, OutcomeUnknown, RunnerUnreachable, TooManyCommands
 from runners.models import RunnerRun
 from runners.services.machines import bulkheads, scripts
-from runners.services.machines.breaker import BREAKER
 from runners.services.machines.bulkheads import BULKHEADS, SIGN_OF_LIFE, threads_of
 from runners.services.machines.registry import get_runner
 from tests.support.environments import StubAccount
@@ -37,12 +36,9 @@ SHARE = 2
 
 
 @pytest.fixture
-def bounded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat this process as a server with THREADS threads."""
     monkeypatch.setattr(BULKHEADS, "threads", THREADS)
-    BREAKER.forget()
-    yield
-    BREAKER.forget()
 
 
 # --- in a server ------------------------------------------------------------------------------------------------------

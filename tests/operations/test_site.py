@@ -327,6 +327,8 @@ def a_node_that_is_not_ready_gets_no_requests(service: Service) -> None:
     )
     machines["node2"]("systemctl restart autosubmit-runners")
     wait_for(lambda: nodes_of_the_proxy(machines) == {"node1"}, 60, what="node2 is taken out", interval=0.5)
+    # nginx starts its new workers some time after the file is written. Its old ones would ask node2 each second time.
+    wait_for(lambda: [ask()[0] for _ in range(6)] == [200] * 6, 20, what="nginx has read the file")
     assert [ask()[0] for _ in range(6)] == [200] * 6
     machines["node2"]("cp -p /etc/hosts.old /etc/hosts; systemctl restart autosubmit-runners")
     wait_for(lambda: len(nodes_of_the_proxy(machines)) == 2, 60, what="node2 is back", interval=0.5)

@@ -23,10 +23,8 @@ STRANGE = "<b>tides</b> & 'winds' \N{WATER WAVE}\n" + "x" * 300
 
 
 @pytest.fixture
-def here(db: None) -> Iterator[RunnerProfile]:
-    experiments.forget()
-    yield RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
-    experiments.forget()
+def here(db: None) -> RunnerProfile:
+    return RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
 
 
 def suggest(client: Client, what: str, command: str = "run-experiment", *, expect: int = 200, **fields: str) -> str:

@@ -6,7 +6,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -21,13 +20,6 @@ from tests.support.requirements import need
 from tests.support.servers import ROOT
 
 SHOW = "from runners_project import clock; print(clock.now().timestamp())"
-
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    clock.forget()
-    yield
-    clock.forget()
 
 
 def ahead() -> float:

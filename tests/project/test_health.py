@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -27,13 +27,6 @@ from tests.support.environments import StubAccount
 from tests.support.processes import end, free_port, start, wait_for
 from tests.support.rows import saved_run
 from tests.support.servers import ROOT, AppServer
-
-
-@pytest.fixture(autouse=True)
-def anew() -> Iterator[None]:
-    health.forget()
-    yield
-    health.forget()
 
 
 def ready(client: Client, *, expect: int = 200) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from runners_project.server import main
 from tests.support.environments import StubAccount
 from tests.support.paths import ROOT
 from tests.support.postgres import Postgres, find_postgres
-from tests.support.processes import PATIENCE, end, free_port, is_listening, start, wait_for
+from tests.support.processes import PATIENCE, cmdline, end, free_port, is_listening, start, wait_for
 from tests.support.requirements import need
 
 DEPLOY = ROOT / "deploy"
@@ -182,17 +182,22 @@ def test_the_deployed_service_does_the_main_job(install: Install, account: StubA
         account.control("run", "a001", SLEEP=300)
         asr("run", "--profile=HERE", "a001")
         wait_for(lambda: "ACTIVE" in asr("status", "a001", code=8), 30, what="the run")
-        running = account.processes()
+        running = processes_of_the_run(account, "a001")
         units["autosubmit-runners"].terminate()
         units["autosubmit-runners"].wait(timeout=60 * PATIENCE)
         again = start_unit(server, "autosubmit-runners", port)
         stack.callback(end, again, patience=15)
         wait_for(partial(is_listening, port), 60, what="the service")
         assert "ACTIVE" in asr("status", "a001", code=8)
-        assert set(running) <= set(account.processes())
+        assert processes_of_the_run(account, "a001") == running != set()
         assert "TERMINATED" in asr("stop", "a001")
     packages = next((server.venv / "lib").glob("*/site-packages"))  # nothing was written beside the code
     assert not [name for name in ("db.sqlite3", "staticfiles") if (packages / name).exists()]
+
+
+def processes_of_the_run(account: StubAccount, expid: str) -> set[int]:
+    """Return the processes of a run, and not those of a probe, which end at once."""
+    return {pid for pid in account.processes() if f"\0run\0{expid}\0".encode() in cmdline(pid)}
 
 
 def environment_of_the_example(database: str) -> dict[str, str]:

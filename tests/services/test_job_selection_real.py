@@ -56,7 +56,6 @@ def expid(autosubmit: AutosubmitAccount) -> str:
 
 
 def test_the_form_counts_what_setstatus_selects(autosubmit: AutosubmitAccount, expid: str) -> None:
-    jobs.forget()
     config = autosubmit.config("VENV")
     counted, selected = {}, {}
     for filters in FILTERS:

@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,6 @@ from tests.support.environments import StubAccount
 from tests.support.job_lists import SUBMITTED, day, job, row
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    jobs.forget()
-    yield
-    jobs.forget()
 
 
 def make_run(config: RunnerConfig, expid: str = "a001") -> RunnerRun:
@@ -314,6 +306,24 @@ def test_the_environment_of_the_profile_says_where_the_experiment_is(
     assert jobs.page(runner, "a001", JobQuery()).counts.total == 1
     job_lists.write(other, "a001", MIXED[:2])
     assert jobs.page(runner, "a001", JobQuery(limit=1)).counts.total == 2  # without a login shell: the place is known
+    # The experiments move back. What was learned is asked again: at once if nothing is there, else after some time.
+    at_login("")
+    job_lists.write(account.home, "a002", MIXED[:1])
+    assert jobs.page(runner, "a002", JobQuery()).counts.total == 1
+
+
+def test_where_the_experiments_are_is_asked_again_after_some_time(
+    runner: Runner, account: StubAccount, at_login: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = account.home / "elsewhere"
+    job_lists.write(other, "a001", MIXED[:1])
+    job_lists.write(account.home, "a001", MIXED[:2])
+    assert jobs.page(runner, "a001", JobQuery()).counts.total == 2
+    (other / "rc").write_text(f"[local]\npath = {other}/autosubmit\n")
+    at_login(f"export AUTOSUBMIT_CONFIGURATION={other}/rc\n")
+    assert jobs.page(runner, "a001", JobQuery(limit=1)).counts.total == 2
+    monkeypatch.setattr(jobs, "PLACE_LIFETIME", 0.0)
+    assert jobs.page(runner, "a001", JobQuery(limit=2)).counts.total == 1
 
 
 # --- logs of jobs -----------------------------------------------------------------------------------------------------

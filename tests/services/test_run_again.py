@@ -10,7 +10,6 @@ from django.test import Client
 
 from profiles.models import EndpointToggle, RunnerProfile
 from runners.models import AuditRecord, RunnerRun, RunStatus
-from runners.services import jobs
 from tests.support.api import Api
 from tests.support.environments import StubAccount
 from tests.support.job_lists import job, write
@@ -32,7 +31,6 @@ def api(client: Client, settings: Any, account: StubAccount) -> Api:
     settings.RUNNERS_STATUS_FRESHNESS = 0
     RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
     account.experiment("a001")
-    jobs.forget()
     return Api(client)
 
 

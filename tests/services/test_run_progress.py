@@ -25,11 +25,8 @@ JOBS = [job("a001_INI", "COMPLETED"), job("a001_SIM", "RUNNING"), job("a001_BAD"
 
 
 @pytest.fixture(autouse=True)
-def _fresh(settings: Any) -> Iterator[None]:
+def _each_probe_counts(settings: Any) -> None:
     settings.RUNNERS_PROGRESS_INTERVAL = 0
-    run_progress.forget()
-    yield
-    run_progress.forget()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from django.test import Client
 
 from profiles.models import RunnerProfile
 from runners.models import RunnerRun
-from runners.services import jobs, while_running
+from runners.services import while_running
 from tests.support.api import Api
 from tests.support.environments import AutosubmitAccount, StubAccount
 from tests.support.job_lists import job, write
@@ -40,7 +40,6 @@ def api(client: Client, settings: Any, account: StubAccount, monkeypatch: pytest
     RunnerProfile.objects.create(name="HERE", runner_type="LOCAL", module_loader_type="NO_MODULE")
     account.experiment("a001")
     account.control("run", SLEEP=600)
-    jobs.forget()
     write(account.home, "a001", [job("a001_ONE", "RUNNING"), job("a001_TWO", section="POST"), job("a001_THREE")])
     (account.home / "autosubmit" / "a001" / "status").mkdir()
     api = Api(client)
@@ -173,7 +172,6 @@ def test_a_real_autosubmit_applies_it(client: Client, settings: Any, autosubmit:
     RunnerProfile.objects.create(name="REAL", runner_type="LOCAL", module_loader_type="VENV", modules=modules)
     expid = autosubmit.short_experiment("sleep 600", jobs=("ONE", "TWO"))
     api = Api(client)
-    jobs.forget()
     body = {"expid": expid, "profile_name": "REAL"}
     api.post("run-experiment", body)
     wait_for(lambda: set(autosubmit.job_statuses(expid).values()) == {"RUNNING"}, 90, what="the jobs", interval=0.5)

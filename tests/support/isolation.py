@@ -12,16 +12,19 @@ import pytest
 from django.db import connections
 
 from runners.pages import run_lists
-from runners.services import access, log_cache
+from runners.pages.views import runs
+from runners.services import access, experiments, health, jobs, log_cache, run_progress
+from runners.services.machines.breaker import BREAKER
+from runners_project import clock
 from tests.support.processes import wait_for
 
 
 @pytest.fixture(autouse=True)
 def _nothing_of_another_test() -> None:
-    """Clear the caches of view rules, lists of runs and logs. They live for a second; a test's rows are rolled back."""
+    """Clear what this process remembers: a test's rows are rolled back, and its accounts and files are others."""
     access.forget_view_rules()
-    run_lists.forget()
-    log_cache.forget()
+    for memory in (run_lists, runs, log_cache, jobs, experiments, run_progress, health, clock, BREAKER):
+        memory.forget()
 
 
 def open_sockets() -> set[str]:
