@@ -106,7 +106,7 @@ migrations: install ## Fail when a model changed and its migration is missing
 	@tools/lint migrations
 
 docs: install-dev ## Build the documents as a site into guide/; a running service shows it at /docs/guide/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 readme: install autosubmit ## Run the commands of the README and the documents as written, against a server installed from the wheel
 	@tools/sdk/install

@@ -266,7 +266,8 @@ def resolve(profile_name: str, fixed: Values, params: object) -> RunnerConfig:
         chooser = MODULE_LOADER_TYPE if path == MODULES else RUNNER_TYPE
         if path in fixed and path not in errors and chooser in given:  # blame what the request can change
             fact = f"{path} to {_as_text(fixed[path])}"
-            texts = [f"{given[chooser]} is not possible: the profile {profile_name} fixes {fact}. Choose another."]
+            problem = f"{given[chooser]} does not fit the profile {profile_name}, which fixes {fact}."
+            texts = [f"{problem} Choose another {chooser}, or another profile."]
             path = chooser
         if path not in errors:
             errors[path] = texts

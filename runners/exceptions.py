@@ -14,6 +14,7 @@ RunnerServiceError
 ├─ PreconditionRequired      a write without the digest of the content that it replaces
 ├─ PreconditionFailed        the file has changed since it was read
 ├─ LogNotFound               the run's directory does not have a log (any more)
+├─ ScriptNotFound            the script of the job was not generated
 ├─ JobsNotFound              the experiment or its job list does not exist on the machine
 ├─ JobsUnreadable            the machine cannot read the job list
 ├─ OperationNotFound
@@ -27,11 +28,13 @@ RunnerServiceError
 ├─ NotRunning                carries the last run
 ├─ NothingToRun              the job list has no job that a run would start
 ├─ AmbiguousRun              several installations run an experiment of this id, and the request does not name one
+├─ StoppedDuringLaunch       carries the run; somebody stopped it while it was being started
 ├─ StillReachable            the machine answers, so the run may not be abandoned
 ├─ RunnerUnreachable         no connection; nothing was started
 │  ├─ HostKeyUnknown
 │  ├─ HostKeyChanged
 │  ├─ AuthenticationFailed
+│  ├─ MachineInMaintenance   an announced maintenance applies; the machine was not asked
 │  ├─ MachineBusy            too many requests wait for the machine; it was not asked
 │  ├─ AccountBusy            another experiment is being created in the account
 │  └─ TooManyCommands        too many commands of this person are being carried out

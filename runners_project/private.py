@@ -67,7 +67,7 @@ def tighten(path: Path) -> str:
     if not mode & 0o077:
         return ""
     path.chmod(mode & ~0o077)
-    return f"{path} had mode {mode:04o}, so other accounts could use it. Its mode is now {mode & ~0o077:04o} now."
+    return f"{path} had mode {mode:04o}, so other accounts could use it. Its mode is now {mode & ~0o077:04o}."
 
 
 def tighten_all(paths: Iterable[Path]) -> list[str]:

@@ -1,7 +1,7 @@
 """`autosubmit-runners-server COMMAND`: the service of an installed package, without a checkout.
 
-serve: gunicorn with the options of the README. worker: `watch_runs`. Everything else is a management command; its name
-may have dashes (`import-profiles`). Further options of each command follow, and win over ours.
+serve: gunicorn with the options of docs/deployment.md. worker: `watch_runs`. Everything else is a management command;
+its name may have dashes (`import-profiles`). Further options of each command follow, and win over ours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 BIND = ("--bind", "127.0.0.1:8000")
-# As in README.md, "Deploy", which gives the reasons.
+# docs/deployment.md gives the reasons.
 SERVE = (
     *("gunicorn", "runners_project.wsgi", "--workers", "2", "--threads", "8"),
     *("--graceful-timeout", "330", "--limit-request-line", "8190", "--no-control-socket"),

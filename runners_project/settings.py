@@ -227,8 +227,8 @@ if BEHIND_HTTPS_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_HTTPS_PROXY
 SECURE_HSTS_SECONDS = envint("SECURE_HSTS_SECONDS", 0)
-# `check --deploy` warns of settings that the service cannot decide. W008: the proxy redirects to HTTPS (README), and
-# local clients use HTTP. W005, W021: only the owner of the domain knows whether its other names have HTTPS.
+# `check --deploy` warns of settings that the service cannot decide. W008: the proxy redirects to HTTPS, and local
+# clients use HTTP (docs/deployment.md). W005, W021: only the owner knows whether other names have HTTPS.
 SILENCED_SYSTEM_CHECKS = ["security.W008", "security.W005", "security.W021"] if BEHIND_HTTPS_PROXY else []
 X_FRAME_OPTIONS = "DENY"
 

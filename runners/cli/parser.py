@@ -339,7 +339,7 @@ def _runs(builder: Builder) -> None:
     it = builder.add(
         *("Run experiments", "wait", commands.wait, "Wait for the end of a run."),
         *(builder.scoped, builder.waiting),
-        more="The exit code shows the result, 124 that the time was over.",
+        more="The exit code shows the result. Exit code 124: the run has not ended within --timeout.",
         examples=("wait a001", "wait a001 --timeout 3600"),
     )
     it.add_argument("what", metavar=SEVERAL_RUNS, help=WHAT)
@@ -350,7 +350,8 @@ def _look(builder: Builder) -> None:
     it = builder.add(
         *("Look", "status", commands.status, "Show the state of an experiment's last run, or of a run."),
         *(builder.scoped, builder.waiting),
-        more="Exit code 8: it is active. 9: so the service believes, but its machine has not confirmed it for an hour.",
+        more="Exit code 8: the run is ACTIVE. 9: ACTIVE is its last known state, and its machine has not confirmed it "
+        "for an hour.",
         examples=("status a001", "status 4711 --json", "status a001 --watch"),
     )
     it.add_argument("what", metavar=SEVERAL_RUNS, help=WHAT)

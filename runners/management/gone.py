@@ -15,9 +15,10 @@ from runners.services.gone import Ended
 
 
 class GoneCommand(BaseCommand):
-    """`endpoint`: of the audit record. `forget`: the use case."""
+    """`endpoint`: of the audit record. `forget`: the use case. `options`: further arguments that it takes."""
 
     endpoint: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()
     forget: Callable[..., Ended]
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -27,7 +28,8 @@ class GoneCommand(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             with audited(endpoint=self.endpoint, actor=acting.now().name, holds_changes=True) as record:
-                ended = self.forget(name=options["name"], reason=options["reason"], audit=record)
+                given = {name: options[name] for name in ("name", "reason", *self.options)}
+                ended = self.forget(**given, audit=record)
         except RunnerServiceError as error:
             raise CommandError(error.detail) from error
         self.stdout.write(f"{options['name']} is forgotten. {ended}")

@@ -32,7 +32,7 @@ class TokenScope(models.TextChoices):
 
     READ = "read", "read: status, logs and configuration"
     RUN = "run", "run: read, and the commands"
-    MANAGE = "manage", "manage: run, and declaring runs ended whose machine is gone for good"
+    MANAGE = "manage", "manage: run, and what admins do: declare runs ended, maintenance of machines"
 
 
 _RANKS = {scope: rank for rank, scope in enumerate(TokenScope.values)}

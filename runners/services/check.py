@@ -127,10 +127,7 @@ def _failed(name: str, start: float, error: RunnerServiceError, remedy: str = ""
     advice = then or remedy
     if seconds := facts.pop("retry_after", None):
         until = clock.now() + timedelta(seconds=seconds)
-        advice = (
-            f"{advice} This error is stored until {until:%H:%M:%S %Z}. The service does not connect to the machine "
-            f"before."
-        )
+        advice = f"{advice} The service does not connect to the machine again before {until:%H:%M:%S %Z}."
     return Stage(name, False, _since(start), what.rstrip(".") + ".", advice.strip(), facts)
 
 

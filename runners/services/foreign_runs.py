@@ -43,7 +43,7 @@ from runners.services.machines.runner import Runner
 from runners_project import clock
 
 POLL = 0.5  # seconds between two looks at a process that was signalled
-KEPT = timedelta(days=7)  # how long a process that was seen is told of
+KEPT = timedelta(days=7)  # how long a status reports a process after it was seen
 CACHE_AGE = 1.0  # seconds for which a process of the service caches the stored ones, because every status needs them
 Step = dict[str, Any]  # as in stopping.py
 
@@ -265,8 +265,8 @@ def stop(
     outcome = ForeignStopOutcome(expid, first, f"Experiment {expid} stopped successfully.", ended.steps)
     if ended.last_signal in ("TERM", "KILL"):
         outcome.warnings.append(
-            f"Autosubmit was ended by {ended.last_signal}: a job that it was just submitting is not in its list and "
-            f"may still run. Look for it on the platform."
+            f"Autosubmit was ended by {ended.last_signal}: if it was submitting a job, the job is not in the job "
+            f"list and may still run. Check the platform."
         )
     if cancel_jobs:
         _cancel(outcome, runner)
@@ -328,7 +328,8 @@ class _Stop:
                 return
         raise StopNotConfirmed(
             f"Process {process.pid} on {process.host} still runs experiment {self.expid} after every step of the stop. "
-            f"It may be waiting for a disk. Stop it again later, or contact the administrators of the machine.",
+            f"It may be blocked by a disk or a network file system. Stop it again "
+            f"later, or contact the administrators of the machine.",
             steps=self.steps,
         )
 

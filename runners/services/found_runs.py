@@ -31,7 +31,7 @@ from runners.services.machines.runner import Runner
 from runners_project import clock
 
 MACHINES_AT_ONCE = 8
-DIRECTORIES_MOST = 1_000_000  # of one account; more is no answer of a machine that works
+DIRECTORIES_MOST = 1_000_000  # maximum of one account; a longer list is not a valid answer
 DIRECTORIES_AT_ONCE = 60  # in one round trip: with the longest labels, the answer is below 1 MiB
 MODELS: tuple[type[DetachedCommand], ...] = (RunnerRun, Operation)
 

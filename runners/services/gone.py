@@ -14,7 +14,16 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Max, QuerySet
 
-from runners.exceptions import InvalidRequest, MachineInUse, MachineNotFound, OutcomeUnknown, RunnerServiceError
+from runners.exceptions import (
+    AuthenticationFailed,
+    HostKeyChanged,
+    HostKeyUnknown,
+    InvalidRequest,
+    MachineInUse,
+    MachineNotFound,
+    OutcomeUnknown,
+    RunnerServiceError,
+)
 from runners.models import AuditRecord, DetachedCommand, Heartbeat, Maintenance, Operation, RunnerRun, RunReason
 from runners.models.operation import OperationStatus
 from runners.services import health, lifecycle, machine_list, machine_states, operations, restart_plans, retention
@@ -23,6 +32,7 @@ from runners_project import clock
 
 Rows = QuerySet[Any]
 LONGEST_REASON = 300  # characters
+_WITHOUT_LOGIN = (AuthenticationFailed, HostKeyChanged, HostKeyUnknown)  # something answers, and nobody can look
 
 
 @dataclass(slots=True)
@@ -41,11 +51,12 @@ class Ended:
         )
 
 
-def forget_machine(*, name: str, reason: str, audit: AuditRecord) -> Ended:
+def forget_machine(*, name: str, reason: str, audit: AuditRecord, login_fails: bool = False) -> Ended:
     """Declare that a machine is gone for good, and remove what the service knows of its state.
 
-    `name`: as /machines shows it. `reason` is stored with each run. Raises InvalidRequest, MachineNotFound, and
-    MachineInUse if a profile leads there or if the machine answers.
+    `name`: as /machines shows it. `reason` is stored with each run. `login_fails`: forget it also if something at its
+    address answers, and the service cannot log in there. Raises InvalidRequest, MachineNotFound, and MachineInUse if a
+    profile leads there or if the machine answers.
     """
     note = _note(f"The machine {name} is gone for good", reason)
     audit.detail = f"{name}: {reason}"
@@ -60,7 +71,7 @@ def forget_machine(*, name: str, reason: str, audit: AuditRecord) -> Ended:
             "first."
         )
     for rows in groups:
-        _require_silent(rows, name)
+        _require_silent(rows, name, login_fails)
     begin(audit)
     ended = Ended()
     for rows in groups:
@@ -75,12 +86,17 @@ def forget_machine(*, name: str, reason: str, audit: AuditRecord) -> Ended:
 def forget_node(*, name: str, reason: str, audit: AuditRecord) -> Ended:
     """Declare that a node of this service is gone for good, with its LOCAL runs and operations.
 
-    Raises InvalidRequest, MachineNotFound, and MachineInUse if a worker of the node is alive.
+    Raises InvalidRequest, MachineNotFound, and MachineInUse if a worker of the node is alive, or if this is the node.
     """
     if not name:  # all commands over SSH have an empty node
         raise InvalidRequest("Give the name of the node, as /readyz shows it.")
     note = _note(f"The node {name} of this service is gone for good", reason)
     audit.detail = f"{name}: {reason}"
+    if name == settings.RUNNERS_NODE:
+        raise MachineInUse(
+            f"This command runs on the node {name}, so it is not gone. If its disk was replaced, start its worker: "
+            "it settles the runs whose directories are missing."
+        )
     groups = [rows for model in retention.MODELS if (rows := model._default_manager.filter(node=name)).exists()]
     beats = Heartbeat.objects.filter(kind=health.WATCH, node=name)
     if not groups and not beats.exists():
@@ -91,8 +107,8 @@ def forget_node(*, name: str, reason: str, audit: AuditRecord) -> Ended:
         if not health.is_late(beat, now):
             age = (now - beat.seen).total_seconds()
             raise MachineInUse(
-                f"A worker of the node {name} was seen {age:.0f} s ago, so it is not gone. Stop it, or wait until "
-                "it is missed, if it was killed."
+                f"A worker of the node {name} was seen {age:.0f} s ago, so it is not gone. Stop the worker. If it "
+                "was killed, wait until its heartbeat has expired."
             )
     begin(audit)
     ended = Ended()
@@ -128,11 +144,18 @@ def _of_machine(name: str) -> Iterator[Rows]:
             yield rows
 
 
-def _require_silent(rows: Rows, name: str) -> None:
+def _require_silent(rows: Rows, name: str, login_fails: bool) -> None:
     """Raise MachineInUse if the machine answers: then its runs can be stopped, and its directories removed."""
     newest = rows.latest("pk")
     try:
         lifecycle.runner_of(newest).execute("true", timeout=settings.RUNNERS_PROBE_TIMEOUT)
+    except _WITHOUT_LOGIN as error:
+        if login_fails:
+            return
+        raise MachineInUse(
+            f"{name} answers, so its runs may go on: {error.detail} Repair the login and stop them. If the account or "
+            "the machine behind this address is another one now, repeat the command with --even-if-login-fails."
+        ) from error
     except RunnerServiceError:
         return
     raise MachineInUse(

@@ -186,7 +186,8 @@ def _warnings() -> Report:
             Finding(
                 "clock_differs",
                 f"The clock of this node is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the database's. "
-                f"The service uses the latter; lines of logs have the former. Correct the wrong one.",
+                "The service uses the clock of the database. Log lines use the clock of this node. "
+                "Correct the wrong clock.",
             )
         )
     return Report("", tuple(warnings), age, backlog, overdue)

@@ -1,6 +1,6 @@
 """Mail about runs: subscriptions of people, and the messages in the outbox. `runners.webhooks.mail` sends them.
 
-`run_event` only inserts rows, in the transaction of what it tells, as the outbox of the webhooks does. Without
+`run_event` only inserts rows, in the same transaction as the event, as the outbox of the webhooks does. Without
 EMAIL_HOST it does nothing. Messages carry counts and names of jobs, and no text of a log.
 """
 

@@ -141,7 +141,7 @@ class RunAgain:
         except RunnerServiceError as error:
             if steps:
                 done = " ".join(step.message for step in steps)
-                error.detail = f"{error.detail} Before that, the first step succeeded: {done} It stays done."
+                error.detail = f"{error.detail} Before that, the first step succeeded and was not undone: {done}"
                 error.facts["steps"] = [step.as_dict() for step in steps]
             raise
         return run, steps

@@ -153,8 +153,9 @@ class Stop:
         if not self.run.reachable:
             return self._unknown("Every step of the stop was executed", self.run.unreachable_detail)
         return StopNotConfirmed(
-            f"Experiment {self.run.expid} is still running on {self.runner.where} after every step of the stop. Its "
-            f"process may be waiting for a disk. Stop it again later, or contact the administrators of the machine.",
+            f"Experiment {self.run.expid} is still running on {self.runner.where} after every step of the stop. The "
+            f"process may be blocked by a disk or a network file system. Stop it again "
+            f"later, or contact the administrators of the machine.",
             steps=self.steps,
             run_id=self.run.pk,
         )
@@ -245,8 +246,8 @@ class Stop:
             return
         if signal in ("TERM", "KILL"):
             self.warnings.append(
-                f"Autosubmit was ended by {signal}: a job that it was just submitting is not in its list and may "
-                f"still run. Look for it on the platform."
+                f"Autosubmit was ended by {signal}: if it was submitting a job, the job is not in the job list "
+                f"and may still run. Check the platform."
             )
         else:
             try:

@@ -67,7 +67,7 @@ def test_after_one_failure_all_requests_get_the_known_error_at_once(
         stages = {stage.name: stage for stage in check_profile(over_ssh)}
         assert time.monotonic() - begin < 2 * AT_ONCE
         assert stages["connect"].ok is False
-        assert "This error is stored until" in stages["connect"].remedy
+        assert "The service does not connect to the machine again before" in stages["connect"].remedy
     assert not RunnerRun.objects.filter(expid="b000").exists()
     assert account.calls("setstatus") == []
 

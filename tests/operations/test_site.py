@@ -344,7 +344,9 @@ def a_node_that_is_not_ready_gets_no_requests(service: Service) -> None:
 def take_a_node_out(service: Service) -> None:
     machines = service.site
     experiment(machines["node2"], "autosubmit-runners", "e000", 600)
-    service.run("e000", "HERE", at="node2")
+    # node2 was off the network in the step before: its first connection to the database may fail, and nothing starts.
+    start = partial(service.command, "run-experiment", "e000", "HERE", at="node2")
+    wait_for(lambda: start()[0] == 200, 30, what="a start on node2", interval=1)
 
     def away() -> None:
         assert nodes_of_the_proxy(machines) == {"node1"}

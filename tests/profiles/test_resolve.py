@@ -303,7 +303,7 @@ class TestRefuses:
         fixed_host = RunnerProfile(name="P", module_loader_type="NO_MODULE", ssh_host="h", ssh_user="u")
         errors = refused(fixed_host, {"RUNNER_TYPE": "LOCAL"})
         assert list(errors) == ["RUNNER_TYPE"]
-        assert "LOCAL is not possible: the profile P fixes SSH." in errors["RUNNER_TYPE"]
+        assert "LOCAL does not fit the profile P, which fixes SSH." in errors["RUNNER_TYPE"]
         fixed_modules = RunnerProfile(name="P", runner_type="LOCAL", modules="autosubmit/4")
         errors = refused(fixed_modules, {"MODULE_LOADER_TYPE": "VENV"})
         assert list(errors) == ["MODULE_LOADER_TYPE"]

@@ -93,6 +93,21 @@ def test_a_machine_that_answers_is_not_gone(sshd: SSHServer) -> None:
     assert active.cleaned_at is None
 
 
+@pytest.mark.parametrize("cause", ["key", "host_key"])
+def test_a_machine_that_rejects_the_login_is_forgotten_only_on_demand(sshd: SSHServer, cause: str) -> None:
+    rows = rows_of(sshd.config())
+    if cause == "key":
+        sshd.authorized = False
+    else:
+        sshd.forget_host_key()
+    with pytest.raises(CommandError, match="127.0.0.1 answers, so its runs may go on: .*--even-if-login-fails"):
+        call_command("forget_machine", "127.0.0.1", reason="the account is gone")
+    assert RunnerRun.objects.active().count() == 1
+    call_command("forget_machine", "127.0.0.1", reason="the account is gone", login_fails=True)
+    rows[0].refresh_from_db()
+    assert rows[0].reason == RunReason.ABANDONED
+
+
 def test_localhost_is_a_node(gone: RunnerConfig) -> None:
     with pytest.raises(CommandError, match="use forget_node NAME"):
         call_command("forget_machine", "localhost", reason="sold")
@@ -107,7 +122,7 @@ def test_a_node_needs_a_name(gone: RunnerConfig) -> None:
     assert active.is_active
 
 
-def test_a_node_that_is_gone(account: Any) -> None:
+def test_a_node_that_is_gone(account: Any, settings: Any) -> None:
     rows = rows_of(account.config(), node="old-node")
     RunnerRun.objects.update(node="old-node")  # `save` names the node of this process
     Operation.objects.update(node="old-node")
@@ -117,6 +132,10 @@ def test_a_node_that_is_gone(account: Any) -> None:
     Heartbeat.objects.filter(pk=beat.pk).update(seen=timezone.now() - timedelta(minutes=2))
     with pytest.raises(CommandError, match="is of the node other. Known are: old-node"):
         call_command("forget_node", "other", reason="its disk failed")
+    settings.RUNNERS_NODE = "old-node"
+    with pytest.raises(CommandError, match="runs on the node old-node, so it is not gone"):
+        call_command("forget_node", "old-node", reason="its disk failed")
+    settings.RUNNERS_NODE = "other-node"
     call_command("forget_node", "old-node", reason="its disk failed")
     assert not Heartbeat.objects.exists()
     assert_ended(*rows, "The node old-node of this service is gone for good: its disk failed")

@@ -21,7 +21,7 @@ from tests.support.processes import wait_for
 
 @pytest.fixture(autouse=True)
 def _nothing_of_another_test() -> None:
-    """Clear what this process remembers: a test's rows are rolled back, and its accounts and files are others."""
+    """Clear what this process remembers: each test has other rows, accounts and files."""
     access.forget_view_rules()
     for memory in (run_lists, runs, log_cache, jobs, experiments, run_progress, health, clock, BREAKER):
         memory.forget()

@@ -74,7 +74,10 @@ def _look_there(runner: Runner, host: str, script: str) -> list[Leftover]:
         return []
     if "end" not in lines[-1:]:
         where = f"{host}, a node of {runner.where}"
-        raise OutcomeUnknown(f"What is left of the run on {where}, cannot be told: another machine answered, or none.")
+        raise OutcomeUnknown(
+            f"It is not known which processes of the run are left on {where}: another machine answered, or the answer "
+            "is not valid."
+        )
     found = [match for line in lines[:-1] if (match := _LINE.fullmatch(line))]
     return [
         Leftover(int(pid), kind == "job", printable.line(name, 120)) for pid, kind, name in (m.groups() for m in found)
