@@ -48,7 +48,8 @@ RunnerServiceError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from copy import deepcopy
+from typing import Any, ClassVar, Self
 
 from runners import printable
 
@@ -68,6 +69,12 @@ class RunnerServiceError(Exception):
         self.facts: dict[str, Any] = {
             name: printable.text(fact) if isinstance(fact, str) else fact for name, fact in facts.items()
         }
+
+    def __copy__(self) -> Self:
+        """Return an equal error without a traceback, for callers that share one: each may add facts of its request."""
+        error = type(self).__new__(type(self), *self.args)
+        error.__dict__.update(self.__dict__, facts=deepcopy(self.facts))
+        return error
 
 
 class InvalidRequest(RunnerServiceError):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, wait
+from copy import copy
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -30,7 +31,8 @@ class SharedCalls:
     def call(self, key: Hashable, function: Callable[[], T], timeout: float) -> T:
         """Return the result of `function()`, or of the call that another thread makes now for the same key.
 
-        Raises the errors of the call; StillUnderWay if another thread's call takes longer than `timeout` seconds.
+        Raises the errors of the call; each caller gets an error of its own, to which it may add facts. Raises
+        StillUnderWay if another thread's call takes longer than `timeout` seconds.
         """
         end = time.monotonic() + timeout
         with self._lock:
@@ -42,7 +44,10 @@ class SharedCalls:
             self._begin(key, function, future, timeout)
         if not wait([future], max(0.0, end - time.monotonic())).done:
             raise StillUnderWay(errno.ETIMEDOUT, f"no answer within {timeout:.3g} s")
-        return future.result()
+        error = future.exception()
+        if error is None:
+            return future.result()
+        raise copy(error) from error  # nobody gets the one that is shared
 
     def _begin(self, key: Hashable, function: Callable[[], T], future: Future[T], timeout: float) -> None:
         self._execute(key, function, future)

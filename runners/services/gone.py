@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -23,8 +24,18 @@ from runners.exceptions import (
     MachineNotFound,
     OutcomeUnknown,
     RunnerServiceError,
+    RunnerUnreachable,
 )
-from runners.models import AuditRecord, DetachedCommand, Heartbeat, Maintenance, Operation, RunnerRun, RunReason
+from runners.models import (
+    AuditRecord,
+    DetachedCommand,
+    Heartbeat,
+    Machine,
+    Maintenance,
+    Operation,
+    RunnerRun,
+    RunReason,
+)
 from runners.models.operation import OperationStatus
 from runners.services import health, lifecycle, machine_list, machine_states, operations, restart_plans, retention
 from runners.services.audit import begin
@@ -32,7 +43,8 @@ from runners_project import clock
 
 Rows = QuerySet[Any]
 LONGEST_REASON = 300  # characters
-_WITHOUT_LOGIN = (AuthenticationFailed, HostKeyChanged, HostKeyUnknown)  # something answers, and nobody can look
+RECENTLY = timedelta(minutes=1)
+_WITHOUT_LOGIN = (AuthenticationFailed, HostKeyChanged, HostKeyUnknown)
 
 
 @dataclass(slots=True)
@@ -54,9 +66,9 @@ class Ended:
 def forget_machine(*, name: str, reason: str, audit: AuditRecord, login_fails: bool = False) -> Ended:
     """Declare that a machine is gone for good, and remove what the service knows of its state.
 
-    `name`: as /machines shows it. `reason` is stored with each run. `login_fails`: forget it also if something at its
-    address answers, and the service cannot log in there. Raises InvalidRequest, MachineNotFound, and MachineInUse if a
-    profile leads there or if the machine answers.
+    `name`: as /machines shows it. `reason` is stored with each run. `login_fails`: forget it also if the service cannot
+    log in there. Raises InvalidRequest, MachineNotFound, and MachineInUse if a profile leads there, if the machine
+    answers, or if it is not certain that it does not answer.
     """
     note = _note(f"The machine {name} is gone for good", reason)
     audit.detail = f"{name}: {reason}"
@@ -70,6 +82,9 @@ def forget_machine(*, name: str, reason: str, audit: AuditRecord, login_fails: b
             f"{name} cannot be forgotten: the profiles {', '.join(profiles[:10])} lead there. Delete or change them "
             "first."
         )
+    seen = Machine.objects.filter(name=name, last_answer__gt=clock.now() - RECENTLY).first()
+    if seen and not login_fails:
+        raise MachineInUse(f"{name} has answered within the last minute, perhaps another node. Try again in a minute.")
     for rows in groups:
         _require_silent(rows, name, login_fails)
     begin(audit)
@@ -145,7 +160,10 @@ def _of_machine(name: str) -> Iterator[Rows]:
 
 
 def _require_silent(rows: Rows, name: str, login_fails: bool) -> None:
-    """Raise MachineInUse if the machine answers: then its runs can be stopped, and its directories removed."""
+    """Raise MachineInUse unless an attempt to connect was made, and nothing answered.
+
+    If the machine answers, its runs can be stopped, and its directories removed.
+    """
     newest = rows.latest("pk")
     try:
         lifecycle.runner_of(newest).execute("true", timeout=settings.RUNNERS_PROBE_TIMEOUT)
@@ -153,11 +171,16 @@ def _require_silent(rows: Rows, name: str, login_fails: bool) -> None:
         if login_fails:
             return
         raise MachineInUse(
-            f"{name} answers, so its runs may go on: {error.detail} Repair the login and stop them. If the account or "
-            "the machine behind this address is another one now, repeat the command with --even-if-login-fails."
+            f"It is not certain that the runs on {name} have ended: {error.detail} Repair the login and stop them. If "
+            "the account is gone, or if the address belongs to another machine now, repeat the command with "
+            "--even-if-login-fails."
         ) from error
-    except RunnerServiceError:
-        return
+    except RunnerServiceError as error:
+        if type(error) is RunnerUnreachable:  # its subclasses tell of an answer, or that nobody has asked
+            return
+        raise MachineInUse(
+            f"It is not certain that {name} is gone: {error.detail} Try again, or abandon its runs one by one."
+        ) from error
     raise MachineInUse(
         f"{name} has just answered, so it is not gone. Stop its runs, and let clean_runs remove its directories."
     )

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
+from copy import copy
 from typing import Any, TypeVar, cast
 
 from django.conf import settings
@@ -42,7 +43,7 @@ Answer = TypeVar("Answer", JobPage, SelectedJobs)
 PATIENCE = 5.0  # seconds that a viewer waits for a read of another viewer's request
 KEPT_ANSWERS = 64  # in this process; an answer has at most 1 MB
 KEPT_MACHINES = 1000
-PLACE_LIFETIME = 600.0  # seconds; a configuration of Autosubmit may be changed
+LEARNED_FOR = 600.0  # seconds; a configuration of Autosubmit may be changed, or a Python installed
 NO_PYTHON = "no_python"
 NO_PYTHON_TEXT = (
     "No Python 3.6 or newer that can read the job list was found on the machine, neither the system's own nor in the "
@@ -56,9 +57,9 @@ _NO_LOG = ("no_job", "no_attempt", "no_log")
 _lock = threading.Lock()
 _answers: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
 _reads = SharedCalls()
-# What was learned: the accounts whose Python is in the environment of a profile, and where the experiments of profiles
-# are (for requests without a run: the environment of the profile may name another configuration of Autosubmit).
-_python_of_environment: OrderedDict[Hashable, bool] = OrderedDict()
+# What was learned of profiles, and when: which have a Python only in their environment, and where their experiments are
+# (for requests without a run: the environment of the profile may name another configuration of Autosubmit).
+_python_of_environment: OrderedDict[Hashable, float] = OrderedDict()
 _places: OrderedDict[Hashable, tuple[float, tuple[str, str]]] = OrderedDict()
 
 
@@ -133,7 +134,7 @@ def _ask_at_place(runner: Runner, request: Mapping[str, Any], parse: Callable[[C
     begin = time.monotonic()
     with _lock:
         learned, place = _places.get(_profile_of(runner), (0.0, None))
-    if place is not None and begin - learned < PLACE_LIFETIME:
+    if place is not None and begin - learned < LEARNED_FOR:
         with suppress(JobsNotFound):
             return _ask(runner, {**request, "place": place}, parse)
     found = _ask(runner, {**request, "place": None}, parse, environment=True)
@@ -200,8 +201,10 @@ def _ask(
     runner: Runner, request: Mapping[str, Any], parse: Callable[[CommandResult], T], *, environment: bool = False
 ) -> T:
     """Ask the machine; load the environment of the profile only if `environment`, or if it does not work without."""
-    with _lock:
-        environment = environment or _python_of_environment.get(runner.target, False)
+    if not environment:
+        with _lock:
+            learned = _python_of_environment.get(_profile_of(runner), -LEARNED_FOR)
+        environment = time.monotonic() - learned < LEARNED_FOR
     try:
         return _asked(runner, request, parse, environment=environment)
     except Problem as problem:
@@ -213,7 +216,7 @@ def _ask(
     except Problem as problem:
         raise _error(problem, runner) from problem
     if first.code == NO_PYTHON:
-        _keep(_python_of_environment, runner.target, True, KEPT_MACHINES)
+        _keep(_python_of_environment, _profile_of(runner), time.monotonic(), KEPT_MACHINES)
     return found
 
 
@@ -279,7 +282,7 @@ def _shared(runner: Runner, question: tuple[Hashable, ...], ask: Callable[[], T]
 
 def _value(answer: Any) -> Any:
     if isinstance(answer, RunnerServiceError):
-        raise answer.with_traceback(None)
+        raise copy(answer)
     return answer
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,7 +64,7 @@ def read(row: DetachedCommand, *, offset: int, limit: int) -> LogChunk | None:
         last = _last.get(log)
     if last and last.age < SHARED_SECONDS:
         if last.error:
-            raise last.error.with_traceback(None)
+            raise copy(last.error)
         if last.chunk is None:
             return None
         if part := _part(last.chunk, offset, limit):
@@ -106,7 +107,7 @@ def _read_and_keep(row: DetachedCommand, log: Log, offset: int, limit: int) -> L
         if chunk is None and (node := lifecycle.runner_at_node(row, runner)):  # the nodes may have no shared home
             chunk = node.read_log(row.key, offset=offset, limit=limit, timeout=settings.RUNNERS_PROBE_TIMEOUT)
     except RunnerServiceError as error:
-        _keep(log, error=error)
+        _keep(log, error=copy(error))
         raise
     _keep(log, chunk=chunk)
     return chunk

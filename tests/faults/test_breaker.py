@@ -104,8 +104,12 @@ def test_a_rejected_login_is_remembered_per_account(over_ssh: RunnerConfig, sshd
     sshd.authorized = False
     attempts = sshd.log.read_text(errors="replace").count("Connection from")
     for _ in range(3):
-        with pytest.raises(AuthenticationFailed, match="authorized_keys"):
+        with pytest.raises(AuthenticationFailed, match="authorized_keys") as raised:
             get_runner(over_ssh).execute("true", timeout=30)
+        # What a caller adds to its error, as run-again and a stop do, is not told to the next one.
+        assert (raised.value.facts.keys(), "mine" in raised.value.detail) == ({"retry_after"}, False)
+        raised.value.detail += "mine"
+        raised.value.facts["steps"] = ["mine"]
     assert sshd.log.read_text(errors="replace").count("Connection from") == attempts + 1
 
 

@@ -88,9 +88,30 @@ def test_a_machine_that_answers_is_not_gone(sshd: SSHServer) -> None:
     active, _, _ = rows_of(sshd.config())
     with pytest.raises(CommandError, match="has just answered, so it is not gone"):
         call_command("forget_machine", "127.0.0.1", reason="sold")
+    assert_kept(active)
+
+
+def assert_kept(active: RunnerRun) -> None:
     active.refresh_from_db()
     assert active.is_active
     assert active.cleaned_at is None
+
+
+def test_a_machine_whose_run_directory_is_wrong_answers(sshd: SSHServer) -> None:
+    active, _, _ = rows_of(replace(sshd.config(), run_directory="/nowhere"))
+    with pytest.raises(CommandError, match=r"It is not certain that 127\.0\.0\.1 is gone: .*/nowhere"):
+        call_command("forget_machine", "127.0.0.1", reason="sold")
+    assert_kept(active)
+
+
+def test_a_machine_that_has_just_answered_another_node_is_not_gone(gone: RunnerConfig) -> None:
+    active, _, _ = rows_of(gone)
+    Machine.objects.create(name="127.0.0.1", last_answer=timezone.now(), is_answering=True)
+    with pytest.raises(CommandError, match="has answered within the last minute"):
+        call_command("forget_machine", "127.0.0.1", reason="sold")
+    assert_kept(active)
+    Machine.objects.update(last_answer=timezone.now() - timedelta(minutes=2))
+    call_command("forget_machine", "127.0.0.1", reason="sold")
 
 
 @pytest.mark.parametrize("cause", ["key", "host_key"])
@@ -100,7 +121,9 @@ def test_a_machine_that_rejects_the_login_is_forgotten_only_on_demand(sshd: SSHS
         sshd.authorized = False
     else:
         sshd.forget_host_key()
-    with pytest.raises(CommandError, match="127.0.0.1 answers, so its runs may go on: .*--even-if-login-fails"):
+    with pytest.raises(
+        CommandError, match=r"not certain that the runs on 127\.0\.0\.1 have ended: .*--even-if-login-fails"
+    ):
         call_command("forget_machine", "127.0.0.1", reason="the account is gone")
     assert RunnerRun.objects.active().count() == 1
     call_command("forget_machine", "127.0.0.1", reason="the account is gone", login_fails=True)

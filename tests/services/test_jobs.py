@@ -322,7 +322,7 @@ def test_where_the_experiments_are_is_asked_again_after_some_time(
     (other / "rc").write_text(f"[local]\npath = {other}/autosubmit\n")
     at_login(f"export AUTOSUBMIT_CONFIGURATION={other}/rc\n")
     assert jobs.page(runner, "a001", JobQuery(limit=1)).counts.total == 2
-    monkeypatch.setattr(jobs, "PLACE_LIFETIME", 0.0)
+    monkeypatch.setattr(jobs, "LEARNED_FOR", 0.0)
     assert jobs.page(runner, "a001", JobQuery(limit=2)).counts.total == 1
 
 

@@ -15,6 +15,7 @@ from runners.pages import run_lists
 from runners.pages.views import runs
 from runners.services import access, experiments, health, jobs, log_cache, run_progress
 from runners.services.machines.breaker import BREAKER
+from runners.services.machines.observed import OBSERVED
 from runners_project import clock
 from tests.support.processes import wait_for
 
@@ -25,6 +26,7 @@ def _nothing_of_another_test() -> None:
     access.forget_view_rules()
     for memory in (run_lists, runs, log_cache, jobs, experiments, run_progress, health, clock, BREAKER):
         memory.forget()
+    OBSERVED.taken()
 
 
 def open_sockets() -> set[str]:

@@ -12,7 +12,7 @@ class Command(GoneCommand):
     help = (
         "Declare that a machine is gone for good: its active runs and operations end, pending restarts are withdrawn, "
         "and clean_runs does not ask it for directories any more. Delete or change its profiles first. Refused if the "
-        "machine answers, also if it rejects the login."
+        "machine answers or has just answered, also if it rejects the login."
     )
     endpoint = "forget-machine"
     forget = staticmethod(gone.forget_machine)

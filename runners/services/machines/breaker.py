@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -115,9 +116,9 @@ class Breaker:
             seconds = HALF_OPEN_RETRY
         else:
             return None
-        error = failure.error
-        known = type(error)(error.detail, **{**error.facts, "retry_after": seconds})
-        known.is_silence = error.is_silence
+        known = copy(failure.error)
+        known.facts["retry_after"] = seconds
+        known.is_remembered = False  # the machine was not asked again
         return known
 
     def _failed(self, target: Target, error: RunnerUnreachable) -> None:
@@ -133,7 +134,7 @@ class Breaker:
             pause = min(longest, first * 2.0 ** min(count - 1, 30))
             since, logged = (failure.since, failure.logged) if failure else (now, float("-inf"))
             is_logged = now >= logged + LOG_AGAIN
-            self._failures[target] = Failure(error, count, now + pause, since, now if is_logged else logged)
+            self._failures[target] = Failure(copy(error), count, now + pause, since, now if is_logged else logged)
             self._failures.move_to_end(target)
             while len(self._failures) > MOST_TARGETS:
                 self._failures.popitem(last=False)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -245,8 +246,7 @@ class ConnectionPool:
                     raise no_answer(ssh)
                 target.condition.wait(min(deadline.left, pause if pause > 0 else LIMIT_MEMORY))
                 if target.failures != seen and target.failure and not target.connections:
-                    failure = target.failure  # we shared the attempt that failed
-                    raise type(failure)(failure.detail, **failure.facts)
+                    raise copy(target.failure)  # we shared the attempt that failed
 
     def _open(self, target: Target, ssh: SSHTarget, deadline: ConnectDeadline) -> Connection:
         try:
@@ -265,7 +265,7 @@ class ConnectionPool:
                 error.is_remembered = False  # type: ignore[attr-defined]  # other callers may have more time
                 raise
             with target.condition:
-                target.failure = error
+                target.failure = copy(error)
                 target.failures += 1
             raise
         finally:
