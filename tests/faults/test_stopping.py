@@ -190,6 +190,29 @@ def test_without_cancel_jobs_local_jobs_go_on_and_helpers_are_ended(target: Runn
     assert outcome.message == f"Experiment {EXPID} stopped successfully."
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("start_job", ["nohup python3 {script}", "setsid bash {copy}"], ids=["python", "scheduler"])
+def test_without_cancel_jobs_a_model_with_an_output_file_of_its_own_goes_on(
+    target: RunnerConfig, account: StubAccount, tmp_path: Path, start_job: str, force: bool
+) -> None:
+    """Only the job above it writes into the folder of the jobs. A scheduler executes a copy of the script."""
+    script = account.home / "autosubmit" / EXPID / JOB.format(EXPID)
+    script.parent.mkdir(parents=True, exist_ok=True)
+    model, copy = tmp_path / "model.out", tmp_path / "slurm_script"
+    script.write_text(
+        "import subprocess\n"
+        f"with open({str(model)!r}, 'w') as file:\n"
+        "    subprocess.run(['sleep', '601'], stdout=file, stderr=file)\n"
+    )
+    copy.write_text(f"sleep 601 >{model} 2>&1\n:\n")
+    job = f"{start_job.format(script=script, copy=copy)} >{script}.out.0 2>{script}.err.0 </dev/null &\n"
+    run = start(target, account, more=job + CHILD)
+    wait_for(lambda: "sleep 601 " in map(command_line, of_run(run)), what="the model")
+    faults.stop_run(EXPID, force=force)
+    assert len(of_run(run)) == 2
+    assert "sleep 601 " in map(command_line, of_run(run))
+
+
 def test_a_stop_of_a_run_that_was_just_killed_ends_what_the_run_has_left(
     target: RunnerConfig, account: StubAccount
 ) -> None:

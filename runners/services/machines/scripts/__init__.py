@@ -352,8 +352,9 @@ def leftovers(
 ) -> str:
     """Return the script that prints the remaining processes of an ended run: `left PID KIND COMMAND LINE`, then `end`.
 
-    KIND is `job` for processes of jobs on the local platform, else `helper`. Autosubmit starts such jobs as
-    `bash .../LOG_EXPID/JOB.cmd`, and they write into that folder. `helpers` and `jobs`: the signal that each kind gets;
+    KIND is `job` for processes of jobs on this machine, else `helper`. Autosubmit starts jobs of the local platform as
+    `bash .../LOG_EXPID/JOB.cmd`, or with another interpreter; these, and batch jobs that got the run's environment, write
+    into that folder. The processes below them are `job`, too. `helpers` and `jobs`: the signal that each kind gets;
     empty: none.
 
     A process belongs to the run if its environment has one of the `keys`. With `group`, which is meant for the moments

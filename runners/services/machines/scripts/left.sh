@@ -1,9 +1,10 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the scripts that include this one set and use the variables
-# Whether it is a process of a job on the local platform, or one that such a process has left behind.
+# Whether it is a process of a job on this machine, or one that such a process has left behind: it, or a process above
+# it, writes into the folder of the jobs, or executes a script in there. A model often has an output file of its own.
 is_job() {
   local at=$1 depth argv
-  case $(readlink "/proc/$1/fd/1" "/proc/$1/fd/2" 2>/dev/null) in */LOG_"$expid"/*) return ;; esac
   for depth in {1..32}; do
+    case $(readlink "/proc/$at/fd/1" "/proc/$at/fd/2" 2>/dev/null) in */LOG_"$expid"/*) return ;; esac
     mapfile -d '' -t argv 2>/dev/null <"/proc/$at/cmdline"
     case "${argv[0]##*/} ${argv[1]}" in bash\ */LOG_"$expid"/*.cmd) return ;; esac
     fields "$at" || return 1
