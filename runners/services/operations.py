@@ -7,7 +7,6 @@ the log in the operation's directory after the operation's process has ended.
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -121,7 +120,7 @@ def _launch(operation: Operation, command: OneShotCommand) -> None:
     bounded = ["timeout", f"--kill-after={scripts.KILL_AFTER}", str(operation.timeout), *operation.argv]
     # Commands inside a request run in the parent directory. Run there, too, so that both use the same locks.
     checks = command.checks(operation.expid)
-    text = " && ".join(["cd ..", *checks, f"exec {shlex.join(bounded)}"])
+    text = " && ".join(["cd ..", *checks, scripts.replaced_by(bounded)])
     loader = get_module_loader(config)
     try:
         identity = get_runner(config).launch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +37,7 @@ from runners.services import (
 )
 from runners.services.active_runs import is_same_environment, is_same_target
 from runners.services.audit import begin
+from runners.services.machines import scripts
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners_project import clock
 
@@ -99,7 +99,7 @@ def run_experiment(
     try:
         identity = runner.launch(
             run.key,
-            f"exec {shlex.join(argv)}",
+            scripts.replaced_by(argv),
             prelude=[*loader.steps(argv), *RUN_EXPERIMENT.checks(expid)],
             timeout=settings.RUNNERS_LAUNCH_TIMEOUT,
             unless_runs=foreign_runs.search_of(expid, but=run),

@@ -27,6 +27,7 @@ from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.ssh.pool import POOL
 from runners.services.machines.ssh.target import SSHTarget
+from tests.support import contract
 from tests.support.environments import StubAccount
 from tests.support.processes import PATIENCE, is_alive, kill_all, wait_for
 from tests.support.requirements import need
@@ -349,6 +350,48 @@ def test_start_up_files_may_change_the_shell(
     assert runner.probe([ProbeTarget(key, identity)], timeout=10)[key].answer == Probe.RUNNING
     runner.signal(key, identity, "TERM", timeout=10)
     wait_for(lambda: not is_alive(identity.pid), what="end of the command")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "is_seen"),
+    [
+        (".bashrc", "export POSIXLY_CORRECT=1", True),
+        (".bash_profile", "export POSIXLY_CORRECT=1", True),
+        (".bash_profile", "set -o posix", False),
+    ],
+)
+def test_an_account_in_the_posix_mode(
+    file: str, text: str, is_seen: bool, account: StubAccount, make_sshd: Callable[..., SSHServer], tmp_path: Path
+) -> None:
+    """Our shells leave the mode, so the end of a run is seen. The command gets the variable if it is exported."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name, words in ((".bash_profile", "export FROM_PROFILE=here\n"), (file, f"{text}\n")):
+        with (home / name).open("a") as start_up:
+            start_up.write(words)
+    _check_posix_mode(make_sshd(home).config(), is_seen=is_seen)
+
+
+def test_a_service_in_the_posix_mode(
+    account: StubAccount, at_login: Callable[[str], None], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSIXLY_CORRECT", "1")
+    at_login("export FROM_PROFILE=here\n")
+    _check_posix_mode(account.config(), is_seen=False)
+    settings.RUNNERS_LOCAL_ENV_PASS = ["POSIXLY_CORRECT"]
+    _check_posix_mode(account.config(), is_seen=True)
+
+
+def _check_posix_mode(config: RunnerConfig, *, is_seen: bool) -> None:
+    shown = "; ".join(f"printenv {name}" for name in ("FROM_PROFILE", "POSIXLY_CORRECT", "autosubmit_runners_posix"))
+    argv = ["dash", "-c", f"{shown}; sleep 0.3; exit 3"]
+    words = ["here", "y"] if is_seen else ["here"]
+    result = contract.run_loaded(config, argv)
+    assert (result.exit_code, result.text.split()) == (3, words)
+    key, identity = contract.launch(config, argv)
+    end = contract.wait_over(config, key, identity)
+    assert (end.answer, end.exit_code, end.signal) == (Probe.ENDED, 3, "")
+    assert contract.log_of(config, key).decode().split() == words
 
 
 def test_a_login_that_outlasts_the_timeout_executes_the_script_once(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 
 from profiles.config import RunnerConfig
 from runners.models import new_run_key
+from runners.services.machines import scripts
 from runners.services.machines.probe import Identity, Probe, ProbeTarget
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.runner import CommandResult
@@ -50,7 +50,7 @@ def launch(config: RunnerConfig, argv: list[str], key: str = "") -> tuple[str, I
     """Launch a command as `run_experiment` does. Return its key and identity."""
     key = key or new_run_key()
     steps = get_module_loader(config).steps(argv)
-    return key, get_runner(config).launch(key, f"exec {shlex.join(argv)}", prelude=steps, timeout=TIMEOUT)
+    return key, get_runner(config).launch(key, scripts.replaced_by(argv), prelude=steps, timeout=TIMEOUT)
 
 
 def probe(config: RunnerConfig, key: str, identity: Identity | None) -> Probe:

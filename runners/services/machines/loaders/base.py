@@ -61,7 +61,7 @@ class ModuleLoader(LoaderRules, ABC):
 
         `checks`: shell lists that have to succeed before it.
         """
-        return " && ".join([scripts.surroundings(), *self.steps(argv), *checks, f"exec {shlex.join(argv)}"])
+        return " && ".join([scripts.surroundings(), *self.steps(argv), *checks, scripts.replaced_by(argv)])
 
     def within_roots(self, path: str) -> list[str]:
         """Return lines that fail unless `path` is within the roots, after all symlinks are resolved.

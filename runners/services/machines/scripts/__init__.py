@@ -199,6 +199,15 @@ def surroundings(directory: str = _BASE_DIRECTORY) -> str:
     return "{ " + "; ".join([*parts, _filled("user_names", "; ")]) + "; }"
 
 
+def replaced_by(argv: Sequence[str]) -> str:
+    """Return a shell list that replaces a login shell by a command.
+
+    The command gets POSIXLY_CORRECT if the account has set it, because this changes, for example, what `df` prints in a
+    job. Our own shells do not have it (normal.sh).
+    """
+    return f'builtin eval "${{autosubmit_runners_posix-}}" && exec {join(argv)}'
+
+
 def launch(
     key: str,
     command: str,
@@ -353,9 +362,9 @@ def leftovers(
     """Return the script that prints the remaining processes of an ended run: `left PID KIND COMMAND LINE`, then `end`.
 
     KIND is `job` for processes of jobs on this machine, else `helper`. Autosubmit starts jobs of the local platform as
-    `bash .../LOG_EXPID/JOB.cmd`, or with another interpreter; these, and batch jobs that got the run's environment, write
-    into that folder. The processes below them are `job`, too. `helpers` and `jobs`: the signal that each kind gets;
-    empty: none.
+    `bash .../LOG_EXPID/JOB.cmd`, or with another interpreter. They write into that folder, and so do batch jobs that
+    got the run's environment. The processes below them are `job`, too. `helpers` and `jobs`: the signal that each kind
+    gets; empty: none.
 
     A process belongs to the run if its environment has one of the `keys`. With `group`, which is meant for the moments
     after the end, the members of the command's process group belong to it, too: Autosubmit's log recovery overwrites
