@@ -11,6 +11,7 @@ import uuid
 import pytest
 
 from runners.exceptions import CommandFailed, CommandTimedOut
+from runners.services.machines import scripts
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.runner import Runner
@@ -64,6 +65,7 @@ def test_supervisor_and_command_have_process_groups_of_their_own(runner: Runner)
 
 def test_a_shell_whose_launch_was_refused_never_executes_the_command(runner: Runner, account: StubAccount) -> None:
     """The shell starts before the run directory is made, so a claim in between must reach the shell."""
+    (account.home / scripts.BASE).mkdir(mode=0o700, exist_ok=True)
     key = uuid.uuid4().hex
     (probe,) = runner.probe([ProbeTarget(key, claim=True)], timeout=TIMEOUT).values()
     assert probe.answer == Probe.NEVER_STARTED

@@ -1,4 +1,7 @@
-"""Homes that are missing, full, read-only or slow, and the directory of runs at another place (RUN_DIRECTORY)."""
+"""Homes that are missing, full, read-only or slow, and the directory of runs at another place (RUN_DIRECTORY).
+
+Promise: without the directory of runs, the service does not conclude that a run is lost or was never started.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,11 +25,12 @@ from runners.services.machines.probe import Probe, ProbeTarget
 from runners.services.machines.registry import get_module_loader, get_runner
 from runners.services.machines.runner import Runner
 from tests.support.environments import StubAccount
-from tests.support.processes import wait_for
+from tests.support.processes import is_alive, wait_for
 
 TIMEOUT = 30
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which only root may do")
 NOBODY = 65534
+OLD = "a" * 32  # the key of a run that has ended
 
 
 @contextmanager
@@ -65,6 +70,12 @@ def launch(runner: Runner, command: str = "exec sleep 60") -> str:
 
 def probe(runner: Runner, key: str) -> Probe:
     return runner.probe([ProbeTarget(key)], timeout=TIMEOUT)[key]
+
+
+def probe_all(runner: Runner, targets: list[ProbeTarget]) -> list[tuple[str, str]]:
+    """Return the answer and its detail for each target."""
+    answers = runner.probe(targets, timeout=TIMEOUT)
+    return [(answers[target.key].answer, answers[target.key].detail) for target in targets]
 
 
 def ended(runner: Runner, key: str) -> Probe:
@@ -249,3 +260,116 @@ def test_without_a_home_an_ended_run_is_not_called_killed_and_its_log_is_not_cal
         wait_for(lambda: answer().answer == Probe.CANNOT_TELL, what="the end of command and supervisor")
         assert "the directory with its exit code is missing" in answer().detail
     assert (answer().answer, answer().signal) == (Probe.ENDED, "TERM")
+
+
+@contextmanager
+def unmounted_again(place: Path, hidden: Path) -> Iterator[None]:
+    """Take away what is mounted at `place`. The directory below stays, and processes go on in the file system."""
+    hidden.mkdir()
+    for argv in (["mount", "--bind", place, hidden], ["umount", "-l", place]):
+        subprocess.run(argv, check=True)
+    try:
+        yield
+    finally:
+        for argv in (["mount", "--bind", hidden, place], ["umount", "-l", hidden]):
+            subprocess.run(argv, check=True)
+
+
+@as_root
+def test_a_place_that_is_not_mounted_decides_nothing(runner: Runner, scratch: Path, base: Path, tmp_path: Path) -> None:
+    there = at(runner, scratch)
+    alive, unknown, done, never = (uuid.uuid4().hex for _ in range(4))
+    with mounted(scratch, "mode=1777"):
+        identity = there.launch(alive, "exec sleep 60", timeout=TIMEOUT)
+        left = there.launch(unknown, "exec sleep 60", timeout=TIMEOUT)
+        earlier = replace(there.launch(done, "exit 3", timeout=TIMEOUT), boot_id="an-earlier-boot")
+        assert ended(there, done).exit_code == 3
+        looks = [ProbeTarget(alive, identity), ProbeTarget(done, earlier)]
+        claims = [ProbeTarget(key, claim=True) for key in (unknown, done, never)]
+        with unmounted_again(scratch, tmp_path / "hidden"):
+            assert probe_all(there, looks)[0][0] == Probe.RUNNING
+            os.kill(identity.pid, signal.SIGTERM)
+            wait_for(lambda: probe_all(there, looks)[0][0] != Probe.RUNNING, what="the end of command and supervisor")
+            for answer, detail in probe_all(there, looks) + probe_all(there, claims):
+                assert answer == Probe.CANNOT_TELL and f"is missing or cannot be read: {base}" in detail
+            assert not base.exists()
+        assert [answer for answer, _ in probe_all(there, looks)] == [Probe.ENDED, Probe.ENDED]
+        answers = [answer for answer, _ in probe_all(there, claims)]
+        assert answers == [Probe.RUNNING, Probe.ENDED, Probe.NEVER_STARTED]
+        os.kill(left.pid, signal.SIGKILL)
+        assert ended(there, unknown).signal == "KILL"
+
+
+def test_a_launch_whose_process_is_alive_is_not_called_never_started(
+    runner: Runner, runs: Path, tmp_path: Path
+) -> None:
+    """The home is replaced by an empty one, in which another command has made the directory of runs again."""
+    key = launch(runner)
+    away = tmp_path / "away"
+    runs.rename(away)
+    runs.mkdir(mode=0o700)
+    ((answer, detail),) = probe_all(runner, [ProbeTarget(key, claim=True)])
+    assert answer == Probe.CANNOT_TELL and "a process of the run is alive" in detail
+    runs.rmdir()  # fails if the probe has claimed the launch
+    away.rename(runs)
+    assert probe(runner, key).answer == Probe.RUNNING
+
+
+def test_a_search_for_processes_that_hangs_hides_no_other_answer(
+    account: StubAccount, runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = get_runner(account.config())
+    other, key = launch(here), uuid.uuid4().hex
+    program = tmp_path / "grep"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    targets = [ProbeTarget(key, claim=True), ProbeTarget(other)]
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        (answer, detail), (of_other, _) = probe_all(here, targets)
+    assert (answer, of_other) == (Probe.CANNOT_TELL, Probe.RUNNING)
+    assert detail == "the machine could not search for processes of the run"
+    assert probe_all(here, targets)[0][0] == Probe.NEVER_STARTED
+
+
+@pytest.fixture
+def closable() -> Iterator[Path]:
+    """The home of an account that is not root, so that modes apply to it."""
+    home = Path(tempfile.mkdtemp())  # other accounts cannot enter tmp_path
+    yield home
+    shutil.rmtree(home)
+
+
+def answer_in(home: Path, script: str) -> str:
+    """Return what a script of the account prints about its only run, without the key of the run."""
+    account = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
+    argv = [*account, "bash", "--norc", "-p", "-c", script]
+    done = subprocess.run(argv, env=os.environ | {"HOME": str(home)}, cwd="/", stdout=subprocess.PIPE, check=True)
+    (line,) = done.stdout.decode().splitlines()
+    return line.partition(" ")[2]
+
+
+@pytest.mark.parametrize("name", ["", scripts.BASE, f"{scripts.BASE}/{OLD}"], ids=["home", "base", "directory"])
+def test_what_may_not_be_read_proves_nothing(account: StubAccount, closable: Path, name: str) -> None:
+    """All access fails while a ticket (Kerberos, AFS) is expired."""
+    here = get_runner(account.config())
+    identity = here.launch(uuid.uuid4().hex, "true", timeout=TIMEOUT)
+    wait_for(lambda: not is_alive(identity.pid) and not is_alive(identity.supervisor_pid), what="the end of the run")
+    base = closable / scripts.BASE
+    (base / OLD).mkdir(parents=True)
+    (base / OLD / "ended.3.-.1700000000").touch()
+    if os.geteuid() == 0:
+        for path in (closable, base, base / OLD):
+            os.chown(path, NOBODY, NOBODY)
+    looks = [scripts.probe([(OLD, False, identity.words)]), scripts.probe([(OLD, True, ())])]
+    clean = scripts.clean([(OLD, identity.words)], dry_run=False)
+    (closable / name).chmod(0)
+    for look in looks:
+        assert f"missing or cannot be read: {base}" in answer_in(closable, look)
+    assert answer_in(closable, clean) == "kept 0"
+    (closable / name).chmod(0o700)
+    assert [answer_in(closable, look) for look in looks] == ["ended 3.-.1700000000 -"] * 2
+    assert answer_in(closable, clean).startswith("removed ")
+    assert answer_in(closable, clean) == "absent 0"
+    base.rmdir()
+    assert answer_in(closable, clean) == "absent 0"

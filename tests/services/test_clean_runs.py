@@ -125,6 +125,23 @@ def test_a_run_without_a_directory_is_marked_as_cleaned(no_module: RunnerConfig,
     assert RunnerRun.objects.get().cleaned_at
 
 
+def test_while_the_home_is_away_nothing_is_marked_as_cleaned(
+    no_module: RunnerConfig, account: StubAccount, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ended("a001", no_module, account)
+    away = account.home.with_name("away")
+    account.home.rename(away)
+    try:
+        call_command("clean_runs", days=30, rows=True)
+    finally:
+        away.rename(account.home)
+    assert "1 kept" in capsys.readouterr().out
+    assert directory(run, account).is_dir()
+    call_command("clean_runs", days=30, rows=True)
+    assert not directory(run, account).exists()
+    assert not RunnerRun.objects.exists()
+
+
 def test_directories_of_operations_go_too(no_module: RunnerConfig, account: StubAccount) -> None:
     done, active = (
         Operation.objects.create(

@@ -285,7 +285,8 @@ def probe(targets: Iterable[tuple[str, bool, Sequence[str]]]) -> str:
     Each target is `(key, claim, identity fields or nothing)`. Answers: `ended CODE.SIGNAL.EPOCH interrupted|-`,
     `running IDENTITY`, `gone IDENTITY`, `rebooted IDENTITY`, `elsewhere HOST`, `starting`, `never_started`,
     `unknown WHY`. With `claim`, the script creates a missing identity file, so that a later launch of this key fails.
-    Only then does it answer never_started.
+    Only then does it answer never_started. While the directory of all runs cannot be read, it answers neither this nor
+    gone or rebooted.
 
     Then it prints a line for each log that exists: `log <clock> <key>/log <bytes> <time of the last change>`, both
     times by the clocks of the machine, in epoch seconds.
@@ -638,7 +639,7 @@ def clean(targets: Iterable[tuple[str, Sequence[str]]], *, dry_run: bool) -> str
     """Return the script that removes the directories of ended runs. It prints a line for each run: `KEY ANSWER KIB`.
 
     Each target is `(key, identity fields or nothing)`. ANSWER is `removed`, `absent`, or `kept`: the run may still be
-    running, or its directory cannot be removed. KIB: the size of the directory. `dry_run`: nothing is removed.
+    running, or its directory cannot be seen or removed. KIB: the size of the directory. `dry_run`: nothing is removed.
     """
     calls = [join(["clean", key, *identity]) for key, identity in targets]
     return "\n".join([_filled("clean", remove=":" if dry_run else "rm -rf --"), *calls, ""])

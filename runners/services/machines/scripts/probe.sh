@@ -6,10 +6,10 @@
 . process.sh
 end_pattern='^[0-9]+[.](-|[A-Z0-9]+|RTM(IN|AX)[-+][0-9]+)[.][0-9]+$'
 identity_pattern='^([A-Za-z0-9._-]+|[(]none[)]) [0-9A-Za-z-]+ [a-z_]+:[[][0-9]+[]]( [0-9]+){4}$'
+unknown() { printf '%s unknown %s\n' "$key" "$*"; }
 strange() {
   local name=${1:0:100}
-  printf '%s unknown %s\n' "$key" \
-    "the run's directory has unexpected content: ${name//[!A-Za-z0-9._:+-]/?}"
+  unknown "the run's directory has unexpected content: ${name//[!A-Za-z0-9._:+-]/?}"
 }
 # Whether this is the boot and the namespace of an identity, so that its processes can be inspected.
 is_here() { [ $# -gt 0 ] && [ "$2" = "$boot" ] && [ "$3" = "$space" ]; }
@@ -45,14 +45,29 @@ read_identity() {
   identity=()
   return $code
 }
-# Create the identity file as claimed. It is created only once, so no launch of this key can start afterwards.
-claim() {
-  [ -d "$dir" ] || { [ -d "$base" ] || mkdir -m 700 "$base"; mkdir -m 700 "$dir"; } 2>/dev/null
-  (set -C; echo claimed >"$dir/identity") 2>/dev/null
-  [ -e "$dir/identity" ]
+# Whether the directory of all runs can be read, and that of this run if it exists. If not, a missing file in it proves
+# nothing: its file system may not be mounted, and the account's ticket for it may have expired.
+is_readable() {
+  [ -d "$base" ] && [ -r "$base" ] && [ -x "$base" ] && { [ ! -e "$dir" ] || { [ -r "$dir" ] && [ -x "$dir" ]; }; }
 }
-# A home directory that is not mounted has the exit codes of the runs. They may come back with it.
-is_absent() { printf '%s unknown %s\n' "$key" "the process has ended, and the directory with its exit code is missing: ${base%/*}"; }
+# Create the identity file as claimed. It is created only once, so no launch of this key can start afterwards. The
+# directory of all runs is not created here: without it, nothing says that the launch did not create it elsewhere.
+claim() {
+  if ! is_readable; then
+    unknown "it is not certain that the command was not started: the directory of runs is missing or cannot be read: $base"
+    return 1
+  fi
+  # A process that waits for a hanging file system can block readers of its environment.
+  LC_ALL=C timeout -k 1 2 grep -qsazxF "@RUN_KEY_VARIABLE@=$key" /proc/[0-9]*/environ
+  case $? in
+    [12]) ;;
+    0) unknown "a process of the run is alive, and its identity is missing in $dir"; return 1 ;;
+    *) unknown "the machine could not search for processes of the run"; return 1 ;;
+  esac
+  [ -d "$dir" ] || mkdir -m 700 "$dir" 2>/dev/null
+  (set -C; echo claimed >"$dir/identity") 2>/dev/null
+  [ -e "$dir/identity" ] || { unknown "cannot write into $dir"; return 1; }
+}
 odd_or() { if [ -n "$odd" ]; then strange "$odd"; else printf '%s\n' "$key $*"; fi; }
 probe() {
   key=$1 dir=$base/$1; claim=$2; shift 2
@@ -66,23 +81,28 @@ probe() {
   [ $code -eq 0 ] || { strange identity; return; }
   if [ $# -eq 0 ]; then
     if [ "$claim" = claim ]; then
-      claim || { printf '%s unknown %s\n' "$key" "cannot write into $dir"; return; }
+      claim || return
       read_identity || { strange identity; return; }
       [ ${#identity[@]} -gt 0 ] || { ended || odd_or never_started; return; }
     fi
     [ ${#identity[@]} -gt 0 ] || { printf '%s starting\n' "$key"; return; }
     set -- "${identity[@]}"
   fi
+  local answer=gone
   if is_here "$@"; then
     if alive "$4" "$5" || alive "$6" "$7"; then printf '%s running %s\n' "$key" "$*"; return; fi
-    ended && return
-    [ -d "${base%/*}" ] || { is_absent; return; }
-    odd_or gone "$@"
   elif [ "$1" = "$host" ] && [ "$2" != "$boot" ]; then
-    printf '%s rebooted %s\n' "$key" "$*"
+    answer=rebooted
   else
-    printf '%s elsewhere %s\n' "$key" "$host"
+    printf '%s elsewhere %s\n' "$key" "$host"; return
   fi
+  # Look for the end again after this test, because the supervisor may have written it since, and because the first
+  # look may have mounted the file system.
+  if ! is_readable; then
+    unknown "the process has ended, and the directory with its exit code is missing or cannot be read: $base"
+    return
+  fi
+  ended || odd_or $answer "$@"
 }
 # Print the size and the last change of each run's log, with this machine's clock: `log CLOCK KEY/log SIZE CHANGED`, in
 # bytes and epoch seconds. One external program serves all runs.
