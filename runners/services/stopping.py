@@ -49,6 +49,7 @@ from runners.services.audit import begin
 from runners.services.cancelling import Cancellation, cancel
 from runners.services.lookup import Scope
 from runners.services.machines import leftovers
+from runners.services.machines.answers import Unreadable
 from runners.services.machines.bulkheads import BULKHEADS
 from runners.services.machines.probe import Identity, Probe
 from runners.services.machines.registry import get_module_loader
@@ -114,14 +115,14 @@ class Stop:
                 self.had_ended = self.run.status == RunStatus.COMPLETED
                 self._end_leftovers(identity, is_fresh=True)
             if self.cancel_jobs:
-                self._cancel_jobs(identity or lifecycle.identity_of(self.run))
+                self._cancel_jobs(identity or self._identity_of_ended())
             return self.steps
 
     def cancel_after_the_end(self) -> list[Step]:
         """Cancel the jobs of a run that has already ended. Raises RunnerUnreachable if nothing was cancelled."""
         self.had_ended = True
         with self._owned():
-            self._cancel_jobs(lifecycle.identity_of(self.run), must_reach=True)
+            self._cancel_jobs(self._identity_of_ended(), must_reach=True)
             return self.steps
 
     @contextmanager
@@ -199,10 +200,26 @@ class Stop:
         A run whose end an admin has declared may live, and a stop would end it without an INT. What an ended run has
         left is known only after its machine has told the result, so an ACTIVE row is left alone.
         """
-        identity = lifecycle.identity_of(self.run)
+        identity = self._identity_of_ended()
         if identity and self.run.status == RunStatus.TERMINATED and self.run.reason != RunReason.ABANDONED:
             is_fresh = seen_alive is not None and abs(clock.now() - seen_alive) < RECENTLY
             self._end_leftovers(identity, is_fresh=is_fresh)
+
+    def _identity_of_ended(self) -> Identity | None:
+        """Return the stored identity of a run that has ended; None if there is none, or if it cannot be read.
+
+        Its machine is then not searched for processes, so a warning says this if the identity cannot be read.
+        """
+        try:
+            return lifecycle.identity_of(self.run)
+        except Unreadable as error:
+            warning = (
+                f"Processes of the run, and its jobs on the local platform, may still be alive on {self.runner.where}. "
+                f"They were not searched, because the stored identity of the run cannot be read: {error}"
+            )
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+            return None
 
     def _keys(self) -> list[str]:
         """Return the keys of this run and of earlier ones.

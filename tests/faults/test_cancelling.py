@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from profiles.config import RunnerConfig
 from runners.exceptions import AlreadyRunning, NotRunning, RunnerUnreachable
 from runners.models import RunnerRun
+from runners.services import stopping
 from runners.services.cancelling import Outcome, cancellation_of
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.runner import CommandResult
@@ -207,6 +208,34 @@ def test_jobs_can_be_cancelled_after_the_end(run: RunnerRun, account: StubAccoun
     account.control("stop")
     again = faults.stop_run(EXPID, cancel_jobs=True)
     assert again.message == f"Experiment {EXPID} is not running and has no job to cancel."
+
+
+@pytest.mark.parametrize("ends", ["before", "during"])
+def test_jobs_of_a_run_whose_identity_was_spoilt_are_cancelled_with_a_warning(
+    run: RunnerRun, account: StubAccount, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """The run has ended before the stop, or ends after the stop has seen it running."""
+
+    def end_and_spoil() -> None:
+        account.kill()
+        wait_for(lambda: not faults.look(EXPID).is_active, what="the end of the run")
+        RunnerRun.objects.update(identity={"pid": 1})
+
+    real = stopping.Stop._request
+
+    def request(stop: stopping.Stop) -> bool:
+        if ends == "during":
+            end_and_spoil()
+        return real(stop)
+
+    monkeypatch.setattr(stopping.Stop, "_request", request)
+    if ends == "before":
+        end_and_spoil()
+    account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"))
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
+    assert outcome.cancellation
+    assert outcome.cancellation.outcome == Outcome.CANCELLED
+    assert sum("stored identity of the run cannot be read" in each for each in outcome.warnings) == 1
 
 
 def test_two_simultaneous_cancels_report_correctly_and_no_run_starts_meanwhile(

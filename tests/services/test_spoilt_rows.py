@@ -60,6 +60,7 @@ def test_an_invalid_run_row_is_not_a_server_error(
     assert not [path for path, status in seen.items() if status == 500], seen
     assert client.post(f"/runs/{run.pk}/refresh").status_code == 204
     assert post(f"runs/{run.pk}/abandon", reason="nobody can ask its machine")[0] == 200
+    assert post("command/stop-experiment", expid="a000", cancel_jobs=True)[0] == (200 if config == LOCAL else 502)
 
 
 SPOILT_OPERATIONS: dict[str, dict[str, Any]] = {
