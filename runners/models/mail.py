@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
+from runners.models.webhook import REPEATED_EVENTS
 from runners_project import clock
 
 
@@ -66,8 +67,8 @@ class Mail(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["user", "run", "event"],
-                condition=Q(run__isnull=False) & ~Q(event="run.silent"),  # a run may be silent several times
-                name="one_mail_unless_silent",
+                condition=Q(run__isnull=False) & ~Q(event__in=REPEATED_EVENTS),
+                name="one_mail_unless_repeated",
             )
         ]
         indexes = [

@@ -82,6 +82,10 @@ class WebhookEvent(models.TextChoices):
     OPERATION_FAILED = "operation.failed", "an operation failed, or its outcome is unknown"
 
 
+# A run may be silent several times. It may be a restart itself, and later not be started again.
+REPEATED_EVENTS = (WebhookEvent.SILENT.value, WebhookEvent.RESTARTED.value)
+
+
 class WebhookFormat(models.TextChoices):
     """The form of the bodies that a receiver gets."""
 
@@ -185,10 +189,9 @@ class WebhookDelivery(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["webhook", "run", "event"],
-                # A run may be silent several times. A condition also makes it an index, which a migration can build
-                # without a lock.
-                condition=Q(run__isnull=False) & ~Q(event="run.silent"),
-                name="one_delivery_unless_silent",
+                # A condition also makes it an index, which a migration can build without a lock.
+                condition=Q(run__isnull=False) & ~Q(event__in=REPEATED_EVENTS),
+                name="one_delivery_unless_repeated",
             )
         ]
         indexes = [

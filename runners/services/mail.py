@@ -36,13 +36,14 @@ _SALT = "runners.mail.unsubscribe"
 _HAPPENED = {
     WebhookEvent.SILENT: "is silent: it has had no output for longer than its profile allows",
     WebhookEvent.LOG_TOO_LARGE: "has a log that is longer than the limit of the service",
-    WebhookEvent.RESTARTED: "was started again, or could not be",
+    WebhookEvent.RESTARTED: "was started again",
 }
 _SUBJECTS = {
     WebhookEvent.SILENT: "is silent",
     WebhookEvent.LOG_TOO_LARGE: "has a very large log",
     WebhookEvent.RESTARTED: "started again",
 }
+_NOT_RESTARTED = "is not started again"
 
 
 def is_on() -> bool:
@@ -56,7 +57,7 @@ def is_on() -> bool:
 def run_event(run: RunnerRun, event: WebhookEvent, data: dict[str, Any]) -> None:
     """Insert a message to each person who has asked for one and may see the run. `data`: as for webhooks.
 
-    Each person gets each event of a run at most once (except SILENT, as with webhooks).
+    Each person gets each event of a run at most once (except SILENT and RESTARTED, as with webhooks).
     """
     if not is_on():
         return
@@ -71,7 +72,7 @@ def run_event(run: RunnerRun, event: WebhookEvent, data: dict[str, Any]) -> None
                 subscription=subscription,
                 run=run,
                 event=event,
-                subject=subject_of(run, event),
+                subject=subject_of(run, event, data),
                 body=body_of(run, event, data, subscription),
             )
             for user, subscription in by_user.items()
@@ -96,9 +97,9 @@ def is_full() -> bool:
     return False
 
 
-def subject_of(run: RunnerRun, event: WebhookEvent) -> str:
+def subject_of(run: RunnerRun, event: WebhookEvent, data: dict[str, Any]) -> str:
     """Return the subject: one printable line."""
-    words = _SUBJECTS.get(event, run.status)
+    words = _NOT_RESTARTED if data.get("restarted") is False else _SUBJECTS.get(event, run.status)
     reason = f" ({run.reason})" if run.reason and event not in _HAPPENED else ""
     return printable.line(f"[Autosubmit] {run.expid}: run {run.pk} {words}{reason}", SUBJECT_LIMIT)
 
@@ -106,6 +107,7 @@ def subject_of(run: RunnerRun, event: WebhookEvent) -> str:
 def body_of(run: RunnerRun, event: WebhookEvent, data: dict[str, Any], subscription: MailSubscription) -> str:
     """Return the text of a message: what happened, why, where, and the links."""
     happened = _HAPPENED.get(event) or f"has ended: {run.status}" + (f", {run.reason}" if run.reason else "")
+    happened = _NOT_RESTARTED if data.get("restarted") is False else happened
     code = "" if run.exit_code is None else f" (exit code {run.exit_code})"
     about = {
         "Profile": run.profile_name,

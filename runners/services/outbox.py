@@ -37,8 +37,9 @@ def run_ended(run: RunnerRun) -> None:
 def tell(run: RunnerRun, event: WebhookEvent, **more: Any) -> None:
     """Insert the messages about a run that goes on, inside the transaction that stores what has happened.
 
-    Each receiver gets each event of a run at most once: later calls insert nothing. The exception is SILENT, whose
-    caller counts the silences. `more`: further members of `data`, as JSON types, without any text of a log.
+    Each receiver gets each event of a run at most once: later calls insert nothing. The exceptions are SILENT and
+    RESTARTED, whose callers count the silences, and the restarts and refusals. `more`: further members of `data`, as
+    JSON types, without any text of a log.
     """
     _insert(run, event, more)
 
@@ -51,10 +52,11 @@ def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any]) -> None:
     if hooks:
         when = clock.now() if run.is_active else run.modified
         payload = _payload(event, when, message_fields(run) | more)
+        what = f"{event} refused" if more.get("restarted") is False else event
         WebhookDelivery.objects.bulk_create(
             (
                 WebhookDelivery(
-                    webhook=hook, run=run, event=event, payload=payload, message_id=_message_id(hook, run, event)
+                    webhook=hook, run=run, event=event, payload=payload, message_id=_message_id(hook, run, what)
                 )
                 for hook in hooks
             ),
@@ -63,14 +65,15 @@ def _insert(run: RunnerRun, event: WebhookEvent, more: dict[str, Any]) -> None:
         _tell_inserted(hooks)
 
 
-def _message_id(hook: Webhook, run: RunnerRun, event: WebhookEvent) -> str:
+def _message_id(hook: Webhook, run: RunnerRun, what: str) -> str:
     """Return the id of a message. It is the same if the message is written again after a restore from a backup.
 
-    So a receiver that has got the message from the service before the restore can drop the second one.
+    So a receiver that has got the message from the service before the restore can drop the second one. `what`: the
+    event; the refusal of a restart differs from the message that the run is a restart itself.
     """
-    if event == WebhookEvent.SILENT:  # a run may be silent several times
+    if what == WebhookEvent.SILENT:  # a run may be silent several times
         return new_message_id()
-    return f"msg_{hashlib.sha256(f'{hook.pk} {run.key} {event}'.encode()).hexdigest()[:32]}"
+    return f"msg_{hashlib.sha256(f'{hook.pk} {run.key} {what}'.encode()).hexdigest()[:32]}"
 
 
 def forget(run: RunnerRun) -> None:

@@ -26,7 +26,7 @@ _WORDS = {
     WebhookEvent.NEVER_STARTED: "was never started",
     WebhookEvent.SILENT: "has had no output for longer than its profile allows",
     WebhookEvent.LOG_TOO_LARGE: "has a log that is longer than the limit of the service",
-    WebhookEvent.RESTARTED: "was started again, or could not be",
+    WebhookEvent.RESTARTED: "was started again",
 }
 
 
@@ -52,7 +52,8 @@ def body_of(format_: str, payload: dict[str, Any]) -> dict[str, Any]:
         sentence = f"operation {_text(data.get('operation_id'))} ({_text(data.get('kind'))}) failed"
         path = ""
     else:
-        sentence = f"run {_text(data.get('runner_id'))} {_WORDS.get(event, event)}"
+        words = "is not started again" if data.get("restarted") is False else _WORDS.get(event, event)
+        sentence = f"run {_text(data.get('runner_id'))} {words}"
         path = f"/runs/{_text(data.get('runner_id'))}"
     facts = [_text(data.get(key)) for key in ("reason", "code", "profile_name", "host", "started_by")]
     parts = [escape(f"{name}: {sentence}."), escape(", ".join(filter(None, facts)))]

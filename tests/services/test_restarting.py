@@ -398,6 +398,8 @@ def test_a_launch_that_fails_is_tried_again_as_often_as_asked(
     rows = list(RunnerRun.objects.order_by("id"))
     assert [(row.reason, row.restarts) for row in rows] == [("lost", 0), ("never_started", 1), ("never_started", 2)]
     assert "all 2 restarts" in rows[-1].restart_detail
+    told = [(event["runner_id"], event["restarted"]) for event in events()]
+    assert told == [(rows[1].pk, True), (rows[2].pk, True), (rows[2].pk, False)]
 
 
 def test_the_delay_doubles(settings: Any) -> None:

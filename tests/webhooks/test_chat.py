@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runners.models import RunnerRun, RunReason
-from runners.services import lifecycle
+from runners.models import RunnerRun, RunReason, WebhookEvent
+from runners.services import lifecycle, outbox
 from runners.webhooks import chat
 from runners.webhooks import delivery as webhooks
 from tests.support.webhooks import Receiver, active_run, hook
@@ -39,6 +39,19 @@ def test_a_chat_gets_a_text_with_counts_and_a_link(receiver: Receiver, settings:
     assert "1 of 13 jobs failed: a001_BAD" in text
     assert answer["text"].endswith(link.format(run.pk))
     assert "hunter2" not in answer["text"]
+
+
+@pytest.mark.parametrize(
+    ("restarted", "words"), [(True, "was started again"), (False, "is not started again")], ids=["restarted", "refused"]
+)
+def test_a_chat_is_told_whether_a_run_was_started_again(receiver: Receiver, restarted: bool, words: str) -> None:
+    hook(receiver, format="slack")
+    run = active_run()
+    outbox.tell(run, WebhookEvent.RESTARTED, restarted=restarted, why="a reason")
+    webhooks.deliver_due()
+    ((_, _, body),) = receiver.requests
+    text = json.loads(body)["text"].replace("\u200b", "")
+    assert text.startswith(f"Experiment a001: run {run.pk} {words}.")
 
 
 HOSTILE = "<!channel> <http://evil|x> & *b* _i_ `c` [x](http://evil) @all @channel ![i](http://evil) # h\n> q"

@@ -77,6 +77,18 @@ def test_the_end_of_a_run_is_mailed_to_the_person_who_started_it(server: MailSer
     assert Mail.objects.get().state == Mail.SENT
 
 
+def test_a_restart_and_its_refusal_are_told_apart(server: MailServer) -> None:
+    mail.subscribe(person(), mine=True, profiles=[], runs=[])
+    run = run_of("ana")
+    for restarted in (True, False):
+        outbox.tell(run, WebhookEvent.RESTARTED, restarted=restarted, why="a reason")
+    subjects = [f"[Autosubmit] a001: run {run.pk} {words}" for words in ("started again", "is not started again")]
+    bodies = [f"Run {run.pk} of experiment a001 {words}." for words in ("was started again", "is not started again")]
+    told = list(Mail.objects.order_by("id"))
+    assert [each.subject for each in told] == subjects
+    assert [each.body.partition("\n")[0] for each in told] == bodies
+
+
 def test_each_person_gets_one_message_however_often_they_have_asked(server: MailServer) -> None:
     profile = RunnerProfile.objects.create(name="MACHINE", runner_type="LOCAL", module_loader_type="NO_MODULE")
     ana, ben, eve = person(), person("ben"), person("eve")
@@ -87,13 +99,13 @@ def test_each_person_gets_one_message_however_often_they_have_asked(server: Mail
     profile.name = "RENAMED"  # the subscription stays
     profile.save()
     for _ in range(2):
-        outbox.tell(run, WebhookEvent.RESTARTED)
+        outbox.tell(run, WebhookEvent.LOG_TOO_LARGE)
     finish(run)
     told = Mail.objects.order_by("id").values_list("user__username", "event")
     assert sorted(told) == [
-        ("ana", "run.restarted"),
+        ("ana", "run.log_too_large"),
         ("ana", "run.terminated"),
-        ("ben", "run.restarted"),
+        ("ben", "run.log_too_large"),
         ("ben", "run.terminated"),
     ]
 

@@ -105,14 +105,30 @@ def test_an_end_that_several_processes_see_is_stored_once(receiver: Receiver) ->
 def test_an_event_of_a_run_that_goes_on_is_told_once(receiver: Receiver) -> None:
     hook(receiver)
     run = active_run()
-    for attempts in (1, 2):
-        outbox.tell(run, WebhookEvent.RESTARTED, attempts=attempts)
+    for limit in (1, 2):
+        outbox.tell(run, WebhookEvent.LOG_TOO_LARGE, limit=limit)
     for _ in range(2):  # it may be silent several times
         outbox.tell(run, WebhookEvent.SILENT)
     lifecycle.finish_run(run, reason="", exit_code=0)
     stored = list(WebhookDelivery.objects.order_by("id"))
-    assert [each.event for each in stored] == ["run.restarted", "run.silent", "run.silent", "run.completed"]
-    assert stored[0].payload["data"]["attempts"] == 1
+    assert [each.event for each in stored] == ["run.log_too_large", "run.silent", "run.silent", "run.completed"]
+    assert stored[0].payload["data"]["limit"] == 1
+
+
+def test_both_outcomes_of_restarts_are_told_with_ids_that_survive_a_restore(receiver: Receiver) -> None:
+    hook(receiver)
+    run = active_run()
+
+    def tell() -> list[tuple[bool, str]]:
+        for restarted in (True, False, False):
+            outbox.tell(run, WebhookEvent.RESTARTED, restarted=restarted, why="a reason")
+        stored = WebhookDelivery.objects.order_by("id")
+        return [(each.payload["data"]["restarted"], each.message_id) for each in stored]
+
+    before = tell()
+    assert [restarted for restarted, _ in before] == [True, False]
+    WebhookDelivery.objects.all().delete()
+    assert tell() == before
 
 
 @pytest.mark.parametrize("status", [OperationStatus.FAILED, OperationStatus.UNKNOWN])
