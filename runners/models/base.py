@@ -125,6 +125,13 @@ class DetachedCommand(OfProfile):
         help_text="The node of this service (RUNNERS_NODE) on which a LOCAL command runs. Empty: any node reaches it.",
     )
 
+    renumbered = models.BooleanField(
+        default=False,
+        db_default=False,
+        editable=False,
+        help_text="Its own number was taken when it was found again, so its new number does not tell its age.",
+    )
+
     started_by = models.CharField(max_length=150, blank=True)
     cleaned_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="When clean_runs removed its directory with the log."

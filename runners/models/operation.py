@@ -47,6 +47,7 @@ class Operation(DetachedCommand):
             models.Index(fields=["started_by", "-id"], name="operation_person"),
             models.Index(fields=["host", "-id"], name="operation_host"),
             models.Index(fields=["kind", "-id"], name="operation_kind"),
+            models.Index(fields=["-id"], condition=models.Q(renumbered=True), name="operation_renumbered"),
         ]
 
     def __str__(self) -> str:

@@ -180,6 +180,7 @@ class RunnerRun(DetachedCommand):
             models.Index(fields=["-finished", "-id"], name="run_finished"),
             models.Index(fields=["-id"], condition=Q(silent_since__isnull=False), name="run_silent"),
             models.Index(fields=["-id"], condition=Q(log_too_large=True), name="run_log_too_large"),
+            models.Index(fields=["-id"], condition=Q(renumbered=True), name="run_renumbered"),
             models.Index(fields=["restart_at"], condition=Q(restart_at__isnull=False), name="run_restart_due"),
             models.Index(fields=["machine", "node"], condition=Q(status="ACTIVE"), name="run_active_machine"),
             models.Index(fields=["stop_owner"], condition=Q(stop_owner__gt=""), name="run_being_stopped"),

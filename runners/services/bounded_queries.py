@@ -12,6 +12,8 @@ from django.core.exceptions import EmptyResultSet
 from django.db import OperationalError, connection, transaction
 from django.db.models import Model, Q, QuerySet
 
+from runners.models import DetachedCommand
+
 # Numbers follow the order of insertion, but `created` may be from the clock of the process that inserts. This is how
 # much the two orders can differ (a database that makes writers wait, clocks of several servers).
 ORDER_SLACK = timedelta(minutes=10)
@@ -106,15 +108,22 @@ def numbers_between(rows: QuerySet[Any], after: datetime | None, before: datetim
     """Return a condition on the number of rows that were created at `after` or later, and before `before`.
 
     It is wider by ORDER_SLACK, so `created` has to be compared, too. It lets a list in the order of the numbers begin
-    where these rows are: two seeks in the index of `created`.
+    where these rows are: two seeks in the index of `created`. A run that was found again with a new number is older
+    than its number tells. So it says nothing about the other numbers, and an upper bound must not leave it out.
     """
     condition = Q()
-    by_time = rows.model._default_manager.order_by("-created").values_list("pk", flat=True)
+    model = rows.model
+    ordered, renumbered = model._default_manager.all(), model._default_manager.none()
+    if issubclass(model, DetachedCommand):
+        ordered, renumbered = ordered.filter(renumbered=False), ordered.filter(renumbered=True)
+    by_time = ordered.order_by("-created").values_list("pk", flat=True)
     if after:
         surely = max(after, FIRST_MOMENT + ORDER_SLACK) - ORDER_SLACK
         condition &= Q(pk__gt=by_time.filter(created__lt=surely).first() or 0)
     if before:
         surely = min(before, LAST_MOMENT - ORDER_SLACK) + ORDER_SLACK
         later = by_time.reverse().filter(created__gt=surely).first()
-        condition &= Q(pk__lt=later) if later else Q()
+        if later:
+            last = renumbered.filter(created__lt=before).order_by("-pk").values_list("pk", flat=True).first() or 0
+            condition &= Q(pk__lt=max(later, last + 1))
     return condition

@@ -85,7 +85,7 @@ def adopt(found: Found) -> bool:
     """
     row = found.row
     if type(row).objects.filter(pk=row.pk).exists():  # another run has the number now
-        row.pk = None
+        row.pk, row.renumbered = None, True
     row.created = min(row.created, clock.now())
     try:
         with transaction.atomic():

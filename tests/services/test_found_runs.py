@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from runners.commands.registry import one_shot_commands
 from runners.management.commands import find_runs
 from runners.models import AuditRecord, Operation, RunnerRun, RunReason, RunStatus, new_run_key
 from runners.models.webhook import Webhook, WebhookDelivery
-from runners.services import audit, found_runs, labels, lifecycle, operations, probing, starting
+from runners.services import audit, bounded_queries, found_runs, labels, lifecycle, operations, probing, starting
 from runners.services.machines import scripts
 from runners.services.machines.probe import cannot_tell
 from runners.services.machines.runner import CommandResult
@@ -125,8 +126,35 @@ def test_a_number_that_was_given_again_is_not_taken_away(start: Start, account: 
     other = saved_run("b001", pk=run.pk, status=RunStatus.COMPLETED)
     (found,) = [each for looked in found_runs.find() for each in looked.found]
     assert found_runs.adopt(found)
-    assert RunnerRun.objects.get(key=run.key).pk not in (run.pk, None)
+    again = RunnerRun.objects.get(key=run.key)
+    assert again.pk not in (run.pk, None) and again.renumbered
     assert RunnerRun.objects.get(pk=other.pk).expid == "b001"
+
+
+@pytest.mark.parametrize("model", [RunnerRun, Operation])
+def test_a_row_with_a_new_number_hides_no_other_row_in_lists_by_date(model: type[RunnerRun | Operation]) -> None:
+    now = timezone.now()
+
+    def save(name: str, days: float, **fields: Any) -> None:
+        made = {"expid": name, "config": {}, "created": now - timedelta(days=days), "key": new_run_key()}
+        model.objects.create(**made, **({"timeout": 1} if model is Operation else {}), **fields)
+
+    def found(after: float | None, before: float | None) -> set[str]:
+        """Return what is in the list, from so many days ago until so many days ago."""
+        first, last = (None if days is None else now - timedelta(days=days) for days in (after, before))
+        rows = model.objects.filter(bounded_queries.numbers_between(model.objects.all(), first, last))
+        rows = rows.filter(created__gte=first) if first else rows
+        return set((rows.filter(created__lt=last) if last else rows).values_list("expid", flat=True))
+
+    for name, days in (("a10", 10), ("a2", 2), ("a1", 1)):
+        save(name, days)
+    save("b3", 3, renumbered=True)
+    save("a0", 0)
+    assert found(2.5, None) == {"a2", "a1", "a0"}
+    assert found(None, 2.5) == {"a10", "b3"}
+    assert found(3.5, 2.5) == {"b3"}
+    assert found(11, 3.5) == {"a10"}
+    assert found(2.5, 0.5) == {"a2", "a1"}
 
 
 def test_a_directory_whose_label_is_not_ours_is_only_counted(
