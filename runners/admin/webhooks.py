@@ -74,11 +74,20 @@ class WebhookForm(WebhookModelForm):
         field.choices = [(name, name) for name in sorted(names)]
 
     def clean(self) -> dict[str, Any]:
-        """Keep a secret that is replaced as the previous one, so that the receiver can change it later."""
+        """Keep a secret that is replaced as the previous one, so that the receiver can change it later.
+
+        An older one that is still there is not dropped without a word: it may be the one that the receiver uses.
+        """
         cleaned = super().clean() or {}
         old = self.initial.get("secret", "") if self.instance.pk else ""
         if old and cleaned.get("secret", old) != old and "previous_secret" not in self.changed_data:
-            cleaned["previous_secret"] = old
+            if self.initial.get("previous_secret"):
+                self.add_error(
+                    "secret",
+                    "The webhook still has an old secret. Empty it first, when its receiver verifies with the new one.",
+                )
+            else:
+                cleaned["previous_secret"] = old
         return cleaned
 
 

@@ -92,3 +92,18 @@ def test_the_admin_keeps_the_secret_that_is_replaced(admin_client: Client) -> No
     admin_client.post(address, {**form, "secret": second, "previous_secret": ""})
     row.refresh_from_db()
     assert (row.secret, row.previous_secret) == (second, "")
+
+
+@pytest.mark.django_db
+def test_the_admin_does_not_drop_a_secret_that_a_receiver_may_still_use(admin_client: Client) -> None:
+    first, second, third = new_secret(), new_secret(), new_secret()
+    row = Webhook.objects.create(name="hook", url="https://hooks.example.org/x", secret=second, previous_secret=first)
+    address = f"/admin/runners/webhook/{row.pk}/change/"
+    form = {"name": "hook", "enabled": "on", "url": row.url, "format": "generic"}
+    refused = admin_client.post(address, {**form, "secret": third, "previous_secret": first})
+    assert "still has an old secret" in refused.content.decode()
+    row.refresh_from_db()
+    assert (row.secret, row.previous_secret) == (second, first)
+    admin_client.post(address, {**form, "secret": third, "previous_secret": ""})  # both have leaked
+    row.refresh_from_db()
+    assert (row.secret, row.previous_secret) == (third, "")
