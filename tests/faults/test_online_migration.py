@@ -82,6 +82,19 @@ def test_runs_are_started_while_migrations_wait_and_an_interrupted_one_is_contin
         postgres.sql(f"SELECT pg_terminate_backend({pid})", database)
         assert migration.wait(60 * PATIENCE) == 1
     assert postgres.sql(invalid, database) == "1"
+    with open_writer("c000"):  # a former version repaired the index in this way, and its repair was interrupted, too
+        name = postgres.sql("SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid", database)
+        argv = [*postgres.psql(database), "-c", f"REINDEX INDEX CONCURRENTLY {name}"]
+        repair = start(argv, log=postgres.folder / "reindex.log")
+        postgres.sql(f"SELECT pg_terminate_backend({wait_until_blocked('REINDEX')})", database)
+        assert repair.wait(60 * PATIENCE)
+    assert postgres.sql(invalid, database) == "2"
+    with open_writer("d000"):
+        migration = begin(INDEXES)
+        pid = wait_until_blocked("DROP INDEX CONCURRENTLY")
+        assert insert("d001"), "it waited behind the migration"
+        postgres.sql(f"SELECT pg_terminate_backend({pid})", database)
+        assert migration.wait(60 * PATIENCE) == 1
     migrate(INDEXES)
     assert postgres.sql(invalid, database) == "0"
     assert insert("a002")
