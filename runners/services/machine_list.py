@@ -169,14 +169,14 @@ def ask(*, name: str, user: Any, audit: AuditRecord) -> SeenMachine:
     begin(audit)
     if config:
         runner = get_runner(config)
-        BREAKER.answered(runner.login)  # forget the failure, so that this attempt is made
+        BREAKER.let_through(runner.login)
         try:
             runner.execute("true", timeout=settings.RUNNERS_PROBE_TIMEOUT)
         finally:
             machine_states.store()
     else:
         for group in lifecycle.by_target(runs).values():
-            BREAKER.answered(lifecycle.runner_of(group[0]).login)
+            BREAKER.let_through(lifecycle.runner_of(group[0]).login)
         for run in runs:
             run.probing_until = None
         RunnerRun.objects.active().filter(pk__in=[run.pk for run in runs]).update(probing_until=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from profiles.models import RunnerProfile
 from runners.exceptions import AuthenticationFailed, RunnerUnreachable
 from runners.models import AuditRecord, Machine, Maintenance, RunnerRun
 from runners.services import machine_states
+from runners.services.machines import breaker
 from runners.services.machines.breaker import BREAKER
 from runners.services.machines.observed import OBSERVED
 from runners.services.machines.ssh.target import SSHTarget
@@ -159,6 +161,27 @@ def test_a_machine_is_asked_again_although_it_has_just_failed(browser: Client, s
         ("ask-machine", "ada", "runner_unreachable"),
         ("ask-machine", "ada", "ok"),
     ]
+    BREAKER.forget()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("has_run", [False, True])
+def test_asking_a_dead_machine_again_does_not_say_that_it_was_reached(
+    browser: Client, sshd: SSHServer, settings: Any, caplog: pytest.LogCaptureFixture, has_run: bool
+) -> None:
+    """The pause goes on growing, and the log keeps its one line."""
+    settings.RUNNERS_RETRY_PAUSE, settings.RUNNERS_RETRY_PAUSE_LONGEST = 60.0, 1000.0
+    caplog.set_level("INFO", breaker.__name__)
+    profile("P", "127.0.0.1", ssh_port=sshd.port, ssh_user=sshd.user)
+    if has_run:
+        run_on(sshd.target)
+    sshd.stop()
+    for _ in range(3):
+        browser.post("/machines/127.0.0.1", {"action": "ask"})
+    (failure,) = BREAKER._failures.values()
+    assert failure.count == 3 and failure.open_until > time.monotonic() + 200
+    (line,) = [each.getMessage() for each in caplog.records if each.name == breaker.__name__]
+    assert "cannot be reached" in line
     BREAKER.forget()
 
 

@@ -91,6 +91,12 @@ class Breaker:
             failure = self._failures.get(target)
             return self._open_error(failure) if failure else None
 
+    def let_through(self, target: Target) -> None:
+        """Let the next attempt through at once, because somebody wants to know. The failure stays known until then."""
+        with self._lock:
+            if failure := self._failures.get(target):
+                failure.open_until = failure.half_open_until = 0.0
+
     def forget(self) -> None:
         """Forget all failures, because somebody has changed something that may have caused them."""
         with self._lock:
