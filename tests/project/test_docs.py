@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 from django.conf import settings
+from django.core.management import get_commands
 
 from runners.web.problems import PROBLEM_TYPES_BY_CODE
+from runners_project.database import UNLIMITED
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE
 from tools import check_documents
@@ -93,6 +95,13 @@ def test_every_environment_variable_is_documented_and_every_documented_one_is_re
     rows = re.findall(r"^\| (`.+?) \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
     documented = {name for row in rows for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", row)}
     assert documented == read
+
+
+def test_our_commands_without_a_limit_for_statements_are_documented() -> None:
+    ours = {name for name, app in get_commands().items() if app in ("runners", "profiles")}
+    row = re.search(r"^\| `DATABASE_STATEMENT_TIMEOUT` .+", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+    assert row and ours & UNLIMITED
+    assert ours & UNLIMITED <= set(re.findall(r"`([a-z_]+)`", row[0]))
 
 
 def test_the_documented_server_starts_and_lets_every_command_end() -> None:
