@@ -25,6 +25,7 @@ from runners.commands.parameters import InvalidParams
 from runners.commands.run_experiment import RUN_EXPERIMENT
 from runners.commands.stop_experiment import STOP_EXPERIMENT
 from runners.exceptions import ProfileForbidden, ProfileNotFound
+from runners.models import RunnerRun
 from runners.printable import quoted
 from runners.services import access, foreign_runs, lookup, restart_plans
 from runners.web.fields import (
@@ -101,6 +102,20 @@ def usable_profile(name: str, user: Any) -> RunnerProfile:
     return rows[name]
 
 
+def _profile_of_runs(name: str, expid: str, user: Any) -> RunnerProfile:
+    """Return a profile that `user` may use, or with which a run of `expid` was started that `user` may see.
+
+    So the runs of a disabled profile are found. Raises ProfileNotFound for all others.
+    """
+    profile = RunnerProfile.objects.filter(name=name).first()
+    if profile:
+        if profile.enabled and any(access.user_may(user, profile, action) for action in access.Action):
+            return profile
+        if access.visible(RunnerRun.objects.filter(expid=expid, profile_id=profile.pk), user).exists():
+            return profile
+    return usable_profile(name, user)
+
+
 def _no_profile(name: str, names: list[str]) -> ProfileNotFound:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     remedy = f"Did you mean '{near[0]}'?" if near else "GET configuration/profiles lists them."
@@ -151,14 +166,18 @@ class WhichRun(StrictSerializer):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Add `scope`; None without profile_name. Raises ProfileNotFound and InvalidProfile."""
+        """Add `scope`; None without profile_name. Raises ProfileNotFound and InvalidProfile.
+
+        The errors of `profile_params` and the runs that the scope finds tell the fixed values of the profile. So
+        the person has to be able to use the profile, or to see a run of this experiment with it.
+        """
         name, params = attrs.pop("profile_name"), attrs.pop("profile_params")
         attrs["scope"] = None
         if name is None and params:
             raise serializers.ValidationError({"profile_name": "Required together with profile_params."})
         if name is not None:
             user = self.context["viewer"]
-            profile = RunnerProfile.objects.filter(name=name).first() or enabled_profile(name, user)
+            profile = _profile_of_runs(name, attrs["expid"], user)
             attrs["scope"] = lookup.of_profile(profile, params, person_of(user))
         return attrs
 

@@ -230,3 +230,41 @@ def test_a_conflict_does_not_reveal_a_hidden_run(client: Client, ben: User) -> N
     for text in (*shown, *AuditRecord.objects.values_list("detail", flat=True)):
         assert "you may not see" in text
         assert "profile SECRET" not in text and "evas" not in text
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+@pytest.mark.parametrize("command", ["get-runner-run-status", "stop-experiment"])
+def test_the_fixed_values_of_a_profile_are_told_to_nobody_who_may_not_use_it(
+    command: str, is_enabled: bool, client: Client, ana: User, ben: User
+) -> None:
+    group = Group.objects.create(name="climate")
+    ana.groups.add(group)
+    profile = open_profile("SECRET", ssh_host="secret.example.org", ssh_user="topsecret", enabled=is_enabled)
+    profile.run_groups.add(group)
+    open_profile("OPEN")
+    params = {"RUNNER_TYPE": "LOCAL", "MODULES": "x", "SSH": {"HOST": "x", "USER": "y"}}
+    for sent in ({}, {"profile_params": params}):
+        body = {"expid": "a001", "profile_name": "SECRET", **sent}
+        refused = api_of(client, ben).post(command, body, expect=404)
+        assert refused["code"] == "profile_not_found"
+        unknown = api_of(client, ben).post(command, {**body, "profile_name": "SECRED"}, expect=404)
+        assert refused["detail"] == unknown["detail"].replace("SECRED", "SECRET"), "the two cannot be told apart"
+    answer = api_of(client, ana).post(command, body, expect=400 if is_enabled else 404)
+    assert ("secret.example.org" in answer["detail"]) is is_enabled
+
+
+def test_a_disabled_profile_finds_the_runs_that_a_person_sees(client: Client, ana: User, ben: User) -> None:
+    profile = open_profile("OFF", ssh_host="", ssh_port=None, runner_type="LOCAL", enabled=False)
+    profile.run_groups.add(Group.objects.create(name="climate"))
+    profile.view_groups.add(Group.objects.create(name="others"))
+    fields = {"config": profile.resolve({}).as_dict(), "runner": "LOCAL", "module_loader": "NO_MODULE"}
+    run = RunnerRun.objects.create(expid="a001", profile_name="OFF", started_by="ana", **fields)
+    RunnerRun.objects.filter(pk=run.pk).update(status="COMPLETED", finished=timezone.now())
+    body = {"expid": "a001", "profile_name": "OFF"}
+    for params in ({}, {"SSH": {}}):
+        sent = {**body, "profile_params": params}
+        assert api_of(client, ana).post("get-runner-run-status", sent)["runner_id"] == run.pk
+        assert api_of(client, ana).post("stop-experiment", sent, expect=409)["code"] == "not_running"
+        assert api_of(client, ben).post("get-runner-run-status", sent, expect=404)["code"] == "profile_not_found"
+    of_none = api_of(client, ana).post("get-runner-run-status", {**body, "expid": "a002"}, expect=404)
+    assert of_none["code"] == "profile_not_found"
