@@ -292,10 +292,9 @@ class RunnerRunAdmin(ReadOnlyAdmin):
         form = AbandonForm(request.POST if request.method == "POST" else None)
         context: dict[str, Any] = {"form": form, "run": run, "title": f"Declare run {pk} of {run.expid} ended"}
         if request.method == "POST" and form.is_valid():
-            authorize = partial(access.require_stop, request.user)
             try:
                 with audit_command(request, "abandon-run", user=request.user) as audit:
-                    runs.abandon_run(pk=pk, audit=audit, authorize=authorize, **form.cleaned_data)
+                    runs.abandon_run(pk=pk, audit=audit, viewer=request.user, **form.cleaned_data)
             except RunnerServiceError as error:
                 context["error"] = error_context(error, request.user)
             else:

@@ -11,7 +11,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from profiles.models import DeletedProfile, RunnerProfile, groups_of
 from runners.commands.base import Action as Action
-from runners.exceptions import NotRunning, ProfileForbidden, RunnerServiceError
+from runners.exceptions import NotRunning, ProfileForbidden, RunnerServiceError, RunNotFound
 from runners.models import AuditRecord, DetachedCommand, RunnerRun, SeenForeignRun
 
 Row = TypeVar("Row", bound=Model)
@@ -118,6 +118,14 @@ def may_see(user: Any, row: DetachedCommand | SeenForeignRun) -> bool:
     return row.profile_id not in hidden_profiles(user) or (
         user.is_authenticated and row.started_by == user.get_username()
     )
+
+
+def visible_run(pk: int, user: Any) -> RunnerRun:
+    """Return the run of this number as it is stored. Raises RunNotFound if it does not exist for `user`."""
+    run = RunnerRun.objects.filter(pk=pk).first()
+    if run is None or not may_see(user, run):
+        raise RunNotFound(f"Run {pk} does not exist.")
+    return run
 
 
 def described(run: RunnerRun) -> str:

@@ -5,15 +5,15 @@ restarting.py starts them. This module writes only columns of the run that has e
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 
-from runners.exceptions import NotRunning, RunNotFound
+from runners.exceptions import NotRunning
 from runners.models import AuditRecord, RunnerRun, RunReason, new_run_key
+from runners.services import access
 from runners.services.audit import begin
 from runners_project import clock
 
@@ -66,13 +66,11 @@ def cancel(run: RunnerRun, audit: AuditRecord) -> bool:
     return withdraw(run, f"The restart was cancelled{by}.")
 
 
-def cancel_restart(*, pk: int, audit: AuditRecord, authorize: Callable[[RunnerRun], None]) -> RunnerRun:
-    """Cancel the pending restart of a run. `authorize`: as in `stop_experiment`. Raises RunNotFound, NotRunning."""
-    run = RunnerRun.objects.filter(pk=pk).first()
-    if run is None:
-        raise RunNotFound(f"Run {pk} does not exist.")
+def cancel_restart(*, pk: int, audit: AuditRecord, viewer: Any) -> RunnerRun:
+    """Cancel the pending restart of a run, as `viewer`. Raises RunNotFound, ProfileForbidden, NotRunning."""
+    run = access.visible_run(pk, viewer)
     audit.of_run(run)
-    authorize(run)
+    access.require_stop(viewer, run)
     with transaction.atomic():
         is_done = cancel(run, audit)
     if not is_done:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -142,9 +141,7 @@ def get(*, pk: int, viewer: Any) -> RunnerRun:
 
     Its machine has confirmed its state within the freshness window, if the machine could be asked.
     """
-    run = RunnerRun.objects.filter(pk=pk).first()
-    if run is None or not access.may_see(viewer, run):
-        raise RunNotFound(f"Run {pk} does not exist.")
+    run = access.visible_run(pk, viewer)
     probing.refresh_if_stale(run)
     return run
 
@@ -164,18 +161,16 @@ def get_run(*, expid: str, viewer: Any, scope: Scope | None = None) -> RunnerRun
     return run
 
 
-def abandon_run(*, pk: int, reason: str, audit: AuditRecord, authorize: Callable[[RunnerRun], None]) -> RunnerRun:
+def abandon_run(*, pk: int, reason: str, audit: AuditRecord, viewer: Any) -> RunnerRun:
     """Declare that a run has ended whose machine cannot be reached any more. The machine is only probed.
 
-    `reason` and the actor are stored with the run and in the audit log. `authorize`: as in `stop_experiment`.
-    Raises RunNotFound, NotRunning, StillReachable.
+    `reason` and the actor are stored with the run and in the audit log. `viewer` is the person who asks.
+    Raises RunNotFound, ProfileForbidden, NotRunning, StillReachable.
     """
-    run = RunnerRun.objects.filter(pk=pk).first()
-    if run is None:
-        raise RunNotFound(f"Run {pk} does not exist.")
+    run = access.visible_run(pk, viewer)
     audit.of_run(run)
     audit.detail = reason
-    authorize(run)
+    access.require_stop(viewer, run)
     begin(audit)
     abandon(run, note=f"{reason} ({audit.actor or 'nobody is signed in'})")
     return run

@@ -17,9 +17,11 @@ from django.utils import timezone
 
 from profiles.accounts import person_of
 from profiles.models import DeletedProfile, RunnerProfile
-from runners.models import AuditRecord, RunnerRun
+from runners.models import ApiToken, AuditRecord, RunnerRun
 from runners.models.operation import Operation
 from runners.services import access
+from tests.support.api import Api
+from tests.support.examples import OPERATIONS
 from tests.support.rows import api_of, open_profile
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("protected")]
@@ -268,3 +270,22 @@ def test_a_disabled_profile_finds_the_runs_that_a_person_sees(client: Client, an
         assert api_of(client, ben).post("get-runner-run-status", sent, expect=404)["code"] == "profile_not_found"
     of_none = api_of(client, ana).post("get-runner-run-status", {**body, "expid": "a002"}, expect=404)
     assert of_none["code"] == "profile_not_found"
+
+
+def test_commands_with_the_number_of_a_hidden_run_answer_as_if_it_did_not_exist(client: Client, ben: User) -> None:
+    profile = open_profile("SECRET")
+    profile.view_groups.add(Group.objects.create(name="climate"))
+    fields = {"config": profile.resolve({"SSH": {"USER": "x"}}).as_dict(), "runner": "SSH"}
+    run = RunnerRun.objects.create(expid="zz99", profile_name="SECRET", started_by="eva", **fields)
+    _, token = ApiToken.issue(user=ben, expiry=timedelta(days=1), scope="manage")
+    api = Api(client, {"Authorization": f"Bearer {token}"})
+    bodies = {"abandon": {"reason": "it is gone"}}
+    commands = [path for method, path in OPERATIONS.values() if method == "POST" and "/runs/{id}/" in path]
+    assert len(commands) >= 3
+    for path in commands:
+        body = bodies.get(path.rpartition("/")[2], {})
+        hidden, unknown = (api.post(path.replace("{id}", str(number)), body, expect=404) for number in (run.pk, 987654))
+        assert hidden["detail"] == unknown["detail"].replace("987654", str(run.pk)), path
+    records = AuditRecord.objects.filter(actor="ben")
+    assert records.count() == 2 * len(commands)
+    assert not records.exclude(run_id=None, expid="", profile_name="").exists(), "the person may read own records"

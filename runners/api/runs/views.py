@@ -15,7 +15,7 @@ from runners.api.runs import schema
 from runners.api.runs.log_search import LogSearchQuery, search_answer
 from runners.api.runs.serializers import AbandonRunRequest, CancelRestartRequest, RunsQuery
 from runners.models import TokenScope
-from runners.services import access, log_search, logs, restart_plans, runs
+from runners.services import log_search, logs, restart_plans, runs
 from runners.services.representations import run_fields
 
 
@@ -60,8 +60,7 @@ class RunAbandon(CommandViewSet):
 
     @schema.abandon_run
     def abandon(self, request: Request, id: int) -> Response:
-        authorize = partial(access.require_stop, request.user)
-        run = runs.abandon_run(pk=id, audit=self.audit, authorize=authorize, **self.validated(request))
+        run = runs.abandon_run(pk=id, audit=self.audit, viewer=request.user, **self.validated(request))
         return Response({"message": f"Run {run.pk} of {run.expid} is now recorded as ended.", **run_fields(run)})
 
 
@@ -74,8 +73,7 @@ class RunCancelRestart(CommandViewSet):
     @schema.cancel_restart
     def cancel(self, request: Request, id: int) -> Response:
         self.validated(request)
-        authorize = partial(access.require_stop, request.user)
-        run = restart_plans.cancel_restart(pk=id, audit=self.audit, authorize=authorize)
+        run = restart_plans.cancel_restart(pk=id, audit=self.audit, viewer=request.user)
         return Response({"message": f"The restart of run {run.pk} of {run.expid} was cancelled.", **run_fields(run)})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from django import forms
@@ -13,7 +12,7 @@ from django.shortcuts import redirect
 from runners.exceptions import RunnerServiceError
 from runners.pages.forms import CommandForm
 from runners.pages.views.run import RunBaseView
-from runners.services import access, restart_plans
+from runners.services import restart_plans
 from runners.web.audit import audit_command
 from runners.web.problems import error_context
 
@@ -58,7 +57,7 @@ class CancelRestart(RunBaseView):
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         try:
             with audit_command(request, "cancel-restart", user=request.user, expid=self.run.expid) as audit:
-                restart_plans.cancel_restart(pk=pk, audit=audit, authorize=partial(access.require_stop, request.user))
+                restart_plans.cancel_restart(pk=pk, audit=audit, viewer=request.user)
         except RunnerServiceError as error:
             messages.error(request, error_context(error, request.user)["detail"])
         else:
