@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from profiles.exceptions import InvalidProfile
 from runners import exceptions as ours
-from runners.services.access import detail_for, may_see
+from runners.services.access import detail_for, facts_for, may_see
 from runners.services.representations import run_fields
 from runners.web.problems import (
     DATABASE_RETRY,
@@ -44,7 +44,7 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
         errors = getattr(exc, "errors", {})
         if run := getattr(exc, "run", None):
             user = context["request"].user
-            detail = detail_for(user, exc)
+            detail, extra = detail_for(user, exc), facts_for(user, exc)
             extra |= {"run": run_fields(run)} if may_see(user, run) else {}
         if seconds := extra.pop("retry_after", None):
             headers["Retry-After"] = str(seconds)

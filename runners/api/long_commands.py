@@ -97,6 +97,7 @@ class LongCommandViewSet(CommandViewSet):
             self.audit.detail = f"operation {operation.pk}"
             place = reverse("api-operation", kwargs={"id": operation.pk})
             headers = {"Location": place, "Preference-Applied": APPLIED, "Retry-After": str(RETRY_AFTER)}
-            return Response(OperationSerializer(operation).data, status=202, headers=headers)
+            body = OperationSerializer(operation, context=self.get_serializer_context()).data
+            return Response(body, status=202, headers=headers)
         self.audit.expid = operations.outcome(operation).expid
         return Response(operations.body_of(operation))

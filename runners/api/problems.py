@@ -9,7 +9,7 @@ from rest_framework import serializers
 from runners.api.machines.serializers import MaintenanceSerializer
 from runners.api.runs.serializers import ForeignRunSerializer, RunSerializer, StopStep
 from runners.models import Operation
-from runners.services import operations
+from runners.services import access, operations
 from runners.web.problems import problem, problem_type_of
 
 
@@ -84,8 +84,9 @@ class Problem(serializers.Serializer[Any]):
         problem_type = problem_type_of(error) if error else None
         if error is None or problem_type is None:
             return None
-        extra = {name: value for name, value in error.facts.items() if name != "retry_after"}
-        return problem(problem_type, error.detail, errors=getattr(error, "errors", None), **extra)
+        user = self.context["viewer"]
+        extra = {name: value for name, value in access.facts_for(user, error).items() if name != "retry_after"}
+        return problem(problem_type, access.detail_for(user, error), errors=getattr(error, "errors", None), **extra)
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
         """Return the body unchanged: `problem` has built it."""

@@ -137,11 +137,19 @@ def described(run: RunnerRun) -> str:
 def detail_for(user: Any, error: RunnerServiceError) -> str:
     """Return the text of an error, without details of a run that `user` may not see."""
     run = getattr(error, "run", None)
-    if run is None or may_see(user, run):
-        return error.detail
-    return (
-        f"Experiment {run.expid} is already running in this installation, in a run that you may not see. Ask an admin."
-    )
+    return error.detail if run is None or may_see(user, run) else in_hidden_run(run.expid)
+
+
+def facts_for(user: Any, error: RunnerServiceError) -> dict[str, Any]:
+    """Return the facts of an error, without the number of a run that `user` may not see."""
+    run = getattr(error, "run", None)
+    is_hidden = run is not None and not may_see(user, run)
+    return {name: fact for name, fact in error.facts.items() if not (is_hidden and name == "run_id")}
+
+
+def in_hidden_run(expid: str) -> str:
+    """Return the text of AlreadyRunning for a user who may not see the run."""
+    return f"Experiment {expid} is already running in this installation, in a run that you may not see. Ask an admin."
 
 
 def require(user: Any, profile: RunnerProfile, action: Action) -> None:

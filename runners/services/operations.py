@@ -37,7 +37,7 @@ from runners.exceptions import (
     RunnerUnreachable,
     TooManyCommands,
 )
-from runners.models import AuditRecord, Operation, OperationStatus, new_run_key
+from runners.models import AuditRecord, Operation, OperationStatus, RunnerRun, new_run_key
 from runners.services import access, execute, experiment_descriptions, labels, lifecycle, maintenance, outbox, probing
 from runners.services.active_runs import forget_earlier_runs, require_idle
 from runners.services.audit import begin
@@ -220,7 +220,14 @@ def error_of(operation: Operation) -> RunnerServiceError | None:
         case None:
             return None
         case {"code": str(code), "detail": str(detail), "facts": dict(facts)} if code in ERRORS:
-            known = {name: fact for name, fact in facts.items() if name not in ("detail", "self")}
+            known = {name: fact for name, fact in facts.items() if name not in ("detail", "self", "run")}
+            if code == AlreadyRunning.code and "run_id" in known:
+                # The text describes the run. Callers ask `access` what of it the person may see.
+                number = known["run_id"]
+                known["run"] = RunnerRun.objects.filter(pk=number).first() if isinstance(number, int) else None
+                if known["run"] is None:  # the row was deleted, and with it the answer to who may see it
+                    detail = access.in_hidden_run(operation.expid)
+                    del known["run_id"]
             if isinstance(known.get("errors", {}), dict):
                 return ERRORS[code](detail, **known)
     return OutcomeUnknown(f"The stored error of operation {operation.pk} cannot be read. Check the experiment.")

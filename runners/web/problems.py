@@ -19,7 +19,7 @@ from profiles.exceptions import ForbiddenParameter, InvalidProfile
 from runners import exceptions as ours
 from runners import printable
 from runners.services import login_lines
-from runners.services.access import detail_for, may_see
+from runners.services.access import detail_for, facts_for, may_see
 
 Response = TypeVar("Response", bound=HttpResponse)
 
@@ -183,8 +183,9 @@ def error_context(error: ours.RunnerServiceError, user: Any) -> dict[str, Any]:
     """Return an error for a template: `status` (HTTP), `code`, `title`, `detail`, `output`, `run`, `run_id`,
     `retry_after`, `lines`.
 
-    `run`, `run_id` and `retry_after` are None if the error has none. If the run is hidden from `user`, `run` is None
-    and `detail` tells nothing about the run. `lines`: after a rejected login, the lines that let the service in.
+    `run`, `run_id` and `retry_after` are None if the error has none. If the run is hidden from `user`, `run` and
+    `run_id` are None and `detail` tells nothing about the run. `lines`: after a rejected login, the lines that let the
+    service in.
     """
     problem_type = problem_type_of(error)
     run = getattr(error, "run", None)
@@ -195,7 +196,7 @@ def error_context(error: ours.RunnerServiceError, user: Any) -> dict[str, Any]:
         "detail": detail_for(user, error),
         "output": error.facts.get("output", ""),
         "run": run if run and may_see(user, run) else None,
-        "run_id": error.facts.get("run_id"),
+        "run_id": facts_for(user, error).get("run_id"),
         "retry_after": error.facts.get("retry_after"),
         "lines": login_lines.lines_for(user) if isinstance(error, ours.AuthenticationFailed) else None,
     }

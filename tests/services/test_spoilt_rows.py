@@ -68,6 +68,8 @@ SPOILT_OPERATIONS: dict[str, dict[str, Any]] = {
     "an error that is a text": {"error": "x"},
     "an error without facts": {"error": {"code": "command_failed", "detail": "x"}},
     "facts named as arguments": {"error": {"code": "command_failed", "detail": "x", "facts": {"detail": 1, "self": 2}}},
+    "facts with a text as a run": {"error": {"code": "already_running", "detail": "x", "facts": {"run_id": "x"}}},
+    "facts with a huge run": {"error": {"code": "already_running", "detail": "x", "facts": {"run_id": 2**80}}},
     "errors that are a text": {"error": {"code": "invalid_request", "detail": "x", "facts": {"errors": "x"}}},
     "a result that is a list": {"result": []},
     "a result of half a change": {"result": {"warnings": [], "changes": {"jobs": {}}}},

@@ -14,15 +14,20 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from rest_framework.test import APIRequestFactory
 
 from profiles.accounts import person_of
 from profiles.models import DeletedProfile, RunnerProfile
+from runners.api.exception_handler import handle
+from runners.exceptions import AlreadyRunning
 from runners.models import ApiToken, AuditRecord, RunnerRun
-from runners.models.operation import Operation
-from runners.services import access
+from runners.models.operation import Operation, OperationStatus
+from runners.services import access, operations
+from runners.services.active_runs import in_use
+from runners.web.problems import error_context
 from tests.support.api import Api
 from tests.support.examples import OPERATIONS
-from tests.support.rows import api_of, open_profile
+from tests.support.rows import CONFIG, api_of, open_profile, saved_run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("protected")]
 
@@ -289,3 +294,36 @@ def test_commands_with_the_number_of_a_hidden_run_answer_as_if_it_did_not_exist(
     records = AuditRecord.objects.filter(actor="ben")
     assert records.count() == 2 * len(commands)
     assert not records.exclude(run_id=None, expid="", profile_name="").exists(), "the person may read own records"
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_failed_operation_tells_of_a_hidden_run_only_to_those_who_see_it(
+    is_deleted: bool, client: Client, ana: User, ben: User
+) -> None:
+    group = Group.objects.create(name="climate")
+    ana.groups.add(group)
+    secret = open_profile("SECRET")
+    secret.view_groups.add(group)
+    run = saved_run("zz99", profile_name="SECRET", started_by="eva", host="secrethost", user="secretuser")
+    operation = Operation.objects.create(
+        key="k" * 32, kind="create-job-list", expid="zz99", config=CONFIG, timeout=60, started_by="ben"
+    )
+    error = AlreadyRunning(in_use(run), run=run)
+    operations.finish_operation(operation, status=OperationStatus.FAILED, error=error)
+    number = run.pk
+    if is_deleted:
+        run.delete()
+    for user, sees in ((ana, not is_deleted), (ben, False)):
+        found = api_of(client, user).get(f"/v4/runners/operations/{operation.pk}")["error"]
+        with pytest.raises(AlreadyRunning) as caught:  # what a waiting request raises
+            operations.outcome(Operation.objects.get(pk=operation.pk))
+        request = APIRequestFactory().get("/")
+        request.user = user
+        answer = handle(caught.value, {"request": request})
+        assert answer is not None
+        page = error_context(caught.value, user)
+        assert found["code"] == answer.data["code"] == page["code"] == "already_running"
+        for told in (found, answer.data, page):
+            assert all((word in told["detail"]) is sees for word in ("SECRET", "secretuser", "secrethost"))
+            assert told.get("run_id") == (number if sees else None)
+        assert bool(answer.data.get("run")) is bool(page["run"]) is sees

@@ -19,9 +19,10 @@ from runners.services import logs, operations
 class OperationView(ReadOnlyAPIView):
     @schema.get_operation
     def get(self, request: Request, id: int) -> Response:
-        operation = operations.get(pk=id, viewer=viewer(request))
+        user = viewer(request)
+        operation = operations.get(pk=id, viewer=user)
         headers = {"Retry-After": str(RETRY_AFTER)} if operation.is_active else {}
-        return Response(OperationSerializer(operation).data, headers=headers)
+        return Response(OperationSerializer(operation, context={"viewer": user}).data, headers=headers)
 
 
 class OperationLogView(ReadOnlyAPIView):
