@@ -248,6 +248,19 @@ AS_API_SECRET_TOKEN_FALLBACKS = envfallbacks("AS_API_SECRET_TOKEN_FALLBACKS")
 TOKEN_DAYS = envint("TOKEN_DAYS", 90)
 
 
+# --- Caches ----------------------------------------------------------------------------------------------------------
+
+# In the memory of each process. `default` has the counters of the rate limits. `login-polls` is a cache of its own,
+# because requests without credentials can fill it, and a full cache drops entries, also those of other people.
+CACHES: dict[str, dict[str, Any]] = {
+    name: {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "LOCATION": name,
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    }
+    for name in ("default", "login-polls")
+}
+
 # --- The API ---------------------------------------------------------------------------------------------------------
 
 API_MAX_BODY = envint("API_MAX_BODY", 1024 * 1024)  # bytes

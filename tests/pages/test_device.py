@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import cache
+from django.core.cache import caches
 from django.test import Client
 from django.utils import timezone
 
 from runners.models import ApiToken, AuditRecord, DeviceLogin
 from runners.services import device_login
+from runners.web.throttling import seconds_to_wait
 
 pytestmark = pytest.mark.django_db
 
@@ -33,7 +34,7 @@ def start(**body: str) -> dict[str, Any]:
 
 
 def poll(started: dict[str, Any]) -> dict[str, Any]:
-    cache.clear()  # the interval between two polls
+    caches["login-polls"].clear()  # the interval between two polls
     return send("poll", {"device_code": started["device_code"]})
 
 
@@ -150,3 +151,23 @@ def test_strange_codes_find_nothing(browser: Client) -> None:
     for code in ("\0", "AEIO-UYAE", "%00", "x" * 1000):
         assert browser.get("/device", {"code": code}).status_code == 400, code
     assert "Enter the code" in browser.get("/device").content.decode()
+
+
+def test_polls_without_credentials_do_not_reset_the_rate_limit_of_a_person(ada: User, settings: Any) -> None:
+    settings.PROTECTION_LEVEL, settings.THROTTLE_COMMANDS = "ALL", "2/min"
+    _, token = ApiToken.issue(user=ada, expiry=timedelta(days=1), scope="run")
+
+    def stop() -> int:
+        headers = {"Authorization": f"Bearer {token}"}
+        path = "/v4/runners/command/stop-experiment"
+        return Client().post(path, {"expid": "zz99"}, "application/json", headers=headers).status_code
+
+    assert [stop() for _ in range(3)] == [404, 404, 429]
+    codes = [f"{number:064}" for number in range(400)]  # a cache of Django without MAX_ENTRIES has 300 entries
+    for code in codes:
+        send("poll", {"device_code": code})
+    assert stop() == 429
+    for code in codes:
+        seconds_to_wait("commands", lambda code=code: code)  # other people
+    assert stop() == 429
+    assert send("poll", {"device_code": codes[-1]}, expect=429)["code"] == "throttled"

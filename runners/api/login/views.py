@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.cache import cache
+from django.core.cache import caches
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import NotFound
@@ -82,7 +82,7 @@ class PollLoginView(OpenAPIView):
         serializer.is_valid(raise_exception=True)
         code = serializer.validated_data["device_code"]
         # Each server process counts for itself, so the interval is a protection against loops, not a promise.
-        if not cache.add(f"login-poll-{hash_token(code)}", True, device_login.INTERVAL - 1):
+        if not caches["login-polls"].add(hash_token(code), True, device_login.INTERVAL - 1):
             raise TooManyRequests(
                 f"Wait {device_login.INTERVAL} s between two requests.", retry_after=device_login.INTERVAL
             )
