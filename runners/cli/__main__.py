@@ -10,12 +10,13 @@ import difflib
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 from runners.cli import credentials, settings
 from runners.cli.catalog import bundled, of_service
 from runners.cli.completion import complete, script
-from runners.cli.errors import Exit, Problem
+from runners.cli.errors import UNKNOWN_FORM, Exit, Problem
 from runners.cli.login import checked_token, show_settings
 from runners.cli.parser import connection_options, parser
 from runners.cli.service import Service
@@ -133,8 +134,16 @@ def run(words: list[str], client: Client) -> Exit:
         args.profile = found.get("profile") or None
     if hasattr(args, "interval"):
         args.interval = found.number("interval", args.interval)
-    service: Any = None if args.function in OFFLINE else client.connect(args)
-    code: Exit = args.function(service, args)
+    code: Exit
+    if args.function in OFFLINE:
+        code = args.function(None, args)
+        return code
+    service = client.connect(args)
+    try:
+        code = args.function(service, args)
+    except UNKNOWN_FORM as error:
+        detail = f"{service.url} answers in a form that this program does not know"
+        raise Problem(service.code_of_failure, f"{detail} ({type(error).__name__}: {str(error)[:200]}).") from error
     return code
 
 
@@ -175,6 +184,8 @@ def discard_output() -> None:
 def report(problem: Problem, words: list[str], client: Client) -> int:
     """Print an error, for people and with --json also as JSON. Return its exit code."""
     say(f"error: {message(problem, client.parser, client.token_source)}")
+    if problem.__cause__ and sys.flags.dev_mode:  # PYTHONDEVMODE=1: the cause may be a bug of this program
+        traceback.print_exception(type(problem.__cause__), problem.__cause__, problem.__cause__.__traceback__)
     if problem.code == Exit.UNKNOWN:
         tell_key(client.service)
     if "--json" in words:

@@ -16,6 +16,7 @@ from runners.cli.log_reading import follow
 from runners.cli.service import Service
 from runners.cli.terminal import Printer, colour, confirm, harmless, is_asked, put, put_json, say
 
+STATES = ("ACTIVE", "COMPLETED", "TERMINATED")  # of a run
 UNCONFIRMED_AFTER = 3600  # seconds without a word of its machine after which a run is not a plain ACTIVE
 PARAMETER = "parameter:"  # prefix of the names of a command's own parameters in the parsed arguments
 RUN_OPTIONS = ("start_time", "start_after", "run_only_members", "update_version")
@@ -452,13 +453,21 @@ def find(service: Service, args: argparse.Namespace) -> dict[str, Any]:
     return service.post("command/get-runner-run-status", {"expid": args.what, **scope(args)})
 
 
+def state_of(found: dict[str, Any]) -> str:
+    """Return the status of a run. Raises ValueError if it is none that this program knows: no exit code fits it."""
+    status = str(found["status"])
+    if status not in STATES:
+        raise ValueError(f"a run is {status}")
+    return status
+
+
 def code_of(found: dict[str, Any]) -> Exit:
-    return Exit.OK if found["status"] == "COMPLETED" else Exit.FAILED
+    return Exit.OK if state_of(found) == "COMPLETED" else Exit.FAILED
 
 
 def unconfirmed_for(service: Service, found: dict[str, Any]) -> float:
     """Return for how many seconds the machine of an ACTIVE run has not confirmed it, if for an hour; else 0."""
-    if found["status"] != "ACTIVE":
+    if state_of(found) != "ACTIVE":
         return 0
     last = found.get("confirmed_at") or found["created"]
     try:
@@ -503,10 +512,10 @@ COLOURS = {"COMPLETED": "32", "ACTIVE": "36", "UNCONFIRMED": "33"}
 
 
 def show_run(found: dict[str, Any], args: argparse.Namespace, silence: float = 0) -> None:
+    word = "UNCONFIRMED" if silence else state_of(found)
     if args.json:
         put_json(found)
     else:
-        word = "UNCONFIRMED" if silence else found["status"]
         sys.stdout.write(colour(harmless(word), COLOURS.get(word, "31")) + "\n")
         sys.stdout.flush()
 

@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import Any, Tuple
 
-from runners.cli.errors import Exit, Problem
+from runners.cli.errors import UNKNOWN_FORM, Exit, Problem
 from runners.cli.service import Service
 from runners.cli.terminal import harmless, put_json
 
@@ -127,7 +127,7 @@ def values_of(action: argparse.Action, given: dict[str, str], service_of: Any) -
         return []
     try:
         return from_service(kind, given, service)
-    except (Problem, KeyError, TypeError, AttributeError):
+    except (Problem, *UNKNOWN_FORM):
         return []
 
 

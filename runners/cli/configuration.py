@@ -163,7 +163,7 @@ def edit_file(service: Service, args: argparse.Namespace) -> Exit:
         return Exit.FAILED if code else Exit.OK
     try:
         done = replace(service, args, content, file["etag"])
-    except Problem:
+    except Exception:  # whatever has failed: the text must not be lost
         say(f"Your text is in {copy.name}. Correct it, and send it with `config put --etag '{file['etag']}'`.")
         raise
     os.unlink(copy.name)

@@ -65,6 +65,10 @@ def exit_code_of(status: int, code: str) -> Exit:
     return BY_CODE.get(code) or BY_STATUS.get(status, Exit.UNREACHABLE)
 
 
+# What the code raises if an answer is valid JSON of another form: a member is missing, or has another type or value.
+UNKNOWN_FORM = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
 class Problem(Exception):
     """An error that ends the program: a message for people and an exit code for scripts."""
 

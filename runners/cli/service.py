@@ -58,6 +58,11 @@ class Service:
         self.is_quiet = False  # no message about a retry
         self._open = urllib.request.build_opener(NoRedirect).open
 
+    @property
+    def code_of_failure(self) -> Exit:
+        """Return the exit code if a response tells nothing: the command may have been executed, if it was sent."""
+        return Exit.UNKNOWN if self.was_sent else Exit.UNREACHABLE
+
     def now(self) -> float:
         """Return the time of the service, in seconds since 1970. This machine's own clock may be wrong."""
         return time.time() + self._ahead
@@ -140,7 +145,7 @@ class Service:
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            raise Problem(Exit.UNREACHABLE, f"{self.url} is not an Autosubmit Runners service.")
+            raise Problem(self.code_of_failure, f"{self.url} is not an Autosubmit Runners service.")
         return body
 
     def _problem(self, error: urllib.error.HTTPError, method: str) -> Exception:

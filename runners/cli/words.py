@@ -52,12 +52,16 @@ def message(problem: Problem, parser: argparse.ArgumentParser | None, token_sour
     options = options_of(parser)
     errors = body.get("errors")
     if isinstance(errors, dict) and errors:
-        lines = [f"{named(str(path), options)}: {' '.join(map(str, texts))}" for path, texts in errors.items()]
+        lines = [f"{named(str(path), options)}: {joined(texts)}" for path, texts in errors.items()]
         return "\n".join(translated(line, options) for line in lines)
     text = translated(str(problem), options)
     if body.get("code") == "invalid_credentials" and token_source:
         text += f" The token is from {token_source}. {LOGIN}"
     return text
+
+
+def joined(texts: Any) -> str:
+    return " ".join(map(str, texts)) if isinstance(texts, list) else str(texts)
 
 
 def named(path: str, options: dict[str, str]) -> str:

@@ -277,6 +277,73 @@ def test_an_answer_of_another_server_is_unreachable() -> None:
             cli = Cli(url)
             cli("--patience", "0", "runs", expect=Exit.UNREACHABLE)
             assert "Traceback" not in cli.told
+            if status == 200:  # a proxy, and the service behind it may have executed a command
+                cli("--patience", "0", "stop", "a001", expect=Exit.UNKNOWN)
+                assert "--idempotency-key" in cli.told
+
+
+READING: tuple[tuple[str, ...], ...] = (
+    ("status", "a001"),
+    ("status", "a001", "--watch"),
+    ("wait", "a001"),
+    ("runs",),
+    ("runs", "--mine"),
+    ("history", "a001"),
+    ("profiles",),
+    ("profiles", "P"),
+    ("whoami",),
+    ("log", "a001"),
+    ("log", "a001", "--grep", "x"),
+    ("jobs", "a001"),
+    ("scripts", "a001"),
+    ("check",),
+    ("login",),
+    ("config", "list", "a001"),
+    ("config", "get", "a001", "a.yml"),
+    ("stop", "a001", "--dry-run"),
+)
+SENDING = (("run", "a001"), ("stop", "a001"), ("create", "--description", "x"), ("create-job-list", "a001"))
+OTHER_FORMS = (
+    {},
+    {"status": "ok"},
+    {"runner_id": 1, "expid": "a001", "status": "PAUSED", "reachable": True, "created": "", "message": ""},
+    dict.fromkeys(("results", "next_cursor", "runner_id", "username", "status", "message", "steps"), 5),
+    {"status": {"a": []}, "results": [5], "runner_id": [], "username": None, "message": {}, "next_cursor": None},
+)
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_an_answer_of_another_form_is_no_end_of_a_run(form: dict[str, Any]) -> None:
+    with stranger(200, json.dumps(form).encode(), {}) as (url, _):
+        cli = Cli(url, "asr_secret")
+        cli.env["AUTOSUBMIT_RUNNERS_PROFILE"] = "P"
+        for words in READING:
+            if words[0] in ("profiles", "whoami", "jobs") and cli.exits(*words) == Exit.OK:
+                continue  # these print what the answer has
+            assert cli.exits(*words) == Exit.UNREACHABLE, (words, cli.told)
+            assert cli.told.count("\n") == 1, (words, cli.told)
+        for words in SENDING:
+            assert cli.exits(*words) == Exit.UNKNOWN, (words, cli.told)
+            assert "in a form that this program does not know" in cli.told
+            assert "--idempotency-key" in cli.told
+            assert "Traceback" not in cli.told
+
+
+def test_the_traceback_of_an_answer_of_another_form_is_shown_on_request() -> None:
+    with stranger(200, b"{}", {}) as (url, _):
+        cli = Cli(url)
+        cli.env["PYTHONDEVMODE"] = "1"
+        cli("runs", expect=Exit.UNREACHABLE)
+        assert "Traceback" in cli.told
+        assert "KeyError: 'results'" in cli.told
+
+
+def test_an_error_with_other_members_is_shown() -> None:
+    body = {"code": "invalid_request", "status": 422, "detail": "Wrong.", "errors": {"expid": 5, "profile_name": "bad"}}
+    with stranger(422, json.dumps(body).encode(), {}) as (url, _):
+        cli = Cli(url)
+        cli("runs", expect=Exit.USAGE)
+        assert cli.told == "error: EXPID: 5\n--profile: bad\n"
 
 
 @pytest.mark.parametrize(("status", "code"), [(500, Exit.UNKNOWN), (502, Exit.UNKNOWN), (404, Exit.UNREACHABLE)])

@@ -63,6 +63,15 @@ class Cli:
         return [sys.executable, "-S", "-m", "runners.cli", *args]  # -S: only the standard library
 
     def __call__(self, *args: str, expect: Exit = Exit.OK) -> str:
+        done = self._run(*args)
+        assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    def exits(self, *args: str) -> int:
+        """Return the exit code."""
+        return self._run(*args).returncode
+
+    def _run(self, *args: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self.argv(*args),
             env=self.env,
@@ -73,8 +82,7 @@ class Cli:
             timeout=100 * PATIENCE,
         )
         self.told = done.stderr
-        assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
-        return done.stdout
+        return done
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
