@@ -191,8 +191,19 @@ def test_open_parameters_are_json_in_the_query(api: Api, conf: Path, sshd: SSHSe
     params = {"SSH": {"USER": sshd.user}}
     query = {"profile_name": "OPEN", "profile_params": json.dumps(params)}
     assert len(check(api.client.get(ROOT, query), 200)["files"]) == 1
-    for wrong in ("", "x", "[]", "[" * 5000, '{"SSH": 5}'):
+    for wrong, word in (
+        ("", "not empty"),
+        ("x", "not valid JSON"),
+        ("[]", "an object"),
+        ("[" * 5000, "characters"),
+        ("[" * 33 + "]" * 33, "nested too deeply"),
+        ('{"SSH": {"USER": "a"}, "SSH": {"USER": "b"}}', "duplicate"),
+        ('{"MODULES": NaN}', "NaN"),
+        ('{"SSH": {"USER": "\\ud800"}}', "surrogate"),
+        ('{"SSH": 5}', "SSH"),
+    ):
         response = api.client.get(ROOT, {**query, "profile_params": wrong})
+        assert word in response.content.decode(), wrong
         assert check(response, 400)["code"] in ("invalid_request", "invalid_profile")
         assert_documented(response, response.json())
     assert check(api.client.get(ROOT, {"profile_name": "OPEN"}), 400)["code"] == "invalid_profile"

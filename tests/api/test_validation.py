@@ -418,11 +418,47 @@ def test_many_unknown_members_cost_little(api: Api) -> None:
         (b"[" * 200_000, "JSON"),
         (b'{"a":' * 100_000, "JSON"),
         (b'{"expid": ' + b"9" * 10_000 + b"}", "not valid JSON"),
+        (b'{"expid": ' + b"[" * 32 + b"]" * 32 + b"}", "nested too deeply"),
+        (b'{"a":' * 32 + b"{}" + b"}" * 32, "nested too deeply"),
+        (b'{"expid": ' + b"[" * 32 + b'"]}"', "not valid JSON"),
     ],
 )
 def test_a_body_that_is_not_a_json_object_is_400(api: Api, body: bytes, word: str) -> None:
     answer = api.raw("run-experiment", body, expect=400)
     assert word in answer["detail"]
+
+
+@pytest.mark.parametrize("value", [b"[" * 31 + b"1" + b"]" * 31, b'"' + b"[{" * 1000 + b'"'])
+def test_a_nested_value_is_refused_by_its_field(api: Api, value: bytes) -> None:
+    answer = api.raw("get-runner-run-status", b'{"expid": ' + value + b"}", expect=400)
+    assert "expid" in answer["errors"]
+
+
+# What the field of the value does with it: `str`, `quoted`, `json.dumps`.
+NESTED = {
+    "command/run-experiment": (
+        '{"expid": "a001", "profile_name": "LOCAL_1", "restart": {"on": [%s]}}',
+        '{"expid": "a001", "profile_name": "LOCAL_1", "profile_params": {"MODULES": %s}}',
+    ),
+    "command/set-job-status": (
+        '{"expid": "a001", "profile_name": "LOCAL_1", "command_params": {"final_status": %s}}',
+        '{"expid": "a001", "profile_name": "LOCAL_1", "command_params": {"filter_status": %s}}',
+    ),
+    "login/start": ('{"host": "h", "scope": %s}',),
+}
+
+
+@pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in NESTED.items() for body in bodies])
+def test_no_depth_of_nesting_is_an_error_of_the_service(api: Api, settings: Any, path: str, body: str) -> None:
+    """A depth near the limit of recursion passed the parser, and was too much for the code behind it."""
+    settings.THROTTLE_COMMANDS = ""
+    api.client.raise_request_exception = False
+    for depth in (33, *range(600, 1000, 2)):
+        for begin, end in (("[", "]"), ('{"a":', "}")):
+            sent = body % (begin * depth + "1" + end * depth)
+            headers = {**api.headers, "Idempotency-Key": f"{depth}{end}"}
+            answer = api.client.post(f"/v4/runners/{path}", sent.encode(), "application/json", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_json"), depth
 
 
 def test_a_body_that_is_too_large_is_413(api: Api, settings: Any) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from runners.api.parsers import strict_json
 from runners.services.configuration_files import (
     MOST_BYTES,
     PATH_LIMIT,
@@ -31,14 +31,16 @@ PARAMS_LIMIT = 1000  # characters; servers accept lines of about 4,000, and a qu
 class JsonParamsField(StrictTextField):
     """The open parameters of a profile in a query: an object, as JSON."""
 
+    REMEDY = 'Give an object as JSON, such as {"SSH": {"USER": "ana"}}.'
+
     def to_internal_value(self, data: object) -> Any:
         text = super().to_internal_value(data)
         try:
-            params = json.loads(text)
-        except (ValueError, RecursionError):
-            params = None
+            params = strict_json(text)
+        except ValueError as error:
+            raise serializers.ValidationError(f"This is not valid JSON: {error}. {self.REMEDY}") from None
         if not isinstance(params, dict):
-            raise serializers.ValidationError('Give an object as JSON, such as {"SSH": {"USER": "ana"}}.')
+            raise serializers.ValidationError(self.REMEDY)
         return params
 
 
