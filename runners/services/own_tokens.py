@@ -57,7 +57,8 @@ def make(*, user: Any, name: str, scope: str, days: int, audit: AuditRecord) -> 
 
 def revoke(*, user: Any, token_key: str, audit: AuditRecord) -> ApiToken:
     """Delete the token of a person with this public part. Raises InvalidRequest if there is none (any more)."""
-    row = tokens_of(user).filter(token_key=token_key[:25]).first() if token_key.isascii() else None
+    is_key = token_key.isascii() and token_key.isprintable()
+    row = tokens_of(user).filter(token_key=token_key[:25]).first() if is_key else None
     if row is None:
         raise InvalidRequest("This token does not exist any more.")
     audit.detail = str(row)

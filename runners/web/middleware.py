@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from urllib.parse import unquote_to_bytes
 
 from csp.middleware import CSPMiddleware
 from django.conf import settings
 from django.core.exceptions import BadRequest
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
 from runners.services import acting
@@ -76,9 +77,10 @@ def _actor(request: HttpRequest) -> acting.Actor:
 
 
 class RejectNulMiddleware:
-    """Answer 400 if the path or the query contains a NUL: PostgreSQL rejects such a text, and no name contains one.
+    """Answer 400 if the path, the query or a form contains a NUL: PostgreSQL rejects such a text, and no name has one.
 
-    The API is excluded, because its serializers reject a NUL and name the parameter.
+    The API is excluded, because its serializers reject a NUL and name the parameter. The content of uploaded files is
+    not read.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -90,6 +92,13 @@ class RejectNulMiddleware:
             if "\0" in request.path_info or b"\0" in unquote_to_bytes(query):
                 raise BadRequest("The path or the query contains a NUL character.")
         return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: object, args: object, kwargs: object) -> None:
+        """Check the form. The check of the CSRF token runs before this, and has read the form."""
+        if not request.path_info.startswith(API_PREFIX):
+            with suppress(UnreadablePostError):  # a view that needs the form finds this out, too
+                if any("\0" in text for name, texts in request.POST.lists() for text in (name, *texts)):
+                    raise BadRequest("The form contains a NUL character.")
 
 
 class ContentSecurityPolicyMiddleware(CSPMiddleware):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +15,10 @@ from django.test import Client
 from django.utils import timezone
 
 from profiles.models import AccountMap, PublishedSSHKey, RunnerProfile, UserSettings
+from runners.exceptions import InvalidRequest
 from runners.models import ApiToken, AuditRecord
 from runners.models.token import hash_token
+from runners.services import own_tokens
 from runners.services.machines.ssh import keys
 from tests.support.environments import StubAccount
 from tests.support.servers import SSHServer
@@ -88,6 +92,15 @@ def test_people_see_and_revoke_only_their_own_tokens(browser: Client) -> None:
     assert "of eve" not in page_of(browser)
     assert browser.post("/account", {"action": "revoke-token", "token": theirs.token_key}).status_code == 400
     assert ApiToken.objects.get() == theirs
+
+
+@pytest.mark.parametrize("key", ["\0", "a\0b", "\x7f", "\ud800", "é"])
+def test_a_key_that_no_token_has_is_not_searched(
+    ada: User, key: str, django_assert_num_queries: Callable[[int], AbstractContextManager[Any]]
+) -> None:
+    """PostgreSQL rejects a NUL."""
+    with django_assert_num_queries(0), pytest.raises(InvalidRequest):
+        own_tokens.revoke(user=ada, token_key=key, audit=AuditRecord())
 
 
 @pytest.mark.parametrize(

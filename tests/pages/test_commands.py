@@ -73,7 +73,7 @@ def test_mistakes_and_previews_are_audited_as_in_the_api(browser: Client) -> Non
     form = {"profile_name": "HERE", "expid": "a001"}
     assert browser.post("/start", {**form, "action": "choose", "expid": "A001"}).status_code == 200
     assert not AuditRecord.objects.exists()
-    browser.post("/start", {**form, "action": "do", "expid": "A\0" * 20})
+    browser.post("/start", {**form, "action": "do", "expid": "A\1" * 20})
     browser.post("/start", {**form, "action": "preview"})
     mistake, preview = AuditRecord.objects.order_by("id")
     assert (mistake.outcome, mistake.profile_name) == ("invalid_request", "HERE")

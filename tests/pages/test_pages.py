@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from tests.support.servers import AppServer
@@ -29,3 +30,20 @@ def test_no_page_is_stored_by_a_browser(client: Client, ada: User, path: str) ->
     for _ in ("signed out", "signed in"):
         assert "no-store" in client.get(path).headers["Cache-Control"]
         client.force_login(ada)
+
+
+def test_a_form_with_a_nul_is_refused(client: Client, ada: User) -> None:
+    """PostgreSQL rejects such a text."""
+    client.force_login(ada)
+    for path in ("/account", "/start", "/device", "/runs/1/stop", "/machines/localhost", "/login", "/admin/login/"):
+        for form in ({"action": "revoke-token", "token": "\0"}, {"a\0": "x"}, {"run": ["1", "2\0"]}):
+            answer = client.post(path, form)
+            assert answer.status_code == 400, path
+            assert "This request is not valid" in answer.content.decode(), path
+
+
+def test_the_content_of_a_file_may_have_a_nul(admin_client: Client) -> None:
+    upload = SimpleUploadedFile("a.yml", b"A: \0")
+    answer = admin_client.post("/admin/profiles/runnerprofile/import/", {"file": upload, "text": ""})
+    assert answer.status_code == 200
+    assert "Not valid YAML" in answer.content.decode()

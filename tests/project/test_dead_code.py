@@ -18,7 +18,7 @@ from tests.support.servers import ROOT
 PACKAGES = ("profiles", "runners", "runners_project")
 # Frameworks look these names up in a module or a class without a base that declares them.
 LOOKED_UP = re.compile(
-    r"__\w+__|(clean|validate)_\w+|has_\w+_permission|urlpatterns|app_name|handler\d+|regex|to_python|to_url"
+    r"__\w+__|(clean|validate)_\w+|has_\w+_permission|process_view|urlpatterns|app_name|handler\d+|regex|to_python|to_url"
 )
 REGISTERED_BY_THEIR_BASE = (AppConfig, OpenApiGeneratorExtension)
 
