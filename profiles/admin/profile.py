@@ -30,6 +30,7 @@ from profiles.admin.profile_form import (
 )
 from profiles.limits import BOUND
 from profiles.models import RunnerProfile
+from profiles.numbers import number
 from profiles.readiness import missing_of, summary
 from profiles.rules import RUNNERS
 from profiles.yaml.format import Configuration
@@ -168,8 +169,7 @@ class RunnerProfileAdmin(ProfileAdmin):
         return super().changeform_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        copied = request.GET.get("copy_of", "")
-        if copied.isdecimal():
+        if copied := number(request.GET.get("copy_of")):
             if not self.has_view_permission(request):
                 raise PermissionDenied
             if profile := RunnerProfile.objects.filter(pk=copied).first():

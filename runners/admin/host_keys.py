@@ -19,6 +19,7 @@ from django.utils.safestring import SafeString
 
 from profiles import validators
 from profiles.models import RunnerProfile
+from profiles.numbers import number
 from runners.admin.base import ReadOnlyAdmin
 from runners.exceptions import InvalidRequest, RunnerServiceError
 from runners.models import TrustedHostKey
@@ -126,9 +127,7 @@ class TrustedHostKeyAdmin(ReadOnlyAdmin):
         if not self.has_scan_permission(request):
             raise PermissionDenied
         sent = request.POST if request.method == "POST" else request.GET
-        profile = (
-            RunnerProfile.objects.filter(pk=sent["profile"]).first() if sent.get("profile", "").isdecimal() else None
-        )
+        profile = RunnerProfile.objects.filter(pk=number(sent.get("profile")) or 0).first()
         is_sent = request.method == "POST"
         form = ScanForm(sent) if is_sent else ScanForm(initial={"host": sent.get("host"), "port": sent.get("port")})
         context: dict[str, Any] = {

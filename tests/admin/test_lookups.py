@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from django.contrib import admin
@@ -115,3 +115,13 @@ def test_a_search_is_bounded(admin_client: Client, model: type) -> None:
         answer = admin_client.get(reverse(name), {"q": words})
         assert answer.status_code == 200
         assert ("Nothing was searched" in answer.content.decode()) is not is_searched, words[:20]
+
+
+LARGE = ("9" * 15, "9" * 25, "9" * 5000, "²", "١", "-1", "x")
+
+
+@pytest.mark.parametrize("path", ["runners/trustedhostkey/scan/?profile=", "profiles/runnerprofile/add/?copy_of="])
+def test_a_number_of_an_address_that_no_row_has_finds_none(admin_client: Client, path: str) -> None:
+    for text in LARGE:
+        assert admin_client.get(f"/admin/{path}{quote(text)}").status_code == 200, text
+    assert admin_client.post("/admin/runners/trustedhostkey/scan/", {"profile": "9" * 5000}).status_code == 200

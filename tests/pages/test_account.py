@@ -267,6 +267,11 @@ def test_the_error_of_a_rejected_login_shows_the_line_itself(
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_number_that_no_run_has_is_ignored(browser: Client) -> None:
+    for text in ("9" * 5000, "9" * 25, "9" * 18, "x", "²"):
+        assert browser.post("/account", {"action": "mail", "run": [text]}).status_code in (302, 400), text[:30]
+
+
 def test_the_former_page_of_mail_leads_here(browser: Client) -> None:
     answer = browser.get("/notifications")
     assert answer.status_code == 301

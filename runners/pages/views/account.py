@@ -22,6 +22,7 @@ from django.views.generic import RedirectView
 
 from profiles.accounts import accounts_of
 from profiles.models import UserSettings
+from profiles.numbers import number
 from profiles.validators import MAX_USER, validate_preferred_username
 from runners.exceptions import InvalidRequest, RunnerServiceError
 from runners.models import ApiToken, AuditRecord, Mail, TokenScope
@@ -160,12 +161,12 @@ class AccountPage(PageView):
         return redirect(f"{reverse('pages:account')}#accounts")
 
     def _mail(self, request: HttpRequest) -> HttpResponse:
-        runs = [int(text) for text in request.POST.getlist("run") if text.isascii() and text.isdecimal()][:1000]
+        runs = [found for text in request.POST.getlist("run")[:1000] if (found := number(text))]
         mail.subscribe(
             request.user,
             mine="mine" in request.POST,
             profiles=request.POST.getlist("profile")[:1000],
-            runs=[number for number in runs if number < 2**63],
+            runs=runs,
         )
         messages.success(request, "Saved.")
         return redirect(f"{reverse('pages:account')}#mail")

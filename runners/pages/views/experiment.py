@@ -8,12 +8,12 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import escape
 from django.views import View
 
+from profiles.numbers import number
 from runners.exceptions import RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.pages import rows, run_lists
 from runners.pages.base import LoginRequiredMixin, PageView
 from runners.pages.views import history
-from runners.pages.views.run_log import number
 from runners.services import access, foreign_runs, jobs
 
 

@@ -10,11 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
+from profiles.numbers import number
 from runners.exceptions import JobsNotFound, LogNotFound, RunnerServiceError
 from runners.pages.ansi import PLAIN, to_html
 from runners.pages.base import is_partial
 from runners.pages.views.run import RunBaseView
-from runners.pages.views.run_log import number
 from runners.services import jobs, logs
 from runners.services.machines.jobs import DONE, STATUSES, Job, JobPage, JobQuery
 from runners.web.problems import error_context, with_retry_after

@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 
+from profiles.numbers import number
 from runners.exceptions import InvalidRequest, MachineNotFound, NotPermitted, RunnerServiceError
 from runners.models import AuditRecord, RunnerRun
 from runners.models.machine import MAX_TEXT
@@ -169,8 +170,7 @@ class MachinePage(PageView):
         return redirect("pages:machine", name=name)
 
     def _end(self, request: HttpRequest, name: str) -> HttpResponse:
-        text = request.POST.get("maintenance", "")
-        pk = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
+        pk = number(request.POST.get("maintenance")) or 0
         with audit_command(request, "end-maintenance", user=request.user, holds_changes=True) as audit:
             self._require(END, name, audit)
             maintenance.end(pk=pk, machine=name, audit=audit)

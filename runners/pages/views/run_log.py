@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views import View
 
+from profiles.numbers import number
 from runners.exceptions import LogNotFound, RunnerServiceError
 from runners.models import RunnerRun
 from runners.pages.ansi import PLAIN, Style, html_lines
@@ -23,11 +23,6 @@ from runners_project import clock
 MOST_MATCHES = 100
 MOST_CHARACTERS = 200
 RAW_BYTES = 8 * 1024**2  # of a log as plain text in the browser
-
-
-def number(text: str | None) -> int | None:
-    """Return a byte offset of a query; None if it is absent or not a number."""
-    return int(text) if text and re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 class LogChunkView(RunBaseView):
