@@ -7,7 +7,7 @@ stopping, cancelling jobs and the connection test are allowed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from math import ceil
 from typing import Any
 
@@ -18,6 +18,8 @@ from runners.models.machine import MAX_TEXT
 from runners.services.audit import begin
 from runners_project import clock
 
+# Times at the edge of the range of `datetime` do not exist in every time zone.
+EARLIEST, TOO_LATE = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 MOST_ANNOUNCED = 100  # of one machine, that are not over
 
 
@@ -104,6 +106,11 @@ def mistakes_in(row: Maintenance) -> dict[str, list[str]]:
         errors["text"] = ["Say why, and until when or whom to ask."]
     elif len(row.text) > MAX_TEXT:
         errors["text"] = [f"Give at most {MAX_TEXT} characters."]
+    for name, moment in (("starts", row.starts), ("ends", row.ends)):
+        if moment and not EARLIEST <= moment < TOO_LATE:
+            errors[name] = ["Give a time in the years 1970 to 2999."]
+    if "ends" in errors:
+        return errors
     if row.ends and row.starts and row.ends <= row.starts:
         errors["ends"] = ["Give a time after the start."]
     elif row.ends and row.ends <= clock.now():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from functools import singledispatch
 from typing import Any
 
@@ -73,6 +74,16 @@ class StrictTextField(serializers.CharField):
         if self.pattern and data and not self.pattern.fullmatch(data):
             raise serializers.ValidationError(f"{quoted(data)} is not accepted: {self.rule}", code="pattern")
         return self.check(data) if self.check else data
+
+
+class UtcTimeField(serializers.DateTimeField):
+    """A time, converted to UTC, as databases store it. At the edge of the range, UTC may have no such time."""
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        try:
+            return (value if value.tzinfo else super().enforce_timezone(value)).astimezone(UTC)
+        except OverflowError:
+            self.fail("overflow")
 
 
 class OptionalTextField(StrictTextField):

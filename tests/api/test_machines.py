@@ -109,13 +109,21 @@ def test_the_scope_and_the_permission_are_both_required(client: Client, boss: Us
         ({"starts": 1700000000}, "starts"),
         ({"ends": "0001-01-01T00:00:00+14:00"}, "ends"),
         ({"ends": "9999-12-31T23:59:59-14:00"}, "ends"),
+        ({"ends": "9999-12-31T23:59:59Z"}, "ends"),
+        ({"ends": "9999-12-31T23:59:59-05:00"}, "ends"),
+        ({"starts": "0001-01-01T00:00:00Z"}, "starts"),
+        ({"starts": "0001-01-01T00:00:00+09:00"}, "starts"),
         ({"ends": ["2099-01-01T10:00:00Z"]}, "ends"),
         ({"starts": "2099-01-02T10:00:00Z", "ends": "2099-01-01T10:00:00Z"}, "ends"),
         ({"starts": "2001-01-01T10:00:00Z", "ends": "2002-01-01T10:00:00Z"}, "ends"),
         ({"host": "other"}, "host"),
     ],
 )
-def test_invalid_announcements_name_the_member(client: Client, boss: User, body: dict[str, Any], member: str) -> None:
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+def test_invalid_announcements_name_the_member(
+    client: Client, boss: User, settings: Any, body: dict[str, Any], member: str, zone: str
+) -> None:
+    settings.TIME_ZONE = zone
     answer = announce(client, bearer(boss, "manage"), **body)
     assert answer.status_code == 400, answer.content
     assert list(answer.json()["errors"]) == [member]

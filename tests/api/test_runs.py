@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from profiles.config import RunnerConfig
 from runners.models import AuditRecord, RunStatus
 from runners.services import access, runs
-from tests.support.api import Api
+from tests.support.api import Api, check
 from tests.support.environments import StubAccount
 from tests.support.processes import wait_for
 from tests.support.rows import ended_runs
@@ -111,6 +111,20 @@ def test_the_earliest_and_latest_times_are_accepted_as_bounds(
 )
 def test_a_time_out_of_range_is_rejected(api: Api, moment: str) -> None:
     assert "created_after" in api.get(f"{RUNS}?created_after={moment}", expect=400)["errors"]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "UTC"])
+@pytest.mark.parametrize("bound", ["created_after", "created_before"])
+def test_the_edge_of_the_range_is_no_error_in_any_time_zone(api: Api, settings: Any, zone: str, bound: str) -> None:
+    """SQL compares UTC, and has no time for the last hours of 9999 in New York."""
+    settings.TIME_ZONE = zone
+    api.client.raise_request_exception = False
+    for moment in ("0001-01-01T00:00:00", "9999-12-31T23:30:00", "9999-12-31", "2026-03-08T02:30:00"):
+        for offset in ("", "Z", "-05:00", "%2B09:00"):
+            answer = api.client.get(f"{RUNS}?{bound}={moment}{offset}", headers=api.headers)
+            if answer.status_code != 200:
+                assert bound in check(answer, 400)["errors"], (moment, offset)
+    assert api.get(f"{RUNS}?{bound}=0001-01-01T00:00:00Z")["results"] == []
 
 
 def test_a_time_zone_with_a_blank_instead_of_plus_is_accepted(api: Api) -> None:

@@ -257,6 +257,28 @@ def test_an_invalid_announcement_names_the_field(fields: dict[str, str], words: 
     assert AuditRecord.objects.get().outcome == "invalid_request"
 
 
+EDGES = (("0001-01-01", "00:00"), ("9999-12-31", "23:59"), ("1969-12-30", "00:00"), ("3000-01-02", "00:00"))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+def test_a_maintenance_at_the_edge_of_the_range_is_rejected(zone: str, settings: Any) -> None:
+    """Such a time does not exist in every time zone, so no page could show it."""
+    settings.TIME_ZONE = zone
+    local_profile()
+    boss = admin(*ALL, "view_maintenance")
+    for day, time in EDGES:
+        for name in ("starts", "ends"):
+            sent = {"action": "announce", "text": "x", name: f"{day}T{time}"}
+            answer = boss.post("/machines/localhost", sent)
+            assert answer.status_code == 400
+            assert "in the years 1970 to 2999" in answer.content.decode(), (day, name)
+            form = {"machine": "localhost", "text": "x", "starts_0": "2026-12-31", "starts_1": "23:59"}
+            sent = {**form, "ends_0": "", "ends_1": "", f"{name}_0": day, f"{name}_1": time}
+            answer = boss.post("/admin/runners/maintenance/add/", sent)
+            assert "in the years 1970 to 2999" in answer.content.decode(), (day, name)
+    assert not Maintenance.objects.exists()
+
+
 def test_people_without_the_permission_change_nothing(browser: Client) -> None:
     local_profile()
     Machine.objects.create(name="localhost")

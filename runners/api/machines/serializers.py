@@ -11,7 +11,7 @@ from runners.models import Maintenance
 from runners.models.machine import MAX_TEXT
 from runners.services import machine_list
 from runners.services.maintenance import fields_of
-from runners.web.fields import StrictTextField
+from runners.web.fields import StrictTextField, UtcTimeField
 from runners.web.requests import StrictSerializer
 
 STATES = (
@@ -22,7 +22,7 @@ STATES = (
 )
 
 
-class MomentField(serializers.DateTimeField):
+class MomentField(UtcTimeField):
     """A time in ISO 8601 with its offset. Without one, the time could mean another zone than the sender's."""
 
     default_error_messages = {

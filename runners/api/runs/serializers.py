@@ -12,13 +12,13 @@ from profiles.rules import RUNNERS, loader_choices, runner_choices
 from runners.api.pagination import LARGEST_PAGE_SIZE, PAGE_SIZE, number_of
 from runners.models import RunnerRun, RunReason, RunStatus
 from runners.services.representations import run_fields
-from runners.web.fields import ExpidField, StrictTextField
+from runners.web.fields import ExpidField, StrictTextField, UtcTimeField
 from runners.web.requests import RESTART_CAUSES, StrictSerializer
 
 ORDERINGS = {"-created": "newest first", "created": "oldest first"}
 
 
-class MomentField(serializers.DateTimeField):
+class MomentField(UtcTimeField):
     """An ISO 8601 time. The + of its offset arrives as a blank if the client did not write it as %2B in the query."""
 
     def to_internal_value(self, value: Any) -> Any:
