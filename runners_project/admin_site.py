@@ -15,7 +15,7 @@ from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin, SimpleListFilter
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.admin.widgets import AdminSplitDateTime
-from django.db.models import Model
+from django.db.models import DateTimeField, Model
 from django.db.models.base import ModelBase
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -51,6 +51,18 @@ class OnlyOfferedFilters:
             messages.error(request, words)
             return queryset.none(), False
         return super().get_search_results(request, queryset, search_term)  # type: ignore[misc]
+
+
+class SafeForms:
+    """A base of every admin class of the site: no value of an address or a form is an error of the service."""
+
+    model: type[Model]
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Return the values of the address for an empty form, without times: Django takes them as texts, and fails."""
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)  # type: ignore[misc]
+        times = {field.name for field in self.model._meta.get_fields() if isinstance(field, DateTimeField)}
+        return {name: value for name, value in initial.items() if name not in times}
 
 
 class LabelledTimes:
@@ -140,6 +152,6 @@ class Site(AdminSite):
     ) -> None:
         base = admin_class or ModelAdmin
         members = {"__module__": base.__module__, "__doc__": base.__doc__}
-        narrow = type(base.__name__, (OnlyOfferedFilters, LabelledTimes, base), members)
+        narrow = type(base.__name__, (OnlyOfferedFilters, SafeForms, LabelledTimes, base), members)
         models = [model_or_iterable] if isinstance(model_or_iterable, ModelBase) else model_or_iterable
         super().register(models, narrow, **options)

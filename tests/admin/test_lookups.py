@@ -125,3 +125,13 @@ def test_a_number_of_an_address_that_no_row_has_finds_none(admin_client: Client,
     for text in LARGE:
         assert admin_client.get(f"/admin/{path}{quote(text)}").status_code == 200, text
     assert admin_client.post("/admin/runners/trustedhostkey/scan/", {"profile": "9" * 5000}).status_code == 200
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_no_value_of_an_address_is_an_error_of_an_empty_form(admin_client: Client, model: type) -> None:
+    admin_client.raise_request_exception = False
+    path = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_add")  # type: ignore[attr-defined]
+    for field in model._meta.get_fields():  # type: ignore[attr-defined]
+        for text in ("9999-12-31", "2026-01-01 10:00", "x,y", "[1]", ""):
+            answer = admin_client.get(path, {field.name: text})
+            assert answer.status_code in (200, 302, 403), (field.name, text)
