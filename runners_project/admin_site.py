@@ -7,16 +7,21 @@ registered class, including Django's own classes and those of later models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin, SimpleListFilter
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.contrib.admin.widgets import AdminSplitDateTime
+from django.contrib.admin.widgets import AdminSplitDateTime, AutocompleteSelect
+from django.core.exceptions import BadRequest, ValidationError
 from django.db.models import DateTimeField, Model
 from django.db.models.base import ModelBase
+from django.forms import ModelMultipleChoiceField
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
@@ -33,6 +38,32 @@ class OnlyOfferedOrders(ChangeList):
 
     def get_ordering_field(self, field_name: Any) -> Any:
         return super().get_ordering_field(field_name) if field_name in (self.sortable_by or ()) else None
+
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with _incorrect_if_too_large():
+            return super().get_queryset(request, *args, **kwargs)
+
+    def get_results(self, request: HttpRequest) -> None:
+        with _incorrect_if_too_large():
+            super().get_results(request)
+
+
+@contextmanager
+def _incorrect_if_too_large() -> Iterator[None]:
+    """Report a number that SQLite cannot hold, or a time that UTC does not have, as Django reports other values."""
+    try:
+        yield
+    except OverflowError as error:
+        raise IncorrectLookupParameters(error) from error
+
+
+def can_exist(field: Any, value: Any) -> bool:
+    """Return True if a row may have this value in a column. SQLite holds no number from 2^63 on."""
+    try:
+        found = field.to_python(value)
+    except ValidationError:
+        return False
+    return not isinstance(found, int) or abs(found) < 2**63
 
 
 class OnlyOfferedFilters:
@@ -53,10 +84,46 @@ class OnlyOfferedFilters:
         return super().get_search_results(request, queryset, search_term)  # type: ignore[misc]
 
 
+class RelatedRowsField(ModelMultipleChoiceField):
+    """Django's field, which SQLite lets fail if a number is too large for a column."""
+
+    def clean(self, value: Any) -> Any:
+        try:
+            return super().clean(value)
+        except OverflowError:
+            rows: Any = self.queryset
+            large = next(each for each in value if not can_exist(rows.model._meta.pk, each))
+            words = self.error_messages["invalid_choice"]
+            raise ValidationError(words, code="invalid_choice", params={"value": large}) from None
+
+
+class RelatedRowSelect(AutocompleteSelect):
+    """Django's widget, which looks up every value that was sent, also one that its field has rejected."""
+
+    def optgroups(self, name: str, value: Sequence[str], attrs: dict[str, Any] | None = None) -> Any:
+        known = [each for each in value if not each or can_exist(self.field.target_field, each)]
+        return super().optgroups(name, known, attrs)
+
+
 class SafeForms:
     """A base of every admin class of the site: no value of an address or a form is an error of the service."""
 
     model: type[Model]
+    opts: Any
+
+    def response_action(self, request: HttpRequest, queryset: Any) -> HttpResponseBase | None:
+        if not all(can_exist(self.opts.pk, text) for text in request.POST.getlist(ACTION_CHECKBOX_NAME)):
+            raise BadRequest("No row has such a number.")
+        found: HttpResponseBase | None = super().response_action(request, queryset)  # type: ignore[misc]
+        return found
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):  # type: ignore[attr-defined]
+            kwargs.setdefault("widget", RelatedRowSelect(db_field, self.admin_site))  # type: ignore[attr-defined]
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().formfield_for_manytomany(db_field, request, **{"form_class": RelatedRowsField, **kwargs})  # type: ignore[misc]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """Return the values of the address for an empty form, without times: Django takes them as texts, and fails."""

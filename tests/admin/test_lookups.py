@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.db.models import Field
+from django.http import HttpRequest
 from django.test import Client
 from django.urls import reverse
 
 from runners.models import ApiToken
 from runners.models.webhook import Webhook, new_secret
-from runners_project.admin_site import OnlyOfferedFilters
+from runners_project.admin_site import OnlyOfferedFilters, offered_lookups
 
 pytestmark = pytest.mark.django_db
 MODELS = {f"{model._meta.label}": model for model in admin.site._registry}
@@ -33,6 +35,13 @@ def viewer() -> Client:
 def ask(client: Client, model: type, **lookups: str) -> int:
     name = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"  # type: ignore[attr-defined]
     return client.get(f"{reverse(name)}?{urlencode(lookups)}").status_code
+
+
+def request_of(client: Client) -> HttpRequest:
+    """Return a request of the person who is signed in."""
+    answer: Any = client.get("/admin/")
+    request: HttpRequest = answer.wsgi_request
+    return request
 
 
 @pytest.mark.parametrize(
@@ -127,11 +136,60 @@ def test_a_number_of_an_address_that_no_row_has_finds_none(admin_client: Client,
     assert admin_client.post("/admin/runners/trustedhostkey/scan/", {"profile": "9" * 5000}).status_code == 200
 
 
+@pytest.mark.filterwarnings("ignore:DateTimeField .* received a naive datetime:RuntimeWarning")
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_no_number_or_time_of_an_address_is_an_error_of_a_list(
+    admin_client: Client, settings: Any, model: type
+) -> None:
+    """SQLite holds no number from 2^63 on, and UTC has no time for the last hours of 9999 in New York."""
+    settings.TIME_ZONE = "America/New_York"
+    admin_client.raise_request_exception = False
+    lookups = offered_lookups(admin.site._registry[model], request_of(admin_client))
+    for lookup in sorted({*lookups, "p", "o", "q", "e"}):
+        for text in ("9" * 25, "9" * 5000, f"1,{'9' * 25}", "9999-12-31T23:00", "9999-12-31", "0001-01-01", "²"):
+            assert ask(admin_client, model, **{lookup: text}) in (200, 302, 400), (lookup, text[:30])
+
+
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_no_value_of_an_address_is_an_error_of_an_empty_form(admin_client: Client, model: type) -> None:
     admin_client.raise_request_exception = False
     path = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_add")  # type: ignore[attr-defined]
     for field in model._meta.get_fields():  # type: ignore[attr-defined]
-        for text in ("9999-12-31", "2026-01-01 10:00", "x,y", "[1]", ""):
+        for text in ("9" * 25, "9999-12-31", "2026-01-01 10:00", "x,y", "[1]", ""):
             answer = admin_client.get(path, {field.name: text})
             assert answer.status_code in (200, 302, 403), (field.name, text)
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "form"),
+    [
+        ("profiles_runnerprofile", "run_groups", {"name": "P"}),
+        ("auth_group", "permissions", {"name": "G"}),
+        ("auth_user", "groups", {"username": "root"}),
+    ],
+)
+def test_a_form_rejects_a_number_that_no_row_has(
+    admin_client: Client, admin_user: User, model: str, field: str, form: dict[str, str]
+) -> None:
+    pages = {"auth_user": reverse("admin:auth_user_change", args=[admin_user.pk])}
+    answer = admin_client.post(pages.get(model) or reverse(f"admin:{model}_add"), {**form, field: ["9" * 25]})
+    assert answer.status_code == 200
+    assert f"Select a valid choice. {'9' * 25} is not one of the available choices" in answer.content.decode()
+
+
+def test_a_form_shows_a_rejected_number_again(admin_client: Client) -> None:
+    for text in ("9" * 25, "9" * 5000, "x"):
+        answer = admin_client.post(reverse("admin:profiles_usersettings_add"), {"user": text})
+        assert answer.status_code == 200
+        assert "Select a valid choice" in answer.content.decode()
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_an_action_on_a_row_that_cannot_exist_is_no_error(admin_client: Client, model: type) -> None:
+    admin_client.raise_request_exception = False
+    model_admin = admin.site._registry[model]
+    path = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")  # type: ignore[attr-defined]
+    for action in model_admin.get_actions(request_of(admin_client)):
+        for text in ("9" * 25, "x", "-1"):
+            answer = admin_client.post(path, {"action": action, "_selected_action": [text]})
+            assert answer.status_code in (200, 302, 400), (action, text)
