@@ -154,8 +154,8 @@ def _api_user(user_id: object) -> AbstractBaseUser:
     service, or a shared secret, must not override the groups of a profile.
     """
     model = get_user_model()
-    # PostgreSQL rejects a query with a NUL in a text.
-    is_text = isinstance(user_id, str) and "\0" not in user_id
+    # No database can look up a name with an unpaired surrogate, and PostgreSQL none with a NUL: both are not printable.
+    is_text = isinstance(user_id, str) and user_id.isprintable()
     user = model.objects.filter(username=user_id).first() if is_text else None
     if user is None:
         try:

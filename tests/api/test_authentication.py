@@ -205,6 +205,7 @@ def expired() -> str:
         pytest.param(lambda: jwt_of({"user_id": 5}), id="number"),
         pytest.param(lambda: jwt_of({"user_id": ["eva"]}), id="list"),
         pytest.param(lambda: jwt_of({"user_id": "eva\0"}), id="NUL"),
+        pytest.param(lambda: jwt_of({"user_id": "eva\ud800"}), id="surrogate"),
         pytest.param(lambda: jwt_of({"user_id": "e" * 500}), id="long"),
         pytest.param(lambda: jwt_of({"user_id": "eva; drop"}), id="blanks"),
         pytest.param(lambda: jwt.encode({"user_id": "eva"}, SECRET), id="no expiry"),
