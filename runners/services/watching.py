@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Count, Q
 
 from runners.models import DetachedCommand, Operation, RunnerRun
-from runners.services import lifecycle, probing
+from runners.services import lifecycle, machine_list, probing
 
 Row = DetachedCommand
 KINDS: dict[str, type[DetachedCommand]] = {"runs": RunnerRun, "operations": Operation}
@@ -40,6 +40,18 @@ def machines() -> list[Machine]:
         for name, node, _, well in counted:
             found.setdefault((name, node), []).append(well)
     return [Machine(name, node, not any(well)) for (name, node), well in found.items()]
+
+
+def host_of(machine: str, node: str) -> str:
+    """Return the host of a machine with active rows, as `models.Machine` names it; empty if it is not known.
+
+    Raises DatabaseError, InterfaceError.
+    """
+    for model in KINDS.values():
+        rows = model.objects.active().filter(machine=machine, node=node).order_by().only("config", "started_by")
+        for row in rows[:1]:
+            return machine_list.machine_of(row)
+    return ""
 
 
 def _name_machines(model: type[DetachedCommand]) -> None:

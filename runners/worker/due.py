@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -21,6 +22,7 @@ from runners.models import DetachedCommand, Heartbeat
 from runners.services import audit, idempotency, interrupted, nodes, restarting, retention, watching
 from runners.services import mail as outbox_of_mail
 from runners.webhooks import delivery, mail
+from runners.worker import places
 from runners_project import clock, metrics
 
 logger = logging.getLogger(__name__)
@@ -172,6 +174,19 @@ FUNCTIONS: dict[str, Callable[..., bool | None]] = {
     "retention": _retention,
     "node": _node,
 }
+
+
+@contextmanager
+def place(work: Work) -> Iterator[bool]:
+    """Begin a piece of work. Yield False if it must be done in the queue SILENT instead, so it may not be done now.
+
+    Raises DatabaseError, InterfaceError.
+    """
+    if work.name != "look" or work.queue != SHARED:
+        yield True
+        return
+    with places.place(*work.arguments) as has_place:
+        yield has_place
 
 
 def perform(work: Work, voice: Voice) -> bool | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -65,7 +65,11 @@ def _execute(work: Work, silences: int) -> None:
     voice = SETTINGS.voice
     start = clock.now()
     try:
-        result = due.perform(work, voice)
+        with due.place(work) as has_place:
+            if not has_place:
+                defer(replace(work, queue=due.SILENT), silences=silences)
+                return
+            result = due.perform(work, voice)
         if work.name not in REPEATED or (work.name == "look" and result is None):
             return
         silences = silences + 1 if result else 0

@@ -1,11 +1,13 @@
 """What machines that are down, silent or slow cost the watch over all others.
 
 Promise: a machine that is down costs one statement for all of its rows and one log line for each change. Silent
-machines do not delay the ends of runs on other machines. The ends on a slow machine are read concurrently.
+machines do not delay the ends of runs on other machines, however many accounts they have. The ends on a slow machine
+are read concurrently.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -139,6 +141,24 @@ def test_silent_machines_do_not_delay_the_ends_on_others(
     assert with_silent[len(with_silent) // 2] < LIMIT / 2 * PATIENCE
     assert with_silent[-1] < max(2 * without[-1], LIMIT * PATIENCE)
     kill_all([run.pid for run in waiting])
+
+
+def test_a_silent_host_with_many_accounts_does_not_delay_the_others(
+    sshd: SSHServer, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.RUNNERS_CONNECT_TIMEOUT = settings.RUNNERS_PROBE_TIMEOUT = LIMIT
+    monkeypatch.setattr(embedded, "AT_ONCE", 8)
+    healthy = start(sshd.config(), ["sleep", "600"])
+    kill_all([healthy.pid])
+    with socket.create_server(("127.0.0.2", 0), backlog=500) as silent:  # the kernel accepts, and nobody answers
+        for number in range(60):  # with these names, they are found before the other account
+            target = SSHTarget("127.0.0.2", silent.getsockname()[1], f"a{number}")
+            assert healthy.identity
+            confirmed_run(replace(sshd.config(), target=target), healthy.identity).save()
+        begin = time.monotonic()
+        with looking():
+            wait_for(lambda: not RunnerRun.objects.get(pk=healthy.pk).is_active, 60, what="the end in its row")
+            assert time.monotonic() - begin < LIMIT * PATIENCE  # in one queue, it is 7 x LIMIT
 
 
 @pytest.mark.parametrize("count", [3, 60])

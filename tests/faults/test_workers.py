@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -32,6 +33,16 @@ from runners.models import RunnerRun, new_run_key
 run = RunnerRun.objects.get()
 for number in range({copies}):
     run.pk, run.key, run.expid = None, new_run_key(), f"x{{number:03}}"
+    run.save(force_insert=True)
+"""
+
+SILENT = """
+from runners.models import RunnerRun, new_run_key
+run = RunnerRun.objects.get()
+for number in range({accounts}):
+    run.pk, run.key, run.expid = None, new_run_key(), f"x{{number:03}}"
+    run.config["SSH"] |= {{"HOST": "127.0.0.2", "PORT": {port}, "USER": f"a{{number}}"}}
+    run.name_machine()
     run.save(force_insert=True)
 """
 
@@ -134,6 +145,23 @@ def test_a_worker_opens_no_connection_for_each_look_and_each_end(
     query = f"SELECT count(*) = {copies + 1} FROM runners_runnerrun WHERE status = 'TERMINATED'"
     wait_for(lambda: postgres.sql(query, database) == "t", 60, interval=2, what="all ends")  # each query opens one, too
     assert opened() - before < copies
+
+
+def test_a_silent_host_with_many_accounts_does_not_delay_the_others(
+    app: AppServer, sshd: SSHServer, postgres: Postgres, database: str, work: Callable[..., Worker]
+) -> None:
+    accounts = 200
+    pid = start_run(app, sshd)
+    with socket.create_server(("127.0.0.2", 0), backlog=1000) as silent:  # the kernel accepts, and nobody answers
+        app.manage("shell", "-c", SILENT.format(accounts=accounts, port=silent.getsockname()[1]))
+        work("one", 1)
+        query = f"SELECT count(*) >= {accounts} FROM procrastinate_jobs WHERE task_name = 'look'"
+        wait_for(lambda: postgres.sql(query, database) == "t", 30, interval=0.2, what="a task for each account")
+        kill_all([pid])
+        begin = time.monotonic()
+        ended = "SELECT count(*) FROM runners_runnerrun WHERE status = 'TERMINATED'"
+        wait_for(lambda: postgres.sql(ended, database) == "1", 120, interval=0.2, what="the end on the other host")
+        assert time.monotonic() - begin < 8  # in one queue, it is RUNNERS_CONNECT_TIMEOUT (10 s) or a multiple
 
 
 def test_lost_and_doubled_tasks_do_no_harm(
