@@ -245,7 +245,7 @@ AS_API_JWT_SECRET = envsecret(
 AS_API_JWT_SECRET_FALLBACKS = envfallbacks("AS_API_JWT_SECRET_FALLBACKS")
 AS_API_SECRET_TOKEN = envsecret("AS_API_SECRET_TOKEN")
 AS_API_SECRET_TOKEN_FALLBACKS = envfallbacks("AS_API_SECRET_TOKEN_FALLBACKS")
-TOKEN_DAYS = envint("TOKEN_DAYS", 90)
+TOKEN_DAYS = envint("TOKEN_DAYS", 90, least=0, most=36_500)
 
 
 # --- Caches ----------------------------------------------------------------------------------------------------------
@@ -360,6 +360,7 @@ USE_TZ = True
 
 # --- Logging: to standard error, one line each; never a body or a header ---------------------------------------------
 
+LOG_LEVEL = envchoice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -379,9 +380,9 @@ LOGGING: dict[str, Any] = {
             "filters": ["request_id"],
         }
     },
-    "root": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper()},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
-        "django": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper(), "propagate": False},
+        "django": {"handlers": ["console"], "level": LOG_LEVEL, "propagate": False},
         "paramiko": {"level": "WARNING"},
         "procrastinate": {"level": "WARNING"},  # it logs each task three times
         # It logs a traceback for each machine that does not answer; the service reports the same in one sentence.

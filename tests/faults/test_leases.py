@@ -147,7 +147,7 @@ def watch(tmp_path: Path) -> Iterator[Callable[[AppServer], subprocess.Popen[byt
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(app: AppServer) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"]
+        argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.5"]
         started.append(start_server(argv, log=tmp_path / "watch.log", env=app.environment, cwd=ROOT))
         wait_for(lambda: "Watching" in (tmp_path / "watch.log").read_text(), 60, what="the watch")
         return started[-1]

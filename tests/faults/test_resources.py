@@ -173,7 +173,7 @@ def test_unreadable_rows_do_not_hide_the_others(
     accepted = app.post(faults.COMMAND + "create-job-list", another, Prefer="respond-async")
     assert accepted.status == 202, accepted.body
     log = tmp_path / "watch.log"
-    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval", "0.2"]
+    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval", "0.5"]
     watch = start_server(argv, log=log, env=app.environment, cwd=ROOT)
     try:
         wait_for(

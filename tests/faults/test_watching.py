@@ -147,7 +147,7 @@ def watcher() -> Iterator[Callable[[AppServer], subprocess.Popen[bytes]]]:
     running: list[subprocess.Popen[bytes]] = []
 
     def watch(app: AppServer) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"]
+        argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.5"]
         running.append(start_server(argv, log=app.folder / "watch.log", env=app.environment, cwd=ROOT))
         return running[-1]
 

@@ -272,7 +272,7 @@ def test_a_worker_whose_connection_breaks_while_it_waits_opens_a_new_one(postgre
     url = postgres.create(name)
     env = {**os.environ, "DATABASE_URL": url, "SECRET_KEY": secrets.token_urlsafe(50)}
     log = postgres.folder / f"{name}.log"
-    watch = start([sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"], log=log, env=env, cwd=ROOT)
+    watch = start([sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.5"], log=log, env=env, cwd=ROOT)
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     try:
         wait_for(lambda: "The worker waits." in log.read_text(), 30, what="the worker waits")

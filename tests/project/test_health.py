@@ -171,7 +171,7 @@ def test_pages_show_that_no_worker_is_running(admin_client: Client, client: Clie
 
 def test_the_worker_waits_for_pending_migrations(app: AppServer) -> None:
     app.manage("migrate", "runners", "0038", "--verbosity=0")
-    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"]
+    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.5"]
     log = app.folder / "watch.log"
     watch = start(argv, log=log, env=app.environment, cwd=ROOT)
     try:
@@ -189,7 +189,7 @@ def test_the_worker_waits_for_a_database_that_is_down_when_it_starts(app: AppSer
     app.stop()
     aside = app.database.rename(app.database.with_suffix(".aside"))
     app.database.mkdir()  # SQLite cannot open it
-    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"]
+    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.5"]
     log = app.folder / "watch.log"
     watch = start(argv, log=log, env=app.environment, cwd=ROOT)
     try:
@@ -207,7 +207,7 @@ def test_watch_runs_records_that_it_lives_and_that_it_ends(app: AppServer) -> No
     def answer() -> dict[str, Any]:
         return dict(app.get("/readyz").body)
 
-    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.3"]
+    argv = [sys.executable, str(ROOT / "manage.py"), "watch_runs", "--interval=0.5"]
     watch = start(argv, log=app.folder / "watch.log", env=app.environment, cwd=ROOT)
     try:
         wait_for(lambda: not answer()["warnings"], 30, what="the heartbeat of the watch")

@@ -329,7 +329,7 @@ def test_a_bug_in_one_delivery_does_not_end_the_others(
 
 def test_a_process_delivers_until_it_is_told_to_end(receiver: Receiver, tmp_path: Path, _migrated: Path) -> None:
     app = AppServer(tmp_path / "app", env={"RUNNERS_WEBHOOK_PRIVATE_TARGETS": "127.0.0.1"}, template_db=_migrated)
-    argv = [sys.executable, "manage.py", "watch_runs", "--interval", "0.1"]
+    argv = [sys.executable, "manage.py", "watch_runs", "--interval", "0.5"]
     process = start(argv, log=app.log, env=app.environment, cwd=ROOT)
     try:
         app.manage("shell", "-c", f"{_ENDED_RUN}\nend({receiver.url!r})")

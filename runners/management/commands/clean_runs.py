@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from runners.management import bounds
 from runners.services import acting, idempotency, retention
 from runners.services.audit import audited, begin
 from runners_project import clock
@@ -29,8 +30,7 @@ class Command(BaseCommand):
         parser.add_argument("--audit", action="store_true", help="Also delete audit records of this age.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["days"] < 0:
-            raise CommandError("--days cannot be negative.")
+        bounds.require("--days", options["days"], 0, bounds.MOST_DAYS)
         with audited(endpoint="clean-runs", actor=acting.now().name) as record:
             record.detail = " ".join(f"{name}={options[name]}" for name in ("days", "dry_run", "rows", "audit"))
             begin(record)

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
+from runners.management import bounds
 from runners.models import ApiToken, TokenScope
 
 
@@ -34,8 +35,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["days"] < 0:
-            raise CommandError("--days: give 0 or more.")
+        bounds.require("--days", options["days"], 0, bounds.MOST_DAYS)
         model = get_user_model()
         user = model.objects.filter(username=options["user"]).first()
         if user is None and options["create_user"]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from runners.management import bounds
 from runners.models import AuditRecord
 from runners.services import acting, found_runs
 from runners.services.audit import audited, begin
@@ -36,8 +37,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not 0 <= options["skip_numbers"] <= 1_000_000:
-            raise CommandError("--skip-numbers: give 0 to 1000000.")
+        bounds.require("--skip-numbers", options["skip_numbers"], 0, 1_000_000)
         if not options["adopt"] and not options["skip_numbers"]:
             if problem := self._find(options, []):
                 raise CommandError(problem)

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from runners.management import bounds
 from runners.services import sizing
 from runners.services.machines.bulkheads import DEFAULT_THREADS
 
@@ -31,8 +32,7 @@ class Command(BaseCommand):
         workers = options["nodes"] if options["workers"] is None else options["workers"]
         size = sizing.Size(options["nodes"], options["processes"], options["threads"], workers)
         for name in ("nodes", "processes", "threads", "workers"):
-            if not 1 <= getattr(size, name) <= MOST:
-                raise CommandError(f"--{name}: give 1 to {MOST}.")
+            bounds.require(f"--{name}", getattr(size, name), 1, MOST)
         self.stdout.write(size.formula)
         room = sizing.room()
         if room is None:

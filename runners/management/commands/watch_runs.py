@@ -13,6 +13,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, connection
 
+from runners.management import bounds
 from runners.models import DetachedCommand, Operation, RunnerRun
 from runners.services import health, lifecycle, nodes
 from runners.worker import due, embedded
@@ -20,6 +21,7 @@ from runners.worker.due import Work
 from runners.worker.embedded import EmbeddedWorker
 from runners_project import memory
 
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.5, 3600  # seconds
 MIGRATIONS_PAUSE = 2.0  # seconds between two looks for pending migrations
 
 
@@ -34,7 +36,7 @@ class Command(BaseCommand):
     _printing = threading.Lock()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--interval", type=float, help="Seconds between two rounds; without it, one round.")
+        parser.add_argument("--interval", type=float, help="Seconds between two rounds (0.5 to 3600); without it, one round.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         interval = options["interval"]
@@ -45,6 +47,7 @@ class Command(BaseCommand):
             if self.has_failed:
                 raise CommandError("The round is not complete, see above.")
             return
+        bounds.require("--interval", interval, SHORTEST_INTERVAL, LONGEST_INTERVAL)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
