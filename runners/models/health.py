@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from django.db import models
 
 from runners_project import clock
 
 
+LATE_AFTER = 3  # intervals without a heartbeat
+SLACK = timedelta(seconds=30)
+
+
 class Heartbeat(models.Model):
-    """One background process. It updates `seen` regularly; a stale row means that the process is dead."""
+    """One background process. It updates `seen` regularly; a late row means that the process is dead."""
 
     kind = models.CharField(max_length=32, help_text="The management command.")
     owner = models.CharField(max_length=200, unique=True, help_text="The process (services.own_process).")
@@ -22,3 +28,12 @@ class Heartbeat(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind}, last seen {self.seen:%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def lifetime(self) -> timedelta:
+        """How long after the heartbeat its process counts as alive: it may miss several rounds."""
+        return LATE_AFTER * timedelta(seconds=self.interval) + SLACK
+
+    def is_late(self, now: datetime) -> bool:
+        """Return True if the process counts as dead."""
+        return now - self.seen > self.lifetime

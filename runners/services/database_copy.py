@@ -36,8 +36,6 @@ TARGET_ONLY = "procrastinate"  # this application exists with PostgreSQL only
 MADE_BY_MIGRATE = (Permission, ContentType)  # each new database has rows of them; they are replaced
 NOT_ROWS_OF_MODELS = ("django_migrations",)
 ROWS_AT_ONCE = 2000  # rows in memory
-LATE_AFTER = 3  # intervals without a heartbeat of a worker
-SLACK = timedelta(seconds=30)
 REMEDY_EMPTY = (
     "Create a new database, run `migrate` with it, and start no service before the copy. Nothing was changed."
 )
@@ -223,7 +221,7 @@ def _require_no_worker(old: sqlite3.Connection) -> None:
     beats = old.execute(f"SELECT seen, interval FROM {table} WHERE kind = 'watch_runs'").fetchall()  # noqa: S608
     for text, interval in beats:
         age = datetime.now(UTC) - datetime.fromisoformat(text).replace(tzinfo=UTC)  # noqa: TID251 -- rows of SQLite have this clock
-        limit = LATE_AFTER * timedelta(seconds=interval) + SLACK
+        limit = Heartbeat(interval=interval).lifetime
         if timedelta(0) <= age < limit:
             raise NotCopied(
                 f"A worker used the source {age.total_seconds():.0f} s ago: stop it (systemctl stop "

@@ -119,7 +119,7 @@ def forget_node(*, name: str, reason: str, audit: AuditRecord) -> Ended:
         raise MachineNotFound(f"No LOCAL run or worker is of the node {name}. Known are: {', '.join(known[:20])}.")
     now = clock.now()
     for beat in beats:
-        if not health.is_late(beat, now):
+        if not beat.is_late(now):
             age = (now - beat.seen).total_seconds()
             raise MachineInUse(
                 f"A worker of the node {name} was seen {age:.0f} s ago, so it is not gone. Stop the worker. If it "

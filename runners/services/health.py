@@ -27,8 +27,6 @@ from runners_project import clock
 WATCH = WORKER
 SHARED_FOR = 1.0  # seconds for which a process caches a report
 MIGRATED_FOR = 60.0  # seconds for which the result "no migration is pending" is cached
-LATE_AFTER = 3  # intervals without a heartbeat of a watch
-SLACK = timedelta(seconds=30)
 BACKLOG_AFTER = timedelta(minutes=1)  # how long a webhook message may be due
 CLOCK_SLACK = 30.0  # seconds by which the clock of this node may differ from the database's
 KEPT = timedelta(days=1)  # how long heartbeats of processes that are gone are kept
@@ -157,7 +155,8 @@ def why_not_migrated() -> str:
 def _warnings() -> Report:
     now = clock.now()
     warnings = _missing_nodes(now)
-    newest = Heartbeat.objects.filter(kind=WATCH).order_by("-seen").first()
+    beats = list(Heartbeat.objects.filter(kind=WATCH).order_by("-seen"))
+    newest = beats[0] if beats else None
     age = None if newest is None else max(0.0, (now - newest.seen).total_seconds())
     if newest is None:
         warnings.append(
@@ -167,7 +166,7 @@ def _warnings() -> Report:
                 "worker with: autosubmit-runners-server worker (in a checkout: manage.py watch_runs --interval 10).",
             )
         )
-    elif is_late(newest, now):
+    elif all(beat.is_late(now) for beat in beats):
         warnings.append(Finding("no_watch", f"The worker was last seen {age:.0f} s ago. Has it stopped?"))
     backlog = outbox.due(now - BACKLOG_AFTER).count()
     if backlog:
@@ -207,7 +206,7 @@ def _missing_nodes(now: datetime) -> list[Finding]:
         return []
     found = RunnerRun.objects.active().exclude(node="").order_by().values("node").annotate(number=Count("id"))
     counts = {row["node"]: row["number"] for row in found}
-    alive = {beat.node for beat in Heartbeat.objects.filter(kind=WATCH, node__in=counts) if not is_late(beat, now)}
+    alive = {beat.node for beat in Heartbeat.objects.filter(kind=WATCH, node__in=counts) if not beat.is_late(now)}
     return [
         Finding(
             "node_missing",
@@ -216,11 +215,6 @@ def _missing_nodes(now: datetime) -> list[Finding]:
         for node, number in sorted(counts.items())
         if node not in alive
     ]
-
-
-def is_late(beat: Heartbeat, now: datetime) -> bool:
-    """Return True if the process of the heartbeat has missed several of its rounds."""
-    return now - beat.seen > LATE_AFTER * timedelta(seconds=beat.interval) + SLACK
 
 
 def task_counts() -> dict[str, int]:

@@ -43,7 +43,6 @@ WORKER = "watch_runs"  # the kind of the heartbeats of workers
 SALT = "runners.services.nodes"
 TO_BEGIN = 5.0  # seconds that a worker has to begin a command; a worker looks for commands each second
 EXPIRES = timedelta(seconds=TO_BEGIN + 2)  # later than the sender withdraws it
-SILENT_AFTER = timedelta(seconds=60)  # without a heartbeat
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.25  # seconds between two reads of the answer
 KEPT = timedelta(hours=1)
 inserted = Signal()  # after the insert of a command; `number`, `node`
@@ -98,9 +97,9 @@ class NodeRunner(LocalRunner):
                 NodeCommand.objects.filter(pk=command.pk).delete()
 
     def _require_worker(self) -> None:
-        newest = Heartbeat.objects.filter(kind=WORKER, node=self.node).order_by("-seen").first()
-        if newest is None or clock.now() - newest.seen > SILENT_AFTER:
-            seen = f"was last seen at {newest.seen:%Y-%m-%d %H:%M:%S} UTC" if newest else "is not running"
+        beats, now = list(Heartbeat.objects.filter(kind=WORKER, node=self.node).order_by("-seen")), clock.now()
+        if all(beat.is_late(now) for beat in beats):
+            seen = f"was last seen at {beats[0].seen:%Y-%m-%d %H:%M:%S} UTC" if beats else "is not running"
             raise RunnerUnreachable(
                 f"This run is on node {self.node} of this service, whose worker {seen}. Nothing was executed there. "
                 f"Start the worker of that node."

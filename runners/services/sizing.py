@@ -9,7 +9,6 @@ import os
 import shlex
 import sys
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.db import connection
@@ -22,7 +21,6 @@ from runners_project import clock
 BACKGROUND = 10  # connections of a server process for probes that go on without their request; with 10 slow machines
 OF_WORKER = 50  # tasks, sweeps, and threads that store ends (runners/worker/distributed.py, probing.py)
 COMMANDS = 3  # connections for commands of an admin, backups and monitoring
-ALIVE = timedelta(minutes=1)  # since the last heartbeat of a worker that counts
 DEFAULT_PROCESSES = 2  # of the documented command line
 
 
@@ -60,7 +58,8 @@ def size_of_this_service() -> Size:
 
     The other nodes are taken to be like this one. Raises DatabaseError, InterfaceError.
     """
-    beats = list(Heartbeat.objects.filter(kind=WORKER, seen__gte=clock.now() - ALIVE).values_list("node", flat=True))
+    now = clock.now()
+    beats = [beat.node for beat in Heartbeat.objects.filter(kind=WORKER) if not beat.is_late(now)]
     threads = bulkheads.BULKHEADS.threads or bulkheads.DEFAULT_THREADS
     return Size(max(1, len(set(beats))), processes_of(sys.argv), threads, max(1, len(beats)))
 

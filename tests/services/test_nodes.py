@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from runners.exceptions import OutcomeUnknown
+from runners.exceptions import OutcomeUnknown, RunnerUnreachable
 from runners.models import Heartbeat, NodeCommand
-from runners.services import nodes
+from runners.services import nodes, sizing
 from runners_project import clock
 from tests.support.environments import StubAccount
 
@@ -145,3 +145,20 @@ def test_an_answer_of_another_command_is_refused(account: StubAccount, settings:
             assert runner.execute("echo new", timeout=10).stdout == b"new\n"
     finally:
         worker.join()
+
+
+@pytest.mark.parametrize(("interval", "seconds", "is_alive"), [(300, 140, True), (300, 931, False), (1, 34, False)])
+def test_a_worker_is_alive_by_its_own_interval(
+    account: StubAccount, monkeypatch: pytest.MonkeyPatch, interval: float, seconds: float, is_alive: bool
+) -> None:
+    """It beats each half interval. A newer row of another worker that is dead does not hide it."""
+    monkeypatch.setattr(nodes, "TO_BEGIN", 0.1)
+    seen = clock.now() - timedelta(seconds=seconds)
+    for number in range(2):
+        Heartbeat.objects.create(kind=nodes.WORKER, owner=f"{number}", node="two", interval=interval, seen=seen)
+    dead = {"interval": 1, "seen": clock.now() - timedelta(seconds=40)}
+    Heartbeat.objects.create(kind=nodes.WORKER, owner="dead", node="two", **dead)
+    said = "did not begin" if is_alive else "whose worker was last seen at"
+    with pytest.raises(RunnerUnreachable, match=said):
+        nodes.NodeRunner(account.config(), "two").execute("true", timeout=5)
+    assert sizing.size_of_this_service().workers == (2 if is_alive else 1)

@@ -36,7 +36,9 @@ class Command(BaseCommand):
     _printing = threading.Lock()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--interval", type=float, help="Seconds between two rounds (0.5 to 3600); without it, one round.")
+        parser.add_argument(
+            "--interval", type=float, help="Seconds between two rounds (0.5 to 3600); without it, one round."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         interval = options["interval"]
