@@ -122,7 +122,8 @@ class NodeRunner(LocalRunner):
                     raise BULKHEADS.busy(self.target, self.where)
                 raise RunnerUnreachable(
                     f"This run is on node {self.node} of this service. The worker of that node did not begin within "
-                    f"{TO_BEGIN:g} s; nothing was executed there."
+                    f"{TO_BEGIN:g} s; nothing was executed there. If this happens again: do all nodes have the same "
+                    f"SECRET_KEY?"
                 )
             if row is None or now > end:
                 raise OutcomeUnknown(
@@ -158,15 +159,18 @@ def execute(number: int) -> None:
 
     Raises DatabaseError, InterfaceError.
     """
-    command = NodeCommand.objects.filter(pk=number, node=settings.RUNNERS_NODE).first()
-    if command is None or not NodeCommand.objects.filter(pk=number, begun=None).update(begun=clock.now()):
+    command = NodeCommand.objects.filter(pk=number, node=settings.RUNNERS_NODE, begun=None).first()
+    if command is None:
         return
-    try:
+    try:  # before it is begun: so its sender, which may have another SECRET_KEY, is certain that nothing was executed
         request = signing.loads(command.request, salt=_salt("request", command))
-        if not _BEGUN.add(command.request.rpartition(":")[2], float(request["until_begin"])):
-            raise signing.BadSignature
     except signing.BadSignature:
-        logger.error("%s is not executed: it was not inserted by this service, has expired, or was begun.", command)
+        logger.error("%s is not executed: its signature is not valid. Has its sender another SECRET_KEY?", command)
+        return
+    if not NodeCommand.objects.filter(pk=number, begun=None).update(begun=clock.now()):
+        return
+    if not _BEGUN.add(command.request.rpartition(":")[2], float(request["until_begin"])):
+        logger.error("%s is not executed: it has expired, or was begun before.", command)
         return
     answer: dict[str, Any]
     try:
@@ -197,8 +201,9 @@ def delete_old() -> None:
 
 
 def waiting() -> list[int]:
-    """Return the numbers of this node's commands that nobody has begun."""
-    return list(NodeCommand.objects.filter(node=settings.RUNNERS_NODE, begun=None).values_list("pk", flat=True))
+    """Return the numbers of this node's commands that nobody has begun, and that have not expired."""
+    rows = NodeCommand.objects.filter(node=settings.RUNNERS_NODE, begun=None, created__gt=clock.now() - EXPIRES)
+    return list(rows.values_list("pk", flat=True))
 
 
 def _salt(what: str, command: NodeCommand) -> str:

@@ -162,3 +162,39 @@ def test_a_worker_is_alive_by_its_own_interval(
     with pytest.raises(RunnerUnreachable, match=said):
         nodes.NodeRunner(account.config(), "two").execute("true", timeout=5)
     assert sizing.size_of_this_service().workers == (2 if is_alive else 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_sender_is_certain_that_a_node_with_another_secret_key_executes_nothing(
+    account: StubAccount, mark: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "TO_BEGIN", 1.0)
+    Heartbeat.objects.create(kind=nodes.WORKER, owner="worker", node="two", interval=1)
+
+    def work() -> None:
+        try:
+            while not (new := NodeCommand.objects.filter(node="two").exclude(request="").first()):
+                connection.close()
+            settings.RUNNERS_NODE, settings.SECRET_KEY = "two", settings.SECRET_KEY[::-1]
+            nodes.execute(new.pk)
+        finally:
+            connection.close()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        with pytest.raises(RunnerUnreachable, match="nothing was executed there.* the same SECRET_KEY"):
+            nodes.NodeRunner(account.config(), "two").execute(f"echo x >> {mark}", timeout=5)
+    finally:
+        worker.join()
+    assert executions(mark) == 0
+
+
+def test_a_command_that_cannot_be_begun_is_not_found_again_for_ever(insert: Insert) -> None:
+    insert()
+    NodeCommand.objects.update(request="forged")
+    (number,) = nodes.waiting()
+    nodes.execute(number)
+    assert nodes.waiting() == [number]  # its sender withdraws it
+    NodeCommand.objects.update(created=clock.now() - nodes.EXPIRES)
+    assert nodes.waiting() == []
