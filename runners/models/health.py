@@ -8,7 +8,6 @@ from django.db import models
 
 from runners_project import clock
 
-
 LATE_AFTER = 3  # intervals without a heartbeat
 SLACK = timedelta(seconds=30)
 

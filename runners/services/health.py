@@ -66,7 +66,7 @@ class Report:
 
 
 class Beat:
-    """The heartbeat of this process. `beat` costs one statement."""
+    """The heartbeat of this process. `beat` costs one statement, except for the first one."""
 
     def __init__(self, kind: str, interval: float) -> None:
         self._row = Heartbeat(kind=kind, owner=own_process.owner(), node=settings.RUNNERS_NODE, interval=interval)
@@ -74,8 +74,12 @@ class Beat:
     def beat(self) -> None:
         """Store the heartbeat. Raises DatabaseError, InterfaceError."""
         now = clock.now()
-        self._row.seen = now
-        self._row.save()
+        if Heartbeat.objects.filter(owner=self._row.owner).update(
+            seen=now
+        ):  # also if the answer to the insert was lost
+            return
+        self._row.pk, self._row.seen = None, now
+        self._row.save(force_insert=True)
         Heartbeat.objects.filter(kind=self._row.kind, seen__lt=now - KEPT).delete()
 
     def end(self) -> None:

@@ -68,6 +68,29 @@ def test_a_watch_that_is_missing_or_late_is_a_warning(client: Client) -> None:
 
 
 @pytest.mark.django_db
+def test_a_heartbeat_goes_on_if_the_answer_to_its_insert_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    beat = health.Beat(health.WATCH, interval=10)
+    insert = Heartbeat.save
+
+    def insert_and_lose(row: Heartbeat, **kwargs: Any) -> None:
+        insert(row, **kwargs)
+        row.pk, row._state.adding = None, True  # the process does not know that it was stored
+        raise OperationalError("the connection was lost")
+
+    monkeypatch.setattr(Heartbeat, "save", insert_and_lose)
+    with pytest.raises(OperationalError):
+        beat.beat()
+    monkeypatch.undo()
+    long_ago = timezone.now() - timedelta(days=2)
+    Heartbeat.objects.update(seen=long_ago)
+    beat.beat()
+    assert Heartbeat.objects.get().seen > long_ago
+    Heartbeat.objects.all().delete()  # another worker takes it for dead
+    beat.beat()
+    assert Heartbeat.objects.count() == 1
+
+
+@pytest.mark.django_db
 def test_webhooks_that_wait_are_a_warning(client: Client) -> None:
     health.Beat(health.WATCH, interval=10).beat()
     hook = Webhook.objects.create(name="H", url="https://example.com/hook")

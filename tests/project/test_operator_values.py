@@ -1,4 +1,4 @@
-"""Numbers and words that an operator gives: a wrong one is refused in one sentence that names it, and nothing begins."""
+"""Numbers and words that an operator gives: a wrong one is refused in one sentence that names it."""
 
 from __future__ import annotations
 
