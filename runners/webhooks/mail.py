@@ -1,7 +1,7 @@
 """Deliver the mail of the outbox (services/mail.py) to the mail server.
 
 Delivery has a thread of its own, so a mail server that hangs delays nothing else. Each message has one deadline. A
-server that fails gets one attempt per round.
+server that fails gets one attempt per round. A server that refuses one message for now gets the next one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 DEADLINE = 30.0  # seconds for one message, from the connection to its acceptance
 LEASE = timedelta(seconds=90)  # how long a message is reserved for one process; longer than a delivery can take
 MESSAGES_PER_ROUND = 100
+SHUTS_DOWN = 421  # the code of a server that takes no more commands now
 STUCK = 4  # deliveries whose server never answers, before no more are tried in this process
 _CALLS = AbandonableCalls("mail", STUCK)
 
@@ -71,7 +72,7 @@ def _attempt(mail: Mail) -> tuple[bool, Round]:
     except TimeoutError:
         is_server_alive, error = False, f"the mail server did not answer within {DEADLINE:g} s"
     except (OSError, smtplib.SMTPException) as failure:
-        is_server_alive, error = False, f"{type(failure).__name__}: {failure}"
+        is_server_alive, error = _is_answer(failure), f"{type(failure).__name__}: {failure}"
     except Exception as bug:  # our bug: this message fails and is given up eventually; the others must still be sent
         log.exception("Mail %s could not be sent", mail.pk)
         error = f"an internal error of the service ({type(bug).__name__}), see its log"
@@ -89,6 +90,16 @@ def _attempt(mail: Mail) -> tuple[bool, Round]:
         return is_server_alive, Round(failed=1)
     log.info("Mail %s sent", mail.pk)
     return True, Round(delivered=1)
+
+
+def _is_answer(failure: Exception) -> bool:
+    """Return True if the server has answered about this message only, such as "the mailbox is full"."""
+    codes = set()
+    if isinstance(failure, smtplib.SMTPRecipientsRefused):
+        codes = {code for code, _ in failure.recipients.values()}
+    elif isinstance(failure, smtplib.SMTPDataError):
+        codes = {failure.smtp_code}
+    return bool(codes) and SHUTS_DOWN not in codes
 
 
 def _send(mail: Mail) -> None:

@@ -13,7 +13,8 @@ from tests.support.processes import PATIENCE
 
 
 class MailServer:
-    """`mails`: what was accepted. `answers`: the answer to a command instead of the usual one, by its first word.
+    """`mails`: what was accepted. `answers`: the answer to a command instead of the usual one, by the command in
+    capitals or by its first word.
 
     While `hold` is not set, the server accepts connections and says nothing.
     """
@@ -36,8 +37,9 @@ class MailServer:
                 mails.hold.wait(60 * PATIENCE)
                 self.say("220 tests ESMTP")
                 for line in self.rfile:
-                    word = line.decode().strip().upper().split(":")[0].split(" ")[0]
-                    if answer := mails.answers.get(word):
+                    command = line.decode().strip().upper()
+                    word = command.split(":")[0].split(" ")[0]
+                    if answer := mails.answers.get(command) or mails.answers.get(word):
                         self.say(answer)
                     elif word == "DATA":
                         self.say("354 go on")

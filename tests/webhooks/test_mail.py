@@ -198,6 +198,32 @@ def test_an_address_that_the_server_rejects_is_given_up_and_others_are_tried(ser
     assert "550" in Mail.objects.all()[0].last_error
 
 
+FULL = "RCPT TO:<ANA@EXAMPLE.ORG>"
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "delivered", "failed"),
+    [
+        (FULL, "452 the mailbox is full", 1, 2),
+        ("DATA", "451 this message has to wait", 0, 3),
+        (FULL, "421 the service shuts down", 0, 1),
+        ("DATA", "421 the service shuts down", 0, 1),
+        ("MAIL", "451 the sender has to wait", 0, 1),
+    ],
+)
+def test_only_a_server_that_takes_no_mail_ends_the_round(
+    server: MailServer, command: str, answer: str, delivered: int, failed: int
+) -> None:
+    """Two messages wait for a person whose mailbox is full, and one for another person."""
+    for name in ("ana", "ben"):
+        mail.subscribe(person(name), mine=True, profiles=[], runs=[])
+    for name in ("ana", "ana", "ben"):
+        finish(run_of(name))
+    server.answers[command] = answer
+    assert delivery_of_mail.deliver_due() == Round(delivered=delivered, failed=failed)
+    assert {each.state for each in Mail.objects.filter(user__username="ana")} == {Mail.WAITING}
+
+
 def test_a_temporary_failure_is_retried_with_back_off(server: MailServer) -> None:
     mail.subscribe(person(), mine=True, profiles=[], runs=[])
     finish(run_of("ana"))
