@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
     """Mark the rows that find_runs made with a new number, so that lists by date find them and all others."""
 
     dependencies = [
-        ("runners", "0044_token_scope_labels"),
+        ("runners", "0045_both_outcomes_of_restarts"),
     ]
 
     operations = [

@@ -6,6 +6,7 @@ import time
 from collections.abc import Hashable
 from typing import Any, TypeVar
 
+from django.contrib.auth.models import AnonymousUser
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
@@ -138,6 +139,11 @@ def detail_for(user: Any, error: RunnerServiceError) -> str:
     """Return the text of an error, without details of a run that `user` may not see."""
     run = getattr(error, "run", None)
     return error.detail if run is None or may_see(user, run) else in_hidden_run(run.expid)
+
+
+def detail_for_everybody(error: RunnerServiceError) -> str:
+    """Return the text of an error that is stored where people read it whose view is not known now."""
+    return detail_for(AnonymousUser(), error)
 
 
 def facts_for(user: Any, error: RunnerServiceError) -> dict[str, Any]:

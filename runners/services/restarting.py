@@ -226,6 +226,7 @@ def _start(run: RunnerRun, config: RunnerConfig) -> int:
             expid=run.expid,
             profile_name=run.profile_name,
             is_listed=lambda record: not consumed.is_withdrawn,
+            worded=access.detail_for_everybody,
         ) as record:
             record.detail = f"automatic restart {run.restarts + 1} of run {run.pk}"
             return starting.run_experiment(
@@ -241,7 +242,7 @@ def _start(run: RunnerRun, config: RunnerConfig) -> int:
                 on_insert=consumed,
             ).pk
     except (AlreadyRunning, InvalidRequest) as error:
-        raise Refused(error.detail, is_consumed=consumed.is_consumed) from error
+        raise Refused(access.detail_for_everybody(error), is_consumed=consumed.is_consumed) from error
     except (RunnerUnreachable, CommandFailed) as error:
         tail = RunnerRun.objects.filter(key=key).first()
         if tail is None:

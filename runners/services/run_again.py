@@ -161,6 +161,7 @@ class RunAgain:
                 address=audit.address,
                 expid=self.run.expid,
                 profile_name=self.profile_name,
+                worded=access.detail_for_everybody,
             ) as record:
                 return execute.execute(command, audit=record, **given)
 

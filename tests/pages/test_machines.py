@@ -266,14 +266,14 @@ def test_a_maintenance_at_the_edge_of_the_range_is_rejected(zone: str, settings:
     settings.TIME_ZONE = zone
     local_profile()
     boss = admin(*ALL, "view_maintenance")
-    for day, time in EDGES:
+    for day, clock in EDGES:
         for name in ("starts", "ends"):
-            sent = {"action": "announce", "text": "x", name: f"{day}T{time}"}
+            sent = {"action": "announce", "text": "x", name: f"{day}T{clock}"}
             answer = boss.post("/machines/localhost", sent)
             assert answer.status_code == 400
             assert "in the years 1970 to 2999" in answer.content.decode(), (day, name)
             form = {"machine": "localhost", "text": "x", "starts_0": "2026-12-31", "starts_1": "23:59"}
-            sent = {**form, "ends_0": "", "ends_1": "", f"{name}_0": day, f"{name}_1": time}
+            sent = {**form, "ends_0": "", "ends_1": "", f"{name}_0": day, f"{name}_1": clock}
             answer = boss.post("/admin/runners/maintenance/add/", sent)
             assert "in the years 1970 to 2999" in answer.content.decode(), (day, name)
     assert not Maintenance.objects.exists()

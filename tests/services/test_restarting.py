@@ -19,16 +19,18 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from profiles.config import RunnerConfig
 from profiles.models import EndpointToggle, RunnerProfile
 from runners.commands import run_log
 from runners.models import AuditRecord, Maintenance, RunnerRun, Webhook, WebhookDelivery
 from runners.services import probing, restart_plans, restarting, starting
 from runners.services.machines.local import LocalRunner
 from runners.services.machines.probe import cannot_tell
+from runners.services.machines.ssh.target import SSHTarget
 from tests.support.api import Api, unused_expid
 from tests.support.environments import StubAccount
-from tests.support.processes import kill_all, wait_for, with_environment
-from tests.support.rows import api_of
+from tests.support.processes import free_port, kill_all, wait_for, with_environment
+from tests.support.rows import api_of, open_profile, saved_run
 from tests.support.runs import end_of, restart_due
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -145,6 +147,23 @@ def test_a_restart_waits_for_the_end_of_a_maintenance(start: Start, expid: str) 
     make_due(old)
     restart_due()
     assert newest(expid).previous_run == old.pk
+
+
+def test_a_hidden_run_that_prevents_a_restart_is_not_described(start: Start, expid: str) -> None:
+    old = reboot(start())
+    secret = open_profile("SECRET", runner_type="SSH", ssh_host="127.0.0.1")
+    secret.view_groups.add(Group.objects.create(name="team"))
+    target = SSHTarget(host="127.0.0.1", port=free_port(), user="nobody")
+    config = RunnerConfig("SSH", "NO_MODULE", (), target)  # nobody answers there, so the run stays ACTIVE
+    fields = {"runner": "SSH", "module_loader": "NO_MODULE", "profile_id": secret.pk, "profile_name": "SECRET"}
+    saved_run(expid, pk=old.pk - 1, config=config.as_dict(), **fields)  # an older one: a newer one is no reason to look
+    restart_due()
+    old.refresh_from_db()
+    assert old.restart_detail.startswith("Not started again: ")
+    record = AuditRecord.objects.latest("id")
+    for text in (old.restart_detail, record.detail, str(events())):
+        assert "in a run that you may not see" in text
+        assert "SECRET" not in text
 
 
 def test_a_run_is_started_again_after_a_platform_could_not_be_reached(start: Start, expid: str) -> None:
