@@ -17,11 +17,12 @@ from django.conf import settings  # noqa: E402  (needs the settings module named
 from django.contrib.staticfiles.finders import get_finders  # noqa: E402
 from whitenoise import WhiteNoise  # noqa: E402
 
-from runners.services import interrupted  # noqa: E402
+from runners.services import health, interrupted  # noqa: E402
 from runners.services.machines.bulkheads import BULKHEADS  # noqa: E402
 from runners_project import guide, memory  # noqa: E402
 
 BULKHEADS.serve()
+health.beat_as_server()
 
 
 def serve_static(inner: WhiteNoise) -> WhiteNoise:

@@ -101,7 +101,7 @@ def forget_machine(*, name: str, reason: str, audit: AuditRecord, login_fails: b
 def forget_node(*, name: str, reason: str, audit: AuditRecord) -> Ended:
     """Declare that a node of this service is gone for good, with its LOCAL runs and operations.
 
-    Raises InvalidRequest, MachineNotFound, and MachineInUse if a worker of the node is alive, or if this is the node.
+    Raises InvalidRequest, MachineNotFound, and MachineInUse if a process of the node is alive, or if this is the node.
     """
     if not name:  # all commands over SSH have an empty node
         raise InvalidRequest("Give the name of the node, as /readyz shows it.")
@@ -113,17 +113,20 @@ def forget_node(*, name: str, reason: str, audit: AuditRecord) -> Ended:
             "it settles the runs whose directories are missing."
         )
     groups = [rows for model in retention.MODELS if (rows := model._default_manager.filter(node=name)).exists()]
-    beats = Heartbeat.objects.filter(kind=health.WATCH, node=name)
+    beats = Heartbeat.objects.filter(node=name)  # of its workers and servers
     if not groups and not beats.exists():
         known = sorted({*RunnerRun.objects.exclude(node="").order_by().values_list("node", flat=True).distinct()})
-        raise MachineNotFound(f"No LOCAL run or worker is of the node {name}. Known are: {', '.join(known[:20])}.")
+        raise MachineNotFound(
+            f"No LOCAL run, worker or server is of the node {name}. Known are: {', '.join(known[:20])}."
+        )
     now = clock.now()
     for beat in beats:
         if not beat.is_late(now):
             age = (now - beat.seen).total_seconds()
+            what = "server" if beat.kind == health.SERVER else "worker"
             raise MachineInUse(
-                f"A worker of the node {name} was seen {age:.0f} s ago, so it is not gone. Stop the worker. If it "
-                "was killed, wait until its heartbeat has expired."
+                f"A {what} of the node {name} was seen {age:.0f} s ago, so it is not gone. Stop the {what}. Its "
+                f"heartbeat expires {beat.lifetime.total_seconds():.0f} s after the last one."
             )
     begin(audit)
     ended = Ended()

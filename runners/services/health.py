@@ -6,15 +6,17 @@ it answers correctly, but it notices the ends of runs only when somebody asks, a
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Q
 from django.db.models.functions import Now
@@ -24,7 +26,11 @@ from runners.services import mail, outbox, own_process, sizing
 from runners.services.nodes import WORKER, has_tasks
 from runners_project import clock
 
+logger = logging.getLogger(__name__)
+
 WATCH = WORKER
+SERVER = "serve"  # the kind of the heartbeats of server processes
+SERVER_INTERVAL = 10.0  # seconds
 SHARED_FOR = 1.0  # seconds for which a process caches a report
 MIGRATED_FOR = 60.0  # seconds for which the result "no migration is pending" is cached
 BACKLOG_AFTER = timedelta(minutes=1)  # how long a webhook message may be due
@@ -88,6 +94,31 @@ class Beat:
         Raises DatabaseError, InterfaceError.
         """
         Heartbeat.objects.filter(owner=self._row.owner).delete()
+
+
+def beat_as_server() -> None:
+    """Let a thread store heartbeats of this server process until its end. With SQLite there is one node, and no need.
+
+    The thread holds one of the connections that `sizing.BACKGROUND` counts.
+    """
+    if has_tasks():
+        threading.Thread(target=_beat_for_ever, name="heartbeat", daemon=True).start()
+
+
+def _beat_for_ever() -> None:
+    beat, is_stored = Beat(SERVER, SERVER_INTERVAL), True
+    while True:
+        try:
+            close_old_connections()
+            beat.beat()
+            is_stored = True
+        except (DatabaseError, InterfaceError) as error:
+            if is_stored:  # one line for each time that the database is lost
+                logger.warning("The heartbeat of this server is not stored: %s", str(error).strip())
+            is_stored = False
+            with suppress(DatabaseError, InterfaceError):
+                connection.close()
+        time.sleep(SERVER_INTERVAL)
 
 
 _lock = threading.Lock()

@@ -18,7 +18,7 @@ from runners.services.machines import bulkheads
 from runners.services.nodes import WORKER
 from runners_project import clock
 
-BACKGROUND = 10  # connections of a server process for probes that go on without their request; with 10 slow machines
+BACKGROUND = 10  # connections of a server process: its heartbeat, and probes that go on without their request
 OF_WORKER = 50  # tasks, sweeps, and threads that store ends (runners/worker/distributed.py, probing.py)
 COMMANDS = 3  # connections for commands of an admin, backups and monitoring
 DEFAULT_PROCESSES = 2  # of the documented command line

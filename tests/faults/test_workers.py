@@ -283,3 +283,26 @@ def test_a_worker_whose_connection_breaks_while_it_waits_opens_a_new_one(postgre
         wait_for(lambda: "Watching" in log.read_text(), 30, what="the worker begins")
     finally:
         end(watch)
+
+
+def test_a_server_process_tells_that_its_node_is_alive(
+    app: AppServer, account: StubAccount, make_app: Callable[..., AppServer], postgres: Postgres, database: str
+) -> None:
+    """Also after the database was lost. Only workers count as workers."""
+    other = make_app(account=account, env={"DATABASE_URL": postgres.url(database), "RUNNERS_NODE": "two"})
+    beats = "SELECT count(*) FROM runners_heartbeat WHERE kind = 'serve' AND node = 'one'"
+    wait_for(lambda: str(postgres.sql(beats, database)) >= "1", 30, what="the heartbeat of the server")
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    postgres.sql(f"SELECT count(pg_terminate_backend(pid)) {others}", database)
+    postgres.sql("DELETE FROM runners_heartbeat", database)
+    wait_for(lambda: str(postgres.sql(beats, database)) >= "1", 60, what="the next heartbeat")
+    assert "no_watch" in [each["code"] for each in other.get("/readyz").body["warnings"]]
+    app.kill()
+    refused = subprocess.run(
+        [sys.executable, "manage.py", "forget_node", "one", "--reason=its disk failed"],
+        **{"cwd": ROOT, "env": other.environment, "capture_output": True, "text": True, "check": False},
+    )
+    assert "A server of the node one was seen" in refused.stderr
+    postgres.sql("UPDATE runners_heartbeat SET seen = seen - interval '1 minute' WHERE node = 'one'", database)
+    assert "one is forgotten" in other.manage("forget_node", "one", "--reason=its disk failed")
+    assert postgres.sql(beats, database) == "0"

@@ -53,6 +53,7 @@ def test_a_load_balancer_may_call_by_address_and_without_https(client: Client, s
 
 @pytest.mark.django_db
 def test_a_watch_that_is_missing_or_late_is_a_warning(client: Client) -> None:
+    Heartbeat.objects.create(kind=health.SERVER, owner="server", interval=health.SERVER_INTERVAL)
     assert codes(ready(client)) == ["no_watch"]
     beat = health.Beat(health.WATCH, interval=10)
     beat.beat()

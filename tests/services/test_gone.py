@@ -13,6 +13,7 @@ from django.utils import timezone
 from profiles.config import RunnerConfig
 from runners.models import AuditRecord, Heartbeat, Machine, Maintenance, Operation, RunnerRun, RunReason
 from runners.models.operation import OperationStatus
+from runners.services import health
 from tests.support.processes import free_port
 from tests.support.rows import open_profile, saved_run
 from tests.support.servers import SSHServer
@@ -151,6 +152,10 @@ def test_a_node_that_is_gone(account: Any, settings: Any) -> None:
     Operation.objects.update(node="old-node")
     beat = Heartbeat.objects.create(kind="watch_runs", owner="one", node="old-node", interval=10)
     with pytest.raises(CommandError, match=r"A worker of the node old-node was seen \d s ago"):
+        call_command("forget_node", "old-node", reason="its disk failed")
+    Heartbeat.objects.filter(pk=beat.pk).update(seen=timezone.now() - timedelta(minutes=2))
+    beat = Heartbeat.objects.create(kind=health.SERVER, owner="two", node="old-node", interval=10)
+    with pytest.raises(CommandError, match=r"A server of the node old-node was seen \d s ago.* expires 60 s after"):
         call_command("forget_node", "old-node", reason="its disk failed")
     Heartbeat.objects.filter(pk=beat.pk).update(seen=timezone.now() - timedelta(minutes=2))
     with pytest.raises(CommandError, match="is of the node other. Known are: old-node"):
