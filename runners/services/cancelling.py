@@ -181,6 +181,11 @@ def cancellation_of(expid: str, runner: Runner, result: CommandResult) -> Cancel
             failure=f"Nothing was cancelled: process {pid} on {runner.where} runs `autosubmit run {expid}`. It was "
             "started by hand or in another home; stop it there first."
         )
+    if result.exit_code == scripts.NO_PLACEHOLDER and not result.stdout:
+        return Cancellation(
+            failure=f"Nothing was cancelled: on {runner.where}, the process that stands for the run during the cancel "
+            "did not start."
+        )
     jobs, platforms, failures = _jobs(text)
     if result.exit_code or not (jobs or _NO_JOBS.search(text)):
         version = installed_version(runner)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import secrets
 import shlex
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +238,39 @@ def test_jobs_of_a_run_whose_identity_was_spoilt_are_cancelled_with_a_warning(
     assert outcome.cancellation
     assert outcome.cancellation.outcome == Outcome.CANCELLED
     assert sum("stored identity of the run cannot be read" in each for each in outcome.warnings) == 1
+
+
+def test_an_env_without_the_option_for_signals_does_not_prevent_a_cancel(
+    run: RunnerRun, account: StubAccount, at_login: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Red Hat 8 has coreutils 8.30; the option is new in 8.31."""
+    program(tmp_path / "env", f'case $1 in --default*) exit 125 ;; esac; exec {shutil.which("env")} "$@"')
+    at_login(f"PATH={tmp_path}:$PATH\n")
+    account.control("stop", JOBS=f"{EXPID}_A", PRINT=configure(account, "slurm"))
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
+    assert outcome.message == SUCCESS
+    assert outcome.cancellation
+    assert outcome.cancellation.jobs == {f"{EXPID}_A": "cancelled"}
+    assert not placeholders(account)
+
+
+def test_without_a_placeholder_nothing_is_cancelled(
+    run: RunnerRun, account: StubAccount, at_login: Callable[[str], None], tmp_path: Path
+) -> None:
+    faults.stop_run(EXPID)
+    program(tmp_path / "bash", f'case $* in *placeholder*) exit 1 ;; esac; exec {shutil.which("bash")} "$@"')
+    at_login(f"PATH={tmp_path}:$PATH\n")
+    outcome = faults.stop_run(EXPID, cancel_jobs=True)
+    assert outcome.cancellation
+    assert outcome.cancellation.outcome == Outcome.NOT_CANCELLED
+    assert "the process that stands for the run during the cancel did not start" in outcome.cancellation.detail
+    assert len(account.calls("stop")) == 1  # the call of the first stop
+
+
+def program(file: Path, text: str) -> None:
+    """Create a program for the PATH, in bash."""
+    file.write_text(f"#!/bin/bash\n{text}\n")
+    file.chmod(0o755)
 
 
 def test_two_simultaneous_cancels_report_correctly_and_no_run_starts_meanwhile(

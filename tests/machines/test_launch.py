@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,25 @@ def test_a_service_that_ignores_signals_launches_commands_that_do_not(
             signal.signal(number, handler)
     wait_for(lambda: proc_status(identity.pid)["Name"] == "sleep", what="the command")
     assert int(proc_status(identity.pid)["SigIgn"], 16) & 0x4003 == 0
+
+
+def test_ignored_signals_prevent_no_launch_with_an_old_env(
+    account: StubAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """coreutils before 8.31 cannot reset signals. The command is launched nevertheless, and a KILL ends it."""
+    program = tmp_path / "env"
+    program.write_text(f'#!/bin/bash\ncase $1 in --default*) exit 125 ;; esac; exec {shutil.which("env")} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        runner = LocalRunner(account.config("NO_MODULE"))
+        key = uuid.uuid4().hex
+        identity = runner.launch(key, "exec sleep 60", timeout=TIMEOUT)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    runner.signal(key, identity, "KILL", timeout=TIMEOUT)
+    wait_for(lambda: not is_alive(identity.pid), what="end of the command")
 
 
 def test_supervisor_and_command_have_process_groups_of_their_own(runner: Runner) -> None:

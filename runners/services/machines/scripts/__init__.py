@@ -47,6 +47,7 @@ NO_EXPERIMENT = 67  # exit code of `list_scripts` and `read_script`
 NO_LOG = 66  # exit code of the scripts that read a log
 PLACEHOLDER = "placeholder-of-autosubmit-runners"  # an argument of the process that `cancelling` makes
 BUSY = 76  # exit code of `cancelling`: a process runs the experiment
+NO_PLACEHOLDER = 77  # exit code of `cancelling`: that process did not start
 KILL_AFTER = 5  # seconds between the TERM and the KILL of `timeout` at a command's deadline
 OPENING = b"exit 125\n"  # ends any shell that executes it: bash, dash, ksh, zsh, tcsh, fish
 KILLED = 128 + 9  # exit code that a shell reports for a process that a KILL ended
@@ -96,6 +97,7 @@ _CONSTANTS: dict[str, Value] = {
     "NO_EXPERIMENT": NO_EXPERIMENT,
     "NO_LOG": NO_LOG,
     "NO_LOGIN_SHELL": NO_LOGIN_SHELL,
+    "NO_PLACEHOLDER": NO_PLACEHOLDER,
     "NO_RUN_DIRECTORY": NO_RUN_DIRECTORY,
     "OPENING": OPENING.decode().strip(),
     "PLACEHOLDER": PLACEHOLDER,
@@ -337,7 +339,8 @@ def cancelling(expid: str, command: str) -> str:
     just stopped. It recognizes a run by its arguments (see `first_match`), so the script starts a placeholder process,
     which only waits, with the arguments `autosubmit run EXPID`. Autosubmit sends INT to the placeholder, sees that it
     ends, and cancels the jobs. The placeholder also ends with this script. If a real process has these arguments, the
-    script does not execute `command`: it prints `busy PID` and ends with exit code 76.
+    script does not execute `command`: it prints `busy PID` and ends with exit code 76. If the placeholder does not
+    start, the exit code is 77.
     Source: Autosubmit's `stop` in 4.1.8 to 4.1.17.1; measured on 4.1.17.1.
     """
     return _filled(

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # Signals that were ignored when a shell started stay ignored in all its children. So start the shell again with default
-# signals. (Bash itself always ignores QUIT, but its children do not inherit that.)
+# signals. (Bash itself always ignores QUIT, but its children do not inherit that.) `env` can do that since coreutils
+# 8.31. With an older one, go on: a stop then needs TERM or KILL.
 IFS= read -r -d '' status </proc/self/status
 # shellcheck disable=SC2016,SC2154 # bootstrap.sh sets `tell`
-[[ $status =~ SigIgn:[[:space:]]*([0-9a-f]+) ]] && (( 0x${BASH_REMATCH[1]} & 0x4003 )) &&
+[[ $status =~ SigIgn:[[:space:]]*([0-9a-f]+) ]] && (( 0x${BASH_REMATCH[1]} & 0x4003 )) && env --default-signal=HUP true 2>/dev/null &&
   printf -v script 'tell=%q; trap -- "$tell" EXIT\n%s' "$tell" "${script:?}" &&
   exec env --default-signal=HUP,INT,QUIT,TERM bash --norc -p -c "$script"
 
