@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import re
 import subprocess
 import threading
 import time
@@ -19,6 +20,36 @@ from tests.support.processes import PATIENCE
 FOLDER = Path(scripts.__file__).parent
 FILES = sorted(FOLDER.glob("*.sh"))
 HOSTILE = ["", "a b", "it's", "$HOME", "`id`", '"', "\n", "# no comment", "@key@", "-n", "ü"]
+
+
+# What bash has learned after 4.2, the oldest supported version, with the version that had it first. Source: its NEWS.
+NEWER = {
+    r"\b(mapfile|readarray)\b.* -\w*d": "4.4",
+    r"\$\{[^}\s]+@[A-Za-z]\}": "4.4",
+    r"\blocal -(\s|$)": "4.4",
+    r"\binherit_errexit\b|\bPS0\b|\bEXECIGNORE\b": "4.4",
+    r"\b(local|declare|typeset) -\w*n|\bunset -\w*n|\s-R \w": "4.3",
+    r"\bwait\b[^;|&]* -\w*[nfp]": "4.3 (-n), 5.0 (-f), 5.1 (-p)",
+    r"\[-\d+\]\+?=": "4.3",
+    r"\[\[? [^]]*-v \w+\[": "4.3",
+    r"\bEPOCH(REALTIME|SECONDS)\b|\bBASH_ARGV0\b|\blocalvar_|\bassoc_expand_once\b": "5.0",
+    r"\bSRANDOM\b": "5.1",
+    r"\bread\b.* -\w*E|\$\{[ |]|\bGLOBSORT\b|\bBASH_MONOSECONDS\b|\bBASH_TRAPSIG\b": "5.3",
+}
+
+
+def test_no_script_needs_a_bash_newer_than_4_2() -> None:
+    """An older bash only prints an error, which a script may redirect, and goes on with an empty result."""
+    lines = [
+        (name, line)
+        for name in (file.stem for file in FILES)
+        for line in scripts._lines(name)
+        if "$BASH_VERSINFO" not in line  # it asks for the version itself
+    ]
+    newer = [(name, line, version) for name, line in lines for what, version in NEWER.items() if re.search(what, line)]
+    assert newer == []
+    examples = ["mapfile -d '' -t a", "x=${a@Q}", "wait -n -p pid", "local -n a=b", "$EPOCHREALTIME", "a[-1]=b"]
+    assert all(any(re.search(what, line) for what in NEWER) for line in examples)
 
 
 @pytest.mark.parametrize("value", HOSTILE)

@@ -66,7 +66,7 @@ is_of_other_home() {
 # Set `foreign` to one line for each run of `expid` in this account that is not in `known`. `known` has words: PID.START,
 # or the key of a run. A process that another found process has started is the same run: a wrapper, or a fork.
 foreign_runs() {
-  local directory pid at depth each found=' ' kinds=' ' name word hertz now up since count=0
+  local directory pid at depth each found=' ' kinds=' ' name hertz now up since count=0
   foreign=
   # One grep over all arguments takes less time than the shell needs to read those of each process.
   # shellcheck disable=SC2013 # these names have no blanks
@@ -98,11 +98,8 @@ foreign_runs() {
   for pid in $found; do
     is_run "$pid" && fields "$pid" || continue
     count=$((count + 1)); [ $count -le 10 ] || break
-    since=$((now - ${up%.*} + start / hertz)) name=
-    while IFS= read -r -d '' -n 200 word; do
-      name+=${name:+ }$word; [ ${#name} -lt 200 ] || break
-    done 2>/dev/null <"/proc/$pid/cmdline"
-    name=${name//[^[:print:]]/?}
-    foreign+="foreign $host $boot $space $pid $start $since ${name:0:200}"$'\n'
+    since=$((now - ${up%.*} + start / hertz))
+    name_of "$pid" 200
+    foreign+="foreign $host $boot $space $pid $start $since $name"$'\n'
   done
 }
