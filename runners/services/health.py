@@ -80,9 +80,7 @@ class Beat:
     def beat(self) -> None:
         """Store the heartbeat. Raises DatabaseError, InterfaceError."""
         now = clock.now()
-        if Heartbeat.objects.filter(owner=self._row.owner).update(
-            seen=now
-        ):  # also if the answer to the insert was lost
+        if Heartbeat.objects.filter(owner=self._row.owner).update(seen=now):  # even if no insert was confirmed
             return
         self._row.pk, self._row.seen = None, now
         self._row.save(force_insert=True)
