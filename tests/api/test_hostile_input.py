@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -25,6 +24,7 @@ from runners.api.commands.views import ExperimentCommands
 from runners.commands.create_experiment import DEFAULT_HPC
 from runners.commands.registry import one_shot_commands
 from runners.models import AuditRecord, RunnerRun
+from runners.services.machines import scripts
 from tests.support.api import Api
 from tests.support.commands import smallest_body, switch_all_on
 from tests.support.environments import AutosubmitAccount, StubAccount, fake_conda
@@ -293,11 +293,11 @@ def test_the_tripwire_detects_execution(
 ) -> None:
     """Without the quoting of Autosubmit's arguments, the same texts are executed, and `fire` detects it.
 
-    Only the module that puts the arguments into the script loses its quoting. Without the quoting of `scripts` and
-    ssh.py, the script would not reach its machine.
+    Only the function that puts the arguments into the script loses its quoting. Without the quoting of the other
+    scripts and ssh.py, the script would not reach its machine.
     """
-    without_quoting = SimpleNamespace(join=" ".join, quote=str)
-    monkeypatch.setattr("runners.services.machines.loaders.base.shlex", without_quoting)
+    script = scripts.replaced_by(["ARGV"])
+    monkeypatch.setattr(scripts, "replaced_by", lambda argv: script.replace("ARGV", " ".join(argv)))
     text = HOSTILE[name].replace(TRIP, str(tripwire))
     body = put(shooting.body("update-experiment-description"), ("description",), text)
     with pytest.raises(AssertionError, match=re.escape(f"('update-experiment-description', '{name}'")):

@@ -259,9 +259,9 @@ def test_the_life_of_an_experiment(client: Client, real: AutosubmitAccount) -> N
 
     if is_old:  # it has a project, whose code changes
         (real.home / f"project-{expid}" / "job.sh").write_text("echo changed\n")
-    do("refresh")
+    refreshed = do("refresh")
     if is_old:
-        assert "echo changed" in next((folder / "proj").rglob("job.sh")).read_text()
+        assert "echo changed" in next((folder / "proj").rglob("job.sh")).read_text(), refreshed
 
     with locked(root, expid):
         for name in HOLDS_LOCK:

@@ -57,8 +57,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_the_search_finds_an_error_code_and_leads_to_its_entry(page: Page, address: str) -> None:
-    page.goto(address)
-    page.get_by_role("textbox", name="Search").fill("host_key_unknown")
+    page.goto(address, wait_until="networkidle")  # the script of the search misses what is typed before
+    page.get_by_role("textbox", name="Search").press_sequentially("host_key_unknown")  # it listens to keys
     found = page.locator(".md-search-result__item a").filter(has_text="host_key_unknown").first
     expect(found).to_be_visible()
     keep(page, "guide-search", full=False)

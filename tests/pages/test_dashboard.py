@@ -17,6 +17,7 @@ from profiles.models import RunnerProfile
 from runners.models import RunnerRun
 from runners.pages import rows, run_lists
 from runners.services import probing
+from runners.services.machines import scripts
 from tests.support.environments import StubAccount
 from tests.support.faults import sessions
 from tests.support.servers import SSHServer
@@ -294,6 +295,7 @@ def test_starts_are_seen_though_unchanged_lists_are_kept(monkeypatch: pytest.Mon
 def test_a_change_on_the_machine_is_in_the_next_poll(account: StubAccount, sshd: SSHServer) -> None:
     """The poll itself asks the machine, so that one poll is enough."""
     config = sshd.config()
+    (account.home / scripts.BASE).mkdir(mode=0o700, exist_ok=True)  # as other commands of the account have made it
     (run,) = make(1, config=config.as_dict(), runner="SSH", user=sshd.user, confirmed_at=None)
     RunnerRun.objects.filter(pk=run.pk).update(created=timezone.now() - timedelta(hours=1))  # it never started there
     assert "NEVER STARTED" in lists(person("ada")).content.decode()

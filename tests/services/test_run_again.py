@@ -155,12 +155,15 @@ def test_an_error_after_the_first_step_says_what_was_done(api: Api, account: Stu
     control = account.home / ".stub-autosubmit" / "control" / "setstatus"
     control.parent.mkdir(parents=True, exist_ok=True)
     control.write_text('mv "$HOME/bin/autosubmit" "$HOME/bin/gone"\n')
-    refused = api.post(again(before), FAILED_TO_WAITING, expect=502)
-    assert "the first step succeeded: Job status for experiment a001 set successfully." in refused["detail"]
+    try:
+        refused = api.post(again(before), FAILED_TO_WAITING, expect=502)
+    finally:
+        (account.home / "bin" / "gone").rename(account.home / "bin" / "autosubmit")
+    words = "the first step succeeded and was not undone: Job status for experiment a001 set successfully."
+    assert words in refused["detail"]
     assert refused["steps"][0]["command"] == "set-job-status"
     last = RunnerRun.objects.get(pk__gt=before["runner_id"])
     assert (last.status, last.reason, last.previous_run) == (RunStatus.TERMINATED, "never_started", before["runner_id"])
-    (account.home / "bin" / "gone").rename(account.home / "bin" / "autosubmit")
 
 
 def test_a_profile_that_leads_elsewhere_is_not_used(api: Api) -> None:
