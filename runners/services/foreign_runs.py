@@ -328,8 +328,8 @@ class _Stop:
                 return
         raise StopNotConfirmed(
             f"Process {process.pid} on {process.host} still runs experiment {self.expid} after every step of the stop. "
-            f"It may be blocked by a disk or a network file system. Stop it again "
-            f"later, or contact the administrators of the machine.",
+            f"It may be blocked by a disk or a network file system. Stop it again later, "
+            "or contact the administrators of the machine.",
             steps=self.steps,
         )
 

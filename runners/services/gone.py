@@ -83,8 +83,8 @@ def forget_machine(*, name: str, reason: str, audit: AuditRecord, login_fails: b
             "first."
         )
     seen = Machine.objects.filter(name=name, last_answer__gt=clock.now() - RECENTLY).first()
-    if seen and not login_fails:
-        raise MachineInUse(f"{name} has answered within the last minute, perhaps another node. Try again in a minute.")
+    if seen:  # this node may lack a key that another node has, so `login_fails` does not matter
+        raise MachineInUse(f"{name} has answered this node or another one within the last minute. Try again later.")
     for rows in groups:
         _require_silent(rows, name, login_fails)
     begin(audit)

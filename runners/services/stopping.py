@@ -155,8 +155,8 @@ class Stop:
             return self._unknown("Every step of the stop was executed", self.run.unreachable_detail)
         return StopNotConfirmed(
             f"Experiment {self.run.expid} is still running on {self.runner.where} after every step of the stop. The "
-            f"process may be blocked by a disk or a network file system. Stop it again "
-            f"later, or contact the administrators of the machine.",
+            f"process may be blocked by a disk or a network file system. Stop it again later, "
+            "or contact the administrators of the machine.",
             steps=self.steps,
             run_id=self.run.pk,
         )

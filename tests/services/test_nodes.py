@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,29 +123,40 @@ def test_an_answer_of_another_command_is_refused(account: StubAccount, settings:
     nodes.execute(old.pk)
     old.refresh_from_db()
 
-    def work() -> None:
-        try:
-            while not (new := NodeCommand.objects.filter(node="two").exclude(request="").first()):
-                connection.close()
-            if is_forged:
-                NodeCommand.objects.filter(pk=new.pk).update(begun=clock.now(), answer=old.answer)
-            else:
-                settings.RUNNERS_NODE = "two"
-                nodes.execute(new.pk)
-        finally:
-            connection.close()
+    def work(new: NodeCommand) -> None:
+        if is_forged:
+            NodeCommand.objects.filter(pk=new.pk).update(begun=clock.now(), answer=old.answer)
+        else:
+            settings.RUNNERS_NODE = "two"
+            nodes.execute(new.pk)
 
-    worker = threading.Thread(target=work)
-    worker.start()
-    try:
+    with worker_of_node_two(work):
         runner = nodes.NodeRunner(config, "two")
         if is_forged:
             with pytest.raises(OutcomeUnknown, match="no valid signature"):
                 runner.execute("echo new", timeout=10)
         else:
             assert runner.execute("echo new", timeout=10).stdout == b"new\n"
+
+
+@contextmanager
+def worker_of_node_two(work: Callable[[NodeCommand], None]) -> Iterator[None]:
+    """Let a thread wait for a command to the node, and call `work` with it."""
+
+    def wait_and_work() -> None:
+        try:
+            while not (new := NodeCommand.objects.filter(node="two").exclude(request="").first()):
+                connection.close()
+            work(new)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=wait_and_work)
+    thread.start()
+    try:
+        yield
     finally:
-        worker.join()
+        thread.join()
 
 
 @pytest.mark.parametrize(("interval", "seconds", "is_alive"), [(300, 140, True), (300, 931, False), (1, 34, False)])
@@ -171,22 +183,13 @@ def test_the_sender_is_certain_that_a_node_with_another_secret_key_executes_noth
     monkeypatch.setattr(nodes, "TO_BEGIN", 1.0)
     Heartbeat.objects.create(kind=nodes.WORKER, owner="worker", node="two", interval=1)
 
-    def work() -> None:
-        try:
-            while not (new := NodeCommand.objects.filter(node="two").exclude(request="").first()):
-                connection.close()
-            settings.RUNNERS_NODE, settings.SECRET_KEY = "two", settings.SECRET_KEY[::-1]
-            nodes.execute(new.pk)
-        finally:
-            connection.close()
+    def work(new: NodeCommand) -> None:
+        settings.RUNNERS_NODE, settings.SECRET_KEY = "two", settings.SECRET_KEY[::-1]
+        nodes.execute(new.pk)
 
-    worker = threading.Thread(target=work)
-    worker.start()
-    try:
-        with pytest.raises(RunnerUnreachable, match="nothing was executed there.* the same SECRET_KEY"):
-            nodes.NodeRunner(account.config(), "two").execute(f"echo x >> {mark}", timeout=5)
-    finally:
-        worker.join()
+    said = "nothing was executed there.* the same SECRET_KEY"
+    with worker_of_node_two(work), pytest.raises(RunnerUnreachable, match=said):
+        nodes.NodeRunner(account.config(), "two").execute(f"echo x >> {mark}", timeout=5)
     assert executions(mark) == 0
 
 
